@@ -1,0 +1,79 @@
+"""What a network is made of, as a search sees it: layers, groups, and what each may become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from precision import LayerChoice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One weighted operator.
+
+    Attributes:
+        name: Module path its weight came from (``layer1.0.conv1``), else the ONNX node's name.
+        node: Name of its node in the reference graph.
+        op: ``Conv``, ``ConvTranspose``, ``Gemm`` or ``MatMul``.
+        weight: Name of its weight in the reference graph.
+        weight_shape: As stored: Conv (out, in // groups, kh, kw), ConvTranspose (in, out // groups, kh, kw),
+            Gemm (in, out) or (out, in) with transB, MatMul (in, out).
+        channel_axis: Axis of the output channels in ``weight_shape``.
+        conv_groups: The ``group`` attribute; 1 for Gemm and MatMul.
+        parameters: Number of weights.
+        choices: What the layer may become, ``fp32`` first; never empty.
+        refused: Choice text → why the layer may not become it.
+    """
+
+    name: str
+    node: str
+    op: str
+    weight: str
+    weight_shape: tuple[int, ...]
+    channel_axis: int
+    conv_groups: int
+    parameters: int
+    choices: tuple[LayerChoice, ...]
+    refused: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Layers that share one choice.
+
+    Attributes:
+        name: The first layer's name; with more layers, ``first+n``.
+        layers: Their names, in the network's order.
+        reason: Why they belong together; empty for a single layer.
+        choices: Choices every layer of the group may take.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    reason: str
+    choices: tuple[LayerChoice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """Layers and groups of one network in one dialect.
+
+    Attributes:
+        layers: In the network's (topological) order.
+        groups: In the order of their first layers; every layer is in exactly one.
+        edges: Pairs of indices into ``groups`` that are neighbours: the second reads what the first wrote,
+            with nothing but glue between. Sorted, without repetition.
+        left_alone: Node name → why a weighted operator is no layer (weights computed at run time, in a
+            subgraph, an unsupported type, …).
+    """
+
+    layers: tuple[Layer, ...]
+    groups: tuple[Group, ...]
+    edges: tuple[tuple[int, int], ...]
+    left_alone: Mapping[str, str]
+
+    def spread(self, choices: Mapping[str, LayerChoice]) -> dict[str, LayerChoice]:
+        """Group name → choice, written out to layer name → choice, in the network's order."""
+        by_layer = {layer: choices[group.name] for group in self.groups for layer in group.layers}
+        return {layer.name: by_layer[layer.name] for layer in self.layers}

@@ -1,0 +1,57 @@
+"""The vocabulary: precisions, choices, configs, budgets, measurements, workloads, errors. Frozen values only."""
+
+from precision.budget import BYTES_PER_MB, Budget
+from precision.choice import FP16, FP32, LayerChoice, Precision, Rounding
+from precision.config import CalibrationSettings, PrecisionConfig, RangeMethod
+from precision.errors import (
+    BackendError,
+    BackendUnavailableError,
+    ConfigError,
+    DataError,
+    EngineError,
+    LoweringError,
+    ModelError,
+    OutputError,
+    UsageError,
+    WorkloadError,
+)
+from precision.files import write_bytes, write_text
+from precision.measurement import AccuracyStats, LatencyStats, Measurement
+from precision.store import ContentStore, digest
+from precision.workload import Array, Inputs, Labelled, Metric, Workload, top1
+
+__all__ = [
+    "BYTES_PER_MB",
+    "FP16",
+    "FP32",
+    "AccuracyStats",
+    "Array",
+    "BackendError",
+    "BackendUnavailableError",
+    "Budget",
+    "CalibrationSettings",
+    "ConfigError",
+    "ContentStore",
+    "DataError",
+    "EngineError",
+    "Inputs",
+    "Labelled",
+    "LatencyStats",
+    "LayerChoice",
+    "LoweringError",
+    "Measurement",
+    "Metric",
+    "ModelError",
+    "OutputError",
+    "Precision",
+    "PrecisionConfig",
+    "RangeMethod",
+    "Rounding",
+    "UsageError",
+    "Workload",
+    "WorkloadError",
+    "digest",
+    "top1",
+    "write_bytes",
+    "write_text",
+]

@@ -1,0 +1,69 @@
+"""What the result must keep to: latency, size and accuracy limits, any combination of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from precision.errors import UsageError
+
+BYTES_PER_MB = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Limits a deployable model must meet.
+
+    Attributes:
+        latency_ms: Upper limit of the median latency, in milliseconds.
+        size_bytes: Upper limit of the file's size.
+        min_accuracy: Lower limit of the metric, as a fraction (0.75 is 75 %).
+        max_drop: Upper limit of the metric's absolute loss against FP32, as a fraction (0.01 is one point).
+    """
+
+    latency_ms: float | None = None
+    size_bytes: float | None = None
+    min_accuracy: float | None = None
+    max_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        for option, value in (("--budget-ms", self.latency_ms), ("--budget-mb", self.size_bytes)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"{option}: expected a positive number, got {value:g}")
+        if self.min_accuracy is not None and not math.isfinite(self.min_accuracy):
+            raise UsageError(f"--min-acc: expected a finite number, got {self.min_accuracy:g}")
+        if self.max_drop is not None and not (math.isfinite(self.max_drop) and self.max_drop >= 0):
+            raise UsageError(
+                f"--max-drop: expected zero or a positive fraction, got {self.max_drop:g}", "0.01 is one point"
+            )
+
+    def accuracy_floor(self, reference_accuracy: float) -> float:
+        """The lowest accuracy that meets both accuracy limits; −inf without any."""
+        floors = [-math.inf]
+        if self.min_accuracy is not None:
+            floors.append(self.min_accuracy)
+        if self.max_drop is not None:
+            floors.append(reference_accuracy - self.max_drop)
+        return max(floors)
+
+    def violations(
+        self, *, latency_ms: float, size_bytes: float, accuracy: float, reference_accuracy: float
+    ) -> tuple[float, float, float]:
+        """How far each limit is missed: (latency in ms, size in bytes, accuracy); ≤ 0 is met."""
+        # A drop of exactly max_drop is a difference of two rounded fractions: allow their last bits.
+        floor = self.accuracy_floor(reference_accuracy) - 1e-9
+        return (
+            latency_ms - self.latency_ms if self.latency_ms is not None else -math.inf,
+            size_bytes - self.size_bytes if self.size_bytes is not None else -math.inf,
+            floor - accuracy if math.isfinite(floor) else -math.inf,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; None where there is no limit."""
+        return {
+            "latency_ms": self.latency_ms,
+            "size_bytes": self.size_bytes,
+            "min_accuracy": self.min_accuracy,
+            "max_drop": self.max_drop,
+        }

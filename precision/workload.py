@@ -1,0 +1,85 @@
+"""What a person brings: a network, calibration inputs, labelled inputs and a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+Array = NDArray[np.generic]
+Inputs = Mapping[str, Array]
+
+# (outputs of the network in its order, labels) -> per-sample scores (n,) or one number; higher is better.
+# Per-sample scores give the result a confidence interval and let scoring stop early.
+Metric = Callable[[tuple[Array, ...], Array], "NDArray[np.generic] | float"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """Inputs with labels.
+
+    Attributes:
+        inputs: One array per network input, shape (n, …).
+        labels: Shape (n, …), whatever the metric reads.
+    """
+
+    inputs: Inputs
+    labels: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, start: int, stop: int) -> Labelled:
+        """Samples ``start`` to ``stop``."""
+        return Labelled(
+            inputs={name: array[start:stop] for name, array in self.inputs.items()},
+            labels=self.labels[start:stop],
+        )
+
+
+@runtime_checkable
+class Workload(Protocol):
+    """The seam a user implements to bring their own network.
+
+    Properties are read when needed, so one may compute (load, train) on first access.
+
+    Attributes:
+        name: Shown in reports.
+        model: A ``torch.nn.Module`` in any mode, or the path of an ONNX file.
+        calibration: Inputs without labels, one array per network input, shape (n, …). For a torch module
+            the keys name the exported network's inputs, in the order of ``forward``'s arguments.
+        evaluation: Labelled inputs; part of them is held back from the search.
+        metric: How outputs are scored; ``top1`` is built in.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - see the class
+
+    @property
+    def model(self) -> torch.nn.Module | Path: ...  # noqa: D102 - see the class
+
+    @property
+    def calibration(self) -> Inputs: ...  # noqa: D102 - see the class
+
+    @property
+    def evaluation(self) -> Labelled: ...  # noqa: D102 - see the class
+
+    @property
+    def metric(self) -> Metric: ...  # noqa: D102 - see the class
+
+
+def top1(outputs: tuple[Array, ...], labels: Array) -> NDArray[np.generic]:
+    """Per-sample top-1 hits of the first output, logits or probabilities of shape (n, classes) or (n, classes, 1…).
+
+    Returns:
+        1.0 where the largest entry is the label, else 0.0; shape (n,).
+    """
+    scores = outputs[0].reshape(len(labels), -1)
+    return np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64)
