@@ -1,0 +1,1 @@
+"""Ready-made workloads and benchmark studies; no other room imports from here."""

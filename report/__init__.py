@@ -1,0 +1,1 @@
+"""From saved results alone: Pareto front, tables, plots, the HTML page."""

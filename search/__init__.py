@@ -1,0 +1,1 @@
+"""The search itself: space, solver, study, run, command line."""

@@ -1,0 +1,44 @@
+"""The seam between a choice and how one runtime wants it written in ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import onnx
+
+from lowering.inventory import Layer
+from lowering.rounding.weight import RoundedWeight
+from precision import LayerChoice
+
+
+class Dialect(Protocol):
+    """How a runtime wants choices written."""
+
+    @property
+    def name(self) -> str:
+        """Kept in configs; the same for every backend that reads this dialect."""
+        ...
+
+    def offers(self, layer: Layer) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+        """Choices the layer may take, ``fp32`` first, and choice text → reason for those it may not."""
+        ...
+
+    def write(
+        self,
+        reference: onnx.ModelProto,
+        layers: tuple[Layer, ...],
+        choices: Mapping[str, LayerChoice],
+        ranges: Mapping[str, tuple[float, float]],
+        weights: Mapping[str, RoundedWeight],
+    ) -> onnx.ModelProto:
+        """Write a candidate: the reference with every layer as its choice says.
+
+        Args:
+            reference: Normalised FP32 network; not modified.
+            layers: All its layers.
+            choices: Layer name → choice.
+            ranges: Tensor name → (low, high) of its values on the calibration inputs.
+            weights: Layer name → rounded weight, for every layer with an integer precision.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Weight rounding: float weights to integer codes with scales, once per (layer, choice)."""

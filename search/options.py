@@ -1,0 +1,61 @@
+"""Everything a run is asked to do, validated once, in one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from precision import Budget, CalibrationSettings, Precision, UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Options of one search.
+
+    Attributes:
+        budget: Limits the recommended point must meet.
+        precisions: Precisions layers may take; ``fp32`` is always among them.
+        backend: Name of the runtime.
+        threads: Intra-operator threads of the runtime, for timing and for everything else.
+        batch_size: Samples per timed inference.
+        trials: At most this many measured candidates, baselines and seeds included.
+        time_limit_s: Wall-clock limit of the search phase in seconds; None is none.
+        seed: Seeds the sampler and every random draw.
+        calibration: How activations are calibrated.
+        holdout: Share of the evaluation data held back from the search for the final scores.
+        sensitivity_samples: Calibration samples each sensitivity score is taken on.
+        out: The run folder.
+        storage: Optuna storage URL; None is SQLite in the run folder.
+        resume: Continue the run in ``out`` instead of starting afresh.
+    """
+
+    budget: Budget
+    out: Path
+    precisions: tuple[Precision, ...] = tuple(Precision)
+    backend: str = "ort-cpu"
+    threads: int = 1
+    batch_size: int = 1
+    trials: int = 100
+    time_limit_s: float | None = None
+    seed: int = 0
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    holdout: float = 0.5
+    sensitivity_samples: int = 128
+    storage: str | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for option, value in (
+            ("--threads", self.threads),
+            ("--batch-size", self.batch_size),
+            ("--trials", self.trials),
+            ("--sensitivity-samples", self.sensitivity_samples),
+        ):
+            if value < 1:
+                raise UsageError(f"{option}: expected a positive whole number, got {value}")
+        if self.time_limit_s is not None and self.time_limit_s <= 0:
+            raise UsageError(f"--time-limit: expected a positive number of seconds, got {self.time_limit_s:g}")
+        if not 0 < self.holdout < 1:
+            raise UsageError(f"--holdout: expected a fraction between 0 and 1, got {self.holdout:g}")
+        if Precision.FP32 not in self.precisions:
+            object.__setattr__(self, "precisions", (Precision.FP32, *self.precisions))

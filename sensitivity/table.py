@@ -1,0 +1,69 @@
+"""The sensitivity table: one row per (group, choice), in two contexts, with the cleaned loss a search uses.
+
+    alone     the choice in one group, everything else FP32: divergence from the FP32 outputs
+    restored  the choice in one group, everything else at its lowest precision: divergence from FP32 outputs,
+              minus that of FP32 in this group there (how much of the all-low network's damage it keeps)
+    loss      the non-negative, cleaned score that seeds and solver add up
+
+Divergences are mean KL(p_fp32 ‖ p_choice) in nats for classifiers, else the noise-to-signal power ratio
+(10^(−SQNR/10)); both are 0 for an unchanged output and grow with damage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from precision import LayerChoice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensitivityRow:
+    """One (group, choice).
+
+    Attributes:
+        group: Group's name.
+        choice: The choice scored.
+        alone, restored: As the module says; NaN where it could not be scored.
+        loss: Cleaned; NaN where the choice is dropped.
+        dropped: Why the choice leaves the space; empty where it stays.
+    """
+
+    group: str
+    choice: LayerChoice
+    alone: float
+    restored: float
+    loss: float
+    dropped: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensitivityTable:
+    """All rows, in the inventory's order of groups.
+
+    Attributes:
+        measure: ``kl`` or ``nsr``.
+        samples: Calibration samples each score was taken on.
+        rows: ``fp32`` first within each group, with loss 0.
+    """
+
+    measure: str
+    samples: int
+    rows: tuple[SensitivityRow, ...]
+
+    def losses(self) -> Mapping[str, dict[LayerChoice, float]]:
+        """Group → the choices that stay → loss."""
+        table: dict[str, dict[LayerChoice, float]] = {}
+        for row in self.rows:
+            if not row.dropped:
+                table.setdefault(row.group, {})[row.choice] = row.loss
+        return table
+
+    def frame(self) -> pd.DataFrame:
+        """Columns group, choice (text), alone, restored, loss, dropped; the rows' order."""
+        return pd.DataFrame(
+            [(row.group, row.choice.text, row.alone, row.restored, row.loss, row.dropped) for row in self.rows],
+            columns=["group", "choice", "alone", "restored", "loss", "dropped"],
+        )
