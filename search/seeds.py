@@ -1,0 +1,142 @@
+"""Where a search starts: assignments worth measuring before a sampler has anything to learn from.
+
+    baselines  uniform precisions, the yardstick
+    ladder     a uniform low precision with the k most sensitive groups, or the first or last k, one step higher
+    splits     random runs of neighbouring groups in float and integer arithmetic: the mixes of few boundaries that
+               tell a group's own latency from its boundaries' (seeded)
+    solver     least summed loss under a grid of budgets, nearest to the user's first
+
+Each is a lazy stream of (origin, assignment), so a caller can interleave them, stop any time, and refit the latency
+model between two solver seeds; ``distinct`` joins streams without repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from precision import LayerChoice, Precision
+from search.latency_model import LatencyModel
+from search.solver import Problem, solve
+from search.space import Arithmetic, Code, Space, arithmetic
+
+Seed = tuple[str, dict[str, LayerChoice]]  # origin, assignment
+
+_MAX_SEGMENTS = 5
+_NEAR_BUDGET = (1.0, 0.9, 0.97, 1.06, 0.8)  # multiples of a budget, in the order they are worth trying
+
+
+def distinct(space: Space, streams: Iterable[Iterable[Seed]], tried: set[Code]) -> Iterator[Seed]:
+    """The streams one after the other without what is in ``tried``, to which each yielded assignment is added."""
+    for stream in streams:
+        for origin, assignment in stream:
+            code = space.encode(assignment)
+            if code not in tried:
+                tried.add(code)
+                yield origin, assignment
+
+
+def baseline_seeds(space: Space) -> Iterator[Seed]:
+    """The uniform baselines, FP32 first."""
+    for _, assignment in space.baselines():
+        yield "baseline", assignment
+
+
+def ladder(space: Space) -> Iterator[Seed]:
+    """Uniform INT8 and INT4 with k = 1, 2, 4 … groups one step higher.
+
+    The k groups are the most sensitive ones at the low precision, the first ones, or the last ones. All ladders'
+    small k come before any ladder's large k. Nothing is yielded for a precision that no group offers.
+    """
+    count = len(space.groups)
+    ladders = [
+        (low, high, order)
+        for low, high in ((Precision.INT8, Precision.FP16), (Precision.INT4, Precision.INT8))
+        if any(group.choices[group.lead(low)].precision is low for group in space.groups)
+        for order in (ranking(space, low), range(count), range(count - 1, -1, -1))
+    ]
+    k = 1
+    while k < count:
+        for low, high, order in ladders:
+            raised = set(order[:k])
+            yield (
+                "ladder",
+                space.decode(tuple(g.lead(high if i in raised else low) for i, g in enumerate(space.groups))),
+            )
+        k *= 2
+
+
+def ranking(space: Space, precision: Precision) -> Sequence[int]:
+    """Indices of the groups by their loss at ``precision``, most sensitive first, ties in the network's order."""
+    losses = [group.losses[group.lead(precision)] for group in space.groups]
+    return sorted(range(len(losses)), key=lambda i: (-losses[i], i))
+
+
+def splits(space: Space, rng: np.random.Generator, count: int) -> Iterator[Seed]:
+    """``count`` mixes of 2 to 5 runs of neighbouring groups that alternate between float and integer arithmetic."""
+    groups = len(space.groups)
+    if groups < 2:
+        return
+    for _ in range(count):
+        segments = int(rng.integers(2, min(_MAX_SEGMENTS, groups) + 1))
+        cuts = sorted(rng.choice(np.arange(1, groups), size=segments - 1, replace=False).tolist())
+        integer = bool(rng.integers(2))
+        code: list[int] = []
+        for start, stop in zip((0, *cuts), (*cuts, groups), strict=True):
+            levels = (Precision.INT8, Precision.INT4) if integer else (Precision.FP32, Precision.FP16)
+            level = levels[int(rng.integers(2))]
+            code += [group.lead(level) for group in space.groups[start:stop]]
+            integer = not integer
+        yield "split", space.decode(tuple(code))
+
+
+def solver_seeds(
+    space: Space,
+    model: Callable[[], LatencyModel],
+    *,
+    max_ratio: float | None,
+    max_bytes: float | None,
+    overhead_bytes: float = 0.0,
+    steps: int = 4,
+) -> Iterator[Seed]:
+    """Solutions of least summed loss under a grid of budgets.
+
+    Args:
+        space: The space.
+        model: Gives the latency model to solve with; asked before each solve, so that a refit counts.
+        max_ratio: The latency budget over FP32's latency; None spans the reachable range in ``steps``.
+        max_bytes: The size budget of the whole file; None likewise.
+        overhead_bytes: What the file holds besides the groups' weights.
+        steps: Grid points of a limit that has no budget.
+    """
+    ratios = _near(max_ratio) or (None, *_latency_steps(space, model(), steps))
+    sizes = _near(max_bytes) or (None, *_size_steps(space, overhead_bytes, steps))
+    pairs = sorted(
+        ((i, j) for i in range(len(ratios)) for j in range(len(sizes))), key=lambda pair: (pair[0] + pair[1], pair)
+    )
+    for i, j in pairs:
+        if ratios[i] is None and sizes[j] is None:
+            continue  # no limit at all: that is FP32
+        problem = Problem.of(space, model(), overhead_bytes)
+        code = solve(problem, max_ratio=ratios[i], max_bytes=sizes[j])
+        if code is not None:
+            yield "solver", space.decode(code)
+
+
+def _near(limit: float | None) -> tuple[float | None, ...]:
+    return () if limit is None else tuple(limit * factor for factor in _NEAR_BUDGET)
+
+
+def _latency_steps(space: Space, model: LatencyModel, steps: int) -> tuple[float, ...]:
+    fastest = min(model.predict(assignment) for _, assignment in space.baselines())
+    slowest = 1.0
+    if not any(arithmetic(c) is not Arithmetic.FLOAT for group in space.groups for c in group.choices):
+        return ()  # everything runs at FP32's speed
+    return tuple(np.linspace(fastest, slowest, steps + 1)[:-1].tolist())
+
+
+def _size_steps(space: Space, overhead_bytes: float, steps: int) -> tuple[float, ...]:
+    smallest = sum(min(group.size_bytes) for group in space.groups) + overhead_bytes
+    largest = sum(group.size_bytes[0] for group in space.groups) + overhead_bytes
+    return tuple(np.geomspace(max(smallest, 1.0), max(largest, 1.0), steps + 1)[:-1].tolist())
