@@ -1,0 +1,83 @@
+"""The ``search`` command: finds the command asked for, runs it, and turns errors into words and exit codes.
+
+Exit codes: 0 when a point meets every budget (or the command did its work), 3 when none does, 2 for bad usage or
+input, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import cast
+
+from precision.errors import EngineError, UsageError
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_INFEASIBLE = 3
+EXIT_INTERRUPTED = 130
+
+# Command → module of search.commands; each has ``run(argv) -> exit code``.
+COMMANDS = {
+    "sensitivity": "sensitivity",
+    "apply": "apply",
+    "measure": "measure",
+    "report": "report",
+    "inspect": "inspect",
+}
+DISTRIBUTION = "bitfront"
+
+Run = Callable[[Sequence[str]], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    # Before onnxruntime can be imported: a tool that runs on private models sends nothing anywhere.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except EngineError as error:
+        _say(f"error: {error.message}")
+        if error.hint:
+            _say(f"hint: {error.hint}")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output (``head``, a pager) has gone; point the descriptor away so exit stays silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        sys.stdout.write(f"search ({DISTRIBUTION}) {_version()}\n")
+        return EXIT_OK
+    if arguments and arguments[0] in COMMANDS:
+        return _command(COMMANDS[arguments[0]])(arguments[1:])
+    if arguments and not arguments[0].startswith("-"):
+        raise UsageError(
+            f"unknown command '{arguments[0]}'",
+            f"commands: {', '.join(COMMANDS)}; without a command, options alone start a search",
+        )
+    return _command("main_job")(arguments)
+
+
+def _command(module: str) -> Run:
+    return cast(Run, import_module(f"search.commands.{module}").run)
+
+
+def _version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,170 @@
+"""The main job: search for the best network within the budgets."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from precision import ContentStore, Metric, Precision, UsageError, top1
+from search import folder, progress
+from search.commands import arguments
+from search.events import Listener
+from search.options import RunOptions
+
+if TYPE_CHECKING:
+    from backends.base import Backend
+    from search.inputs import Opened
+    from search.run import RunOutcome
+
+USAGE = "search [options]\n       search COMMAND ... (COMMAND --help says more)"
+DESCRIPTION = """\
+Find the best mixed-precision version of a trained network within latency, size and accuracy budgets. Every point
+of the result was built and timed on the real runtime; each comes as a model file and a reusable per-layer config.
+
+  search --budget-ms 5 --min-acc 0.75                      on an embedded demo
+  search --model net.onnx --calib calib.npz --eval eval.npz --budget-ms 0.3 --max-drop 0.01
+  search --workload my_module:workload --budget-mb 0.4 --time-limit 5m"""
+EPILOG = """\
+Commands:
+  sensitivity                 how much each precision hurts each layer
+  apply CONFIG                rebuild a model from a saved config
+  measure MODEL ...           time model files against each other
+  report RUN                  write a run's report again from its saved results
+  inspect MODEL               layers, groups, and what each may become
+
+Exit status: 0 a point meets every budget; 3 none does (the nearest are listed); 2 bad usage or input;
+130 interrupted (the report holds what was known)."""
+
+
+def build_parser() -> arguments.Parser:
+    """The main job's options."""
+    parser = arguments.Parser("search", USAGE, DESCRIPTION, EPILOG)
+    arguments.add_budget(parser)
+    arguments.add_source(parser, evaluation=True)
+    group = parser.add_argument_group("Search")
+    group.add_argument(
+        "--precisions",
+        type=arguments.precisions,
+        default=tuple(Precision),
+        metavar="LIST",
+        help="what layers may become; fp32 always may (default: fp32,fp16,int8,int4)",
+    )
+    arguments.add_runtime(group, batch=True)
+    group.add_argument(
+        "--trials",
+        type=arguments.whole,
+        default=100,
+        metavar="N",
+        help="candidates tried at most, baselines included (default: %(default)s)",
+    )
+    group.add_argument(
+        "--time-limit",
+        type=arguments.duration_s,
+        metavar="TIME",
+        help="limit of the search phase: seconds, or as in 90s, 5m, 1h (default: none)",
+    )
+    group.add_argument(
+        "--seed", type=arguments.whole, default=0, metavar="N", help="seed of every random draw (default: %(default)s)"
+    )
+    arguments.add_calibration(group)
+    arguments.add_sensitivity_samples(group)
+    group.add_argument(
+        "--holdout",
+        type=arguments.number,
+        default=0.5,
+        metavar="FRACTION",
+        help="share of the evaluation data kept for the final scores (default: %(default)s)",
+    )
+    group.add_argument(
+        "--storage", metavar="URL", help="Optuna storage of the study (default: SQLite in the run folder)"
+    )
+    output = parser.add_argument_group("Output")
+    output.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: runs/NAME-1, -2, ...)")
+    output.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in --out, or else the latest of this name, without repeating measurements",
+    )
+    output.add_argument("--quiet", action="store_true", help="print the result and errors only (default: off)")
+    output.add_argument("--version", action="store_true", help="print the version and exit")
+    return parser
+
+
+def options_of(args: argparse.Namespace, out: Path, batch_size: int) -> RunOptions:
+    """The run's options, validated.
+
+    Raises:
+        UsageError: If one makes no sense.
+    """
+    return RunOptions(
+        budget=arguments.budget_of(args),
+        out=out,
+        precisions=args.precisions,
+        backend=args.backend,
+        threads=args.threads,
+        batch_size=batch_size,
+        trials=args.trials,
+        time_limit_s=args.time_limit,
+        seed=args.seed,
+        calibration=arguments.calibration_of(args),
+        holdout=args.holdout,
+        sensitivity_samples=args.sensitivity_samples,
+        storage=args.storage,
+        resume=args.resume,
+    )
+
+
+def run(argv: Sequence[str]) -> int:
+    """Search, and print what was found.
+
+    Raises:
+        EngineError: For everything the person can mend.
+    """
+    args = arguments.parse(build_parser(), argv)
+    source = arguments.source_of(args)
+    # Everything that can be refused cheaply is refused before the network is loaded, or a demo trained.
+    options_of(args, args.out or folder.RUNS, args.batch_size or 1)
+    backend = arguments.backend_of(args)
+    if args.out is not None:
+        folder.check_writable(folder.choose(args.out, "", resume=args.resume))
+    from search.inputs import open_source
+
+    opened = open_source(source)
+    _check_fractions(args, opened.metric)
+    out = folder.choose(args.out, opened.name, resume=args.resume)
+    folder.check_writable(out)
+    with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=args.time_limit) as listener:
+        outcome = _search(args, opened, backend, out, listener)
+    from search.summary import print_summary
+
+    print_summary(outcome.folder, sys.stdout, quiet=args.quiet)
+    return outcome.exit_code
+
+
+def _search(args: argparse.Namespace, opened: Opened, backend: Backend, out: Path, listener: Listener) -> RunOutcome:
+    from lowering.dialects.registry import get_dialect
+
+    from lowering.lowerer import Lowerer
+    from search.inputs import batch_size, load
+    from search.preflight import check_reference
+    from search.run import run as run_search
+
+    listener.phase("load", None)
+    workload, reference = load(opened, args.batch_size)
+    options = options_of(args, out, batch_size(args.batch_size, workload, reference))
+    check_reference(reference, backend, workload, threads=options.threads, batch_size=options.batch_size)
+    store = ContentStore(out / "cache")
+    lowerer = Lowerer(reference, get_dialect(backend.dialect), workload.calibration, options.calibration, store)
+    return run_search(workload, lowerer, backend, options, listener)
+
+
+def _check_fractions(args: argparse.Namespace, metric: Metric) -> None:
+    for option, value in (("--min-acc", args.min_acc), ("--max-drop", args.max_drop)):
+        if metric is top1 and value is not None and not 0 <= value <= 1:
+            raise UsageError(
+                f"{option}: expected a fraction between 0 and 1 for top1, got {value:g}",
+                f"{value:g} % is {option} {value / 100:g}" if 1 < value <= 100 else "",
+            )

@@ -1,0 +1,147 @@
+"""Python objects named on the command line as ``module:attribute``: workloads and metrics.
+
+Modules are found as Python finds them, with the working directory searched last, so a ``my_module.py`` beside the
+person works and cannot shadow an installed package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from precision import EngineError, Metric, Workload, WorkloadError, top1
+
+DEFAULT_WORKLOAD = "experiments.workloads:digits"
+METRICS: dict[str, Metric] = {"top1": top1}
+_PARTS = ("name", "model", "calibration", "evaluation", "metric")
+
+
+def load_workload(name: str, data: Path | None) -> Workload:
+    """The workload at ``module:attribute``.
+
+    Args:
+        name: A ``Workload``, or a callable ``make(data) -> Workload``.
+        data: Folder passed to a callable; None where none was given.
+
+    Raises:
+        WorkloadError: If there is no such module or attribute, it is no workload, or its code fails.
+    """
+    found = _attribute(name, "--workload")
+    if _is_workload(found):
+        if data is not None:
+            raise WorkloadError(
+                f"--data: workload '{name}' is no callable, so it takes no folder",
+                "leave --data out, or make the attribute a function make(data) that returns the workload",
+            )
+        return cast(Workload, found)
+    if not callable(found):
+        raise _no_workload(name, found)
+    made = _call(cast("Callable[..., object]", found), name, data)
+    if not _is_workload(made):
+        raise _no_workload(name, made)
+    return cast(Workload, made)
+
+
+def load_metric(name: str) -> Metric:
+    """A built-in metric, or the function at ``module:function``.
+
+    Raises:
+        WorkloadError: If it is unknown or no function.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    if ":" not in name:
+        raise WorkloadError(
+            f"--metric: unknown metric '{name}'; built in: {', '.join(METRICS)}",
+            "give your own as module:function, called with (outputs, labels)",
+        )
+    found = _attribute(name, "--metric")
+    if not callable(found):
+        raise WorkloadError(
+            f"--metric: '{name}' is a {type(found).__name__}, expected a function (outputs, labels) -> scores"
+        )
+    return cast(Metric, found)
+
+
+def user_failure(what: str, error: BaseException) -> WorkloadError:
+    """An error out of a person's own code, with the line it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return WorkloadError(f"{what} failed{place}: {type(error).__name__}: {error}", "run it alone in Python to see why")
+
+
+def _attribute(name: str, option: str) -> object:
+    module_name, separator, attribute = name.partition(":")
+    if not (module_name and separator and attribute):
+        raise WorkloadError(f"{option}: expected module:attribute, got '{name}'", "for example my_module:workload")
+    module = _module(module_name, option)
+    found: Any = module
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            public = [key for key in vars(module) if not key.startswith("_")]
+            raise WorkloadError(
+                f"{option}: module '{module_name}' has no attribute '{attribute}'",
+                f"it has {', '.join(public[:12])}" if public else f"'{getattr(module, '__file__', '')}' is empty",
+            ) from error
+    return cast(object, found)
+
+
+def _module(name: str, option: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if name == missing or name.startswith(f"{missing}."):
+            hint = "check the spelling, and run 'search' in the folder that holds it"
+            raise WorkloadError(f"{option}: there is no module '{missing}'", hint) from error
+        hint = f"install '{missing}' into this Python environment"
+        raise WorkloadError(f"{option}: module '{name}' needs '{missing}', which is not installed", hint) from error
+    except Exception as error:
+        raise user_failure(f"{option}: importing module '{name}'", error) from error
+
+
+def _is_workload(found: object) -> bool:
+    # Looked up without evaluating properties: reading ``model`` may load or train it.
+    if inspect.isclass(found) or inspect.isroutine(found):
+        return False
+    missing = object()
+    return all(inspect.getattr_static(found, part, missing) is not missing for part in _PARTS)
+
+
+def _no_workload(name: str, found: object) -> WorkloadError:
+    return WorkloadError(
+        f"--workload: '{name}' gave a {type(found).__name__}, expected an object with {', '.join(_PARTS)}",
+        "see precision/workload.py for what each of them is",
+    )
+
+
+def _call(make: Callable[..., object], name: str, data: Path | None) -> object:
+    parameters = _parameters(make)
+    if not parameters and data is not None:
+        raise WorkloadError(
+            f"--data: '{name}' takes no arguments, so it takes no folder", "leave --data out, or write make(data)"
+        )
+    try:
+        return make(data) if parameters else make()
+    except EngineError:
+        raise
+    except Exception as error:
+        raise user_failure(f"--workload: '{name}'", error) from error
+
+
+def _parameters(make: Callable[..., object]) -> int:
+    try:
+        return len(inspect.signature(make).parameters)
+    except (TypeError, ValueError):
+        return 1  # a callable that does not say: call it as the contract has it
