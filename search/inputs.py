@@ -1,6 +1,7 @@
 """From what a person names on the command line to a workload in memory that fits its network.
 
-Files and Python objects both end as a ``LoadedWorkload``: every array read once, checked against the normalised network and cast.
+Files and Python objects both end as a ``LoadedWorkload``: every array read once, checked against the normalised network
+and cast.
 """
 
 from __future__ import annotations

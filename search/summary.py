@@ -9,8 +9,7 @@ from report.results import RunResults
 from report.tables import COLUMNS, front_rows
 from report.verdict import verdict
 from report.wording import duration
-
-MIN_TABLE_COLUMNS = 100
+from search.tables import write_table
 
 
 def print_summary(folder: Path, stream: TextIO, *, quiet: bool) -> None:
@@ -36,36 +35,9 @@ def _print_table(results: RunResults, stream: TextIO) -> None:
     rows = front_rows(results)
     if not rows:
         stream.write("no point was measured\n")
-    elif stream.isatty():
-        _print_rich(rows, stream)
-    else:
-        stream.write(plain_table(COLUMNS, rows))
-
-
-def _print_rich(rows: tuple[tuple[str, ...], ...], stream: TextIO) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(COLUMNS):
-        # Words may wrap; ids and numbers never do.
-        table.add_column(name, no_wrap=index < len(COLUMNS) - 2, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row), style="bold green" if row[0] else None)
-    console = Console(file=stream)
-    console.print(table, width=max(console.width, MIN_TABLE_COLUMNS))
-
-
-def plain_table(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
-    """Columns padded to their widest cell, nothing cut off."""
-    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (columns, *rows)
-    ]
-    return "\n".join(lines) + "\n"
+        return
+    marked = frozenset(index for index, row in enumerate(rows) if row[0])
+    write_table(stream, COLUMNS, rows, wrapping=2, marked=marked)
 
 
 def conditions(results: RunResults) -> str:

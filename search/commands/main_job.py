@@ -146,7 +146,6 @@ def run(argv: Sequence[str]) -> int:
 
 def _search(args: argparse.Namespace, opened: Opened, backend: Backend, out: Path, listener: Listener) -> RunOutcome:
     from lowering.dialects.registry import get_dialect
-
     from lowering.lowerer import Lowerer
     from search.inputs import batch_size, load
     from search.preflight import check_reference

@@ -1,0 +1,114 @@
+"""``search inspect``: a network's layers and groups, what each may become, and why not something else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from precision import CalibrationSettings, ContentStore, UsageError
+from search.commands import arguments
+from search.source import Source
+from search.tables import write_table
+
+if TYPE_CHECKING:
+    from lowering.inventory import Inventory, Layer
+
+USAGE = "search inspect (MODEL | --workload MODULE:ATTR) [options]"
+DESCRIPTION = """\
+List a network's layers and groups, what each may become on a runtime, and what it may not become and why.
+
+  search inspect net.onnx"""
+COLUMNS = ("layer", "operator", "weight", "parameters", "group", "may become")
+
+
+def build_parser() -> arguments.Parser:
+    """The command's options."""
+    parser = arguments.Parser("search inspect", USAGE, DESCRIPTION)
+    parser.add_argument("network", type=Path, nargs="?", metavar="MODEL", help="ONNX file")
+    group = parser.add_argument_group("Options")
+    group.add_argument("--workload", metavar="MODULE:ATTR", help="a workload instead of a file")
+    group.add_argument("--data", type=Path, metavar="FOLDER", help="folder passed to the workload's function")
+    group.add_argument("--backend", default="ort-cpu", metavar="NAME", help="runtime (default: %(default)s)")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print the network's inventory.
+
+    Raises:
+        EngineError: For everything the person can mend.
+    """
+    args = arguments.parse(build_parser(), argv)
+    if args.network is None and args.workload is None:
+        raise UsageError("expected a MODEL or --workload", "see 'search inspect --help'")
+    backend = arguments.backend_of(args)
+    source = Source(model=args.network, workload=args.workload, data=args.data)
+
+    from lowering.dialects.registry import get_dialect
+    from lowering.lowerer import Lowerer
+    from search.inputs import load_network
+
+    reference, _ = load_network(source)
+    dialect = get_dialect(backend.dialect)
+    inventory = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None)).inventory
+    total = sum(layer.parameters for layer in inventory.layers)
+    shapes = ", ".join(f"{name} {_shape(shape)}" for name, shape in reference.input_shapes.items())
+    sys.stdout.write(
+        f"{reference.source}: inputs {shapes}; {len(inventory.layers)} layers in {len(inventory.groups)} groups, "
+        f"{total:,} weights; dialect {dialect.name}\n\n"
+    )
+    write_table(sys.stdout, COLUMNS, layer_rows(inventory), wrapping=1)
+    for title, lines in (
+        ("Groups of several layers", group_lines(inventory)),
+        ("Refused", refusal_lines(inventory.layers)),
+        ("Left in FP32", [f"{node}: {reason}" for node, reason in inventory.left_alone.items()]),
+    ):
+        if lines:
+            sys.stdout.write(f"\n{title}:\n" + "".join(f"  {line}\n" for line in lines))
+    return 0
+
+
+def layer_rows(inventory: Inventory) -> list[tuple[str, ...]]:
+    """One row a layer, one cell a column of ``COLUMNS``."""
+    group_of = {name: group.name for group in inventory.groups for name in group.layers}
+    return [
+        (
+            layer.name,
+            layer.op + (f" (groups {layer.conv_groups})" if layer.conv_groups > 1 else ""),
+            "×".join(str(size) for size in layer.weight_shape),
+            f"{layer.parameters:,}",
+            group_of[layer.name],
+            " ".join(choice.text for choice in layer.choices),
+        )
+        for layer in inventory.layers
+    ]
+
+
+def group_lines(inventory: Inventory) -> list[str]:
+    """Groups whose layers must share one choice, and why."""
+    return [
+        f"{group.name}: {', '.join(group.layers)} ({group.reason})"
+        for group in inventory.groups
+        if len(group.layers) > 1
+    ]
+
+
+def refusal_lines(layers: Sequence[Layer]) -> list[str]:
+    """Reason → the layers and choices it refuses, a line each, so that a reason shared by all is read once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for layer in layers:
+        reasons: dict[str, list[str]] = {}
+        for choice, reason in layer.refused.items():
+            reasons.setdefault(reason, []).append(choice)
+        for reason, choices in reasons.items():
+            found.setdefault((", ".join(choices), reason), []).append(layer.name)
+    return [
+        f"{choices}: {reason} ({'every layer' if len(names) == len(layers) else ', '.join(names)})"
+        for (choices, reason), names in found.items()
+    ]
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('n' if axis == 0 and size is None else str(size or '?') for axis, size in enumerate(shape))})"

@@ -1,0 +1,182 @@
+"""``search measure``: time model files against each other, interleaved, under the protocol of a search."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from precision import Array, DataError, LatencyStats, ModelError, UsageError
+from search.arrays import LABELS, cast, read_npz
+from search.commands import arguments
+from search.tables import write_table
+
+if TYPE_CHECKING:
+    from backends.base import CompiledModel
+
+USAGE = "search measure MODEL [MODEL ...] [options]"
+DESCRIPTION = """\
+Time ONNX files against each other: interleaved in one process, threads pinned, each round in another order. The first
+model is the reference that ratios are taken to.
+
+  search measure fp32.onnx int8.onnx --inputs eval.npz --batch-size 8"""
+COLUMNS = ("model", "median", "p90", "95 % interval", "ratio", "95 % interval", "size")
+
+
+def build_parser() -> arguments.Parser:
+    """The command's options."""
+    parser = arguments.Parser("search measure", USAGE, DESCRIPTION)
+    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="ONNX files; the first is the reference")
+    group = parser.add_argument_group("Measurement")
+    arguments.add_runtime(group, batch=False)
+    group.add_argument(
+        "--batch-size",
+        type=arguments.positive,
+        metavar="N",
+        help="samples per inference (default: the models' fixed batch, else 1)",
+    )
+    group.add_argument(
+        "--inputs", type=Path, metavar="NPZ", help="arrays named like the inputs (default: random normal values)"
+    )
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Time the models and print the table.
+
+    Raises:
+        EngineError: For everything the person can mend.
+    """
+    from backends.batches import fixed_batch
+    from backends.timing import THOROUGH, time_paired
+    from report.wording import latency, ratio, size
+
+    args = arguments.parse(build_parser(), argv)
+    backend = arguments.backend_of(args)
+    artifacts = {_label(args.models, index): read_model(path) for index, path in enumerate(args.models)}
+    compiled = {label: backend.compile(data, threads=args.threads) for label, data in artifacts.items()}
+    reference = next(iter(compiled))
+    _check_alike(compiled, reference)
+    fixed = {fixed_batch(model.input_shapes) for model in compiled.values()} - {None}
+    batch = _batch(args.batch_size, fixed)
+    types = input_types(artifacts[reference])
+    inputs = (
+        _random(compiled[reference], types, batch)
+        if args.inputs is None
+        else _given(args.inputs, compiled[reference], types, batch)
+    )
+    stats = time_paired(
+        compiled, reference, inputs, THOROUGH, threads=args.threads, batch_size=batch, clock=backend.clock
+    )
+
+    def row(label: str, found: LatencyStats) -> tuple[str, ...]:
+        return (
+            label,
+            latency(found.median_ms),
+            latency(found.p90_ms),
+            f"{latency(found.ci_low_ms)} to {latency(found.ci_high_ms)}",
+            ratio(found.ratio),
+            f"{found.ratio_low:.3f} to {found.ratio_high:.3f}",
+            size(len(artifacts[label])),
+        )
+
+    write_table(sys.stdout, COLUMNS, [row(label, found) for label, found in stats.items()])
+    device = backend.fingerprint()
+    drawn = "random inputs" if args.inputs is None else f"inputs from {args.inputs}"
+    sys.stdout.write(
+        f"\n{backend.name} ({device.runtime}) on {device.device}, {args.threads} thread{'s' * (args.threads != 1)}, "
+        f"batch {batch}, {drawn}; {stats[reference].rounds} interleaved rounds\n"
+    )
+    return 0
+
+
+def read_model(path: Path) -> bytes:
+    """A model file's bytes; with external data, the model with its data inside.
+
+    Raises:
+        ModelError: If it cannot be read.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not path.is_file():
+        raise ModelError(f"no model file '{path}'", "check the path")
+    try:
+        data = path.read_bytes()
+        model = onnx.load_model_from_string(data)
+        if not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+            return data
+        return bytes(onnx.load(str(path)).SerializeToString(deterministic=True))
+    except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"'{path}' cannot be read as ONNX: {reason}", "copy or export it again") from error
+
+
+def input_types(artifact: bytes) -> dict[str, str]:
+    """Input name → numpy dtype name."""
+    import onnx
+
+    graph = onnx.load_model_from_string(artifact).graph
+    return {
+        value.name: str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)) for value in graph.input
+    }
+
+
+def _label(models: Sequence[Path], index: int) -> str:
+    """The path; the second time a file is given (an A/A test), with a number."""
+    earlier = list(models[:index]).count(models[index])
+    return f"{models[index]} ({earlier + 1})" if earlier else str(models[index])
+
+
+def _check_alike(compiled: dict[str, CompiledModel], reference: str) -> None:
+    expected = compiled[reference].input_shapes
+    for label, model in compiled.items():
+        if set(model.input_shapes) != set(expected):
+            raise ModelError(
+                f"'{label}': inputs {', '.join(model.input_shapes)} differ from those of '{reference}': "
+                f"{', '.join(expected)}",
+                "only models with the same inputs can be timed against each other",
+            )
+
+
+def _batch(asked: int | None, fixed: set[int | None]) -> int:
+    sizes = sorted(size for size in fixed if size is not None)
+    if len(sizes) > 1:
+        raise UsageError(f"models have different fixed batches: {sizes}", "measure them one by one")
+    if sizes and asked is not None and asked != sizes[0]:
+        raise UsageError(f"--batch-size: got {asked}, but a model has a fixed batch of {sizes[0]}", "leave it out")
+    return sizes[0] if sizes else asked or 1
+
+
+def _random(model: CompiledModel, types: dict[str, str], batch: int) -> dict[str, Array]:
+    generator = np.random.default_rng(0)
+    inputs: dict[str, Array] = {}
+    for name, shape in model.input_shapes.items():
+        if any(size is None for size in shape[1:]):
+            raise UsageError(
+                f"input '{name}' has dynamic axes besides the batch: {shape}", "give arrays with --inputs data.npz"
+            )
+        sizes = (batch, *(size or 1 for size in shape[1:])) if shape else ()
+        # Zeros for whole numbers: they are valid whatever they index.
+        values = generator.standard_normal(sizes) if types[name].startswith("float") else np.zeros(sizes)
+        inputs[name] = values.astype(types[name])
+    return inputs
+
+
+def _given(path: Path, model: CompiledModel, types: dict[str, str], batch: int) -> dict[str, Array]:
+    arrays = {name: array for name, array in read_npz(path).items() if name != LABELS or name in model.input_shapes}
+    if set(arrays) != set(model.input_shapes):
+        raise DataError(
+            f"'{path}': expected arrays named {', '.join(model.input_shapes)}, got {', '.join(arrays) or 'none'}",
+            "name them as the models' inputs are",
+        )
+    inputs: dict[str, Array] = {}
+    for name, array in arrays.items():
+        if not array.ndim or not len(array):
+            raise DataError(f"'{path}': array '{name}' holds no samples")
+        taken = np.resize(array, (batch, *array.shape[1:]))
+        inputs[name] = cast(taken, types[name], f"'{path}': array '{name}'")
+    return inputs

@@ -1,0 +1,39 @@
+"""``search report``: write a run's report again from its saved results, running nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.commands import arguments
+
+USAGE = "search report RUN [options]"
+DESCRIPTION = """\
+Write a run's report.html and pareto.csv again from its saved results, and print its summary. Nothing is measured.
+
+  search report runs/net-1"""
+
+
+def build_parser() -> arguments.Parser:
+    """The command's options."""
+    parser = arguments.Parser("search report", USAGE, DESCRIPTION)
+    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder (the --out of a search)")
+    parser.add_argument("--quiet", action="store_true", help="print the result and errors only (default: off)")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Render the report.
+
+    Raises:
+        EngineError: If the folder holds no run, or cannot be written.
+    """
+    args = arguments.parse(build_parser(), argv)
+
+    from report.render import render
+    from search.summary import print_summary
+
+    render(args.folder)
+    print_summary(args.folder, sys.stdout, quiet=args.quiet)
+    return 0
