@@ -1,0 +1,145 @@
+"""Which sampler earns its place: a benchmark of ours against random search, TPE and NSGA-II on synthetic problems.
+
+    python -m experiments.sampler_study --trials 100 --seeds 3
+
+Every sampler gets the same uniform baselines first and then the same number of trials, on the same problems. A
+sampler's figure is the hypervolume (accuracy × latency × size, without timing noise) of what it tried, over that of
+what all samplers together found on that problem: once over the whole box below FP32, once within budgets that bind.
+Trials that break the latency or the size budget are recorded with their constraints, as a search would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from statistics import mean
+
+import optuna
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+
+from experiments.synthetic import Synthetic
+from precision import Budget
+from report.front import Objectives, hypervolume
+from search.sampler import FrontSampler
+from search.space import Code, Space
+
+_LIMITS = (0.55, 0.22, 0.02)  # latency and size over FP32's, drop of accuracy
+
+SamplerOf = Callable[[Space, Budget, int], BaseSampler]
+
+SAMPLERS: dict[str, SamplerOf] = {
+    "front": FrontSampler,
+    "random": lambda _space, _budget, seed: RandomSampler(seed),
+    "tpe": lambda _space, _budget, seed: TPESampler(seed=seed),
+    "nsga2": lambda _space, _budget, seed: NSGAIISampler(seed=seed, population_size=20),
+}
+
+
+def budget_of(problem: Synthetic) -> Budget:
+    """Budgets that FP32, FP16 and uniform INT8 miss."""
+    fp32 = problem.reference
+    latency, size, drop = _LIMITS
+    return Budget(latency_ms=latency * fp32.latency_ms, size_bytes=size * fp32.size_bytes, max_drop=drop)
+
+
+def run_study(problem: Synthetic, sampler: BaseSampler, budget: Budget, trials: int) -> list[Code]:
+    """Run ``trials`` trials, baselines included; the codes tried, in order."""
+    space, fp32 = problem.space, problem.reference
+    study = optuna.create_study(directions=["maximize", "minimize", "minimize"], sampler=sampler)
+    for _, assignment in space.baselines():
+        study.enqueue_trial(space.to_params(assignment))
+    codes = []
+    for _ in range(trials):
+        trial = study.ask(space.distributions())
+        code = space.encode(space.from_params(trial.params))
+        point = problem.measure(code)
+        codes.append(code)
+        violations = budget.violations(
+            latency_ms=point.latency_ms,
+            size_bytes=point.size_bytes,
+            accuracy=point.accuracy,
+            reference_accuracy=fp32.accuracy,
+        )
+        for name, violation in zip(("latency", "size", "accuracy"), violations, strict=True):
+            trial.set_constraint(name, violation)
+        trial.set_user_attr("ratio", point.latency_ms / fp32.latency_ms)
+        trial.set_user_attr("latency_ms", point.latency_ms)
+        trial.set_user_attr("size_bytes", point.size_bytes)
+        trial.set_user_attr("accuracy", point.accuracy)
+        trial.set_user_attr("state", "complete")
+        study.tell(trial, [point.accuracy, point.latency_ms, point.size_bytes])
+    return codes
+
+
+def volumes(problem: Synthetic, codes: Sequence[Code], budget: Budget) -> tuple[float, float]:
+    """Hypervolume of what was tried: (below FP32's latency and size, within the budget)."""
+    fp32 = problem.reference
+    points = [problem.truth(code) for code in set(codes)]
+    whole = Objectives(
+        accuracy=0.8 * fp32.accuracy, latency_ms=1.001 * fp32.latency_ms, size_bytes=1.001 * fp32.size_bytes
+    )
+    within = Objectives(
+        accuracy=budget.accuracy_floor(fp32.accuracy),
+        latency_ms=budget.latency_ms or fp32.latency_ms,
+        size_bytes=budget.size_bytes or fp32.size_bytes,
+    )
+    return hypervolume(points, whole), hypervolume(points, within)
+
+
+def compare(groups: int, trials: int, seeds: int) -> tuple[list[str], dict[str, float]]:
+    """The table's rows for networks of one size, and the seconds each sampler took a trial."""
+    ratios: dict[str, list[list[float]]] = {name: [] for name in SAMPLERS}
+    seconds = dict.fromkeys(SAMPLERS, 0.0)
+    checkpoints = (trials // 2, trials)
+    for seed in range(seeds):
+        problem = Synthetic.random(groups, seed)
+        budget = budget_of(problem)
+        tried = {}
+        for name, sampler_of in SAMPLERS.items():
+            start = time.perf_counter()
+            tried[name] = run_study(problem, sampler_of(problem.space, budget, seed), budget, trials)
+            seconds[name] += (time.perf_counter() - start) / (seeds * trials)
+        everything = [code for codes in tried.values() for code in codes]
+        best = volumes(problem, everything, budget)
+        for name, codes in tried.items():
+            found = [volumes(problem, codes[:stop], budget) for stop in checkpoints]
+            ratios[name].append([value / top if top else 1.0 for pair in found for value, top in zip(pair, best)])
+    rows = []
+    for name, table in ratios.items():
+        columns = list(zip(*table, strict=True))
+        cells = "".join(f"{mean(column):10.3f} {min(column):7.3f}" for column in columns)
+        rows.append(f"{groups:6d}  {name:8s}{cells}")
+    return rows, seconds
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="Compare samplers on synthetic problems, by hypervolume.")
+    parser.add_argument("--trials", type=int, default=100, help="trials a study, baselines included (default: 100)")
+    parser.add_argument("--seeds", type=int, default=3, help="problems of each size (default: 3)")
+    parser.add_argument(
+        "--groups", type=int, nargs="+", default=[12, 24], help="groups of the problems (default: 12 24)"
+    )
+    options = parser.parse_args(argv)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    half = options.trials // 2
+    lines = [
+        f"hypervolume over that of all samplers' points together: mean and worst of {options.seeds} problems",
+        f"{'':16s}{f'after {half} trials':^36s}{f'after {options.trials} trials':^36s}",
+        f"groups  sampler {'whole':>10s} {'worst':>7s}{'budget':>10s} {'worst':>7s}"
+        f"{'whole':>10s} {'worst':>7s}{'budget':>10s} {'worst':>7s}",
+    ]
+    for groups in options.groups:
+        rows, seconds = compare(groups, options.trials, options.seeds)
+        lines += rows
+        lines.append("        ms a trial: " + ", ".join(f"{name} {1e3 * s:.1f}" for name, s in seconds.items()))
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

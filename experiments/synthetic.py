@@ -1,0 +1,112 @@
+"""A synthetic search problem with a known truth: what a sampler is judged on without a runtime.
+
+It has what makes the real one hard. Losses span orders of magnitude and the table that a sampler sees is off by a
+log-normal factor a group; neighbouring INT4 groups hurt more together than apart; accuracy falls with the summed
+loss and flattens out; some groups gain nothing from integer arithmetic, and every boundary between integer and float
+costs about what a group could save, so that a lone INT8 group is slower than none. Timing carries noise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from precision import FP16, FP32, LayerChoice, Precision, Rounding
+from report.front import Objectives
+from search.space import Arithmetic, Code, GroupSpace, Space, arithmetic
+
+_INT8 = LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE)
+_INT4 = LayerChoice(precision=Precision.INT4, rounding=Rounding.GPTQ)
+_ACCURACY, _CHANCE = 0.92, 0.1
+_REFERENCE_MS = 10.0
+_OVERHEAD_BYTES = 20_000
+_TIMING_NOISE = 0.01
+_PAIR_FACTOR = 0.5  # extra loss of two neighbouring INT4 groups, as a share of the smaller one's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synthetic:
+    """One problem.
+
+    Attributes:
+        space: What a sampler sees, the erring losses included.
+        losses: The true losses, one row a group.
+        latency: True share of the latency in FP32 arithmetic, per group; sums to 1.
+        integer: Share of it left in integer arithmetic, per group.
+        boundary: What a boundary costs, per edge, over the whole latency.
+        seed: Of the timing noise.
+    """
+
+    space: Space
+    losses: tuple[tuple[float, ...], ...]
+    latency: tuple[float, ...]
+    integer: tuple[float, ...]
+    boundary: tuple[float, ...]
+    seed: int
+
+    @classmethod
+    def random(cls, groups: int, seed: int) -> Synthetic:
+        """A chain of ``groups`` groups with a shortcut over every third."""
+        rng = np.random.default_rng([groups, seed])
+        weights = np.exp(rng.normal(9.0, 1.0, groups)).astype(int) + 64
+        spaces, truth = [], []
+        for g in range(groups):
+            int8 = 10.0 ** rng.uniform(-5.0, -2.5)
+            row = (0.0, int8 * 1e-2, int8, int8 * 10.0 ** rng.uniform(0.7, 2.0))
+            truth.append(row)
+            spaces.append(
+                GroupSpace(
+                    name=f"layer{g}",
+                    choices=(FP32, FP16, _INT8, _INT4),
+                    losses=(0.0, *(loss * math.exp(rng.normal(0.0, 0.6)) for loss in row[1:])),
+                    size_bytes=tuple(int(weights[g] * bits // 8) for bits in (32, 16, 8, 4)),
+                )
+            )
+        edges = sorted({(g, g + 1) for g in range(groups - 1)} | {(g, g + 3) for g in range(0, groups - 3, 3)})
+        latency = rng.dirichlet(np.full(groups, 2.0))
+        integer = np.where(rng.random(groups) < 0.2, 1.0, rng.uniform(0.2, 0.6, groups))
+        return cls(
+            space=Space(groups=tuple(spaces), edges=tuple(edges)),
+            losses=tuple(truth),
+            latency=tuple(latency.tolist()),
+            integer=tuple(integer.tolist()),
+            boundary=tuple((rng.uniform(0.1, 0.7, len(edges)) / groups).tolist()),
+            seed=seed,
+        )
+
+    def truth(self, code: Code) -> Objectives:
+        """Accuracy, latency and size without noise."""
+        choices = [group.choices[i] for group, i in zip(self.space.groups, code, strict=True)]
+        integer = [arithmetic(choice) is Arithmetic.INTEGER for choice in choices]
+        ratio = sum(
+            share * (left if flag else 1.0)
+            for share, left, flag in zip(self.latency, self.integer, integer, strict=True)
+        )
+        loss = sum(row[i] for row, i in zip(self.losses, code, strict=True))
+        for (u, v), cost in zip(self.space.edges, self.boundary, strict=True):
+            if integer[u] != integer[v]:
+                ratio += cost
+            if choices[u] == _INT4 == choices[v]:
+                loss += _PAIR_FACTOR * min(self.losses[u][code[u]], self.losses[v][code[v]])
+        return Objectives(
+            accuracy=_CHANCE + (_ACCURACY - _CHANCE) * math.exp(-1.5 * loss),
+            latency_ms=_REFERENCE_MS * ratio,
+            size_bytes=self.space.size_bytes(self.space.decode(code)) + _OVERHEAD_BYTES,
+        )
+
+    def measure(self, code: Code) -> Objectives:
+        """``truth`` with the noise of a timing; the same for the same code."""
+        exact = self.truth(code)
+        noise = np.random.default_rng([self.seed, *code]).normal(0.0, _TIMING_NOISE)
+        return Objectives(
+            accuracy=exact.accuracy,
+            latency_ms=exact.latency_ms * math.exp(noise),
+            size_bytes=exact.size_bytes,
+        )
+
+    @property
+    def reference(self) -> Objectives:
+        """FP32 without noise."""
+        return self.truth(tuple(0 for _ in self.space.groups))

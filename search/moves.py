@@ -1,0 +1,106 @@
+"""How a sampler gets from what it knows to something new: four moves over index tuples.
+
+    swap     raise one group, lower another at about equal predicted cost: along the front
+    flip     a run of neighbouring groups to one precision: across the valley that boundaries dig around single groups
+    mutate   one to three groups to anything
+    resolve  solve again under log-normally re-weighted losses: the table may be wrong about a group, and this is the
+             way to find out (SPDY, Frantar & Alistarh, ICML 2022, §3.2: search over per-layer coefficients that a
+             budgeted solver turns into candidates)
+
+Each returns None where it found nothing to do. None of them looks at what was tried.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from precision import Precision
+from search.solver import Problem, solve
+from search.space import Code, GroupSpace, Space, arithmetic
+
+_SWAP_CHOICES = 3  # a swap is drawn from this many best-balanced ones
+_WEIGHT_SPREAD = 0.8  # standard deviation of the logarithm of a loss's weight
+_SOLVE_LIMIT_S = 0.5
+
+
+def swap(problem: Problem, space: Space, code: Code, rng: np.random.Generator) -> Code | None:
+    """Lower one group's loss and raise another's, so that predicted latency and size stay about the same."""
+    changes = [(g, c) for g, group in enumerate(space.groups) for c in group.proposed if c != code[g]]
+    loss = {(g, c): problem.losses[g][c] - problem.losses[g][code[g]] for g, c in changes}
+    raises = [change for change in changes if loss[change] < 0]
+    if not raises:
+        return None
+    better = raises[int(rng.integers(len(raises)))]
+    lowers = [change for change in changes if loss[change] >= 0 and change[0] != better[0]]
+    if not lowers:
+        return None
+    raised = _with(code, better)
+    here_ratio, here_size = problem.ratio(code), problem.size(code)
+
+    def imbalance(change: tuple[int, int]) -> float:
+        both = _with(raised, change)
+        return abs(problem.ratio(both) / here_ratio - 1) + abs(problem.size(both) / max(here_size, 1.0) - 1)
+
+    ranked = sorted(lowers, key=lambda change: (imbalance(change), change))[:_SWAP_CHOICES]
+    return _with(raised, ranked[int(rng.integers(len(ranked)))])
+
+
+def flip(space: Space, code: Code, rng: np.random.Generator) -> Code | None:
+    """Set a run of neighbouring groups to one precision, as far as each offers it."""
+    count = len(space.groups)
+    length = min(1 + int(rng.geometric(min(1.0, 3.0 / count))), count)
+    start = int(rng.integers(count - length + 1))
+    level = list(Precision)[int(rng.integers(len(Precision)))]
+    new = tuple(_step(group, level) if start <= g < start + length else code[g] for g, group in enumerate(space.groups))
+    return new if new != code else None
+
+
+def mutate(space: Space, code: Code, rng: np.random.Generator) -> Code | None:
+    """Give one to three groups any other choice."""
+    movable = [g for g, group in enumerate(space.groups) if len(group.proposed) > 1]
+    if not movable:
+        return None
+    new = code
+    for g in rng.choice(movable, size=min(int(rng.integers(1, 4)), len(movable)), replace=False).tolist():
+        others = [c for c in space.groups[g].proposed if c != code[g]]
+        new = _with(new, (g, others[int(rng.integers(len(others)))]))
+    return new
+
+
+def resolve(
+    problem: Problem,
+    max_ratio: float | None,
+    max_bytes: float | None,
+    tried: frozenset[Code],
+    rng: np.random.Generator,
+) -> Code | None:
+    """The best untried solution under randomly re-weighted losses."""
+    weights = np.exp(_WEIGHT_SPREAD * rng.standard_normal(len(problem.losses)))
+    return solve(
+        problem,
+        max_ratio=max_ratio,
+        max_bytes=max_bytes,
+        weights=weights.tolist(),
+        tried=tried,
+        time_limit_s=_SOLVE_LIMIT_S,
+    )
+
+
+def draw(space: Space, rng: np.random.Generator) -> Code:
+    """Any assignment, every choice of a group alike."""
+    return tuple(group.proposed[int(rng.integers(len(group.proposed)))] for group in space.groups)
+
+
+def _with(code: Code, change: tuple[int, int]) -> Code:
+    group, choice = change
+    return (*code[:group], choice, *code[group + 1 :])
+
+
+def _step(group: GroupSpace, level: Precision) -> int:
+    """The group's best choice at ``level``; where a baseline alone may use it, the one that dominates it."""
+    lead = group.lead(level)
+    if lead in group.proposed:
+        return lead
+    kind = arithmetic(group.choices[lead])
+    alike = [c for c in group.proposed if arithmetic(group.choices[c]) is kind]
+    return min(alike, key=lambda c: (group.losses[c], group.size_bytes[c]))

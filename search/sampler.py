@@ -1,0 +1,153 @@
+"""The sampler of the study: proposes what has not been tried and should extend the measured front.
+
+A proposal is the candidate with the best score (``search.forecast``) among a pool of moves (``search.moves``) from
+members of the front, members within the budget first; now and then it is any of the pool, because scores come
+from models. All knowledge is read back from the study's trials, and the draws of a trial depend on the seed and the
+trial's number alone, so a resumed study proposes what the uninterrupted one would have.
+
+Not handled: parameters outside the space (drawn at random), and parallel trials beyond not repeating each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from precision import Budget
+from search.forecast import Forecast
+from search.history import History
+from search.moves import draw, flip, mutate, resolve, swap
+from search.space import Code, Space
+
+_POOL = {"swap": 12, "flip": 12, "mutate": 12, "resolve": 2}  # candidates a move gives to one proposal
+_SURPRISE = 0.1  # share of proposals taken from the pool without regard to scores
+_NEAR_LIMIT = (0.8, 1.03)  # re-solves aim between these multiples of a budget
+_ENUMERABLE = 20_000
+_DRAWS = 200
+
+
+class FrontSampler(BaseSampler):
+    """Multi-objective sampler over a ``Space``; ask with ``space.distributions()``.
+
+    Args:
+        space: What may be decided.
+        budget: Limits; the volume within them counts most.
+        seed: Of every random draw.
+    """
+
+    def __init__(self, space: Space, budget: Budget | None = None, seed: int = 0) -> None:
+        self._space = space
+        self._budget = budget or Budget()
+        self._seed = seed
+        self._random = RandomSampler(seed)
+        self._move = ""
+
+    @property
+    def move(self) -> str:
+        """Which move the last proposal came from: swap, flip, mutate, resolve, random; empty before the first."""
+        return self._move
+
+    def exhausted(self, study: Study) -> bool:
+        """Whether everything that may be proposed was tried; asking then repeats something at random."""
+        if self._space.cardinality > _ENUMERABLE:
+            return False
+        tried = History.of(self._space, study).tried
+        return all(code in tried for code in _everything(self._space))
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The whole space, whatever the study has seen."""
+        del study, trial
+        return self._space.distributions()
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose one assignment; group name → choice text."""
+        del search_space
+        code = self._propose(History.of(self._space, study), np.random.default_rng([self._seed, trial.number]))
+        return dict(self._space.to_params(self._space.decode(code)))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw a parameter that is not the space's at random."""
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def _propose(self, history: History, rng: np.random.Generator) -> Code:
+        forecast = Forecast(self._space, self._budget, history)
+        pool: dict[Code, str] = {}
+        for move, code in self._candidates(forecast, history, rng):
+            if code not in history.tried:
+                pool.setdefault(code, move)
+        if not pool:
+            self._move = "random"
+            return self._unexplored(history, rng)
+        codes = list(pool)
+        scores = forecast.scores(codes)
+        if rng.random() < _SURPRISE or scores.max() <= 0:
+            chosen = codes[int(rng.integers(len(codes)))]
+        else:
+            chosen = codes[int(np.argmax(scores))]
+        self._move = pool[chosen]
+        return chosen
+
+    def _candidates(self, forecast: Forecast, history: History, rng: np.random.Generator) -> Iterator[tuple[str, Code]]:
+        space, problem = self._space, forecast.problem
+        members = [record.code for record in forecast.front]
+        within = [record.code for record in forecast.front if forecast.limits.met_by(record)]
+        # A baseline-only choice is proposed by no move but can be a member's.
+        start = members or [space.encode(assignment) for _, assignment in space.baselines()]
+        for move, count in _POOL.items():
+            for _ in range(count):
+                pick = within if within and rng.random() < 0.5 else start
+                member = pick[int(rng.integers(len(pick)))]
+                if move == "swap":
+                    code = swap(problem, space, member, rng)
+                elif move == "flip":
+                    code = flip(space, member, rng)
+                elif move == "mutate":
+                    code = mutate(space, member, rng)
+                else:
+                    ratio, size = self._targets(forecast, rng)
+                    code = resolve(problem, ratio, size, history.tried, rng)
+                if code is not None:
+                    yield move, code
+
+    def _targets(self, forecast: Forecast, rng: np.random.Generator) -> tuple[float | None, float | None]:
+        """Limits for a re-solve: near the budgets, or anywhere between the extremes where there is none."""
+        space, problem, limits = self._space, forecast.problem, forecast.limits
+        codes = [space.encode(assignment) for _, assignment in space.baselines()]
+        ratios = sorted(problem.ratio(code) for code in codes)
+        sizes = sorted(problem.size(code) for code in codes)
+        near = float(rng.uniform(*_NEAR_LIMIT))
+        ratio = limits.ratio * near if limits.ratio is not None else float(rng.uniform(ratios[0], ratios[-1]))
+        size = limits.size_bytes * near if limits.size_bytes is not None else float(rng.uniform(sizes[0], sizes[-1]))
+        # An objective without a budget is left free half of the time, never both at once.
+        free = rng.random(2) < 0.5
+        if limits.ratio is None and free[0] and (limits.size_bytes is not None or not free[1]):
+            return None, size
+        if limits.size_bytes is None and free[1]:
+            return ratio, None
+        return ratio, size
+
+    def _unexplored(self, history: History, rng: np.random.Generator) -> Code:
+        for _ in range(_DRAWS):
+            code = draw(self._space, rng)
+            if code not in history.tried:
+                return code
+        if self._space.cardinality <= _ENUMERABLE:
+            left = [code for code in _everything(self._space) if code not in history.tried]
+            if left:
+                return left[int(rng.integers(len(left)))]
+        return draw(self._space, rng)
+
+
+def _everything(space: Space) -> Iterator[Code]:
+    return product(*(group.proposed for group in space.groups))
