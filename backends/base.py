@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from precision import Array, Inputs
+
+Clock = Callable[[], int]
+"""Nanoseconds since some fixed moment; never goes back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,11 @@ class Backend(Protocol):
     @property
     def dialect(self) -> str:
         """Name of the dialect (``lowering.dialect``) its artifacts are written in."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """What runs of this backend are timed by: ``time.perf_counter_ns``, unless its time is simulated."""
         ...
 
     def compile(self, model: bytes, *, threads: int) -> CompiledModel:

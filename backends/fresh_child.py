@@ -1,0 +1,59 @@
+"""The process that ``backends.fresh`` starts: read a request, time, write the result. Not for importing elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.fresh import INPUTS_FILE, RESULT_FILE
+from backends.registry import get_backend
+from backends.timing import TimingSettings, time_paired
+from precision import BackendError, EngineError
+
+
+def answer(request_file: Path) -> None:
+    """What the child does: read the request, time, write the result beside it.
+
+    Raises:
+        EngineError: Whatever the backend or the timing refuses.
+    """
+    request: dict[str, Any] = json.loads(request_file.read_text(encoding="utf-8"))
+    with np.load(request_file.parent / INPUTS_FILE, allow_pickle=False) as archive:
+        inputs = {name: archive[f"arr_{index}"] for index, name in enumerate(request["inputs"])}
+    backend = get_backend(request["backend"])
+    threads = request["threads"]
+    models = {}
+    for name, path in request["models"]:
+        try:
+            models[name] = backend.compile(Path(path).read_bytes(), threads=threads)
+        except OSError as error:
+            raise BackendError(f"model '{name}': cannot read '{path}': {error.strerror}") from error
+    stats = time_paired(
+        models,
+        request["reference"],
+        inputs,
+        TimingSettings.from_json(request["settings"]),
+        threads=threads,
+        batch_size=request["batch_size"],
+        clock=backend.clock,
+    )
+    result = {name: entry.to_json() for name, entry in stats.items()}
+    (request_file.parent / RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
+
+
+def main() -> int:
+    """Entry point of the child; an error of ours is one message, not a traceback."""
+    try:
+        answer(Path(sys.argv[1]))
+    except EngineError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""What a runtime really does with each way of writing a layer: compile a small graph, run it, look at what it became.
+
+A probe passes when its output is within the error that its own quantisation allows (half an output step, not a
+tolerance relative to the values, which a wrong scale would pass) and when the operators left are those wanted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backends.base import Backend, Capabilities
+from backends.probe_graphs import Probe, all_probes
+from precision import BackendError
+
+
+def run_probes(backend: Backend) -> Capabilities:
+    """Run every probe on one thread."""
+    notes = {probe.name: shortcoming(backend, probe) for probe in all_probes()}
+    return Capabilities(
+        supported={name: not note for name, note in notes.items()},
+        notes={name: note for name, note in notes.items() if note},
+    )
+
+
+def shortcoming(backend: Backend, probe: Probe) -> str:
+    """Why the probe fails on the backend; empty where it passes."""
+    try:
+        compiled = backend.compile(probe.model, threads=1)
+        (y,) = compiled.run({"x": probe.x})
+        operators = compiled.operators()
+    except BackendError as error:
+        return error.message
+    if y.shape != probe.expected.shape:
+        return f"wrong result: shape {y.shape}, expected {probe.expected.shape}"
+    worst = float(np.abs(y.astype(np.float64) - probe.expected).max())
+    if not worst <= probe.tolerance:  # NaN fails too
+        return f"wrong result: off by {worst:.3g}, expected at most {probe.tolerance:.3g}"
+    if probe.wanted - set(operators) or probe.unwanted & set(operators):
+        return f"correct but not fused: runs as {', '.join(operators)}"
+    return ""

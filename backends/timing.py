@@ -1,0 +1,177 @@
+"""The timing protocol, the one place where a run is timed.
+
+    for each model: warm up, then time a few runs to see how many fill a slot
+    for each round: for each model, in an order that changes every round:
+        one untimed run (it finds the caches as the previous model left them), then a slot of timed runs
+    until every ratio to the reference is known well enough, or the rounds or the seconds are used up
+
+What is read off the times is in ``backends.estimates``. While timing, garbage collection is off and the calling
+thread is kept on as many cores as the models have threads. Stopping looks at the interval's width alone, never at
+the ratio itself, so it favours no outcome; the interval is a little narrower than its 95 % for it.
+
+The clock is an argument: a backend with simulated time, and tests, bring their own. This file doesn't check
+outputs, nor that ``inputs`` hold ``batch_size`` samples; both are the caller's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from backends.affinity import pinned
+from backends.base import Clock, CompiledModel
+from backends.estimates import Times, relative_half_width, round_order, runs_per_slot, summarise
+from precision import Inputs, LatencyStats, UsageError
+
+_FEWEST_ROUNDS = 3
+_PILOT_RUNS = 3
+_ROUNDS_BETWEEN_CHECKS = 4
+_NS_PER_S = 1e9
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingSettings:
+    """How long and how closely to time.
+
+    Attributes:
+        slot_ms: A model's timed runs in one round take about this long, at least one run.
+        max_runs: Timed runs of one slot at most.
+        warmup_runs: Untimed runs of each model before anything else.
+        min_rounds: Rounds before the target may end the timing.
+        max_rounds: Rounds at most.
+        max_seconds_per_model: Time-out, times the number of models; three rounds are always finished.
+        target: Wanted half width of the 95 % interval of every ratio, relative to the ratio.
+    """
+
+    slot_ms: float = 10.0
+    max_runs: int = 32
+    warmup_runs: int = 3
+    min_rounds: int = 10
+    max_rounds: int = 60
+    max_seconds_per_model: float = 2.0
+    target: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not (
+            self.slot_ms > 0
+            and self.max_runs >= 1
+            and self.warmup_runs >= 0
+            and _FEWEST_ROUNDS <= self.min_rounds <= self.max_rounds
+            and self.max_seconds_per_model > 0
+            and self.target >= 0
+        ):
+            raise UsageError(
+                f"timing settings: {self} cannot be met",
+                f"slots, runs and seconds are positive, {_FEWEST_ROUNDS} <= min_rounds <= max_rounds",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, one key a field."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TimingSettings:
+        """Read ``to_json``'s form."""
+        return cls(**data)
+
+
+QUICK = TimingSettings(slot_ms=5.0, min_rounds=8, max_rounds=30, max_seconds_per_model=0.4)
+"""For candidates of a search: about 0.3 s for a model of 1 ms."""
+THOROUGH = TimingSettings(slot_ms=10.0, min_rounds=20, max_rounds=200, max_seconds_per_model=5.0, target=0.005)
+"""For what is reported."""
+
+
+def time_paired(
+    models: Mapping[str, CompiledModel],
+    reference: str,
+    inputs: Inputs,
+    settings: TimingSettings,
+    *,
+    threads: int,
+    batch_size: int,
+    clock: Clock = time.perf_counter_ns,
+) -> dict[str, LatencyStats]:
+    """Time models against each other, interleaved, on the same inputs.
+
+    Args:
+        models: Name → model, compiled with ``threads`` threads; the reference among them, alone if need be.
+        reference: Name of the model that ratios are taken to.
+        inputs: What every run gets, one array per input.
+        settings: How long and how closely.
+        threads: Cores to use; noted in the result.
+        batch_size: Samples in ``inputs``; noted in the result.
+        clock: The backend's ``clock``.
+
+    Returns:
+        Name → statistics, in the order of ``models``.
+
+    Raises:
+        UsageError: If ``reference`` is not among the models.
+        BackendError: If a model fails to run.
+    """
+    if reference not in models:
+        raise UsageError(f"timing: reference '{reference}' is not among the models: {', '.join(models)}")
+    with pinned(threads), _no_garbage_collection():
+        times = _collect(models, reference, inputs, settings, clock)
+    return summarise(times, reference, threads=threads, batch_size=batch_size)
+
+
+def _collect(
+    models: Mapping[str, CompiledModel], reference: str, inputs: Inputs, settings: TimingSettings, clock: Clock
+) -> dict[str, Times]:
+    names = tuple(models)
+    runs = {name: _runs(model, inputs, settings, clock) for name, model in models.items()}
+    rows: dict[str, list[Times]] = {name: [] for name in names}
+    deadline = clock() + settings.max_seconds_per_model * len(names) * _NS_PER_S
+    for number in range(settings.max_rounds):
+        for index in round_order(len(names), number):
+            name = names[index]
+            models[name].run(inputs)
+            rows[name].append(_time_runs(models[name], inputs, runs[name], clock))
+        done = number + 1
+        if done >= _FEWEST_ROUNDS and clock() >= deadline:
+            break
+        due = done >= settings.min_rounds and (done - settings.min_rounds) % _ROUNDS_BETWEEN_CHECKS == 0
+        if due and relative_half_width(_stack(rows), reference) <= settings.target:
+            break
+    return _stack(rows)
+
+
+def _runs(model: CompiledModel, inputs: Inputs, settings: TimingSettings, clock: Clock) -> int:
+    for _ in range(settings.warmup_runs):
+        model.run(inputs)
+    pilot = float(np.median(_time_runs(model, inputs, _PILOT_RUNS, clock)))
+    return runs_per_slot(pilot, settings.slot_ms * _NS_PER_MS, settings.max_runs)
+
+
+def _time_runs(model: CompiledModel, inputs: Inputs, count: int, clock: Clock) -> Times:
+    run = model.run
+    stamps = np.empty(count + 1, dtype=np.int64)
+    stamps[0] = clock()
+    for index in range(1, count + 1):
+        run(inputs)
+        stamps[index] = clock()
+    return np.diff(stamps)
+
+
+def _stack(rows: Mapping[str, list[Times]]) -> dict[str, Times]:
+    return {name: np.stack(slots) for name, slots in rows.items()}
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
