@@ -1,1 +1,1 @@
-"""From saved results alone: Pareto front, tables, plots, the HTML page."""
+"""The Pareto front, tables, plots and the HTML page, from a run's saved results alone; nothing is ever run here."""

@@ -1,0 +1,105 @@
+"""What a plot says when the pointer rests on a mark: escaped text in lines.
+
+Plotly reads a subset of HTML in labels and hover text, and layer names are the user's, so everything is escaped here.
+"""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Mapping
+
+from precision import AccuracyStats, LatencyStats, LayerChoice, Precision
+from report import wording
+from report.results import Point, ReportedLayer, RunResults, Score, Trial
+from report.tables import size_ratio
+
+
+def escape(text: str) -> str:
+    """``text`` as plotly shows it literally."""
+    return html.escape(text, quote=False)
+
+
+def choice_words(choice: LayerChoice) -> str:
+    """A choice in full: ``int4 weights (gptq), 8-bit activations``."""
+    if not choice.precision.is_integer:
+        return (
+            "fp16 weights, fp32 arithmetic unless the runtime has fp16"
+            if choice.precision is Precision.FP16
+            else "fp32"
+        )
+    block = f", one scale per {choice.block_size} weights" if choice.block_size is not None else ""
+    activations = "floating activations" if choice.weight_only else "8-bit activations"
+    return f"{choice.precision.value} weights ({choice.rounding.value}{block}), {activations}"
+
+
+def choices_text(choices: Mapping[str, LayerChoice]) -> str:
+    """Choices in short: ``int8 ×18, int4 ×2``, widest precision first."""
+    counts = Counter(choice.precision for choice in choices.values())
+    return ", ".join(f"{precision.value} ×{counts[precision]}" for precision in Precision if counts[precision])
+
+
+def layer_hover(layer: ReportedLayer, point: Point) -> str:
+    """One layer's choice in one point."""
+    return _lines(
+        f"<b>{escape(layer.name)}</b> in {escape(point.id)}",
+        choice_words(point.layers[layer.name]),
+        f"{escape(layer.op)}, {layer.parameters:,} weights",
+        f"decided with group {escape(layer.group)}" if layer.group != layer.name else "",
+    )
+
+
+def _lines(*lines: str) -> str:
+    return "<br>".join(line for line in lines if line)
+
+
+def point_hover(results: RunResults, point: Point) -> str:
+    """One kept point: what it measured and what it is made of."""
+    share = size_ratio(results, point)
+    return _lines(
+        f"<b>{escape(point.id)}</b> ({escape(point.origin)})",
+        _accuracy_words(point.shown_accuracy, results.metric),
+        _latency_words(point.shown_latency),
+        "size " + wording.size(point.size_bytes) + (f", {wording.ratio(share)} FP32" if share is not None else ""),
+        escape(point.text),
+        *(escape(f"misses {violation}") for violation in point.violations),
+        "" if point.held is not False else "its latency ratio did not hold when timed again",
+    )
+
+
+def _accuracy_words(stats: AccuracyStats | None, metric: str) -> str:
+    if stats is None:
+        return ""
+    value, low, high = (wording.accuracy(v, metric) for v in (stats.value, stats.ci_low, stats.ci_high))
+    return f"accuracy {value} [{low}, {high}], {stats.samples:,} samples"
+
+
+def _latency_words(stats: LatencyStats | None) -> str:
+    if stats is None:
+        return ""
+    median, p90 = wording.latency(stats.median_ms), wording.latency(stats.p90_ms)
+    return f"latency {median} median, {p90} p90, {wording.ratio(stats.ratio)} FP32"
+
+
+def trial_hover(results: RunResults, trial: Trial) -> str:
+    """One candidate as the search saw it."""
+    samples = f" on {trial.accuracy_samples:,} samples" if trial.accuracy_samples is not None else ""
+    share = f", {wording.ratio(trial.ratio)} FP32" if trial.ratio is not None else ""
+    p90 = f", {wording.latency(trial.latency_p90_ms)} p90" if trial.latency_p90_ms is not None else ""
+    return _lines(
+        f"<b>trial {trial.number}</b> ({escape(f'{trial.origin}, {trial.state}')})",
+        f"accuracy {wording.accuracy(trial.accuracy, results.metric)}{samples}",
+        f"latency {wording.latency(trial.latency_ms)} median{p90}{share}",
+        f"size {wording.size(trial.size_bytes)}",
+        choices_text(trial.choices),
+        escape(trial.reason),
+    )
+
+
+def score_hover(score: Score, context: str, value: float) -> str:
+    """One sensitivity score, as measured."""
+    return _lines(
+        f"<b>{escape(score.group)}</b> {escape(score.choice.text)}",
+        f"{context}: {wording.number(value)}",
+        f"left out: {escape(score.dropped)}" if score.dropped else "",
+    )

@@ -1,0 +1,155 @@
+"""The page: one self-contained HTML file that works offline, in light, in dark and on paper.
+
+plotly.js is inlined once. The page's own content security policy forbids every request, so it cannot fetch anything
+even where a later change tries to. Jinja escapes what it is given, but for what
+the template marks safe: our style, plotly.js, and plot data, which is JSON without ``<``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import plotly.graph_objects as go
+import plotly.offline
+
+from report import plots, wording
+from report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info, trial_states
+from report.results import RunResults
+from report.tables import COLUMNS, TableRow, table
+from report.verdict import budget_texts, verdict
+
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; form-action 'none'"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """A figure and where it stands: ``id`` is unique on the page, ``spec`` its JSON for plotly.js."""
+
+    id: str
+    title: str
+    note: str
+    spec: str
+
+
+def page(results: RunResults) -> str:
+    """The whole page as text."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    folder = files("report")
+    template = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        results=results,
+        policy=CONTENT_POLICY,
+        style=(folder / "page.css").read_text(encoding="utf-8"),
+        plotly_js=plotly.offline.get_plotlyjs(),
+        verdict=verdict(results),
+        budgets=budget_texts(results),
+        columns=COLUMNS,
+        rows=table(results),
+        links=_links(results, table(results)),
+        fronts=_front_plots(results),
+        heatmap=_heatmap_plot(results),
+        sensitivity=_sensitivity_plot(results),
+        time=_time_plot(results),
+        trial_states=trial_states(results),
+        facts=facts(results),
+    )
+
+
+def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
+    """What the numbers are tied to: (name, value) rows of the environment table."""
+    settings, device = results.settings, results.device
+    calibration = settings.get("calibration") or {}
+    rows = [
+        ("Device", device.get("device")),
+        ("Cores", device.get("cores")),
+        ("Instructions", device.get("instructions")),
+        ("System", device.get("system")),
+        ("Runtime", device.get("runtime")),
+        ("Python", device.get("python")),
+        ("Backend", results.backend),
+        ("Threads", settings.get("threads")),
+        ("Batch size", settings.get("batch_size")),
+        ("Metric", results.metric),
+        ("Held-back samples", settings.get("holdout_samples")),
+        ("Search samples", settings.get("search_samples")),
+        ("Calibration", ", ".join(f"{name} {value}" for name, value in calibration.items())),
+        ("Precisions", settings.get("precisions")),
+        ("Trials asked for", settings.get("trials")),
+        ("Seed", settings.get("seed")),
+        ("Network", results.source),
+        ("Fingerprint", results.fingerprint),
+        ("Weights", f"{results.parameters:,} in {len(results.layers)} layers"),
+        ("Started", results.created),
+        ("Command", settings.get("command")),
+    ]
+    return tuple((name, _text(value)) for name, value in rows if value not in (None, "", [], ()))
+
+
+def _text(value: Any) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
+
+
+def _links(results: RunResults, rows: tuple[TableRow, ...]) -> Mapping[str, tuple[tuple[str, str], ...]]:
+    """Point id → (label, relative address) of its files; always below the page's own folder."""
+    links = {}
+    for row in rows:
+        point = results.points[row.id]
+        found = (("config", point.config), ("model", point.model))
+        links[row.id] = tuple((label, "./" + quote(path)) for label, path in found if path)
+    return links
+
+
+def _plot(id_: str, title: str, note: str, figure: go.Figure) -> Plot:
+    # Inside a script element only "<" could end it; in JSON it occurs in texts alone, where an escape means the same.
+    spec = json.dumps(json.loads(figure.to_json())).replace("<", "\\u003c")
+    return Plot(id=id_, title=title, note=note, spec=spec)
+
+
+def _front_plots(results: RunResults) -> tuple[Plot, ...]:
+    if not results.points and not results.trials:
+        return ()
+    return tuple(
+        _plot(f"front-{cost.value}", f"Accuracy against {cost.value}", "", plots.draw_front(front_info(results, cost)))
+        for cost in Cost
+    )
+
+
+def _heatmap_plot(results: RunResults) -> Plot | None:
+    info = heatmap_info(results)
+    if not info.points or not info.layers:
+        return None
+    note = "Bits a weight takes in the file, per layer in network order; points from the fastest to the slowest."
+    return _plot("precisions", "Precision per layer", note, plots.draw_heatmap(info))
+
+
+def _sensitivity_plot(results: RunResults) -> Plot | None:
+    info = sensitivity_info(results)
+    if not info.series:
+        return None
+    note = (
+        "How far the outputs move from FP32's on calibration inputs. Alone: only this group is changed. Restored: "
+        "everything else is at its lowest precision, and the damage that this group adds is shown. The lowest marks "
+        "stand for zero or less; the pointer shows the value."
+    )
+    return _plot("sensitivity", "Sensitivity", note, plots.draw_sensitivity(info))
+
+
+def _time_plot(results: RunResults) -> Plot | None:
+    info = time_info(results)
+    if not info.parts:
+        return None
+    note = (
+        f"{wording.duration(info.total_s)} in all, {info.useful:.0%} of it in the runtime (inference and compilation), "
+        "solver and calibration."
+    )
+    return _plot("time", "Where the time went", note, plots.draw_time(info))

@@ -1,0 +1,263 @@
+"""What each plot shows, as plain values computed before anything is drawn, so that tests compare them by equality.
+
+Texts that end up in a plot are escaped here, because plotly reads a subset of HTML in labels and layer names are the
+user's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+
+from precision import BYTES_PER_MB, Precision
+from report import wording
+from report.front import staircase
+from report.hovers import escape, layer_hover, point_hover, score_hover, trial_hover
+from report.results import Point, RunResults, Score
+from report.tables import table
+
+# Parts of a run that are the work itself; the rest is ours to keep small.
+USEFUL_PARTS = ("inference", "compilation", "solver", "calibration")
+
+
+class Cost(Enum):
+    """The horizontal axis of a front plot."""
+
+    LATENCY = "latency"
+    SIZE = "size"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """One mark of a front plot: position in the axes' units, short label, hover text."""
+
+    x: float
+    y: float
+    label: str
+    hover: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontInfo:
+    """Accuracy against one cost.
+
+    Attributes:
+        x_title, y_title: With units.
+        tried: Every trial whose accuracy was scored, as the search saw it.
+        finalists: Points that were kept and are neither on the front nor baselines.
+        front: Points of the front in all three objectives, by rising cost.
+        steps: (x, y) of those no other beats in these two objectives alone: what the line connects.
+        baselines: Uniform points.
+        recommended: The recommended point, if any.
+        x_limit, y_limit: The budgets on these axes, if any.
+    """
+
+    x_title: str
+    y_title: str
+    tried: tuple[Mark, ...]
+    finalists: tuple[Mark, ...]
+    front: tuple[Mark, ...]
+    steps: tuple[tuple[float, float], ...]
+    baselines: tuple[Mark, ...]
+    recommended: Mark | None
+    x_limit: float | None
+    y_limit: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatmapInfo:
+    """Precision per layer and front point.
+
+    Attributes:
+        layers: Rows, in the network's order.
+        points: Columns, fastest first.
+        precisions: One tuple a row: the precision in each column.
+        hovers: The same shape: the full choice in words.
+        recommended: Column of the recommended point, None without one.
+    """
+
+    layers: tuple[str, ...]
+    points: tuple[str, ...]
+    precisions: tuple[tuple[Precision, ...], ...]
+    hovers: tuple[tuple[str, ...], ...]
+    recommended: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensitivitySeries:
+    """One precision in one context.
+
+    Attributes:
+        precision: Of the choices scored.
+        context: ``alone`` or ``restored``.
+        groups: Groups with a score.
+        values: What is drawn: the score, raised to ``SensitivityInfo.floor`` where a log axis could not show it.
+        hovers: The choice and the score as measured.
+    """
+
+    precision: Precision
+    context: str
+    groups: tuple[str, ...]
+    values: tuple[float, ...]
+    hovers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensitivityInfo:
+    """Divergence per group and precision.
+
+    Attributes:
+        groups: In the network's order.
+        ranked: The same, most sensitive first, by the largest ``alone`` score.
+        series: One an integer or reduced precision and context.
+        floor: The lowest value that can be drawn; scores at or below zero are drawn here.
+    """
+
+    groups: tuple[str, ...]
+    ranked: tuple[str, ...]
+    series: tuple[SensitivitySeries, ...]
+    floor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeInfo:
+    """Where the wall clock went.
+
+    Attributes:
+        parts: (name, seconds), in the order written, without the total.
+        total_s: Wall clock in seconds.
+        useful: Share of the total in inference, compilation, solver and calibration; 0 to 1.
+    """
+
+    parts: tuple[tuple[str, float], ...]
+    total_s: float
+    useful: float
+
+
+def front_info(results: RunResults, cost: Cost) -> FrontInfo:
+    """Accuracy against latency or size."""
+    unit_bytes, unit = _size_unit(results)
+    in_percent = results.metric in wording.PERCENT_METRICS
+    y_scale = 100.0 if in_percent else 1.0
+    floor = results.accuracy_floor
+
+    def position(latency_ms: float | None, size_bytes: float | None, accuracy: float | None) -> tuple[float, float]:
+        x = latency_ms if cost is Cost.LATENCY else (None if size_bytes is None else size_bytes / unit_bytes)
+        return (math.nan if x is None else x, math.nan if accuracy is None else accuracy * y_scale)
+
+    def mark(point: Point) -> Mark:
+        latency, accuracy = point.shown_latency, point.shown_accuracy
+        x, y = position(latency.median_ms if latency else None, point.size_bytes, accuracy.value if accuracy else None)
+        return Mark(x=x, y=y, label=escape(point.id), hover=point_hover(results, point))
+
+    def marks(ids: tuple[str, ...]) -> tuple[Mark, ...]:
+        return tuple(sorted(filter(_is_drawable, (mark(results.points[id_]) for id_ in ids)), key=lambda m: m.x))
+
+    tried = []
+    for trial in results.trials:
+        x, y = position(trial.latency_ms, trial.size_bytes, trial.accuracy)
+        tried.append(Mark(x=x, y=y, label=f"trial {trial.number}", hover=trial_hover(results, trial)))
+    front = marks(results.front)
+    others = tuple(id_ for id_ in results.points if id_ not in results.front and id_ not in results.baselines)
+    recommended = marks((results.recommended,)) if results.recommended is not None else ()
+    budget_x = results.budget.latency_ms if cost is Cost.LATENCY else results.budget.size_bytes
+    return FrontInfo(
+        x_title="median latency (ms)" if cost is Cost.LATENCY else f"file size ({unit})",
+        y_title=f"{results.metric} (%)" if in_percent else escape(results.metric),
+        tried=tuple(filter(_is_drawable, tried)),
+        finalists=marks(others),
+        front=front,
+        steps=staircase((m.x, m.y) for m in front),
+        baselines=marks(results.baselines),
+        recommended=recommended[0] if recommended else None,
+        x_limit=budget_x if cost is Cost.LATENCY or budget_x is None else budget_x / unit_bytes,
+        y_limit=None if floor is None else floor * y_scale,
+    )
+
+
+def heatmap_info(results: RunResults) -> HeatmapInfo:
+    """Precision per layer of the front's points; without a front, of the baselines'."""
+    rows = [row for row in table(results) if row.on_front or not results.front]
+    points = [results.points[row.id] for row in rows]
+    shown = [layer for layer in results.layers if all(layer.name in point.layers for point in points)]
+    return HeatmapInfo(
+        layers=tuple(escape(layer.name) for layer in shown),
+        points=tuple(escape(point.id) for point in points),
+        precisions=tuple(tuple(point.layers[layer.name].precision for point in points) for layer in shown),
+        hovers=tuple(tuple(layer_hover(layer, point) for point in points) for layer in shown),
+        recommended=next((column for column, row in enumerate(rows) if row.recommended), None),
+    )
+
+
+def sensitivity_info(results: RunResults) -> SensitivityInfo:
+    """Scores per group; where a precision has several choices in a group, the one that hurts least."""
+    best: dict[tuple[Precision, str], Score] = {}
+    for score in results.scores:
+        key = (score.choice.precision, score.group)
+        if score.choice.precision is Precision.FP32 or not math.isfinite(score.alone):
+            continue
+        if key not in best or (bool(score.dropped), score.alone) < (bool(best[key].dropped), best[key].alone):
+            best[key] = score
+    drawable = [v for score in best.values() for v in (score.alone, score.restored) if math.isfinite(v) and v > 0]
+    floor = min(drawable, default=1e-9) / 2
+    groups = tuple(dict.fromkeys(score.group for score in results.scores))
+    worst = {group: max((s.alone for (_, g), s in best.items() if g == group), default=-math.inf) for group in groups}
+    series = []
+    for precision in Precision:
+        chosen = [best[precision, group] for group in groups if (precision, group) in best]
+        for context, read in (("alone", _alone), ("restored", _restored)):
+            scored = [score for score in chosen if math.isfinite(read(score))]
+            if scored:
+                series.append(
+                    SensitivitySeries(
+                        precision=precision,
+                        context=context,
+                        groups=tuple(escape(score.group) for score in scored),
+                        values=tuple(max(read(score), floor) for score in scored),
+                        hovers=tuple(score_hover(score, context, read(score)) for score in scored),
+                    )
+                )
+    return SensitivityInfo(
+        groups=tuple(escape(group) for group in groups),
+        ranked=tuple(escape(g) for g in sorted(groups, key=lambda g: -worst[g])),
+        series=tuple(series),
+        floor=floor,
+    )
+
+
+def time_info(results: RunResults) -> TimeInfo:
+    """The split of the wall clock."""
+    split = results.time_split_s
+    total_s = split["total"]
+    useful_s = sum(split.get(part, 0.0) for part in USEFUL_PARTS)
+    return TimeInfo(
+        parts=tuple((part, seconds) for part, seconds in split.items() if part != "total"),
+        total_s=total_s,
+        useful=min(1.0, useful_s / total_s) if total_s > 0 else 0.0,
+    )
+
+
+def trial_states(results: RunResults) -> tuple[tuple[str, int], ...]:
+    """How many trials ended in each state, most frequent first."""
+    return tuple(Counter(trial.state for trial in results.trials).most_common())
+
+
+def _alone(score: Score) -> float:
+    return score.alone
+
+
+def _restored(score: Score) -> float:
+    return score.restored
+
+
+def _is_drawable(mark: Mark) -> bool:
+    return math.isfinite(mark.x) and math.isfinite(mark.y)
+
+
+def _size_unit(results: RunResults) -> tuple[int, str]:
+    sizes = [point.size_bytes for point in results.points.values()]
+    sizes += [trial.size_bytes for trial in results.trials if trial.size_bytes is not None]
+    large = max(sizes, default=0) >= BYTES_PER_MB
+    return (BYTES_PER_MB, "MB") if large else (wording.BYTES_PER_KB, "kB")

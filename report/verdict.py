@@ -1,0 +1,92 @@
+"""The result in one sentence: which point meets the budgets and what it gains, or how near the search came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from report import wording
+from report.results import Point, RunResults
+from report.tables import accuracy_difference, size_ratio
+
+
+class Outcome(Enum):
+    """How a run ended for the person who asked."""
+
+    MET = "met"
+    MISSED = "missed"
+    UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The sentence and what goes with it.
+
+    Attributes:
+        outcome: For the colour and the exit status.
+        headline: One sentence.
+        details: Further sentences: nearest points, what stopped the run.
+    """
+
+    outcome: Outcome
+    headline: str
+    details: tuple[str, ...] = ()
+
+
+def describe(results: RunResults, point: Point) -> str:
+    """A point in words: ``3.10 ms (0.41 × FP32), 97.20 % (−0.10 points), 62.0 kB (0.19 ×)``."""
+    latency, accuracy = point.shown_latency, point.shown_accuracy
+    parts = []
+    if latency:
+        parts.append(f"{wording.latency(latency.median_ms)} ({wording.ratio(latency.ratio)} FP32)")
+    if accuracy:
+        change = accuracy_difference(results, point)
+        note = f" ({wording.accuracy_change(change, results.metric)})" if change is not None else ""
+        parts.append(wording.accuracy(accuracy.value, results.metric) + note)
+    share = size_ratio(results, point)
+    parts.append(wording.size(point.size_bytes) + (f" ({wording.ratio(share)})" if share is not None else ""))
+    return ", ".join(parts)
+
+
+def budget_texts(results: RunResults) -> tuple[str, ...]:
+    """Each limit in words: ``latency ≤ 5.00 ms``."""
+    budget, metric = results.budget, results.metric
+    texts = []
+    if budget.latency_ms is not None:
+        texts.append(f"latency ≤ {wording.latency(budget.latency_ms)}")
+    if budget.min_accuracy is not None:
+        texts.append(f"accuracy ≥ {wording.accuracy(budget.min_accuracy, metric)}")
+    if budget.max_drop is not None:
+        texts.append(f"accuracy within {wording.accuracy_change(budget.max_drop, metric).lstrip('+±')} of FP32")
+    if budget.size_bytes is not None:
+        texts.append(f"size ≤ {wording.size(budget.size_bytes)}")
+    return tuple(texts)
+
+
+def verdict(results: RunResults) -> Verdict:
+    """What the report and the command line say first."""
+    details = []
+    if results.stopped is not None:
+        what = "the results below are complete for what it had tried" if results.complete else "what it knew is below"
+        details.append(f"The search was stopped ({results.stopped}); {what}.")
+    elif not results.complete:
+        details.append("The run has not finished; what it knew is below.")
+    if results.recommended is not None:
+        meets = "meets every budget" if budget_texts(results) else "is recommended (no budget was set)"
+        text = f"{results.recommended} {meets}: {describe(results, results.points[results.recommended])}"
+        return Verdict(outcome=Outcome.MET, headline=text, details=tuple(details))
+    if not results.complete and not results.nearest:
+        text = "Stopped before a point could be recommended"
+        return Verdict(outcome=Outcome.UNFINISHED, headline=text, details=tuple(details))
+    nearest: dict[str, list[str]] = {}
+    for limit, id_ in results.nearest.items():
+        nearest.setdefault(id_, []).append(limit)
+    for id_, limits in nearest.items():
+        point = results.points[id_]
+        missed = f"; misses {', '.join(point.violations)}" if point.violations else ""
+        details.append(f"Nearest by {' and '.join(limits)}: {id_}, {describe(results, point)}{missed}.")
+    return Verdict(
+        outcome=Outcome.MISSED,
+        headline="No point meets every budget" + ("" if results.complete else " so far"),
+        details=tuple(details),
+    )
