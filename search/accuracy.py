@@ -1,0 +1,149 @@
+"""Scoring an artifact on a growing number of samples, with an interval at every stage.
+
+    p̂ ± Wilson     scores that are 0 or 1 (hits): Wilson (1927), which stays inside [0, 1] and is right for few samples
+    x̄ ± 1.96·s/√n  any other per-sample scores
+
+A metric that gives one number for all samples has no interval and can't stop early: it is scored on everything.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import CompiledModel
+from backends.batches import run_batches
+from precision import AccuracyStats, Array, Labelled, Metric, WorkloadError
+
+Z95 = 1.959963984540054
+# Stages are looked at repeatedly: a pair is told apart at 99 %, so that few are by chance.
+Z_PAIR = 2.5758293035489004
+FIRST_STAGE = 64
+BATCH = 64
+
+Scores = NDArray[np.float64]
+
+
+def summary(scores: Scores) -> AccuracyStats:
+    """Mean and 95 % interval of per-sample scores, shape (n,)."""
+    count = len(scores)
+    mean = float(scores.mean())
+    if bool(np.isin(scores, (0.0, 1.0)).all()):
+        centre = (mean + Z95**2 / (2 * count)) / (1 + Z95**2 / count)
+        half = Z95 / (1 + Z95**2 / count) * math.sqrt(mean * (1 - mean) / count + Z95**2 / (4 * count**2))
+        low, high = max(centre - half, 0.0), min(centre + half, 1.0)
+    else:
+        half = Z95 * float(scores.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+        low, high = mean - half, mean + half
+    return AccuracyStats(value=mean, ci_low=min(low, mean), ci_high=max(high, mean), samples=count)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What an artifact scored so far.
+
+    Attributes:
+        scores: Per-sample scores of the first ``samples`` samples, (samples,); or, for a metric that gives one number,
+            that number, (1,).
+        samples: How many samples were scored.
+    """
+
+    scores: Scores
+    samples: int
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether there is a score a sample, and so an interval."""
+        return len(self.scores) == self.samples
+
+    @property
+    def stats(self) -> AccuracyStats:
+        """The metric with its interval."""
+        if self.per_sample:
+            return summary(self.scores)
+        value = float(self.scores[0])
+        return AccuracyStats(value=value, ci_low=value, ci_high=value, samples=self.samples)
+
+
+def surely_worse(scored: Scored, other: Scored) -> bool:
+    """Whether ``scored`` has a lower mean than ``other`` on the samples both were scored on, at 99 %.
+
+    Paired by sample: the difficulty of the samples cancels, so some dozens are enough to tell two networks apart.
+    Without per-sample scores nothing is sure.
+    """
+    count = min(scored.samples, other.samples)
+    if count < 2 or not (scored.per_sample and other.per_sample):
+        return False
+    difference = scored.scores[:count] - other.scores[:count]
+    return float(difference.mean()) + Z_PAIR * float(difference.std(ddof=1)) / math.sqrt(count) < 0
+
+
+class Scorer:
+    """Scores artifacts on one set of labelled samples.
+
+    Args:
+        data: The samples, (n, …), in an order without a trend.
+        metric: How outputs are scored.
+        batch: Samples per inference where the network's batch is dynamic.
+        first_stage: Samples scored before the first look.
+        name: Which part of the data this is, for messages.
+    """
+
+    def __init__(
+        self, data: Labelled, metric: Metric, *, batch: int = BATCH, first_stage: int = FIRST_STAGE, name: str
+    ) -> None:
+        self._data = data
+        self._metric = metric
+        self._batch = batch
+        self._first_stage = first_stage
+        self._name = name
+        self._one_number = False
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def next_stage(self, scored: Scored | None) -> int:
+        """How many samples to have scored next: the first stage, then doubling, and all at the end."""
+        if self._one_number:
+            return len(self)
+        stage = 2 * scored.samples if scored else self._first_stage
+        # A last stage much smaller than its predecessor would only cost another look.
+        return len(self) if stage * 1.25 >= len(self) else stage
+
+    def extend(self, compiled: CompiledModel, scored: Scored | None, stop: int) -> Scored:
+        """Score on to ``stop`` samples.
+
+        Raises:
+            BackendError: If the runtime fails.
+            WorkloadError: If the metric fails or gives neither one finite score a sample nor one finite number.
+        """
+        known = scored.scores if scored else np.zeros(0)
+        part = self._data.part(len(known), stop)
+        fresh = self._score(run_batches(compiled, part.inputs, batch=self._batch), part)
+        if fresh.ndim == 1:
+            return Scored(np.concatenate([known, fresh]), stop)
+        self._one_number = True
+        if len(part) < len(self):
+            fresh = self._score(run_batches(compiled, self._data.inputs, batch=self._batch), self._data)
+        return Scored(np.reshape(fresh, (1,)), len(self))
+
+    def _score(self, outputs: tuple[Array, ...], part: Labelled) -> Scores:
+        try:
+            scores = np.asarray(self._metric(outputs, part.labels), dtype=np.float64)
+        except (ValueError, TypeError, IndexError, KeyError) as error:
+            shapes = ", ".join(str(output.shape) for output in outputs)
+            raise WorkloadError(
+                f"the metric failed on {self._name}: {type(error).__name__}: {error} (outputs {shapes}, "
+                f"labels {part.labels.shape})",
+                "check that the metric fits the network's outputs and the labels",
+            ) from error
+        if scores.ndim > 1 or (scores.ndim == 1 and len(scores) != len(part)) or not np.isfinite(scores).all():
+            raise WorkloadError(
+                f"the metric on {self._name}: expected {len(part)} finite scores or one finite number, got an array "
+                f"of shape {scores.shape} with {int((~np.isfinite(scores)).sum())} NaN or infinite entries",
+                "return one score per sample, or their mean",
+            )
+        return scores

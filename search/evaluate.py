@@ -1,0 +1,317 @@
+"""Tries one candidate: written, compiled, timed against FP32, and scored only as long as that can still matter.
+
+    choices → layers → bytes → size → compiled → paired latency → limits → accuracy on growing subsets
+
+Machines drift: the same model is some per cent slower an hour later, or while somebody else computes. The ratio to FP32
+in interleaved runs hardly moves. So the search decides by ``ratio × the FP32 median over the whole run``; the final
+verdict is about the absolute latency in a fresh process (``search.finalists``).
+
+Scoring stops as soon as the accuracy cannot reach the floor (upper end of its 95 % interval), or is worse than that of
+a point that is no slower and no larger (paired by sample, 99 %): such a candidate cannot enter the front. What is over
+the latency or size limit is not scored at all, but for baselines, and for the nearest while nothing keeps the limits.
+
+A candidate that cannot be written or compiled is an outcome with its reason; only FP32 failing is an error.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+from backends.base import Backend, CompiledModel
+from backends.timing import TimingSettings, time_paired
+from lowering.lowerer import Lowerer
+from precision import BackendError, Budget, Inputs, LatencyStats, LayerChoice, LoweringError, digest
+from search.accuracy import Scored, Scorer, surely_worse
+from search.ledger import Ledger, Lowered
+from search.metered import MeteredModel
+from search.stopwatch import Kind, Stopwatch
+from search.trial import Candidate, Outcome, Trial
+
+QUICK = TimingSettings(
+    slot_ms=5.0, warmup_runs=2, min_rounds=6, max_rounds=24, max_seconds_per_model=0.15, target=0.015
+)
+SEARCH_PART = "search"
+REFERENCE = "fp32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What candidates are tried on.
+
+    Attributes:
+        lowerer: Writes them.
+        backend: Compiles and runs them.
+        inputs: One batch, what every timed run gets.
+        threads, batch_size: As timed.
+        ledger: Remembers.
+        watch: Clocks.
+    """
+
+    lowerer: Lowerer
+    backend: Backend
+    inputs: Inputs
+    threads: int
+    batch_size: int
+    ledger: Ledger
+    watch: Stopwatch
+
+    def lower(self, layers: Mapping[str, LayerChoice]) -> bytes:
+        """The artifact's bytes."""
+        with self.watch.measure(Kind.LOWERING):
+            return self.lowerer.lower(layers)
+
+    def compile(self, model: bytes) -> CompiledModel:
+        """Compile for timing and scoring."""
+        with self.watch.measure(Kind.COMPILATION):
+            return self.backend.compile(model, threads=self.threads)
+
+    def time(self, models: Mapping[str, CompiledModel], settings: TimingSettings) -> dict[str, LatencyStats]:
+        """Paired with ``REFERENCE``, which is among the models."""
+        with self.watch.measure(Kind.INFERENCE):
+            return time_paired(
+                models,
+                REFERENCE,
+                self.inputs,
+                settings,
+                threads=self.threads,
+                batch_size=self.batch_size,
+                clock=self.backend.clock,
+            )
+
+
+class Evaluator:
+    """Tries candidates, one after the other.
+
+    Args:
+        bench: What they are tried on.
+        scorer: The search's part of the evaluation data.
+        budget: Limits.
+        reference: The compiled FP32 model.
+        past: Trials of an earlier run that is resumed.
+        timing: How candidates are timed.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        scorer: Scorer,
+        budget: Budget,
+        reference: CompiledModel,
+        past: Sequence[Trial] = (),
+        timing: TimingSettings = QUICK,
+    ) -> None:
+        self._bench = bench
+        self._scorer = scorer
+        self._budget = budget
+        self._reference = reference
+        self._timing = timing
+        self.trials: list[Trial] = list(past)
+
+    @property
+    def reference_ms(self) -> float:
+        """FP32's median latency over the run so far, in milliseconds; NaN before anything was timed."""
+        found = [trial.latency.median_ms / trial.latency.ratio for trial in self.trials if trial.latency]
+        return median(found) if found else math.nan
+
+    @property
+    def reference_accuracy(self) -> float:
+        """FP32's accuracy; NaN before it was scored."""
+        found = (t.accuracy.value for t in self.trials if t.candidate.name == REFERENCE and t.accuracy)
+        return next(found, math.nan)
+
+    @property
+    def best(self) -> Trial | None:
+        """The most accurate trial within every limit; of equals the smaller, then the faster."""
+        return min((trial for trial in self.trials if trial.feasible), key=Trial.rank, default=None)
+
+    def run(self, number: int, candidate: Candidate) -> Trial:
+        """Try a candidate and remember what became of it.
+
+        Raises:
+            BackendError: If it is FP32 itself that fails.
+        """
+        started = time.perf_counter()
+        try:
+            attempt = self._attempt(candidate)
+        except (LoweringError, BackendError) as error:
+            if candidate.name == REFERENCE:
+                raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
+            attempt = _Attempt(outcome=Outcome.FAILED, reason=error.message)
+        trial = Trial(
+            number=number,
+            candidate=candidate,
+            outcome=attempt.outcome,
+            artifact=attempt.artifact,
+            size_bytes=attempt.size_bytes,
+            latency=attempt.latency,
+            latency_ms=attempt.latency_ms,
+            accuracy=attempt.scored.stats if attempt.scored else None,
+            misses=self._misses(attempt),
+            seconds=time.perf_counter() - started,
+            reason=attempt.reason,
+        )
+        self.trials.append(trial)
+        return trial
+
+    def _attempt(self, candidate: Candidate) -> _Attempt:
+        layers = self._bench.lowerer.inventory.spread(candidate.choices)
+        build = _Build(self._bench, layers)
+        lowered = build.lowered()
+        if lowered.failure:
+            return _Attempt(outcome=Outcome.FAILED, reason=lowered.failure)
+        attempt = _Attempt(artifact=lowered.artifact, size_bytes=lowered.size_bytes)
+        twin = next((trial for trial in self.trials if trial.artifact == lowered.artifact), None)
+        if twin is not None:
+            attempt.outcome, attempt.reason = Outcome.REPEATED, f"the same artifact as trial {twin.number}"
+            attempt.latency, attempt.latency_ms = twin.latency, twin.latency_ms
+            attempt.scored = self._bench.ledger.scored(lowered.artifact, SEARCH_PART)
+            return attempt
+        attempt.latency = self._latency(lowered.artifact, build, candidate.name == REFERENCE)
+        own = attempt.latency.median_ms / attempt.latency.ratio
+        attempt.latency_ms = attempt.latency.ratio * (self.reference_ms if self.trials else own)
+        excess = self._over(attempt)
+        if excess and not candidate.name and not self._nearest(attempt):
+            attempt.outcome, attempt.reason = Outcome.OVER_BUDGET, excess
+            return attempt
+        self._score(attempt, build, stoppable=not candidate.name)
+        return attempt
+
+    def _latency(self, artifact: str, build: _Build, is_reference: bool) -> LatencyStats:
+        latency = self._bench.ledger.latency(artifact)
+        if latency is None:
+            models = {REFERENCE: self._reference}
+            if not is_reference:
+                models[artifact] = build.compiled()
+            latency = self._bench.time(models, self._timing)[REFERENCE if is_reference else artifact]
+            self._bench.ledger.note_latency(artifact, latency)
+        return latency
+
+    def _score(self, attempt: _Attempt, build: _Build, *, stoppable: bool) -> None:
+        ledger, artifact = self._bench.ledger, attempt.artifact
+        assert artifact is not None
+        scored = ledger.scored(artifact, SEARCH_PART)
+        while True:
+            attempt.scored = scored
+            if scored is not None:
+                if scored.samples == len(self._scorer):
+                    return
+                reason = self._hopeless(attempt, scored) if stoppable else ""
+                if reason:
+                    attempt.outcome, attempt.reason = Outcome.STOPPED, reason
+                    return
+            model = MeteredModel(build.compiled(), self._bench.watch)
+            scored = self._scorer.extend(model, scored, self._scorer.next_stage(scored))
+            ledger.note_scored(artifact, SEARCH_PART, scored)
+
+    def _hopeless(self, attempt: _Attempt, scored: Scored) -> str:
+        """Why scoring on cannot matter; empty while it can."""
+        floor = self._budget.accuracy_floor(self.reference_accuracy)
+        if scored.per_sample and scored.stats.ci_high < floor:
+            return f"accuracy at most {scored.stats.ci_high:.4g} on {scored.samples} samples, below {floor:.4g}"
+        assert attempt.latency is not None
+        assert attempt.size_bytes is not None
+        for other in self.trials:
+            if (
+                other.outcome is Outcome.COMPLETE
+                and other.latency is not None
+                and other.artifact is not None
+                and other.size_bytes is not None
+                and other.latency.ratio <= attempt.latency.ratio
+                and other.size_bytes <= attempt.size_bytes
+            ):
+                rival = self._bench.ledger.scored(other.artifact, SEARCH_PART)
+                if rival is not None and surely_worse(scored, rival):
+                    return f"less accurate than {other.id} on {scored.samples} samples, and no faster or smaller"
+        return ""
+
+    def _over(self, attempt: _Attempt) -> str:
+        """Which of the limits known before accuracy is surely missed; empty for none."""
+        assert attempt.latency is not None
+        assert attempt.latency_ms is not None
+        assert attempt.size_bytes is not None
+        limit, size_limit = self._budget.latency_ms, self._budget.size_bytes
+        # The estimate's own uncertainty: a candidate at the limit may hold it, and is worth knowing.
+        slack = attempt.latency.ratio_low / attempt.latency.ratio
+        if limit is not None and attempt.latency_ms * slack > limit:
+            return f"latency {attempt.latency_ms:.4g} ms > {limit:g} ms"
+        if size_limit is not None and attempt.size_bytes > size_limit:
+            return f"size {attempt.size_bytes:,} > {size_limit:,.0f} bytes"
+        return ""
+
+    def _nearest(self, attempt: _Attempt) -> bool:
+        """Whether nothing keeps the latency and size limits so far, and nothing came nearer."""
+        misses = [sum(max(m, 0.0) for k, m in t.misses.items() if k != "accuracy") for t in self.trials if t.latency]
+        own = sum(max(miss, 0.0) for miss in self._misses(attempt).values())
+        return bool(misses) and min(misses) > own
+
+    def _misses(self, attempt: _Attempt) -> dict[str, float]:
+        budget, misses = self._budget, {}
+        if budget.latency_ms is not None and attempt.latency_ms is not None:
+            misses["latency"] = attempt.latency_ms / budget.latency_ms - 1
+        if budget.size_bytes is not None and attempt.size_bytes is not None:
+            misses["size"] = attempt.size_bytes / budget.size_bytes - 1
+        if attempt.scored is not None:
+            value = attempt.scored.stats.value
+            own = self.reference_accuracy if math.isfinite(self.reference_accuracy) else value
+            floor = budget.accuracy_floor(own)
+            if math.isfinite(floor):
+                misses["accuracy"] = floor - 1e-9 - value
+        return misses
+
+
+@dataclass(slots=True, kw_only=True)
+class _Attempt:
+    outcome: Outcome = Outcome.COMPLETE
+    artifact: str | None = None
+    size_bytes: int | None = None
+    latency: LatencyStats | None = None
+    latency_ms: float | None = None
+    scored: Scored | None = None
+    reason: str = ""
+
+
+class _Build:
+    """One artifact, written and compiled when first needed and at most once."""
+
+    def __init__(self, bench: Bench, layers: Mapping[str, LayerChoice]) -> None:
+        self._bench = bench
+        self._layers = layers
+        self._bytes: bytes | None = None
+        self._compiled: CompiledModel | None = None
+
+    def lowered(self) -> Lowered:
+        """From the ledger, else written, and noted."""
+        lowered = self._bench.ledger.lowered(self._layers)
+        if lowered is None:
+            data = self._written()
+            lowered = Lowered(artifact=digest(data), size_bytes=len(data))
+            self._bench.ledger.note_lowered(self._layers, lowered)
+        return lowered
+
+    def compiled(self) -> CompiledModel:
+        """Ready to run."""
+        if self._compiled is None:
+            data = self._written()
+            with self._noting():
+                self._compiled = self._bench.compile(data)
+        return self._compiled
+
+    def _written(self) -> bytes:
+        if self._bytes is None:
+            with self._noting():
+                self._bytes = self._bench.lower(self._layers)
+        return self._bytes
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except (LoweringError, BackendError) as error:
+            failed = Lowered(artifact="", size_bytes=0, failure=error.message)
+            self._bench.ledger.note_lowered(self._layers, failed)
+            raise

@@ -1,0 +1,38 @@
+"""Which labelled samples the search may see, and which are kept for the final scores."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from precision import DataError, Labelled
+
+
+def split(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
+    """Split labelled data by a seeded permutation, so that an ordered data set splits evenly.
+
+    Args:
+        data: All labelled samples, (n, …).
+        share: Share of the samples that is held back, between 0 and 1.
+        seed: The same seed gives the same split.
+
+    Returns:
+        The search's part and the held-back part; neither is empty.
+
+    Raises:
+        DataError: If there are fewer than two samples.
+    """
+    count = len(data)
+    if count < 2:
+        raise DataError(
+            f"evaluation data: expected at least 2 labelled samples, got {count}",
+            "give one to search with and one to hold back at the very least",
+        )
+    held = min(max(round(count * share), 1), count - 1)
+    order = np.random.default_rng(seed).permutation(count)
+    return _take(data, np.sort(order[held:]), seed), _take(data, np.sort(order[:held]), seed)
+
+
+def _take(data: Labelled, rows: np.ndarray[tuple[int], np.dtype[np.int64]], seed: int) -> Labelled:
+    # Shuffled again: scoring looks at the first samples first, and those have to be like the rest.
+    rows = np.random.default_rng([seed, len(rows)]).permutation(rows)
+    return Labelled(inputs={name: array[rows] for name, array in data.inputs.items()}, labels=data.labels[rows])

@@ -1,0 +1,98 @@
+"""What a run folder belongs to: a run is resumed only with the network, data, machine and options it began with.
+
+Budgets, the number of trials and the time limit may change: they decide where a search goes and when it ends, not
+what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from precision import Metric, UsageError, Workload, digest, top1, write_text
+from search.options import RunOptions
+
+RUN_FILE = "run.json"
+SCHEMA_VERSION = 1
+
+
+def metric_name(metric: Metric) -> str:
+    """``top1`` for the built-in metric, else ``module:function``."""
+    if metric is top1:
+        return "top1"
+    owner = metric if hasattr(metric, "__qualname__") else type(metric)
+    return f"{owner.__module__}:{owner.__qualname__}"
+
+
+def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
+    """What decides a run's measurements, in words → value.
+
+    Args:
+        workload: Its data and metric.
+        fingerprint: The network's.
+        device: The backend's fingerprint as JSON.
+        options: Those that matter are picked out.
+    """
+    return {
+        "the network": fingerprint,
+        "the calibration data": digest(dict(workload.calibration)),
+        "the evaluation data": digest(dict(workload.evaluation.inputs), workload.evaluation.labels),
+        "the metric": metric_name(workload.metric),
+        "the device": json.dumps(device, sort_keys=True),
+        "--backend": options.backend,
+        "--precisions": ",".join(sorted(precision.value for precision in options.precisions)),
+        "--threads": str(options.threads),
+        "--batch-size": str(options.batch_size),
+        "--seed": str(options.seed),
+        "--holdout": f"{options.holdout:g}",
+        "--sensitivity-samples": str(options.sensitivity_samples),
+        "the calibration settings": json.dumps(options.calibration.to_json(), sort_keys=True),
+    }
+
+
+def check_folder(folder: Path, identity: Mapping[str, str], *, resume: bool) -> Mapping[str, Any] | None:
+    """Whether a run may work in ``folder``.
+
+    Returns:
+        The earlier run's ``run.json``, None for a fresh start.
+
+    Raises:
+        UsageError: If ``folder`` holds something and is not resumed, or holds a run of something else.
+    """
+    path = folder / RUN_FILE
+    # The lowerer may have opened the cache already; nothing else may be there.
+    if not resume and folder.is_dir() and any(entry.name != "cache" for entry in folder.iterdir()):
+        raise UsageError(
+            f"--out: folder '{folder}' already holds files", "give another --out, or --resume to continue its run"
+        )
+    if not resume or not path.exists():
+        return None
+    try:
+        earlier: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        recorded: Mapping[str, str] = earlier["identity"]
+        study, created = earlier["study"], earlier["created"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"--resume: '{path}' is damaged: {type(error).__name__}: {error}", "start afresh with another --out"
+        ) from error
+    differing = [name for name in identity if recorded.get(name) != identity[name]]
+    if differing:
+        shown = [f"{name} (was {recorded.get(name)}, is {identity[name]})" for name in differing if name[0] == "-"]
+        named = [name for name in differing if name[0] != "-"]
+        raise UsageError(
+            f"--resume: the run in '{folder}' was about something else; different: {', '.join([*named, *shown])}",
+            "repeat the run's own command with --resume, or start afresh with another --out",
+        )
+    return {"study": str(study), "created": str(created)}
+
+
+def write_run(folder: Path, identity: Mapping[str, str], *, study: str, created: str) -> None:
+    """Write ``run.json``.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    data = {"schema_version": SCHEMA_VERSION, "created": created, "study": study, "identity": dict(identity)}
+    write_text(folder / RUN_FILE, json.dumps(data, indent=1) + "\n")

@@ -1,0 +1,193 @@
+"""Everything one run works with, put together and checked before anything expensive begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from backends.base import Backend
+from backends.batches import fixed_batch
+from lowering.lowerer import Lowerer
+from precision import FP32, BackendError, ContentStore, DataError, Inputs, LoweringError, Workload, digest
+from search.accuracy import BATCH, FIRST_STAGE, Scorer
+from search.evaluate import QUICK, Bench, Evaluator
+from search.events import Listener
+from search.finalists import CLOSE, Rerun
+from search.holdout import split
+from search.identity import check_folder, identify, metric_name, write_run
+from search.ledger import Ledger
+from search.metered import MeteredSampler
+from search.options import RunOptions
+from search.record import Record
+from search.sampler import FrontSampler
+from search.space import Space
+from search.stopwatch import Stopwatch
+from search.study import Study, default_storage, past_trials
+from search.trial import Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One run's things.
+
+    Attributes:
+        options: What was asked for.
+        listener: Hears of progress.
+        bench: What candidates are tried on.
+        evaluator: Tries them and remembers them.
+        rerun: How finalists are measured again.
+        record: Writes the run folder.
+        store: The run's cache.
+        calibration: Unlabelled inputs.
+        metric: The metric's name.
+        study_name: Name of the Optuna study.
+        earlier_study: Name of the study of the run that is resumed; None for a fresh start.
+    """
+
+    options: RunOptions
+    listener: Listener
+    bench: Bench
+    evaluator: Evaluator
+    rerun: Rerun
+    record: Record
+    store: ContentStore
+    calibration: Inputs
+    metric: str
+    study_name: str
+    earlier_study: str | None
+
+    @property
+    def storage(self) -> str:
+        """Optuna storage URL."""
+        return self.options.storage or default_storage(self.options.out)
+
+    def open_study(self, space: Space) -> tuple[Study, FrontSampler]:
+        """The run's study; its finished trials are the evaluator's from here on."""
+        sampler = FrontSampler(space, self.options.budget, self.options.seed)
+        study = Study(self.storage, self.study_name, space, MeteredSampler(sampler, self.bench.watch))
+        self.evaluator.trials.extend(study.trials())
+        return study, sampler
+
+    def earlier_trials(self, space: Space) -> list[Trial]:
+        """Trials of the run that is resumed, where other budgets gave it another study."""
+        if self.earlier_study in (None, self.study_name):
+            return []
+        return past_trials(self.storage, str(self.earlier_study), space)
+
+
+def prepare(
+    workload: Workload, lowerer: Lowerer, backend: Backend, options: RunOptions, listener: Listener, command: str
+) -> Session:
+    """Check the folder, split the data, compile FP32.
+
+    Raises:
+        UsageError: If the run folder belongs to something else.
+        DataError: If there is too little evaluation data.
+        BackendError: If FP32 cannot be compiled.
+        OutputError: If the run folder cannot be written.
+    """
+    watch = Stopwatch()
+    device = backend.fingerprint().to_json()
+    reference = lowerer.reference
+    identity = identify(workload, reference.fingerprint, device, options)
+    earlier = check_folder(options.out, identity, resume=options.resume)
+    created = earlier["created"] if earlier else datetime.now(UTC).isoformat(timespec="seconds")
+    study_name = f"search-{digest(identity, options.budget.to_json())[:16]}"
+
+    search_part, held_part = split(workload.evaluation, options.holdout, options.seed)
+    store = ContentStore(options.out / "cache")
+    bench = Bench(
+        lowerer=lowerer,
+        backend=backend,
+        inputs=_first_batch(workload.calibration, options.batch_size),
+        threads=options.threads,
+        batch_size=options.batch_size,
+        ledger=_ledger(store, identity),
+        watch=watch,
+    )
+    try:
+        layers = lowerer.inventory.spread({group.name: FP32 for group in lowerer.inventory.groups})
+        fp32 = bench.compile(bench.lower(layers))
+    except (LoweringError, BackendError) as error:
+        raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
+    batch = fixed_batch(fp32.input_shapes) or BATCH
+    first_stage = -(-FIRST_STAGE // batch) * batch
+    scorers = [
+        Scorer(part, workload.metric, batch=batch, first_stage=first_stage, name=name)
+        for part, name in ((search_part, "the search's evaluation data"), (held_part, "the held-back data"))
+    ]
+    write_run(options.out, identity, study=study_name, created=created)
+    header = {
+        "name": workload.name,
+        "created": created,
+        "model": _model_json(lowerer),
+        "backend": {"name": backend.name, "dialect": backend.dialect, "device": device},
+        "settings": {
+            "threads": options.threads,
+            "batch_size": options.batch_size,
+            "seed": options.seed,
+            "trials": options.trials,
+            "time_limit_s": options.time_limit_s,
+            "precisions": [precision.value for precision in options.precisions],
+            "metric": metric_name(workload.metric),
+            "calibration": options.calibration.to_json(),
+            "sensitivity_samples": options.sensitivity_samples,
+            "holdout_samples": len(held_part),
+            "search_samples": len(search_part),
+            "timing": {"search": QUICK.to_json(), "finalists": CLOSE.to_json()},
+            "command": command,
+        },
+        "budget": options.budget.to_json(),
+    }
+    return Session(
+        options=options,
+        listener=listener,
+        bench=bench,
+        evaluator=Evaluator(bench, scorers[0], options.budget, fp32),
+        rerun=Rerun(scorer=scorers[1], backend=backend.name),
+        record=Record(options.out, header),
+        store=store,
+        calibration=workload.calibration,
+        metric=metric_name(workload.metric),
+        study_name=study_name,
+        earlier_study=earlier["study"] if earlier else None,
+    )
+
+
+def _ledger(store: ContentStore, identity: Mapping[str, str]) -> Ledger:
+    def key(names: Sequence[str], *more: Any) -> str:
+        return digest({name: identity[name] for name in names}, list(more))
+
+    runtime = ("the device", "--backend", "--threads")
+    return Ledger(
+        store,
+        lowering=key(("the network", "the calibration data", "the calibration settings", *runtime)),
+        timing=key((*runtime, "--batch-size", "the calibration data"), QUICK.to_json(), CLOSE.to_json()),
+        scoring=key((*runtime, "the evaluation data", "the metric", "--seed", "--holdout")),
+    )
+
+
+def _first_batch(calibration: Inputs, batch_size: int) -> Inputs:
+    short = [name for name, array in calibration.items() if len(array) < batch_size]
+    if short:
+        raise DataError(
+            f"calibration input '{short[0]}': {len(calibration[short[0]])} samples do not fill a batch of {batch_size}",
+            "give more calibration samples or a smaller --batch-size",
+        )
+    return {name: array[:batch_size] for name, array in calibration.items()}
+
+
+def _model_json(lowerer: Lowerer) -> dict[str, Any]:
+    inventory = lowerer.inventory
+    group_of = {layer: group.name for group in inventory.groups for layer in group.layers}
+    return {
+        "source": lowerer.reference.source,
+        "fingerprint": lowerer.reference.fingerprint,
+        "parameters": sum(layer.parameters for layer in inventory.layers),
+        "layers": [
+            {"name": layer.name, "op": layer.op, "parameters": layer.parameters, "group": group_of[layer.name]}
+            for layer in inventory.layers
+        ],
+    }

@@ -1,0 +1,64 @@
+"""Where a run's wall clock goes, split by kind of work.
+
+Contexts nest: while an inner one is open, the outer one's clock stands still, so the kinds add up to the total.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """Kinds of work."""
+
+    INFERENCE = "inference"
+    COMPILATION = "compilation"
+    SOLVER = "solver"
+    CALIBRATION = "calibration"
+    LOWERING = "lowering"
+    OTHER = "other"
+
+
+class Stopwatch:
+    """Splits the time since it was made.
+
+    Args:
+        clock: Seconds on a clock that never goes back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._start = clock()
+        self._mark = self._start
+        self._open: list[Kind] = []
+        self._seconds = dict.fromkeys(Kind, 0.0)
+
+    @contextmanager
+    def measure(self, kind: Kind) -> Iterator[None]:
+        """Count the time inside as ``kind``, less what an inner ``measure`` counts."""
+        self._book()
+        self._open.append(kind)
+        try:
+            yield
+        finally:
+            self._book()
+            self._open.pop()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._start
+
+    def split_s(self) -> dict[str, float]:
+        """Kind → seconds so far, with their ``total``."""
+        self._book()
+        seconds = {kind.value: self._seconds[kind] for kind in Kind}
+        return {**seconds, "total": sum(seconds.values())}
+
+    def _book(self) -> None:
+        now = self._clock()
+        self._seconds[self._open[-1] if self._open else Kind.OTHER] += now - self._mark
+        self._mark = now

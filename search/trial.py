@@ -1,0 +1,111 @@
+"""A candidate, and what became of it when it was tried."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from precision import AccuracyStats, LatencyStats, LayerChoice
+
+
+class Outcome(StrEnum):
+    """How a trial ended."""
+
+    COMPLETE = "complete"
+    OVER_BUDGET = "over budget"  # timed and weighed, and not worth scoring
+    STOPPED = "stopped"  # scored on some samples, until it could no longer matter
+    FAILED = "failed"  # refused by the dialect or by the runtime
+    REPEATED = "repeated"  # the same artifact as an earlier trial's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What is to be tried.
+
+    Attributes:
+        origin: Where it came from: ``baseline``, ``ladder``, ``split``, ``solver``, ``sampler`` …
+        choices: Group name → choice, every group.
+        name: Fixed id of a baseline (``int8``); empty for everything else.
+    """
+
+    origin: str
+    choices: Mapping[str, LayerChoice]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choices", MappingProxyType(dict(self.choices)))
+
+    @property
+    def key(self) -> str:
+        """The same for equal choices."""
+        return json.dumps(self.texts, sort_keys=True)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Group name → the choice's short form."""
+        return {group: choice.text for group, choice in self.choices.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What became of a candidate.
+
+    Attributes:
+        number: The trial's number in the Optuna study.
+        candidate: What was tried.
+        outcome: How it ended.
+        artifact: Digest of the artifact's bytes; None where it could not be written.
+        size_bytes: The artifact's size.
+        latency: Paired with FP32 in the search's process; None where it was not timed.
+        latency_ms: ``latency.ratio`` × the FP32 median over the whole run so far: the search's estimate, free of
+            the machine's drift; None where it was not timed.
+        accuracy: On the search's part of the evaluation data, or on the first of its samples; None where not scored.
+        misses: How far each limit is missed, relative to the limit (accuracy: as a difference); limit → miss, ≤ 0
+            is met. Holds what was measured alone.
+        seconds: Wall clock the trial took.
+        reason: Why it failed, was stopped or is a repetition; empty otherwise.
+    """
+
+    number: int
+    candidate: Candidate
+    outcome: Outcome
+    artifact: str | None = None
+    size_bytes: int | None = None
+    latency: LatencyStats | None = None
+    latency_ms: float | None = None
+    accuracy: AccuracyStats | None = None
+    misses: Mapping[str, float]
+    seconds: float
+    reason: str = ""
+
+    @property
+    def id(self) -> str:
+        """The point's id in the results: the baseline's name, else ``p`` and the number."""
+        return self.candidate.name or f"p{self.number:02d}"
+
+    @property
+    def measured(self) -> bool:
+        """Whether the artifact is its own and was timed."""
+        return self.latency is not None and self.outcome not in (Outcome.REPEATED, Outcome.FAILED)
+
+    @property
+    def feasible(self) -> bool:
+        """Whether everything was measured and every limit is met in the search's own measurement."""
+        return self.outcome is Outcome.COMPLETE and all(miss <= 0 for miss in self.misses.values())
+
+    def rank(self) -> tuple[float, int, float]:
+        """Sorts scored trials: the most accurate first, of equals the smaller, then the faster."""
+        assert self.accuracy is not None
+        assert self.latency is not None
+        assert self.size_bytes is not None
+        return -self.accuracy.value, self.size_bytes, self.latency.ratio
+
+
+def summarise(layers: Mapping[str, LayerChoice]) -> str:
+    """Precisions with their counts, the commonest first: ``int8 ×18, int4 ×2``."""
+    counts = Counter(choice.precision.value for choice in layers.values())
+    return ", ".join(f"{name} ×{count}" for name, count in counts.most_common())
