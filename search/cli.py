@@ -6,6 +6,7 @@ input, 130 when interrupted.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,14 +21,8 @@ EXIT_USAGE = 2
 EXIT_INFEASIBLE = 3
 EXIT_INTERRUPTED = 130
 
-# Command → module of search.commands; each has ``run(argv) -> exit code``.
-COMMANDS = {
-    "sensitivity": "sensitivity",
-    "apply": "apply",
-    "measure": "measure",
-    "report": "report",
-    "inspect": "inspect",
-}
+# Each is a module of search.commands with ``run(argv) -> exit code``.
+COMMANDS = ("sensitivity", "apply", "measure", "report", "inspect")
 DISTRIBUTION = "bitfront"
 
 Run = Callable[[Sequence[str]], int]
@@ -59,11 +54,14 @@ def _dispatch(arguments: list[str]) -> int:
         sys.stdout.write(f"search ({DISTRIBUTION}) {_version()}\n")
         return EXIT_OK
     if arguments and arguments[0] in COMMANDS:
-        return _command(COMMANDS[arguments[0]])(arguments[1:])
+        return _command(arguments[0])(arguments[1:])
     if arguments and not arguments[0].startswith("-"):
+        close = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         raise UsageError(
             f"unknown command '{arguments[0]}'",
-            f"commands: {', '.join(COMMANDS)}; without a command, options alone start a search",
+            f"did you mean '{close[0]}'?"
+            if close
+            else f"commands: {', '.join(COMMANDS)}; without a command, options alone start a search",
         )
     return _command("main_job")(arguments)
 

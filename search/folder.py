@@ -20,7 +20,8 @@ def choose(out: Path | None, name: str, *, resume: bool) -> Path:
     """
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
     if out is not None:
-        filled = out.is_dir() and any(out.iterdir())
+        # A cache alone is what a run leaves that was refused early: it does no harm.
+        filled = out.is_dir() and any(entry.name != "cache" for entry in out.iterdir())
         if resume and not filled:
             raise UsageError(f"--resume: there is no run in '{out}'", "leave --resume out to start one there")
         if filled and not resume:

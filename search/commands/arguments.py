@@ -196,6 +196,17 @@ def source_of(args: argparse.Namespace) -> Source:
     )
 
 
+def add_precisions(group: argparse._ArgumentGroup) -> None:
+    """What layers may become."""
+    group.add_argument(
+        "--precisions",
+        type=precisions,
+        default=tuple(Precision),
+        metavar="LIST",
+        help=f"what layers may become; fp32 always may (default: {','.join(Precision)})",
+    )
+
+
 def add_calibration(group: argparse._ArgumentGroup) -> None:
     """How activation ranges are found."""
     group.add_argument(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from precision import ContentStore, Metric, Precision, UsageError, top1
+from precision import ContentStore, Metric, UsageError, top1
 from search import folder, progress
 from search.commands import arguments
 from search.events import Listener
@@ -45,13 +46,7 @@ def build_parser() -> arguments.Parser:
     arguments.add_budget(parser)
     arguments.add_source(parser, evaluation=True)
     group = parser.add_argument_group("Search")
-    group.add_argument(
-        "--precisions",
-        type=arguments.precisions,
-        default=tuple(Precision),
-        metavar="LIST",
-        help="what layers may become; fp32 always may (default: fp32,fp16,int8,int4)",
-    )
+    arguments.add_precisions(group)
     arguments.add_runtime(group, batch=True)
     group.add_argument(
         "--trials",
@@ -137,7 +132,7 @@ def run(argv: Sequence[str]) -> int:
     out = folder.choose(args.out, opened.name, resume=args.resume)
     folder.check_writable(out)
     with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=args.time_limit) as listener:
-        outcome = _search(args, opened, backend, out, listener)
+        outcome = _search(args, opened, backend, out, listener, shlex.join(["search", *argv]))
     from search.summary import print_summary
 
     print_summary(outcome.folder, sys.stdout, quiet=args.quiet)
@@ -157,7 +152,7 @@ def _search(args: argparse.Namespace, opened: Opened, backend: Backend, out: Pat
     check_reference(reference, backend, workload, threads=options.threads, batch_size=options.batch_size)
     store = ContentStore(out / "cache")
     lowerer = Lowerer(reference, get_dialect(backend.dialect), workload.calibration, options.calibration, store)
-    return run_search(workload, lowerer, backend, options, listener)
+    return run_search(workload, lowerer, backend, options, listener, command=command)
 
 
 def _check_fractions(args: argparse.Namespace, metric: Metric) -> None:

@@ -1,0 +1,105 @@
+"""``search sensitivity``: how much each choice for each group hurts the output, without searching."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from precision import ContentStore, Precision, UsageError, write_text
+from search import folder, progress
+from search.commands import arguments
+from search.tables import write_table
+
+if TYPE_CHECKING:
+    from sensitivity.table import SensitivityTable
+
+USAGE = "search sensitivity [options]"
+DESCRIPTION = """\
+Score every choice of every group of layers by running the lowered network on calibration inputs, and print what each
+costs: alone in the FP32 network, and restored alone in the network at its lowest precision.
+
+  search sensitivity --model net.onnx --calib calib.npz --out scores"""
+MEASURES = {
+    "kl": "mean KL divergence from the FP32 output, in nats",
+    "nsr": "noise-to-signal power ratio of the output",
+}
+COLUMNS = ("group", "choice", "alone", "restored", "loss", "left out because")
+
+
+def build_parser() -> arguments.Parser:
+    """The command's options."""
+    parser = arguments.Parser("search sensitivity", USAGE, DESCRIPTION)
+    arguments.add_source(parser, evaluation=False)
+    group = parser.add_argument_group("Scores")
+    arguments.add_precisions(group)
+    arguments.add_runtime(group, batch=False)
+    arguments.add_calibration(group)
+    arguments.add_sensitivity_samples(group)
+    output = parser.add_argument_group("Output")
+    output.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where sensitivity.csv is written (default: printed only)"
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress (default: off)")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Score, print the table, and write it where asked.
+
+    Raises:
+        EngineError: For everything the person can mend.
+    """
+    args = arguments.parse(build_parser(), argv)
+    settings = arguments.calibration_of(args)
+    source = arguments.source_of(args)
+    if args.sensitivity_samples < 1:
+        raise UsageError(f"--sensitivity-samples: expected a positive whole number, got {args.sensitivity_samples}")
+    backend = arguments.backend_of(args)
+    if args.out is not None:
+        folder.check_writable(args.out)
+
+    from lowering.dialects.registry import get_dialect
+    from lowering.lowerer import Lowerer
+    from search.inputs import load_network
+    from sensitivity.score import planned_steps, score
+
+    with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=None) as listener:
+        listener.phase("load", None)
+        reference, calibration = load_network(source)
+        if calibration is None:
+            raise UsageError("--calib is missing: sensitivities are scored on inputs", "give --calib calib.npz")
+        store = ContentStore(None if args.out is None else args.out / "cache")
+        lowerer = Lowerer(reference, get_dialect(backend.dialect), calibration, settings, store)
+        listener.phase("sensitivity", planned_steps(lowerer.inventory, args.precisions))
+        table = score(
+            lowerer,
+            backend,
+            calibration,
+            samples=args.sensitivity_samples,
+            precisions=args.precisions,
+            threads=args.threads,
+            store=store,
+            on_step=listener.step,
+        )
+    write_table(sys.stdout, COLUMNS, rows(table), wrapping=1)
+    sys.stdout.write(
+        f"\n{MEASURES[table.measure]}, on {table.samples} calibration samples; loss is the cleaned score\n"
+    )
+    if args.out is not None:
+        path = args.out / "sensitivity.csv"
+        write_text(path, table.frame().to_csv(index=False, lineterminator="\n"))
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def rows(table: SensitivityTable) -> list[tuple[str, ...]]:
+    """One row a scored choice; FP32's zeros are left out."""
+    from report.wording import number
+
+    return [
+        (row.group, row.choice.text, number(row.alone), number(row.restored), number(row.loss), row.dropped)
+        for row in table.rows
+        if row.choice.precision is not Precision.FP32
+    ]
