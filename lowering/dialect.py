@@ -7,6 +7,7 @@ from typing import Protocol
 
 import onnx
 
+from lowering.graph import GraphView
 from lowering.inventory import Layer
 from lowering.rounding.weight import RoundedWeight
 from precision import LayerChoice
@@ -20,8 +21,16 @@ class Dialect(Protocol):
         """Kept in configs; the same for every backend that reads this dialect."""
         ...
 
-    def offers(self, layer: Layer) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
-        """Choices the layer may take, ``fp32`` first, and choice text → reason for those it may not."""
+    def offers(
+        self, layer: Layer, node: onnx.NodeProto, view: GraphView
+    ) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+        """Choices the layer may take, ``fp32`` first, and choice text → reason for those it may not.
+
+        Args:
+            layer: The layer, its choices not filled in yet.
+            node: Its node.
+            view: The graph around it.
+        """
         ...
 
     def write(

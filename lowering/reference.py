@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
+
+from lowering.normalise import normalise
+from precision import ModelError, digest
+
+_PROTO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,19 +19,79 @@ class Reference:
 
     Attributes:
         source: File or module it came from, for messages.
-        proto: Normalised ONNX model (opset 21, batch norm folded, constants lifted to initialisers, no
-            initialiser among the graph inputs, metadata stripped); never modified.
+        proto: Normalised ONNX model (``lowering.normalise``); never modified.
         fingerprint: Digest of the whole network.
-        architecture: Digest of the network without its weights' values.
+        architecture: Digest of the network without its floating-point weights' values.
         input_shapes: Input name → shape, None for a dynamic axis.
         input_types: Input name → numpy dtype name.
         output_names: In order.
+        output_shapes: Output name → shape as far as known; None for an unknown rank.
     """
 
     source: str
     proto: onnx.ModelProto
     fingerprint: str
     architecture: str
-    input_shapes: dict[str, tuple[int | None, ...]]
-    input_types: dict[str, str]
+    input_shapes: Mapping[str, tuple[int | None, ...]]
+    input_types: Mapping[str, str]
     output_names: tuple[str, ...]
+    output_shapes: Mapping[str, tuple[int | None, ...] | None]
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch size the network insists on; None where the first axis of every input is dynamic."""
+        sizes = {shape[0] for shape in self.input_shapes.values() if shape}
+        fixed = {size for size in sizes if size is not None}
+        return fixed.pop() if len(fixed) == 1 else None
+
+
+def make_reference(model: onnx.ModelProto, source: str) -> Reference:
+    """Normalise a checked model and take its fingerprints.
+
+    Raises:
+        ModelError: If it cannot be normalised, has no input or no output, or is too large for one file.
+    """
+    proto = normalise(model, source)
+    if not proto.graph.input or not proto.graph.output or not proto.graph.node:
+        raise ModelError(
+            f"'{source}': the network has {len(proto.graph.input)} inputs, {len(proto.graph.node)} nodes and "
+            f"{len(proto.graph.output)} outputs; at least one of each is needed"
+        )
+    if proto.ByteSize() > _PROTO_LIMIT:
+        raise ModelError(
+            f"'{source}': {proto.ByteSize():,} bytes do not fit one ONNX file (at most {_PROTO_LIMIT:,})",
+            "search a part of the network, or a smaller one",
+        )
+    inputs = {value.name: value.type.tensor_type for value in proto.graph.input}
+    outputs = {value.name: value.type.tensor_type for value in proto.graph.output}
+    for value in (*proto.graph.input, *proto.graph.output):
+        if not value.type.HasField("tensor_type"):
+            raise ModelError(
+                f"'{source}': '{value.name}' is no tensor", "sequences, maps and optionals are not handled"
+            )
+    return Reference(
+        source=source,
+        proto=proto,
+        fingerprint=digest(proto.SerializeToString(deterministic=True)),
+        architecture=digest(_without_values(proto)),
+        input_shapes={name: _shape(kind) or () for name, kind in inputs.items()},
+        input_types={name: str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) for name, kind in inputs.items()},
+        output_names=tuple(outputs),
+        output_shapes={name: _shape(kind) for name, kind in outputs.items()},
+    )
+
+
+def _shape(kind: onnx.TypeProto.Tensor) -> tuple[int | None, ...] | None:
+    if not kind.HasField("shape"):
+        return None
+    return tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in kind.shape.dim)
+
+
+def _without_values(proto: onnx.ModelProto) -> bytes:
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for tensor in bare.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            for field in ("raw_data", "float_data"):
+                tensor.ClearField(field)
+    return bytes(bare.SerializeToString(deterministic=True))

@@ -1,0 +1,201 @@
+"""What ONNX Runtime's CPU provider can do with each operator, and how moving glue is written on 8-bit tensors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+
+from lowering.graph import GraphView, attribute
+from lowering.inventory import Layer
+from lowering.quantiser import Quantiser
+from lowering.rounding.weight import RoundedWeight
+from lowering.storage import pack_blocks
+from lowering.writer import GraphWriter
+from precision import FP16, FP32, LayerChoice, Precision, Rounding
+
+BLOCK_SIZE = 32
+
+# Rounding costs neither latency nor size; at 8 bits GPTQ has nothing to gain, at 4 nearest has nothing to offer.
+_INTEGER = (
+    LayerChoice(precision=Precision.INT8, rounding=Rounding.NEAREST),
+    LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE),
+    LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE),
+    LayerChoice(precision=Precision.INT4, rounding=Rounding.GPTQ),
+)
+_WEIGHT_ONLY = (
+    LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE, weight_only=True),
+    LayerChoice(precision=Precision.INT4, rounding=Rounding.GPTQ, weight_only=True),
+)
+
+# Kernels for uint8 that give the float kernel's result on the codes.
+_MOVING = frozenset(
+    ("Slice", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Gather", "Split", "Identity")
+)
+# Operators the provider fuses with Q/DQ around them into a QLinear… kernel.
+_COMPUTING = frozenset(("Add", "Mul", "Concat", "GlobalAveragePool", "LeakyRelu", "Sigmoid"))
+
+
+def offers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+    """Choices a layer may take here, and why it may not take the others."""
+    refused: dict[str, str] = {}
+    reason = _why_no_integers(layer, node, view)
+    choices = [FP32, FP16]
+    for choice in _INTEGER:
+        if reason:
+            refused[choice.text] = reason
+        else:
+            choices.append(choice)
+    choices += _WEIGHT_ONLY
+    block = LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, block_size=BLOCK_SIZE)
+    reason = _why_no_blocks(layer, node, view)
+    if reason:
+        refused[block.text] = reason
+    else:
+        choices.append(block)
+    return tuple(choices), refused
+
+
+def _why_no_integers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    if layer.op == "ConvTranspose":
+        return "ONNX Runtime's CPU provider has no integer ConvTranspose; weight-only storage is offered"
+    if not view.is_float(node.input[0]):
+        return "its input is not known to be float32"
+    if layer.op == "Conv" and len(layer.weight_shape) not in (3, 4):
+        return f"integer convolutions over {len(layer.weight_shape) - 2} axes are not offered"
+    return _why_no_plain_gemm(layer, node, view)
+
+
+def _why_no_plain_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    if layer.op != "Gemm":
+        return ""
+    if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0 or attribute(node, "transA", 0):
+        return "the Gemm has alpha, beta or transA set"
+    bias = view.shape(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    if bias is not None and bias != (layer.weight_shape[layer.channel_axis],):
+        return f"the Gemm's bias has shape {bias}, not one value per output"
+    return ""
+
+
+def _why_no_blocks(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    if layer.op not in ("Gemm", "MatMul"):
+        return "block-wise weights are for Gemm and MatMul"
+    if not view.is_float(node.input[0]):
+        return "its input is not known to be float32"
+    reduction = layer.weight_shape[1 - layer.channel_axis]
+    if reduction < BLOCK_SIZE:
+        return f"its {reduction} inputs are fewer than the block size {BLOCK_SIZE}"
+    return _why_no_plain_gemm(layer, node, view)
+
+
+def is_moving(view: GraphView, index: int) -> bool:
+    """Whether a node runs on an 8-bit tensor as it is, its results keeping the quantiser."""
+    node = view.nodes[index]
+    if node.domain not in ("", "ai.onnx") or not node.input or not view.is_float(node.input[0]):
+        return False
+    if node.input[0] in view.initializers:
+        return False
+    if node.op_type == "MaxPool":
+        return len(node.output) == 1
+    if node.op_type == "Pad":
+        return _pad_value(view, node) is not None
+    if node.op_type in ("Relu", "Clip"):
+        return _bounds(view, node) is not None
+    return node.op_type in _MOVING
+
+
+def is_computing(view: GraphView, index: int) -> bool:
+    """Whether a node has a kernel that computes on 8-bit tensors with quantisers of their own."""
+    node = view.nodes[index]
+    if node.op_type not in _COMPUTING or node.domain not in ("", "ai.onnx"):
+        return False
+    return all(name and name not in view.initializers and view.is_float(name) for name in node.input)
+
+
+def is_bounding(view: GraphView, index: int) -> bool:
+    """Whether a node is a Relu or Clip that holds 0, so that a quantiser's range can stand for it."""
+    node = view.nodes[index]
+    bounds = _bounds(view, node) if node.op_type in ("Relu", "Clip") else None
+    return bounds is not None and bounds[0] <= 0 <= bounds[1]
+
+
+def _bounds(view: GraphView, node: onnx.NodeProto) -> tuple[float, float] | None:
+    if node.op_type == "Relu":
+        return 0.0, math.inf
+    limits = [-math.inf, math.inf]
+    for position in (1, 2):
+        if len(node.input) > position and node.input[position]:
+            value = view.array(node.input[position])
+            if value is None:
+                return None
+            limits[position - 1] = float(value.reshape(-1)[0])
+    return limits[0], limits[1]
+
+
+def _pad_value(view: GraphView, node: onnx.NodeProto) -> float | None:
+    """The constant a Pad fills in; None where it cannot be written on 8-bit tensors."""
+    if attribute(node, "mode", b"constant") != b"constant":
+        return None
+    if len(node.input) > 2 and node.input[2]:
+        value = view.array(node.input[2])
+        # Zero is the only value every quantiser holds exactly.
+        return 0.0 if value is not None and float(value.reshape(-1)[0]) == 0.0 else None
+    return 0.0
+
+
+def write_moved(
+    writer: GraphWriter, view: GraphView, index: int, source: str, quantiser: Quantiser, zero: str
+) -> list[str]:
+    """Write moving glue on the 8-bit tensor ``source``; returns the 8-bit results' names."""
+    node = view.nodes[index]
+    if node.op_type in ("Relu", "Clip"):
+        bounds = _bounds(view, node)
+        assert bounds is not None
+        codes = [quantiser.code(bound) for bound in bounds]
+        if codes == [0, 255]:
+            return [source]
+        limits = [writer.constant(np.array(code, np.uint8), f"{source}_c") for code in codes]
+        result = writer.fresh(f"{node.output[0]}_q")
+        writer.node("Clip", [source, *limits], [result])
+        return [result]
+    results = [writer.fresh(f"{name}_q") for name in node.output]
+    inputs = [source, *node.input[1:]]
+    if node.op_type == "Pad":
+        inputs = [source, node.input[1], zero, *node.input[3:]]
+    writer.copy(node, inputs, results)
+    return results
+
+
+def write_block(
+    writer: GraphWriter,
+    view: GraphView,
+    node: onnx.NodeProto,
+    layer: Layer,
+    rounded: RoundedWeight,
+    source: str,
+    block_size: int,
+) -> None:
+    """Write a Gemm or MatMul as MatMulNBits with 4-bit blocks."""
+    out = layer.weight_shape[layer.channel_axis]
+    reduction = layer.weight_shape[1 - layer.channel_axis]
+    packed = pack_blocks(rounded, layer, transposed=layer.channel_axis == 0, block_size=block_size)
+    inputs = [
+        source,
+        writer.constant(packed, f"{layer.weight}_4"),
+        writer.constant(rounded.scales.reshape(out, -1), f"{layer.weight}_s"),
+    ]
+    bias = view.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    if bias is not None or (rounded.bias_correction is not None and layer.op == "Gemm"):
+        total = np.zeros(out, np.float32) if bias is None else bias.astype(np.float32)
+        if rounded.bias_correction is not None:
+            total = total + rounded.bias_correction
+        inputs += ["", "", writer.constant(total.astype(np.float32), f"{layer.weight}_b")]
+    writer.node(
+        "MatMulNBits",
+        inputs,
+        list(node.output),
+        domain="com.microsoft",
+        name=layer.name,
+        attributes={"K": reduction, "N": out, "bits": 4, "block_size": block_size, "accuracy_level": 4},
+    )

@@ -1,0 +1,105 @@
+"""A read-only view of a graph: who writes and who reads each tensor, subgraphs' captures included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+
+def captured_names(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that the node's subgraphs (If, Loop, Scan bodies) may read from the graph around them."""
+    for attribute in node.attribute:
+        bodies = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
+        for body in bodies:
+            for inner in body.node:
+                yield from (name for name in inner.input if name)
+                yield from captured_names(inner)
+            yield from (output.name for output in body.output)
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """The value of an attribute, or ``default``."""
+    for candidate in node.attribute:
+        if candidate.name == name:
+            return onnx.helper.get_attribute_value(candidate)
+    return default
+
+
+class GraphView:
+    """Indices over one graph.
+
+    Args:
+        graph: Topologically sorted; must not change while the view is in use.
+    """
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph = graph
+        self.nodes: tuple[onnx.NodeProto, ...] = tuple(graph.node)
+        self.initializers: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self.inputs: tuple[str, ...] = tuple(value.name for value in graph.input)
+        self.outputs: tuple[str, ...] = tuple(value.name for value in graph.output)
+        self._output_set = frozenset(self.outputs)
+        self._producer: dict[str, int] = {}
+        self._consumers: dict[str, list[int]] = {}
+        self._captured: set[str] = set()
+        for index, node in enumerate(self.nodes):
+            for name in node.output:
+                if name:
+                    self._producer[name] = index
+            for name in dict.fromkeys(name for name in node.input if name):
+                self._consumers.setdefault(name, []).append(index)
+            for name in captured_names(node):
+                self._captured.add(name)
+                self._consumers.setdefault(name, []).append(index)
+        values = [*graph.value_info, *graph.input, *graph.output]
+        self._types: dict[str, onnx.TypeProto.Tensor] = {value.name: value.type.tensor_type for value in values}
+
+    def producer(self, tensor: str) -> int | None:
+        """Index of the node that writes ``tensor``; None for graph inputs and initialisers."""
+        return self._producer.get(tensor)
+
+    def consumers(self, tensor: str) -> list[int]:
+        """Indices of the nodes that read ``tensor``, in order."""
+        return self._consumers.get(tensor, [])
+
+    def is_output(self, tensor: str) -> bool:
+        """Whether ``tensor`` is an output of the graph."""
+        return tensor in self._output_set
+
+    def is_captured(self, tensor: str) -> bool:
+        """Whether a subgraph reads ``tensor``."""
+        return tensor in self._captured
+
+    def array(self, tensor: str) -> NDArray[Any] | None:
+        """The value of an initialiser; None for anything else."""
+        proto = self.initializers.get(tensor)
+        return None if proto is None else numpy_helper.to_array(proto)
+
+    def is_float(self, tensor: str) -> bool:
+        """Whether ``tensor`` is known to be float32."""
+        if tensor in self.initializers:
+            return self.initializers[tensor].data_type == onnx.TensorProto.FLOAT
+        return tensor in self._types and self._types[tensor].elem_type == onnx.TensorProto.FLOAT
+
+    def shape(self, tensor: str) -> tuple[int | None, ...] | None:
+        """Known shape, None for a dynamic axis; None where even the rank is unknown."""
+        if tensor in self.initializers:
+            return tuple(self.initializers[tensor].dims)
+        kind = self._types.get(tensor)
+        if kind is None or not kind.HasField("shape"):
+            return None
+        return tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in kind.shape.dim)
+
+    def constant_inputs(self, node: onnx.NodeProto) -> dict[int, NDArray[np.generic]]:
+        """Position → value for the node's inputs that are initialisers."""
+        found: dict[int, NDArray[np.generic]] = {}
+        for position, name in enumerate(node.input):
+            value = self.array(name)
+            if value is not None:
+                found[position] = value
+        return found

@@ -1,0 +1,172 @@
+"""Finding layers, groups and neighbours in a normalised network.
+
+A group is a connected component under two relations: the same weight tensor, and the same input activation when
+both layers can compute on 8-bit activations (one quantiser feeds both, and splitting it costs more than it saves).
+Two groups are neighbours when one reads what the other wrote with nothing but glue between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import onnx
+
+from lowering.dialect import Dialect
+from lowering.graph import GraphView, attribute
+from lowering.inventory import Group, Inventory, Layer
+from precision import FP32
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# Other operators with weights people ask about: named as left alone, with the reason, instead of being passed over.
+_UNHANDLED = ("LSTM", "GRU", "RNN", "Einsum", "Attention", "DeformConv")
+
+
+def take_inventory(proto: onnx.ModelProto, dialect: Dialect) -> Inventory:
+    """List a normalised network's layers, groups and neighbours, with what the dialect offers each layer."""
+    view = GraphView(proto.graph)
+    layers: list[Layer] = []
+    left_alone: dict[str, str] = {}
+    taken: set[str] = set()
+    for node in view.nodes:
+        left_alone.update((name, f"it stands in a subgraph of {node.op_type} '{node.name}'") for name in _inner(node))
+        if node.op_type in _UNHANDLED:
+            left_alone[node.name] = f"{node.op_type} is not supported as a layer; it stays as it is"
+        if node.op_type not in WEIGHTED or node.domain not in ("", "ai.onnx"):
+            continue
+        reason = _why_no_layer(node, view)
+        if reason:
+            left_alone[node.name] = reason
+            continue
+        layers.append(_layer(node, view, dialect, taken))
+    groups = _groups(layers, view)
+    return Inventory(layers=tuple(layers), groups=groups, edges=_edges(layers, groups, view), left_alone=left_alone)
+
+
+def _inner(node: onnx.NodeProto) -> Iterator[str]:
+    for entry in node.attribute:
+        for body in [*([entry.g] if entry.HasField("g") else []), *entry.graphs]:
+            for inner in body.node:
+                if inner.op_type in WEIGHTED:
+                    yield inner.name or inner.output[0]
+                yield from _inner(inner)
+
+
+def _why_no_layer(node: onnx.NodeProto, view: GraphView) -> str:
+    weight = view.array(node.input[1])
+    if weight is None:
+        if node.op_type == "MatMul" and view.array(node.input[0]) is not None:
+            return "its constant operand is the left one; only a constant right operand is a layer's weight"
+        return "its weight is computed at run time"
+    if not view.is_float(node.input[1]):
+        return f"its weight is {weight.dtype}, only float32 is handled"
+    if node.op_type == "MatMul" and weight.ndim != 2:
+        return f"its constant operand has {weight.ndim} axes, only 2 are handled"
+    if view.array(node.input[0]) is not None:
+        return "both operands are constant"
+    if len(node.input) > 2 and node.input[2] and view.array(node.input[2]) is None:
+        return "its bias is computed at run time"
+    readers = [view.nodes[index] for index in view.consumers(node.input[1])]
+    if view.is_captured(node.input[1]) or view.is_output(node.input[1]):
+        return "its weight is also read by a subgraph, or is an output"
+    for reader in readers:
+        if reader.op_type not in WEIGHTED or list(reader.input).index(node.input[1]) != 1:
+            return f"its weight is also read by {reader.op_type} '{reader.name}'"
+    return ""
+
+
+def _layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect, taken: set[str]) -> Layer:
+    shape = tuple(view.initializers[node.input[1]].dims)
+    if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
+        channel_axis = 1
+    else:
+        channel_axis = 1 if node.op_type == "ConvTranspose" else 0
+    weight = node.input[1]
+    base = weight.removesuffix(".weight") if weight.endswith(".weight") else node.name
+    name, suffix = base, 2
+    while name in taken:
+        name, suffix = f"{base}#{suffix}", suffix + 1
+    taken.add(name)
+    parameters = 1
+    for size in shape:
+        parameters *= size
+    bare = Layer(
+        name=name,
+        node=node.name,
+        op=node.op_type,
+        weight=weight,
+        weight_shape=shape,
+        channel_axis=channel_axis,
+        conv_groups=int(attribute(node, "group", 1)),
+        parameters=parameters,
+        choices=(FP32,),
+        refused={},
+    )
+    choices, refused = dialect.offers(bare, node, view)
+    return Layer(
+        **{field: getattr(bare, field) for field in bare.__slots__ if field not in ("choices", "refused")},
+        choices=choices,
+        refused=refused,
+    )
+
+
+def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[Group, ...]:
+    parent = list(range(len(layers)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            index = parent[index]
+        return index
+
+    reasons: dict[int, list[str]] = {}
+    nodes = {node.name: node for node in view.nodes}
+    seen: dict[tuple[str, str], int] = {}
+    for index, layer in enumerate(layers):
+        keys = [("weight", layer.weight)]
+        if any(choice.quantises_activations for choice in layer.choices):
+            keys.append(("input", nodes[layer.node].input[0]))
+        for key in keys:
+            first = seen.setdefault(key, index)
+            if root(first) == root(index):
+                continue
+            low, high = sorted((root(first), root(index)))
+            parent[high] = low
+            text = f"share the weight '{key[1]}'" if key[0] == "weight" else f"read the same activation '{key[1]}'"
+            reasons.setdefault(low, []).extend([*reasons.pop(high, []), text])
+    members: dict[int, list[int]] = {}
+    for index in range(len(layers)):
+        members.setdefault(root(index), []).append(index)
+    groups = []
+    for first, indices in members.items():
+        own = [layers[index] for index in indices]
+        common = tuple(c for c in own[0].choices if all(c in layer.choices for layer in own))
+        name = own[0].name if len(own) == 1 else f"{own[0].name}+{len(own) - 1}"
+        groups.append(
+            Group(
+                name=name,
+                layers=tuple(layer.name for layer in own),
+                reason="; ".join(dict.fromkeys(reasons.get(first, []))),
+                choices=common,
+            )
+        )
+    return tuple(groups)
+
+
+def _edges(layers: Sequence[Layer], groups: Sequence[Group], view: GraphView) -> tuple[tuple[int, int], ...]:
+    group_of = {layer: index for index, group in enumerate(groups) for layer in group.layers}
+    by_node = {layer.node: group_of[layer.name] for layer in layers}
+    # Tensor → (group, joins passed): groups whose output reaches the tensor through glue alone. What has passed one
+    # join (Add, Concat) ends at the next, or a residual stream would make every block every other's neighbour.
+    reach: dict[str, frozenset[tuple[int, bool]]] = {}
+    edges: set[tuple[int, int]] = set()
+    for node in view.nodes:
+        sources = [reach[name] for name in node.input if reach.get(name)]
+        before = frozenset[tuple[int, bool]]().union(*sources)
+        own = by_node.get(node.name)
+        if own is not None:
+            edges.update((source, own) for source, _ in before if source != own)
+            before = frozenset(((own, False),))
+        elif len(sources) > 1:
+            before = frozenset((source, True) for source, joined in before if not joined)
+        for name in node.output:
+            reach[name] = before
+    return tuple(sorted(edges))

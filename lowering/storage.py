@@ -1,0 +1,104 @@
+"""How a layer's weight is stored, as nodes that ONNX Runtime folds when it loads the model.
+
+| choice             | written as                                                   | after loading         |
+| ------------------ | ------------------------------------------------------------ | --------------------- |
+| fp32               | initialiser                                                  | float weight          |
+| fp16               | FLOAT16 initialiser → Cast                                   | float weight          |
+| int8 weight-only   | INT8 initialiser → Cast → Mul(scale)                         | float weight          |
+| int4 weight-only   | INT4 initialiser → Cast → Mul(scale)                         | float weight          |
+| int8               | INT8 initialiser → DequantizeLinear                          | 8-bit weight          |
+| int4               | INT4 initialiser → Cast to INT8 → DequantizeLinear           | 8-bit weight          |
+
+So FP16 and INT4 are storage types here: the file shrinks, memory in use does not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from lowering.inventory import Layer
+from lowering.rounding.weight import RoundedWeight
+from lowering.writer import GraphWriter
+from precision import LoweringError
+
+_FP16_MAX = float(np.finfo(np.float16).max)
+
+
+def write_fp16(writer: GraphWriter, weight: NDArray[np.float32], layer: Layer) -> str:
+    """Half-precision storage; returns the name of the float tensor.
+
+    Raises:
+        LoweringError: If a weight does not fit FP16.
+    """
+    largest = float(np.abs(weight).max(initial=0.0))
+    if largest > _FP16_MAX:
+        raise LoweringError(
+            f"layer '{layer.name}': its largest weight, {largest:g}, is beyond FP16's {_FP16_MAX:g}",
+            "leave the layer at fp32 or int8",
+        )
+    stored = writer.constant(weight.astype(np.float16), f"{layer.weight}_h")
+    result = writer.fresh(f"{layer.weight}_f")
+    writer.node("Cast", [stored], [result], attributes={"to": TensorProto.FLOAT})
+    return result
+
+
+def write_integer(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, dequantise: bool) -> str:
+    """Integer storage with one scale per output channel; returns the name of the float tensor.
+
+    Args:
+        writer: Where to.
+        rounded: Codes of the weight's shape, scales (channels,).
+        layer: The layer.
+        dequantise: Whether integer arithmetic is to find a DequantizeLinear (else Cast and Mul, folded at load).
+    """
+    scales = rounded.scales.reshape(-1)
+    result = writer.fresh(f"{layer.weight}_f")
+    if rounded.bits == 4:
+        codes = writer.int4_constant(rounded.codes, f"{layer.weight}_4")
+    else:
+        codes = writer.constant(rounded.codes, f"{layer.weight}_8")
+    if dequantise:
+        if rounded.bits == 4:
+            wide = writer.fresh(f"{layer.weight}_8")
+            writer.node("Cast", [codes], [wide], attributes={"to": TensorProto.INT8})
+            codes = wide
+        scale = writer.constant(scales, f"{layer.weight}_s")
+        zero = writer.constant(np.zeros(scales.shape, np.int8), f"{layer.weight}_z")
+        writer.node("DequantizeLinear", [codes, scale, zero], [result], attributes={"axis": layer.channel_axis})
+        return result
+    shape = [1] * len(layer.weight_shape)
+    shape[layer.channel_axis] = -1
+    if layer.op == "ConvTranspose" and layer.conv_groups > 1:
+        # Channels are (group, out // groups) while the weight is (in, out // groups, …): spread over the input axis.
+        per_group = layer.weight_shape[0] // layer.conv_groups
+        spread = scales.reshape(layer.conv_groups, -1).repeat(per_group, axis=0)
+        scale_array = spread.reshape(*spread.shape, *([1] * (len(shape) - 2)))
+    else:
+        scale_array = scales.reshape(shape)
+    scale = writer.constant(scale_array, f"{layer.weight}_s")
+    wide = writer.fresh(f"{layer.weight}_w")
+    writer.node("Cast", [codes], [wide], attributes={"to": TensorProto.FLOAT})
+    writer.node("Mul", [wide, scale], [result])
+    return result
+
+
+def pack_blocks(rounded: RoundedWeight, layer: Layer, *, transposed: bool, block_size: int) -> NDArray[np.uint8]:
+    """Codes in MatMulNBits' layout: (out, blocks, block_size / 2), unsigned with zero point 8.
+
+    Args:
+        rounded: Codes of the weight's shape, 4 bits.
+        layer: The layer, for its weight's shape.
+        transposed: Whether the weight is (out, in) already.
+        block_size: Weights per block along the reduction axis; the last block is padded with zeros.
+    """
+    assert layer.op in ("Gemm", "MatMul")
+    rows = rounded.codes if transposed else rounded.codes.T
+    out, reduction = rows.shape
+    blocks = -(-reduction // block_size)
+    padded = np.full((out, blocks * block_size), 8, np.uint8)
+    padded[:, :reduction] = (rows.astype(np.int16) + 8).astype(np.uint8)
+    pairs = padded.reshape(out, blocks, block_size // 2, 2)
+    packed: NDArray[np.uint8] = pairs[..., 0] | (pairs[..., 1] << 4)
+    return packed
