@@ -1,0 +1,244 @@
+"""Scoring every (group, choice) by running the real artifact on its backend, in two contexts.
+
+    alone     every choice of every group, the rest of the network FP32
+    restored  the best rounding of each rung, the rest at its lowest precision (fewest bits, 8-bit activations, the
+              rounding that scored best alone), minus the score of FP32 in its place
+
+A score is kept under the digest of the artifact, the FP32 artifact, the inputs and the device, so a run that was
+killed repeats none, and two choices that are written alike are run once. A choice that the lowerer or the backend
+refuses is dropped with what it said; if they refuse FP32, that is an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from backends.base import Backend
+from backends.batches import run_batches, sample_count
+from lowering.inventory import Group, Inventory
+from precision import (
+    FP32,
+    BackendError,
+    BackendUnavailableError,
+    ContentStore,
+    Inputs,
+    LayerChoice,
+    LoweringError,
+    Precision,
+    digest,
+)
+from sensitivity.clean import clean
+from sensitivity.divergence import Outputs, choose_measure, divergence
+from sensitivity.ladder import best_of_each_rung, lowest
+from sensitivity.table import SensitivityRow, SensitivityTable
+
+_SCHEMA = 1
+_KIND = "sensitivity"
+
+Choices = dict[str, LayerChoice]
+
+
+class CandidateWriter(Protocol):
+    """What writes candidates; ``lowering.lowerer.Lowerer`` does."""
+
+    @property
+    def inventory(self) -> Inventory:
+        """Layers, groups and what each may become."""
+        ...
+
+    def lower(self, choices: Mapping[str, LayerChoice]) -> bytes:
+        """The artifact for layer name → choice.
+
+        Raises:
+            LoweringError: If a layer may not take its choice.
+        """
+        ...
+
+
+def planned_steps(inventory: Inventory, precisions: Sequence[Precision]) -> int:
+    """How often ``score`` reports a step."""
+    return sum(len(_choices(group, precisions)) for group in inventory.groups)
+
+
+def score(
+    lowerer: CandidateWriter,
+    backend: Backend,
+    inputs: Inputs,
+    *,
+    samples: int,
+    precisions: Sequence[Precision],
+    threads: int,
+    store: ContentStore,
+    on_step: Callable[[str], None],
+) -> SensitivityTable:
+    """Score every (group, choice) of the allowed precisions.
+
+    Args:
+        lowerer: Writes the candidates.
+        backend: Runs them.
+        inputs: Unlabelled inputs, (n, …) each.
+        samples: How many of them each score is taken on, from the first on.
+        precisions: Allowed besides FP32.
+        threads: Intra-operator threads of the backend.
+        store: Where scores are kept.
+        on_step: Told of each step, in a few words; ``planned_steps`` says how many there will be.
+
+    Returns:
+        One row per (group, choice), cleaned.
+
+    Raises:
+        LoweringError: If the FP32 network cannot be written.
+        BackendError: If the backend refuses the FP32 network.
+        DataError: If the inputs do not fit, or the FP32 network's outputs are not finite.
+    """
+    inventory = lowerer.inventory
+    scorer = _Scorer(lowerer, backend, {name: array[:samples] for name, array in inputs.items()}, threads, store)
+    offered = {group.name: _choices(group, precisions) for group in inventory.groups}
+    all_fp32 = dict.fromkeys(offered, FP32)
+
+    alone: dict[str, dict[LayerChoice, float]] = {}
+    refused: dict[tuple[str, LayerChoice], str] = {}
+    for group, choices in offered.items():
+        alone[group] = {FP32: 0.0}
+        for choice in choices[1:]:
+            try:
+                alone[group][choice] = scorer.score({**all_fp32, group: choice})
+            except _RefusedError as error:
+                refused[group, choice] = error.reason
+            on_step(f"{group} {choice.text}")
+
+    all_low = {group: lowest(scores) for group, scores in alone.items()}
+    restored: dict[tuple[str, LayerChoice], float] = {}
+    for group, scores in alone.items():
+        restored |= {(group, choice): value for choice, value in _restored(scorer, all_low, group, scores).items()}
+        on_step(f"{group} restored")
+
+    rows = [
+        SensitivityRow(
+            group=group,
+            choice=choice,
+            alone=alone[group].get(choice, math.nan),
+            restored=restored.get((group, choice), math.nan),
+            loss=math.nan,
+            dropped=refused.get((group, choice), ""),
+        )
+        for group, choices in offered.items()
+        for choice in choices
+    ]
+    return SensitivityTable(measure=scorer.measure, samples=scorer.samples, rows=clean(rows))
+
+
+def _choices(group: Group, precisions: Sequence[Precision]) -> tuple[LayerChoice, ...]:
+    """FP32, then the group's other choices of allowed precisions."""
+    return (FP32, *(choice for choice in group.choices if choice != FP32 and choice.precision in precisions))
+
+
+def _restored(
+    scorer: _Scorer, all_low: Choices, group: str, alone: Mapping[LayerChoice, float]
+) -> dict[LayerChoice, float]:
+    """Restored scores of one group, infinite where the output is not finite; FP32's alone where it has no base."""
+    found = {FP32: 0.0}
+    try:
+        base = scorer.score({**all_low, group: FP32})
+    except _RefusedError:
+        return found
+    if not math.isfinite(base):
+        return found
+    for choice in best_of_each_rung(alone).values():
+        try:
+            value = scorer.score({**all_low, group: choice})
+        except _RefusedError:
+            continue  # refused for the sake of its neighbours' choices: alone it ran
+        found[choice] = value - base if math.isfinite(value) else math.inf
+    return found
+
+
+class _RefusedError(Exception):
+    """The lowerer or the backend refuses a candidate; FP32's own errors stay what they are.
+
+    Args:
+        reason: What it said.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Scorer:
+    """Scores artifacts against the FP32 one; runs each at most once, and the FP32 one only when needed.
+
+    Threads are not part of a score's key: they change how fast a score comes, not what it is.
+    """
+
+    def __init__(
+        self, lowerer: CandidateWriter, backend: Backend, inputs: Inputs, threads: int, store: ContentStore
+    ) -> None:
+        self._lowerer = lowerer
+        self._backend = backend
+        self._inputs = inputs
+        self._threads = threads
+        self._store = store
+        self.samples = sample_count(inputs)
+        self._groups = [group.name for group in lowerer.inventory.groups]
+        self._fp32 = lowerer.lower(lowerer.inventory.spread(dict.fromkeys(self._groups, FP32)))
+        self._context = digest(
+            "sensitivity", _SCHEMA, self._fp32, dict(inputs), backend.name, backend.fingerprint().to_json()
+        )
+        self._by_choices: dict[tuple[LayerChoice, ...], float] = {}
+        self._by_artifact: dict[str, float] = {digest(self._fp32): 0.0}
+        self._reference: Outputs | None = None
+        kept = store.get_json(_KIND, self._context)
+        self._measure: str | None = kept["measure"] if kept else None
+
+    @property
+    def measure(self) -> str:
+        """What scores are measured in."""
+        if self._measure is None:
+            self._measure = choose_measure(self._fp32_outputs())
+            self._store.put_json(_KIND, self._context, {"measure": self._measure})
+        return self._measure
+
+    def score(self, choices: Choices) -> float:
+        """Divergence of the artifact for group → choice from FP32; may be NaN or infinite.
+
+        Raises:
+            _RefusedError: If it cannot be written or run.
+            BackendError: If FP32 cannot be run, or the backend is gone.
+        """
+        candidate = tuple(choices[group] for group in self._groups)
+        if candidate not in self._by_choices:
+            try:
+                artifact = self._lowerer.lower(self._lowerer.inventory.spread(choices))
+            except LoweringError as error:
+                raise _RefusedError(error.message) from error
+            name = digest(artifact)
+            if name not in self._by_artifact:
+                self._by_artifact[name] = self._kept_or_run(artifact, digest(self._context, artifact))
+            self._by_choices[candidate] = self._by_artifact[name]
+        return self._by_choices[candidate]
+
+    def _kept_or_run(self, artifact: bytes, key: str) -> float:
+        kept = self._store.get_json(_KIND, key)
+        if kept is not None:
+            return float(kept["score"])
+        measure, reference = self.measure, self._fp32_outputs()
+        try:
+            outputs = self._run(artifact)
+        except BackendUnavailableError:
+            raise  # a runtime that is gone is no property of the choice
+        except BackendError as error:
+            raise _RefusedError(error.message) from error
+        found = divergence(measure, reference, outputs)
+        self._store.put_json(_KIND, key, {"score": found})
+        return found
+
+    def _fp32_outputs(self) -> Outputs:
+        if self._reference is None:
+            self._reference = self._run(self._fp32)
+        return self._reference
+
+    def _run(self, artifact: bytes) -> Outputs:
+        return run_batches(self._backend.compile(artifact, threads=self._threads), self._inputs)

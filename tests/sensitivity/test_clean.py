@@ -1,0 +1,191 @@
+"""Cleaning: what is dropped, the loss, monotony along the ladder, ranks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from precision import FP32, LayerChoice
+from sensitivity.clean import clean, disagrees, interaction
+from sensitivity.ladder import at_least_as_precise, best_of_each_rung, from_most_precise, lowest, ranking
+from sensitivity.table import SensitivityRow, SensitivityTable
+
+TEXTS = (
+    "fp32",
+    "fp16",
+    "int8:nearest",
+    "int8:mse",
+    "int8:nearest:weight-only",
+    "int4:nearest",
+    "int4:mse",
+    "int4:gptq",
+    "int4:gptq:weight-only",
+    "int4:nearest:block32",
+    "int4:nearest:block64",
+)
+
+
+def _row(text: str, alone: float, restored: float = math.nan, group: str = "g", dropped: str = "") -> SensitivityRow:
+    return SensitivityRow(
+        group=group, choice=LayerChoice.parse(text), alone=alone, restored=restored, loss=math.nan, dropped=dropped
+    )
+
+
+def _losses(*rows: SensitivityRow) -> dict[str, float]:
+    return {row.choice.text: row.loss for row in clean(rows)}
+
+
+def test_loss_is_the_mean_of_the_non_negative_parts() -> None:
+    """Loss = ½ max(alone, 0) + ½ max(restored, 0); FP32 has none."""
+    losses = _losses(
+        _row("fp32", 0, 0), _row("fp16", 0.0, -0.1), _row("int8:mse", 0.2, -0.1), _row("int4:mse", 0.4, 0.8)
+    )
+    assert losses == {"fp32": 0, "fp16": 0, "int8:mse": pytest.approx(0.1), "int4:mse": pytest.approx(0.6)}
+
+
+def test_a_rounding_not_measured_in_context_takes_its_siblings() -> None:
+    """Of one rung, roundings differ by half their difference alone, so the best alone stays best."""
+    losses = _losses(_row("fp32", 0, 0), _row("int4:nearest", 0.5), _row("int4:gptq", 0.1, 0.3), _row("int4:mse", 0.2))
+    assert losses["int4:gptq"] == pytest.approx(0.2)
+    assert losses["int4:mse"] == pytest.approx(0.25)
+    assert losses["int4:nearest"] == pytest.approx(0.4)
+
+
+def test_without_context_the_loss_is_alone() -> None:
+    """Where the all-low network could not be scored, the loss is the alone score."""
+    assert _losses(_row("fp32", 0, 0), _row("int8:mse", 0.2))["int8:mse"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (_row("int8:mse", math.nan), "alone in the FP32 network are not finite"),
+        (_row("int8:mse", math.inf), "alone in the FP32 network are not finite"),
+        (_row("int8:mse", 0.1, math.inf), "in the all-low network are not finite"),
+        (_row("int8:mse", math.nan, dropped="the runtime refused it"), "the runtime refused it"),
+    ],
+    ids=["nan", "infinite", "infinite in context", "refused"],
+)
+def test_unusable_scores_drop_the_choice(row: SensitivityRow, reason: str) -> None:
+    """NaN, infinite and refused choices leave with a reason, stay in the table, and pull nothing along."""
+    rows = clean([_row("fp32", 0, 0), row, _row("int4:mse", 0.3, 0.5)])
+    assert [kept.choice.text for kept in rows] == ["fp32", "int8:mse", "int4:mse"]
+    assert reason in rows[1].dropped
+    assert math.isnan(rows[1].loss)
+    assert rows[2].loss == pytest.approx(0.4)
+    table = SensitivityTable(measure="kl", samples=8, rows=rows)
+    assert [choice.text for choice in table.losses()["g"]] == ["fp32", "int4:mse"]
+
+
+def test_noise_never_makes_a_lower_precision_better() -> None:
+    """INT4 below INT8 is raised to INT8's best rounding, INT8 below FP16 to FP16's loss."""
+    losses = _losses(
+        _row("fp32", 0, 0),
+        _row("fp16", 0.02, 0.02),
+        _row("int8:nearest", 0.3, 0.3),
+        _row("int8:mse", 0.2, 0.2),
+        _row("int8:mse:weight-only", 0.01, 0.01),
+        _row("int4:mse", 0.1, 0.1),
+        _row("int4:gptq", 0.1, 0.1),
+        _row("int4:gptq:weight-only", 0.05, 0.05),
+    )
+    assert losses == {
+        "fp32": 0,
+        "fp16": 0.02,
+        "int8:nearest": 0.3,
+        "int8:mse": 0.2,
+        "int8:mse:weight-only": 0.02,  # fp16
+        "int4:mse": 0.2,  # int8:mse
+        "int4:gptq": 0.2,  # the better rounding of int8, for int8:gptq was not offered
+        "int4:gptq:weight-only": 0.05,  # not comparable with 8-bit activations
+    }
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(TEXTS[1:]), st.tuples(st.floats(-1, 5), st.floats(-1, 5) | st.just(math.nan)), max_size=10
+    )
+)
+def test_cleaned_losses_are_monotone(scores: dict[str, tuple[float, float]]) -> None:
+    """Whatever was measured, no cleaned loss is negative, below its measured part, or below a more precise rung's."""
+    rows = clean([_row("fp32", 0, 0), *(_row(text, *found) for text, found in scores.items())])
+    best = best_of_each_rung({row.choice: row.loss for row in rows})
+    losses = {row.choice: row.loss for row in rows}
+    for row in rows:
+        assert row.loss >= max(row.alone, 0) / 2
+        for upper in best.values():
+            if at_least_as_precise(upper, row.choice):
+                assert row.loss >= losses[upper]
+
+
+def test_groups_do_not_mix() -> None:
+    """One group's scores leave another's alone, and the order of rows stays."""
+    rows = clean(
+        [_row("fp32", 0, 0, "a"), _row("int8:mse", 9, 9, "a"), _row("fp32", 0, 0, "b"), _row("int4:mse", 1, 1, "b")]
+    )
+    assert [(row.group, row.loss) for row in rows] == [("a", 0), ("a", 9), ("b", 0), ("b", 1)]
+
+
+def test_precision_is_a_partial_order() -> None:
+    """More bits, floating activations and smaller blocks are more precise; trades between them do not compare."""
+    order = {
+        ("fp32", "fp16"): True,
+        ("fp16", "int8:mse:weight-only"): True,
+        ("int8:mse:weight-only", "int8:mse"): True,
+        ("int8:mse", "int4:gptq"): True,
+        ("int8:nearest:weight-only", "int4:nearest:block32"): True,
+        ("int4:nearest:block32", "int4:nearest:block64"): True,
+        ("int4:nearest:block64", "int4:gptq:weight-only"): True,
+        ("int8:mse", "int4:gptq:weight-only"): False,
+        ("int4:gptq:weight-only", "int8:mse"): False,
+    }
+    for (upper, lower), expected in order.items():
+        assert at_least_as_precise(LayerChoice.parse(upper), LayerChoice.parse(lower)) is expected
+        if expected:
+            assert not at_least_as_precise(LayerChoice.parse(lower), LayerChoice.parse(upper))
+
+
+@given(st.permutations([LayerChoice.parse(text) for text in TEXTS]))
+def test_order_respects_the_partial_order(choices: list[LayerChoice]) -> None:
+    """Sorted from the most precise, nothing comes before a choice that is more precise."""
+    order = from_most_precise(choices)
+    for index, choice in enumerate(order):
+        for later in order[index + 1 :]:
+            assert not at_least_as_precise(later, choice) or at_least_as_precise(choice, later)
+
+
+def test_lowest_has_fewest_bits_then_the_best_rounding() -> None:
+    """Bits first, then 8-bit activations, then the score; a score that is not finite only without any other."""
+    scores = {"fp32": 0.0, "int8:mse": 0.1, "int4:mse": 0.4, "int4:gptq": 0.3, "int4:gptq:weight-only": 0.2}
+    parsed = {LayerChoice.parse(text): value for text, value in scores.items()}
+    assert lowest(parsed).text == "int4:gptq"
+    assert lowest({**parsed, LayerChoice.parse("int4:gptq"): math.nan}).text == "int4:mse"
+    assert lowest({FP32: 0.0}) == FP32
+
+
+def test_ranking_is_by_the_lowest_choice() -> None:
+    """Groups are ranked by the loss of their lowest choice that stays, not by the largest loss of any."""
+    rows = (
+        *(_row("fp32", 0, 0, group) for group in "a"),
+        _row("int8:mse", 0.1, 0.1, "a"),
+        _row("int4:nearest", 5, 5, "a"),
+        _row("int4:gptq", 0.2, 0.2, "a"),
+        _row("fp32", 0, 0, "b"),
+        _row("int8:mse", 0.3, 0.3, "b"),
+        _row("int4:gptq", math.nan, math.nan, "b"),
+        _row("fp32", 0, 0, "c"),
+    )
+    assert ranking(SensitivityTable(measure="kl", samples=8, rows=clean(rows))) == ("b", "a", "c")
+
+
+def test_contexts_that_disagree_are_shown() -> None:
+    """Interaction is restored − alone; a disagreement needs a factor and more than noise."""
+    assert interaction(_row("int8:mse", 0.1, 0.5)) == pytest.approx(0.4)
+    assert disagrees(_row("int8:mse", 0.1, 0.5))
+    assert disagrees(_row("int8:mse", 0.5, -0.1))
+    assert not disagrees(_row("int8:mse", 0.1, 0.2))
+    assert not disagrees(_row("fp16", 1e-8, 1e-6))
+    assert not disagrees(_row("int8:mse", 0.1))

@@ -1,0 +1,173 @@
+"""Divergences, against SciPy and hand-computed cases; the oracles are proved by planted bugs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from scipy.special import softmax
+from scipy.stats import entropy
+
+from precision import Array, DataError
+from sensitivity.divergence import choose_measure, divergence, kl_divergence, noise_to_signal, sqnr_db
+
+Floats = NDArray[np.float64]
+Rule = Callable[[Floats, Floats], float]
+
+
+def _logits(seed: int, rows: int = 6, classes: int = 4) -> Floats:
+    return np.random.default_rng(seed).normal(size=(rows, classes)) * 3
+
+
+def _check_kl(rule: Rule) -> None:
+    """The oracle: SciPy's entropy of SciPy's softmax, averaged over the samples."""
+    reference, output = _logits(0), _logits(1)
+    expected = np.mean(entropy(softmax(reference, axis=1), softmax(output, axis=1), axis=1))
+    assert rule(reference, output) == pytest.approx(expected, rel=1e-9)
+
+
+def test_kl_matches_scipy() -> None:
+    """KL of logits is that of their softmax over classes, averaged over samples, FP32 first."""
+    _check_kl(kl_divergence)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda reference, output: kl_divergence(output, reference),
+        lambda reference, output: kl_divergence(reference.T, output.T),
+        lambda reference, output: kl_divergence(reference, output) * len(reference),
+        lambda reference, output: kl_divergence(reference, output) / math.log(2),
+        lambda reference, output: kl_divergence(softmax(reference, axis=1) * 2, softmax(output, axis=1) * 2),
+    ],
+    ids=["arguments swapped", "softmax over samples", "sum over samples", "bits", "softmax twice"],
+)
+def test_kl_oracle_rejects_bugs(broken: Rule) -> None:
+    """KL's oracle fails on planted bugs."""
+    with pytest.raises(AssertionError):
+        _check_kl(broken)
+
+
+def test_kl_of_a_hand_computed_case() -> None:
+    """Probabilities (3/4, 1/4) against (1/2, 1/2): 3/4 ln 3/2 + 1/4 ln 1/2."""
+    expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert kl_divergence(np.array([[0.75, 0.25]]), np.array([[0.5, 0.5]])) == pytest.approx(expected)
+    assert kl_divergence(np.log([[3.0, 1.0]]), np.log([[7.0, 7.0]])) == pytest.approx(expected)
+
+
+def test_probabilities_and_their_logits_score_alike() -> None:
+    """Outputs that already are probabilities are not put through softmax again, nor need the candidate's sum to 1."""
+    reference, output = _logits(0), _logits(1)
+    expected = kl_divergence(reference, output)
+    assert kl_divergence(softmax(reference, axis=1), softmax(output, axis=1)) == pytest.approx(expected, rel=1e-4)
+    assert kl_divergence(softmax(reference, axis=1), softmax(output, axis=1) * 0.97) == pytest.approx(
+        expected, rel=1e-4
+    )
+
+
+def test_kl_ignores_a_shift_of_logits_and_extremes() -> None:
+    """Adding a constant to a row changes nothing, and neither huge logits nor zero probabilities overflow."""
+    reference, output = _logits(0), _logits(1)
+    assert kl_divergence(reference + 1e4, output - 1e4) == pytest.approx(kl_divergence(reference, output), rel=1e-6)
+    assert kl_divergence(np.array([[1e5, 0.0]]), np.array([[0.0, 1e5]])) == pytest.approx(1e5)
+    assert kl_divergence(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])) == pytest.approx(math.log(1e7), rel=1e-3)
+
+
+def _check_nsr(rule: Rule) -> None:
+    """The oracle: 3² + 4² of noise over 1 + 4 + 9 + 16 of signal, and a known SQNR."""
+    reference = np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert rule(reference, np.array([[4.0, 2.0], [3.0, 0.0]])) == pytest.approx(25 / 30)
+    assert sqnr_db(rule(reference, reference * 1.1)) == pytest.approx(20)
+
+
+def test_nsr_is_a_power_ratio() -> None:
+    """NSR is noise power over the reference's power; 10 % off is 20 dB."""
+    _check_nsr(noise_to_signal)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda reference, output: noise_to_signal(output, reference),
+        lambda reference, output: math.sqrt(noise_to_signal(reference, output)),
+        lambda reference, output: float(np.mean((reference - output) ** 2)),
+        lambda reference, output: float(
+            np.mean([noise_to_signal(*row) for row in zip(reference, output, strict=True)])
+        ),
+    ],
+    ids=["arguments swapped", "amplitude ratio", "no signal", "mean of rows"],
+)
+def test_nsr_oracle_rejects_bugs(broken: Rule) -> None:
+    """NSR's oracle fails on planted bugs."""
+    with pytest.raises(AssertionError):
+        _check_nsr(broken)
+
+
+def test_nsr_at_the_limits() -> None:
+    """Squares neither overflow nor vanish; a zero reference is unchanged or infinitely noisy."""
+    for size in (1e-200, 1e200):
+        reference = np.full((2, 2), size)
+        assert noise_to_signal(reference, reference * 1.1) == pytest.approx(0.01)
+    assert noise_to_signal(np.zeros((2, 2)), np.zeros((2, 2))) == 0
+    assert noise_to_signal(np.zeros((2, 2)), np.ones((2, 2))) == math.inf
+    assert sqnr_db(0.0) == math.inf
+
+
+@given(
+    arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=32)),
+    arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=32)),
+)
+def test_divergences_are_never_negative(reference: Array, output: Array) -> None:
+    """Both measures are 0 for unchanged outputs and not negative otherwise."""
+    for measure in ("kl", "nsr"):
+        assert divergence(measure, (reference,), (reference,)) == 0
+        assert divergence(measure, (reference,), (output,)) >= 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "measure"),
+    [
+        ((5, 10), np.float32, "kl"),
+        ((5, 10, 1, 1), np.float32, "kl"),
+        ((5, 1), np.float32, "nsr"),
+        ((5,), np.float32, "nsr"),
+        ((5, 3, 8, 8), np.float32, "nsr"),
+        ((5, 10), np.int64, "nsr"),
+    ],
+    ids=str,
+)
+def test_measure_follows_the_first_output(shape: tuple[int, ...], dtype: type[np.generic], measure: str) -> None:
+    """A floating (n, classes ≥ 2) first output is a classifier's."""
+    assert choose_measure((np.zeros(shape, dtype), np.zeros((5, 10), np.float32))) == measure
+
+
+def test_several_outputs() -> None:
+    """KL is summed over heads and ignores other outputs; NSR is the mean over all."""
+    heads, others = (_logits(0), _logits(1)), (_logits(2), _logits(3))
+    first, second = kl_divergence(heads[0], others[0]), kl_divergence(heads[1], others[1])
+    image, noisy = np.ones((6, 2, 2, 2)), np.full((6, 2, 2, 2), 9.0)
+    assert divergence("kl", (*heads, image), (*others, noisy)) == pytest.approx(first + second)
+    assert divergence("nsr", (image, image), (image * 1.1, image)) == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_broken_outputs(value: float) -> None:
+    """A candidate's NaN or infinity scores NaN by either measure; the reference's is an error."""
+    good, bad = _logits(0), _logits(0)
+    bad[2, 1] = value
+    for measure in ("kl", "nsr"):
+        assert math.isnan(divergence(measure, (good,), (bad,)))
+        with pytest.raises(DataError, match="FP32 network's outputs hold NaN or infinity"):
+            divergence(measure, (bad,), (good,))
+
+
+def test_shapes_must_agree() -> None:
+    """Outputs of other shapes than the FP32 network's are refused, not broadcast."""
+    with pytest.raises(DataError, match=r"shapes \[\(6, 1\)\]"):
+        divergence("nsr", (_logits(0),), (_logits(0)[:, :1],))
