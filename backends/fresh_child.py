@@ -32,6 +32,8 @@ def answer(request_file: Path) -> None:
             models[name] = backend.compile(Path(path).read_bytes(), threads=threads)
         except OSError as error:
             raise BackendError(f"model '{name}': cannot read '{path}': {error.strerror}") from error
+        except BackendError as error:
+            raise BackendError(f"model '{name}' ('{path}'): {error.message}", error.hint) from error
     stats = time_paired(
         models,
         request["reference"],

@@ -168,7 +168,6 @@ def _stack(rows: Mapping[str, list[Times]]) -> dict[str, Times]:
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

@@ -1,0 +1,68 @@
+"""Timing in a process of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from backends import FakeBackend, TimingSettings, time_in_fresh_process
+from precision import BackendError
+from tests.backends import models
+
+_FEW = TimingSettings(slot_ms=0.01, max_runs=2, warmup_runs=1, min_rounds=3, max_rounds=3)
+_X = np.ones((2, 2, 4, 4), np.float32)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    found = {}
+    for name, layers in (("fp32", 1), ("deep", 3)):
+        found[name] = tmp_path / f"{name}.onnx"
+        found[name].write_bytes(models.convolution(layers))
+    return found
+
+
+def test_the_child_times_what_the_parent_would(tmp_path: Path) -> None:
+    """On simulated time the other process finds exactly the known latencies; inputs may be called anything."""
+    files = {}
+    for name, layers in (("fp32", 1), ("deep", 3)):
+        names = ["file", *(f"t{index}" for index in range(1, layers)), "y"]
+        nodes = [helper.make_node("Relu", [names[i]], [names[i + 1]], name=names[i + 1]) for i in range(layers)]
+        files[name] = tmp_path / f"{name}.onnx"
+        files[name].write_bytes(models.build(nodes, {"file": ("n", 4)}, {"y": ("n", 4)}, {}))
+    x = np.ones((2, 4), np.float32)
+    stats = time_in_fresh_process("fake", files, "fp32", {"file": x}, _FEW, threads=1, batch_size=2)
+    assert list(stats) == ["fp32", "deep"]
+    for name, path in files.items():
+        assert stats[name].median_ms == pytest.approx(2 * FakeBackend().latency_ms(path.read_bytes()))
+    assert (stats["deep"].ratio, stats["deep"].batch_size) == (pytest.approx(3), 2)
+
+
+def test_it_starts_from_any_folder(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths are the caller's, modules in the caller's folder shadow none of ours, the real runtime runs."""
+    (tmp_path / "backends.py").write_text("raise RuntimeError('shadowed')\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    relative = {name: Path(os.path.relpath(path)) for name, path in files.items()}
+    stats = time_in_fresh_process("ort-cpu", relative, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
+    assert stats["fp32"].ratio == 1
+    assert stats["deep"].median_ms > 0
+
+
+def test_a_broken_file_is_named(files: dict[str, Path]) -> None:
+    """What the child said comes through, with the file's name and no traceback."""
+    files["deep"].write_bytes(b"no model")
+    with pytest.raises(BackendError, match=r"status 2: model 'deep' \('.*deep\.onnx'\): .*refused a model") as caught:
+        time_in_fresh_process("fake", files, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
+    assert "Traceback" not in caught.value.message
+
+
+def test_a_missing_file_is_named(files: dict[str, Path]) -> None:
+    """A file that is gone is said to be."""
+    files["deep"].unlink()
+    with pytest.raises(BackendError, match=r"model 'deep': cannot read '.*deep\.onnx': No such file"):
+        time_in_fresh_process("fake", files, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
