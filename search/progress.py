@@ -168,7 +168,9 @@ class LiveProgress:
 
     def warn(self, text: str) -> None:
         """Write the warning above the display."""
-        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False)
+        from rich.text import Text
+
+        self._console.print(Text(f"warning: {text}", style="yellow"))
 
     def _draw(self) -> None:
         self._drawn = self._state.clock()
@@ -177,17 +179,18 @@ class LiveProgress:
 
 def render(state: RunState) -> RenderableType:
     """The live display's lines for a state."""
-    from rich.console import Group
     from rich.progress_bar import ProgressBar
+    from rich.table import Table
     from rich.text import Text
 
-    lines: list[RenderableType] = [Text(state.line(), style="bold")]
+    lines = Table.grid()  # a row each: a bare progress bar does not end its line
+    lines.add_row(Text(state.line(), style="bold"))
     if state.total:
-        lines.append(ProgressBar(total=state.total, completed=min(state.done, state.total), width=60))
+        lines.add_row(ProgressBar(total=state.total, completed=min(state.done, state.total), width=60))
     if state.note:
-        lines.append(Text(state.note, overflow="ellipsis", no_wrap=True))
-    lines.append(Text(f"best so far: {state.best}" if state.best else "nothing within budget yet", style="green"))
-    return Group(*lines)
+        lines.add_row(Text(state.note, overflow="ellipsis", no_wrap=True))
+    lines.add_row(Text(f"best so far: {state.best}" if state.best else "nothing within budget yet", style="green"))
+    return lines
 
 
 @contextmanager

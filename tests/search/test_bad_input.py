@@ -11,14 +11,14 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.search.command_line import SHAPE, Files, labels, network, outcome, samples, write_files, write_npz
+from tests.search.command_line import SHAPE, Files, enter, labels, network, outcome, samples, write_files, write_npz
 
 Change = Callable[[Files], object]
 
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
-    monkeypatch.chdir(tmp_path)
+    enter(tmp_path, monkeypatch)
     return write_files(tmp_path)
 
 
@@ -39,6 +39,16 @@ def with_nan(
     spoilt = array.copy()
     spoilt[3, 0, 1, 2] = value
     return spoilt
+
+
+def write_npy(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, samples())
+
+
+def become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 def external(files: Files, location: str) -> None:
@@ -81,8 +91,8 @@ DATA: dict[str, tuple[Change, tuple[str, ...]]] = {
     "calibration missing": (lambda f: f.calib.unlink(), ("calib.npz", "does not exist")),
     "calibration truncated": (lambda f: f.calib.write_bytes(f.calib.read_bytes()[:-60]), ("calib.npz", "complete")),
     "calibration no npz": (lambda f: f.calib.write_text("hello"), ("calib.npz", "no complete .npz")),
-    "calibration is npy": (lambda f: np.save(f.calib.open("wb"), samples()), ("calib.npz", "no complete .npz")),
-    "calibration is a folder": (lambda f: (f.calib.unlink(), f.calib.mkdir()), ("calib.npz", "is a folder")),
+    "calibration is npy": (lambda f: write_npy(f.calib), ("calib.npz", "no complete .npz")),
+    "calibration is a folder": (lambda f: become_folder(f.calib), ("calib.npz", "is a folder")),
     "wrong name": (lambda f: f.write_calib(x=samples()), ("calib.npz", "'input'", "got 'x'")),
     "extra name": (lambda f: f.write_calib(input=samples(), mask=labels()), ("calib.npz", "'mask'")),
     "wrong shape": (
@@ -263,19 +273,16 @@ WORKLOADS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_bad_workload(
-    name: str, files: Files, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_workload(name: str, files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     """A workload that is no workload is named, with the reason and the line of the person's own code."""
     code, words = WORKLOADS[name]
-    forget_module("mine", monkeypatch)
     (files.folder / "mine.py").write_text(code)
     said = refused(["--workload", name], capsys)
     for word in words:
         assert word in said
 
 
-def test_data_that_is_no_folder(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_that_is_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
     """A data folder that does not exist is refused before the workload is asked."""
     assert "--data: 'nowhere' is no folder" in refused(["--workload", "a:b", "--data", "nowhere"], capsys)
 
@@ -309,6 +316,17 @@ def test_measure_on_wrong_inputs(files: Files, capsys: pytest.CaptureFixture[str
     write_npz(files.calib, {"image": samples()})
     said = refused(["measure", str(files.net), "--inputs", str(files.calib)], capsys)
     assert "expected arrays named input, got image" in said
+
+
+def test_inspect_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """``inspect`` and ``apply`` need to be told the network: the demo is no sensible default there."""
+    assert "MODEL or --workload" in refused(["inspect"], capsys)
+    assert "--model or --workload" in refused(["apply", "config.json", "-o", "out.onnx"], capsys)
+
+
+def test_sensitivity_without_inputs(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sensitivities of a model need inputs."""
+    assert "--calib is missing" in refused(["sensitivity", "--quiet", "--model", str(files.net)], capsys)
 
 
 def test_report_of_no_run(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
