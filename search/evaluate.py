@@ -194,19 +194,16 @@ class Evaluator:
     def _score(self, attempt: _Attempt, build: _Build, *, stoppable: bool) -> None:
         ledger, artifact = self._bench.ledger, attempt.artifact
         assert artifact is not None
-        scored = ledger.scored(artifact, SEARCH_PART)
-        while True:
-            attempt.scored = scored
-            if scored is not None:
-                if scored.samples == len(self._scorer):
-                    return
-                reason = self._hopeless(attempt, scored) if stoppable else ""
-                if reason:
-                    attempt.outcome, attempt.reason = Outcome.STOPPED, reason
-                    return
+        attempt.scored = known = ledger.scored(artifact, SEARCH_PART)
+        while attempt.scored is None or attempt.scored.samples < len(self._scorer):
+            reason = self._hopeless(attempt, attempt.scored) if stoppable and attempt.scored else ""
+            if reason:
+                attempt.outcome, attempt.reason = Outcome.STOPPED, reason
+                break
             model = MeteredModel(build.compiled(), self._bench.watch)
-            scored = self._scorer.extend(model, scored, self._scorer.next_stage(scored))
-            ledger.note_scored(artifact, SEARCH_PART, scored)
+            attempt.scored = self._scorer.extend(model, attempt.scored, self._scorer.next_stage(attempt.scored))
+        if attempt.scored is not None and attempt.scored is not known:
+            ledger.note_scored(artifact, SEARCH_PART, attempt.scored)
 
     def _hopeless(self, attempt: _Attempt, scored: Scored) -> str:
         """Why scoring on cannot matter; empty while it can."""

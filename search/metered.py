@@ -1,4 +1,4 @@
-"""A backend and a sampler whose work is clocked, for parts of a run that use them many times."""
+"""A backend, a writer and a sampler whose work is clocked, for parts of a run that use them many times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from backends.base import Backend, Capabilities, Clock, CompiledModel, DeviceFingerprint
-from precision import Array, Inputs
+from lowering.inventory import Inventory
+from lowering.lowerer import Lowerer
+from precision import Array, Inputs, LayerChoice
 from search.stopwatch import Kind, Stopwatch
 
 
@@ -77,6 +79,24 @@ class MeteredBackend:
     def capabilities(self) -> Capabilities:
         """The inner backend's."""
         return self._inner.capabilities()
+
+
+class MeteredWriter:
+    """A writer of candidates whose work is clocked."""
+
+    def __init__(self, inner: Lowerer, watch: Stopwatch) -> None:
+        self._inner = inner
+        self._watch = watch
+
+    @property
+    def inventory(self) -> Inventory:
+        """The inner writer's."""
+        return self._inner.inventory
+
+    def lower(self, choices: Mapping[str, LayerChoice]) -> bytes:
+        """Write on the inner writer."""
+        with self._watch.measure(Kind.LOWERING):
+            return self._inner.lower(choices)
 
 
 class MeteredSampler(BaseSampler):

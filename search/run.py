@@ -25,7 +25,7 @@ from search import finalists, seeds
 from search.evaluate import REFERENCE
 from search.events import Listener
 from search.latency_model import LatencyModel, fit_latency_model
-from search.metered import MeteredBackend
+from search.metered import MeteredBackend, MeteredWriter
 from search.options import RunOptions
 from search.recommend import Judgement, judge
 from search.sampler import FrontSampler
@@ -34,7 +34,7 @@ from search.space import Code, Space, build_space
 from search.stopwatch import Kind
 from search.study import Study
 from search.trial import Candidate, Outcome, Trial
-from sensitivity.score import score
+from sensitivity.score import planned_steps, score
 from sensitivity.table import SensitivityTable
 
 EXIT_MET = 0
@@ -142,9 +142,9 @@ def _sensitivity(session: Session) -> SensitivityTable:
     with bench.watch.measure(Kind.CALIBRATION):
         offered = {choice for group in bench.lowerer.inventory.groups for choice in group.choices}
         bench.lowerer.prepare(sorted(choice for choice in offered if choice.precision in options.precisions))
-    listener.phase("sensitivity", None)
+    listener.phase("sensitivity", planned_steps(bench.lowerer.inventory, options.precisions))
     table = score(
-        bench.lowerer,
+        MeteredWriter(bench.lowerer, bench.watch),
         MeteredBackend(bench.backend, bench.watch),
         session.calibration,
         samples=options.sensitivity_samples,
@@ -211,7 +211,7 @@ def _sample(session: Session, study: Study, sampler: FrontSampler) -> str | None
             return TIME_LIMIT
         trial = _try(session, study)
         repeats = repeats + 1 if trial.outcome is Outcome.REPEATED else 0
-        if repeats and (repeats >= _MOST_REPEATS or sampler.exhausted(study.inner)):
+        if repeats and (repeats >= _MOST_REPEATS or sampler.exhausted(study.live)):
             session.listener.warn(f"everything worth trying was tried after {len(session.evaluator.trials)} trials")
             return None
     return None
@@ -219,9 +219,7 @@ def _sample(session: Session, study: Study, sampler: FrontSampler) -> str | None
 
 def _try(session: Session, study: Study, candidate: Candidate | None = None) -> Trial:
     """Try a candidate, or what the study proposes."""
-    if candidate is not None:
-        study.enqueue(candidate)
-    number, asked = study.ask()
+    number, asked = study.ask(candidate)
     best = session.evaluator.best
     trial = session.evaluator.run(number, asked)
     study.tell(trial)
