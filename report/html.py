@@ -44,7 +44,7 @@ def page(results: RunResults) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    folder = files("report")
+    folder, rows = files("report"), table(results)
     template = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8"))
     return template.render(
         results=results,
@@ -54,8 +54,9 @@ def page(results: RunResults) -> str:
         verdict=verdict(results),
         budgets=budget_texts(results),
         columns=COLUMNS,
-        rows=table(results),
-        links=_links(results, table(results)),
+        rows=rows,
+        timed_again=all(results.points[row.id].latency and results.points[row.id].accuracy for row in rows),
+        links=_links(results, rows),
         fronts=_front_plots(results),
         heatmap=_heatmap_plot(results),
         sensitivity=_sensitivity_plot(results),

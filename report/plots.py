@@ -7,6 +7,7 @@ print.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -31,6 +32,9 @@ LEGEND_ABOVE = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
 PART_COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#8a8f98", "#d55e00")
 ROW_PX = 17
 MAX_TEXT_COLUMNS = 24
+COLUMN_PX = 64
+BELOW_LIMIT = 3.0  # of the distance from the accuracy budget to the best point
+BELOW_TOP = 0.05  # at least this part of the best accuracy is shown below the accuracy budget
 _HOVER = "%{hovertext}<extra></extra>"
 
 
@@ -71,15 +75,15 @@ def draw_front(info: FrontInfo) -> go.Figure:
         recommended = _marks("recommended", (info.recommended,), star)
         recommended.update(mode="markers+text", text=[f"<b>{info.recommended.label}</b>"], textposition="top center")
         figure.add_trace(recommended)
-    x_range, y_range = _ranges(info)
+    view = _view(info)
     figure.update_layout(
         **_layout(430),
         legend=LEGEND_ABOVE,
         hovermode="closest",
     )
-    figure.update_xaxes(title=info.x_title, range=x_range, zeroline=False)
-    figure.update_yaxes(title=info.y_title, range=y_range, zeroline=False)
-    _draw_limits(figure, info, x_range, y_range)
+    figure.update_xaxes(title=_axis_title(info.x_title, info.x_limit, view.x), range=view.x, zeroline=False)
+    figure.update_yaxes(title=_axis_title(info.y_title, info.y_limit, view.y), range=view.y, zeroline=False)
+    _draw_limits(figure, info, view)
     return figure
 
 
@@ -119,7 +123,10 @@ def draw_heatmap(info: HeatmapInfo) -> go.Figure:
         )
     )
     labels = [f"<b>★ {name}</b>" if column == info.recommended else name for column, name in enumerate(info.points)]
-    figure.update_layout(**_layout(110 + ROW_PX * max(len(rows), 8)))
+    figure.update_layout(**_layout(70 + ROW_PX * max(len(rows), 8)))
+    figure.update_layout(margin_b=10)
+    if len(columns) <= MAX_TEXT_COLUMNS // 2:
+        figure.update_layout(width=260 + COLUMN_PX * len(columns))  # a few points need no whole line each
     figure.update_xaxes(
         tickvals=columns,
         ticktext=labels,
@@ -169,12 +176,15 @@ def draw_sensitivity(info: SensitivityInfo) -> go.Figure:
         updatemenus=[
             {
                 "type": "buttons",
+                "showactive": False,  # the colour of an active button cannot be read on a dark page
                 "direction": "right",
                 "x": 1,
                 "xanchor": "right",
                 "y": 1.02,
                 "yanchor": "bottom",
                 "pad": {"b": 4},
+                "bgcolor": "rgba(0, 0, 0, 0)",
+                "bordercolor": "#8a8f98",
                 "buttons": [
                     {"label": label, "method": "relayout", "args": [{"xaxis.categoryarray": list(order)}]}
                     for label, order in orders
@@ -222,12 +232,12 @@ def draw_time(info: TimeInfo) -> go.Figure:
 def _layout(height_px: int) -> dict[str, Any]:
     return {
         "height": height_px,
-        "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
+        "margin": {"l": 60, "r": 44, "t": 50, "b": 50},
         "paper_bgcolor": "rgba(0, 0, 0, 0)",
         "plot_bgcolor": "rgba(0, 0, 0, 0)",
         "font": {"family": "system-ui, sans-serif", "size": 12},
         "template": "none",
-        "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": "#8a8f98", "activecolor": FRONT_COLOUR},
+        "modebar": {"orientation": "v", "bgcolor": "rgba(0, 0, 0, 0)", "color": "#8a8f98", "activecolor": FRONT_COLOUR},
     }
 
 
@@ -244,26 +254,62 @@ def _marks(name: str, marks: tuple[Mark, ...], marker: dict[str, Any]) -> go.Sca
     )
 
 
-def _ranges(info: FrontInfo) -> tuple[list[float], list[float]]:
-    """Axis ranges around everything that matters: kept points and budgets. Far worse trials may fall outside."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """What a front plot shows at first, and how far its marks really reach."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    far_x: float
+    far_y: float
+
+
+def _view(info: FrontInfo) -> _View:
+    """The part of the plane where decisions fall.
+
+    Kept points set it; budgets widen it unless they are far off, and what misses the accuracy budget by much is left
+    to zooming out: a useless 4-bit network at 10 % would press everything else into one line.
+    """
     kept = [*info.front, *info.finalists, *info.baselines] or list(info.tried)
-    xs = [mark.x for mark in kept] + ([info.x_limit] if info.x_limit is not None else [])
-    ys = [mark.y for mark in kept] + ([info.y_limit] if info.y_limit is not None else [])
+    everything = [*kept, *info.tried]
+    xs, ys = [mark.x for mark in kept], [mark.y for mark in kept]
     if not kept:
-        xs, ys = [0.0, *xs], [0.0, *ys]
+        xs, ys = [0.0, info.x_limit or 1.0], [0.0, info.y_limit or 1.0]
+    top = max(ys)
+    if info.y_limit is not None and info.y_limit < top:
+        reach = max(BELOW_LIMIT * (top - info.y_limit), BELOW_TOP * abs(top))
+        ys = [max(y, info.y_limit - reach) for y in ys]
+    xs, ys = _widened(xs, info.x_limit), _widened(ys, info.y_limit)
     x_pad = 0.08 * (max(xs) - min(xs)) or 0.1 * abs(xs[0]) or 1.0
     y_pad = 0.10 * (max(ys) - min(ys)) or 0.1 * abs(ys[0]) or 1.0
-    return [max(0.0, min(xs) - x_pad), max(xs) + x_pad], [min(ys) - y_pad, max(ys) + 1.5 * y_pad]
+    x, y = (max(0.0, min(xs) - x_pad), max(xs) + x_pad), (min(ys) - y_pad, max(ys) + 1.5 * y_pad)
+    return _View(
+        x=x,
+        y=y,
+        far_x=max([x[1], *(mark.x + x_pad for mark in everything)]),
+        far_y=min([y[0], *(mark.y - y_pad for mark in everything)]),
+    )
 
 
-def _draw_limits(figure: go.Figure, info: FrontInfo, x_range: list[float], y_range: list[float]) -> None:
-    """A dashed line a budget, and light shade over what it rules out, reaching beyond what zooming out shows."""
+def _widened(values: list[float], limit: float | None) -> list[float]:
+    span = max(values) - min(values) or 0.1 * abs(values[0]) or 1.0
+    if limit is None or not min(values) - span <= limit <= max(values) + span:
+        return values
+    return [*values, limit]
+
+
+def _axis_title(title: str, limit: float | None, shown: tuple[float, float]) -> str:
+    if limit is None or shown[0] <= limit <= shown[1]:
+        return title
+    return f"{title}, budget {limit:.4g} is {'below' if limit < shown[0] else 'beyond'}"
+
+
+def _draw_limits(figure: go.Figure, info: FrontInfo, view: _View) -> None:
+    """A dashed line a budget, and light shade over what it rules out."""
     shade = {"type": "rect", "fillcolor": SHADE_COLOUR, "line": {"width": 0}, "layer": "below"}
-    if info.x_limit is not None:
-        far = x_range[1] + 10 * (x_range[1] - x_range[0])
-        figure.add_shape(shade, x0=info.x_limit, x1=far, y0=0, y1=1, yref="paper")
-        figure.add_vline(x=info.x_limit, line=LIMIT_LINE, layer="between")
-    if info.y_limit is not None:
-        far = y_range[0] - 10 * (y_range[1] - y_range[0])
-        figure.add_shape(shade, x0=0, x1=1, xref="paper", y0=far, y1=info.y_limit)
-        figure.add_hline(y=info.y_limit, line=LIMIT_LINE, layer="between")
+    if info.x_limit is not None and info.x_limit < view.far_x:
+        figure.add_shape(shade, x0=info.x_limit, x1=view.far_x, y0=0, y1=1, yref="paper")
+        figure.add_vline(x=info.x_limit, line=LIMIT_LINE)
+    if info.y_limit is not None and info.y_limit > view.far_y:
+        figure.add_shape(shade, x0=0, x1=1, xref="paper", y0=view.far_y, y1=info.y_limit)
+        figure.add_hline(y=info.y_limit, line=LIMIT_LINE)

@@ -76,6 +76,7 @@ def front_rows(results: RunResults) -> tuple[tuple[str, ...], ...]:
 def _row(results: RunResults, point: Point) -> TableRow:
     recommended = point.id == results.recommended
     latency, accuracy = point.shown_latency, point.shown_accuracy
+    limited = any(limit is not None for limit in results.budget.to_json().values())
     return TableRow(
         id=point.id,
         recommended=recommended,
@@ -92,7 +93,7 @@ def _row(results: RunResults, point: Point) -> TableRow:
             wording.ratio(latency.ratio if latency else None),
             wording.size(point.size_bytes),
             wording.ratio(size_ratio(results, point)),
-            "; ".join(point.violations) or ("met" if point.feasible else wording.MISSING),
+            "; ".join(point.violations) or ("met" if point.feasible and limited else wording.MISSING),
             point.text,
         ),
     )

@@ -88,7 +88,6 @@ def measurement(
         candidates.append((f"p{number:02d}", "solver" if number < 14 else "sampler", choices))
 
     rows, points = [], {}
-    fp32_size = toy.size_bytes(uniform["fp32"])
     floor = budget.accuracy_floor(0.974)
     for number, (id_, origin, choices) in enumerate(candidates):
         ratio, size, accuracy = toy.ratio(choices), toy.size_bytes(choices), toy.accuracy(choices)
@@ -114,13 +113,13 @@ def measurement(
             latency_ms=latency["median_ms"], size_bytes=size, accuracy=accuracy, reference_accuracy=0.974
         )
         violations = [
-            f"{what} {value:.3g} {sign} {limit:.3g}"
-            for what, value, sign, limit, miss in (
-                ("latency", latency["median_ms"], ">", budget.latency_ms, misses[0]),
-                ("size", size, ">", budget.size_bytes, misses[1]),
-                ("accuracy", accuracy, "<", floor, misses[2]),
+            text
+            for text, miss in (
+                (f"latency {latency['median_ms']:.3g} ms > {budget.latency_ms or 0:.2f} ms", misses[0]),
+                (f"size {size / 1000:.0f} kB > {(budget.size_bytes or 0) / 1000:.0f} kB", misses[1]),
+                (f"accuracy {100 * accuracy:.2f} % < {100 * floor:.2f} %", misses[2]),
             )
-            if miss > 0 and limit is not None
+            if miss > 0
         ]
         if not over:
             points[id_] = {
@@ -216,7 +215,6 @@ def measurement(
             "total": 73.7,
         },
     }
-    assert fp32_size == points["fp32"]["size_bytes"]
     return data, rows
 
 
@@ -265,7 +263,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def feasible_run(folder: Path) -> Path:
     """A search whose budgets were met."""
-    return write_run(folder, *measurement(budget=Budget(latency_ms=5.0, min_accuracy=0.96, size_bytes=150_000)))
+    return write_run(folder, *measurement(budget=Budget(latency_ms=5.0, min_accuracy=0.75, size_bytes=150_000)))
 
 
 def infeasible_run(folder: Path) -> Path:
