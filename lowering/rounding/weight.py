@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +17,10 @@ class RoundedWeight:
     Attributes:
         codes: int8, the weight's own shape; within [−127, 127] at 8 bits, [−7, 7] or [−8, 7] at 4 bits.
         scales: float32, positive and finite: (channels,) for one scale per output channel, or
-            (channels, blocks) with ``blocks = ceil(in / block_size)`` along the reduction axis.
-        bias_correction: float32 (channels,), to be added to the layer's bias, or None; the mean output
-            shift E[(w − ŵ)·x] on the calibration inputs.
+            (channels, blocks) with ``blocks = ceil(in / block_size)`` along the reduction axis. ``channels`` is the
+            weight's length along the layer's channel axis.
+        bias_correction: float32 (output channels,), to be added to the layer's bias, or None; the mean output
+            shift E[w·x − ŵ·x̂] on the calibration inputs, x̂ being what the rounded layers before it make of x.
         bits: 8 or 4.
     """
 
@@ -25,3 +28,24 @@ class RoundedWeight:
     scales: NDArray[np.float32]
     bias_correction: NDArray[np.float32] | None
     bits: int
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Named arrays for a ``ContentStore``; ``from_arrays`` reads them back."""
+        arrays: dict[str, NDArray[Any]] = {
+            "codes": self.codes,
+            "scales": self.scales,
+            "bits": np.array(self.bits, dtype=np.int64),
+        }
+        if self.bias_correction is not None:
+            arrays["bias_correction"] = self.bias_correction
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> RoundedWeight:
+        """Read ``to_arrays``'s form."""
+        return cls(
+            codes=arrays["codes"],
+            scales=arrays["scales"],
+            bias_correction=arrays.get("bias_correction"),
+            bits=int(arrays["bits"]),
+        )

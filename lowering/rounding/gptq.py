@@ -1,0 +1,98 @@
+"""GPTQ: round columns one after the other and let the remaining ones make up for it.
+
+Frantar et al., "GPTQ", arXiv:2210.17323, algorithm 1. For weights W (o, k) and inputs X (k, n) it lowers
+
+    tr((W − Ŵ) H (W − Ŵ)ᵀ),    H = 2 X Xᵀ
+
+    symbol   shape       meaning
+    W, Q     (g, o, k)   weights and their codes, one matrix per convolution group
+    H        (g, k, k)   Hessian of one row's squared error, the same for every row of a group
+    U        (g, k, k)   upper triangular, H⁻¹ = Uᵀ U
+
+Column j is rounded to the nearest code, and its error e = (w_j − ŵ_j) / U_jj is taken from the columns after it:
+W_{j+1…} −= e · U_{j,j+1…}. Columns go by descending H_jj, so the ones that matter most are rounded while the others
+can still follow; H gets 1 % of its mean diagonal added. Scales are given and do not move ("static groups"), so any
+order is compatible with block-wise scales. A column whose inputs were always zero is rounded to the nearest code: it
+may matter on other inputs. A row for which all this ended worse than rounding to nearest (GPTQ is greedy) keeps the
+nearest codes, so the result is never worse than them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowering.rounding.scales import CODE_RANGES, nearest_codes
+
+DAMPING = 0.01
+LAZY_COLUMNS = 128
+
+Floats = NDArray[np.float64]
+
+
+def gptq_codes(rows: Floats, hessian: Floats, scales: Floats, bits: int) -> NDArray[np.int8]:
+    """Codes for ``rows`` (g, o, k) under ``hessian`` (g, k, k).
+
+    Args:
+        rows: Weights.
+        hessian: Symmetric, positive semidefinite, finite; any positive multiple gives the same codes.
+        scales: Each weight's scale, broadcastable to ``rows``.
+        bits: 8 or 4.
+    """
+    k = rows.shape[-1]
+    order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=-1, kind="stable")
+    scales = np.broadcast_to(scales, rows.shape)
+    codes = _rounded_in_order(
+        np.take_along_axis(rows, order[:, None, :], axis=2),
+        np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], axis=1), order[:, None, :], axis=2),
+        np.take_along_axis(scales, order[:, None, :], axis=2),
+        bits,
+    )
+    back = np.argsort(order, axis=-1)
+    codes = np.take_along_axis(codes, back[:, None, :], axis=2)
+    nearest = nearest_codes(rows, scales, bits)
+    if k == 1:
+        return nearest
+    worse = proxy_loss(rows - scales * codes, hessian) > proxy_loss(rows - scales * nearest, hessian)
+    return np.where(worse[..., None], nearest, codes)
+
+
+def proxy_loss(error: Floats, hessian: Floats) -> Floats:
+    """Each row's e H eᵀ: (g, o, k), (g, k, k) → (g, o)."""
+    loss: Floats = ((error @ hessian) * error).sum(axis=-1)
+    return loss
+
+
+def _rounded_in_order(rows: Floats, hessian: Floats, scales: Floats, bits: int) -> NDArray[np.int8]:
+    low, high = CODE_RANGES[bits]
+    factor = _inverse_factor(hessian)
+    work = rows.copy()
+    codes = np.empty(rows.shape, dtype=np.int8)
+    k = rows.shape[-1]
+    for start in range(0, k, LAZY_COLUMNS):
+        stop = min(start + LAZY_COLUMNS, k)
+        errors = np.empty((*rows.shape[:2], stop - start))
+        for j in range(start, stop):
+            column, step = work[..., j], scales[..., j]
+            code = np.clip(np.rint(column / step), low, high)
+            error = (column - step * code) / factor[:, j, j, None]
+            work[..., j + 1 : stop] -= error[..., None] * factor[:, None, j, j + 1 : stop]
+            codes[..., j] = code
+            errors[..., j - start] = error
+        # Columns beyond this batch get its errors in one product (the paper's lazy batch updates).
+        work[..., stop:] -= errors @ factor[:, start:stop, stop:]
+    return codes
+
+
+def _inverse_factor(hessian: Floats) -> Floats:
+    """U with H⁻¹ = Uᵀ U for the damped H, as the inverse of R in H = R Rᵀ, R upper triangular.
+
+    R is the Cholesky factor of H with rows and columns reversed, reversed back; H itself is never inverted.
+    """
+    diagonal = np.diagonal(hessian, axis1=1, axis2=2)
+    damping = DAMPING * diagonal.mean(axis=-1)
+    damping = np.where(damping > 0, damping, 1.0)
+    damped = hessian + damping[:, None, None] * np.eye(hessian.shape[-1])
+    upper = np.linalg.cholesky(damped[:, ::-1, ::-1])[:, ::-1, ::-1]
+    inverse: Floats = np.linalg.inv(upper)
+    return np.triu(inverse)

@@ -1,0 +1,114 @@
+"""Weights as matrices: every layer's weight as rows of one output channel each, and back, exactly.
+
+A layer computes, within each convolution group g, ``y = rows[g] @ columns[g]``, where ``rows`` is (g, o, k) and
+``columns`` are its unfolded inputs (``unfold.py``). How k is laid out:
+
+    Conv           (o·g, in/g, *kernel)   k = (in/g, *kernel)
+    ConvTranspose  (in, o, *kernel)       k = (in/g, *kernel)
+    Gemm           (o, in) with transB    k = in
+    Gemm, MatMul   (in, o)                k = in
+
+Scales are one per entry of the stored weight's channel axis, because that is what ``DequantizeLinear`` can say. For a
+grouped ConvTranspose this axis has o entries for o·g output channels: the groups share scales.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowering.inventory import Layer
+from lowering.rounding.weight import RoundedWeight
+from precision import LoweringError
+
+S = TypeVar("S", bound=np.generic)
+FloatArray = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixView:
+    """How one layer's weight is read as rows.
+
+    Attributes:
+        op: The layer's operator.
+        shape: The weight's stored shape.
+        channel_axis: Axis of the output channels in ``shape``.
+        groups: Convolution groups; 1 for Gemm and MatMul.
+    """
+
+    op: str
+    shape: tuple[int, ...]
+    channel_axis: int
+    groups: int
+
+    @classmethod
+    def of(cls, layer: Layer) -> MatrixView:
+        """The layer's view.
+
+        Raises:
+            LoweringError: If the weight is no matrix or convolution kernel of a layout listed above.
+        """
+        shape, axis = layer.weight_shape, layer.channel_axis
+        fits = {
+            "Conv": len(shape) >= 3 and axis == 0 and shape[0] % layer.conv_groups == 0,
+            "ConvTranspose": len(shape) >= 3 and axis == 1 and shape[0] % layer.conv_groups == 0,
+            "Gemm": len(shape) == 2 and axis in (0, 1) and layer.conv_groups == 1,
+            "MatMul": len(shape) == 2 and axis == 1 and layer.conv_groups == 1,
+        }
+        if not fits.get(layer.op, False):
+            raise LoweringError(
+                f"layer '{layer.name}': cannot round a {layer.op} weight of shape {shape} with output channels on "
+                f"axis {axis} and {layer.conv_groups} groups",
+                "leave the layer at fp32 or fp16",
+            )
+        return cls(op=layer.op, shape=shape, channel_axis=axis, groups=layer.conv_groups)
+
+    @property
+    def channels(self) -> int:
+        """How many scales a weight without blocks has."""
+        return self.shape[self.channel_axis]
+
+    @property
+    def shares_scales(self) -> bool:
+        """Whether the groups share their scales."""
+        return self.op == "ConvTranspose" and self.groups > 1
+
+    def rows(self, weight: NDArray[S]) -> NDArray[S]:
+        """Stored weight → (groups, o, k)."""
+        if self.op == "Conv":
+            return weight.reshape(self.groups, self.shape[0] // self.groups, -1)
+        if self.op == "ConvTranspose":
+            parts = weight.reshape(self.groups, self.shape[0] // self.groups, self.shape[1], -1)
+            return parts.swapaxes(1, 2).reshape(self.groups, self.shape[1], -1)
+        return (weight if self.channel_axis == 0 else weight.T)[None]
+
+    def weight(self, rows: NDArray[S]) -> NDArray[S]:
+        """(groups, o, k) → stored weight; the inverse of ``rows``."""
+        if self.op == "Conv":
+            stored = rows.reshape(self.shape)
+        elif self.op == "ConvTranspose":
+            parts = rows.reshape(self.groups, self.shape[1], self.shape[0] // self.groups, -1)
+            stored = parts.swapaxes(1, 2).reshape(self.shape)
+        else:
+            stored = rows[0] if self.channel_axis == 0 else rows[0].T
+        return np.ascontiguousarray(stored)
+
+    def channel_rows(self, rows: NDArray[S]) -> NDArray[S]:
+        """(groups, o, k) → (channels, n): everything that one scale (or one row of block scales) covers."""
+        if self.shares_scales:
+            return rows.swapaxes(0, 1).reshape(self.channels, -1)
+        return rows.reshape(self.channels, -1)
+
+    def element_scales(self, scales: NDArray[S], block_size: int | None) -> NDArray[S]:
+        """Scales (channels,) or (channels, blocks) → each weight's scale, broadcastable to (groups, o, k)."""
+        if block_size is not None:
+            return np.repeat(scales, block_size, axis=1)[None, :, : self.shape[1 - self.channel_axis]]
+        return scales.reshape(1 if self.shares_scales else self.groups, -1, 1)
+
+    def dequantise(self, rounded: RoundedWeight, block_size: int | None) -> NDArray[np.float32]:
+        """ŵ = codes · scales in the stored shape, as the runtime computes it."""
+        scales = self.element_scales(rounded.scales, block_size)
+        return self.weight(self.rows(rounded.codes).astype(np.float32) * scales)
