@@ -129,7 +129,7 @@ class Lowerer:
         stored = (found.parameters * choice.precision.bits + 7) // 8
         if not choice.precision.is_integer:
             return stored
-        channels = found.weight_shape[found.channel_axis] * (found.conv_groups if found.op == "ConvTranspose" else 1)
+        channels = found.weight_shape[found.channel_axis]
         if choice.block_size is not None:
             blocks = -(-found.weight_shape[1 - found.channel_axis] // choice.block_size)
             return channels * blocks * (choice.block_size // 2 + 4)
@@ -164,7 +164,7 @@ class Lowerer:
                 )
 
     def _needed_ranges(self, choices: Mapping[str, LayerChoice]) -> Mapping[str, tuple[float, float]]:
-        """All ranges, or none where no layer has integers: weight scales heed the ranges too (``rounding/guard.py``)."""
+        """All ranges, or none where no layer has integers; weight scales heed them too (``rounding/guard.py``)."""
         return self.ranges if any(choice.precision.is_integer for choice in choices.values()) else {}
 
     def _rounded(self, layer: Layer, choice: LayerChoice) -> RoundedWeight:

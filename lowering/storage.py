@@ -70,14 +70,7 @@ def write_integer(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, 
         return result
     shape = [1] * len(layer.weight_shape)
     shape[layer.channel_axis] = -1
-    if layer.op == "ConvTranspose" and layer.conv_groups > 1:
-        # Channels are (group, out // groups) while the weight is (in, out // groups, …): spread over the input axis.
-        per_group = layer.weight_shape[0] // layer.conv_groups
-        spread = scales.reshape(layer.conv_groups, -1).repeat(per_group, axis=0)
-        scale_array = spread.reshape(*spread.shape, *([1] * (len(shape) - 2)))
-    else:
-        scale_array = scales.reshape(shape)
-    scale = writer.constant(scale_array, f"{layer.weight}_s")
+    scale = writer.constant(scales.reshape(shape), f"{layer.weight}_s")
     wide = writer.fresh(f"{layer.weight}_w")
     writer.node("Cast", [codes], [wide], attributes={"to": TensorProto.FLOAT})
     writer.node("Mul", [wide, scale], [result])

@@ -22,7 +22,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from lowering.dialects.ort_cpu_rules import is_bounding, is_computing, is_moving, offers, write_block, write_moved
+from lowering.dialects.ort_cpu_rules import (
+    is_bounding,
+    is_computing,
+    is_moving,
+    may_write_floats,
+    offers,
+    write_block,
+    write_moved,
+)
 from lowering.graph import GraphView, captured_names
 from lowering.inventory import Layer
 from lowering.placement import Placement, place
@@ -108,7 +116,7 @@ class _Writing:
             moving=lambda index: is_moving(view, index),
             computing=lambda index: is_computing(view, index),
             bounding=lambda index: is_bounding(view, index),
-            floats_out=lambda index: _may_write_floats(view.nodes[index]),
+            floats_out=lambda index: may_write_floats(view, index),
         )
         for index, node in enumerate(view.nodes):
             layer = self._layers.get(node.name)
@@ -212,17 +220,59 @@ class _Writing:
             self._floats.update(node.output)
             return
         integer = choice.quantises_activations
-        source = self._dequantise(node.input[0]) if integer else self._float(node.input[0])
+        if integer:
+            source = self._dequantise(node.input[0])
+        elif node.input[0] not in self._floats and self._ends_quantised(node.output[0], placement):
+            source = self._shielded(node.input[0], layer)
+        else:
+            source = self._float(node.input[0])
         inputs = [source, self._weight(layer, choice, rounded), *node.input[2:]]
         bias = self._bias(node, layer, rounded, integer=integer)
         if bias:
             inputs = [*inputs[:2], bias]
-        if not integer or (_may_write_floats(node) and node.output[0] not in placement.demanded):
+        if not integer or (may_write_floats(self._view, index) and node.output[0] not in placement.demanded):
             self._writer.copy(node, inputs, list(node.output))
             self._writer.name_last(layer.name)
             self._floats.update(node.output)
             return
         self._computed(index, node, inputs, placement)
+
+    def _ends_quantised(self, tensor: str, placement: Placement) -> bool:
+        """Whether a floating result will meet nothing but a quantiser, a Relu or Clip before it at most."""
+        readers = self._view.consumers(tensor)
+        if not readers or self._view.is_output(tensor) or self._view.is_captured(tensor):
+            return False
+        if all(reader in placement.quantised for reader in readers):
+            return True
+        reader = self._view.nodes[readers[0]]
+        return (
+            len(readers) == 1
+            and reader.op_type in ("Relu", "Clip")
+            and self._ends_quantised(reader.output[0], placement)
+        )
+
+    def _shielded(self, tensor: str, layer: Layer) -> str:
+        """The floating form of a stored tensor with its scale written once per channel.
+
+        The runtime takes DequantizeLinear → Conv, ConvTranspose or Gemm → QuantizeLinear for a quantised layer whose
+        weights were forgotten, and rounds them to 8 bits itself (``WeightBiasQuantization``), one scale for the whole
+        weight: a layer kept in FP32 between INT8 ones would not be FP32 at all. It lets alone what does not have
+        one scale. A tensor of a single channel cannot be told from that and is not shielded.
+        """
+        stored = self._stored[tensor]
+        channels = layer.weight_shape[1 - layer.channel_axis]
+        if layer.op == "Conv":
+            channels *= layer.conv_groups
+        scales = np.full(channels, stored.quantiser.scale, np.float32)
+        zeros = np.full(channels, stored.quantiser.zero_point, np.uint8)
+        result = self._writer.fresh(f"{tensor}_d")
+        inputs = [
+            stored.name,
+            self._writer.constant(scales, f"{tensor}_s"),
+            self._writer.constant(zeros, f"{tensor}_z"),
+        ]
+        self._writer.node("DequantizeLinear", inputs, [result], attributes={"axis": 1})
+        return result
 
     def _weight(self, layer: Layer, choice: LayerChoice, rounded: RoundedWeight | None) -> str:
         if choice.precision is Precision.FP32:
@@ -257,8 +307,3 @@ class _Writing:
         result = self._writer.fresh(f"{layer.weight}_b")
         self._writer.node("DequantizeLinear", [stored, scale], [result], attributes={"axis": 0})
         return result
-
-
-def _may_write_floats(node: onnx.NodeProto) -> bool:
-    """Whether an integer layer can leave its result floating; a convolution without Q/DQ behind it is not fused."""
-    return node.op_type in ("Gemm", "MatMul")

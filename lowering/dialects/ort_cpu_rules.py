@@ -33,6 +33,10 @@ _WEIGHT_ONLY = (
 _MOVING = frozenset(
     ("Slice", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Gather", "Split", "Identity")
 )
+# Activations the provider fuses into a floating Gemm before it looks for quantised ones.
+_GEMM_ACTIVATIONS = frozenset(
+    ("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu")
+)
 # Operators the provider fuses with Q/DQ around them into a QLinear… kernel.
 _COMPUTING = frozenset(("Add", "Mul", "Concat", "GlobalAveragePool", "LeakyRelu", "Sigmoid"))
 
@@ -111,6 +115,15 @@ def is_computing(view: GraphView, index: int) -> bool:
     if node.op_type not in _COMPUTING or node.domain not in ("", "ai.onnx"):
         return False
     return all(name and name not in view.initializers and view.is_float(name) for name in node.input)
+
+
+def may_write_floats(view: GraphView, index: int) -> bool:
+    """Whether an integer layer can leave its result floating; a Conv without Q/DQ behind it is not fused."""
+    node = view.nodes[index]
+    if node.op_type != "Gemm":
+        return node.op_type == "MatMul"
+    readers = view.consumers(node.output[0])
+    return not (len(readers) == 1 and view.nodes[readers[0]].op_type in _GEMM_ACTIVATIONS)
 
 
 def is_bounding(view: GraphView, index: int) -> bool:
