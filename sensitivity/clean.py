@@ -3,14 +3,20 @@
 **Dropped** is a choice that could not be scored, or whose score is NaN or infinite in either context. Nothing else:
 choices that another one beats are left to the space.
 
-**Loss** of a choice that stays is ½ · max(alone, 0) + ½ · max(restored, 0). The two contexts are what a group adds
-when it is the first to be lowered and when it is the last, that is, the two extreme terms of its Shapley value
-(L. Shapley, "A value for n-person games", 1953); their mean stands for all orders. One alone misleads: alone misses
-what errors do together, restored is taken where the output may be so damaged that little can be added. A negative
-part is noise: a choice that seems to heal the network gains nothing by it.
+**Loss** of a choice that stays, with a = max(alone, 0), r = max(restored, 0) and its standard error e:
 
-Restored is measured for the best rounding of each rung (``sensitivity.ladder``). Other roundings take its value, so
-that they differ by their own alone score; where a group has none at all, the loss is the alone score.
+    loss = a + ½ · w · (r − a),    w = max(0, 1 − (2 e / (r − a))²)
+
+The two contexts are what a group adds when it is the first to be lowered and when it is the last: the extreme
+terms of its Shapley value (L. Shapley, "A value for n-person games", 1953). Their mean stands for all orders, and
+where restored is certain that is the loss. But restored is the difference of two large divergences: with every
+layer at 4 bit, casting one to FP16, which alone changes nothing, moves the output as much as most choices do. So
+the difference counts only as far as it stands out of two standard errors (the positive-part shrinkage of W. James
+and C. Stein, "Estimation with quadratic loss", 1961), and where it is noise the loss is the alone score. A negative
+part is no gain: no choice heals the network.
+
+Restored is measured for the best rounding of each rung (``sensitivity.ladder``). Other roundings take its second
+term, so that they differ by their own alone score; where a group has none at all, the loss is the alone score.
 
 **Monotone.** The loss of a choice is raised to that of every rung at least as precise: to the least among the
 rung's roundings, and to that of its own rounding there. Raised and not averaged, because sampling noise that makes
@@ -24,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from precision import LayerChoice
-from sensitivity.ladder import at_least_as_precise, best_of_each_rung, from_most_precise, rung
+from sensitivity.ladder import at_least_as_precise, from_most_precise, rung
 from sensitivity.table import SensitivityRow
 
 
@@ -51,12 +57,12 @@ def interaction(row: SensitivityRow) -> float:
     return row.restored - row.alone
 
 
-def disagrees(row: SensitivityRow, *, factor: float = 3.0, noise: float = 1e-4) -> bool:
-    """Whether the contexts differ by more than ``factor`` and ``noise``, so that the loss is to be trusted less."""
+def disagrees(row: SensitivityRow, *, factor: float = 3.0) -> bool:
+    """Whether the contexts differ by more than ``factor`` and more than sampling noise: the layers interact."""
     if not math.isfinite(row.restored) or not math.isfinite(row.alone):
         return False
     low, high = sorted((max(row.alone, 0.0), max(row.restored, 0.0)))
-    return high > max(factor * low, low + noise)
+    return high > factor * low and _weight(high - low, row.restored_error) > 0
 
 
 def _reason(row: SensitivityRow) -> str:
@@ -71,15 +77,9 @@ def _reason(row: SensitivityRow) -> str:
 
 def _losses(rows: Sequence[SensitivityRow]) -> dict[LayerChoice, float]:
     """Choice → cleaned loss, for one group's rows that stay."""
-    alone = {row.choice: row.alone for row in rows}
-    restored = {row.choice: row.restored for row in rows}
-    best = best_of_each_rung(alone)
-    losses = {
-        choice: _loss(
-            alone[choice], restored[choice] if math.isfinite(restored[choice]) else restored[best[rung(choice)]]
-        )
-        for choice in alone
-    }
+    alone = {row.choice: max(row.alone, 0.0) for row in rows}
+    shift = {rung(row.choice): _shift(row) for row in rows if math.isfinite(row.restored)}
+    losses = {choice: max(value + shift.get(rung(choice), 0.0), 0.0) for choice, value in alone.items()}
     for choice in from_most_precise(losses):
         above: dict[object, list[LayerChoice]] = {}
         for other in losses:
@@ -91,6 +91,14 @@ def _losses(rows: Sequence[SensitivityRow]) -> dict[LayerChoice, float]:
     return losses
 
 
-def _loss(alone: float, restored: float) -> float:
-    first = max(alone, 0.0)
-    return first if math.isnan(restored) else (first + max(restored, 0.0)) / 2
+def _shift(row: SensitivityRow) -> float:
+    """What the all-low context adds to a choice's alone score, or takes from it."""
+    difference = max(row.restored, 0.0) - max(row.alone, 0.0)
+    return _weight(difference, row.restored_error) * difference / 2
+
+
+def _weight(difference: float, error: float) -> float:
+    """How far a difference is believed: 1 without error, 0 within two standard errors."""
+    if difference == 0 or math.isinf(error):
+        return 0.0
+    return max(0.0, 1 - (2 * error / difference) ** 2)

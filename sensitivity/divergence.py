@@ -1,10 +1,13 @@
-"""How far a candidate's outputs are from the FP32 network's: one number, 0 for unchanged, growing with damage.
+"""How far a candidate's outputs are from the FP32 network's: 0 for unchanged, growing with damage.
 
     kl    mean over samples of Σ_c p_fp32(c) · ln(p_fp32(c) / p_choice(c)), in nats; for classifiers
     nsr   Σ (y_fp32 − y_choice)² / Σ y_fp32², the noise-to-signal power ratio 10^(−SQNR/10); for the rest
 
+Both are means over samples, and what is returned is each sample's part, so that differences get a standard error:
+the part of a sample in NSR is its noise power over the mean signal power of all samples.
+
 KL is summed over the outputs that look like a classifier's (independent heads add up); other outputs don't count
-beside them. NSR is the mean over outputs. A candidate with NaN or infinity in an output scores NaN.
+beside them. NSR is the mean over outputs. A sample with NaN or infinity in an output scores NaN.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ def choose_measure(outputs: Outputs) -> str:
     return KL if outputs and _is_classifier(outputs[0]) else NSR
 
 
-def divergence(measure: str, reference: Outputs, outputs: Outputs) -> float:
-    """How far ``outputs`` are from ``reference``.
+def divergence(measure: str, reference: Outputs, outputs: Outputs) -> Floats:
+    """How far each sample of ``outputs`` is from ``reference``.
 
     Args:
         measure: ``kl`` or ``nsr``.
@@ -41,8 +44,8 @@ def divergence(measure: str, reference: Outputs, outputs: Outputs) -> float:
         outputs: The candidate's, of the same shapes.
 
     Returns:
-        0 or more; NaN where the candidate's outputs are not finite, infinite where the reference is all zero and
-        the candidate is not.
+        Shape (n,), 0 or more, its mean the score; NaN for samples whose outputs are not finite, infinite where the
+        reference is all zero and the candidate is not.
 
     Raises:
         DataError: If the reference is not finite, or shapes differ.
@@ -57,17 +60,21 @@ def divergence(measure: str, reference: Outputs, outputs: Outputs) -> float:
             "the FP32 network's outputs hold NaN or infinity on the calibration inputs",
             "check that the inputs are scaled as the network expects, and that it runs in FP32",
         )
-    pairs = [(_floats(wanted), _floats(found)) for wanted, found in zip(reference, outputs, strict=True)]
-    if not all(np.isfinite(found).all() for _, found in pairs):
-        return math.nan
-    if measure == KL:
-        heads = [pair for pair, output in zip(pairs, reference, strict=True) if _is_classifier(output)]
-        return math.fsum(kl_divergence(wanted, found) for wanted, found in heads)
-    return math.fsum(noise_to_signal(wanted, found) for wanted, found in pairs) / len(pairs)
+    heads = [_is_classifier(output) or measure == NSR for output in reference]
+    total = np.zeros(len(reference[0]))
+    for wanted, found, counts in zip(reference, outputs, heads, strict=True):
+        values = _floats(found)
+        broken = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if counts:
+            whole = np.where(broken.reshape(-1, *[1] * (values.ndim - 1)), 0.0, values)
+            rule = kl_divergence if measure == KL else noise_to_signal
+            total += rule(_floats(wanted), whole)
+        total[broken] = np.nan
+    return total if measure == KL else total / len(reference)
 
 
-def kl_divergence(reference: Floats, output: Floats) -> float:
-    """Mean KL(softmax reference ‖ softmax output) in nats.
+def kl_divergence(reference: Floats, output: Floats) -> Floats:
+    """KL(softmax reference ‖ softmax output) of each sample, in nats.
 
     Where the reference already holds probabilities, both are taken as such; a row of the output that does not sum
     to 1 is scaled to it.
@@ -80,16 +87,20 @@ def kl_divergence(reference: Floats, output: Floats) -> float:
     wanted, found = reference.reshape(rows, -1), output.reshape(rows, -1)
     to_log = _log_of_probabilities if _holds_probabilities(wanted) else _log_softmax
     log_wanted, log_found = to_log(wanted), to_log(found)
-    return max(float(np.mean(np.sum(np.exp(log_wanted) * (log_wanted - log_found), axis=1))), 0.0)
+    parts = np.sum(np.exp(log_wanted) * (log_wanted - log_found), axis=1)
+    return np.asarray(np.maximum(parts, 0.0))  # rounding leaves equal rows a last bit below zero
 
 
-def noise_to_signal(reference: Floats, output: Floats) -> float:
-    """Power of the difference over power of the reference, over all samples together."""
+def noise_to_signal(reference: Floats, output: Floats) -> Floats:
+    """Each sample's power of the difference over the mean sample's power of the reference; the mean is the NSR."""
     # Scaled by the largest value, squares neither overflow nor vanish.
     largest = float(np.abs(reference).max(initial=0.0))
+    rows = len(reference)
     if largest == 0:
-        return math.inf if output.any() else 0.0
-    return float(np.sum(((reference - output) / largest) ** 2) / np.sum((reference / largest) ** 2))
+        return np.where(output.reshape(rows, -1).any(axis=1), np.inf, 0.0)
+    noise = np.sum(((reference - output) / largest).reshape(rows, -1) ** 2, axis=1)
+    signal = np.sum((reference / largest).reshape(rows, -1) ** 2, axis=1)
+    return np.asarray(noise / signal.mean())
 
 
 def sqnr_db(noise_to_signal_ratio: float) -> float:

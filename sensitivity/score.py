@@ -2,7 +2,7 @@
 
     alone     every choice of every group, the rest of the network FP32
     restored  the best rounding of each rung, the rest at its lowest precision (fewest bits, 8-bit activations, the
-              rounding that scored best alone), minus the score of FP32 in its place
+              rounding that scored best alone), minus the score of FP32 in its place, sample by sample
 
 A score is kept under the digest of the artifact, the FP32 artifact, the inputs and the device, so a run that was
 killed repeats none, and two choices that are written alike are run once. A choice that the lowerer or the backend
@@ -14,6 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from backends.base import Backend
 from backends.batches import run_batches, sample_count
@@ -36,8 +39,10 @@ from sensitivity.table import SensitivityRow, SensitivityTable
 
 _SCHEMA = 1
 _KIND = "sensitivity"
+_NOT_MEASURED = (math.nan, math.nan)
 
 Choices = dict[str, LayerChoice]
+Scores = NDArray[np.float64]  # one a sample
 
 
 class CandidateWriter(Protocol):
@@ -104,13 +109,13 @@ def score(
         alone[group] = {FP32: 0.0}
         for choice in choices[1:]:
             try:
-                alone[group][choice] = scorer.score({**all_fp32, group: choice})
+                alone[group][choice] = float(scorer.score({**all_fp32, group: choice}).mean())
             except _RefusedError as error:
                 refused[group, choice] = error.reason
             on_step(f"{group} {choice.text}")
 
     all_low = {group: lowest(scores) for group, scores in alone.items()}
-    restored: dict[tuple[str, LayerChoice], float] = {}
+    restored: dict[tuple[str, LayerChoice], tuple[float, float]] = {}
     for group, scores in alone.items():
         restored |= {(group, choice): value for choice, value in _restored(scorer, all_low, group, scores).items()}
         on_step(f"{group} restored")
@@ -120,7 +125,8 @@ def score(
             group=group,
             choice=choice,
             alone=alone[group].get(choice, math.nan),
-            restored=restored.get((group, choice), math.nan),
+            restored=restored.get((group, choice), _NOT_MEASURED)[0],
+            restored_error=restored.get((group, choice), _NOT_MEASURED)[1],
             loss=math.nan,
             dropped=refused.get((group, choice), ""),
         )
@@ -137,22 +143,33 @@ def _choices(group: Group, precisions: Sequence[Precision]) -> tuple[LayerChoice
 
 def _restored(
     scorer: _Scorer, all_low: Choices, group: str, alone: Mapping[LayerChoice, float]
-) -> dict[LayerChoice, float]:
-    """Restored scores of one group, infinite where the output is not finite; FP32's alone where it has no base."""
-    found = {FP32: 0.0}
+) -> dict[LayerChoice, tuple[float, float]]:
+    """Restored scores of one group with their standard errors; FP32's alone where the context cannot be scored.
+
+    The score is infinite where the choice's output is not finite in this context.
+    """
+    found = {FP32: (0.0, 0.0)}
     try:
         base = scorer.score({**all_low, group: FP32})
     except _RefusedError:
         return found
-    if not math.isfinite(base):
+    if not np.isfinite(base).all():
         return found
     for choice in best_of_each_rung(alone).values():
+        if choice == FP32:
+            continue
         try:
-            value = scorer.score({**all_low, group: choice})
+            difference = scorer.score({**all_low, group: choice}) - base
         except _RefusedError:
             continue  # refused for the sake of its neighbours' choices: alone it ran
-        found[choice] = value - base if math.isfinite(value) else math.inf
+        found[choice] = _mean_and_error(difference) if np.isfinite(difference).all() else (math.inf, math.nan)
     return found
+
+
+def _mean_and_error(values: Scores) -> tuple[float, float]:
+    if len(values) < 2:
+        return float(values.mean()), math.inf
+    return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 class _RefusedError(Exception):
@@ -187,8 +204,8 @@ class _Scorer:
         self._context = digest(
             "sensitivity", _SCHEMA, self._fp32, dict(inputs), backend.name, backend.fingerprint().to_json()
         )
-        self._by_choices: dict[tuple[LayerChoice, ...], float] = {}
-        self._by_artifact: dict[str, float] = {digest(self._fp32): 0.0}
+        self._by_choices: dict[tuple[LayerChoice, ...], Scores] = {}
+        self._by_artifact: dict[str, Scores] = {digest(self._fp32): np.zeros(self.samples)}
         self._reference: Outputs | None = None
         kept = store.get_json(_KIND, self._context)
         self._measure: str | None = kept["measure"] if kept else None
@@ -201,8 +218,8 @@ class _Scorer:
             self._store.put_json(_KIND, self._context, {"measure": self._measure})
         return self._measure
 
-    def score(self, choices: Choices) -> float:
-        """Divergence of the artifact for group → choice from FP32; may be NaN or infinite.
+    def score(self, choices: Choices) -> Scores:
+        """Each sample's divergence of the artifact for group → choice from FP32; may be NaN or infinite.
 
         Raises:
             _RefusedError: If it cannot be written or run.
@@ -220,10 +237,10 @@ class _Scorer:
             self._by_choices[candidate] = self._by_artifact[name]
         return self._by_choices[candidate]
 
-    def _kept_or_run(self, artifact: bytes, key: str) -> float:
-        kept = self._store.get_json(_KIND, key)
+    def _kept_or_run(self, artifact: bytes, key: str) -> Scores:
+        kept = self._store.get_arrays(_KIND, key)
         if kept is not None:
-            return float(kept["score"])
+            return kept["divergence"]
         measure, reference = self.measure, self._fp32_outputs()
         try:
             outputs = self._run(artifact)
@@ -232,7 +249,7 @@ class _Scorer:
         except BackendError as error:
             raise _RefusedError(error.message) from error
         found = divergence(measure, reference, outputs)
-        self._store.put_json(_KIND, key, {"score": found})
+        self._store.put_arrays(_KIND, key, {"divergence": found})
         return found
 
     def _fp32_outputs(self) -> Outputs:

@@ -2,7 +2,8 @@
 
     alone     the choice in one group, everything else FP32: divergence from the FP32 outputs
     restored  the choice in one group, everything else at its lowest precision: divergence from FP32 outputs,
-              minus that of FP32 in this group there (how much of the all-low network's damage it keeps)
+              minus that of FP32 in this group there (how much of the all-low network's damage it keeps);
+              a small difference of two large numbers, so with a standard error over the samples
     loss      the non-negative, cleaned score that seeds and solver add up
 
 Divergences are mean KL(p_fp32 ‖ p_choice) in nats for classifiers, else the noise-to-signal power ratio
@@ -27,6 +28,7 @@ class SensitivityRow:
         group: Group's name.
         choice: The choice scored.
         alone, restored: As the module says; NaN where it could not be scored.
+        restored_error: Standard error of ``restored`` over the samples; infinite where a single sample gives none.
         loss: Cleaned; NaN where the choice is dropped.
         dropped: Why the choice leaves the space; empty where it stays.
     """
@@ -36,6 +38,7 @@ class SensitivityRow:
     alone: float
     restored: float
     loss: float
+    restored_error: float = 0.0
     dropped: str = ""
 
 
@@ -62,8 +65,11 @@ class SensitivityTable:
         return table
 
     def frame(self) -> pd.DataFrame:
-        """Columns group, choice (text), alone, restored, loss, dropped; the rows' order."""
+        """Columns group, choice (text), alone, restored, restored_error, loss, dropped; the rows' order."""
         return pd.DataFrame(
-            [(row.group, row.choice.text, row.alone, row.restored, row.loss, row.dropped) for row in self.rows],
-            columns=["group", "choice", "alone", "restored", "loss", "dropped"],
+            [
+                (row.group, row.choice.text, row.alone, row.restored, row.restored_error, row.loss, row.dropped)
+                for row in self.rows
+            ],
+            columns=["group", "choice", "alone", "restored", "restored_error", "loss", "dropped"],
         )

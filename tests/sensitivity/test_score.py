@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from backends.base import Capabilities, DeviceFingerprint
 from lowering.inventory import Group, Inventory, Layer
@@ -182,10 +183,14 @@ def _score(
     )
 
 
-def _kl(damage: float) -> float:
-    """KL of raising the first logit, on the samples that are scored."""
+def _each_kl(damage: float) -> NDArray[np.float64]:
+    """KL of raising the first logit, for each sample that is scored."""
     reference = np.asarray(INPUTS["x"][:30], dtype=np.float64)
     return kl_divergence(reference, reference + np.array([damage, 0, 0]))
+
+
+def _kl(damage: float) -> float:
+    return float(_each_kl(damage).mean())
 
 
 def _rows(table: SensitivityTable) -> dict[tuple[str, str], SensitivityRow]:
@@ -204,12 +209,14 @@ def test_scores_are_those_of_the_artifacts() -> None:
     """Alone and restored are the divergences of exactly the networks they are defined on."""
     rows = _rows(_score())
     for group, weight, rest in (("a", 1.0, 3.0), ("b+1", 3.0, 1.0)):
-        base = _kl(rest * DAMAGE["int4:gptq"])
+        base = _each_kl(rest * DAMAGE["int4:gptq"])
         for text in DAMAGE:
             assert rows[group, text].alone == pytest.approx(_kl(weight * DAMAGE[text]), rel=1e-4, abs=1e-9)
         for text in ("fp32", "fp16", "int8:mse", "int4:gptq", "int4:gptq:weight-only"):
-            expected = _kl(weight * DAMAGE[text] + rest * DAMAGE["int4:gptq"]) - base
-            assert rows[group, text].restored == pytest.approx(expected, rel=1e-4, abs=1e-9)
+            parts = _each_kl(weight * DAMAGE[text] + rest * DAMAGE["int4:gptq"]) - base
+            row = rows[group, text]
+            assert row.restored == pytest.approx(parts.mean(), rel=1e-4, abs=1e-9)
+            assert row.restored_error == pytest.approx(parts.std(ddof=1) / np.sqrt(30), rel=1e-4, abs=1e-9)
         for text in ("int8:nearest", "int4:mse"):  # not the best rounding of their rung
             assert math.isnan(rows[group, text].restored)
 
