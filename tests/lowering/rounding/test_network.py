@@ -1,0 +1,283 @@
+"""Rounding a whole network: what each layer sees, what is kept, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from lowering.inventory import Layer
+from lowering.rounding import streams as streams_module
+from lowering.rounding.guard import minimum_scales
+from lowering.rounding.matrix import MatrixView
+from lowering.rounding.network import round_network
+from lowering.rounding.streams import PrefixStreams
+from lowering.rounding.weight import RoundedWeight
+from precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding
+from tests.lowering.rounding.cases import CASES, Case, images, layer_of, model_of, node_of, residual_network
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def _round(
+    model: onnx.ModelProto,
+    layers: list[Layer],
+    calibration: Inputs,
+    *,
+    rounding: Rounding = Rounding.GPTQ,
+    bits: int = 4,
+    block_size: int | None = None,
+    activations: dict[str, tuple[float, float]] | None = None,
+    store: ContentStore | None = None,
+) -> dict[str, RoundedWeight]:
+    return dict(
+        round_network(
+            model,
+            layers,
+            calibration,
+            bits=bits,
+            rounding=rounding,
+            block_size=block_size,
+            activations=activations,
+            store=store or ContentStore(None),
+            key="network and calibration",
+        )
+    )
+
+
+def _tensors(model: onnx.ModelProto, inputs: Inputs, names: list[str]) -> Arrays:
+    """Named tensors of the whole model, run at once."""
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def _with_rounded(model: onnx.ModelProto, layers: list[Layer], rounded: dict[str, RoundedWeight]) -> onnx.ModelProto:
+    """The model with ŵ and corrected biases in place."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    tensors = {tensor.name: tensor for tensor in changed.graph.initializer}
+    for layer in layers:
+        weight, bias = rounded[layer.name], tensors[f"{layer.name}.bias"]
+        assert weight.bias_correction is not None
+        tensors[layer.weight].CopyFrom(
+            numpy_helper.from_array(MatrixView.of(layer).dequantise(weight, None), layer.weight)
+        )
+        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + weight.bias_correction, bias.name))
+    return changed
+
+
+def test_layers_see_the_rounded_prefix() -> None:
+    """Each layer's two inputs are those of the whole network, as it is and with the layers before it rounded."""
+    model, layers = residual_network()
+    calibration = images(70)
+    rounded = _round(model, layers, calibration)
+    changed = _with_rounded(model, layers, rounded)
+    sources = {"a": "x", "b": "ra", "c": "f"}
+    exact = _tensors(model, calibration, ["ra", "f"]) | dict(calibration)
+    behind = _tensors(changed, calibration, ["ra", "f"]) | dict(calibration)
+    walk = PrefixStreams(model, layers, calibration)
+    assert [layer.name for layer in walk.layers] == ["a", "b", "c"]
+    for layer in layers:
+        assert walk.advance() is layer
+        pairs = list(walk.inputs())
+        name = sources[layer.name]
+        np.testing.assert_allclose(np.concatenate([pair[0] for pair in pairs]), exact[name], atol=1e-5)
+        np.testing.assert_allclose(np.concatenate([pair[1] for pair in pairs]), behind[name], atol=1e-5)
+        weight = MatrixView.of(layer).dequantise(rounded[layer.name], None)
+        walk.finish(weight, 1 if layer.op == "Conv" else -1)
+
+
+def test_bias_correction_puts_each_channels_mean_right() -> None:
+    """With corrected biases every layer's output has the FP32 network's channel means on the calibration inputs."""
+    model, layers = residual_network()
+    calibration = images(64)
+    rounded = _round(model, layers, calibration)
+    exact = _tensors(model, calibration, ["a", "b", "c"])
+    behind = _tensors(_with_rounded(model, layers, rounded), calibration, ["a", "b", "c"])
+    doubled = {
+        name: replace(weight, bias_correction=2 * weight.bias_correction)
+        for name, weight in rounded.items()
+        if weight.bias_correction is not None
+    }
+    wrong = _tensors(_with_rounded(model, layers, doubled), calibration, ["a", "b", "c"])
+    for layer in layers:
+        axes = tuple(axis for axis in range(exact[layer.name].ndim) if axis != 1)
+        means = exact[layer.name].mean(axis=axes)
+        np.testing.assert_allclose(behind[layer.name].mean(axis=axes), means, atol=1e-4)
+        assert np.abs(wrong[layer.name].mean(axis=axes) - means).max() > 1e-3, "a doubled correction must show"
+
+
+def test_gptq_follows_the_network_better_than_nearest() -> None:
+    """On inputs it has not seen, the 4-bit network's output is closer to FP32's with GPTQ than with nearest."""
+    model, layers = residual_network()
+    unseen = images(200, seed=9)
+    exact = _tensors(model, unseen, ["c"])["c"]
+    errors = []
+    for rounding in (Rounding.NEAREST, Rounding.GPTQ):
+        rounded = _round(model, layers, images(256), rounding=rounding)
+        corrected = {
+            name: weight
+            if weight.bias_correction is not None
+            else replace(weight, bias_correction=np.zeros(1, np.float32))
+            for name, weight in rounded.items()
+        }
+        output = _tensors(_with_rounded(model, layers, corrected), unseen, ["c"])["c"]
+        errors.append(float(((output - exact) ** 2).mean()))
+    assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_same_call_gives_the_same_bytes(rounding: Rounding, bits: int) -> None:
+    """Rounding is deterministic, bit for bit, and reads back from its arrays unchanged."""
+    model, layers = residual_network()
+    first = _round(model, layers, images(40), rounding=rounding, bits=bits)
+    second = _round(model, layers, images(40), rounding=rounding, bits=bits)
+    for name, weight in first.items():
+        again = RoundedWeight.from_arrays(second[name].to_arrays())
+        assert {key: array.tobytes() for key, array in weight.to_arrays().items()} == {
+            key: array.tobytes() for key, array in again.to_arrays().items()
+        }
+        assert (weight.bias_correction is None) == (rounding is not Rounding.GPTQ)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("rounding", list(Rounding))
+def test_every_layout_is_rounded_within_its_shape(name: str, rounding: Rounding) -> None:
+    """Codes have the weight's shape, one scale an entry of its channel axis, and ŵ is near w at 8 bits."""
+    case = CASES[name]
+    weight = np.random.default_rng(5).normal(size=case.shape).astype(np.float32)
+    layer = layer_of(case)
+    model = model_of([node_of(case)], {layer.weight: weight}, case.inputs, "layer")
+    calibration = {"x": np.random.default_rng(6).normal(size=case.inputs).astype(np.float32)}
+    rounded = _round(model, [layer], calibration, rounding=rounding, bits=8)["layer"]
+    assert rounded.codes.shape == case.shape
+    assert rounded.codes.dtype == np.int8
+    assert rounded.scales.shape == (case.shape[layer.channel_axis],)
+    error = MatrixView.of(layer).dequantise(rounded, None) - weight
+    assert np.abs(error).max() < (2.0 if rounding is Rounding.GPTQ else 0.6) * 4.5 / 127
+    if rounded.bias_correction is not None:
+        outs = case.shape[layer.channel_axis] * (layer.conv_groups if case.op == "ConvTranspose" else 1)
+        assert rounded.bias_correction.shape == (outs,)
+
+
+@pytest.mark.parametrize("rounding", list(Rounding))
+def test_block_scales(rounding: Rounding) -> None:
+    """Blocks of 16 over k = 40 have 3 scales a channel, and are closer to the weight than one scale a channel."""
+    case = Case(op="MatMul", shape=(40, 6), inputs=(64, 40), attributes={})
+    rng = np.random.default_rng(8)
+    weight = (rng.normal(size=case.shape) * np.repeat([1.0, 0.1, 3.0], [16, 16, 8])[:, None]).astype(np.float32)
+    layer = layer_of(case)
+    model = model_of([node_of(case)], {layer.weight: weight}, ("batch", 40), "layer")
+    calibration = {"x": rng.normal(size=case.inputs).astype(np.float32)}
+    errors = []
+    for block_size in (None, 16):
+        rounded = _round(model, [layer], calibration, rounding=rounding, block_size=block_size)["layer"]
+        values = MatrixView.of(layer).dequantise(rounded, block_size)
+        errors.append(float(((calibration["x"] @ (values - weight)) ** 2).sum()))
+    assert rounded.scales.shape == (6, 3)
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_layers_with_one_weight_share_codes() -> None:
+    """Two layers that share a weight have one set of codes and scales, and a bias correction each."""
+    case = Case(op="MatMul", shape=(6, 6), inputs=(), attributes={})
+    rng = np.random.default_rng(4)
+    nodes = [
+        helper.make_node("MatMul", ["x", "shared"], ["one"], name="n_one"),
+        helper.make_node("Relu", ["one"], ["r"], name="r"),
+        helper.make_node("MatMul", ["r", "shared"], ["two"], name="n_two"),
+    ]
+    model = model_of(nodes, {"shared": rng.normal(size=(6, 6)).astype(np.float32)}, ("batch", 6), "two")
+    layers = [replace(layer_of(case, name), weight="shared") for name in ("one", "two")]
+    rounded = _round(model, layers, {"x": rng.normal(size=(50, 6)).astype(np.float32)})
+    np.testing.assert_array_equal(rounded["one"].codes, rounded["two"].codes)
+    np.testing.assert_array_equal(rounded["one"].scales, rounded["two"].scales)
+    corrections = [rounded[name].to_arrays()["bias_correction"] for name in ("one", "two")]
+    assert not np.array_equal(*corrections)
+
+
+@pytest.mark.parametrize("rounding", list(Rounding))
+def test_tiny_weights_with_large_biases_get_guarded_scales(rounding: Rounding) -> None:
+    """With activation ranges given, no scale lies below the bias guard; the others stay as they were."""
+    model, layers = residual_network()
+    for tensor in model.graph.initializer:
+        if tensor.name == "a.weight":
+            weight = numpy_helper.to_array(tensor).copy()
+            weight[2] *= 1e-9
+            tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
+        if tensor.name == "a.bias":
+            bias = numpy_helper.to_array(tensor)
+    ranges = {"x": (-3.0, 3.0)}
+    free = _round(model, layers, images(32), rounding=rounding)["a"]
+    guarded = _round(model, layers, images(32), rounding=rounding, activations=ranges)["a"]
+    limits = minimum_scales(bias, ranges["x"])
+    assert (guarded.scales >= limits).all()
+    assert free.scales[2] < limits[2]
+    np.testing.assert_array_equal(np.delete(guarded.scales, 2), np.delete(free.scales, 2))
+
+
+def test_stored_results_are_used(tmp_path: Path) -> None:
+    """A second call reads the store, without calibration inputs; another setting does not find those entries."""
+    model, layers = residual_network()
+    store = ContentStore(tmp_path)
+    first = _round(model, layers, images(32), store=store)
+    again = _round(model, layers, {}, store=ContentStore(tmp_path))
+    np.testing.assert_array_equal(first["b"].codes, again["b"].codes)
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(DataError, match="needs calibration samples for the inputs x, got none"):
+        _round(model, layers, {}, store=store, bits=8)
+    assert _round(model, layers, {}, store=store, rounding=Rounding.MSE)["a"].bias_correction is None
+
+
+@pytest.mark.parametrize(("samples", "kept"), [(10, 8), (3, 4)])
+def test_fixed_batches_are_fed_whole(samples: int, kept: int) -> None:
+    """With a batch of 4, 10 samples give two batches, and 3 samples are repeated to make one."""
+    model, layers = residual_network(batch=4)
+    walk = PrefixStreams(model, layers, images(samples))
+    walk.advance()
+    assert [len(exact) for exact, _ in walk.inputs()] == [4] * (kept // 4)
+    assert set(_round(model, layers, images(samples))) == {"a", "b", "c"}
+
+
+def test_memory_limits_the_number_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for little more than a chunk, one chunk is kept."""
+    model, layers = residual_network()
+    assert PrefixStreams(model, layers, images(128)).chunks == 4
+    monkeypatch.setattr(streams_module, "LIVE_BYTES", 300_000)
+    assert PrefixStreams(model, layers, images(128)).chunks == 1
+
+
+def test_calibration_that_is_not_finite_is_refused() -> None:
+    """The message names the layer whose inputs are not finite."""
+    model, layers = residual_network()
+    broken = images(32)
+    broken["x"][3, 1, 2, 2] = np.nan
+    with pytest.raises(DataError, match="layer 'a': its inputs are not finite"):
+        _round(model, layers, broken)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    """The message names layer and weight."""
+    case = CASES["matmul"]
+    model = model_of([node_of(case)], {"layer.weight": np.full(case.shape, np.inf, np.float32)}, case.inputs, "layer")
+    with pytest.raises(ModelError, match=r"layer 'layer': weight 'layer.weight' has values that are not finite"):
+        _round(model, [layer_of(case)], {}, rounding=Rounding.NEAREST)
+
+
+def test_blocks_are_refused_for_convolutions() -> None:
+    """The message names the layer and its operator."""
+    model, layers = residual_network()
+    with pytest.raises(LoweringError, match="layer 'a': block_size 16 applies to Gemm and MatMul, this is a Conv"):
+        _round(model, layers, {}, rounding=Rounding.MSE, block_size=16)
