@@ -21,7 +21,7 @@ from scipy.optimize import isotonic_regression
 from precision import Budget
 from search.gains import gains
 from search.history import History, Record
-from search.latency_model import fit_latency_model
+from search.latency_model import fit_codes
 from search.solver import Problem
 from search.space import Code, Space
 
@@ -76,8 +76,8 @@ class Forecast:
     """
 
     def __init__(self, space: Space, budget: Budget, history: History) -> None:
-        timed = [(space.decode(r.code), r.ratio) for r in history.records if math.isfinite(r.ratio) and r.ratio > 0]
-        model = fit_latency_model(space, timed)
+        timed = [r for r in history.records if math.isfinite(r.ratio) and r.ratio > 0]
+        model = fit_codes(space, [r.code for r in timed], [r.ratio for r in timed])
         self.problem = Problem.of(space, model, history.overhead_bytes(space))
         self.limits = Limits.of(space, budget, history)
         points = [r for r in history.records if r.complete and math.isfinite(r.accuracy + r.ratio + r.size_bytes)]

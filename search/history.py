@@ -8,7 +8,7 @@ space's params and the user attributes ``ratio``, ``latency_ms``, ``size_bytes``
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from precision import ConfigError
 from search.space import Code, Space
 
 
@@ -58,8 +57,9 @@ class History:
     def of(cls, space: Space, study: Study) -> History:
         """Read a study; trials of another space are passed over."""
         records, tried = [], set()
+        texts = [{choice.text: i for i, choice in enumerate(group.choices)} for group in space.groups]
         for trial in study.get_trials(deepcopy=False):
-            code = _code(space, {**trial.system_attrs.get("fixed_params", {}), **trial.params})
+            code = _code(space, texts, {**trial.system_attrs.get("fixed_params", {}), **trial.params})
             if code is None:
                 continue
             tried.add(code)
@@ -83,13 +83,15 @@ class History:
         return float(np.median(excess)) if excess else 0.0
 
 
-def _code(space: Space, params: Mapping[str, Any]) -> Code | None:
-    if len(params) < len(space.groups):
-        return None  # still being drawn
-    try:
-        return space.encode(space.from_params(params))
-    except ConfigError:
-        return None
+def _code(space: Space, texts: Sequence[Mapping[str, int]], params: Mapping[str, Any]) -> Code | None:
+    """What a trial's params stand for; None while they are being drawn, or where they belong to another space."""
+    code = []
+    for group, indices in zip(space.groups, texts, strict=True):
+        index = indices.get(params.get(group.name, ""))
+        if index is None:
+            return None
+        code.append(index)
+    return tuple(code)
 
 
 def _record(code: Code, trial: FrozenTrial) -> Record:

@@ -95,12 +95,17 @@ def fit_latency_model(space: Space, observations: Sequence[tuple[Assignment, flo
     Raises:
         ValueError: If a ratio is not a positive, finite number.
     """
-    ratios = np.array([ratio for _, ratio in observations], dtype=np.float64)
+    return fit_codes(space, [space.encode(assignment) for assignment, _ in observations], [r for _, r in observations])
+
+
+def fit_codes(space: Space, codes: Sequence[Code], measured: Sequence[float]) -> LatencyModel:
+    """``fit_latency_model`` for index tuples and their ratios."""
+    ratios = np.array(measured, dtype=np.float64)
     if not (np.isfinite(ratios).all() and (ratios > 0).all()):
         raise ValueError(f"latency ratios must be positive and finite, got {ratios.tolist()}")
     weights = group_weights(space)
     mean, deviation = _prior(space, weights)
-    rows = [_features(space, space.encode(assignment), weights) for assignment, _ in observations]
+    rows = [_features(space, code, weights) for code in codes]
     x = np.array(rows, dtype=np.float64).reshape(len(rows), len(mean))
     theta, error = _posterior(x, ratios - 1.0, mean, deviation)
     groups, edges = len(space.groups), len(space.edges)

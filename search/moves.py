@@ -18,9 +18,11 @@ from precision import Precision
 from search.solver import Problem, solve
 from search.space import Code, GroupSpace, Space, arithmetic
 
-_SWAP_CHOICES = 3  # a swap is drawn from this many best-balanced ones
+_SWAP_TRIALS = 16  # partners a swap looks at
+_SWAP_CHOICES = 3  # and how many best-balanced ones it is drawn from
 _WEIGHT_SPREAD = 0.8  # standard deviation of the logarithm of a loss's weight
 _SOLVE_LIMIT_S = 0.5
+_SOLVE_GAP = 0.01  # the weights are random anyway
 
 
 def swap(problem: Problem, space: Space, code: Code, rng: np.random.Generator) -> Code | None:
@@ -41,7 +43,8 @@ def swap(problem: Problem, space: Space, code: Code, rng: np.random.Generator) -
         both = _with(raised, change)
         return abs(problem.ratio(both) / here_ratio - 1) + abs(problem.size(both) / max(here_size, 1.0) - 1)
 
-    ranked = sorted(lowers, key=lambda change: (imbalance(change), change))[:_SWAP_CHOICES]
+    looked_at = [lowers[i] for i in rng.permutation(len(lowers))[:_SWAP_TRIALS].tolist()]
+    ranked = sorted(looked_at, key=lambda change: (imbalance(change), change))[:_SWAP_CHOICES]
     return _with(raised, ranked[int(rng.integers(len(ranked)))])
 
 
@@ -82,6 +85,7 @@ def resolve(
         max_bytes=max_bytes,
         weights=weights.tolist(),
         tried=tried,
+        gap=_SOLVE_GAP,
         time_limit_s=_SOLVE_LIMIT_S,
     )
 

@@ -26,7 +26,7 @@ from search.history import History
 from search.moves import draw, flip, mutate, resolve, swap
 from search.space import Code, Space
 
-_POOL = {"swap": 12, "flip": 12, "mutate": 12, "resolve": 2}  # candidates a move gives to one proposal
+_POOL = {"swap": 12, "flip": 12, "mutate": 12, "resolve": 1}  # candidates a move gives to one proposal
 _SURPRISE = 0.1  # share of proposals taken from the pool without regard to scores
 _NEAR_LIMIT = (0.8, 1.03)  # re-solves aim between these multiples of a budget
 _ENUMERABLE = 20_000

@@ -9,9 +9,11 @@ A multiple-choice knapsack with boundary terms, solved by HiGHS through ``scipy.
                 y_e = |a_u − a_v|,  a_g = Σ_{c integer} x_gc            linearised by four inequalities an edge
 
 The two lower bounds of y_e would do where boundaries cost something; a fitted model may also find one that pays,
-so the upper bounds are there as well. HiGHS accepts violations up to its tolerance: every solution is evaluated again
-in plain arithmetic, and one that breaks a limit (or was tried before) is cut off and the rest solved again, so what
-comes back keeps its limits exactly. NaN and infinite coefficients are refused: HiGHS answers them with nonsense.
+so the upper bounds are there as well. Costs enter HiGHS as whole numbers of a small unit, with half a unit to spare,
+because its tolerances are absolute. They are rounded *down*, so that nothing feasible is lost; every solution is then
+evaluated again in plain arithmetic, and one that breaks a limit (or was tried before) is cut off and the rest solved
+again: what comes back keeps its limits exactly. Should that take too many cuts, costs are rounded *up*, which can
+only err towards caution. NaN and infinite coefficients are refused: HiGHS answers them with nonsense.
 
 Deterministic, unless the time limit strikes; then the best solution found so far counts.
 """
@@ -19,7 +21,7 @@ Deterministic, unless the time limit strikes; then the best solution found so fa
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +33,7 @@ from search.latency_model import LatencyModel
 from search.space import Arithmetic, Code, Space, arithmetic
 
 _OBJECTIVE_SCALE = 1e4  # HiGHS stops within an absolute gap of 1e-6; losses span five orders of magnitude
+_UNITS = 1e5  # the largest cost of a row in units; an x off by HiGHS's tolerance is then a tenth of a unit
 _MAX_CUTS = 12
 
 
@@ -109,6 +112,7 @@ def solve(
     max_bytes: float | None = None,
     weights: Sequence[float] | None = None,
     tried: Collection[Code] = (),
+    gap: float = 0.0,
     time_limit_s: float = 2.0,
 ) -> Code | None:
     """The solution of least weighted loss within the limits that was not tried before.
@@ -119,6 +123,7 @@ def solve(
         max_bytes: S, upper limit of the bytes; None is none.
         weights: w_g ≥ 0, one a group; None weighs all alike.
         tried: Solutions not to come back with.
+        gap: Relative optimality gap at which HiGHS may stop; 0 asks for the optimum.
         time_limit_s: Wall-clock limit of each run of HiGHS, in seconds.
 
     Returns:
@@ -133,14 +138,15 @@ def solve(
     scale = np.ones(len(problem.losses)) if weights is None else np.asarray(weights, dtype=np.float64)
     if scale.shape != (len(problem.losses),) or not np.isfinite(scale).all() or (scale < 0).any():
         raise ValueError(f"weights must be one finite number ≥ 0 a group, got {scale.tolist()}")
-    program = _Program(problem, max_ratio, max_bytes, scale)
-    for _ in range(_MAX_CUTS):
-        code = program.run(time_limit_s)
-        if code is None:
-            return None
-        if keeps(problem, code, max_ratio, max_bytes) and code not in tried:
-            return code
-        program.cut_off(code)
+    for rounding in (np.floor, np.ceil):
+        program = _Program(problem, max_ratio, max_bytes, scale, rounding)
+        for _ in range(_MAX_CUTS):
+            code = program.run(gap, time_limit_s)
+            if code is None:
+                return None
+            if keeps(problem, code, max_ratio, max_bytes) and code not in tried:
+                return code
+            program.cut_off(code)
     return None
 
 
@@ -173,8 +179,14 @@ class _Program:
     """The matrices of one solve; columns are all x_gc, group by group, then all y_e."""
 
     def __init__(
-        self, problem: Problem, max_ratio: float | None, max_bytes: float | None, weights: NDArray[np.float64]
+        self,
+        problem: Problem,
+        max_ratio: float | None,
+        max_bytes: float | None,
+        weights: NDArray[np.float64],
+        rounding: Callable[[float], float],
     ) -> None:
+        self._round = rounding
         widths = [len(row) for row in problem.losses]
         self._starts = np.concatenate([[0], np.cumsum(widths)]).astype(int)
         self._choices = int(self._starts[-1])
@@ -198,7 +210,9 @@ class _Program:
         self._objective[: self._choices] = loss * (_OBJECTIVE_SCALE / peak if peak > 0 else 1.0)
         allowed = np.array([value for row in problem.allowed for value in row], dtype=np.float64)
         self._bounds = Bounds(np.zeros(self._columns), np.concatenate([allowed, np.ones(len(problem.edges))]))
-        self._integrality = np.concatenate([np.ones(self._choices), np.zeros(len(problem.edges))])
+        self._integrality = np.ones(
+            self._columns
+        )  # y too: without a continuous rest, nothing is left for HiGHS to repair
 
     def _add(self, row: dict[int, float], lower: float, upper: float) -> None:
         self._rows.append(row)
@@ -206,9 +220,12 @@ class _Program:
         self._upper.append(upper)
 
     def _add_limit(self, row: dict[int, float], limit: float) -> None:
-        """Add Σ row ≤ limit, scaled to coefficients of at most 1: HiGHS's tolerance is absolute."""
-        peak = max((abs(value) for value in row.values()), default=0.0) or 1.0
-        self._add({column: value / peak for column, value in row.items()}, -math.inf, limit / peak)
+        """Add Σ row ≤ limit in whole units; a limit that holds in real numbers holds in costs rounded down."""
+        unit = (max((abs(value) for value in row.values()), default=0.0) or 1.0) / _UNITS
+        units = {column: float(self._round(value / unit)) for column, value in row.items()}
+        self._add(
+            {column: value for column, value in units.items() if value}, -math.inf, math.floor(limit / unit) + 0.5
+        )
 
     def _add_edges(self, problem: Problem) -> None:
         for edge, (first, second) in enumerate(problem.edges):
@@ -225,7 +242,7 @@ class _Program:
         """Exclude one solution: at least one group must change."""
         self._add({self._starts[g] + c: 1.0 for g, c in enumerate(code)}, -math.inf, len(code) - 1.0)
 
-    def run(self, time_limit_s: float) -> Code | None:
+    def run(self, gap: float, time_limit_s: float) -> Code | None:
         """Solve what stands; None where HiGHS has no solution to offer."""
         entries = [(r, c, value) for r, row in enumerate(self._rows) for c, value in row.items()]
         rows, columns, values = zip(*entries, strict=True)
@@ -235,7 +252,7 @@ class _Program:
             integrality=self._integrality,
             bounds=self._bounds,
             constraints=LinearConstraint(matrix, self._lower, self._upper),
-            options={"time_limit": time_limit_s, "mip_rel_gap": 0.0},
+            options={"time_limit": time_limit_s, "mip_rel_gap": gap},
         )
         if result.x is None:
             return None
