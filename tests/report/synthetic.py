@@ -49,8 +49,8 @@ class ToyNetwork:
 
     def accuracy(self, choices: dict[str, str]) -> float:
         """Top-1."""
-        damage = sum(self.weight[name] * DAMAGE[choices[name]] for name in self.layers)
-        return 0.974 - 0.04 * damage**0.8 + self.random.gauss(0, 0.0004)
+        damage: float = sum(self.weight[name] * DAMAGE[choices[name]] for name in self.layers)
+        return 0.974 - 0.04 * math.pow(damage, 0.8) + self.random.gauss(0, 0.0004)
 
 
 def _latency(ratio: float, wobble: float) -> dict[str, Any]:
@@ -87,7 +87,8 @@ def measurement(
         choices = {layer: kinds[0] if cut[0] <= index < cut[1] else kinds[-1] for index, layer in enumerate(toy.layers)}
         candidates.append((f"p{number:02d}", "solver" if number < 14 else "sampler", choices))
 
-    rows, points = [], {}
+    rows: list[dict[str, Any]] = []
+    points: dict[str, dict[str, Any]] = {}
     floor = budget.accuracy_floor(0.974)
     for number, (id_, origin, choices) in enumerate(candidates):
         ratio, size, accuracy = toy.ratio(choices), toy.size_bytes(choices), toy.accuracy(choices)

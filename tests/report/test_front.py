@@ -52,14 +52,14 @@ def agrees_on_front(front: Front, points: Sequence[Objectives]) -> bool:
 
 
 @given(points=st.lists(POINT, max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_front_is_the_definition(points: list[Objectives]) -> None:
     """The front equals the one found by comparing all pairs, in the order given, duplicates kept."""
     assert agrees_on_front(pareto_front, points)
 
 
 @given(points=st.lists(POINT, max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_hypervolume_counts_cubes(points: list[Objectives]) -> None:
     """On a grid the hypervolume is the number of dominated unit cubes."""
     assert hypervolume(points, REFERENCE) == pytest.approx(brute_volume(points, REFERENCE))

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from precision import Budget
+from report.results import RunResults
+from report.tables import COLUMNS, front_rows, table
+from report.verdict import Outcome, budget_texts, describe, verdict
+from tests.report import synthetic
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> RunResults:
+    return RunResults.load(synthetic.feasible_run(tmp_path_factory.mktemp("run")))
+
+
+def test_table_shows_front_and_baselines_once_each(results: RunResults) -> None:
+    """Fastest first; the recommended row carries the star; every row fills every column."""
+    rows = table(results)
+    assert sorted(row.id for row in rows) == sorted({*results.front, *results.baselines})
+    times = [latency.median_ms for row in rows if (latency := results.points[row.id].latency)]
+    assert times == sorted(times)
+    assert [row.id for row in rows if row.cells[0] == "★"] == [results.recommended]
+    assert {len(row.cells) for row in rows} == {len(COLUMNS)}
+    assert front_rows(results) == tuple(row.cells for row in rows)
+
+
+def test_table_cells_are_what_was_measured(results: RunResults) -> None:
+    """FP32 is its own reference; a missed budget is said in words."""
+    fp32 = next(row for row in table(results) if row.id == "fp32")
+    assert fp32.cells[3] == "±0.00 points"
+    assert fp32.cells[8] == "1.00 ×"
+    assert fp32.cells[9].startswith("latency 7.")
+    assert (fp32.baseline, fp32.feasible) == (True, False)
+
+
+def test_without_a_budget_nothing_is_met(results: RunResults) -> None:
+    """The budgets column stays empty where none was set, and the verdict says so."""
+    points = {id_: dataclasses.replace(p, feasible=True, violations=()) for id_, p in results.points.items()}
+    free = dataclasses.replace(results, budget=Budget(), points=points)
+    assert {row.cells[9] for row in table(free)} == {"–"}
+    assert "is recommended (no budget was set)" in verdict(free).headline
+    assert budget_texts(free) == ()
+
+
+def test_verdict_of_a_met_budget(results: RunResults) -> None:
+    """The recommended point with its numbers and its gain over FP32."""
+    assert results.recommended is not None
+    found = verdict(results)
+    assert found.outcome is Outcome.MET
+    assert found.headline == f"{results.recommended} meets every budget: " + describe(
+        results, results.points[results.recommended]
+    )
+    assert found.details == ()
+    assert describe(results, results.points["fp32"]).endswith("(±0.00 points), 372 kB (1.00 ×)")
+
+
+def test_verdict_of_a_missed_budget(tmp_path: Path) -> None:
+    """The nearest points are named, by budget, with what they miss."""
+    results = RunResults.load(synthetic.infeasible_run(tmp_path))
+    found = verdict(results)
+    assert (found.outcome, found.headline) == (Outcome.MISSED, "No point meets every budget")
+    assert [detail.split(":")[0] for detail in found.details] == ["Nearest by latency", "Nearest by accuracy"]
+    assert "; misses latency 2." in found.details[0]
+    assert budget_texts(results) == ("latency ≤ 1.00 ms", "accuracy within 0.10 points of FP32")
+
+
+def test_one_point_can_be_nearest_by_two_budgets(tmp_path: Path) -> None:
+    """It is named once."""
+    results = RunResults.load(synthetic.infeasible_run(tmp_path))
+    both = dataclasses.replace(results, nearest={"latency": "int8", "size": "int8"})
+    (detail,) = verdict(both).details
+    assert detail.startswith("Nearest by latency and size: int8, ")
+
+
+@pytest.mark.parametrize("stopped", ["interrupted", "time limit"])
+def test_verdict_of_a_stopped_run(results: RunResults, tmp_path: Path, stopped: str) -> None:
+    """What stopped it is said; a recommendation found before that stands."""
+    met = verdict(dataclasses.replace(results, stopped=stopped))
+    assert met.outcome is Outcome.MET
+    assert met.details == (
+        f"The search was stopped ({stopped}); the results below are complete for what it had tried.",
+    )
+    unknown = verdict(dataclasses.replace(RunResults.load(synthetic.early_run(tmp_path)), stopped=stopped))
+    assert unknown.outcome is Outcome.UNFINISHED
+    assert unknown.details == (f"The search was stopped ({stopped}); what it knew is below.",)

@@ -1,0 +1,151 @@
+"""Rooms import leftwards only: precision ← {lowering, report} ← backends ← sensitivity ← search ← experiments."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Room → the rooms it may import from, itself aside. Rooms that are not listed here may not exist.
+ALLOWED: dict[str, frozenset[str]] = {"precision": frozenset()}
+ALLOWED["lowering"] = ALLOWED["report"] = frozenset({"precision"})
+ALLOWED["backends"] = frozenset({"precision", "lowering", "report"})
+ALLOWED["sensitivity"] = ALLOWED["backends"] | {"backends"}
+ALLOWED["search"] = ALLOWED["sensitivity"] | {"sensitivity"}
+ALLOWED["experiments"] = ALLOWED["search"] | {"search"}
+RUNTIMES = frozenset({"torch", "onnxruntime"})
+MAX_LINES = 400
+
+
+def modules(root: Path) -> list[Path]:
+    """Every Python file of every room."""
+    return sorted(path for room in ALLOWED for path in (root / room).rglob("*.py"))
+
+
+def imports(tree: ast.AST, *, at_load: bool) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of everything imported, ``from`` and ``import_module("…")`` included.
+
+    Args:
+        tree: A module.
+        at_load: Leave out what only runs inside functions, and what only type checkers read.
+    """
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            yield node.lineno, node.module or ""
+        elif isinstance(node, ast.Call) and "import" in ast.unparse(node.func) and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield node.lineno, first.value
+        lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if not (at_load and (lazy or typing_only)):
+            yield from imports(node, at_load=at_load)
+
+
+def violations(root: Path) -> list[str]:
+    """Each break of the order, in words."""
+    found = []
+    for path in modules(root):
+        room = path.relative_to(root).parts[0]
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        where = path.relative_to(root)
+        for line, name in imports(tree, at_load=False):
+            top = name.partition(".")[0]
+            if top == "tests" or (top in ALLOWED and top != room and top not in ALLOWED[room]):
+                found.append(f"{where}:{line}: {room} imports {name}")
+        for line, name in imports(tree, at_load=True):
+            top = name.partition(".")[0]
+            if top == "torch" and room != "experiments":
+                found.append(f"{where}:{line}: {room} imports torch when it is loaded")
+        if room in ("precision", "report"):
+            typed = set(imports(tree, at_load=False)) - set(_typing_only(tree))
+            found += [
+                f"{where}:{line}: {room} imports {name}" for line, name in typed if name.partition(".")[0] in RUNTIMES
+            ]
+    return found
+
+
+def _typing_only(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from imports(node, at_load=False)
+
+
+def test_imports_go_leftwards_only() -> None:
+    """No room imports from a room to its right, at the top of a module or inside a function."""
+    assert violations(ROOT) == []
+
+
+def test_every_room_is_ordered() -> None:
+    """A folder with Python packages at the top is a room of the order, or the tests."""
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert rooms - {"tests"} == set(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("precision/a.py", "import lowering\n", "precision/a.py:1: precision imports lowering"),
+        ("precision/a.py", "def f():\n    import torch\n", "precision/a.py:2: precision imports torch"),
+        ("precision/a.py", "import onnxruntime\n", "precision/a.py:1: precision imports onnxruntime"),
+        (
+            "lowering/a.py",
+            "def f():\n    from report.front import x\n",
+            "lowering/a.py:2: lowering imports report.front",
+        ),
+        ("report/b/a.py", "from search import x\n", "report/b/a.py:1: report imports search"),
+        ("lowering/a.py", "if True:\n    import torch\n", "lowering/a.py:2: lowering imports torch when it is loaded"),
+        (
+            "search/cli.py",
+            "import importlib\nimportlib.import_module('experiments.digits')\n",
+            "search/cli.py:2: search imports experiments.digits",
+        ),
+        ("search/a.py", "from tests.report import x\n", "search/a.py:1: search imports tests.report"),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path: Path, file: str, text: str, message: str) -> None:
+    """Each kind of break shows with its file and line."""
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert violations(tmp_path) == [message]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("precision/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"),
+        ("lowering/a.py", "import precision\ndef f():\n    import torch\n"),
+        ("experiments/a.py", "import torch\nfrom search.options import RunOptions\n"),
+        ("backends/a.py", "import lowering.dialect\nimport onnxruntime\n"),
+    ],
+)
+def test_what_is_allowed_is_not_found(tmp_path: Path, file: str, text: str) -> None:
+    """Leftward imports, lazy torch, and names for type checkers are fine."""
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert violations(tmp_path) == []
+
+
+def test_modules_stay_readable() -> None:
+    """No module is longer than 400 lines."""
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in modules(ROOT)
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_every_module_says_what_it_decides() -> None:
+    """Each file starts with a docstring, and none imports everything from another."""
+    for path in modules(ROOT):
+        text = path.read_text(encoding="utf-8")
+        assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+        assert not re.search(r"^\s*from \S+ import \*", text, re.MULTILINE), path
