@@ -205,7 +205,7 @@ def test_layers_with_one_weight_share_codes() -> None:
     np.testing.assert_array_equal(rounded["one"].codes, rounded["two"].codes)
     np.testing.assert_array_equal(rounded["one"].scales, rounded["two"].scales)
     corrections = [rounded[name].to_arrays()["bias_correction"] for name in ("one", "two")]
-    assert not np.array_equal(*corrections)
+    assert not np.array_equal(corrections[0], corrections[1])
 
 
 @pytest.mark.parametrize("rounding", list(Rounding))
