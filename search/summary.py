@@ -44,10 +44,12 @@ def conditions(results: RunResults) -> str:
     """What the numbers were measured with: without it a latency means nothing."""
     settings = results.settings
     threads, batch = settings["threads"], settings["batch_size"]
+    # An interrupted run shows what the search saw, on its own part of the data.
+    final = all(results.points[id_].accuracy for id_ in results.front)
+    samples = f"{settings['holdout_samples']} held-back" if final else f"{settings['search_samples']} of the search's"
     return (
         f"{results.backend} on {results.device['device']}, {threads} thread{'s' * (threads != 1)}, batch {batch}; "
-        f"latency: median, paired with FP32; accuracy: {results.metric} on {settings['holdout_samples']} held-back "
-        "samples"
+        f"latency: median, paired with FP32; accuracy: {results.metric} on {samples} samples"
     )
 
 

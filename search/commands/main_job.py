@@ -139,7 +139,9 @@ def run(argv: Sequence[str]) -> int:
     return outcome.exit_code
 
 
-def _search(args: argparse.Namespace, opened: Opened, backend: Backend, out: Path, listener: Listener) -> RunOutcome:
+def _search(
+    args: argparse.Namespace, opened: Opened, backend: Backend, out: Path, listener: Listener, command: str
+) -> RunOutcome:
     from lowering.dialects.registry import get_dialect
     from lowering.lowerer import Lowerer
     from search.inputs import batch_size, load

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from precision import Array
@@ -97,6 +99,13 @@ def write_files(folder: Path) -> Files:
     files.write_calib(input=samples(16))
     files.write_eval(input=samples(), labels=labels())
     return files
+
+
+def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in ``folder``, with a module ``mine`` that is imported anew and leaves no trace in ``sys.path``."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
 
 
 def outcome(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ import errno
 import io
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 import pytest
 
+from report.results import RunResults
+from search.summary import conditions
 from search.tables import plain_table
 from tests.search.command_line import Files, enter, network, outcome, write_files
 
@@ -64,6 +66,14 @@ def test_main_job(ran: Ran) -> None:
         assert str(ran.folder / name) in ran.out
         assert (ran.folder / name).is_file()
     assert results["settings"]["command"].startswith("search --model ")
+
+
+def test_samples_are_named_for_what_they_are(ran: Ran) -> None:
+    """Accuracies that an interrupted run took from the search are not called held back."""
+    results = RunResults.load(ran.folder)
+    assert conditions(results).endswith("20 held-back samples")
+    cut = {id_: replace(point, accuracy=None) for id_, point in results.points.items()}
+    assert conditions(replace(results, points=cut)).endswith("20 of the search's samples")
 
 
 def test_progress_goes_to_standard_error(ran: Ran) -> None:
