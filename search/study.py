@@ -25,7 +25,7 @@ from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
@@ -61,9 +61,7 @@ class Study:
     def __init__(self, url: str, name: str, space: Space, sampler: BaseSampler) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            self._storage = RDBStorage(url)
-            if url.startswith("sqlite"):
-                _ease(self._storage)
+            self._storage = open_storage(url)
             self._kept = optuna.create_study(
                 storage=self._storage, study_name=name, directions=DIRECTIONS, load_if_exists=True
             )
@@ -119,19 +117,24 @@ class Study:
 
     def close(self) -> None:
         """Let go of the database, so that its file is complete."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        if isinstance(self._storage, RDBStorage):
+            self._storage.remove_session()
+            self._storage.engine.dispose()
 
 
-def _ease(storage: RDBStorage) -> None:
-    """Commit without waiting for the disk, which would take longer than a measurement; safe against a kill."""
+def open_storage(url: str) -> BaseStorage:
+    """Optuna's storage at a database URL; a SQLite file commits without waiting for the disk, safe against a kill."""
+    storage = RDBStorage(url)
+    if url.startswith("sqlite"):
+        event.listen(storage.engine, "connect", _ease)
+        storage.engine.dispose()
+    return storage
 
-    def configure(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
 
-    event.listen(storage.engine, "connect", configure)
-    storage.engine.dispose()
+def _ease(connection: Any, _: object) -> None:
+    """Waiting for the disk at each commit would take longer than many a measurement."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _values(trial: Trial) -> list[float] | None:
@@ -188,7 +191,7 @@ def _read(space: Space, frozen: FrozenTrial) -> Trial:
 def past_trials(url: str, name: str, space: Space) -> list[Trial]:
     """Finished trials of another study in the same storage; none where it is not there."""
     try:
-        study = optuna.load_study(study_name=name, storage=url)
+        study = optuna.load_study(study_name=name, storage=open_storage(url))
     except (KeyError, SQLAlchemyError):
         return []
     return [_read(space, frozen) for frozen in study.get_trials(deepcopy=False) if _finished(frozen)]

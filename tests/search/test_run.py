@@ -1,0 +1,470 @@
+"""The run as a whole, on the toy network: flow, budgets, resuming, interruption, failures, full disks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from backends.timing import TimingSettings, time_paired
+from precision import (
+    BackendError,
+    Budget,
+    ContentStore,
+    Inputs,
+    LatencyStats,
+    LayerChoice,
+    OutputError,
+    Precision,
+    UsageError,
+    WorkloadError,
+)
+from report.results import RunResults
+from search import finalists, study
+from search.events import Silent
+from search.options import RunOptions
+from search.run import RunOutcome, run
+from tests.search import toy
+
+
+class Elsewhen:
+    """Stands in for the fresh process: times by the toy's clock, and can make an artifact slower there.
+
+    Attributes:
+        slower: Id → by what factor its ratio is off, the first ``times`` times.
+        calls: Ids timed, one entry a call.
+    """
+
+    def __init__(self) -> None:
+        self.slower: dict[str, float] = {}
+        self.times = 99
+        self.calls: list[tuple[str, ...]] = []
+
+    def __call__(
+        self,
+        backend: str,
+        models: Mapping[str, Path],
+        reference: str,
+        inputs: Inputs,
+        settings: TimingSettings,
+        *,
+        threads: int,
+        batch_size: int,
+    ) -> dict[str, LatencyStats]:
+        """As ``time_in_fresh_process``."""
+        assert backend == "fake"
+        self.calls.append(tuple(models))
+        runtime = toy.ToyBackend()
+        compiled = {name: runtime.compile(path.read_bytes(), threads=threads) for name, path in models.items()}
+        stats = time_paired(
+            compiled, reference, inputs, settings, threads=threads, batch_size=batch_size, clock=runtime.clock
+        )
+        if len(self.calls) <= self.times:
+            for name, factor in self.slower.items():
+                if name in stats:
+                    stats[name] = replace(
+                        stats[name], ratio=stats[name].ratio * factor, median_ms=stats[name].median_ms * factor
+                    )
+        return stats
+
+
+class Heard(Silent):
+    """Remembers warnings and phases."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.warnings: list[str] = []
+        self.bests: list[str] = []
+
+    def phase(self, name: str, total: int | None) -> None:
+        """Note it."""
+        del total
+        self.phases.append(name)
+
+    def best(self, text: str) -> None:
+        """Note it."""
+        self.bests.append(text)
+
+    def warn(self, text: str) -> None:
+        """Note it."""
+        self.warnings.append(text)
+
+
+real_storage = study.open_storage
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhen:
+    """No process is started, and no page is rendered."""
+    stand_in = Elsewhen()
+    databases: dict[str, BaseStorage] = {}
+    # A database costs more than a whole run of the toy; tests of the storage itself ask for the real one.
+    monkeypatch.setattr(study, "open_storage", lambda url: databases.setdefault(url, InMemoryStorage()))
+    monkeypatch.setattr(finalists, "time_in_fresh_process", stand_in)
+    monkeypatch.setattr("search.run.render", lambda folder: folder / "report.html")
+    return stand_in
+
+
+def options(out: Path, budget: Budget | None = None, trials: int = 12, **more: object) -> RunOptions:
+    """Small runs."""
+    base = RunOptions(budget=budget or Budget(), out=out, backend="fake", trials=trials, sensitivity_samples=32)
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def search(
+    asked: RunOptions,
+    backend: toy.ToyBackend | None = None,
+    lowerer: toy.ToyLowerer | None = None,
+    workload: toy.ToyWorkload | None = None,
+    heard: Heard | None = None,
+) -> RunOutcome:
+    """Run on the toy."""
+    return run(
+        workload or toy.workload(), lowerer or toy.ToyLowerer(), backend or toy.ToyBackend(), asked, heard or Heard()
+    )
+
+
+def states(folder: Path) -> dict[str, int]:
+    """State → number of trials."""
+    counts: dict[str, int] = {}
+    for trial in RunResults.load(folder).trials:
+        counts[trial.state] = counts.get(trial.state, 0) + 1
+    return counts
+
+
+def test_flow_ends_with_a_folder_that_holds_everything(tmp_path: Path) -> None:
+    """A finished run has baselines, a feasible recommendation, its files, and a readable record."""
+    heard = Heard()
+    outcome = search(options(tmp_path / "run", Budget(latency_ms=2.5, min_accuracy=0.9)), heard=heard)
+    results = RunResults.load(outcome.folder)
+    assert outcome.exit_code == 0
+    assert heard.phases == ["calibrate", "sensitivity", "search", "finalists", "report"]
+    assert heard.bests
+    assert results.complete
+    assert results.baselines == ("fp32", "fp16", "int8", "int4")
+    assert results.recommended is not None
+    assert results.recommended == outcome.recommended
+    point = results.points[results.recommended]
+    assert point.feasible
+    assert point.held
+    assert point.latency is not None
+    assert point.latency.median_ms <= 2.5
+    assert (outcome.folder / str(point.model)).stat().st_size == point.size_bytes
+    assert (outcome.folder / str(point.config)).is_file()
+    assert len(results.trials) == 12
+    assert results.time_split_s["total"] == pytest.approx(
+        sum(seconds for kind, seconds in results.time_split_s.items() if kind != "total")
+    )
+
+
+def test_baseline_is_recommended_only_if_nothing_better(tmp_path: Path) -> None:
+    """What is recommended is beaten by no baseline on all counts."""
+    outcome = search(options(tmp_path / "run", Budget(max_drop=0.05)))
+    assert outcome.recommended is not None
+    best = outcome.points[outcome.recommended]
+    for id_ in ("fp32", "fp16", "int8", "int4"):
+        other = outcome.points[id_]
+        assert other.latency is not None
+        assert best.latency is not None
+        assert other.accuracy is not None
+        assert best.accuracy is not None
+        beaten = (
+            other.accuracy.value >= best.accuracy.value
+            and other.latency.median_ms <= best.latency.median_ms
+            and other.size_bytes <= best.size_bytes
+        )
+        assert not beaten or id_ == outcome.recommended
+
+
+@pytest.mark.parametrize(
+    ("budget", "nearest"),
+    [
+        pytest.param(Budget(latency_ms=0.1), {"latency"}, id="latency"),
+        pytest.param(Budget(size_bytes=10, latency_ms=0.1), {"latency", "size"}, id="latency and size"),
+        pytest.param(Budget(latency_ms=2.05, min_accuracy=1.1), {"latency", "accuracy"}, id="accuracy"),
+    ],
+)
+def test_impossible_budget_names_the_nearest_points(tmp_path: Path, budget: Budget, nearest: set[str]) -> None:
+    """Exit code 3, no recommendation, and a measured point for each limit."""
+    outcome = search(options(tmp_path / "run", budget, trials=10))
+    assert outcome.exit_code == 3
+    assert outcome.recommended is None
+    assert set(outcome.nearest) == nearest
+    fastest = min(point.latency.median_ms for point in outcome.points.values() if point.latency)
+    if set(outcome.nearest) == {"latency"}:
+        shown = outcome.points[outcome.nearest["latency"]].latency
+        assert shown is not None
+        assert shown.median_ms == fastest == pytest.approx(2.0)
+    for id_ in outcome.nearest.values():
+        assert outcome.points[id_].violations
+        assert outcome.points[id_].accuracy is not None
+
+
+def test_over_budget_candidates_are_not_scored(tmp_path: Path) -> None:
+    """Once something keeps the limits, a candidate over them costs no accuracy."""
+    outcome = search(options(tmp_path / "run", Budget(latency_ms=2.2), trials=16))
+    trials = RunResults.load(outcome.folder).trials
+    over = [trial for trial in trials if trial.state == "over budget"]
+    assert over
+    assert all(trial.accuracy is None and "latency" in trial.reason for trial in over)
+
+
+def test_resume_of_a_finished_run_repeats_nothing(tmp_path: Path) -> None:
+    """Nothing is compiled for timing or scoring, and nothing is timed elsewhere, when all of it was done before."""
+    asked = options(tmp_path / "run", Budget(latency_ms=2.5))
+    search(asked)
+    before = RunResults.load(asked.out)
+    backend, lowerer = toy.ToyBackend(), toy.ToyLowerer()
+    search(replace(asked, resume=True), backend, lowerer)
+    after = RunResults.load(asked.out)
+    assert backend.runs == 0
+    assert after.trials == before.trials
+    assert after.points == before.points
+
+
+def test_resume_after_a_kill_continues_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials that were finished are not tried again; the rest is."""
+    monkeypatch.setattr(study, "open_storage", real_storage)
+    asked = options(tmp_path / "run", trials=12)
+
+    def kill(_: Mapping[str, str]) -> str:
+        if killer.compiled > 41:
+            raise SystemExit("killed")
+        return ""
+
+    killer = toy.ToyBackend(refuse=kill)
+    with pytest.raises(SystemExit, match="killed"):
+        search(asked, killer)
+    assert not RunResults.load(asked.out).complete
+    url = f"sqlite:///{asked.out / 'study.db'}"
+    (name,) = optuna.get_all_study_names(url)
+    done = optuna.load_study(study_name=name, storage=url).get_trials()
+    assert 4 <= len(done) < 12
+    outcome = search(replace(asked, resume=True))
+    trials = RunResults.load(asked.out).trials
+    assert [trial.number for trial in trials] == list(range(12))
+    assert [trial.params for trial in optuna.load_study(study_name=name, storage=url).get_trials()][: len(done)] == [
+        trial.params for trial in done
+    ]
+    assert outcome.exit_code == 0
+
+
+def test_resume_with_another_budget_measures_only_what_it_lacks(tmp_path: Path) -> None:
+    """A new budget judges the old trials anew; their latencies are not measured again."""
+    asked = options(tmp_path / "run", Budget(latency_ms=2.2), trials=10)
+    search(asked)
+    before = {json.dumps({g: c.text for g, c in t.choices.items()}): t for t in RunResults.load(asked.out).trials}
+    outcome = search(replace(asked, resume=True, budget=Budget(latency_ms=4.9), trials=10))
+    after = {json.dumps({g: c.text for g, c in t.choices.items()}): t for t in RunResults.load(asked.out).trials}
+    assert set(after) == set(before)
+    assert all(after[key].ratio == before[key].ratio for key in before)
+    assert sum(trial.state == "complete" for trial in after.values()) > sum(
+        trial.state == "complete" for trial in before.values()
+    )
+    assert outcome.exit_code == 0
+
+
+def test_resume_refuses_another_network_and_says_what_differs(tmp_path: Path) -> None:
+    """A folder is resumed only with what it began with."""
+    asked = options(tmp_path / "run", trials=4)
+    search(asked)
+    with pytest.raises(
+        UsageError, match=r"different: the calibration data, the evaluation data, --seed \(was 0, is 1\)"
+    ):
+        search(replace(asked, resume=True, seed=1), workload=toy.workload(seed=4))
+
+
+def test_fresh_start_refuses_a_folder_in_use(tmp_path: Path) -> None:
+    """Another run's results are never mixed in."""
+    asked = options(tmp_path / "run", trials=4)
+    search(asked)
+    with pytest.raises(UsageError, match="already holds files"):
+        search(asked)
+
+
+@pytest.mark.parametrize("runs", [0, 250, 600], ids=["at once", "in the search", "later"])
+def test_interruption_leaves_a_readable_folder(tmp_path: Path, runs: int) -> None:
+    """Ctrl-C at any time: exit code 130, a record marked as interrupted, points as the search measured them."""
+
+    def interrupt(number: int) -> None:
+        if number == runs + 1:
+            raise KeyboardInterrupt
+
+    backend = toy.ToyBackend(on_run=interrupt)
+    outcome = search(options(tmp_path / "run", trials=12), backend)
+    results = RunResults.load(outcome.folder)
+    assert outcome.exit_code == 130
+    assert outcome.stopped == results.stopped == "interrupted"
+    assert not results.complete
+    assert all(point.held is None and point.latency is None for point in results.points.values())
+    if runs:
+        assert results.recommended is not None
+        assert all((outcome.folder / str(point.model)).is_file() for point in results.points.values())
+
+
+def test_interruption_of_the_finalists_falls_back_to_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while finalists are timed loses nothing of the search; resuming then finishes them."""
+
+    def interrupt(*_: object, **__: object) -> dict[str, LatencyStats]:
+        raise KeyboardInterrupt
+
+    asked = options(tmp_path / "run", trials=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(finalists, "time_in_fresh_process", interrupt)
+        assert search(asked).exit_code == 130
+    assert search(replace(asked, resume=True)).exit_code == 0
+
+
+def test_finalist_that_does_not_hold_is_left_out(tmp_path: Path, elsewhere: Elsewhen) -> None:
+    """A ratio that is off by 6 % twice keeps a point off the front; it is timed twice and the user is told."""
+    elsewhere.slower = {"int8": 1.06}
+    heard = Heard()
+    outcome = search(options(tmp_path / "run", trials=4), heard=heard)
+    assert outcome.points["int8"].held is False
+    assert "int8" not in outcome.front
+    assert elsewhere.calls[1] == ("fp32", "int8")
+    assert any("int8" in text for text in heard.warnings)
+
+
+@pytest.mark.parametrize(("factor", "times"), [(1.04, 99), (1.5, 1)], ids=["within tolerance", "once only"])
+def test_finalist_that_holds_stays(tmp_path: Path, elsewhere: Elsewhen, factor: float, times: int) -> None:
+    """Off by less than 5 %, or only at the first try: the point holds."""
+    elsewhere.slower, elsewhere.times = {"int8": factor}, times
+    outcome = search(options(tmp_path / "run", trials=4))
+    assert outcome.points["int8"].held
+    assert "int8" in outcome.front
+
+
+def test_time_limit_ends_the_search_but_not_the_finalists(tmp_path: Path) -> None:
+    """A limit that is over at once still gives measured baselines."""
+    outcome = search(options(tmp_path / "run", trials=50, time_limit_s=1e-3))
+    results = RunResults.load(outcome.folder)
+    assert outcome.stopped == "time limit"
+    assert outcome.exit_code == 0
+    assert results.complete
+    assert len(results.trials) == 4
+    assert all(point.held for point in results.points.values())
+
+
+def test_storage_url_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study is where the URL says, with directions, constraints, attributes, and no values for stopped trials."""
+    monkeypatch.setattr(study, "open_storage", real_storage)
+    url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    search(options(tmp_path / "run", Budget(latency_ms=2.2), trials=14, storage=url))
+    assert not (tmp_path / "run" / "study.db").exists()
+    (name,) = optuna.get_all_study_names(url)
+    found = optuna.load_study(study_name=name, storage=url)
+    assert [direction.name for direction in found.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+    trials = found.get_trials()
+    assert len(trials) == 14
+    for trial in trials:
+        complete = trial.user_attrs["state"] == "complete"
+        assert (trial.state.name == "COMPLETE") == complete
+        assert set(trial.constraints) == {"latency"}
+        assert (trial.values is not None) == complete
+        assert (trial.constraints["latency"] <= 0) == (trial.user_attrs["latency_ms"] <= 2.2)
+
+
+def test_storage_that_cannot_be_opened_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong URL is the user's to mend."""
+    monkeypatch.setattr(study, "open_storage", real_storage)
+    with pytest.raises(UsageError, match="--storage: cannot open 'nosuch://x'"):
+        search(options(tmp_path / "run", storage="nosuch://x"))
+
+
+def test_failure_of_a_candidate_is_recorded_and_the_run_goes_on(tmp_path: Path) -> None:
+    """A runtime that refuses some mixes costs those trials and nothing else."""
+
+    def refuse(choices: Mapping[str, str]) -> str:
+        mixed = {choices["a"][:4], choices["b"][:4]} == {"int8", "int4"}
+        return "no kernel for a mix of int8 and int4" if mixed else ""
+
+    outcome = search(options(tmp_path / "run", trials=20), toy.ToyBackend(refuse=refuse))
+    failed = [trial for trial in RunResults.load(outcome.folder).trials if trial.state == "failed"]
+    assert outcome.exit_code == 0
+    assert failed
+    assert all(trial.reason == "no kernel for a mix of int8 and int4" for trial in failed)
+    assert all(trial.ratio is None for trial in failed)
+
+
+def test_failure_of_lowering_is_recorded(tmp_path: Path) -> None:
+    """What the dialect refuses is a failed trial, too."""
+
+    def refuse(choices: Mapping[str, LayerChoice]) -> str:
+        integer = [choice.precision.is_integer for choice in choices.values()]
+        return "too mixed" if 1 < sum(integer) < 4 else ""
+
+    outcome = search(options(tmp_path / "run", trials=14), lowerer=toy.ToyLowerer(refuse=refuse))
+    assert outcome.exit_code == 0
+    assert states(outcome.folder)["failed"] > 0
+
+
+def test_failure_of_fp32_ends_the_run(tmp_path: Path) -> None:
+    """Without a reference there is nothing to compare with."""
+    with pytest.raises(BackendError, match="the FP32 network failed: broken"):
+        search(options(tmp_path / "run"), toy.ToyBackend(refuse=lambda _: "broken"))
+
+
+def test_exhausted_space_ends_the_search(tmp_path: Path) -> None:
+    """A space that is smaller than the number of trials is tried once and no more."""
+    asked = options(tmp_path / "run", trials=500, precisions=(Precision.FP32, Precision.INT8))
+    outcome = search(asked)
+    trials = [trial for trial in RunResults.load(outcome.folder).trials if trial.state != "repeated"]
+    assert len({json.dumps({g: c.text for g, c in t.choices.items()}) for t in trials}) == len(trials) == 2**5
+
+
+def test_metric_with_one_number_is_scored_on_everything(tmp_path: Path) -> None:
+    """Such a metric has no interval and is never stopped early."""
+
+    def mean_logit(outputs: tuple[object, ...], labels: object) -> float:
+        del labels
+        return float(outputs[0][:, 0].mean())  # type: ignore[index]
+
+    outcome = search(options(tmp_path / "run", trials=8), workload=toy.workload(metric=mean_logit))
+    results = RunResults.load(outcome.folder)
+    assert {trial.accuracy_samples for trial in results.trials} == {300}
+    accuracy = results.points["fp32"].accuracy
+    assert accuracy is not None
+    assert accuracy.ci_low == accuracy.ci_high == accuracy.value
+
+
+def test_metric_that_fails_is_a_workload_error(tmp_path: Path) -> None:
+    """The message names what came and what was expected."""
+    with pytest.raises(WorkloadError, match="expected 64 finite scores or one finite number, got an array of shape"):
+        search(options(tmp_path / "run"), workload=toy.workload(metric=lambda outputs, _: outputs[0]))
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """ENOSPC is an OutputError; whatever stands under a final name is complete; resuming goes on from there."""
+    asked = options(tmp_path / "run", trials=8)
+    left = [60]
+
+    def full(*arguments: object, **named: object) -> object:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments, **named)
+
+    owner: object = os if call == "fsync" else Path
+    real = getattr(owner, call)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, call, full)
+        with pytest.raises(OutputError, match=r"cannot write .*No space left on device"):
+            search(asked)
+    for path in asked.out.rglob("*"):
+        assert not path.name.startswith("."), path
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+    store = ContentStore(asked.out / "cache")
+    assert all(store.get_json(*path.stem.split("-", 1)) for path in (asked.out / "cache").glob("lowered-*.json"))
+    assert search(replace(asked, resume=True)).exit_code == 0

@@ -1,0 +1,212 @@
+"""A network of numbers: five layers whose choices have known sizes, latencies and harm, and a runtime that obeys.
+
+Nothing is an ONNX model here, so a whole run takes a second. An artifact is the choices as JSON, filled up to its size.
+Sample d, drawn from [0, 1), is classified correctly where d exceeds the summed harm of all choices.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from backends.base import Capabilities, CompiledModel, DeviceFingerprint
+from backends.fake import SimulatedClock
+from lowering.dialects.registry import get_dialect
+from lowering.inventory import Group, Inventory, Layer
+from lowering.lowerer import Lowerer
+from lowering.reference import Reference
+from precision import (
+    FP16,
+    FP32,
+    Array,
+    BackendError,
+    CalibrationSettings,
+    ContentStore,
+    Inputs,
+    Labelled,
+    LayerChoice,
+    LoweringError,
+    Metric,
+    Precision,
+    PrecisionConfig,
+    top1,
+)
+
+LAYERS = ("a", "b", "c", "d", "e")
+INT8 = LayerChoice(precision=Precision.INT8)
+INT4 = LayerChoice(precision=Precision.INT4)
+CHOICES = (FP32, FP16, INT8, INT4)
+OVERHEAD_BYTES = 500
+FP32_BYTES = 1000
+BOUNDARY_MS = 0.3
+COST_MS = {"fp32": 1.0, "fp16": 1.0, "int8:nearest": 0.4, "int4:nearest": 0.4}
+HARM = {"fp32": 0.0, "fp16": 0.0, "int8:nearest": 0.002, "int4:nearest": 0.03}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToyWorkload:
+    """Satisfies ``Workload``."""
+
+    name: str = "toy"
+    model: Path = Path("toy.onnx")
+    calibration: Inputs
+    evaluation: Labelled
+    metric: Metric = top1
+
+
+def workload(samples: int = 600, metric: Metric = top1, seed: int = 3) -> ToyWorkload:
+    """Samples of even difficulty, all of class 0."""
+    rng = np.random.default_rng(seed)
+    return ToyWorkload(
+        calibration={"x": rng.random((32, 1)).astype(np.float32)},
+        evaluation=Labelled(
+            inputs={"x": rng.random((samples, 1)).astype(np.float32)}, labels=np.zeros(samples, dtype=np.int64)
+        ),
+        metric=metric,
+    )
+
+
+def harm(choices: Mapping[str, str]) -> float:
+    """How much of the samples these choices get wrong; later layers suffer more."""
+    return sum(HARM[text] * (1 + LAYERS.index(layer)) / 3 for layer, text in choices.items())
+
+
+def latency_ms(choices: Mapping[str, str]) -> float:
+    """What one sample takes."""
+    texts = [choices[layer] for layer in LAYERS]
+    integer = [text.startswith("int") for text in texts]
+    crossed = sum(left != right for left, right in itertools.pairwise(integer))
+    return sum(COST_MS[text] for text in texts) + BOUNDARY_MS * crossed
+
+
+class ToyLowerer(Lowerer):
+    """Writes choices as JSON.
+
+    Args:
+        refuse: Says why choices cannot be written; empty text writes them.
+    """
+
+    def __init__(self, refuse: Callable[[Mapping[str, LayerChoice]], str] = lambda _: "") -> None:
+        reference = Reference(
+            source="toy.onnx",
+            proto=onnx.ModelProto(),
+            fingerprint="f" * 8,
+            architecture="a" * 8,
+            input_shapes={"x": (None, 1)},
+            input_types={"x": "float32"},
+            output_names=("y",),
+            output_shapes={"y": (None, 2)},
+        )
+        super().__init__(reference, get_dialect("ort-cpu"), None, CalibrationSettings(), ContentStore(None))
+        self._refuse = refuse
+        self.lowered = 0
+        layers = tuple(
+            Layer(
+                name=name, node=name, op="Gemm", weight=f"{name}.weight", weight_shape=(10, 25), channel_axis=1,
+                conv_groups=1, parameters=250, choices=CHOICES, refused={},
+            )
+            for name in LAYERS
+        )  # fmt: skip
+        groups = tuple(Group(name=name, layers=(name,), reason="", choices=CHOICES) for name in LAYERS)
+        edges = tuple((i, i + 1) for i in range(len(LAYERS) - 1))
+        # Shadows the cached property: this network has no graph to take an inventory of.
+        self.__dict__["inventory"] = Inventory(layers=layers, groups=groups, edges=edges, left_alone={})
+
+    def prepare(self, choices: Iterable[LayerChoice]) -> None:
+        """Nothing to round."""
+
+    def lower(self, choices: Mapping[str, LayerChoice]) -> bytes:
+        """The choices, filled up to the artifact's size."""
+        self.lowered += 1
+        if reason := self._refuse(choices):
+            raise LoweringError(reason)
+        text = json.dumps({layer: choice.text for layer, choice in choices.items()}).encode()
+        size = OVERHEAD_BYTES + sum(self.weight_bytes(layer, choice) for layer, choice in choices.items())
+        return text.ljust(size)
+
+    def weight_bytes(self, layer: str, choice: LayerChoice) -> int:
+        """In proportion to the bits."""
+        del layer
+        return FP32_BYTES * choice.precision.bits // 32
+
+    def config(self, choices: Mapping[str, LayerChoice]) -> PrecisionConfig:
+        """The choices and nothing calibrated."""
+        return PrecisionConfig(
+            model=self.reference.fingerprint, architecture=self.reference.architecture, dialect="ort-cpu",
+            calibration=self.settings, calibration_data="", ranges={}, layers=choices,
+        )  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True)
+class ToyModel:
+    """Obeys the table above."""
+
+    choices: Mapping[str, str]
+    backend: ToyBackend
+    input_shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=lambda: {"x": (None, 1)})
+    output_names: tuple[str, ...] = ("y",)
+
+    def run(self, inputs: Inputs) -> tuple[Array, ...]:
+        """Logits (n, 2)."""
+        self.backend.runs += 1
+        self.backend.on_run(self.backend.runs)
+        margin = 8 * (inputs["x"][:, 0].astype(np.float64) - harm(self.choices))
+        self.backend.simulated.advance(latency_ms(self.choices) * len(margin))
+        return (np.stack([margin, np.zeros_like(margin)], axis=1).astype(np.float32),)
+
+    def operators(self) -> tuple[str, ...]:
+        """None to speak of."""
+        return ()
+
+
+class ToyBackend:
+    """Runs artifacts of ``ToyLowerer`` in simulated time.
+
+    Args:
+        refuse: Says why choices (texts) do not compile; empty text compiles them.
+        on_run: Called with the number of each run.
+    """
+
+    name = "fake"
+    dialect = "ort-cpu"
+
+    def __init__(
+        self,
+        refuse: Callable[[Mapping[str, str]], str] = lambda _: "",
+        on_run: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.simulated = SimulatedClock()
+        self.refuse = refuse
+        self.on_run = on_run
+        self.compiled = 0
+        self.runs = 0
+
+    @property
+    def clock(self) -> Callable[[], int]:
+        """Simulated time."""
+        return self.simulated
+
+    def compile(self, model: bytes, *, threads: int) -> CompiledModel:
+        """Read the choices back."""
+        del threads
+        self.compiled += 1
+        choices = json.loads(model)
+        if reason := self.refuse(choices):
+            raise BackendError(reason)
+        return ToyModel(choices=choices, backend=self)
+
+    def fingerprint(self) -> DeviceFingerprint:
+        """One and the same."""
+        return DeviceFingerprint(
+            device="toy", cores=1, instructions=(), system="toy", runtime="toy 1", python="any"
+        )  # fmt: skip
+
+    def capabilities(self) -> Capabilities:
+        """None probed."""
+        return Capabilities(supported={}, notes={})
