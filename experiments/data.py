@@ -77,7 +77,7 @@ def load_cifar(path: Path, normalisation: Normalisation) -> Labelled:
         DataError: If the file is damaged or holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             pixels, labels = archive["images"], archive["labels"]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"'{path}': expected an .npz with 'images' and 'labels': {error}", _REPLACE) from error
@@ -90,23 +90,22 @@ def load_cifar(path: Path, normalisation: Normalisation) -> Labelled:
     return Labelled(inputs={INPUT_NAME: normalisation.apply(pixels)}, labels=labels)
 
 
-def load_imagenet(
-    archive: Path, table: Path, normalisation: Normalisation, rows: NDArray[np.int64] | None = None
-) -> Labelled:
+def load_imagenet(archive: Path, table: Path, normalisation: Normalisation, limit: int | None = None) -> Labelled:
     """A ``.zip`` of 224×224 JPEG files with a ``.csv`` of ``file`` and ``label``.
 
     Args:
         archive: The images.
-        table: The labels; its order is the order of the samples.
+        table: The labels; its order is the order of the samples unless there is a limit.
         normalisation: What the network expects.
-        rows: Which rows of the table to decode, in that order; None for all.
+        limit: Decode only so many, a ``spread_sample`` of the table; None for all.
 
     Raises:
         DataError: If a file is damaged, or an image of the table is missing or has another size.
         WorkloadError: If Pillow is not installed.
     """
     names, labels = _read_table(table)
-    if rows is not None:
+    if limit is not None:
+        rows = spread_sample(len(names), limit)
         names, labels = [names[row] for row in rows], labels[rows]
     return Labelled(inputs={INPUT_NAME: normalisation.apply(_decode(archive, names))}, labels=labels)
 
@@ -140,7 +139,9 @@ def _decode(path: Path, names: list[str]) -> NDArray[np.uint8]:
     try:
         from PIL import Image
     except ImportError as error:
-        raise WorkloadError("the ImageNet workloads need Pillow, which is not installed", "install pillow") from error
+        raise WorkloadError(
+            "the ImageNet workloads need Pillow, which is not installed", "install the 'demo' extra"
+        ) from error
     pixels = np.empty((len(names), IMAGENET_SIDE, IMAGENET_SIDE, 3), np.uint8)
     name = ""
     try:

@@ -35,7 +35,9 @@ def load_weights(network: nn.Module, path: Path, rename: Renaming) -> nn.Module:
         from safetensors import SafetensorError
         from safetensors.torch import load
     except ImportError as error:
-        raise WorkloadError("reading weights needs safetensors, which is not installed", "install it") from error
+        raise WorkloadError(
+            "reading weights needs safetensors, which is not installed", "install the 'demo' extra"
+        ) from error
     try:
         stored = load(path.read_bytes())
         network.load_state_dict(rename(stored))

@@ -37,7 +37,6 @@ from precision import Inputs, Labelled, Metric, Workload, top1
 
 CIFAR_CALIBRATION = 1024
 IMAGENET_CALIBRATION = 512  # as float32 they take 308 MB
-IMAGENET_IMAGES = 1000
 
 
 class ImageWorkload:
@@ -137,14 +136,14 @@ def _resnet(depth: int, data: Path | None) -> Workload:
 
 
 def _imagenet(name: str, folder: Path, network: Callable[[], nn.Module], normalisation: Normalisation) -> Workload:
-    def images(stem: str, rows: int) -> Labelled:
+    def images(stem: str, limit: int | None) -> Labelled:
         archive = data_file(folder, f"imagenet/{stem}_224.zip")
         table = data_file(folder, f"imagenet/{stem}_labels.csv")
-        return load_imagenet(archive, table, normalisation, spread_sample(IMAGENET_IMAGES, rows))
+        return load_imagenet(archive, table, normalisation, limit)
 
     return ImageWorkload(
         name=name,
         network=network,
         calibration=lambda: images("calib_train_sample", IMAGENET_CALIBRATION).inputs,
-        evaluation=lambda: images("eval_nips17", IMAGENET_IMAGES),
+        evaluation=lambda: images("eval_nips17", None),
     )
