@@ -93,6 +93,18 @@ def test_every_option_arrives(option: str) -> None:
 SOURCES = {"--model", "--calib", "--eval", "--metric", "--workload", "--data"}
 
 
+def test_the_check_sees_a_dropped_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option that is parsed and then forgotten makes the test above fail."""
+    real = main_job.options_of
+
+    def forgetful(args: argparse.Namespace, out: Path, batch_size: int) -> RunOptions:
+        return dataclasses.replace(real(args, out, batch_size), seed=0)
+
+    monkeypatch.setattr(main_job, "options_of", forgetful)
+    with pytest.raises(AssertionError, match="seed"):
+        test_every_option_arrives("--seed")
+
+
 def test_no_option_is_accepted_and_ignored() -> None:
     """Every option of the main job is covered above: a new one without effect fails here."""
     assert options_of(main_job.build_parser()) == set(GIVEN) | ELSEWHERE
