@@ -111,7 +111,9 @@ def compare(groups: int, trials: int, seeds: int) -> tuple[list[str], dict[str, 
         best = volumes(problem, everything, budget)
         for name, codes in tried.items():
             found = [volumes(problem, codes[:stop], budget) for stop in checkpoints]
-            ratios[name].append([value / top if top else 1.0 for pair in found for value, top in zip(pair, best, strict=True)])
+            ratios[name].append(
+                [value / top if top else 1.0 for pair in found for value, top in zip(pair, best, strict=True)]
+            )
     rows = []
     for name, table in ratios.items():
         columns = list(zip(*table, strict=True))

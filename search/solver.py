@@ -30,6 +30,7 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from search.latency_model import LatencyModel
+from search.quiet import quiet_stdout
 from search.space import Arithmetic, Code, Space, arithmetic
 
 _OBJECTIVE_SCALE = 1e4  # HiGHS stops within an absolute gap of 1e-6; losses span five orders of magnitude
@@ -247,13 +248,14 @@ class _Program:
         entries = [(r, c, value) for r, row in enumerate(self._rows) for c, value in row.items()]
         rows, columns, values = zip(*entries, strict=True)
         matrix = sparse.csr_array((values, (rows, columns)), shape=(len(self._rows), self._columns))
-        result = milp(
-            self._objective,
-            integrality=self._integrality,
-            bounds=self._bounds,
-            constraints=LinearConstraint(matrix, self._lower, self._upper),
-            options={"time_limit": time_limit_s, "mip_rel_gap": gap},
-        )
+        with quiet_stdout():
+            result = milp(
+                self._objective,
+                integrality=self._integrality,
+                bounds=self._bounds,
+                constraints=LinearConstraint(matrix, self._lower, self._upper),
+                options={"time_limit": time_limit_s, "mip_rel_gap": gap},
+            )
         if result.x is None:
             return None
         bounds = zip(self._starts[:-1], self._starts[1:], strict=True)

@@ -1,0 +1,113 @@
+"""What the latency model knows before, and learns from, measurements."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from precision import Precision
+from search.latency_model import LatencyModel, fit_codes, fit_latency_model, group_weights
+from search.moves import draw
+from search.space import Code, Space
+from tests.search.spaces import chain
+
+
+def _truth(space: Space, seed: int = 0) -> LatencyModel:
+    rng = np.random.default_rng(seed)
+    count = len(space.groups)
+    return LatencyModel(
+        space=space,
+        integer=tuple((-rng.uniform(0.0, 1.2, count) / count).tolist()),
+        block=(0.0,) * count,
+        boundary=tuple((rng.uniform(0.1, 0.8, len(space.edges)) / count).tolist()),
+        observations=0,
+        loo_error=math.nan,
+    )
+
+
+def _errors(model: LatencyModel, truth: LatencyModel, codes: list[Code]) -> float:
+    return float(np.sqrt(np.mean([(model.predict_code(c) - truth.predict_code(c)) ** 2 for c in codes])))
+
+
+def test_prior_is_sane() -> None:
+    """Without observations FP32 is 1, uniform INT8 faster, and a lone INT8 group no gain."""
+    space = chain(12)
+    model = fit_latency_model(space, [])
+    assert model.predict(space.uniform(Precision.FP32)) == 1.0
+    assert model.predict(space.uniform(Precision.FP16)) == 1.0
+    assert 0.2 < model.predict(space.uniform(Precision.INT8)) < 0.7
+    lone = space.encode(space.uniform(Precision.FP32))
+    assert model.predict_code((*lone[:5], 2, *lone[6:])) > 0.98
+    assert math.isnan(model.loo_error)
+
+
+def test_one_baseline_sets_the_level() -> None:
+    """The uniform INT8 measurement is met, and mixes in between lie between."""
+    space = chain(12)
+    int8 = space.uniform(Precision.INT8)
+    model = fit_latency_model(space, [(int8, 0.3)])
+    assert model.predict(int8) == pytest.approx(0.3, abs=0.02)
+    half = space.decode(tuple(2 if g < 6 else 0 for g in range(12)))
+    assert 0.4 < model.predict(half) < 0.95
+
+
+def test_learns_boundaries() -> None:
+    """With enough random mixes the error on unseen mixes falls to the noise, and far below the prior's."""
+    space = chain(10)
+    truth = _truth(space)
+    rng = np.random.default_rng(1)
+    train, test = [draw(space, rng) for _ in range(120)], [draw(space, rng) for _ in range(50)]
+    noisy = [truth.predict_code(code) * math.exp(rng.normal(0, 0.005)) for code in train]
+    prior, few, many = (
+        fit_codes(space, [], []),
+        fit_codes(space, train[:12], noisy[:12]),
+        fit_codes(space, train, noisy),
+    )
+    assert _errors(many, truth, test) < 0.01
+    assert _errors(many, truth, test) < _errors(few, truth, test) < _errors(prior, truth, test)
+    assert many.loo_error == pytest.approx(_errors(many, truth, test), abs=0.01)
+
+
+def test_boundary_terms_matter() -> None:
+    """Planted bug: the same data without edges fits clearly worse, so the test above would notice their loss."""
+    space = chain(10)
+    truth = _truth(space)
+    blind = Space(groups=space.groups, edges=())
+    rng = np.random.default_rng(1)
+    train, test = [draw(space, rng) for _ in range(120)], [draw(space, rng) for _ in range(50)]
+    ratios = [truth.predict_code(code) for code in train]
+    assert _errors(fit_codes(blind, train, ratios), truth, test) > 0.03
+
+
+def test_leave_one_out_is_what_refitting_gives() -> None:
+    """The closed form equals the error of models fitted without each observation, at the same noise."""
+    space = chain(5)
+    truth = _truth(space)
+    rng = np.random.default_rng(2)
+    codes = [draw(space, rng) for _ in range(15)]
+    ratios = [truth.predict_code(code) + rng.normal(0, 0.02) for code in codes]
+    model = fit_codes(space, codes, ratios)
+    left_out = []
+    for i in range(len(codes)):
+        part = fit_codes(space, codes[:i] + codes[i + 1 :], ratios[:i] + ratios[i + 1 :])
+        left_out.append(part.predict_code(codes[i]) - ratios[i])
+    assert model.loo_error == pytest.approx(float(np.sqrt(np.mean(np.square(left_out)))), rel=0.2)
+
+
+def test_weights_are_shares() -> None:
+    """Shares are positive, sum to 1 and grow with the group's bytes."""
+    space = chain(6)
+    weights = group_weights(space)
+    assert weights.sum() == pytest.approx(1.0)
+    sizes = [group.size_bytes[0] for group in space.groups]
+    assert np.argsort(weights).tolist() == np.argsort(sizes).tolist()
+
+
+@pytest.mark.parametrize("ratio", [math.nan, math.inf, 0.0, -1.0])
+def test_bad_ratios_are_refused(ratio: float) -> None:
+    """A ratio that is no positive number never enters the fit."""
+    space = chain(3)
+    with pytest.raises(ValueError, match="latency ratios must be positive and finite"):
+        fit_latency_model(space, [(space.uniform(Precision.INT8), ratio)])
