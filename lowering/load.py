@@ -32,8 +32,9 @@ def load_reference(path: Path) -> Reference:
         raise ModelError(f"'{path}' holds no network: its graph is empty", "it may be truncated: export it again")
     _load_external_data(model, path)
     try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError) as error:
+        # The checker insists on output shapes that exporters may leave out and inference can fill in.
+        onnx.checker.check_model(onnx.shape_inference.infer_shapes(model))
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
     return make_reference(model, str(path))
 

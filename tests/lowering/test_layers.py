@@ -1,0 +1,102 @@
+"""The inventory: layers by module path, groups, neighbours, and what is left alone with its reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from lowering.dialects.registry import get_dialect
+from lowering.inventory import Inventory
+from lowering.layers import take_inventory
+from lowering.reference import make_reference
+from precision import UsageError
+from tests.lowering.candidates import lowerer_of
+from tests.lowering.topologies import Net
+
+
+def inventory_of(model: onnx.ModelProto) -> Inventory:
+    return take_inventory(make_reference(model, "net").proto, get_dialect("ort-cpu"))
+
+
+def test_names_are_module_paths() -> None:
+    """A weight called ``path.weight`` gives the layer ``path``; a weight without such a name the node's name."""
+    net = Net()
+    a = net.conv("x", "layer1.0.conv1", (16, 16))
+    net.conv(a, "b", (16, 16), weight=net.weight("onnx::Conv_42", 16, 16, 3, 3, fan_in=144))
+    inventory = inventory_of(net.model(["b"]))
+    assert [layer.name for layer in inventory.layers] == ["layer1.0.conv1", "n_b"]
+    assert inventory.layers[0].parameters == 16 * 16 * 9
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("concat", [("a",), ("b", "c"), ("d",)]),
+        ("shared_weight", [("a", "a#2"), ("c",)]),
+        ("chain", [("a",), ("b",), ("c",)]),
+    ],
+)
+def test_groups(name: str, groups: list[tuple[str, ...]]) -> None:
+    """Shared weights and shared inputs tie layers together; every layer is in one group."""
+    inventory = lowerer_of(name).inventory
+    assert [group.layers for group in inventory.groups] == groups
+    for group in inventory.groups:
+        assert bool(group.reason) == (len(group.layers) > 1)
+
+
+def test_neighbours() -> None:
+    """Edges follow the data through glue, past one join but not past the next."""
+    net = Net()
+    stream = net.op("Relu", [net.conv("x", "stem", (16, 16))], "r")
+    for block in range(3):
+        conv = net.conv(stream, f"conv{block}", (16, 16))
+        stream = net.op("Add", [stream, conv], f"sum{block}")
+    net.conv(stream, "head", (16, 16))
+    inventory = inventory_of(net.model(["head"]))
+    assert [group.name for group in inventory.groups] == ["stem", "conv0", "conv1", "conv2", "head"]
+    assert inventory.edges == ((0, 1), (0, 2), (1, 2), (2, 3), (3, 4))
+
+
+def test_left_alone_with_reasons() -> None:
+    """Weighted operators that are no layers are listed with the reason."""
+    net = Net(("batch", 8))
+    table = net.weight("table.weight", 8, 8, fan_in=8)
+    net.op("MatMul", ["x", "x2"], "dynamic")
+    net.op("MatMul", [table, "transposed"], "left")
+    net.op("Gather", [table, net.constant("index", np.array([0], np.int64))], "row")
+    net.op("MatMul", ["x", table], "tied")
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "inner.weight"], ["out"], name="inside")],
+        "body",
+        [],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+    )
+    net.weight("inner.weight", 8, 8, fan_in=8)
+    net.nodes.append(helper.make_node("If", ["flag"], ["chosen"], name="choice", then_branch=body, else_branch=body))
+    net.nodes.insert(0, helper.make_node("Transpose", ["x"], ["transposed"], name="t"))
+    net.nodes.insert(1, helper.make_node("Transpose", ["x"], ["x2"], name="t2"))
+    model = net.model(["dynamic", "left", "row", "tied", "chosen"])
+    model.graph.input.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, ()))
+    inventory = inventory_of(model)
+    assert inventory.layers == ()
+    reasons = {name: reason for name, reason in inventory.left_alone.items()}
+    assert "computed at run time" in reasons["n_dynamic"]
+    assert "left one" in reasons["n_left"]
+    assert "also read by" in reasons["n_tied"]
+    assert any("subgraph of If" in reason for reason in reasons.values())
+
+
+def test_refusals_have_reasons() -> None:
+    """Every choice a layer cannot take comes with a reason."""
+    up = next(layer for layer in lowerer_of("conv_transpose").inventory.layers if layer.name == "up")
+    assert "no integer ConvTranspose" in up.refused["int8:mse"]
+    assert "for Gemm and MatMul" in up.refused["int4:mse:block32"]
+    assert [choice.text for choice in up.choices] == ["fp32", "fp16", "int8:mse:weight-only", "int4:gptq:weight-only"]
+
+
+def test_unknown_dialect() -> None:
+    """An unknown dialect names the known ones."""
+    with pytest.raises(UsageError, match="unknown dialect 'tpu'"):
+        get_dialect("tpu")

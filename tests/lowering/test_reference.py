@@ -1,0 +1,195 @@
+"""Loading and normalising: every form a network can come in ends in one form, with the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from lowering.export import export_reference
+from lowering.load import load_reference
+from lowering.reference import Reference, make_reference
+from precision import Inputs, ModelError
+from tests.lowering.topologies import TOPOLOGIES, Net, chain, inputs_of, padded_shortcut, reference_of
+
+
+def run(model: onnx.ModelProto, inputs: Inputs) -> list[np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, dict(inputs)))
+
+
+def ops(reference: Reference) -> list[str]:
+    return [node.op_type for node in reference.proto.graph.node]
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_normalising_keeps_the_numbers(name: str) -> None:
+    """The normalised network computes what the original does."""
+    reference = reference_of(name)
+    inputs = inputs_of(reference)
+    for wanted, found in zip(run(TOPOLOGIES[name](), inputs), run(reference.proto, inputs), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_batch_norm_is_folded() -> None:
+    """A batch norm behind a Conv disappears into it; the weight keeps its name."""
+    net = Net()
+    conv = net.conv("x", "a", (16, 16))
+    for name, value in (("scale", 1.5), ("shift", 0.25), ("mean", -0.1), ("var", 2.0)):
+        net.constant(name, np.full(16, value, np.float32))
+    net.op("BatchNormalization", [conv, "scale", "shift", "mean", "var"], "bn")
+    model = net.model(["bn"])
+    reference = make_reference(model, "bn")
+    assert ops(reference) == ["Conv"]
+    assert reference.proto.graph.node[0].input[1] == "a.weight"
+    inputs = inputs_of(reference)
+    np.testing.assert_allclose(run(reference.proto, inputs)[0], run(model, inputs)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_slices_over_different_axes_are_merged() -> None:
+    """Two strided slices in a row become one."""
+    assert ops(make_reference(padded_shortcut(), "net")).count("Slice") == 1
+
+
+def test_constant_nodes_dropouts_and_input_initialisers() -> None:
+    """Constants become initialisers, dropouts go, and an initialiser is no graph input any more."""
+    model = chain()
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "b.weight")
+    model.graph.initializer.remove(weight)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["b.weight"], value=weight))
+    last = model.graph.node[-1]
+    model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("Dropout", [last.input[0]], ["dropped"]))
+    model.graph.node[-1].input[0] = "dropped"
+    model.graph.input.append(helper.make_tensor_value_info("a.weight", TensorProto.FLOAT, (16, 16, 3, 3)))
+    reference = make_reference(model, "net")
+    assert ops(reference) == ["Conv", "Relu", "Conv", "Relu", "Conv"]
+    assert list(reference.input_shapes) == ["x"]
+    assert reference.fixed_batch is None
+
+
+def test_older_opset_is_converted() -> None:
+    """A network of opset 13 is brought to opset 21."""
+    net = Net()
+    net.conv("x", "a", (16, 16))
+    assert make_reference(net.model(["a"], opset=13), "net").proto.opset_import[0].version == 21
+
+
+def test_global_means_become_global_average_pools() -> None:
+    """AveragePool over the whole map and ReduceMean over all positions are GlobalAveragePool."""
+    net = Net()
+    net.op("AveragePool", ["x"], "a", kernel_shape=[12, 12])
+    axes = net.constant("axes", np.array([-1, -2], np.int64))
+    net.op("ReduceMean", ["x", axes], "b", keepdims=1)
+    net.op("AveragePool", ["x"], "c", kernel_shape=[3, 3])
+    reference = make_reference(net.model(["a", "b", "c"]), "net")
+    assert ops(reference) == ["GlobalAveragePool", "GlobalAveragePool", "AveragePool"]
+    inputs = inputs_of(reference)
+    for wanted, found in zip(run(net.model(["a", "b", "c"]), inputs), run(reference.proto, inputs), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_fingerprints() -> None:
+    """The fingerprint follows the weights' values, the architecture digest does not; both follow the graph."""
+    first, model = make_reference(chain(), "one"), chain()
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "b.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), "b.weight"))
+    tuned = make_reference(model, "two")
+    other = reference_of("residual")
+    assert make_reference(chain(), "three").fingerprint == first.fingerprint
+    assert tuned.fingerprint != first.fingerprint
+    assert tuned.architecture == first.architecture
+    assert other.architecture != first.architecture
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        pytest.param(None, "no model file", id="missing"),
+        pytest.param(b"", "its graph is empty", id="empty"),
+        pytest.param(b"not an onnx file at all", "no readable ONNX file", id="text"),
+        pytest.param(chain().SerializeToString()[:-4000], "no readable ONNX file", id="truncated"),
+    ],
+)
+def test_bad_files(tmp_path: Path, content: bytes | None, match: str) -> None:
+    """Each kind of bad file has its own message, with the path."""
+    path = tmp_path / "net.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match=match) as caught:
+        load_reference(path)
+    assert str(path) in caught.value.message
+
+
+def test_external_data(tmp_path: Path) -> None:
+    """External data beside the model loads; outside its folder, missing or truncated it is refused by name."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = folder / "net.onnx"
+    onnx.save(chain(), str(path), save_as_external_data=True, location="net.data", size_threshold=64)
+    assert load_reference(path).fingerprint == make_reference(chain(), "net").fingerprint
+    data = folder / "net.data"
+    content = data.read_bytes()
+    data.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError, match="external data of tensor"):
+        load_reference(path)
+    data.rename(tmp_path / "net.data")
+    with pytest.raises(ModelError, match=r"'net.data', which is missing"):
+        load_reference(path)
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../net.data"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"'../net.data', outside the model's folder"):
+        load_reference(path)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "link.data"
+    (tmp_path / "net.data").write_bytes(content)
+    (folder / "link.data").symlink_to(tmp_path / "net.data")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        load_reference(path)
+
+
+def test_torch_export_with_dynamic_and_fixed_batch() -> None:
+    """A module exports with either batch; layers are named by module path; its training mode is kept."""
+    import torch
+
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Flatten())
+    module.train()
+    inputs = {"image": np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)}
+    dynamic = export_reference(module, inputs, name="net")
+    fixed = export_reference(module, inputs, name="net", batch=3)
+    assert module.training
+    assert dynamic.input_shapes == {"image": (None, 3, 8, 8)}
+    assert fixed.input_shapes == {"image": (3, 3, 8, 8)}
+    assert fixed.fixed_batch == 3
+    assert dynamic.proto.graph.node[0].input[1] == "0.weight"
+    assert ops(dynamic)[:2] == ["Conv", "Relu"]
+    module.eval()
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(inputs["image"])).numpy()
+    np.testing.assert_allclose(run(dynamic.proto, inputs)[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_module_that_cannot_be_exported() -> None:
+    """A failing export names the workload and says what to try."""
+    import torch
+
+    class Opaque(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    inputs = {"x": np.ones((2, 3), np.float32)}
+    with pytest.raises(ModelError, match=r"workload 'opaque': PyTorch could not export .* dynamic batch"):
+        export_reference(Opaque(), inputs, name="opaque")
