@@ -63,7 +63,7 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
                 f"'{path}': external data of tensor '{tensor.name}' cannot be read ({_first_line(error)})",
                 "the data file may be truncated: copy it again",
             ) from error
-        tensor.data_location = onnx.TensorProto.DEFAULT
+        tensor.ClearField("data_location")
         del tensor.external_data[:]
 
 

@@ -95,6 +95,11 @@ def draw(space: Space, rng: np.random.Generator) -> Code:
     return tuple(group.proposed[int(rng.integers(len(group.proposed)))] for group in space.groups)
 
 
+def proposable(space: Space, code: Code) -> Code:
+    """``code`` with every choice that a baseline alone may use replaced by the one that dominates it."""
+    return tuple(c if c in group.proposed else _alike(group, c) for group, c in zip(space.groups, code, strict=True))
+
+
 def _with(code: Code, change: tuple[int, int]) -> Code:
     group, choice = change
     return (*code[:group], choice, *code[group + 1 :])
@@ -103,8 +108,11 @@ def _with(code: Code, change: tuple[int, int]) -> Code:
 def _step(group: GroupSpace, level: Precision) -> int:
     """The group's best choice at ``level``; where a baseline alone may use it, the one that dominates it."""
     lead = group.lead(level)
-    if lead in group.proposed:
-        return lead
-    kind = arithmetic(group.choices[lead])
+    return lead if lead in group.proposed else _alike(group, lead)
+
+
+def _alike(group: GroupSpace, choice: int) -> int:
+    """The best choice that may be proposed and runs in the same arithmetic."""
+    kind = arithmetic(group.choices[choice])
     alike = [c for c in group.proposed if arithmetic(group.choices[c]) is kind]
     return min(alike, key=lambda c: (group.losses[c], group.size_bytes[c]))

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial
 from precision import Budget
 from search.forecast import Forecast
 from search.history import History
-from search.moves import draw, flip, mutate, resolve, swap
+from search.moves import draw, flip, mutate, proposable, resolve, swap
 from search.space import Code, Space
 
 _POOL = {"swap": 12, "flip": 12, "mutate": 12, "resolve": 1}  # candidates a move gives to one proposal
@@ -101,9 +101,9 @@ class FrontSampler(BaseSampler):
     def _candidates(self, forecast: Forecast, history: History, rng: np.random.Generator) -> Iterator[tuple[str, Code]]:
         space, problem = self._space, forecast.problem
         members = [record.code for record in forecast.front]
-        within = [record.code for record in forecast.front if forecast.limits.met_by(record)]
-        # A baseline-only choice is proposed by no move but can be a member's.
         start = members or [space.encode(assignment) for _, assignment in space.baselines()]
+        start = [proposable(space, code) for code in start]
+        within = [proposable(space, r.code) for r in forecast.front if forecast.limits.met_by(r)]
         for move, count in _POOL.items():
             for _ in range(count):
                 pick = within if within and rng.random() < 0.5 else start

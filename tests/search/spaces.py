@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from lowering.inventory import Group, Inventory, Layer
@@ -42,7 +44,7 @@ def everything(space: Space) -> list[Code]:
     return codes
 
 
-def inventory(choices: dict[str, tuple[LayerChoice, ...]], edges: tuple[tuple[int, int], ...] = ()) -> Inventory:
+def inventory(choices: Mapping[str, tuple[LayerChoice, ...]], edges: tuple[tuple[int, int], ...] = ()) -> Inventory:
     """One layer a group, except that a group named ``a+1`` has layers ``a`` and ``a'``."""
     layers, groups = [], []
     for name, offered in choices.items():

@@ -38,7 +38,7 @@ def test_by_hand() -> None:
 
 def test_oracle_rejects_a_swapped_axis() -> None:
     """Planted bug: gains in a box whose axes are swapped differ from the difference of volumes."""
-    front, candidate = np.array([[4.0, 2.0, 4.0]]), np.array([[2.0, 3.0, 7.0]])
-    right = _volume([(4, 2, 4), (2, 3, 7)]) - _volume([(4, 2, 4)])
+    front, candidate = np.array([[4.0, 2.0, 5.0]]), np.array([[2.0, 3.0, 7.0]])
+    right = _volume([(4, 2, 5), (2, 3, 7)]) - _volume([(4, 2, 5)])
     assert gains(front, REFERENCE, candidate)[0] == pytest.approx(right)
     assert gains(front[:, ::-1], REFERENCE, candidate)[0] != pytest.approx(right)

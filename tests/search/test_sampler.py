@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from experiments.sampler_study import budget_of, run_study, volumes
@@ -23,7 +24,7 @@ from search.solver import Problem
 from search.space import Code, GroupSpace, Space
 from tests.search.spaces import INT4, INT8, chain, everything
 
-DIRECTIONS = ["maximize", "minimize", "minimize"]
+DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE]
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -126,14 +127,14 @@ def test_baseline_only_choices_are_not_proposed() -> None:
 
 def test_seeded_and_resumable(tmp_path: Path) -> None:
     """The same seed gives the same study, also when it is interrupted and loaded again."""
-    problem = Synthetic.random(6, 1)
+    problem = Synthetic.random(4, 1)
     whole = _study(FrontSampler(problem.space, seed=5))
-    expected = [_step(whole, problem, stopped=i % 3 == 2) for i in range(8)]
+    expected = [_step(whole, problem, stopped=i % 3 == 2) for i in range(6)]
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     first = _study(FrontSampler(problem.space, seed=5), storage)
-    got = [_step(first, problem, stopped=i % 3 == 2) for i in range(4)]
+    got = [_step(first, problem, stopped=i % 3 == 2) for i in range(3)]
     again = _study(FrontSampler(problem.space, seed=5), storage)
-    got += [_step(again, problem, stopped=i % 3 == 2) for i in range(4, 8)]
+    got += [_step(again, problem, stopped=i % 3 == 2) for i in range(3, 6)]
     assert got == expected
     other = _study(FrontSampler(problem.space, seed=6))
     assert [_step(other, problem) for _ in range(4)] != expected[:4]
@@ -148,13 +149,13 @@ def test_stopped_and_failed_trials_teach() -> None:
     failed = study.ask(space.distributions())
     failed.set_user_attr("state", "failed")
     study.tell(failed, state=TrialState.FAIL)
-    study.enqueue_trial(space.to_params(space.uniform(Precision.INT8)))
+    study.enqueue_trial(space.to_params(space.uniform(Precision.FP32)))
     running = study.ask({})
     history = History.of(space, study)
     assert [record.code for record in history.records[:3]] == stopped
     assert len(history.records) == 4
     assert len(history.tried) == 5
-    assert space.encode(space.uniform(Precision.INT8)) in history.tried
+    assert space.encode(space.uniform(Precision.FP32)) in history.tried
     assert running.number == 4
     assert not any(record.complete for record in history.records)
     assert all(np.isnan(record.accuracy) for record in history.records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain as join
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -45,11 +45,8 @@ def test_ladder_raises_the_most_sensitive() -> None:
 
 def test_ladder_skips_what_no_group_offers() -> None:
     """Without INT4 there is no INT4 ladder, without integers none at all."""
-    group = {"losses": (0.0, 0.1), "size_bytes": (400, 200)}
     float_only = Space(
-        groups=tuple(
-            GroupSpace(name=n, choices=(FP32, FP16), losses=group["losses"], size_bytes=(400, 200)) for n in "ab"
-        ),
+        groups=tuple(GroupSpace(name=n, choices=(FP32, FP16), losses=(0.0, 0.1), size_bytes=(400, 200)) for n in "ab"),
         edges=(),
     )
     int8_only = Space(
@@ -66,7 +63,7 @@ def test_splits_are_few_runs() -> None:
     seeds = list(splits(space, np.random.default_rng(3), 30))
     for origin, assignment in seeds:
         kinds = [arithmetic(choice) for choice in assignment.values()]
-        boundaries = sum(a is not b for a, b in zip(kinds, kinds[1:], strict=False))
+        boundaries = sum(a is not b for a, b in pairwise(kinds))
         assert origin == "split"
         assert 1 <= boundaries <= 4
     assert seeds == list(splits(space, np.random.default_rng(3), 30))
@@ -99,7 +96,7 @@ def test_splits_identify_the_boundaries() -> None:
 def test_solver_seeds_aim_at_the_budgets(max_ratio: float | None, max_bytes: float | None) -> None:
     """The first seed with a budget keeps it by the model; all come lazily and with the freshest model."""
     space = chain(8)
-    calls = []
+    calls: list[int] = []
 
     def model() -> LatencyModel:
         calls.append(len(calls))
