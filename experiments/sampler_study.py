@@ -1,6 +1,6 @@
 """Which sampler earns its place: a benchmark of ours against random search, TPE and NSGA-II on synthetic problems.
 
-    python -m experiments.sampler_study --trials 100 --seeds 3
+    python -m experiments.sampler_study --trials 60 --seeds 2
 
 Every sampler gets the same uniform baselines first and then the same number of trials, on the same problems. A
 sampler's figure is the hypervolume (accuracy × latency × size, without timing noise) of what it tried, over that of
@@ -125,8 +125,8 @@ def compare(groups: int, trials: int, seeds: int) -> tuple[list[str], dict[str, 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Compare samplers on synthetic problems, by hypervolume.")
-    parser.add_argument("--trials", type=int, default=100, help="trials a study, baselines included (default: 100)")
-    parser.add_argument("--seeds", type=int, default=3, help="problems of each size (default: 3)")
+    parser.add_argument("--trials", type=int, default=60, help="trials a study, baselines included (default: 60)")
+    parser.add_argument("--seeds", type=int, default=2, help="problems of each size (default: 2)")
     parser.add_argument(
         "--groups", type=int, nargs="+", default=[12, 24], help="groups of the problems (default: 12 24)"
     )

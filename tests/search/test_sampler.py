@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -29,7 +28,7 @@ DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.M
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
-def _study(sampler: BaseSampler, storage: str | None = None) -> optuna.Study:
+def _study(sampler: BaseSampler, storage: BaseStorage | None = None) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         directions=DIRECTIONS, sampler=sampler, storage=storage, study_name="s", load_if_exists=True
@@ -125,12 +124,12 @@ def test_baseline_only_choices_are_not_proposed() -> None:
     assert all(1 not in code for code in codes[3:])
 
 
-def test_seeded_and_resumable(tmp_path: Path) -> None:
+def test_seeded_and_resumable() -> None:
     """The same seed gives the same study, also when it is interrupted and loaded again."""
     problem = Synthetic.random(4, 1)
     whole = _study(FrontSampler(problem.space, seed=5))
     expected = [_step(whole, problem, stopped=i % 3 == 2) for i in range(6)]
-    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    storage = InMemoryStorage()
     first = _study(FrontSampler(problem.space, seed=5), storage)
     got = [_step(first, problem, stopped=i % 3 == 2) for i in range(3)]
     again = _study(FrontSampler(problem.space, seed=5), storage)
