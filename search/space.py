@@ -82,6 +82,8 @@ class GroupSpace:
     @property
     def proposed(self) -> tuple[int, ...]:
         """Indices of the choices that solver and sampler may propose."""
+        if not self.baseline_only:
+            return tuple(range(len(self.choices)))
         return tuple(i for i, choice in enumerate(self.choices) if choice not in self.baseline_only)
 
     def lead(self, precision: Precision) -> int:
