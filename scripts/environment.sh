@@ -45,7 +45,7 @@ install_environment() {
 }
 
 pip_quietly() {
-    "$venv/bin/python" -m pip --quiet --no-input --disable-pip-version-check "$@" >&2
+    "$venv/bin/python" -m pip --quiet --quiet --no-input --disable-pip-version-check "$@" >&2
 }
 
 # Two runs at once are fine: the second waits for the first. The lock is gone when the parentheses close, so that a
