@@ -1,7 +1,8 @@
 """Rounding every layer of a network once, at one setting; candidates are stitched from the results.
 
 Methods that look at the weight alone take layers in any order. GPTQ takes them in the network's order: each layer is
-rounded for the inputs that the rounded layers before it give, and its mean output shift becomes a bias correction.
+rounded to give, on the inputs that the rounded layers before it give, what it gave in the network as it is, and its
+mean output shift becomes a bias correction.
 A further method (learned rounding, codebooks) is one more entry in ``METHODS``.
 
 Results are kept in the store under a digest of whatever they depend on: the network and the calibration inputs (by
@@ -11,9 +12,8 @@ the caller's ``key``), the settings, the layer and, for GPTQ, the layers before 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lowering.graph import GraphView, attribute
 from lowering.inventory import Layer
-from lowering.rounding.gptq import gptq_codes
+from lowering.rounding.gptq import gptq_codes, retargeted
 from lowering.rounding.guard import layer_bias, minimum_scales
 from lowering.rounding.matrix import MatrixView
 from lowering.rounding.scales import absmax_scales, blocks_of, mse_scales, nearest_codes
@@ -31,7 +31,7 @@ from lowering.rounding.weight import RoundedWeight
 from precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding, digest
 
 # Raise it whenever the same settings would give other codes, scales or corrections than before.
-SCHEMA = 1
+SCHEMA = 2
 KIND = "rounded"
 # Hessians are accumulated over about so many output positions, evenly spaced: all 512 · 32² of a small image
 # network's first layers gave the same accuracy in eight times the time.
@@ -48,7 +48,9 @@ class RoundingProblem:
         bits: 8 or 4.
         block_size: Weights per scale along k; None is one scale per channel.
         minimum: Lower limits of the scales, (channels,); None without limits. Never with ``block_size``.
-        hessian: float64 (groups, k, k), 2 X Xᵀ of the layer's inputs; None for methods without calibration.
+        hessian: float64 (groups, k, k), 2 X Xᵀ of the inputs X behind the rounded prefix; None for methods without
+            calibration.
+        drift: float64 (groups, k, k), 2 (X̃ − X) Xᵀ, X̃ being the inputs in the network as it is; None likewise.
     """
 
     view: MatrixView
@@ -57,10 +59,13 @@ class RoundingProblem:
     block_size: int | None
     minimum: NDArray[np.float64] | None
     hessian: NDArray[np.float64] | None
+    drift: NDArray[np.float64] | None
 
 
 # A problem → codes (groups, o, k) and scales as in ``RoundedWeight``.
 Solution = tuple[NDArray[np.int8], NDArray[np.float32]]
+# A layer's Hessian and drift, as in ``RoundingProblem``.
+Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +106,13 @@ def _mse(problem: RoundingProblem) -> Solution:
 
 
 def _gptq(problem: RoundingProblem) -> Solution:
-    assert problem.hessian is not None, "GPTQ is given a Hessian"
+    hessian, drift = problem.hessian, problem.drift
+    assert hessian is not None, "GPTQ is given the Hessian"
+    assert drift is not None, "and the drift"
+    problem = replace(problem, rows=retargeted(problem.rows, hessian, drift))
     scales = _scales(problem, mse_scales)
     steps = problem.view.element_scales(scales, problem.block_size).astype(np.float64)
-    return gptq_codes(problem.rows, problem.hessian, steps, problem.bits), scales
+    return gptq_codes(problem.rows, hessian, steps, problem.bits), scales
 
 
 METHODS: Mapping[Rounding, Method] = MappingProxyType(
@@ -209,7 +217,7 @@ class _Job:
                 return node
         raise LoweringError(f"layer '{layer.name}': the network has no node '{layer.node}'")
 
-    def _problem(self, layer: Layer, hessian: NDArray[np.float64] | None) -> RoundingProblem:
+    def _problem(self, layer: Layer, moments: Moments | None) -> RoundingProblem:
         view = MatrixView.of(layer)
         weight = self.view.array(layer.weight)
         if weight is None or weight.shape != layer.weight_shape:
@@ -227,7 +235,8 @@ class _Job:
             bits=self.bits,
             block_size=self.block_size,
             minimum=self.minimum(layer),
-            hessian=hessian,
+            hessian=moments[0] if moments else None,
+            drift=moments[1] if moments else None,
         )
 
     def round_alone(self, layer: Layer, method: Method) -> RoundedWeight:
@@ -246,7 +255,7 @@ class _Job:
         if twin.name in done:
             codes, scales = done[twin.name].codes, done[twin.name].scales
         else:
-            rows, scales = method.solve(self._problem(layer, _hessian(layer, view, streams)))
+            rows, scales = method.solve(self._problem(layer, _moments(layer, view, streams)))
             codes = view.weight(rows)
         rounded = RoundedWeight(codes=codes, scales=scales, bias_correction=None, bits=self.bits)
         shift = streams.finish(view.dequantise(rounded, self.block_size), 1 if layer.op.startswith("Conv") else -1)
@@ -255,19 +264,22 @@ class _Job:
         return RoundedWeight(codes=codes, scales=scales, bias_correction=correction, bits=self.bits)
 
 
-def _hessian(layer: Layer, view: MatrixView, streams: PrefixStreams) -> NDArray[np.float64]:
-    """2 X Xᵀ over the layer's inputs behind the rounded prefix, (groups, k, k)."""
+def _moments(layer: Layer, view: MatrixView, streams: PrefixStreams) -> Moments:
+    """The layer's 2 X Xᵀ and 2 (X̃ − X) Xᵀ, (groups, k, k) each."""
     unfolding = Unfolding.of(view, streams.node)
-    total: NDArray[Any] = np.zeros(1)
-    for _, inputs in streams.inputs():
-        positions = max(1, HESSIAN_COLUMNS // (streams.chunks * max(1, len(inputs))))
-        for columns in unfolding.columns(inputs, positions):
+    k = view.rows(np.empty(view.shape, dtype=np.int8)).shape[-1]
+    hessian, drift = np.zeros((view.groups, k, k)), np.zeros((view.groups, k, k))
+    for exact, rounded in streams.inputs():
+        positions = max(1, HESSIAN_COLUMNS // (streams.chunks * max(1, len(rounded))))
+        for columns, differences in zip(
+            unfolding.columns(rounded, positions), unfolding.columns(exact - rounded, positions), strict=True
+        ):
             # One matrix times its own transpose takes BLAS's symmetric product, half the work of a batched one.
-            product = (columns[0] @ columns[0].T)[None] if len(columns) == 1 else columns @ columns.swapaxes(1, 2)
-            total = total + 2.0 * product.astype(np.float64)
-    if not np.isfinite(total).all():
+            hessian += (columns[0] @ columns[0].T)[None] if len(columns) == 1 else columns @ columns.swapaxes(1, 2)
+            drift += differences @ columns.swapaxes(1, 2)
+    if not (np.isfinite(hessian).all() and np.isfinite(drift).all()):
         raise DataError(
             f"layer '{layer.name}': its inputs are not finite on the calibration data",
             "check the calibration inputs for NaN, infinity and wrong scaling",
         )
-    return total
+    return 2 * hessian, 2 * drift

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lowering.rounding.gptq import gptq_codes, proxy_loss
+from lowering.rounding.gptq import gptq_codes, proxy_loss, retargeted
 from lowering.rounding.scales import mse_scales, nearest_codes
 
 Floats = NDArray[np.float64]
@@ -107,3 +107,22 @@ def test_the_hessians_scale_does_not_matter() -> None:
     rows, hessian = _correlated(1, 8, 30, seed=5)
     scales = _scales(rows)
     np.testing.assert_array_equal(gptq_codes(rows, hessian, scales, 4), gptq_codes(rows, hessian * 2.0**20, scales, 4))
+
+
+def test_retargeted_weights_undo_what_the_prefix_did() -> None:
+    """Where the prefix has halved one input and mixed another in, the new weights meet the old outputs."""
+    rng = np.random.default_rng(6)
+    clean = rng.normal(size=(1, 6, 500))
+    seen = clean.copy()
+    seen[:, 2] *= 0.5
+    seen[:, 4] += 0.3 * seen[:, 1]
+    rows = rng.normal(size=(1, 5, 6))
+    transposed = seen.swapaxes(1, 2)
+    moved = retargeted(rows, 2 * seen @ transposed, 2 * (clean - seen) @ transposed)
+
+    def miss(weights: Floats) -> float:
+        return float(((weights @ seen - rows @ clean) ** 2).sum())
+
+    assert miss(moved) < 0.01 * miss(rows)
+    wrong_sign = retargeted(rows, 2 * seen @ transposed, 2 * (seen - clean) @ transposed)
+    assert miss(wrong_sign) > miss(rows), "a drift of the wrong sign must show"
