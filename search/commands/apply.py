@@ -46,7 +46,6 @@ def run(argv: Sequence[str]) -> int:
     config = PrecisionConfig.load(args.config)
 
     from lowering.apply import apply_config
-
     from report.wording import size
     from search.inputs import load_network
 
