@@ -1,0 +1,71 @@
+"""The run on a real network, the real lowering and ONNX Runtime, with a process of its own for the finalists."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from backends.ort_cpu import OrtCpuBackend
+from precision import Budget, PrecisionConfig
+from report.results import RunResults
+from search.events import Silent
+from search.options import RunOptions
+from search.run import RunOutcome, run
+from tests.search.nets import TinyWorkload, few_samples, tiny_lowerer, tiny_workload
+
+Found = tuple[RunOutcome, TinyWorkload, RunOptions]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """One short search."""
+    folder = tmp_path_factory.mktemp("end-to-end")
+    workload = tiny_workload(folder, samples=200)
+    options = RunOptions(
+        budget=Budget(max_drop=0.2, size_bytes=5000),
+        out=folder / "run",
+        trials=6,
+        calibration=few_samples(),
+        sensitivity_samples=16,
+    )
+    backend = OrtCpuBackend()
+    return run(workload, tiny_lowerer(workload, backend, options), backend, options, Silent()), workload, options
+
+
+def test_recommended_model_is_what_was_measured(found: Found) -> None:
+    """The file's size and its accuracy on the held-back samples are those reported."""
+    outcome, workload, _ = found
+    assert outcome.exit_code == 0
+    point = outcome.points[str(outcome.recommended)]
+    file = outcome.folder / str(point.model)
+    assert file.stat().st_size == point.size_bytes <= 5000
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, dict(workload.evaluation.inputs))
+    right = np.asarray(logits).argmax(axis=1) == workload.evaluation.labels
+    assert point.accuracy is not None
+    assert point.search_accuracy is not None
+    assert point.accuracy.samples == point.search_accuracy.samples == 100
+    # Both parts together are all samples: the two reported accuracies have to average to the file's.
+    assert (point.accuracy.value + point.search_accuracy.value) / 2 == pytest.approx(right.mean())
+
+
+def test_config_rebuilds_the_model_byte_for_byte(found: Found) -> None:
+    """A saved config and a fresh lowerer give the saved file."""
+    outcome, workload, options = found
+    for point in outcome.points.values():
+        config = PrecisionConfig.load(outcome.folder / str(point.config))
+        rebuilt = tiny_lowerer(workload, OrtCpuBackend(), options).lower(config.layers)
+        assert rebuilt == (outcome.folder / str(point.model)).read_bytes()
+
+
+def test_folder_is_complete_and_readable(found: Found) -> None:
+    """Every file of the format is there, and reads back as what the run returned."""
+    outcome, _, _ = found
+    results = RunResults.load(outcome.folder)
+    assert results.complete
+    assert dict(results.points) == dict(outcome.points)
+    assert results.front == outcome.front
+    for name in ("report.html", "pareto.csv", "trials.csv", "sensitivity.csv", "measurement.json", "study.db"):
+        assert (outcome.folder / name).stat().st_size > 0
+    assert not (outcome.folder / "study.db-wal").exists()
