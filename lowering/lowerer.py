@@ -193,7 +193,4 @@ class Lowerer:
             store=self._store,
             key=self._key if choice.rounding is Rounding.GPTQ else self.reference.fingerprint,
         )
-        first: dict[str, RoundedWeight] = {}
-        for layer in layers:
-            # Layers with one weight keep one set of codes, or the file would hold it twice.
-            self._weights[choice, layer.name] = first.setdefault(layer.weight, rounded[layer.name])
+        self._weights.update({(choice, layer.name): rounded[layer.name] for layer in layers})

@@ -272,7 +272,7 @@ def _chunks(view: GraphView, calibration: Inputs) -> list[Tensors]:
         raise DataError(
             f"data-driven rounding needs calibration samples for the inputs {', '.join(view.inputs)}, "
             f"got {', '.join(f'{name} {array.shape}' for name, array in arrays.items()) or 'none'}",
-            "give calibration inputs, or round with nearest or mse",
+            "give calibration inputs (--calib), or round with nearest or mse",
         )
     samples = min(MAX_SAMPLES, *(len(array) for array in arrays.values()))
     shapes = [view.shape(name) for name in view.inputs]
