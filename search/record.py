@@ -89,6 +89,15 @@ class Record:
         self._written = time.monotonic()
 
 
+def earlier_split_s(folder: Path) -> Mapping[str, float]:
+    """Where the time of the run in ``folder`` went so far; nothing where it has not said."""
+    try:
+        split = json.loads((folder / "measurement.json").read_text(encoding="utf-8"))["time_split_s"]
+        return {str(kind): float(seconds) for kind, seconds in split.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

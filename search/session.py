@@ -20,7 +20,7 @@ from search.identity import check_folder, identify, metric_name, write_run
 from search.ledger import Ledger
 from search.metered import MeteredSampler
 from search.options import RunOptions
-from search.record import Record
+from search.record import Record, earlier_split_s
 from search.sampler import FrontSampler
 from search.space import Space
 from search.stopwatch import Stopwatch
@@ -88,7 +88,7 @@ def prepare(
         BackendError: If FP32 cannot be compiled.
         OutputError: If the run folder cannot be written.
     """
-    watch = Stopwatch()
+    watch = Stopwatch(before_s=earlier_split_s(options.out) if options.resume else None)
     device = backend.fingerprint().to_json()
     reference = lowerer.reference
     identity = identify(workload, reference.fingerprint, device, options)

@@ -6,7 +6,7 @@ Contexts nest: while an inner one is open, the outer one's clock stands still, s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -27,14 +27,17 @@ class Stopwatch:
 
     Args:
         clock: Seconds on a clock that never goes back.
+        before_s: An earlier split to go on from: that of a run that is resumed.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.perf_counter, before_s: Mapping[str, float] | None = None
+    ) -> None:
         self._clock = clock
         self._start = clock()
         self._mark = self._start
         self._open: list[Kind] = []
-        self._seconds = dict.fromkeys(Kind, 0.0)
+        self._seconds = {kind: (before_s or {}).get(kind.value, 0.0) for kind in Kind}
 
     @contextmanager
     def measure(self, kind: Kind) -> Iterator[None]:

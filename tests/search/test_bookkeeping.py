@@ -61,6 +61,10 @@ def test_stopwatch_splits_nested_work_without_counting_twice() -> None:
         "inference": 4, "compilation": 0, "solver": 0, "calibration": 0, "lowering": 10, "other": 17, "total": 31,
     }  # fmt: skip
     assert watch.elapsed_s == 31
+    resumed = Stopwatch(clock=lambda: now[0], before_s=split)
+    now[0] += 1
+    assert resumed.split_s() == {**split, "other": 18, "total": 32}
+    assert resumed.elapsed_s == 1
 
 
 def test_stopwatch_closes_what_an_error_leaves() -> None:
