@@ -1,0 +1,96 @@
+"""Scoring is stopped only where it cannot matter: checked against the toy's true accuracies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from precision import FP32, Budget, ContentStore
+from search.accuracy import Scored, Scorer
+from search.evaluate import Bench, Evaluator
+from search.ledger import Ledger
+from search.stopwatch import Stopwatch
+from search.trial import Candidate, Outcome, Trial
+from tests.search import toy
+
+SAMPLES = 1000
+
+
+def evaluated(budget: Budget) -> list[Trial]:
+    """FP32, then random mixes of choices."""
+    work = toy.workload(samples=SAMPLES)
+    backend, lowerer = toy.ToyBackend(), toy.ToyLowerer()
+    bench = Bench(
+        lowerer=lowerer,
+        backend=backend,
+        inputs={"x": work.calibration["x"][:1]},
+        threads=1,
+        batch_size=1,
+        ledger=Ledger(ContentStore(None), lowering="l", timing="t", scoring="s"),
+        watch=Stopwatch(),
+    )
+    everything = dict.fromkeys(toy.LAYERS, FP32)
+    reference = backend.compile(lowerer.lower(everything), threads=1)
+    evaluator = Evaluator(bench, Scorer(work.evaluation, work.metric, name="all"), budget, reference)
+    evaluator.run(0, Candidate(origin="baseline", choices=everything, name="fp32"))
+    rng = np.random.default_rng(1)
+    for number in range(1, 40):
+        picks = rng.integers(len(toy.CHOICES), size=len(toy.LAYERS))
+        choices = {layer: toy.CHOICES[pick] for layer, pick in zip(toy.LAYERS, picks, strict=True)}
+        evaluator.run(number, Candidate(origin="test", choices=choices))
+    evaluator.run(40, Candidate(origin="test", choices=choices))
+    return evaluator.trials
+
+
+def wrongly_stopped(trials: list[Trial], floor: float) -> list[int]:
+    """Oracle: stopped trials that reach the floor and that no complete trial beats."""
+    x = np.asarray(toy.workload(samples=SAMPLES).evaluation.inputs["x"][:, 0], dtype=np.float64)
+
+    def truth(trial: Trial) -> float:
+        return float((x > toy.harm(trial.candidate.texts)).mean())
+
+    found = []
+    for trial in trials:
+        if trial.outcome is Outcome.STOPPED:
+            beaten = any(
+                truth(other) >= truth(trial)
+                and toy.latency_ms(other.candidate.texts) <= toy.latency_ms(trial.candidate.texts)
+                and (other.size_bytes or 0) <= (trial.size_bytes or 0)
+                for other in trials
+                if other.outcome is Outcome.COMPLETE
+            )
+            if not beaten and truth(trial) >= floor:
+                found.append(trial.number)
+    return found
+
+
+@pytest.mark.parametrize("budget", [Budget(), Budget(min_accuracy=0.95)], ids=["no floor", "floor"])
+def test_only_hopeless_candidates_are_stopped(budget: Budget) -> None:
+    """Some are stopped, on fewer samples than there are, and none that could have mattered."""
+    trials = evaluated(budget)
+    stopped = [trial for trial in trials if trial.outcome is Outcome.STOPPED]
+    assert stopped
+    assert all(trial.accuracy is not None and trial.accuracy.samples < SAMPLES and trial.reason for trial in stopped)
+    assert not wrongly_stopped(trials, budget.accuracy_floor(1.0))
+    complete = [trial for trial in trials if trial.outcome is Outcome.COMPLETE]
+    assert all(trial.accuracy is not None and trial.accuracy.samples == SAMPLES for trial in complete)
+
+
+def test_oracle_notices_a_comparison_the_wrong_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted bug: what is at least as accurate is called worse."""
+
+    def reversed_(scored: Scored, other: Scored) -> bool:
+        return float(scored.scores.mean()) >= float(other.scores[: scored.samples].mean())
+
+    monkeypatch.setattr("search.evaluate.surely_worse", reversed_)
+    assert wrongly_stopped(evaluated(Budget()), -np.inf)
+
+
+def test_equal_artifacts_are_measured_once() -> None:
+    """The same choices again are marked as repeated, and nothing else is."""
+    trials = evaluated(Budget())
+    assert trials[-1].outcome is Outcome.REPEATED
+    keys = [trial.candidate.key for trial in trials]
+    for trial in trials:
+        first = keys.index(trial.candidate.key)
+        assert (trial.outcome is Outcome.REPEATED) == (first != trial.number)
