@@ -5,6 +5,9 @@
         one untimed run (it finds the caches as the previous model left them), then a slot of timed runs
     until every ratio to the reference is known well enough, or the rounds or the seconds are used up
 
+Rounds in which the machine was disturbed do not count (``backends.estimates.quiet_rounds``). While too few count, it
+goes on for up to ``_PATIENCE`` times the seconds: disturbances come in spells of a second or so.
+
 What is read off the times is in ``backends.estimates``. While timing, garbage collection is off and the calling
 thread is kept on as many cores as the models have threads. Stopping looks at the interval's width alone, never at
 the ratio itself, so it favours no outcome; the interval is a little narrower than its 95 % for it.
@@ -26,11 +29,19 @@ import numpy as np
 
 from backends.affinity import pinned
 from backends.base import Clock, CompiledModel
-from backends.estimates import Times, relative_half_width, round_order, runs_per_slot, summarise
+from backends.estimates import (
+    FEWEST_ROUNDS,
+    Times,
+    quiet_rounds,
+    relative_half_width,
+    round_order,
+    runs_per_slot,
+    summarise,
+)
 from precision import Inputs, LatencyStats, UsageError
 
-_FEWEST_ROUNDS = 3
 _PILOT_RUNS = 3
+_PATIENCE = 4
 _ROUNDS_BETWEEN_CHECKS = 4
 _NS_PER_S = 1e9
 _NS_PER_MS = 1e6
@@ -44,10 +55,11 @@ class TimingSettings:
         slot_ms: A model's timed runs in one round take about this long, at least one run.
         max_runs: Timed runs of one slot at most.
         warmup_runs: Untimed runs of each model before anything else.
-        min_rounds: Rounds before the target may end the timing.
+        min_rounds: Rounds that count, before the target may end the timing.
         max_rounds: Rounds at most.
         max_seconds_per_model: Time-out, times the number of models; three rounds are always finished.
         target: Wanted half width of the 95 % interval of every ratio, relative to the ratio.
+        quiet_ms: The reference's undisturbed time as known from earlier timings, None at first.
     """
 
     slot_ms: float = 10.0
@@ -57,19 +69,20 @@ class TimingSettings:
     max_rounds: int = 60
     max_seconds_per_model: float = 2.0
     target: float = 0.01
+    quiet_ms: float | None = None
 
     def __post_init__(self) -> None:
         if not (
             self.slot_ms > 0
             and self.max_runs >= 1
             and self.warmup_runs >= 0
-            and _FEWEST_ROUNDS <= self.min_rounds <= self.max_rounds
+            and FEWEST_ROUNDS <= self.min_rounds <= self.max_rounds
             and self.max_seconds_per_model > 0
             and self.target >= 0
         ):
             raise UsageError(
                 f"timing settings: {self} cannot be met",
-                f"slots, runs and seconds are positive, {_FEWEST_ROUNDS} <= min_rounds <= max_rounds",
+                f"slots, runs and seconds are positive, {FEWEST_ROUNDS} <= min_rounds <= max_rounds",
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -120,7 +133,7 @@ def time_paired(
         raise UsageError(f"timing: reference '{reference}' is not among the models: {', '.join(models)}")
     with pinned(threads), _no_garbage_collection():
         times = _collect(models, reference, inputs, settings, clock)
-    return summarise(times, reference, threads=threads, batch_size=batch_size)
+    return summarise(times, reference, threads=threads, batch_size=batch_size, known_ms=settings.quiet_ms)
 
 
 def _collect(
@@ -129,19 +142,36 @@ def _collect(
     names = tuple(models)
     runs = {name: _runs(model, inputs, settings, clock) for name, model in models.items()}
     rows: dict[str, list[Times]] = {name: [] for name in names}
-    deadline = clock() + settings.max_seconds_per_model * len(names) * _NS_PER_S
-    for number in range(settings.max_rounds):
+    seconds = settings.max_seconds_per_model * len(names)
+    start = clock()
+    for number in range(_PATIENCE * settings.max_rounds):
         for index in round_order(len(names), number):
             name = names[index]
             models[name].run(inputs)
             rows[name].append(_time_runs(models[name], inputs, runs[name], clock))
-        done = number + 1
-        if done >= _FEWEST_ROUNDS and clock() >= deadline:
-            break
-        due = done >= settings.min_rounds and (done - settings.min_rounds) % _ROUNDS_BETWEEN_CHECKS == 0
-        if due and relative_half_width(_stack(rows), reference) <= settings.target:
+        if _enough(rows, reference, settings, (clock() - start) / _NS_PER_S / seconds):
             break
     return _stack(rows)
+
+
+def _enough(rows: Mapping[str, list[Times]], reference: str, settings: TimingSettings, share: float) -> bool:
+    """Whether to stop after the rounds so far; ``share`` is the seconds used over those allowed."""
+    done = len(rows[reference])
+    if done < FEWEST_ROUNDS:
+        return False
+    times = _stack(rows)
+    others = {name: matrix for name, matrix in times.items() if name != reference} or times
+    masks = {name: quiet_rounds(matrix, times[reference], settings.quiet_ms) for name, matrix in others.items()}
+    counting = min(int(mask.sum()) for mask in masks.values())
+    if share >= 1 or done >= settings.max_rounds:
+        wanted = min(settings.min_rounds // 2, done // 2 * 2)
+        return counting >= wanted or share >= _PATIENCE
+    if counting < settings.min_rounds or done % _ROUNDS_BETWEEN_CHECKS:
+        return False
+    widths = (
+        relative_half_width(matrix[masks[name]], times[reference][masks[name]]) for name, matrix in others.items()
+    )
+    return max(widths) <= settings.target
 
 
 def _runs(model: CompiledModel, inputs: Inputs, settings: TimingSettings, clock: Clock) -> int:

@@ -16,8 +16,9 @@ class LatencyStats:
         ci_low_ms, ci_high_ms: 95 % bootstrap interval of the median.
         ratio: Median over rounds of this model's time over the reference's in the same round.
         ratio_low, ratio_high: 95 % bootstrap interval of ``ratio``.
-        rounds: Interleaved rounds, each of which ran every model of the comparison.
+        rounds: Interleaved rounds that count, each of which ran every model of the comparison.
         threads, batch_size: What it ran with.
+        rounds_left_out: Rounds that do not count, because the machine was disturbed.
     """
 
     median_ms: float
@@ -30,6 +31,7 @@ class LatencyStats:
     rounds: int
     threads: int
     batch_size: int
+    rounds_left_out: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, one key a field."""

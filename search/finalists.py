@@ -134,7 +134,7 @@ def _time_elsewhere(
                 {name: files[name] for name in names},
                 REFERENCE,
                 bench.inputs,
-                rerun.timing,
+                bench.patient(rerun.timing),
                 threads=bench.threads,
                 batch_size=bench.batch_size,
             )

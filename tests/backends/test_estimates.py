@@ -11,6 +11,7 @@ from backends.estimates import (
     median_interval,
     paired_ratios,
     pooled_median_interval,
+    quiet_rounds,
     relative_half_width,
     round_medians,
     round_order,
@@ -80,14 +81,28 @@ def test_rounds_are_drawn_whole() -> None:
     assert (single_high - single_low) < 0.5 * (high - low)
 
 
-def test_the_widest_model_decides() -> None:
-    """The half width is the worst among the models; the reference's own spread doesn't matter beside others."""
+def test_half_width_of_a_ratio() -> None:
+    """The width is that of the ratio, which a shared disturbance leaves alone; of the reference itself, its own."""
     steady = np.full((12, 1), 100, np.int64)
     shaky = np.array([[80], [120]] * 6, np.int64)
-    assert relative_half_width({"fp32": steady, "a": steady}, "fp32") == 0
-    assert relative_half_width({"fp32": steady, "a": steady, "b": shaky}, "fp32") > 0.05
-    assert relative_half_width({"fp32": shaky, "a": shaky}, "fp32") == 0
-    assert relative_half_width({"fp32": shaky}, "fp32") > 0.05
+    assert relative_half_width(steady, steady) == 0
+    assert relative_half_width(shaky, steady) > 0.05
+    assert relative_half_width(shaky * 2, shaky) == 0
+    assert relative_half_width(shaky, shaky) > 0.05
+
+
+def test_rounds_count_in_pairs_and_for_both_models() -> None:
+    """A round counts if neither model was disturbed in it nor in its mirrored partner; choosing by one would bias."""
+    reference = np.array([[100], [100], [100], [150], [100], [100], [100]], np.int64)
+    model = np.array([[50], [51], [50], [50], [50], [70], [50]], np.int64)
+    assert quiet_rounds(model, reference, None).tolist() == [True, True, False, False, False, False, False]
+    assert not quiet_rounds(model, reference, 50e-6).any()
+    rng = np.random.default_rng(0)
+    noisy = [(level * rng.lognormal(sigma=0.2, size=(4000, 1))).astype(np.int64) for level in (10**6, 10**6)]
+    fair = noisy[0][quiet_rounds(noisy[0], noisy[1], None)]
+    assert np.median(fair) == pytest.approx(np.median(noisy[1][quiet_rounds(noisy[1], noisy[0], None)]), rel=0.02)
+    by_reference_alone = noisy[1] <= 1.1 * np.quantile(noisy[1], 0.1)  # planted
+    assert np.median(noisy[0][by_reference_alone] / noisy[1][by_reference_alone]) > 1.1
 
 
 @pytest.mark.parametrize(

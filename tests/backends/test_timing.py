@@ -6,6 +6,7 @@ import gc
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ def _drift(seconds: float) -> float:
 def _steep(seconds: float) -> float:
     """A machine that gets slower all the time, by about 5 % in one round."""
     return 1 + 5 * seconds
+
+
+def _spells(seconds: float) -> float:
+    """A machine that others disturb for 0.3 s of every 0.5 s."""
+    return 1.6 if seconds % 0.5 < 0.3 else 1.0
 
 
 def _paired(machine: Machine, settings: TimingSettings = QUICK) -> dict[str, LatencyStats]:
@@ -86,6 +92,25 @@ def test_disturbances_cancel_where_simpler_protocols_fail(
     assert not _ratio_is_right(planted(make()))
 
 
+def test_disturbed_rounds_do_not_count() -> None:
+    """Spells of a slow machine are left out of medians, even where most of the time is disturbed."""
+    stats = _paired(Machine(_spells), THOROUGH)
+    assert stats["fp32"].median_ms == pytest.approx(1.0, rel=0.01)
+    assert stats["int8"].median_ms == pytest.approx(_TRUE_RATIO, rel=0.01)
+    assert stats["int8"].rounds_left_out > 0
+
+
+def test_a_known_quiet_time_is_waited_for() -> None:
+    """A timing that begins in a slow spell goes on until the known speed is back, and no longer than patience."""
+    slow_start = Machine(lambda seconds: 1.6 if seconds < 1.0 else 1.0)
+    settings = TimingSettings(max_seconds_per_model=0.3, max_rounds=400)
+    assert _paired(slow_start, settings)["fp32"].median_ms == pytest.approx(1.6)
+    slow_start = Machine(lambda seconds: 1.6 if seconds < 1.0 else 1.0)
+    assert _paired(slow_start, replace(settings, quiet_ms=1.0))["fp32"].median_ms == pytest.approx(1.0)
+    slow_for_good = Machine(lambda _: 1.6)
+    assert _paired(slow_for_good, replace(settings, quiet_ms=1.0))["fp32"].median_ms == pytest.approx(1.6)
+
+
 @pytest.mark.parametrize("settings", [QUICK, THOROUGH], ids=["quick", "thorough"])
 def test_a_steady_machine_is_measured_exactly(settings: TimingSettings) -> None:
     """Without noise, medians are the models' times, intervals are points, and the fewest rounds suffice."""
@@ -126,10 +151,10 @@ def test_a_slot_lasts_as_long_as_asked() -> None:
 
 
 def test_noise_uses_more_rounds_up_to_the_limit() -> None:
-    """A ratio that doesn't settle is timed for as many rounds as allowed; one that does, for fewer."""
+    """A ratio that doesn't settle is timed until patience ends; one that does, for the fewest rounds."""
     rng = np.random.default_rng(0)
     noisy = _paired(Machine(lambda _: float(rng.lognormal(sigma=0.3))))
-    assert QUICK.min_rounds < noisy["int8"].rounds <= QUICK.max_rounds
+    assert noisy["int8"].rounds + noisy["int8"].rounds_left_out > QUICK.max_rounds
     assert noisy["int8"].ratio_low < _TRUE_RATIO < noisy["int8"].ratio_high
     assert _paired(Machine())["int8"].rounds == QUICK.min_rounds
 
