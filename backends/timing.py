@@ -41,7 +41,7 @@ from backends.estimates import (
 from precision import Inputs, LatencyStats, UsageError
 
 _PILOT_RUNS = 3
-_PATIENCE = 4
+_PATIENCE = 2
 _ROUNDS_BETWEEN_CHECKS = 4
 _NS_PER_S = 1e9
 _NS_PER_MS = 1e6

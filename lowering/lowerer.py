@@ -133,7 +133,7 @@ class Lowerer:
         if choice.block_size is not None:
             blocks = -(-found.weight_shape[1 - found.channel_axis] // choice.block_size)
             return channels * blocks * (choice.block_size // 2 + 4)
-        return stored + channels * (4 if choice.weight_only else 5)
+        return stored + channels * (5 if found.op == "Gemm" and choice.quantises_activations else 4)
 
     @property
     def _key(self) -> str:

@@ -65,8 +65,11 @@ def write_integer(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, 
             writer.node("Cast", [codes], [wide], attributes={"to": TensorProto.INT8})
             codes = wide
         scale = writer.constant(scales, f"{layer.weight}_s")
-        zero = writer.constant(np.zeros(scales.shape, np.int8), f"{layer.weight}_z")
-        writer.node("DequantizeLinear", [codes, scale, zero], [result], attributes={"axis": layer.channel_axis})
+        inputs = [codes, scale]
+        if layer.op == "Gemm":
+            # QGemm alone insists on a zero point that the others take to be 0.
+            inputs.append(writer.constant(np.zeros(scales.shape, np.int8), f"{layer.weight}_z"))
+        writer.node("DequantizeLinear", inputs, [result], attributes={"axis": layer.channel_axis})
         return result
     shape = [1] * len(layer.weight_shape)
     shape[layer.channel_axis] = -1

@@ -1,9 +1,10 @@
 """The final word on measured points: which meet the budget, which are on the front, and which to take.
 
-Recommended is the most accurate point within every limit; of equals the smaller, then the faster; never one that a
-baseline beats (no worse in accuracy, latency and size, better in one). A point that did not hold when it was timed
-again is neither on the front nor recommended. Where no point meets every limit, ``nearest`` names one for each limit:
-of the points that meet the others, the one that misses it least, or of all points if none meets the others.
+Recommended is the most accurate point within every limit; of equals the smaller, then the faster, where sizes within
+1 % of the smallest are equal (a few bytes of scales are no reason to run slower); never one that a baseline beats (no
+worse in accuracy, latency and size, better in one). A point that did not hold when it was timed again is neither on
+the front nor recommended. Where no point meets every limit, ``nearest`` names one for each limit: of the points that
+meet the others, the one that misses it least, or of all points if none meets the others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from report.front import Objectives, pareto_front
 from report.results import Point
 
 LIMITS = ("latency", "size", "accuracy")
+SIZE_TIE = 1.01
 Misses = tuple[float, float, float]
 
 
@@ -71,7 +73,7 @@ def judge(
         for point in sound
         if point.feasible and not any(other.dominates(objectives[point.id]) for other in yardsticks)
     ]
-    recommended = min(candidates, key=lambda id_: _preference(objectives[id_]), default=None)
+    recommended = _choose({id_: objectives[id_] for id_ in candidates})
     return Judgement(
         points=judged,
         front=tuple(sorted(front, key=lambda id_: _preference(objectives[id_]))),
@@ -92,6 +94,15 @@ def _objectives(point: Point) -> Objectives:
         latency_ms=point.shown_latency.median_ms,
         size_bytes=float(point.size_bytes),
     )
+
+
+def _choose(candidates: Mapping[str, Objectives]) -> str | None:
+    if not candidates:
+        return None
+    accuracy = max(found.accuracy for found in candidates.values())
+    best = {id_: found for id_, found in candidates.items() if found.accuracy == accuracy}
+    limit = min(found.size_bytes for found in best.values()) * SIZE_TIE
+    return min((id_ for id_, found in best.items() if found.size_bytes <= limit), key=lambda id_: best[id_].latency_ms)
 
 
 def _preference(objectives: Objectives) -> tuple[float, float, float]:

@@ -106,6 +106,12 @@ class Trial:
 
 
 def summarise(layers: Mapping[str, LayerChoice]) -> str:
-    """Precisions with their counts, the commonest first: ``int8 ×18, int4 ×2``."""
-    counts = Counter(choice.precision.value for choice in layers.values())
+    """Precisions with their counts, the commonest first: ``int8 ×18, int4 weight-only ×2``."""
+    counts = Counter(_label(choice) for choice in layers.values())
     return ", ".join(f"{name} ×{count}" for name, count in counts.most_common())
+
+
+def _label(choice: LayerChoice) -> str:
+    if choice.block_size is not None:
+        return f"{choice.precision} blocks"
+    return f"{choice.precision} weight-only" if choice.weight_only else choice.precision.value

@@ -57,7 +57,7 @@ def test_digits_keeps_the_contract() -> None:
     """The demonstration is a workload itself, with a batch size and data of one shape."""
     workload = workloads.digits
     assert workload.name == "digits"
-    assert getattr(workload, "batch_size", None) == 32
+    assert getattr(workload, "batch_size", None) == 28
     assert workload.calibration["images"].shape == (898, 1, 8, 8)
     assert workload.evaluation.inputs["images"].shape == (899, 1, 8, 8)
     scores = np.eye(10)[workload.evaluation.labels]
