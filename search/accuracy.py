@@ -22,6 +22,7 @@ Z95 = 1.959963984540054
 # Stages are looked at repeatedly: a pair is told apart at 99 %, so that few are by chance.
 Z_PAIR = 2.5758293035489004
 FIRST_STAGE = 64
+MANY = 1000
 BATCH = 64
 
 Scores = NDArray[np.float64]
@@ -79,6 +80,17 @@ def surely_worse(scored: Scored, other: Scored) -> bool:
         return False
     difference = scored.scores[:count] - other.scores[:count]
     return float(difference.mean()) + Z_PAIR * float(difference.std(ddof=1)) / math.sqrt(count) < 0
+
+
+def no_better(scored: Scored, other: Scored) -> bool:
+    """Whether ``scored`` has no higher a mean than ``other`` on the samples both were scored on, and these are many.
+
+    Not proof, unlike ``surely_worse``: what is still possible is a lead smaller than these samples can show.
+    """
+    count = min(scored.samples, other.samples)
+    if count < MANY or not (scored.per_sample and other.per_sample):
+        return False
+    return float(scored.scores[:count].mean()) <= float(other.scores[:count].mean())
 
 
 class Scorer:

@@ -7,7 +7,8 @@ in interleaved runs hardly moves. So the search decides by ``ratio × the FP32 m
 verdict is about the absolute latency in a fresh process (``search.finalists``).
 
 Scoring stops as soon as the accuracy cannot reach the floor (upper end of its 95 % interval), or is worse than that of
-a point that is no slower and no larger (paired by sample, 99 %): such a candidate cannot enter the front. What is over
+a point that is no slower and no larger (paired by sample, 99 %; after a thousand samples, no better than it): such a
+candidate cannot enter the front by more than noise. Scoring uses every core, timing as many as asked. What is over
 the latency or size limit is not scored at all, but for baselines, and for the nearest while nothing keeps the limits.
 
 A candidate that cannot be written or compiled is an outcome with its reason; only FP32 failing is an error.
@@ -27,7 +28,7 @@ from backends.base import Backend, CompiledModel
 from backends.timing import TimingSettings, time_paired
 from lowering.lowerer import Lowerer
 from precision import BackendError, Budget, Inputs, LatencyStats, LayerChoice, LoweringError, digest
-from search.accuracy import Scored, Scorer, surely_worse
+from search.accuracy import Scored, Scorer, no_better, surely_worse
 from search.ledger import Ledger, Lowered
 from search.metered import MeteredModel
 from search.stopwatch import Kind, Stopwatch
@@ -50,6 +51,7 @@ class Bench:
         backend: Compiles and runs them.
         inputs: One batch, what every timed run gets.
         threads, batch_size: As timed.
+        cores: What scoring may use.
         ledger: Remembers.
         watch: Clocks.
         quiet: FP32's latency in the latest timings, in ms: the fastest of them tells a disturbed machine.
@@ -60,6 +62,7 @@ class Bench:
     inputs: Inputs
     threads: int
     batch_size: int
+    cores: int
     ledger: Ledger
     watch: Stopwatch
     quiet: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
@@ -70,9 +73,14 @@ class Bench:
             return self.lowerer.lower(layers)
 
     def compile(self, model: bytes) -> CompiledModel:
-        """Compile for timing and scoring."""
+        """Compile for timing."""
         with self.watch.measure(Kind.COMPILATION):
             return self.backend.compile(model, threads=self.threads)
+
+    def compile_to_score(self, model: bytes) -> CompiledModel:
+        """Compile for scoring, with every core this process may use."""
+        with self.watch.measure(Kind.COMPILATION):
+            return MeteredModel(self.backend.compile(model, threads=self.cores), self.watch)
 
     def time(self, models: Mapping[str, CompiledModel], settings: TimingSettings) -> dict[str, LatencyStats]:
         """Paired with ``REFERENCE``, which is among the models."""
@@ -210,8 +218,9 @@ class Evaluator:
             if reason:
                 attempt.outcome, attempt.reason = Outcome.STOPPED, reason
                 break
-            model = MeteredModel(build.compiled(), self._bench.watch)
-            attempt.scored = self._scorer.extend(model, attempt.scored, self._scorer.next_stage(attempt.scored))
+            attempt.scored = self._scorer.extend(
+                build.scored(), attempt.scored, self._scorer.next_stage(attempt.scored)
+            )
         if attempt.scored is not None and attempt.scored is not known:
             ledger.note_scored(artifact, SEARCH_PART, attempt.scored)
 
@@ -232,8 +241,8 @@ class Evaluator:
                 and other.size_bytes <= attempt.size_bytes
             ):
                 rival = self._bench.ledger.scored(other.artifact, SEARCH_PART)
-                if rival is not None and surely_worse(scored, rival):
-                    return f"less accurate than {other.id} on {scored.samples} samples, and no faster or smaller"
+                if rival is not None and (surely_worse(scored, rival) or no_better(scored, rival)):
+                    return f"no more accurate than {other.id} on {scored.samples} samples, nor faster or smaller"
         return ""
 
     def _over(self, attempt: _Attempt) -> str:
@@ -290,6 +299,7 @@ class _Build:
         self._layers = layers
         self._bytes: bytes | None = None
         self._compiled: CompiledModel | None = None
+        self._to_score: CompiledModel | None = None
 
     def lowered(self) -> Lowered:
         """From the ledger, else written, and noted."""
@@ -307,6 +317,14 @@ class _Build:
             with self._noting():
                 self._compiled = self._bench.compile(data)
         return self._compiled
+
+    def scored(self) -> CompiledModel:
+        """Ready to be scored."""
+        if self._to_score is None:
+            data = self._written()
+            with self._noting():
+                self._to_score = self._bench.compile_to_score(data)
+        return self._to_score
 
     def _written(self) -> bytes:
         if self._bytes is None:

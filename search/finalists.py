@@ -23,7 +23,6 @@ from report.front import Objectives, pareto_front
 from report.results import Point
 from search.accuracy import Scorer
 from search.evaluate import REFERENCE, Bench
-from search.metered import MeteredModel
 from search.stopwatch import Kind
 from search.trial import Outcome, Trial, summarise
 
@@ -167,7 +166,7 @@ def score(bench: Bench, artifact: str, file: Path, scorer: Scorer) -> AccuracySt
     """Score a saved model on everything held back; from the ledger where it was done before."""
     scored = bench.ledger.scored(artifact, HELD_BACK_PART)
     if scored is None or scored.samples < len(scorer):
-        model = MeteredModel(bench.compile(file.read_bytes()), bench.watch)
+        model = bench.compile_to_score(file.read_bytes())
         scored = scorer.extend(model, scored, len(scorer))
         bench.ledger.note_scored(artifact, HELD_BACK_PART, scored)
     return scored.stats

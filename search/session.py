@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from backends.affinity import available_cores
 from backends.base import Backend
 from backends.batches import fixed_batch
 from lowering.lowerer import Lowerer
@@ -104,6 +105,7 @@ def prepare(
         inputs=_first_batch(workload.calibration, options.batch_size),
         threads=options.threads,
         batch_size=options.batch_size,
+        cores=max(options.threads, available_cores()),
         ledger=_ledger(store, identity),
         watch=watch,
     )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precision import Array, Labelled, WorkloadError
-from search.accuracy import Scored, Scorer, summary, surely_worse
+from search.accuracy import MANY, Scored, Scorer, no_better, summary, surely_worse
 from search.holdout import split
 from tests.search import toy
 
@@ -142,3 +142,14 @@ def test_split_keeps_every_sample_once_and_no_part_empty(samples: int, share: fl
     assert sorted([*search.labels, *held.labels]) == list(range(samples))
     np.testing.assert_array_equal(search.inputs["x"], search.labels)
     np.testing.assert_array_equal(split(data, share, seed)[1].labels, held.labels)
+
+
+def test_no_better_needs_many_samples_and_no_lead() -> None:
+    """After many common samples a tie is enough to be no better; a lead of one hit, or few samples, is not."""
+    ones, lead = np.zeros(MANY), np.zeros(MANY)
+    lead[0] = 1.0
+    assert no_better(Scored(ones, MANY), Scored(ones, MANY))
+    assert no_better(Scored(ones, MANY), Scored(lead, MANY))
+    assert not no_better(Scored(lead, MANY), Scored(ones, MANY))
+    assert not no_better(Scored(ones[1:], MANY - 1), Scored(ones, MANY))
+    assert not no_better(Scored(np.zeros(1), MANY), Scored(np.zeros(1), MANY))

@@ -26,6 +26,7 @@ def evaluated(budget: Budget) -> list[Trial]:
         inputs={"x": work.calibration["x"][:1]},
         threads=1,
         batch_size=1,
+        cores=1,
         ledger=Ledger(ContentStore(None), lowering="l", timing="t", scoring="s"),
         watch=Stopwatch(),
     )
