@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from lowering.graph import GraphView, attribute
 from lowering.inventory import Layer
@@ -16,6 +18,7 @@ from lowering.writer import GraphWriter
 from precision import FP16, FP32, LayerChoice, Precision, Rounding
 
 BLOCK_SIZE = 32
+_FAST_INPUTS, _FAST_OUTPUTS = 4, 16
 
 # Rounding costs neither latency nor size; at 8 bits GPTQ has nothing to gain, at 4 nearest has nothing to offer.
 _INTEGER = (
@@ -93,6 +96,13 @@ def _why_no_blocks(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
     return _why_no_plain_gemm(layer, node, view)
 
 
+def missing_channels(layer: Layer) -> int:
+    """How many input channels of zeros let a quantised layer use the fast kernels (``ConvSym`` of MLAS)."""
+    if layer.op != "Conv" or layer.conv_groups != 1 or layer.weight_shape[0] < _FAST_OUTPUTS:
+        return 0
+    return -layer.weight_shape[1] % _FAST_INPUTS
+
+
 def is_moving(view: GraphView, index: int) -> bool:
     """Whether a node runs on an 8-bit tensor as it is, its results keeping the quantiser."""
     node = view.nodes[index]
@@ -155,6 +165,77 @@ def _pad_value(view: GraphView, node: onnx.NodeProto) -> float | None:
         # Zero is the only value every quantiser holds exactly.
         return 0.0 if value is not None and float(value.reshape(-1)[0]) == 0.0 else None
     return 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortcut:
+    """A strided Slice followed by a Pad of channels: the parameter-free shortcut of a residual network.
+
+    Attributes:
+        pad: Index of the Pad.
+        strides: Along height and width.
+        channels: Read.
+        before, after: Channels of zeros in front and behind.
+    """
+
+    pad: int
+    strides: tuple[int, int]
+    channels: int
+    before: int
+    after: int
+
+
+def shortcut_at(view: GraphView, index: int) -> Shortcut | None:
+    """The shortcut that begins with the Slice at ``index``, if fast kernels fit it as a 1×1 convolution."""
+    node = view.nodes[index]
+    shape, readers = view.shape(node.input[0]), view.consumers(node.output[0])
+    if node.op_type != "Slice" or shape is None or len(shape) != 4 or shape[1] is None or len(readers) != 1:
+        return None
+    pad, values = view.nodes[readers[0]], view.constant_inputs(node)
+    if pad.op_type != "Pad" or _pad_value(view, pad) is None or len(pad.input) > 3 or set(values) != {1, 2, 3, 4}:
+        return None
+    if view.is_output(node.output[0]) or view.is_captured(node.output[0]):
+        return None
+    steps = {int(axis): int(step) for axis, step in zip(values[3], values[4], strict=True)}
+    whole = all(
+        start == 0 and end >= (shape[axis] or 2**31)
+        for axis, start, end in zip(values[3], values[1], values[2], strict=True)
+        if axis in (2, 3)
+    )
+    pads = view.array(pad.input[1])
+    if not whole or not set(steps) <= {2, 3} or min(steps.values()) < 1 or pads is None or len(pads) != 8:
+        return None
+    before, after = int(pads[1]), int(pads[5])
+    if np.count_nonzero(pads) != np.count_nonzero(pads[[1, 5]]) or min(before, after) < 0:
+        return None
+    if shape[1] % _FAST_INPUTS or shape[1] + before + after < _FAST_OUTPUTS:
+        return None
+    strides = (steps.get(2, 1), steps.get(3, 1))
+    return Shortcut(pad=readers[0], strides=strides, channels=shape[1], before=before, after=after)
+
+
+def write_shortcut(writer: GraphWriter, shortcut: Shortcut, name: str, source: str, scale: str, zero: str) -> str:
+    """Write a shortcut as a 1×1 convolution that copies channels: exact, and faster than Slice and Pad.
+
+    Args:
+        writer: Where to.
+        shortcut: The shortcut.
+        name: Tensor the Pad writes.
+        source: Floating form of the tensor the Slice reads, behind a DequantizeLinear.
+        scale: Scale of that tensor's quantiser; the result has the same.
+        zero: Zero point likewise.
+    """
+    outputs = shortcut.before + shortcut.channels + shortcut.after
+    codes = np.zeros((outputs, shortcut.channels, 1, 1), np.int8)
+    channels = np.arange(shortcut.channels)
+    codes[shortcut.before + channels, channels] = 7
+    wide, weight, raw, result = (writer.fresh(f"{name}_{suffix}") for suffix in ("8", "f", "r", "q"))
+    writer.node("Cast", [writer.int4_constant(codes, f"{name}_4")], [wide], attributes={"to": TensorProto.INT8})
+    step = writer.constant(np.array(1 / 7, np.float32), f"{name}_w")
+    writer.node("DequantizeLinear", [wide, step], [weight])
+    writer.node("Conv", [source, weight], [raw], attributes={"strides": list(shortcut.strides)})
+    writer.node("QuantizeLinear", [raw, scale, zero], [result])
+    return result
 
 
 def write_moved(

@@ -16,11 +16,12 @@ from tests.lowering.candidates import (
     check_numerics,
     lowerer_of,
     measured_db,
+    outputs_of,
     text_of,
     uniform,
     with_bug,
 )
-from tests.lowering.topologies import TOPOLOGIES
+from tests.lowering.topologies import TOPOLOGIES, inputs_of
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -122,6 +123,30 @@ def test_floating_layer_between_integer_ones_stays_floating(name: str) -> None:
     assert model.operators().count(op) == 1
     # Nothing dequantises a weight at every run: DequantizeLinear stands before the floating layer and at the end.
     assert model.operators().count("DequantizeLinear") <= 2
+
+
+def test_shortcut_as_convolution_copies_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slice and Pad written as a 1×1 convolution give the very same outputs as written one by one."""
+    lowerer = lowerer_of("padded_shortcut")
+    choices, inputs = uniform(lowerer, "int8:mse"), inputs_of(lowerer.reference, seed=5)
+    model = lowerer.lower(choices)
+    monkeypatch.setattr("lowering.dialects.ort_cpu.shortcut_at", lambda view, index: None)
+    plain = lowerer.lower(choices)
+    assert "Slice" in text_of(plain)
+    assert "Slice" not in text_of(model)
+    np.testing.assert_array_equal(outputs_of(model, inputs)[0], outputs_of(plain, inputs)[0])
+
+
+def test_channels_of_zeros_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Input channels filled up to four give the very same outputs; one Pad serves both readers."""
+    lowerer = lowerer_of("image_stem")
+    choices, inputs = uniform(lowerer, "int8:mse"), inputs_of(lowerer.reference, seed=5)
+    model = lowerer.lower(choices)
+    monkeypatch.setattr("lowering.dialects.ort_cpu.missing_channels", lambda layer: 0)
+    plain = lowerer.lower(choices)
+    assert text_of(model).count("= Pad(") == 1
+    assert "Pad" not in text_of(plain)
+    np.testing.assert_array_equal(outputs_of(model, inputs)[0], outputs_of(plain, inputs)[0])
 
 
 def test_same_choices_same_bytes() -> None:

@@ -183,6 +183,13 @@ def squeeze_excite() -> onnx.ModelProto:
     return net.model([net.conv(net.op("Mul", [a, gate], "scaled"), "d", (8, 16))])
 
 
+def image_stem() -> onnx.ModelProto:
+    net = Net(("batch", 3, 16, 16))
+    a = net.op("Relu", [net.conv("x", "a", (16, 3), stride=2)], "ra")
+    b = net.conv("x", "b", (20, 3), stride=2)
+    return net.model([net.conv(net.op("Concat", [a, b], "cat", axis=1), "c", (8, 36), kernel=1)])
+
+
 def hard_gate() -> onnx.ModelProto:
     net = Net()
     a = net.op("HardSwish", [net.conv("x", "a", (16, 16))], "ha")
@@ -211,6 +218,7 @@ TOPOLOGIES: dict[str, Callable[[], onnx.ModelProto]] = {
         pooling,
         padded_shortcut,
         squeeze_excite,
+        image_stem,
         hard_gate,
     )
 }
