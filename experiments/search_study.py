@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--workload", default="experiments.workloads:resnet20", help="module:attribute")
     parser.add_argument("--data", type=Path, help="folder of the published weights and images")
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--out", type=Path, help="folder for the run folders (default: a temporary one)")
     options = parser.parse_args(argv)
     try:
