@@ -31,6 +31,7 @@ from precision import BackendError, Budget, Inputs, LatencyStats, LayerChoice, L
 from search.accuracy import Scored, Scorer, no_better, surely_worse
 from search.ledger import Ledger, Lowered
 from search.metered import MeteredModel
+from search.preference import preference
 from search.stopwatch import Kind, Stopwatch
 from search.trial import Candidate, Outcome, Trial
 
@@ -144,8 +145,9 @@ class Evaluator:
 
     @property
     def best(self) -> Trial | None:
-        """The most accurate trial within every limit; of equals the smaller, then the faster."""
-        return min((trial for trial in self.trials if trial.feasible), key=Trial.rank, default=None)
+        """The preferred trial within every limit."""
+        rank = preference(self._budget)
+        return min((t for t in self.trials if t.feasible), key=lambda trial: rank(trial.objectives), default=None)
 
     def run(self, number: int, candidate: Candidate) -> Trial:
         """Try a candidate and remember what became of it.

@@ -18,11 +18,12 @@ import numpy as np
 
 from backends.fresh import time_in_fresh_process
 from backends.timing import TimingSettings
-from precision import AccuracyStats, LatencyStats, LayerChoice, PrecisionConfig, write_bytes, write_text
-from report.front import Objectives, pareto_front
+from precision import AccuracyStats, Budget, LatencyStats, LayerChoice, PrecisionConfig, write_bytes, write_text
+from report.front import pareto_front
 from report.results import Point
 from search.accuracy import Scorer
 from search.evaluate import REFERENCE, Bench
+from search.preference import preference
 from search.stopwatch import Kind
 from search.trial import Outcome, Trial, summarise
 
@@ -48,19 +49,19 @@ class Rerun:
     timing: TimingSettings = CLOSE
 
 
-def choose(trials: Sequence[Trial], most: int = MOST) -> list[Trial]:
+def choose(trials: Sequence[Trial], budget: Budget, most: int = MOST) -> list[Trial]:
     """The trials worth reporting, in order of their numbers.
 
-    Baselines first; then the most accurate feasible ones; where none is feasible, the nearest by each limit; then the
+    Baselines first; then the preferred feasible ones; where none is feasible, the nearest by each limit; then the
     front, spread as widely as the remaining places allow.
     """
     timed = [t for t in trials if t.measured]
     complete = [t for t in timed if t.outcome is Outcome.COMPLETE]
-    feasible = sorted((t for t in complete if t.feasible), key=Trial.rank)
+    feasible = sorted((t for t in complete if t.feasible), key=lambda t: preference(budget)(t.objectives))
     chosen = _distinct(
         [*(t for t in timed if t.candidate.name), *feasible[:_BEST_FEASIBLE], *_nearest(timed, feasible)]
     )
-    front = [complete[i] for i in pareto_front([_objectives(t) for t in complete])]
+    front = [complete[i] for i in pareto_front([t.objectives for t in complete])]
     rest = _spread([t for t in front if t not in chosen], [t for t in chosen if t in complete], most - len(chosen))
     return sorted([*chosen[:most], *rest], key=lambda trial: trial.number)
 
@@ -172,14 +173,6 @@ def score(bench: Bench, artifact: str, file: Path, scorer: Scorer) -> AccuracySt
     return scored.stats
 
 
-def _objectives(trial: Trial) -> Objectives:
-    assert trial.accuracy is not None
-    assert trial.latency is not None
-    assert trial.size_bytes is not None
-    # By ratio: what was timed an hour apart is comparable only against FP32 timed beside it.
-    return Objectives(accuracy=trial.accuracy.value, latency_ms=trial.latency.ratio, size_bytes=float(trial.size_bytes))
-
-
 def _nearest(timed: Sequence[Trial], feasible: Sequence[Trial]) -> Iterable[Trial]:
     if feasible or not timed:
         return
@@ -206,7 +199,9 @@ def _spread(candidates: Sequence[Trial], chosen: Sequence[Trial], places: int) -
     if places <= 0 or not candidates:
         return []
     everyone = [*candidates, *chosen]
-    values = np.array([[o.accuracy, o.latency_ms, np.log(o.size_bytes)] for o in map(_objectives, everyone)])
+    values = np.array(
+        [[o.accuracy, o.latency_ms, np.log(o.size_bytes)] for o in (trial.objectives for trial in everyone)]
+    )
     extent = np.ptp(values, axis=0)
     values = (values - values.min(axis=0)) / np.where(extent > 0, extent, 1.0)
     own, others = values[: len(candidates)], values[len(candidates) :]

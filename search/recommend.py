@@ -1,10 +1,9 @@
 """The final word on measured points: which meet the budget, which are on the front, and which to take.
 
-Recommended is the most accurate point within every limit; of equals the smaller, then the faster, where sizes within
-1 % of the smallest are equal (a few bytes of scales are no reason to run slower); never one that a baseline beats (no
-worse in accuracy, latency and size, better in one). A point that did not hold when it was timed again is neither on
-the front nor recommended. Where no point meets every limit, ``nearest`` names one for each limit: of the points that
-meet the others, the one that misses it least, or of all points if none meets the others.
+Recommended is the point that ``search.preference`` puts first of those within every limit, but never one that a
+baseline beats (no worse in accuracy, latency and size, better in one). A point that did not hold when it was timed
+again is neither on the front nor recommended. Where no point meets every limit, ``nearest`` names one for each limit:
+of the points that meet the others, the one that misses it least, or of all points if none meets the others.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from precision import Budget
 from report import wording
 from report.front import Objectives, pareto_front
 from report.results import Point
+from search.preference import choose, preference
 
 LIMITS = ("latency", "size", "accuracy")
-SIZE_TIE = 1.01
 Misses = tuple[float, float, float]
 
 
@@ -28,7 +27,7 @@ class Judgement:
 
     Attributes:
         points: Id → point, ``feasible`` and ``violations`` filled in.
-        front: Ids of the Pareto-optimal points, by falling accuracy.
+        front: Ids of the Pareto-optimal points, the preferred first.
         recommended: Id of the point to take, None where none meets every limit.
         nearest: Limit → id; empty where a point is recommended.
     """
@@ -73,10 +72,10 @@ def judge(
         for point in sound
         if point.feasible and not any(other.dominates(objectives[point.id]) for other in yardsticks)
     ]
-    recommended = _choose({id_: objectives[id_] for id_ in candidates})
+    recommended = choose({id_: objectives[id_] for id_ in candidates}, budget)
     return Judgement(
         points=judged,
-        front=tuple(sorted(front, key=lambda id_: _preference(objectives[id_]))),
+        front=tuple(sorted(front, key=lambda id_: preference(budget)(objectives[id_]))),
         recommended=recommended,
         nearest={} if recommended else _nearest({id_: misses[id_] for id_ in ids}, budget),
     )
@@ -94,19 +93,6 @@ def _objectives(point: Point) -> Objectives:
         latency_ms=point.shown_latency.median_ms,
         size_bytes=float(point.size_bytes),
     )
-
-
-def _choose(candidates: Mapping[str, Objectives]) -> str | None:
-    if not candidates:
-        return None
-    accuracy = max(found.accuracy for found in candidates.values())
-    best = {id_: found for id_, found in candidates.items() if found.accuracy == accuracy}
-    limit = min(found.size_bytes for found in best.values()) * SIZE_TIE
-    return min((id_ for id_, found in best.items() if found.size_bytes <= limit), key=lambda id_: best[id_].latency_ms)
-
-
-def _preference(objectives: Objectives) -> tuple[float, float, float]:
-    return -objectives.accuracy, objectives.size_bytes, objectives.latency_ms
 
 
 def _misses(point: Point, budget: Budget, fp32: float | None) -> Misses:

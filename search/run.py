@@ -254,7 +254,7 @@ def _words(trial: Trial, metric: str) -> str:
 
 def _described(session: Session) -> list[tuple[Trial, Point]]:
     inventory = session.bench.lowerer.inventory
-    chosen = finalists.choose(session.evaluator.trials)
+    chosen = finalists.choose(session.evaluator.trials, session.options.budget)
     return [(trial, finalists.describe(trial, inventory.spread(trial.candidate.choices))) for trial in chosen]
 
 

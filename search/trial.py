@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from precision import AccuracyStats, LatencyStats, LayerChoice
+from report.front import Objectives
 
 
 class Outcome(StrEnum):
@@ -97,12 +98,18 @@ class Trial:
         """Whether everything was measured and every limit is met in the search's own measurement."""
         return self.outcome is Outcome.COMPLETE and all(miss <= 0 for miss in self.misses.values())
 
-    def rank(self) -> tuple[float, int, float]:
-        """Sorts scored trials: the most accurate first, of equals the smaller, then the faster."""
+    @property
+    def objectives(self) -> Objectives:
+        """What it is compared by; of a trial that was scored.
+
+        Latency by its ratio: what was timed an hour apart is comparable only against FP32 timed beside it.
+        """
         assert self.accuracy is not None
         assert self.latency is not None
         assert self.size_bytes is not None
-        return -self.accuracy.value, self.size_bytes, self.latency.ratio
+        return Objectives(
+            accuracy=self.accuracy.value, latency_ms=self.latency.ratio, size_bytes=float(self.size_bytes)
+        )
 
 
 def summarise(layers: Mapping[str, LayerChoice]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precision import FP32, AccuracyStats, ContentStore, LatencyStats
+from precision import FP32, AccuracyStats, Budget, ContentStore, LatencyStats
 from search.accuracy import Scored
 from search.finalists import MOST, choose, holds
 from search.ledger import Ledger, Lowered
@@ -122,7 +122,7 @@ def test_finalists_hold_baselines_the_best_and_a_spread_front() -> None:
     ]
     dominated = trial(50, 0.3, 1.5, 9000, misses={"latency": 1.0})
     repeated = trial(51, 0.99, 0.1, 10, outcome=Outcome.REPEATED, misses={"latency": -1.0})
-    chosen = choose([*baselines, *front, dominated, repeated])
+    chosen = choose([*baselines, *front, dominated, repeated], Budget())
     numbers = [t.number for t in chosen]
     assert len(chosen) == MOST
     assert numbers == sorted(numbers)
@@ -136,7 +136,7 @@ def test_finalists_of_a_hopeless_run_are_the_nearest() -> None:
     reference = trial(0, 0.9, 1.0, 4000, name="fp32", misses={"latency": 9.0, "accuracy": -0.1})
     nearest = trial(1, None, 0.2, 1000, outcome=Outcome.OVER_BUDGET, misses={"latency": 1.0})
     middling = trial(2, None, 0.4, 2000, outcome=Outcome.OVER_BUDGET, misses={"latency": 3.0})
-    assert [t.number for t in choose([reference, nearest, middling])] == [0, 1]
+    assert [t.number for t in choose([reference, nearest, middling], Budget())] == [0, 1]
 
 
 @given(st.floats(0.05, 5), st.floats(0.8, 1.25))

@@ -76,8 +76,14 @@ def test_verdict_agrees_with_brute_force(
             if q.id in names
         )
 
+    speed_first = budget.max_drop is not None and budget.latency_ms is None and budget.size_bytes is None
+
+    def preferred(p: Point) -> tuple[float, float, float]:
+        negative, size, latency = key(p)
+        return (latency, size, negative) if speed_first else (negative, size, latency)
+
     good = [p for p in points if p.held and within(p) and not beaten(p)]
-    expected = min(good, key=key).id if good else None
+    expected = min(good, key=preferred).id if good else None
     assert (found.recommended is None) == (expected is None)
     if expected and found.recommended:
         assert key(found.points[found.recommended]) == key(found.points[expected])
@@ -96,6 +102,22 @@ def test_ties_go_to_the_smaller_then_the_faster() -> None:
     smaller, faster = point("s", 0.9, 6.0, 1000), point("f", 0.9, 2.0, 2000)
     assert verdict([FP32_POINT, faster, smaller], Budget()).recommended == "s"
     assert verdict([FP32_POINT, smaller, replace(faster, size_bytes=1000)], Budget()).recommended == "f"
+
+
+def test_sizes_within_one_per_cent_are_equal() -> None:
+    """A few bytes are no reason to recommend the slower of two equally accurate points; two per cent are."""
+    slower, faster = point("s", 0.9, 6.0, 1000), point("f", 0.9, 2.0, 1009)
+    assert verdict([FP32_POINT, slower, faster], Budget()).recommended == "f"
+    assert verdict([FP32_POINT, slower, replace(faster, size_bytes=1020)], Budget()).recommended == "s"
+
+
+def test_accuracy_limited_alone_asks_for_speed() -> None:
+    """With a drop allowed and nothing else limited, the fastest within it; of about equally fast ones the smaller."""
+    accurate, fast, faster = point("a", 0.9, 6.0, 500), point("f", 0.85, 2.02, 1000), point("g", 0.85, 2.0, 2000)
+    points = [FP32_POINT, accurate, fast, faster, point("h", 0.7, 1.0, 100)]
+    assert verdict(points, Budget(max_drop=0.1)).recommended == "f"
+    assert verdict(points, Budget(min_accuracy=0.8)).recommended == "f"
+    assert verdict(points, Budget(max_drop=0.1, size_bytes=3000)).recommended == "a"
 
 
 def test_point_that_did_not_hold_is_neither_recommended_nor_on_the_front() -> None:

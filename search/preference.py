@@ -1,0 +1,54 @@
+"""Which of two points to prefer, by what the user left open.
+
+    latency or size limited    the most accurate; of equals the smaller, then the faster
+    accuracy limited alone     the fastest: how much accuracy may be given up was said, what for was not; of equals
+                               the smaller, then the more accurate
+
+When one point is recommended, a difference that nobody would pay for is none: sizes within 1 % of the smallest, and
+latencies within 2 % of the fastest, are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from precision import Budget
+from report.front import Objectives
+
+SIZE_TIE = 1.01
+LATENCY_TIE = 1.02
+
+Key = tuple[float, float, float]
+
+
+def seeks_speed(budget: Budget) -> bool:
+    """Whether accuracy is limited and nothing else."""
+    accuracy = budget.min_accuracy is not None or budget.max_drop is not None
+    return accuracy and budget.latency_ms is None and budget.size_bytes is None
+
+
+def preference(budget: Budget) -> Callable[[Objectives], Key]:
+    """The sort key that puts the preferred point first."""
+    return _fastest if seeks_speed(budget) else _most_accurate
+
+
+def choose(candidates: Mapping[str, Objectives], budget: Budget) -> str | None:
+    """The id to recommend; None where there are no candidates."""
+    if not candidates:
+        return None
+    if seeks_speed(budget):
+        limit = min(found.latency_ms for found in candidates.values()) * LATENCY_TIE
+        best = {id_: found for id_, found in candidates.items() if found.latency_ms <= limit}
+        return min(best, key=lambda id_: (best[id_].size_bytes, -best[id_].accuracy, best[id_].latency_ms))
+    accuracy = max(found.accuracy for found in candidates.values())
+    best = {id_: found for id_, found in candidates.items() if found.accuracy == accuracy}
+    limit = min(found.size_bytes for found in best.values()) * SIZE_TIE
+    return min((id_ for id_ in best if best[id_].size_bytes <= limit), key=lambda id_: best[id_].latency_ms)
+
+
+def _most_accurate(found: Objectives) -> Key:
+    return -found.accuracy, found.size_bytes, found.latency_ms
+
+
+def _fastest(found: Objectives) -> Key:
+    return found.latency_ms, found.size_bytes, -found.accuracy
