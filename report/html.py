@@ -134,7 +134,7 @@ def _heatmap_plot(results: RunResults) -> Plot | None:
 
 
 def _sensitivity_plot(results: RunResults) -> Plot | None:
-    info = sensitivity_info(results)
+    info = sensitivity_info(results.scores)
     if not info.series:
         return None
     note = (

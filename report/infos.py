@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -191,10 +192,10 @@ def heatmap_info(results: RunResults) -> HeatmapInfo:
     )
 
 
-def sensitivity_info(results: RunResults) -> SensitivityInfo:
+def sensitivity_info(scores: Sequence[Score]) -> SensitivityInfo:
     """Scores per group; where a precision has several choices in a group, the one that hurts least."""
     best: dict[tuple[Precision, str], Score] = {}
-    for score in results.scores:
+    for score in scores:
         key = (score.choice.precision, score.group)
         if score.choice.precision is Precision.FP32 or not math.isfinite(score.alone):
             continue
@@ -202,7 +203,7 @@ def sensitivity_info(results: RunResults) -> SensitivityInfo:
             best[key] = score
     drawable = [v for score in best.values() for v in (score.alone, score.restored) if math.isfinite(v) and v > 0]
     floor = min(drawable, default=1e-9) / 2
-    groups = tuple(dict.fromkeys(score.group for score in results.scores))
+    groups = tuple(dict.fromkeys(score.group for score in scores))
     worst = {group: max((s.alone for (_, g), s in best.items() if g == group), default=-math.inf) for group in groups}
     series = []
     for precision in Precision:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from precision import write_text
 from report.html import page
-from report.results import RunResults
+from report.infos import sensitivity_info
+from report.plots import draw_sensitivity
+from report.results import RunResults, Score
 from report.tables import pareto_frame
 
 
@@ -26,3 +29,12 @@ def render(folder: Path) -> Path:
     path = folder / "report.html"
     write_text(path, page(results))
     return path
+
+
+def render_sensitivity(scores: Sequence[Score], path: Path) -> None:
+    """Write the sensitivity chart alone, as a page that works offline.
+
+    Raises:
+        OutputError: If ``path`` cannot be written.
+    """
+    write_text(path, draw_sensitivity(sensitivity_info(scores)).to_html(include_plotlyjs=True, full_html=True))

@@ -123,9 +123,15 @@ def precisions(text: str) -> tuple[Precision, ...]:
     return tuple(precision for precision in Precision if precision.value in names)
 
 
+BUDGET = (
+    "limits the result must meet, any combination; recommended is the most accurate point within them, or the\n"
+    "fastest where accuracy alone is limited"
+)
+
+
 def add_budget(parser: argparse.ArgumentParser) -> None:
     """The limits."""
-    group = parser.add_argument_group("Budget", "limits the result must meet; any combination")
+    group = parser.add_argument_group("Budget", BUDGET)
     group.add_argument(
         "--budget-ms",
         type=number,

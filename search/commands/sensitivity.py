@@ -13,6 +13,7 @@ from search.commands import arguments
 from search.tables import write_table
 
 if TYPE_CHECKING:
+    from report.results import Score
     from sensitivity.table import SensitivityTable
 
 USAGE = "search sensitivity [options]"
@@ -39,7 +40,10 @@ def build_parser() -> arguments.Parser:
     arguments.add_sensitivity_samples(group)
     output = parser.add_argument_group("Output")
     output.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where sensitivity.csv is written (default: printed only)"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where sensitivity.csv and a chart, sensitivity.html, are written (default: printed only)",
     )
     output.add_argument("--quiet", action="store_true", help="no progress (default: off)")
     return parser
@@ -62,6 +66,7 @@ def run(argv: Sequence[str]) -> int:
 
     from lowering.dialects.registry import get_dialect
     from lowering.lowerer import Lowerer
+    from report.render import render_sensitivity
     from search.inputs import load_network
     from sensitivity.score import planned_steps, score
 
@@ -90,8 +95,26 @@ def run(argv: Sequence[str]) -> int:
     if args.out is not None:
         path = args.out / "sensitivity.csv"
         write_text(path, table.frame().to_csv(index=False, lineterminator="\n"))
-        sys.stdout.write(f"{path}\n")
+        render_sensitivity(scores(table), args.out / "sensitivity.html")
+        sys.stdout.write(f"{path}\n{args.out / 'sensitivity.html'}\n")
     return 0
+
+
+def scores(table: SensitivityTable) -> list[Score]:
+    """The table as the report reads it."""
+    from report.results import Score
+
+    return [
+        Score(
+            group=row.group,
+            choice=row.choice,
+            alone=row.alone,
+            restored=row.restored,
+            loss=row.loss,
+            dropped=row.dropped,
+        )
+        for row in table.rows
+    ]
 
 
 def rows(table: SensitivityTable) -> list[tuple[str, ...]]:

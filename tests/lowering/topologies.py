@@ -190,6 +190,33 @@ def image_stem() -> onnx.ModelProto:
     return net.model([net.conv(net.op("Concat", [a, b], "cat", axis=1), "c", (8, 36), kernel=1)])
 
 
+def two_inputs() -> onnx.ModelProto:
+    net = Net()
+    a = net.op("Relu", [net.conv("x", "a", (16, 16))], "ra")
+    flat = net.op("Flatten", [net.op("GlobalAveragePool", [a], "gap")], "flat")
+    net.op("Gemm", ["y", net.weight("b.weight", 16, 8, fan_in=8)], "b", transB=1)
+    both = net.op("Concat", [flat, net.op("Relu", ["b"], "rb")], "both", axis=1)
+    net.op("Gemm", [both, net.weight("c.weight", 10, 32, fan_in=32)], "c", transB=1)
+    model = net.model(["c", "flat"])
+    model.graph.input.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, ("batch", 8)))
+    return model
+
+
+def captured() -> onnx.ModelProto:
+    net = Net()
+    a = net.op("Relu", [net.conv("x", "a", (16, 16))], "ra")
+    net.conv(a, "b", (8, 16))
+    value = helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)
+    branches = {
+        f"{name}_branch": helper.make_graph([helper.make_node(op, ["ra"], ["chosen"])], name, [], [value])
+        for name, op in (("then", "Neg"), ("else", "Abs"))
+    }
+    largest = net.op("ReduceMax", ["x"], "largest", keepdims=0)
+    flag = net.op("Greater", [largest, net.constant("never", np.array(1e6, np.float32))], "flag")
+    net.nodes.append(helper.make_node("If", [flag], ["picked"], name="if", **branches))
+    return net.model(["b", "picked"])
+
+
 def hard_gate() -> onnx.ModelProto:
     net = Net()
     a = net.op("HardSwish", [net.conv("x", "a", (16, 16))], "ha")
@@ -219,6 +246,8 @@ TOPOLOGIES: dict[str, Callable[[], onnx.ModelProto]] = {
         padded_shortcut,
         squeeze_excite,
         image_stem,
+        two_inputs,
+        captured,
         hard_gate,
     )
 }

@@ -113,7 +113,7 @@ def _score(group: str, choice: str, alone: float, restored: float, dropped: str 
     )
 
 
-def test_sensitivity_draws_the_best_choice_of_each_precision(results: RunResults) -> None:
+def test_sensitivity_draws_the_best_choice_of_each_precision() -> None:
     """FP32 is left out; the least harmful choice stands for its precision; what a log axis cannot show is raised."""
     scores = (
         _score("a", "fp32", 0.0, 0.0),
@@ -124,7 +124,7 @@ def test_sensitivity_draws_the_best_choice_of_each_precision(results: RunResults
         _score("b", "int8:mse", 0.8, 0.6),
         _score("b", "int8:gptq", 0.3, 0.3, "slower"),
     )
-    info = sensitivity_info(dataclasses.replace(results, scores=scores))
+    info = sensitivity_info(scores)
     assert (info.groups, info.ranked, info.floor) == (("a", "b"), ("b", "a"), 0.1)
     assert info.series == (
         SensitivitySeries(
@@ -191,4 +191,4 @@ def test_names_are_escaped_for_plotly(tmp_path: Path) -> None:
     results = RunResults.load(folder)
     assert heatmap_info(results).layers[0] == "&lt;b&gt;&amp;x"
     assert "<b>&lt;b&gt;&amp;x</b>" in heatmap_info(results).hovers[0][0]
-    assert sensitivity_info(results).groups[0] == "&lt;b&gt;&amp;x"
+    assert sensitivity_info(results.scores).groups[0] == "&lt;b&gt;&amp;x"

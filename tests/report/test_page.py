@@ -190,7 +190,7 @@ def test_plots_draw_what_was_computed(tmp_path: Path) -> None:
     (frame,) = draw_heatmap(heat).layout.shapes
     assert heat.recommended is not None
     assert (frame.x0 + frame.x1) / 2 == heat.recommended
-    assert len(draw_sensitivity(sensitivity_info(results)).data) == 6
+    assert len(draw_sensitivity(sensitivity_info(results.scores)).data) == 6
     assert [bar.x[0] for bar in draw_time(time_info(results)).data] == [51.3, 9.8, 1.2, 6.4, 3.1, 1.9]
 
 

@@ -232,6 +232,9 @@ def test_sensitivity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "int4" not in said
     assert "nats, on 16 calibration samples" in said
     assert (tmp_path / "scores" / "sensitivity.csv").read_text().startswith("group,choice,alone")
+    chart = (tmp_path / "scores" / "sensitivity.html").read_text(encoding="utf-8")
+    assert "int8:mse" in chart
+    assert "<script src=" not in chart
 
 
 def test_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
