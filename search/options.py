@@ -35,7 +35,7 @@ class RunOptions:
     backend: str = "ort-cpu"
     threads: int = 1
     batch_size: int = 1
-    trials: int = 64
+    trials: int = 48
     time_limit_s: float | None = None
     seed: int = 0
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)

@@ -51,7 +51,7 @@ def build_parser() -> arguments.Parser:
     group.add_argument(
         "--trials",
         type=arguments.whole,
-        default=64,
+        default=48,
         metavar="N",
         help="candidates tried at most, baselines included (default: %(default)s)",
     )
