@@ -126,11 +126,10 @@ def _rewrite_glue(proto: onnx.ModelProto) -> None:
         merged = _merge_one_slice(proto.graph)
     inferred = _with_shapes(proto)
     view = GraphView(inferred.graph)
-    for node, seen in zip(proto.graph.node, view.nodes, strict=True):
+    for index in range(len(view.nodes) - 1, -1, -1):
+        seen = view.nodes[index]
         if _is_global_mean(seen, view):
-            node.op_type = "GlobalAveragePool"
-            del node.input[1:]
-            del node.attribute[:]
+            _pool_globally(proto.graph, index, flat=seen.op_type == "ReduceMean" and not attribute(seen, "keepdims", 1))
 
 
 def _merge_one_slice(graph: onnx.GraphProto) -> bool:
@@ -181,12 +180,23 @@ def _is_global_mean(node: onnx.NodeProto, view: GraphView) -> bool:
     spatial = list(range(2, len(shape)))
     if node.op_type == "ReduceMean":
         axes = view.array(node.input[1]) if len(node.input) > 1 else None
-        kept = attribute(node, "keepdims", 1) == 1
-        return axes is not None and kept and sorted(int(a) % len(shape) for a in axes) == spatial
+        return axes is not None and sorted(int(a) % len(shape) for a in axes) == spatial
     if node.op_type == "AveragePool":
         unpadded = not any(attribute(node, "pads", [0])) and attribute(node, "auto_pad", b"NOTSET") == b"NOTSET"
         return unpadded and list(attribute(node, "kernel_shape", [])) == list(shape[2:])
     return False
+
+
+def _pool_globally(graph: onnx.GraphProto, index: int, *, flat: bool) -> None:
+    """Turn a mean over all positions into GlobalAveragePool, with a Flatten behind it where no axes were kept."""
+    node = graph.node[index]
+    node.op_type = "GlobalAveragePool"
+    del node.input[1:]
+    del node.attribute[:]
+    if flat:
+        pooled, result = f"{node.output[0]}_pooled", node.output[0]
+        node.output[0] = pooled
+        graph.node.insert(index + 1, onnx.helper.make_node("Flatten", [pooled], [result], axis=1))
 
 
 def _name_nodes(proto: onnx.ModelProto) -> None:

@@ -81,16 +81,18 @@ def test_older_opset_is_converted() -> None:
 
 
 def test_global_means_become_global_average_pools() -> None:
-    """AveragePool over the whole map and ReduceMean over all positions are GlobalAveragePool."""
+    """AveragePool over the whole map and ReduceMean over all positions are GlobalAveragePool, flattened if need be."""
     net = Net()
     net.op("AveragePool", ["x"], "a", kernel_shape=[12, 12])
     axes = net.constant("axes", np.array([-1, -2], np.int64))
     net.op("ReduceMean", ["x", axes], "b", keepdims=1)
     net.op("AveragePool", ["x"], "c", kernel_shape=[3, 3])
-    reference = make_reference(net.model(["a", "b", "c"]), "net")
-    assert ops(reference) == ["GlobalAveragePool", "GlobalAveragePool", "AveragePool"]
+    net.op("ReduceMean", ["x", axes], "d", keepdims=0)
+    model = net.model(["a", "b", "c", "d"])
+    reference = make_reference(model, "net")
+    assert ops(reference) == ["GlobalAveragePool", "GlobalAveragePool", "AveragePool", "GlobalAveragePool", "Flatten"]
     inputs = inputs_of(reference)
-    for wanted, found in zip(run(net.model(["a", "b", "c"]), inputs), run(reference.proto, inputs), strict=True):
+    for wanted, found in zip(run(model, inputs), run(reference.proto, inputs), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
