@@ -50,6 +50,10 @@ class GraphWriter:
         """Name of an initialiser holding ``array``; an equal one written before is used again."""
         return self._store(numpy_helper.from_array(np.asarray(array, order="C"), ""), name)
 
+    def value(self, name: str) -> NDArray[Any]:
+        """The value of an initialiser written or kept before."""
+        return numpy_helper.to_array(self._initializers[name])
+
     def int4_constant(self, codes: NDArray[np.int8], name: str) -> str:
         """An INT4 initialiser of ``codes`` within [−8, 7], two to a byte."""
         flat = codes.reshape(-1)

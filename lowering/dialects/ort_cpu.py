@@ -5,8 +5,8 @@ Beyond those:
 
 - A quantised Conv needs Q/DQ on its output to become QLinearConv; Gemm and MatMul do not, so their results stay
   floating unless somebody wants 8 bits (a classifier's logits are not rounded).
-- The fast kernels for dense convolutions with 16 outputs or more take input channels by fours: an image's three get
-  a fourth of zeros (half the time of a stem of 64 outputs), for one small Pad.
+- The fast kernels for dense convolutions take input channels by fours: an image's three get a fourth of zeros (half
+  the time of a stem of 64 outputs), for one small Pad. More zeros make narrow ones wide enough (``widening``).
 - Moving glue is written on the 8-bit tensor itself instead of being left to the runtime's clean-up; a strided Slice
   with a Pad of channels (a shortcut without parameters) becomes a 1×1 convolution that copies.
 - A Relu or Clip in front of a quantiser is left out: the quantiser's range ends where it would.
@@ -34,10 +34,12 @@ from lowering.dialects.ort_cpu_rules import (
     missing_channels,
     offers,
     shortcut_at,
+    with_groups,
     write_block,
     write_moved,
     write_shortcut,
 )
+from lowering.dialects.widening import widened_channels
 from lowering.graph import GraphView, captured_names
 from lowering.inventory import Layer
 from lowering.placement import Placement, place
@@ -105,6 +107,12 @@ class _Writing:
         names = [*view.inputs, *view.initializers, *(name for node in view.nodes for name in node.output)]
         self._writer = GraphWriter(reference, names)
         self._placement = self._place()
+        convs = {
+            index: self._layers[node.name]
+            for index, node in enumerate(view.nodes)
+            if index in self._placement.quantised and self._is_plane_conv(node)
+        }
+        self._widened = widened_channels(view, convs, self._result)
         self._stored: dict[str, _Stored] = {}
         self._dequantised: dict[str, str] = {}
         self._wider: dict[tuple[str, int], str] = {}
@@ -130,6 +138,9 @@ class _Writing:
         for name in view.outputs:
             self._float(name)
         return self._writer.model()
+
+    def _is_plane_conv(self, node: onnx.NodeProto) -> bool:
+        return node.op_type == "Conv" and node.name in self._layers and len(self._layers[node.name].weight_shape) == 4
 
     def _place(self) -> Placement:
         view = self._view
@@ -259,12 +270,11 @@ class _Writing:
             self._floats.update(node.output)
             return
         integer = choice.quantises_activations
-        if integer and (missing := missing_channels(layer)):
-            source = self._dequantise(self._padded(node.input[0], missing, len(layer.weight_shape)))
+        if integer and layer.op == "Conv":
             assert rounded is not None
-            widths = [(0, missing if axis == 1 else 0) for axis in range(rounded.codes.ndim)]
-            rounded = replace(rounded, codes=np.pad(rounded.codes, widths))
-        elif integer:
+            self._convolution(index, node, layer, rounded)
+            return
+        if integer:
             source = self._dequantise(node.input[0])
         elif node.input[0] not in self._floats and self._ends_quantised(node.output[0]):
             source = self._shielded(node.input[0], layer)
@@ -279,6 +289,30 @@ class _Writing:
             self._writer.name_last(layer.name)
             self._floats.update(node.output)
             return
+        self._computed(index, node, inputs)
+
+    def _convolution(self, index: int, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight) -> None:
+        """A quantised Conv, with channels of zeros where the fast kernels want them (``widening``)."""
+        before, behind = self._widened.get(node.input[0], 0), self._widened.get(self._result(index), 0)
+        source = node.input[0]
+        if not before and (before := missing_channels(layer, layer.weight_shape[0] + behind)):
+            source = self._padded(source, before, len(layer.weight_shape))
+        inputs = [self._dequantise(source), "", *node.input[2:]]
+        bias = self._bias(node, layer, rounded, integer=True)
+        if bias:
+            inputs = [*inputs[:2], bias]
+        depthwise = layer.conv_groups > 1
+        if before or behind:
+            widths = [(0, behind), (0, 0 if depthwise else before), *[(0, 0)] * (rounded.codes.ndim - 2)]
+            scales = np.concatenate([rounded.scales, np.ones(behind, np.float32)])
+            rounded = replace(rounded, codes=np.pad(rounded.codes, widths), scales=scales)
+            if behind and len(inputs) > 2:
+                inputs[2] = self._writer.constant(
+                    np.pad(self._writer.value(inputs[2]), (0, behind)), f"{layer.weight}_b"
+                )
+        inputs[1] = write_integer(self._writer, rounded, layer, dequantise=True)
+        if depthwise and behind:
+            node = with_groups(node, layer.conv_groups + behind)
         self._computed(index, node, inputs)
 
     def _ends_quantised(self, tensor: str) -> bool:

@@ -96,11 +96,21 @@ def _why_no_blocks(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
     return _why_no_plain_gemm(layer, node, view)
 
 
-def missing_channels(layer: Layer) -> int:
-    """How many input channels of zeros let a quantised layer use the fast kernels (``ConvSym`` of MLAS)."""
-    if layer.op != "Conv" or layer.conv_groups != 1 or layer.weight_shape[0] < _FAST_OUTPUTS:
+def missing_channels(layer: Layer, outputs: int) -> int:
+    """How many input channels of zeros let a quantised Conv with so many outputs use the fast kernels."""
+    if layer.conv_groups != 1 or outputs < _FAST_OUTPUTS:
         return 0
     return -layer.weight_shape[1] % _FAST_INPUTS
+
+
+def with_groups(node: onnx.NodeProto, groups: int) -> onnx.NodeProto:
+    """A Conv with another number of groups."""
+    changed = onnx.NodeProto()
+    changed.CopyFrom(node)
+    for entry in changed.attribute:
+        if entry.name == "group":
+            entry.i = groups
+    return changed
 
 
 def is_moving(view: GraphView, index: int) -> bool:

@@ -149,6 +149,19 @@ def test_channels_of_zeros_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_array_equal(outputs_of(model, inputs)[0], outputs_of(plain, inputs)[0])
 
 
+@pytest.mark.parametrize("text", ["int8:mse", "int4:gptq"])
+def test_widened_convolutions_change_nothing(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrow convolutions with channels of zeros give the very same outputs as they are."""
+    lowerer = lowerer_of("narrow")
+    choices, inputs = uniform(lowerer, text), inputs_of(lowerer.reference, seed=5)
+    model = lowerer.lower(choices)
+    monkeypatch.setattr("lowering.dialects.ort_cpu.widened_channels", lambda *_: {})
+    plain = lowerer.lower(choices)
+    assert "[16, 1, 3, 3]" in text_of(model)
+    assert "[16, 1, 3, 3]" not in text_of(plain)
+    np.testing.assert_array_equal(outputs_of(model, inputs)[0], outputs_of(plain, inputs)[0])
+
+
 def test_same_choices_same_bytes() -> None:
     """Writing the same candidate twice, by two lowerers, gives the same bytes."""
     lowerer = lowerer_of("residual")

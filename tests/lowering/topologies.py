@@ -190,6 +190,15 @@ def image_stem() -> onnx.ModelProto:
     return net.model([net.conv(net.op("Concat", [a, b], "cat", axis=1), "c", (8, 36), kernel=1)])
 
 
+def narrow() -> onnx.ModelProto:
+    net = Net(("batch", 3, 16, 16))
+    a = net.op("Relu", [net.conv("x", "a", (8, 3), stride=2)], "ra")
+    b = net.op("Relu", [net.conv(a, "b", (8, 8), group=8)], "rb")
+    c = net.op("Relu", [net.conv(b, "c", (24, 8), kernel=1)], "rc")
+    d = net.op("Relu", [net.conv(c, "d", (24, 24), group=24)], "rd")
+    return net.model([net.conv(d, "e", (20, 24), kernel=1)])
+
+
 def two_inputs() -> onnx.ModelProto:
     net = Net()
     a = net.op("Relu", [net.conv("x", "a", (16, 16))], "ra")
@@ -246,6 +255,7 @@ TOPOLOGIES: dict[str, Callable[[], onnx.ModelProto]] = {
         padded_shortcut,
         squeeze_excite,
         image_stem,
+        narrow,
         two_inputs,
         captured,
         hard_gate,
