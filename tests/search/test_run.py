@@ -1,4 +1,4 @@
-"""The run as a whole, on the toy network: flow, budgets, resuming, interruption, failures, full disks."""
+"""The run as a whole, on the toy network: flow, budgets, failures, full disks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import BaseStorage, InMemoryStorage
 
-from backends.timing import TimingSettings, time_paired
 from precision import (
     BackendError,
     Budget,
     ContentStore,
-    Inputs,
-    LatencyStats,
     LayerChoice,
     OutputError,
     Precision,
@@ -27,116 +23,12 @@ from precision import (
     WorkloadError,
 )
 from report.results import RunResults
-from search import finalists, study
-from search.events import Silent
-from search.options import RunOptions
-from search.run import RunOutcome, run
+from search import study
 from tests.search import toy
+from tests.search.toy_runs import Elsewhen, Heard, elsewhere, options, real_storage, search, states
 
-
-class Elsewhen:
-    """Stands in for the fresh process: times by the toy's clock, and can make an artifact slower there.
-
-    Attributes:
-        slower: Id → by what factor its ratio is off, the first ``times`` times.
-        calls: Ids timed, one entry a call.
-    """
-
-    def __init__(self) -> None:
-        self.slower: dict[str, float] = {}
-        self.times = 99
-        self.calls: list[tuple[str, ...]] = []
-
-    def __call__(
-        self,
-        backend: str,
-        models: Mapping[str, Path],
-        reference: str,
-        inputs: Inputs,
-        settings: TimingSettings,
-        *,
-        threads: int,
-        batch_size: int,
-    ) -> dict[str, LatencyStats]:
-        """As ``time_in_fresh_process``."""
-        assert backend == "fake"
-        self.calls.append(tuple(models))
-        runtime = toy.ToyBackend()
-        compiled = {name: runtime.compile(path.read_bytes(), threads=threads) for name, path in models.items()}
-        stats = time_paired(
-            compiled, reference, inputs, settings, threads=threads, batch_size=batch_size, clock=runtime.clock
-        )
-        if len(self.calls) <= self.times:
-            for name, factor in self.slower.items():
-                if name in stats:
-                    stats[name] = replace(
-                        stats[name], ratio=stats[name].ratio * factor, median_ms=stats[name].median_ms * factor
-                    )
-        return stats
-
-
-class Heard(Silent):
-    """Remembers warnings and phases."""
-
-    def __init__(self) -> None:
-        self.phases: list[str] = []
-        self.warnings: list[str] = []
-        self.bests: list[str] = []
-
-    def phase(self, name: str, total: int | None) -> None:
-        """Note it."""
-        del total
-        self.phases.append(name)
-
-    def best(self, text: str) -> None:
-        """Note it."""
-        self.bests.append(text)
-
-    def warn(self, text: str) -> None:
-        """Note it."""
-        self.warnings.append(text)
-
-
-real_storage = study.open_storage
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhen:
-    """No process is started, and no page is rendered."""
-    stand_in = Elsewhen()
-    databases: dict[str, BaseStorage] = {}
-    # A database costs more than a whole run of the toy; tests of the storage itself ask for the real one.
-    monkeypatch.setattr(study, "open_storage", lambda url: databases.setdefault(url, InMemoryStorage()))
-    monkeypatch.setattr(finalists, "time_in_fresh_process", stand_in)
-    monkeypatch.setattr("search.run.render", lambda folder: folder / "report.html")
-    return stand_in
-
-
-def options(out: Path, budget: Budget | None = None, trials: int = 12, **more: object) -> RunOptions:
-    """Small runs."""
-    base = RunOptions(budget=budget or Budget(), out=out, backend="fake", trials=trials, sensitivity_samples=32)
-    return replace(base, **more)  # type: ignore[arg-type]
-
-
-def search(
-    asked: RunOptions,
-    backend: toy.ToyBackend | None = None,
-    lowerer: toy.ToyLowerer | None = None,
-    workload: toy.ToyWorkload | None = None,
-    heard: Heard | None = None,
-) -> RunOutcome:
-    """Run on the toy."""
-    return run(
-        workload or toy.workload(), lowerer or toy.ToyLowerer(), backend or toy.ToyBackend(), asked, heard or Heard()
-    )
-
-
-def states(folder: Path) -> dict[str, int]:
-    """State → number of trials."""
-    counts: dict[str, int] = {}
-    for trial in RunResults.load(folder).trials:
-        counts[trial.state] = counts.get(trial.state, 0) + 1
-    return counts
+# Fixtures are found by name in the module.
+__all__ = ["elsewhere"]
 
 
 def test_flow_ends_with_a_folder_that_holds_everything(tmp_path: Path) -> None:
@@ -214,114 +106,6 @@ def test_over_budget_candidates_are_not_scored(tmp_path: Path) -> None:
     over = [trial for trial in trials if trial.state == "over budget"]
     assert over
     assert all(trial.accuracy is None and "latency" in trial.reason for trial in over)
-
-
-def test_resume_of_a_finished_run_repeats_nothing(tmp_path: Path) -> None:
-    """Nothing is compiled for timing or scoring, and nothing is timed elsewhere, when all of it was done before."""
-    asked = options(tmp_path / "run", Budget(latency_ms=2.5))
-    search(asked)
-    before = RunResults.load(asked.out)
-    backend, lowerer = toy.ToyBackend(), toy.ToyLowerer()
-    search(replace(asked, resume=True), backend, lowerer)
-    after = RunResults.load(asked.out)
-    assert backend.runs == 0
-    assert after.trials == before.trials
-    assert after.points == before.points
-
-
-def test_resume_after_a_kill_continues_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials that were finished are not tried again; the rest is."""
-    monkeypatch.setattr(study, "open_storage", real_storage)
-    asked = options(tmp_path / "run", trials=12)
-
-    def kill(_: Mapping[str, str]) -> str:
-        if killer.compiled > 41:
-            raise SystemExit("killed")
-        return ""
-
-    killer = toy.ToyBackend(refuse=kill)
-    with pytest.raises(SystemExit, match="killed"):
-        search(asked, killer)
-    assert not RunResults.load(asked.out).complete
-    url = f"sqlite:///{asked.out / 'study.db'}"
-    (name,) = optuna.get_all_study_names(url)
-    done = optuna.load_study(study_name=name, storage=url).get_trials()
-    assert 4 <= len(done) < 12
-    outcome = search(replace(asked, resume=True))
-    trials = RunResults.load(asked.out).trials
-    assert [trial.number for trial in trials] == list(range(12))
-    assert [trial.params for trial in optuna.load_study(study_name=name, storage=url).get_trials()][: len(done)] == [
-        trial.params for trial in done
-    ]
-    assert outcome.exit_code == 0
-
-
-def test_resume_with_another_budget_measures_only_what_it_lacks(tmp_path: Path) -> None:
-    """A new budget judges the old trials anew; their latencies are not measured again."""
-    asked = options(tmp_path / "run", Budget(latency_ms=2.2), trials=10)
-    search(asked)
-    before = {json.dumps({g: c.text for g, c in t.choices.items()}): t for t in RunResults.load(asked.out).trials}
-    outcome = search(replace(asked, resume=True, budget=Budget(latency_ms=4.9), trials=10))
-    after = {json.dumps({g: c.text for g, c in t.choices.items()}): t for t in RunResults.load(asked.out).trials}
-    assert set(after) == set(before)
-    assert all(after[key].ratio == before[key].ratio for key in before)
-    assert sum(trial.state == "complete" for trial in after.values()) > sum(
-        trial.state == "complete" for trial in before.values()
-    )
-    assert outcome.exit_code == 0
-
-
-def test_resume_refuses_another_network_and_says_what_differs(tmp_path: Path) -> None:
-    """A folder is resumed only with what it began with."""
-    asked = options(tmp_path / "run", trials=4)
-    search(asked)
-    with pytest.raises(
-        UsageError, match=r"different: the calibration data, the evaluation data, --seed \(was 0, is 1\)"
-    ):
-        search(replace(asked, resume=True, seed=1), workload=toy.workload(seed=4))
-
-
-def test_fresh_start_refuses_a_folder_in_use(tmp_path: Path) -> None:
-    """Another run's results are never mixed in."""
-    asked = options(tmp_path / "run", trials=4)
-    search(asked)
-    with pytest.raises(UsageError, match="already holds files"):
-        search(asked)
-
-
-@pytest.mark.parametrize("runs", [0, 250, 600], ids=["at once", "in the search", "later"])
-def test_interruption_leaves_a_readable_folder(tmp_path: Path, runs: int) -> None:
-    """Ctrl-C at any time: exit code 130, a record marked as interrupted, points as the search measured them."""
-
-    def interrupt(number: int) -> None:
-        if number == runs + 1:
-            raise KeyboardInterrupt
-
-    backend = toy.ToyBackend(on_run=interrupt)
-    outcome = search(options(tmp_path / "run", trials=12), backend)
-    results = RunResults.load(outcome.folder)
-    assert outcome.exit_code == 130
-    assert outcome.stopped == results.stopped == "interrupted"
-    assert not results.complete
-    assert all(point.held is None and point.latency is None for point in results.points.values())
-    if runs:
-        assert results.recommended is not None
-        assert all((outcome.folder / str(point.model)).is_file() for point in results.points.values())
-
-
-def test_interruption_of_the_finalists_falls_back_to_the_search(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C while finalists are timed loses nothing of the search; resuming then finishes them."""
-
-    def interrupt(*_: object, **__: object) -> dict[str, LatencyStats]:
-        raise KeyboardInterrupt
-
-    asked = options(tmp_path / "run", trials=8)
-    with monkeypatch.context() as patch:
-        patch.setattr(finalists, "time_in_fresh_process", interrupt)
-        assert search(asked).exit_code == 130
-    assert search(replace(asked, resume=True)).exit_code == 0
 
 
 def test_finalist_that_does_not_hold_is_left_out(tmp_path: Path, elsewhere: Elsewhen) -> None:

@@ -1,0 +1,128 @@
+"""Whole runs on the toy network, and what stands in for processes, databases and pages while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from backends.timing import TimingSettings, time_paired
+from precision import (
+    Budget,
+    Inputs,
+    LatencyStats,
+)
+from report.results import RunResults
+from search import finalists, study
+from search.events import Silent
+from search.options import RunOptions
+from search.run import RunOutcome, run
+from tests.search import toy
+
+
+class Elsewhen:
+    """Stands in for the fresh process: times by the toy's clock, and can make an artifact slower there.
+
+    Attributes:
+        slower: Id → by what factor its ratio is off, the first ``times`` times.
+        calls: Ids timed, one entry a call.
+    """
+
+    def __init__(self) -> None:
+        self.slower: dict[str, float] = {}
+        self.times = 99
+        self.calls: list[tuple[str, ...]] = []
+
+    def __call__(
+        self,
+        backend: str,
+        models: Mapping[str, Path],
+        reference: str,
+        inputs: Inputs,
+        settings: TimingSettings,
+        *,
+        threads: int,
+        batch_size: int,
+    ) -> dict[str, LatencyStats]:
+        """As ``time_in_fresh_process``."""
+        assert backend == "fake"
+        self.calls.append(tuple(models))
+        runtime = toy.ToyBackend()
+        compiled = {name: runtime.compile(path.read_bytes(), threads=threads) for name, path in models.items()}
+        stats = time_paired(
+            compiled, reference, inputs, settings, threads=threads, batch_size=batch_size, clock=runtime.clock
+        )
+        if len(self.calls) <= self.times:
+            for name, factor in self.slower.items():
+                if name in stats:
+                    stats[name] = replace(
+                        stats[name], ratio=stats[name].ratio * factor, median_ms=stats[name].median_ms * factor
+                    )
+        return stats
+
+
+class Heard(Silent):
+    """Remembers warnings and phases."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.warnings: list[str] = []
+        self.bests: list[str] = []
+
+    def phase(self, name: str, total: int | None) -> None:
+        """Note it."""
+        del total
+        self.phases.append(name)
+
+    def best(self, text: str) -> None:
+        """Note it."""
+        self.bests.append(text)
+
+    def warn(self, text: str) -> None:
+        """Note it."""
+        self.warnings.append(text)
+
+
+real_storage = study.open_storage
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhen:
+    """No process is started, and no page is rendered."""
+    stand_in = Elsewhen()
+    databases: dict[str, BaseStorage] = {}
+    # A database costs more than a whole run of the toy; tests of the storage itself ask for the real one.
+    monkeypatch.setattr(study, "open_storage", lambda url: databases.setdefault(url, InMemoryStorage()))
+    monkeypatch.setattr(finalists, "time_in_fresh_process", stand_in)
+    monkeypatch.setattr("search.run.render", lambda folder: folder / "report.html")
+    return stand_in
+
+
+def options(out: Path, budget: Budget | None = None, trials: int = 12, **more: object) -> RunOptions:
+    """Small runs."""
+    base = RunOptions(budget=budget or Budget(), out=out, backend="fake", trials=trials, sensitivity_samples=32)
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def search(
+    asked: RunOptions,
+    backend: toy.ToyBackend | None = None,
+    lowerer: toy.ToyLowerer | None = None,
+    workload: toy.ToyWorkload | None = None,
+    heard: Heard | None = None,
+) -> RunOutcome:
+    """Run on the toy."""
+    return run(
+        workload or toy.workload(), lowerer or toy.ToyLowerer(), backend or toy.ToyBackend(), asked, heard or Heard()
+    )
+
+
+def states(folder: Path) -> dict[str, int]:
+    """State → number of trials."""
+    counts: dict[str, int] = {}
+    for trial in RunResults.load(folder).trials:
+        counts[trial.state] = counts.get(trial.state, 0) + 1
+    return counts
