@@ -18,7 +18,6 @@ from precision.errors import EngineError, UsageError
 
 EXIT_OK = 0
 EXIT_USAGE = 2
-EXIT_INFEASIBLE = 3
 EXIT_INTERRUPTED = 130
 
 # Each is a module of search.commands with ``run(argv) -> exit code``.

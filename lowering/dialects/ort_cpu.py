@@ -306,7 +306,7 @@ class _Writing:
             widths = [(0, behind), (0, 0 if depthwise else before), *[(0, 0)] * (rounded.codes.ndim - 2)]
             scales = np.concatenate([rounded.scales, np.ones(behind, np.float32)])
             rounded = replace(rounded, codes=np.pad(rounded.codes, widths), scales=scales)
-            if behind and len(inputs) > 2:
+            if behind and len(inputs) > 2 and inputs[2]:
                 inputs[2] = self._writer.constant(
                     np.pad(self._writer.value(inputs[2]), (0, behind)), f"{layer.weight}_b"
                 )

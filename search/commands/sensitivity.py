@@ -14,7 +14,7 @@ from search.tables import write_table
 
 if TYPE_CHECKING:
     from report.results import Score
-    from sensitivity.table import SensitivityTable
+    from sensitivity.table import SensitivityRow, SensitivityTable
 
 USAGE = "search sensitivity [options]"
 DESCRIPTION = """\
@@ -26,7 +26,7 @@ MEASURES = {
     "kl": "mean KL divergence from the FP32 output, in nats",
     "nsr": "noise-to-signal power ratio of the output",
 }
-COLUMNS = ("group", "choice", "alone", "restored", "loss", "left out because")
+COLUMNS = ("group", "choice", "alone", "restored", "loss", "remark")
 
 
 def build_parser() -> arguments.Parser:
@@ -120,9 +120,13 @@ def scores(table: SensitivityTable) -> list[Score]:
 def rows(table: SensitivityTable) -> list[tuple[str, ...]]:
     """One row a scored choice; FP32's zeros are left out."""
     from report.wording import number
+    from sensitivity.clean import disagrees
+
+    def remark(row: SensitivityRow) -> str:
+        return row.dropped or ("contexts disagree: it interacts with other layers" if disagrees(row) else "")
 
     return [
-        (row.group, row.choice.text, number(row.alone), number(row.restored), number(row.loss), row.dropped)
+        (row.group, row.choice.text, number(row.alone), number(row.restored), number(row.loss), remark(row))
         for row in table.rows
         if row.choice.precision is not Precision.FP32
     ]

@@ -10,13 +10,17 @@ import onnx
 import pytest
 
 from backends import get_backend
-from precision import FP32, LayerChoice, LoweringError
+from lowering.dialects.registry import get_dialect
+from lowering.lowerer import Lowerer
+from lowering.reference import make_reference
+from precision import FP32, CalibrationSettings, ContentStore, LayerChoice, LoweringError
 from tests.lowering.candidates import (
     FLOOR_DB,
     check_numerics,
     lowerer_of,
     measured_db,
     outputs_of,
+    sqnr_db,
     text_of,
     uniform,
     with_bug,
@@ -170,6 +174,21 @@ def test_widened_convolutions_change_nothing(text: str, monkeypatch: pytest.Monk
     assert "[16, 1, 3, 3]" in text_of(model)
     assert "[16, 1, 3, 3]" not in text_of(plain)
     np.testing.assert_array_equal(outputs_of(model, inputs)[0], outputs_of(plain, inputs)[0])
+
+
+def test_widened_convolution_without_a_bias() -> None:
+    """A narrow convolution whose optional bias is an empty name is widened all the same."""
+    model = TOPOLOGIES["narrow"]()
+    model.graph.node[0].input[2] = ""
+    reference = make_reference(model, "no bias")
+    lowerer = Lowerer(
+        reference, get_dialect("ort-cpu"), inputs_of(reference), CalibrationSettings(), ContentStore(None)
+    )
+    widened = lowerer.lower(uniform(lowerer, "int8:mse"))
+    assert "[16, 1, 3, 3]" in text_of(widened)
+    inputs = inputs_of(reference, seed=5)
+    expected = outputs_of(lowerer.lower(uniform(lowerer, "fp32")), inputs)[0]
+    assert sqnr_db(expected, outputs_of(widened, inputs)[0]) > FLOOR_DB["int8:mse"] - 3
 
 
 def test_same_choices_same_bytes() -> None:
