@@ -6,10 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from precision import Array, Inputs
+import numpy as np
+from numpy.typing import NDArray
+
+from precision import Array, Inputs, Precision
 
 Clock = Callable[[], int]
 """Nanoseconds since some fixed moment; never goes back."""
+Timer = Callable[[int], NDArray[np.int64]]
+"""Runs a model so many times, one after the other, and gives the nanoseconds of each run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +63,53 @@ class Capabilities:
     notes: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """What a compiled model takes, as far as its runtime tells; None where it does not.
+
+    Attributes:
+        engine_bytes: The runtime's own file of the compiled model (a TensorRT plan).
+        weight_bytes: Weights as the runtime holds them.
+        activation_bytes: Scratch and activation memory of one run.
+    """
+
+    engine_bytes: int | None = None
+    weight_bytes: int | None = None
+    activation_bytes: int | None = None
+
+    def to_json(self) -> dict[str, int | None]:
+        """Plain JSON, one key a field."""
+        return {
+            "engine_bytes": self.engine_bytes,
+            "weight_bytes": self.weight_bytes,
+            "activation_bytes": self.activation_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutedLayer:
+    """One operator of a compiled model: what the runtime made of the nodes of the artifact.
+
+    Attributes:
+        name: The runtime's name for it.
+        kind: Operator type, in the runtime's words.
+        precision: What it computes in, in the runtime's words; empty where it does not tell.
+        nodes: Names of the artifact's nodes in it, as far as known; a layer's node bears the layer's name.
+        detail: Kernel or tactic; empty where the runtime does not tell.
+        latency_us: Mean time of one run in microseconds, None where the runtime does not tell. Profiling slows a
+            model down: these are shares, not the latency.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    nodes: tuple[str, ...]
+    detail: str
+    latency_us: float | None
+
+
 class CompiledModel(Protocol):
-    """A model ready to run on a runtime."""
+    """A model ready to run on a runtime; ``backends.host.HostModel`` has the parts that most runtimes share."""
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
@@ -79,8 +129,36 @@ class CompiledModel(Protocol):
         """
         ...
 
+    def timer(self, inputs: Inputs, clock: Clock) -> Timer:
+        """What times runs on ``inputs``; whatever is done once (copying to a device, capturing) is done here.
+
+        Args:
+            inputs: What every run gets.
+            clock: The backend's clock; a runtime that times by events of its device leaves it aside.
+
+        Raises:
+            BackendError: If an input's name, type or shape is wrong, or the runtime fails.
+        """
+        ...
+
     def operators(self) -> tuple[str, ...]:
         """Operator types left after the runtime's own optimisation, in execution order."""
+        ...
+
+    def profile(self, inputs: Inputs) -> tuple[ExecutedLayer, ...]:
+        """What runs, in what precision, for how long, in execution order; empty where the runtime does not tell.
+
+        Raises:
+            BackendError: If the runtime fails.
+        """
+        ...
+
+    def footprint(self) -> Footprint:
+        """What the compiled model takes."""
+        ...
+
+    def engine(self) -> bytes | None:
+        """The compiled model as the runtime's own file, to be loaded without compiling; None where it has none."""
         ...
 
 
@@ -102,11 +180,20 @@ class Backend(Protocol):
         """What runs of this backend are timed by: ``time.perf_counter_ns``, unless its time is simulated."""
         ...
 
-    def compile(self, model: bytes, *, threads: int) -> CompiledModel:
+    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
         """Compile exactly the bytes that are handed over, with the runtime's default graph optimisation.
+
+        Args:
+            model: The artifact.
+            threads: Threads on the processor; accelerators leave it aside.
+            batch_size: Samples a run, which a dynamic batch may be fixed to where that makes the model faster. None
+                is for results alone: the model may be run with any batch, or has one fixed as its runtime likes, and
+                its speed does not matter.
 
         Raises:
             BackendError: If the runtime refuses the model.
+            BackendUnavailableError: If the runtime is missing or cannot start here.
+            UsageError: If ``threads`` is not positive.
         """
         ...
 
@@ -116,4 +203,15 @@ class Backend(Protocol):
 
     def capabilities(self) -> Capabilities:
         """Probe what the runtime does here; takes seconds at most, cached by the backend."""
+        ...
+
+    def withheld(self) -> Mapping[Precision, str]:
+        """Precisions that gain nothing here though the dialect can write them, with the reason; never FP32."""
+        ...
+
+    def stand_in(self) -> Backend:
+        """What sensitivities are scored on: this backend, unless compiling takes it long and another reads its dialect.
+
+        Latency and accuracy of candidates are always measured on the backend itself.
+        """
         ...

@@ -17,6 +17,7 @@ import onnx
 
 from backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint
 from backends.fake_fusion import fused_operators
+from backends.host import HostBackend, HostModel
 from backends.ort_cpu import OrtCpuModel, open_session
 from backends.probes import run_probes
 from precision import Array, BackendError, Inputs, UsageError, digest
@@ -58,7 +59,7 @@ class SimulatedClock:
         self._now_ns += round(milliseconds * _NS_PER_MS)
 
 
-class FakeModel:
+class FakeModel(HostModel):
     """A model with a known latency.
 
     Args:
@@ -103,7 +104,7 @@ class FakeModel:
         return self._operators
 
 
-class FakeBackend:
+class FakeBackend(HostBackend):
     """The backend.
 
     Args:
@@ -126,7 +127,7 @@ class FakeBackend:
         """Simulated time, shared by all models of this backend."""
         return self._clock
 
-    def compile(self, model: bytes, *, threads: int) -> CompiledModel:
+    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
         """Make a model; more threads make it no faster.
 
         Raises:

@@ -29,7 +29,7 @@ def answer(request_file: Path) -> None:
     models = {}
     for name, path in request["models"]:
         try:
-            models[name] = backend.compile(Path(path).read_bytes(), threads=threads)
+            models[name] = backend.compile(Path(path).read_bytes(), threads=threads, batch_size=request["batch_size"])
         except OSError as error:
             raise BackendError(f"model '{name}': cannot read '{path}': {error.strerror}") from error
         except BackendError as error:

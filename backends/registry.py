@@ -1,21 +1,20 @@
-"""Backends by name. A new one is one line in the table; its runtime is imported when first used."""
+"""Backends by name; one of another package goes by ``module:attribute``. A runtime is imported when first used."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from backends.base import Backend
-from backends.fake import FakeBackend
-from backends.ort_cpu import OrtCpuBackend
 from precision import UsageError
+from precision.naming import load_attribute
 
-_RUNTIMES: Mapping[str, Callable[[], Backend]] = {
-    "ort-cpu": OrtCpuBackend,
+_RUNTIMES: Mapping[str, str] = {
+    "ort-cpu": "backends.ort_cpu:OrtCpuBackend",
 }
 # Found by name, so that a fresh process can open them, but never offered.
-_HIDDEN: Mapping[str, Callable[[], Backend]] = {
-    "fake": FakeBackend,
+_HIDDEN: Mapping[str, str] = {
+    "fake": "backends.fake:FakeBackend",
 }
 
 
@@ -27,14 +26,18 @@ def backend_names() -> tuple[str, ...]:
 def get_backend(name: str) -> Backend:
     """A new backend; whether its runtime is installed shows at its first use.
 
+    Args:
+        name: One of the table's, or ``module:attribute`` of a class or function that makes one.
+
     Raises:
         UsageError: If there is none of that name.
     """
-    factory = _RUNTIMES.get(name) or _HIDDEN.get(name)
-    if factory is None:
+    place = _RUNTIMES.get(name) or _HIDDEN.get(name) or name
+    if ":" not in place:
         close = difflib.get_close_matches(name, _RUNTIMES, n=1, cutoff=0.4)
         raise UsageError(
             f"unknown backend '{name}'; known: {', '.join(_RUNTIMES)}",
             f"did you mean '{close[0]}'?" if close else "name one of the known backends with --backend",
         )
-    return factory()
+    backend: Backend = load_attribute(place, "backend")()
+    return backend

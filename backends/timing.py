@@ -8,7 +8,8 @@
 Rounds in which the machine was disturbed do not count (``backends.estimates.quiet_rounds``). While too few count, it
 goes on for up to ``_PATIENCE`` times the seconds: disturbances come in spells of a second or so.
 
-What is read off the times is in ``backends.estimates``. While timing, garbage collection is off and the calling
+A run is timed as its runtime times best (``CompiledModel.timer``): by the clock, or by events of its device. What is
+read off the times is in ``backends.estimates``. While timing, garbage collection is off and the calling
 thread is kept on as many cores as the models have threads. Stopping looks at the interval's width alone, never at
 the ratio itself, so it favours no outcome; the interval is a little narrower than its 95 % for it.
 
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from backends.affinity import pinned
-from backends.base import Clock, CompiledModel
+from backends.base import Clock, CompiledModel, Timer
 from backends.estimates import (
     FEWEST_ROUNDS,
     Times,
@@ -140,15 +141,16 @@ def _collect(
     models: Mapping[str, CompiledModel], reference: str, inputs: Inputs, settings: TimingSettings, clock: Clock
 ) -> dict[str, Times]:
     names = tuple(models)
-    runs = {name: _runs(model, inputs, settings, clock) for name, model in models.items()}
+    timers = {name: model.timer(inputs, clock) for name, model in models.items()}
+    runs = {name: _runs(timer, settings) for name, timer in timers.items()}
     rows: dict[str, list[Times]] = {name: [] for name in names}
     seconds = settings.max_seconds_per_model * len(names)
     start = clock()
     for number in range(_PATIENCE * settings.max_rounds):
         for index in round_order(len(names), number):
             name = names[index]
-            models[name].run(inputs)
-            rows[name].append(_time_runs(models[name], inputs, runs[name], clock))
+            timers[name](1)
+            rows[name].append(timers[name](runs[name]))
         if _enough(rows, reference, settings, (clock() - start) / _NS_PER_S / seconds):
             break
     return _stack(rows)
@@ -174,21 +176,11 @@ def _enough(rows: Mapping[str, list[Times]], reference: str, settings: TimingSet
     return max(widths) <= settings.target
 
 
-def _runs(model: CompiledModel, inputs: Inputs, settings: TimingSettings, clock: Clock) -> int:
-    for _ in range(settings.warmup_runs):
-        model.run(inputs)
-    pilot = float(np.median(_time_runs(model, inputs, _PILOT_RUNS, clock)))
+def _runs(timer: Timer, settings: TimingSettings) -> int:
+    if settings.warmup_runs:
+        timer(settings.warmup_runs)
+    pilot = float(np.median(timer(_PILOT_RUNS)))
     return runs_per_slot(pilot, settings.slot_ms * _NS_PER_MS, settings.max_runs)
-
-
-def _time_runs(model: CompiledModel, inputs: Inputs, count: int, clock: Clock) -> Times:
-    run = model.run
-    stamps = np.empty(count + 1, dtype=np.int64)
-    stamps[0] = clock()
-    for index in range(1, count + 1):
-        run(inputs)
-        stamps[index] = clock()
-    return np.diff(stamps)
 
 
 def _stack(rows: Mapping[str, list[Times]]) -> dict[str, Times]:

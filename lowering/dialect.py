@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Protocol
 
 import onnx
@@ -11,6 +12,20 @@ from lowering.graph import GraphView
 from lowering.inventory import Layer
 from lowering.rounding.weight import RoundedWeight
 from precision import LayerChoice
+
+
+class Arithmetic(Enum):
+    """What a choice computes in on a runtime, which is what its speed depends on.
+
+    ``HALF`` is 16-bit floating arithmetic where that is faster than ``FLOAT``; ``BLOCK`` is floating activations with
+    weights that have a scale per block, in a fused kernel. A runtime converts where ``INTEGER``, ``HALF`` and the other
+    two meet.
+    """
+
+    FLOAT = "float"
+    HALF = "half"
+    INTEGER = "integer"
+    BLOCK = "block"
 
 
 class Dialect(Protocol):
@@ -31,6 +46,14 @@ class Dialect(Protocol):
             node: Its node.
             view: The graph around it.
         """
+        ...
+
+    def arithmetic(self, choice: LayerChoice) -> Arithmetic:
+        """What a layer of this choice computes in."""
+        ...
+
+    def weight_bytes(self, layer: Layer, choice: LayerChoice) -> int:
+        """Bytes that the layer's weights, scales and zero points take in the file."""
         ...
 
     def write(

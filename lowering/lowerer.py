@@ -126,14 +126,7 @@ class Lowerer:
     def weight_bytes(self, layer: str, choice: LayerChoice) -> int:
         """Bytes that the layer's weights, scales and zero points take in the file under ``choice``."""
         found = next(candidate for candidate in self.inventory.layers if candidate.name == layer)
-        stored = (found.parameters * choice.precision.bits + 7) // 8
-        if not choice.precision.is_integer:
-            return stored
-        channels = found.weight_shape[found.channel_axis]
-        if choice.block_size is not None:
-            blocks = -(-found.weight_shape[1 - found.channel_axis] // choice.block_size)
-            return channels * blocks * (choice.block_size // 2 + 4)
-        return stored + channels * (5 if found.op == "Gemm" and choice.quantises_activations else 4)
+        return self.dialect.weight_bytes(found, choice)
 
     @property
     def _key(self) -> str:

@@ -21,7 +21,7 @@ from onnx import TensorProto
 from lowering.inventory import Layer
 from lowering.rounding.weight import RoundedWeight
 from lowering.writer import GraphWriter
-from precision import LoweringError
+from precision import LayerChoice, LoweringError
 
 _FP16_MAX = float(np.finfo(np.float16).max)
 
@@ -78,6 +78,24 @@ def write_integer(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, 
     writer.node("Cast", [codes], [wide], attributes={"to": TensorProto.FLOAT})
     writer.node("Mul", [wide, scale], [result])
     return result
+
+
+def stored_bytes(layer: Layer, choice: LayerChoice, *, scale_bytes: int = 4) -> int:
+    """Bytes of a layer's codes and scales: a scale a channel, or one a block of the reduction axis.
+
+    Args:
+        layer: The layer.
+        choice: What it becomes.
+        scale_bytes: Bytes of one scale, with its zero point if one is written.
+    """
+    stored = (layer.parameters * choice.precision.bits + 7) // 8
+    if not choice.precision.is_integer:
+        return stored
+    channels = layer.weight_shape[layer.channel_axis]
+    if choice.block_size is not None:
+        blocks = -(-layer.weight_shape[1 - layer.channel_axis] // choice.block_size)
+        return channels * blocks * (choice.block_size // 2 + scale_bytes)
+    return stored + channels * scale_bytes
 
 
 def pack_blocks(rounded: RoundedWeight, layer: Layer, *, transposed: bool, block_size: int) -> NDArray[np.uint8]:

@@ -76,7 +76,7 @@ class Bench:
     def compile(self, model: bytes) -> CompiledModel:
         """Compile for timing."""
         with self.watch.measure(Kind.COMPILATION):
-            return self.backend.compile(model, threads=self.threads)
+            return self.backend.compile(model, threads=self.threads, batch_size=self.batch_size)
 
     def compile_to_score(self, model: bytes) -> CompiledModel:
         """Compile for scoring, with every core this process may use."""

@@ -11,14 +11,15 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from backends.base import Backend, Capabilities, Clock, CompiledModel, DeviceFingerprint
+from backends.host import HostModel
 from lowering.inventory import Inventory
 from lowering.lowerer import Lowerer
-from precision import Array, Inputs, LayerChoice
+from precision import Array, Inputs, LayerChoice, Precision
 from search.stopwatch import Kind, Stopwatch
 
 
-class MeteredModel:
-    """A compiled model whose runs are clocked; never used for timing, for a clock costs time itself."""
+class MeteredModel(HostModel):
+    """A compiled model whose runs are clocked, for results alone; never used for timing, for a clock costs time."""
 
     def __init__(self, inner: CompiledModel, watch: Stopwatch) -> None:
         self._inner = inner
@@ -66,10 +67,10 @@ class MeteredBackend:
         """The inner backend's."""
         return self._inner.clock
 
-    def compile(self, model: bytes, *, threads: int) -> CompiledModel:
+    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
         """Compile on the inner backend."""
         with self._watch.measure(Kind.COMPILATION):
-            compiled = self._inner.compile(model, threads=threads)
+            compiled = self._inner.compile(model, threads=threads, batch_size=batch_size)
         return MeteredModel(compiled, self._watch)
 
     def fingerprint(self) -> DeviceFingerprint:
@@ -79,6 +80,14 @@ class MeteredBackend:
     def capabilities(self) -> Capabilities:
         """The inner backend's."""
         return self._inner.capabilities()
+
+    def withheld(self) -> Mapping[Precision, str]:
+        """The inner backend's."""
+        return self._inner.withheld()
+
+    def stand_in(self) -> Backend:
+        """The inner backend's, clocked."""
+        return MeteredBackend(self._inner.stand_in(), self._watch)
 
 
 class MeteredWriter:

@@ -24,7 +24,8 @@ def check_reference(
         DataError: If ``top1`` cannot read the first output, or a label is beyond its classes.
         BackendError: If the runtime refuses the network, or this batch.
     """
-    compiled = backend.compile(reference.proto.SerializeToString(deterministic=True), threads=threads)
+    model = reference.proto.SerializeToString(deterministic=True)
+    compiled = backend.compile(model, threads=threads, batch_size=batch_size)
     # A whole number of batches: a network that takes one batch only, though its axis is dynamic, shows here.
     wanted = max(SAMPLES // batch_size, 1) * batch_size
     part = workload.evaluation.part(0, wanted)

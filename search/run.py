@@ -145,7 +145,7 @@ def _sensitivity(session: Session) -> SensitivityTable:
     listener.phase("sensitivity", planned_steps(bench.lowerer.inventory, options.precisions))
     table = score(
         MeteredWriter(bench.lowerer, bench.watch),
-        MeteredBackend(bench.backend, bench.watch),
+        MeteredBackend(bench.backend.stand_in(), bench.watch),
         session.calibration,
         samples=options.sensitivity_samples,
         precisions=options.precisions,

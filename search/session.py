@@ -9,7 +9,6 @@ from typing import Any
 
 from backends.affinity import available_cores
 from backends.base import Backend
-from backends.batches import fixed_batch
 from lowering.lowerer import Lowerer
 from precision import FP32, BackendError, ContentStore, DataError, Inputs, LoweringError, Workload, digest
 from search.accuracy import BATCH, FIRST_STAGE, Scorer
@@ -114,7 +113,7 @@ def prepare(
         fp32 = bench.compile(bench.lower(layers))
     except (LoweringError, BackendError) as error:
         raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
-    batch = fixed_batch(fp32.input_shapes) or BATCH
+    batch = reference.fixed_batch or BATCH
     first_stage = -(-FIRST_STAGE // batch) * batch
     scorers = [
         Scorer(part, workload.metric, batch=batch, first_stage=first_stage, name=name)

@@ -1,21 +1,14 @@
-"""Python objects named on the command line as ``module:attribute``: workloads and metrics.
-
-Modules are found as Python finds them, with the working directory searched last, so a ``my_module.py`` beside the
-person works and cannot shadow an installed package.
-"""
+"""Python objects named on the command line as ``module:attribute`` (``precision.naming``): workloads and metrics."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import cast
 
 from precision import EngineError, Metric, Workload, WorkloadError, top1
+from precision.naming import failed, load_attribute
 
 DEFAULT_WORKLOAD = "experiments.workloads:digits"
 METRICS: dict[str, Metric] = {"top1": top1}
@@ -32,7 +25,7 @@ def load_workload(name: str, data: Path | None) -> Workload:
     Raises:
         WorkloadError: If there is no such module or attribute, it is no workload, or its code fails.
     """
-    found = _attribute(name, "--workload")
+    found = load_attribute(name, "--workload", WorkloadError)
     if _is_workload(found):
         if data is not None:
             raise WorkloadError(
@@ -61,7 +54,7 @@ def load_metric(name: str) -> Metric:
             f"--metric: unknown metric '{name}'; built in: {', '.join(METRICS)}",
             "give your own as module:function, called with (outputs, labels)",
         )
-    found = _attribute(name, "--metric")
+    found = load_attribute(name, "--metric", WorkloadError)
     if not callable(found):
         raise WorkloadError(
             f"--metric: '{name}' is a {type(found).__name__}, expected a function (outputs, labels) -> scores"
@@ -71,44 +64,7 @@ def load_metric(name: str) -> Metric:
 
 def user_failure(what: str, error: BaseException) -> WorkloadError:
     """An error out of a person's own code, with the line it came from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return WorkloadError(f"{what} failed{place}: {type(error).__name__}: {error}", "run it alone in Python to see why")
-
-
-def _attribute(name: str, option: str) -> object:
-    module_name, separator, attribute = name.partition(":")
-    if not (module_name and separator and attribute):
-        raise WorkloadError(f"{option}: expected module:attribute, got '{name}'", "for example my_module:workload")
-    module = _module(module_name, option)
-    found: Any = module
-    for part in attribute.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
-            public = [key for key in vars(module) if not key.startswith("_")]
-            raise WorkloadError(
-                f"{option}: module '{module_name}' has no attribute '{attribute}'",
-                f"it has {', '.join(public[:12])}" if public else f"'{getattr(module, '__file__', '')}' is empty",
-            ) from error
-    return cast(object, found)
-
-
-def _module(name: str, option: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = error.name or name
-        if name == missing or name.startswith(f"{missing}."):
-            hint = "check the spelling, and run 'search' in the folder that holds it"
-            raise WorkloadError(f"{option}: there is no module '{missing}'", hint) from error
-        hint = f"install '{missing}' into this Python environment"
-        raise WorkloadError(f"{option}: module '{name}' needs '{missing}', which is not installed", hint) from error
-    except Exception as error:
-        raise user_failure(f"{option}: importing module '{name}'", error) from error
+    return WorkloadError(failed(what, error), "run it alone in Python to see why")
 
 
 def _is_workload(found: object) -> bool:

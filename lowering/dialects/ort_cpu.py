@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from lowering.dialect import Arithmetic
 from lowering.dialects.ort_cpu_rules import (
     Shortcut,
     is_bounding,
@@ -45,7 +46,7 @@ from lowering.inventory import Layer
 from lowering.placement import Placement, place
 from lowering.quantiser import Quantiser, quantiser_u8
 from lowering.rounding.weight import RoundedWeight
-from lowering.storage import write_fp16, write_integer
+from lowering.storage import stored_bytes, write_fp16, write_integer
 from lowering.writer import GraphWriter
 from precision import LayerChoice, LoweringError, Precision
 
@@ -70,6 +71,16 @@ class OrtCpuDialect:
     ) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
         """See ``Dialect.offers``."""
         return offers(layer, node, view)
+
+    def arithmetic(self, choice: LayerChoice) -> Arithmetic:
+        """FP16 and weight-only storage are unfolded when the model is loaded and run at FP32's speed."""
+        if choice.block_size is not None:
+            return Arithmetic.BLOCK
+        return Arithmetic.INTEGER if choice.quantises_activations else Arithmetic.FLOAT
+
+    def weight_bytes(self, layer: Layer, choice: LayerChoice) -> int:
+        """See ``Dialect.weight_bytes``; a quantised Gemm's scales have zero points of a byte."""
+        return stored_bytes(layer, choice, scale_bytes=5 if layer.op == "Gemm" and choice.quantises_activations else 4)
 
     def write(
         self,

@@ -1,20 +1,29 @@
-"""Dialects by name."""
+"""Dialects by name; one of another package goes by ``module:attribute``."""
 
 from __future__ import annotations
 
-from lowering.dialect import Dialect
-from lowering.dialects.ort_cpu import OrtCpuDialect
-from precision import UsageError
+from collections.abc import Mapping
 
-_DIALECTS = {OrtCpuDialect.name: OrtCpuDialect}
+from lowering.dialect import Dialect
+from precision import UsageError
+from precision.naming import load_attribute
+
+_DIALECTS: Mapping[str, str] = {
+    "ort-cpu": "lowering.dialects.ort_cpu:OrtCpuDialect",
+}
 
 
 def get_dialect(name: str) -> Dialect:
     """The dialect called ``name``.
 
+    Args:
+        name: One of the table's, or ``module:attribute`` of a class or function that makes one.
+
     Raises:
         UsageError: If there is none.
     """
-    if name not in _DIALECTS:
+    place = _DIALECTS.get(name, name)
+    if ":" not in place:
         raise UsageError(f"unknown dialect '{name}'", f"known dialects: {', '.join(sorted(_DIALECTS))}")
-    return _DIALECTS[name]()
+    dialect: Dialect = load_attribute(place, "dialect")()
+    return dialect

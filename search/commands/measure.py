@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,15 +13,13 @@ from search.arrays import LABELS, cast, read_npz
 from search.commands import arguments
 from search.tables import write_table
 
-if TYPE_CHECKING:
-    from backends.base import CompiledModel
-
 USAGE = "search measure MODEL [MODEL ...] [options]"
 DESCRIPTION = """\
 Time ONNX files against each other: interleaved in one process, threads pinned, each round in another order. The first
 model is the reference that ratios are taken to.
 
   search measure fp32.onnx int8.onnx --inputs eval.npz --batch-size 8"""
+Declared = Mapping[str, tuple[tuple[int | None, ...], str]]
 COLUMNS = ("model", "median", "p90", "95 % interval", "ratio", "95 % interval", "size")
 
 
@@ -57,17 +54,17 @@ def run(argv: Sequence[str]) -> int:
     args = arguments.parse(build_parser(), argv)
     backend = arguments.backend_of(args)
     artifacts = {_label(args.models, index): read_model(path) for index, path in enumerate(args.models)}
-    compiled = {label: backend.compile(data, threads=args.threads) for label, data in artifacts.items()}
-    reference = next(iter(compiled))
-    _check_alike(compiled, reference)
-    fixed = {fixed_batch(model.input_shapes) for model in compiled.values()} - {None}
+    reference = next(iter(artifacts))
+    declared = {label: declared_inputs(data) for label, data in artifacts.items()}
+    _check_alike(declared, reference)
+    fixed = {fixed_batch({name: shape for name, (shape, _) in each.items()}) for each in declared.values()} - {None}
     batch = _batch(args.batch_size, fixed)
-    types = input_types(artifacts[reference])
     inputs = (
-        _random(compiled[reference], types, batch)
-        if args.inputs is None
-        else _given(args.inputs, compiled[reference], types, batch)
+        _random(declared[reference], batch) if args.inputs is None else _given(args.inputs, declared[reference], batch)
     )
+    compiled = {
+        label: backend.compile(data, threads=args.threads, batch_size=batch) for label, data in artifacts.items()
+    }
     stats = time_paired(
         compiled, reference, inputs, THOROUGH, threads=args.threads, batch_size=batch, clock=backend.clock
     )
@@ -115,13 +112,18 @@ def read_model(path: Path) -> bytes:
         raise ModelError(f"'{path}' cannot be read as ONNX: {reason}", "copy or export it again") from error
 
 
-def input_types(artifact: bytes) -> dict[str, str]:
-    """Input name → numpy dtype name."""
+def declared_inputs(artifact: bytes) -> Declared:
+    """Input name → shape as the model declares it (None for a dynamic axis) and numpy dtype name."""
     import onnx
 
     graph = onnx.load_model_from_string(artifact).graph
+    kinds = {value.name: value.type.tensor_type for value in graph.input}
     return {
-        value.name: str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)) for value in graph.input
+        name: (
+            tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in kind.shape.dim),
+            str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)),
+        )
+        for name, kind in kinds.items()
     }
 
 
@@ -131,13 +133,12 @@ def _label(models: Sequence[Path], index: int) -> str:
     return f"{models[index]} ({earlier + 1})" if earlier else str(models[index])
 
 
-def _check_alike(compiled: dict[str, CompiledModel], reference: str) -> None:
-    expected = compiled[reference].input_shapes
-    for label, model in compiled.items():
-        if set(model.input_shapes) != set(expected):
+def _check_alike(declared: Mapping[str, Declared], reference: str) -> None:
+    expected = declared[reference]
+    for label, inputs in declared.items():
+        if set(inputs) != set(expected):
             raise ModelError(
-                f"'{label}': inputs {', '.join(model.input_shapes)} differ from those of '{reference}': "
-                f"{', '.join(expected)}",
+                f"'{label}': inputs {', '.join(inputs)} differ from those of '{reference}': {', '.join(expected)}",
                 "only models with the same inputs can be timed against each other",
             )
 
@@ -151,26 +152,26 @@ def _batch(asked: int | None, fixed: set[int | None]) -> int:
     return sizes[0] if sizes else asked or 1
 
 
-def _random(model: CompiledModel, types: dict[str, str], batch: int) -> dict[str, Array]:
+def _random(declared: Declared, batch: int) -> dict[str, Array]:
     generator = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
-    for name, shape in model.input_shapes.items():
+    for name, (shape, dtype) in declared.items():
         if any(size is None for size in shape[1:]):
             raise UsageError(
                 f"input '{name}' has dynamic axes besides the batch: {shape}", "give arrays with --inputs data.npz"
             )
         sizes = (batch, *(size or 1 for size in shape[1:])) if shape else ()
         # Zeros for whole numbers: they are valid whatever they index.
-        values = generator.standard_normal(sizes) if types[name].startswith("float") else np.zeros(sizes)
-        inputs[name] = values.astype(types[name])
+        values = generator.standard_normal(sizes) if dtype.startswith("float") else np.zeros(sizes)
+        inputs[name] = values.astype(dtype)
     return inputs
 
 
-def _given(path: Path, model: CompiledModel, types: dict[str, str], batch: int) -> dict[str, Array]:
-    arrays = {name: array for name, array in read_npz(path).items() if name != LABELS or name in model.input_shapes}
-    if set(arrays) != set(model.input_shapes):
+def _given(path: Path, declared: Declared, batch: int) -> dict[str, Array]:
+    arrays = {name: array for name, array in read_npz(path).items() if name != LABELS or name in declared}
+    if set(arrays) != set(declared):
         raise DataError(
-            f"'{path}': expected arrays named {', '.join(model.input_shapes)}, got {', '.join(arrays) or 'none'}",
+            f"'{path}': expected arrays named {', '.join(declared)}, got {', '.join(arrays) or 'none'}",
             "name them as the models' inputs are",
         )
     inputs: dict[str, Array] = {}
@@ -178,5 +179,5 @@ def _given(path: Path, model: CompiledModel, types: dict[str, str], batch: int) 
         if not array.ndim or not len(array):
             raise DataError(f"'{path}': array '{name}' holds no samples")
         taken = np.resize(array, (batch, *array.shape[1:]))
-        inputs[name] = cast(taken, types[name], f"'{path}': array '{name}'")
+        inputs[name] = cast(taken, declared[name][1], f"'{path}': array '{name}'")
     return inputs

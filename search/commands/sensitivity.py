@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
         listener.phase("sensitivity", planned_steps(lowerer.inventory, args.precisions))
         table = score(
             lowerer,
-            backend,
+            backend.stand_in(),
             calibration,
             samples=args.sensitivity_samples,
             precisions=args.precisions,

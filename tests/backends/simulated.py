@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from backends.host import HostModel
 from precision import Array, BackendError, Inputs
 
 
@@ -41,7 +42,7 @@ class Machine:
         return {name: SimulatedModel(self, name, value) for name, value in base_ms.items()}
 
 
-class SimulatedModel:
+class SimulatedModel(HostModel):
     def __init__(self, machine: Machine, name: str, base_ms: float) -> None:
         self._machine, self._name, self._base_ms = machine, name, base_ms
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from backends.batches import fixed_batch, run_batches, sample_count
+from backends.host import HostModel
 from precision import Array, DataError, Inputs
 
 
-class Doubler:
+class Doubler(HostModel):
     """Doubles ``x`` and sums it per sample; records the batches it was given."""
 
     def __init__(self, batch: int | None, broken: Callable[[Array], Array] | None = None) -> None:

@@ -17,6 +17,7 @@ import onnx
 
 from backends.base import Capabilities, CompiledModel, DeviceFingerprint
 from backends.fake import SimulatedClock
+from backends.host import HostBackend, HostModel
 from lowering.dialects.registry import get_dialect
 from lowering.inventory import Group, Inventory, Layer
 from lowering.lowerer import Lowerer
@@ -144,7 +145,7 @@ class ToyLowerer(Lowerer):
 
 
 @dataclass(slots=True, kw_only=True)
-class ToyModel:
+class ToyModel(HostModel):
     """Obeys the table above."""
 
     choices: Mapping[str, str]
@@ -165,7 +166,7 @@ class ToyModel:
         return ()
 
 
-class ToyBackend:
+class ToyBackend(HostBackend):
     """Runs artifacts of ``ToyLowerer`` in simulated time.
 
     Args:
@@ -192,9 +193,9 @@ class ToyBackend:
         """Simulated time."""
         return self.simulated
 
-    def compile(self, model: bytes, *, threads: int) -> CompiledModel:
+    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
         """Read the choices back."""
-        del threads
+        del threads, batch_size
         self.compiled += 1
         choices = json.loads(model)
         if reason := self.refuse(choices):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from backends.base import Capabilities, DeviceFingerprint
+from backends.host import HostBackend, HostModel
 from lowering.inventory import Group, Inventory, Layer
 from precision import (
     FP32,
@@ -97,7 +97,7 @@ def _damage(texts: Mapping[str, str]) -> float:
     return sum(WEIGHT[layer] * DAMAGE[text] for layer, text in texts.items())
 
 
-class Model:
+class Model(HostModel):
     """Logits are x with the first raised by the layers' damage."""
 
     def __init__(self, texts: dict[str, str], batch: int | None) -> None:
@@ -122,7 +122,7 @@ class Model:
         return ("Gemm",) * 3
 
 
-class Runtime:
+class Runtime(HostBackend):
     """Compiles the writer's JSON; counts what it compiled."""
 
     def __init__(self, refuse: Rule | None = None, batch: int | None = None, device: str = "test") -> None:
@@ -139,11 +139,8 @@ class Runtime:
     def dialect(self) -> str:
         return "memory"
 
-    @property
-    def clock(self) -> Callable[[], int]:
-        return time.perf_counter_ns
-
-    def compile(self, model: bytes, *, threads: int) -> Model:
+    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> Model:
+        del batch_size
         assert threads == 1
         texts = json.loads(model)
         if self._refuse:

@@ -1,0 +1,68 @@
+"""What most runtimes share: runs timed from the host, nothing told about memory or layers, nothing held back."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import Clock, ExecutedLayer, Footprint, Timer
+from precision import Array, Inputs, Precision
+
+if TYPE_CHECKING:
+    from backends.base import Backend
+
+
+class HostModel(ABC):
+    """A base for compiled models; what a runtime can tell or time better, its model overrides."""
+
+    @abstractmethod
+    def run(self, inputs: Inputs) -> tuple[Array, ...]:
+        """See ``CompiledModel.run``."""
+
+    def timer(self, inputs: Inputs, clock: Clock) -> Timer:
+        """Reads the clock after every run, one run at a time."""
+
+        def timed(count: int) -> NDArray[np.int64]:
+            run = self.run
+            stamps = np.empty(count + 1, dtype=np.int64)
+            stamps[0] = clock()
+            for index in range(1, count + 1):
+                run(inputs)
+                stamps[index] = clock()
+            return np.diff(stamps)
+
+        return timed
+
+    def profile(self, inputs: Inputs) -> tuple[ExecutedLayer, ...]:  # noqa: ARG002 (the protocol's signature)
+        """Nothing is told."""
+        return ()
+
+    def footprint(self) -> Footprint:
+        """Nothing is told."""
+        return Footprint()
+
+    def engine(self) -> bytes | None:
+        """There is none."""
+        return None
+
+
+class HostBackend:
+    """A base for backends that compile quickly, are timed by the clock and gain by every precision they write."""
+
+    @property
+    def clock(self) -> Clock:
+        """Real time."""
+        return time.perf_counter_ns
+
+    def withheld(self) -> Mapping[Precision, str]:
+        """Nothing."""
+        return {}
+
+    def stand_in(self: Backend) -> Backend:
+        """Itself."""
+        return self

@@ -1,0 +1,70 @@
+"""Python objects named as ``module:attribute``: workloads, metrics, backends and dialects of other packages.
+
+Modules are found as Python finds them, with the working directory searched last, so a ``my_module.py`` beside the
+person works and cannot shadow an installed package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from precision.errors import EngineError, UsageError
+
+
+def load_attribute(name: str, option: str, failure: type[EngineError] = UsageError) -> Any:
+    """The object at ``module:attribute``.
+
+    Args:
+        name: Where it is; the attribute may have dots.
+        option: What was given, for messages.
+        failure: The error to raise.
+
+    Raises:
+        EngineError: ``failure``, if there is no such module or attribute, or importing it fails.
+    """
+    module_name, separator, attribute = name.partition(":")
+    if not (module_name and separator and attribute):
+        raise failure(f"{option}: expected module:attribute, got '{name}'", "for example my_module:workload")
+    module = _module(module_name, option, failure)
+    found: Any = module
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            public = [key for key in vars(module) if not key.startswith("_")]
+            raise failure(
+                f"{option}: module '{module_name}' has no attribute '{attribute}'",
+                f"it has {', '.join(public[:12])}" if public else f"'{getattr(module, '__file__', '')}' is empty",
+            ) from error
+    return found
+
+
+def failed(what: str, error: BaseException) -> str:
+    """Words for an error out of a person's own code, with the line it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{what} failed{place}: {type(error).__name__}: {error}"
+
+
+def _module(name: str, option: str, failure: type[EngineError]) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if name == missing or name.startswith(f"{missing}."):
+            hint = "check the spelling, and run 'search' in the folder that holds it"
+            raise failure(f"{option}: there is no module '{missing}'", hint) from error
+        hint = f"install '{missing}' into this Python environment"
+        raise failure(f"{option}: module '{name}' needs '{missing}', which is not installed", hint) from error
+    except Exception as error:
+        raise failure(
+            failed(f"{option}: importing module '{name}'", error), "run it alone in Python to see why"
+        ) from error
