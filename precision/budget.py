@@ -38,6 +38,12 @@ class Budget:
                 f"--max-drop: expected zero or a positive fraction, got {self.max_drop:g}", "0.01 is one point"
             )
 
+    @property
+    def accuracy_alone(self) -> bool:
+        """Whether accuracy is limited and nothing else: the fastest that keeps it is wanted then."""
+        accuracy = self.min_accuracy is not None or self.max_drop is not None
+        return accuracy and self.latency_ms is None and self.size_bytes is None
+
     def accuracy_floor(self, reference_accuracy: float) -> float:
         """The lowest accuracy that meets both accuracy limits; −inf without any."""
         floors = [-math.inf]

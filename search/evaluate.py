@@ -185,7 +185,7 @@ class Evaluator:
         if lowered.failure:
             return _Attempt(outcome=Outcome.FAILED, reason=lowered.failure)
         attempt = _Attempt(artifact=lowered.artifact, size_bytes=lowered.size_bytes)
-        twin = next((trial for trial in self.trials if trial.artifact == lowered.artifact), None)
+        twin = self._twin(lowered.artifact, candidate)
         if twin is not None:
             attempt.outcome, attempt.reason = Outcome.REPEATED, f"the same artifact as trial {twin.number}"
             attempt.latency, attempt.latency_ms = twin.latency, twin.latency_ms
@@ -200,6 +200,11 @@ class Evaluator:
             return attempt
         self._score(attempt, build, stoppable=not candidate.name)
         return attempt
+
+    def _twin(self, artifact: str, candidate: Candidate) -> Trial | None:
+        """An earlier trial of the same artifact; for what is to be measured in full, one that was."""
+        same = (trial for trial in self.trials if trial.artifact == artifact)
+        return next((trial for trial in same if not candidate.name or trial.outcome is Outcome.COMPLETE), None)
 
     def _latency(self, artifact: str, build: _Build, is_reference: bool) -> LatencyStats:
         latency = self._bench.ledger.latency(artifact)

@@ -21,22 +21,16 @@ LATENCY_TIE = 1.02
 Key = tuple[float, float, float]
 
 
-def seeks_speed(budget: Budget) -> bool:
-    """Whether accuracy is limited and nothing else."""
-    accuracy = budget.min_accuracy is not None or budget.max_drop is not None
-    return accuracy and budget.latency_ms is None and budget.size_bytes is None
-
-
 def preference(budget: Budget) -> Callable[[Objectives], Key]:
     """The sort key that puts the preferred point first."""
-    return _fastest if seeks_speed(budget) else _most_accurate
+    return _fastest if budget.accuracy_alone else _most_accurate
 
 
 def choose(candidates: Mapping[str, Objectives], budget: Budget) -> str | None:
     """The id to recommend; None where there are no candidates."""
     if not candidates:
         return None
-    if seeks_speed(budget):
+    if budget.accuracy_alone:
         limit = min(found.latency_ms for found in candidates.values()) * LATENCY_TIE
         best = {id_: found for id_, found in candidates.items() if found.latency_ms <= limit}
         return min(best, key=lambda id_: (best[id_].size_bytes, -best[id_].accuracy, best[id_].latency_ms))

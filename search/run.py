@@ -8,7 +8,7 @@ in a report that says so. A time limit does the same gracefully, with finalists 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 
 from backends.base import Backend
 from lowering.lowerer import Lowerer
-from precision import Workload
+from precision import LayerChoice, Workload
 from report import wording
 from report.render import render
 from report.results import Point
@@ -30,10 +30,11 @@ from search.options import RunOptions
 from search.recommend import Judgement, judge
 from search.sampler import FrontSampler
 from search.session import Session, prepare
+from search.several_translate import adapt
 from search.space import Code, Space, build_space
 from search.stopwatch import Kind
 from search.study import Study
-from search.trial import Candidate, Outcome, Trial
+from search.trial import EXCHANGE, Candidate, Outcome, Trial
 from sensitivity.score import planned_steps, score
 from sensitivity.table import SensitivityTable
 
@@ -103,29 +104,56 @@ def run(
         OutputError: If a result cannot be written.
     """
     session = prepare(workload, lowerer, backend, options, listener, command)
+    return conclude(session, explore(session))
+
+
+def explore(session: Session, starts: Sequence[Mapping[str, LayerChoice]] = ()) -> str | None:
+    """Everything up to the finalists.
+
+    Args:
+        session: What ``search.session.prepare`` made.
+        starts: Configs (layer name → choice) worth trying first, after the baselines.
+
+    Returns:
+        What ended it early, else None.
+    """
     try:
-        stopped = _search(session)
+        stopped = _search(session, starts)
         _checkpoint(session)
-        judgement = _measured_again(session)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return stopped
+
+
+def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) -> RunOutcome:
+    """Finalists and report.
+
+    Args:
+        session: What was explored.
+        stopped: What ended that early.
+        also: Trials to be reported besides those that are chosen.
+    """
+    try:
+        judgement = _as_searched(session, also) if stopped == INTERRUPTED else _measured_again(session, also)
     except KeyboardInterrupt:
         stopped = INTERRUPTED
-        judgement = _as_searched(session)
+        judgement = _as_searched(session, also)
     return _report(session, judgement, stopped)
 
 
-def _search(session: Session) -> str | None:
-    """Everything up to the finalists; returns what ended it early."""
+def _search(session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> str | None:
     table = _sensitivity(session)
     inventory, options = session.bench.lowerer.inventory, session.options
     with session.bench.watch.measure(Kind.CALIBRATION):
-        space = build_space(inventory, table, options.precisions, session.bench.lowerer.weight_bytes)
+        lowerer = session.bench.lowerer
+        space = build_space(inventory, table, options.precisions, lowerer.weight_bytes, lowerer.dialect.arithmetic)
     study, sampler = session.open_study(space)
     try:
         session.listener.phase("search", options.trials)
         for candidate in _baselines(space, session):
             _try(session, study, candidate)
         _checkpoint(session)
-        for candidate in _seeds(space, session):
+        for candidate in _seeds(space, session, starts):
             if _full(session):
                 return None
             if _late(session):
@@ -165,8 +193,8 @@ def _baselines(space: Space, session: Session) -> Iterator[Candidate]:
             yield candidate
 
 
-def _seeds(space: Space, session: Session) -> Iterator[Candidate]:
-    """What an earlier run under other budgets tried, then the seeds; without what was tried already."""
+def _seeds(space: Space, session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> Iterator[Candidate]:
+    """What an earlier run under other budgets tried, given starts, then the seeds; without what was tried already."""
     trials, budget = session.evaluator.trials, session.options.budget
     tried: set[Code] = {space.encode(trial.candidate.choices) for trial in trials}
     for trial in session.earlier_trials(space):
@@ -189,7 +217,9 @@ def _seeds(space: Space, session: Session) -> Iterator[Candidate]:
         max_bytes=budget.size_bytes,
         overhead_bytes=(fp32.size_bytes or 0) - space.size_bytes(fp32.candidate.choices),
     )
+    inventory = session.bench.lowerer.inventory
     streams = (
+        (("other backend", adapt(layers, inventory, space)) for layers in starts),
         islice(seeds.ladder(space), LADDER_SEEDS),
         seeds.splits(space, np.random.default_rng(session.options.seed), SPLIT_SEEDS),
         islice(solver, max(SOLVER_SEEDS - solved, 0)),
@@ -252,14 +282,18 @@ def _words(trial: Trial, metric: str) -> str:
     )
 
 
-def _described(session: Session) -> list[tuple[Trial, Point]]:
+def _described(session: Session, also: Sequence[Trial] = ()) -> list[tuple[Trial, Point]]:
     inventory = session.bench.lowerer.inventory
-    chosen = finalists.choose(session.evaluator.trials, session.options.budget)
+    own = [trial for trial in session.evaluator.trials if trial.candidate.origin != EXCHANGE]
+    given = {trial.artifact for trial in also}
+    # An own trial that was stopped may have been measured in full as another backend's.
+    chosen = [trial for trial in finalists.choose(own, session.options.budget) if trial.artifact not in given]
+    chosen = sorted([*chosen, *also], key=lambda trial: trial.number)
     return [(trial, finalists.describe(trial, inventory.spread(trial.candidate.choices))) for trial in chosen]
 
 
 def _baseline_ids(session: Session) -> list[str]:
-    return [trial.id for trial in session.evaluator.trials if trial.candidate.name and trial.measured]
+    return [trial.id for trial in session.evaluator.trials if trial.candidate.origin == "baseline" and trial.measured]
 
 
 def _judged(session: Session, points: list[Point]) -> Judgement:
@@ -278,9 +312,9 @@ def _checkpoint(session: Session) -> None:
     _write(session, _judged(session, [point for _, point in _described(session)]), complete=False, stopped=None)
 
 
-def _measured_again(session: Session) -> Judgement:
+def _measured_again(session: Session, also: Sequence[Trial]) -> Judgement:
     """Finalists, measured as ``search.finalists`` says."""
-    described, bench, rerun = _described(session), session.bench, session.rerun
+    described, bench, rerun = _described(session, also), session.bench, session.rerun
     folder = session.options.out
     session.listener.phase("finalists", len(described) + 2)
     files: dict[str, Path] = {}
@@ -311,10 +345,10 @@ def _measured_again(session: Session) -> Judgement:
     return _judged(session, final)
 
 
-def _as_searched(session: Session) -> Judgement:
+def _as_searched(session: Session, also: Sequence[Trial]) -> Judgement:
     """Points with files, but with the search's own measurements alone."""
     points = []
-    for _, point in _described(session):
+    for _, point in _described(session, also):
         config, model = finalists.write_files(session.bench, session.options.out, point)
         points.append(replace(point, config=config, model=model))
     return _judged(session, points)

@@ -147,7 +147,7 @@ def prepare(
         listener=listener,
         bench=bench,
         evaluator=Evaluator(bench, scorers[0], options.budget, fp32),
-        rerun=Rerun(scorer=scorers[1], backend=backend.name),
+        rerun=Rerun(scorer=scorers[1], backend=options.backend),
         record=Record(options.out, header),
         store=store,
         calibration=workload.calibration,

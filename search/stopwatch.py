@@ -37,6 +37,7 @@ class Stopwatch:
         self._start = clock()
         self._mark = self._start
         self._open: list[Kind] = []
+        self._halted: float | None = None
         self._seconds = {kind: (before_s or {}).get(kind.value, 0.0) for kind in Kind}
 
     @contextmanager
@@ -50,10 +51,22 @@ class Stopwatch:
             self._book()
             self._open.pop()
 
+    def halt(self) -> None:
+        """Stand still until ``go_on``: what happens meanwhile is somebody else's work."""
+        self._book()
+        self._halted = self._mark
+
+    def go_on(self) -> None:
+        """Run on where ``halt`` stopped; nothing where it did not."""
+        if self._halted is not None:
+            self._mark = self._clock()
+            self._start += self._mark - self._halted
+            self._halted = None
+
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the start."""
-        return self._clock() - self._start
+        """Seconds since the start, without those it stood still."""
+        return (self._clock() if self._halted is None else self._halted) - self._start
 
     def split_s(self) -> dict[str, float]:
         """Kind → seconds so far, with their ``total``."""
@@ -62,6 +75,8 @@ class Stopwatch:
         return {**seconds, "total": sum(seconds.values())}
 
     def _book(self) -> None:
+        if self._halted is not None:
+            return
         now = self._clock()
         self._seconds[self._open[-1] if self._open else Kind.OTHER] += now - self._mark
         self._mark = now

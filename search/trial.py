@@ -12,6 +12,8 @@ from types import MappingProxyType
 from precision import AccuracyStats, LatencyStats, LayerChoice
 from report.front import Objectives
 
+EXCHANGE = "exchange"  # origin of what another backend's search found
+
 
 class Outcome(StrEnum):
     """How a trial ended."""
@@ -30,7 +32,8 @@ class Candidate:
     Attributes:
         origin: Where it came from: ``baseline``, ``ladder``, ``split``, ``solver``, ``sampler`` …
         choices: Group name → choice, every group.
-        name: Fixed id of a baseline (``int8``); empty for everything else.
+        name: Fixed id of what is measured in full whatever comes of it: a baseline (``int8``), or another backend's
+            config (``ort-cpu.p07``); empty for everything else.
     """
 
     origin: str
