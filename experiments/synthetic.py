@@ -2,20 +2,23 @@
 
 It has what makes the real one hard. Losses span orders of magnitude and the table that a sampler sees is off by a
 log-normal factor a group; neighbouring INT4 groups hurt more together than apart; accuracy falls with the summed
-loss and flattens out; some groups gain nothing from integer arithmetic, and every boundary between integer and float
-costs about what a group could save, so that a lone INT8 group is slower than none. Timing carries noise.
+loss and flattens out; some groups gain nothing from integer arithmetic, and every boundary between domains costs about
+what a group could save, so that a lone INT8 group is slower than none. FP16 is storage alone, or real arithmetic on a
+runtime that has it. Timing carries noise.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from lowering.dialect import Arithmetic
 from precision import FP16, FP32, LayerChoice, Precision, Rounding
 from report.front import Objectives
-from search.space import Arithmetic, Code, GroupSpace, Space, arithmetic
+from search.space import Code, Domain, GroupSpace, Space
 
 _INT8 = LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE)
 _INT4 = LayerChoice(precision=Precision.INT4, rounding=Rounding.GPTQ)
@@ -34,7 +37,7 @@ class Synthetic:
         space: What a sampler sees, the erring losses included.
         losses: The true losses, one row a group.
         latency: True share of the latency in FP32 arithmetic, per group; sums to 1.
-        integer: Share of it left in integer arithmetic, per group.
+        left: Arithmetic → share of it left, per group; what is not among them takes as long as FP32.
         boundary: What a boundary costs, per edge, over the whole latency.
         seed: Of the timing noise.
     """
@@ -42,13 +45,13 @@ class Synthetic:
     space: Space
     losses: tuple[tuple[float, ...], ...]
     latency: tuple[float, ...]
-    integer: tuple[float, ...]
+    left: Mapping[Arithmetic, tuple[float, ...]]
     boundary: tuple[float, ...]
     seed: int
 
     @classmethod
-    def random(cls, groups: int, seed: int) -> Synthetic:
-        """A chain of ``groups`` groups with a shortcut over every third."""
+    def random(cls, groups: int, seed: int, fp16: Arithmetic = Arithmetic.FLOAT) -> Synthetic:
+        """A chain of ``groups`` groups with a shortcut over every third; ``fp16`` says what FP16 computes in."""
         rng = np.random.default_rng([groups, seed])
         weights = np.exp(rng.normal(9.0, 1.0, groups)).astype(int) + 64
         spaces, truth = [], []
@@ -62,31 +65,37 @@ class Synthetic:
                     choices=(FP32, FP16, _INT8, _INT4),
                     losses=(0.0, *(loss * math.exp(rng.normal(0.0, 0.6)) for loss in row[1:])),
                     size_bytes=tuple(int(weights[g] * bits // 8) for bits in (32, 16, 8, 4)),
+                    arithmetic=(Arithmetic.FLOAT, fp16, Arithmetic.INTEGER, Arithmetic.INTEGER),
                 )
             )
         edges = sorted({(g, g + 1) for g in range(groups - 1)} | {(g, g + 3) for g in range(0, groups - 3, 3)})
         latency = rng.dirichlet(np.full(groups, 2.0))
         integer = np.where(rng.random(groups) < 0.2, 1.0, rng.uniform(0.2, 0.6, groups))
+        boundary = rng.uniform(0.1, 0.7, len(edges)) / groups
+        left = {Arithmetic.INTEGER: tuple(integer.tolist())}
+        if fp16 is Arithmetic.HALF:
+            left[Arithmetic.HALF] = tuple(rng.uniform(0.4, 0.7, groups).tolist())
         return cls(
             space=Space(groups=tuple(spaces), edges=tuple(edges)),
             losses=tuple(truth),
             latency=tuple(latency.tolist()),
-            integer=tuple(integer.tolist()),
-            boundary=tuple((rng.uniform(0.1, 0.7, len(edges)) / groups).tolist()),
+            left=left,
+            boundary=tuple(boundary.tolist()),
             seed=seed,
         )
 
     def truth(self, code: Code) -> Objectives:
         """Accuracy, latency and size without noise."""
         choices = [group.choices[i] for group, i in zip(self.space.groups, code, strict=True)]
-        integer = [arithmetic(choice) is Arithmetic.INTEGER for choice in choices]
+        kinds = [group.arithmetic[i] for group, i in zip(self.space.groups, code, strict=True)]
+        domains = [Domain.of(kind) for kind in kinds]
         ratio = sum(
-            share * (left if flag else 1.0)
-            for share, left, flag in zip(self.latency, self.integer, integer, strict=True)
+            share * (self.left[kind][g] if kind in self.left else 1.0)
+            for g, (share, kind) in enumerate(zip(self.latency, kinds, strict=True))
         )
         loss = sum(row[i] for row, i in zip(self.losses, code, strict=True))
         for (u, v), cost in zip(self.space.edges, self.boundary, strict=True):
-            if integer[u] != integer[v]:
+            if domains[u] is not domains[v]:
                 ratio += cost
             if choices[u] == _INT4 == choices[v]:
                 loss += _PAIR_FACTOR * min(self.losses[u][code[u]], self.losses[v][code[v]])

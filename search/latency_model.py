@@ -1,9 +1,12 @@
 """Predicts a candidate's latency, as a ratio to FP32, from which groups run in which arithmetic.
 
-Latency does not add up over layers: where a group in integer arithmetic meets one in float, the runtime converts.
-So the model is linear in an indicator a group *and* one a boundary:
+Latency does not add up over layers: where two neighbours want their tensors in different types, the runtime converts.
+So the model is linear in an indicator a group and arithmetic *and* one a boundary:
 
-    ratio(a) − 1 = Σ_g [a_g integer]·c_g + Σ_g [a_g block]·b_g + Σ_(u,v)∈edges [a_u integer ≠ a_v integer]·e_uv
+    ratio(a) − 1 = Σ_g Σ_k [arithmetic of a_g is k]·c_gk + Σ_(u,v)∈edges [domain of a_u ≠ domain of a_v]·e_uv
+
+with k over the arithmetics (integer, block-wise, half) that the space offers besides float. Which two domains (integer,
+half, float) meet makes no difference to e_uv: one number an edge is all that a few dozen measurements can tell.
 
 ======  ========================================================  =======
 symbol  meaning                                                   shape
@@ -15,7 +18,7 @@ y       their measured ratios minus 1                             (n,)
 ======  ========================================================  =======
 
 FP32 is 1 by definition, hence no intercept. The parameters get a Gaussian prior, with a shared part and one part
-for each group and edge (c_g = s_g·C + γ_g, e_uv = B/|edges| + δ_uv), so that a uniform baseline alone spreads over
+for each group and edge (c_gk = s_g·C_k + γ_gk, e_uv = B/|edges| + δ_uv), so that a uniform baseline alone spreads over
 the groups by their weight s_g and one boundary seen teaches about the others. The posterior mean is the ridge
 estimate μ + (XᵀX/σ² + diag τ⁻²)⁻¹ Xᵀ(y − Xμ)/σ²; leave-one-out residuals come from the hat matrix in closed form
 (Rasmussen & Williams, *Gaussian Processes for Machine Learning*, §5.4.2, for the dual form used here).
@@ -26,19 +29,20 @@ Predictions only decide what to try next. No number from here is ever reported a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.space import Arithmetic, Assignment, Code, Space, arithmetic
+from lowering.dialect import Arithmetic
+from search.space import Assignment, Code, Domain, Space
 
 Vector = NDArray[np.float64]
 
 _NOISE_GRID = (0.003, 0.01, 0.03, 0.1)
-_GAIN = -0.6  # expected ratio − 1 with everything in integer arithmetic
-_BLOCK_GAIN = -0.3
+# Expected ratio − 1 with everything in one arithmetic.
+_GAINS = {Arithmetic.INTEGER: -0.6, Arithmetic.BLOCK: -0.3, Arithmetic.HALF: -0.4}
 _BOUNDARIES = 0.4  # expected cost of having every edge a boundary
 
 
@@ -48,41 +52,42 @@ class LatencyModel:
 
     Attributes:
         space: The space it speaks about.
-        integer: What integer arithmetic changes, per group, in units of FP32's latency; shape (groups,).
-        block: What block-wise weights change, likewise.
+        gains: Arithmetic → what it changes, per group, in units of FP32's latency; shape (groups,). What is not among
+            them changes nothing.
         boundary: What a boundary costs, per edge; shape (edges,).
         observations: Measurements it was fitted to.
         loo_error: Root mean square leave-one-out error of the ratio; NaN below two observations.
     """
 
     space: Space
-    integer: tuple[float, ...]
-    block: tuple[float, ...]
+    gains: Mapping[Arithmetic, tuple[float, ...]]
     boundary: tuple[float, ...]
     observations: int
     loo_error: float
 
     def predict(self, assignment: Assignment) -> float:
-        """Predicted latency over FP32's; exactly 1 where everything is in floating arithmetic."""
+        """Predicted latency over FP32's; exactly 1 where everything is in FP32's arithmetic."""
         return self.predict_code(self.space.encode(assignment))
 
     def predict_code(self, code: Code) -> float:
         """``predict`` for an index tuple."""
         kinds = _kinds(self.space, code)
         total = 1.0
-        for kind, integer, block in zip(kinds, self.integer, self.block, strict=True):
-            total += integer if kind is Arithmetic.INTEGER else block if kind is Arithmetic.BLOCK else 0.0
+        for group, kind in enumerate(kinds):
+            total += self._gain(group, kind)
+        domains = [Domain.of(kind) for kind in kinds]
         for (first, second), cost in zip(self.space.edges, self.boundary, strict=True):
-            if (kinds[first] is Arithmetic.INTEGER) != (kinds[second] is Arithmetic.INTEGER):
+            if domains[first] is not domains[second]:
                 total += cost
         return total
 
     def choice_cost(self, group: int, choice: int) -> float:
         """What one choice of one group adds to the ratio, boundaries apart."""
-        kind = arithmetic(self.space.groups[group].choices[choice])
-        if kind is Arithmetic.FLOAT:
-            return 0.0
-        return self.integer[group] if kind is Arithmetic.INTEGER else self.block[group]
+        return self._gain(group, self.space.groups[group].arithmetic[choice])
+
+    def _gain(self, group: int, kind: Arithmetic) -> float:
+        gains = self.gains.get(kind)
+        return gains[group] if gains else 0.0
 
 
 def fit_latency_model(space: Space, observations: Sequence[tuple[Assignment, float]]) -> LatencyModel:
@@ -104,17 +109,21 @@ def fit_codes(space: Space, codes: Sequence[Code], measured: Sequence[float]) ->
     if not (np.isfinite(ratios).all() and (ratios > 0).all()):
         raise ValueError(f"latency ratios must be positive and finite, got {ratios.tolist()}")
     weights = group_weights(space)
-    mean, deviation = _prior(space, weights)
-    rows = [_features(space, code, weights) for code in codes]
+    offered = {kind for group in space.groups for kind in group.arithmetic}
+    kinds = tuple(kind for kind in _GAINS if kind in offered)
+    mean, deviation = _prior(space, kinds, weights)
+    rows = [_features(space, kinds, code, weights) for code in codes]
     x = np.array(rows, dtype=np.float64).reshape(len(rows), len(mean))
     theta, error = _posterior(x, ratios - 1.0, mean, deviation)
     groups, edges = len(space.groups), len(space.edges)
-    own = theta[3:]
+    shared, own = theta[: len(kinds) + 1], theta[len(kinds) + 1 :]
     return LatencyModel(
         space=space,
-        integer=tuple((weights * theta[0] + own[:groups]).tolist()),
-        block=tuple((weights * theta[1] + own[groups : 2 * groups]).tolist()),
-        boundary=tuple((theta[2] / max(edges, 1) + own[2 * groups :]).tolist()),
+        gains={
+            kind: tuple((weights * shared[k] + own[k * groups : (k + 1) * groups]).tolist())
+            for k, kind in enumerate(kinds)
+        },
+        boundary=tuple((shared[-1] / max(edges, 1) + own[len(kinds) * groups :]).tolist()),
         observations=len(rows),
         loo_error=error,
     )
@@ -131,23 +140,23 @@ def group_weights(space: Space) -> Vector:
     return np.asarray(0.5 / count + 0.5 * sizes / sizes.sum() if sizes.sum() > 0 else np.full(len(sizes), 1 / count))
 
 
-def _prior(space: Space, weights: Vector) -> tuple[Vector, Vector]:
-    """Mean and standard deviation of (C, Block, B, γ per group, block γ per group, δ per edge)."""
+def _prior(space: Space, kinds: Sequence[Arithmetic], weights: Vector) -> tuple[Vector, Vector]:
+    """Mean and standard deviation of (C per arithmetic, B, γ per arithmetic and group, δ per edge)."""
     groups, edges = len(space.groups), len(space.edges)
     # A boundary costs about what the layers beside it could save: of the order of one group's share.
     edge_deviation = np.full(edges, 0.5 / max(groups, 1))
-    mean = np.concatenate([[_GAIN, _BLOCK_GAIN, _BOUNDARIES], np.zeros(2 * groups + edges)])
-    deviation = np.concatenate([[0.5, 0.5, 0.5], 0.7 * weights, 0.7 * weights, edge_deviation])
+    mean = np.concatenate([[*(_GAINS[kind] for kind in kinds), _BOUNDARIES], np.zeros(len(kinds) * groups + edges)])
+    deviation = np.concatenate([np.full(len(kinds) + 1, 0.5), *[0.7 * weights] * len(kinds), edge_deviation])
     return mean, deviation
 
 
-def _features(space: Space, code: Code, weights: Vector) -> Vector:
-    kinds = _kinds(space, code)
-    integer = np.array([kind is Arithmetic.INTEGER for kind in kinds], dtype=np.float64)
-    block = np.array([kind is Arithmetic.BLOCK for kind in kinds], dtype=np.float64)
-    boundary = np.array([abs(integer[first] - integer[second]) for first, second in space.edges], dtype=np.float64)
-    shared = [integer @ weights, block @ weights, boundary.sum() / max(len(boundary), 1)]
-    return np.concatenate([shared, integer, block, boundary])
+def _features(space: Space, kinds: Sequence[Arithmetic], code: Code, weights: Vector) -> Vector:
+    taken = _kinds(space, code)
+    own = [np.array([other is kind for other in taken], dtype=np.float64) for kind in kinds]
+    domains = [Domain.of(kind) for kind in taken]
+    boundary = np.array([domains[first] is not domains[second] for first, second in space.edges], dtype=np.float64)
+    shared = [*(column @ weights for column in own), boundary.sum() / max(len(boundary), 1)]
+    return np.concatenate([shared, *own, boundary])
 
 
 def _posterior(x: Vector, y: Vector, mean: Vector, deviation: Vector) -> tuple[Vector, float]:
@@ -169,4 +178,4 @@ def _posterior(x: Vector, y: Vector, mean: Vector, deviation: Vector) -> tuple[V
 
 
 def _kinds(space: Space, code: Code) -> list[Arithmetic]:
-    return [arithmetic(group.choices[i]) for group, i in zip(space.groups, code, strict=True)]
+    return [group.arithmetic[i] for group, i in zip(space.groups, code, strict=True)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from precision import Precision
 from search.solver import Problem, solve
-from search.space import Code, GroupSpace, Space, arithmetic
+from search.space import Code, GroupSpace, Space
 
 _SWAP_TRIALS = 16  # partners a swap looks at
 _SWAP_CHOICES = 3  # and how many best-balanced ones it is drawn from
@@ -113,6 +113,5 @@ def _step(group: GroupSpace, level: Precision) -> int:
 
 def _alike(group: GroupSpace, choice: int) -> int:
     """The best choice that may be proposed and runs in the same arithmetic."""
-    kind = arithmetic(group.choices[choice])
-    alike = [c for c in group.proposed if arithmetic(group.choices[c]) is kind]
+    alike = [c for c in group.proposed if group.arithmetic[c] is group.arithmetic[choice]]
     return min(alike, key=lambda c: (group.losses[c], group.size_bytes[c]))

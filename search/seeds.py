@@ -2,8 +2,8 @@
 
     baselines  uniform precisions, the yardstick
     ladder     a uniform low precision with the k most sensitive groups, or the first or last k, one step higher
-    splits     random runs of neighbouring groups in float and integer arithmetic: the mixes of few boundaries that
-               tell a group's own latency from its boundaries' (seeded)
+    splits     random runs of neighbouring groups in one arithmetic each: the mixes of few boundaries that tell a
+               group's own latency from its boundaries' (seeded)
     solver     least summed loss under a grid of budgets, nearest to the user's first
 
 Each is a lazy stream of (origin, assignment), so a caller can interleave them, stop any time, and refit the latency
@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from lowering.dialect import Arithmetic
 from precision import LayerChoice, Precision
 from search.latency_model import LatencyModel
 from search.solver import Problem, solve
-from search.space import Arithmetic, Code, Space, arithmetic
+from search.space import ARITHMETICS, Code, Space
 
 Seed = tuple[str, dict[str, LayerChoice]]  # origin, assignment
 
@@ -74,21 +75,30 @@ def ranking(space: Space, precision: Precision) -> Sequence[int]:
 
 
 def splits(space: Space, rng: np.random.Generator, count: int) -> Iterator[Seed]:
-    """``count`` mixes of 2 to 5 runs of neighbouring groups that alternate between float and integer arithmetic."""
-    groups = len(space.groups)
-    if groups < 2:
+    """``count`` mixes of 2 to 5 runs of neighbouring groups, each in another arithmetic than the one before."""
+    groups, sides = len(space.groups), _levels(space)
+    if groups < 2 or len(sides) < 2:
         return
     for _ in range(count):
         segments = int(rng.integers(2, min(_MAX_SEGMENTS, groups) + 1))
         cuts = sorted(rng.choice(np.arange(1, groups), size=segments - 1, replace=False).tolist())
-        integer = bool(rng.integers(2))
+        side = int(rng.integers(len(sides)))
         code: list[int] = []
         for start, stop in zip((0, *cuts), (*cuts, groups), strict=True):
-            levels = (Precision.INT8, Precision.INT4) if integer else (Precision.FP32, Precision.FP16)
-            level = levels[int(rng.integers(2))]
+            levels = sides[side]
+            level = levels[int(rng.integers(len(levels)))]
             code += [group.lead(level) for group in space.groups[start:stop]]
-            integer = not integer
+            side = (side + 1 + int(rng.integers(len(sides) - 1))) % len(sides)
         yield "split", space.decode(tuple(code))
+
+
+def _levels(space: Space) -> list[list[Precision]]:
+    """Precisions by the arithmetic that they bring about, the most preferred one that any group reaches."""
+    sides: dict[Arithmetic, list[Precision]] = {}
+    for precision in Precision:
+        reached = [group.arithmetic[group.lead(precision)] for group in space.groups]
+        sides.setdefault(min(reached, key=ARITHMETICS.index, default=Arithmetic.FLOAT), []).append(precision)
+    return list(sides.values())
 
 
 def solver_seeds(
@@ -131,7 +141,7 @@ def _near(limit: float | None) -> tuple[float | None, ...]:
 def _latency_steps(space: Space, model: LatencyModel, steps: int) -> tuple[float, ...]:
     fastest = min(model.predict(assignment) for _, assignment in space.baselines())
     slowest = 1.0
-    if not any(arithmetic(c) is not Arithmetic.FLOAT for group in space.groups for c in group.choices):
+    if all(kind is Arithmetic.FLOAT for group in space.groups for kind in group.arithmetic):
         return ()  # everything runs at FP32's speed
     return tuple(np.linspace(fastest, slowest, steps + 1)[:-1].tolist())
 

@@ -6,14 +6,16 @@ A multiple-choice knapsack with boundary terms, solved by HiGHS through ``scipy.
     subject to  Σ_c x_gc = 1                                            every group takes one choice
                 base + Σ latency_gc·x_gc + Σ_e boundary_e·y_e ≤ L       predicted ratio to FP32
                 overhead + Σ bytes_gc·x_gc ≤ S
-                y_e = |a_u − a_v|,  a_g = Σ_{c integer} x_gc            linearised by four inequalities an edge
+                y_e = 0 where the domains of u and v are the same, else 1
 
-The two lower bounds of y_e would do where boundaries cost something; a fitted model may also find one that pays,
-so the upper bounds are there as well. Costs enter HiGHS as whole numbers of a small unit, with half a unit to spare,
-because its tolerances are absolute. They are rounded *down*, so that nothing feasible is lost; every solution is then
-evaluated again in plain arithmetic, and one that breaks a limit (or was tried before) is cut off and the rest solved
-again: what comes back keeps its limits exactly. Should that take too many cuts, costs are rounded *up*, which can
-only err towards caution. NaN and infinite coefficients are refused: HiGHS answers them with nonsense.
+With a_gd = Σ_{c in domain d} x_gc that is linear: y_e ≥ |a_ud − a_vd| and y_e ≤ 2 − a_ud − a_vd for every domain d; one
+domain's lower bounds follow from the others'. Lower bounds alone would do where boundaries cost something; a fitted
+model may also find one that pays, so the upper bounds are there as well. Costs enter HiGHS as whole numbers of a small
+unit, with half a unit to spare, because its tolerances are absolute. They are rounded *down*, so that nothing feasible
+is lost; every solution is then evaluated again in plain arithmetic, and one that breaks a limit (or was tried before)
+is cut off and the rest solved again: what comes back keeps its limits exactly. Should that take too many cuts, costs
+are rounded *up*, which can only err towards caution. NaN and infinite coefficients are refused: HiGHS answers them with
+nonsense.
 
 Deterministic, unless the time limit strikes; then the best solution found so far counts.
 """
@@ -31,7 +33,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from search.latency_model import LatencyModel
 from search.quiet import quiet_stdout
-from search.space import Arithmetic, Code, Space, arithmetic
+from search.space import Code, Domain, Space
 
 _OBJECTIVE_SCALE = 1e4  # HiGHS stops within an absolute gap of 1e-6; losses span five orders of magnitude
 _UNITS = 1e5  # the largest cost of a row in units; an x off by HiGHS's tolerance is then a tenth of a unit
@@ -46,7 +48,7 @@ class Problem:
         losses: loss_gc ≥ 0.
         latency: latency_gc, in units of FP32's latency.
         sizes: bytes_gc.
-        integer: Whether the choice computes in integers.
+        domains: What the choice reads and writes: an edge whose ends differ in it is a boundary.
         allowed: Whether the choice may be taken.
         edges: Pairs of group indices.
         boundary: boundary_e, in units of FP32's latency.
@@ -57,7 +59,7 @@ class Problem:
     losses: tuple[tuple[float, ...], ...]
     latency: tuple[tuple[float, ...], ...]
     sizes: tuple[tuple[float, ...], ...]
-    integer: tuple[tuple[bool, ...], ...]
+    domains: tuple[tuple[Domain, ...], ...]
     allowed: tuple[tuple[bool, ...], ...]
     edges: tuple[tuple[int, int], ...] = ()
     boundary: tuple[float, ...] = ()
@@ -84,7 +86,7 @@ class Problem:
                 for g, group in enumerate(space.groups)
             ),
             sizes=tuple(tuple(map(float, group.size_bytes)) for group in space.groups),
-            integer=tuple(tuple(arithmetic(c) is Arithmetic.INTEGER for c in group.choices) for group in space.groups),
+            domains=tuple(tuple(map(Domain.of, group.arithmetic)) for group in space.groups),
             allowed=tuple(tuple(c not in group.baseline_only for c in group.choices) for group in space.groups),
             edges=space.edges,
             boundary=model.boundary,
@@ -97,8 +99,8 @@ class Problem:
 
     def ratio(self, code: Code) -> float:
         """Predicted latency of a solution over FP32's."""
-        integer = [row[c] for row, c in zip(self.integer, code, strict=True)]
-        crossed = (cost for (u, v), cost in zip(self.edges, self.boundary, strict=True) if integer[u] != integer[v])
+        domains = [row[c] for row, c in zip(self.domains, code, strict=True)]
+        crossed = (cost for (u, v), cost in zip(self.edges, self.boundary, strict=True) if domains[u] != domains[v])
         return math.fsum((self.base, *(row[c] for row, c in zip(self.latency, code, strict=True)), *crossed))
 
     def size(self, code: Code) -> float:
@@ -231,13 +233,15 @@ class _Program:
     def _add_edges(self, problem: Problem) -> None:
         for edge, (first, second) in enumerate(problem.edges):
             y = self._choices + edge
-            u = {self._starts[first] + c: 1.0 for c, flag in enumerate(problem.integer[first]) if flag}
-            v = {self._starts[second] + c: 1.0 for c, flag in enumerate(problem.integer[second]) if flag}
-            minus_u, minus_v = dict.fromkeys(u, -1.0), dict.fromkeys(v, -1.0)
-            self._add({**minus_u, **v, y: -1.0}, -math.inf, 0.0)  # y ≥ v − u
-            self._add({**u, **minus_v, y: -1.0}, -math.inf, 0.0)  # y ≥ u − v
-            self._add({**minus_u, **minus_v, y: 1.0}, -math.inf, 0.0)  # y ≤ u + v
-            self._add({**u, **v, y: 1.0}, -math.inf, 2.0)  # y ≤ 2 − u − v
+            here, there = problem.domains[first], problem.domains[second]
+            for domain in (d for d in Domain if d in here or d in there):
+                u = {self._starts[first] + c: 1.0 for c, other in enumerate(here) if other is domain}
+                v = {self._starts[second] + c: 1.0 for c, other in enumerate(there) if other is domain}
+                self._add({**u, **v, y: 1.0}, -math.inf, 2.0)  # y ≤ 2 − u − v
+                if domain is not Domain.FLOAT:
+                    minus_u, minus_v = dict.fromkeys(u, -1.0), dict.fromkeys(v, -1.0)
+                    self._add({**minus_u, **v, y: -1.0}, -math.inf, 0.0)  # y ≥ v − u
+                    self._add({**u, **minus_v, y: -1.0}, -math.inf, 0.0)  # y ≥ u − v
 
     def cut_off(self, code: Code) -> None:
         """Exclude one solution: at least one group must change."""

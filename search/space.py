@@ -1,8 +1,8 @@
 """What a search may decide: one choice a group, with the loss and the bytes each choice costs.
 
 Losses add up over groups (the sensitivity table's cleaned divergences), bytes add up over layers, and latency does
-not add up, so it is no column here: ``search.latency_model`` learns it. What this file decides about latency is only
-which choices run alike (``Arithmetic``), and therefore which choices cannot be worth trying:
+not add up, so it is no column here: ``search.latency_model`` learns it. What the space knows about latency is only
+which choices run alike (the dialect's ``Arithmetic``), and therefore which choices cannot be worth trying:
 
 - of choices that compile to the same arithmetic and size (they differ in rounding alone) only the best stays;
 - a choice that costs no less loss *and* no fewer bytes than another of its arithmetic class is dominated.
@@ -18,9 +18,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from lowering.dialect import Arithmetic
 from lowering.inventory import Group, Inventory
 from precision import FP32, ConfigError, LayerChoice, Precision
 from sensitivity.table import SensitivityTable
@@ -31,23 +33,21 @@ Code = tuple[int, ...]  # index into each group's choices, in the space's order 
 _LADDER = (Precision.INT4, Precision.INT8, Precision.FP16, Precision.FP32)  # lowest first
 
 
-class Arithmetic(Enum):
-    """What a choice computes in, which is what its speed depends on."""
+ARITHMETICS = (Arithmetic.INTEGER, Arithmetic.BLOCK, Arithmetic.HALF, Arithmetic.FLOAT)
+"""In the order in which a uniform precision prefers them."""
+
+
+class Domain(Enum):
+    """The type of the tensors a layer reads and writes; a runtime converts where those of two neighbours differ."""
 
     FLOAT = "float"
+    HALF = "half"
     INTEGER = "integer"
-    BLOCK = "block"
 
-
-def arithmetic(choice: LayerChoice) -> Arithmetic:
-    """The arithmetic a choice runs in.
-
-    FP16 and weight-only storage are unfolded when the model is loaded and run at FP32 speed; quantised activations
-    mean integer kernels; weights with a scale per block run in a fused kernel with a speed of its own.
-    """
-    if choice.block_size is not None:
-        return Arithmetic.BLOCK
-    return Arithmetic.INTEGER if choice.quantises_activations else Arithmetic.FLOAT
+    @classmethod
+    def of(cls, arithmetic: Arithmetic) -> Domain:
+        """Weights with a scale per block are multiplied with floating activations."""
+        return {Arithmetic.INTEGER: cls.INTEGER, Arithmetic.HALF: cls.HALF}.get(arithmetic, cls.FLOAT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,7 @@ class GroupSpace:
         choices: What it may become, ``fp32`` first, the rest in the inventory's order.
         losses: Loss of each choice, ≥ 0.
         size_bytes: Bytes each choice takes in the file, over all the group's layers.
+        arithmetic: What each choice computes in on the runtime; FP32 in ``FLOAT``.
         layers: How many layers share the choice.
         baseline_only: Dominated choices that stay for a uniform baseline's sake alone.
     """
@@ -67,14 +68,17 @@ class GroupSpace:
     choices: tuple[LayerChoice, ...]
     losses: tuple[float, ...]
     size_bytes: tuple[int, ...]
+    arithmetic: tuple[Arithmetic, ...]
     layers: int = 1
     baseline_only: frozenset[LayerChoice] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.choices or self.choices[0] != FP32:
             raise ValueError(f"group '{self.name}': expected fp32 as the first choice")
-        if not len(self.choices) == len(self.losses) == len(self.size_bytes):
-            raise ValueError(f"group '{self.name}': choices, losses and size_bytes differ in length")
+        if not len(self.choices) == len(self.losses) == len(self.size_bytes) == len(self.arithmetic):
+            raise ValueError(f"group '{self.name}': choices, losses, size_bytes and arithmetic differ in length")
+        if self.arithmetic[0] is not Arithmetic.FLOAT:
+            raise ValueError(f"group '{self.name}': expected float arithmetic of fp32, got {self.arithmetic[0].value}")
         for choice, loss in zip(self.choices, self.losses, strict=True):
             if not (math.isfinite(loss) and loss >= 0):
                 raise ValueError(f"group '{self.name}': loss of {choice.text} is {loss}")
@@ -89,12 +93,12 @@ class GroupSpace:
     def lead(self, precision: Precision) -> int:
         """Index of the best choice at ``precision``, else at the nearest higher precision offered.
 
-        Integer arithmetic comes before block-wise and weight-only storage, then the lowest loss decides.
+        Integer arithmetic comes before block-wise, half and float, then the lowest loss decides.
         """
         for level in _LADDER[_LADDER.index(precision) :]:
             found = [i for i, choice in enumerate(self.choices) if choice.precision is level]
             if found:
-                return min(found, key=lambda i: (_lead_rank(self.choices[i]), self.losses[i], i))
+                return min(found, key=lambda i: (ARITHMETICS.index(self.arithmetic[i]), self.losses[i], i))
         return 0
 
 
@@ -198,6 +202,7 @@ def build_space(
     table: SensitivityTable,
     precisions: Collection[Precision],
     size_of: Callable[[str, LayerChoice], int],
+    arithmetic_of: Callable[[LayerChoice], Arithmetic],
 ) -> Space:
     """The space of one network: what its groups may take, the table kept and ``precisions`` allow.
 
@@ -206,12 +211,13 @@ def build_space(
         table: Cleaned losses.
         precisions: Precisions allowed; FP32 always is.
         size_of: (layer name, choice) → bytes in the file.
+        arithmetic_of: What a choice computes in, which the dialect knows.
     """
     losses = table.losses()
     reasons = {(row.group, row.choice): row.dropped for row in table.rows if row.dropped}
     groups, dropped = [], []
     for group in inventory.groups:
-        space, left = _group_space(group, losses.get(group.name, {}), reasons, precisions, size_of)
+        space, left = _group_space(group, losses.get(group.name, {}), reasons, precisions, size_of, arithmetic_of)
         groups.append(space)
         dropped += left
     edges = tuple(sorted({(a, b) for a, b in inventory.edges if a != b}))
@@ -224,8 +230,9 @@ def _group_space(
     reasons: Mapping[tuple[str, LayerChoice], str],
     precisions: Collection[Precision],
     size_of: Callable[[str, LayerChoice], int],
+    arithmetic_of: Callable[[LayerChoice], Arithmetic],
 ) -> tuple[GroupSpace, list[Dropped]]:
-    kept: dict[LayerChoice, tuple[float, int]] = {}
+    kept: dict[LayerChoice, _Row] = {}
     dropped = []
     for choice in (FP32, *(c for c in group.choices if c != FP32)):
         loss = 0.0 if choice == FP32 else losses.get(choice, math.nan)
@@ -235,7 +242,8 @@ def _group_space(
             reason = reasons.get((group.name, choice), f"its loss is {loss}")
             dropped.append(Dropped(group=group.name, choice=choice, reason=reason))
         else:
-            kept[choice] = (loss, sum(size_of(layer, choice) for layer in group.layers))
+            size = sum(size_of(layer, choice) for layer in group.layers)
+            kept[choice] = _Row(loss, size, arithmetic_of(choice))
     beaten = {choice: rival for choice in kept if choice != FP32 and (rival := _dominator(choice, kept)) is not None}
     whole = _space_of(group, kept, frozenset())
     leads = {whole.choices[whole.lead(precision)] for precision in Precision}
@@ -246,41 +254,42 @@ def _group_space(
     return _space_of(group, kept, frozenset(leads & set(beaten))), dropped
 
 
-def _space_of(
-    group: Group, kept: Mapping[LayerChoice, tuple[float, int]], baseline_only: frozenset[LayerChoice]
-) -> GroupSpace:
+class _Row(NamedTuple):
+    loss: float
+    size: int
+    arithmetic: Arithmetic
+
+
+def _space_of(group: Group, kept: Mapping[LayerChoice, _Row], baseline_only: frozenset[LayerChoice]) -> GroupSpace:
     return GroupSpace(
         name=group.name,
         choices=tuple(kept),
-        losses=tuple(loss for loss, _ in kept.values()),
-        size_bytes=tuple(size for _, size in kept.values()),
+        losses=tuple(row.loss for row in kept.values()),
+        size_bytes=tuple(row.size for row in kept.values()),
+        arithmetic=tuple(row.arithmetic for row in kept.values()),
         layers=len(group.layers),
         baseline_only=baseline_only,
     )
 
 
-def _dominator(choice: LayerChoice, kept: Mapping[LayerChoice, tuple[float, int]]) -> LayerChoice | None:
+def _dominator(choice: LayerChoice, kept: Mapping[LayerChoice, _Row]) -> LayerChoice | None:
     """The best choice of the same arithmetic that is no worse in loss and bytes; of equals the first one wins."""
     order = {c: i for i, c in enumerate(kept)}
-    loss, size = kept[choice]
+    row = kept[choice]
     rivals = [
         rival
-        for rival, (rival_loss, rival_size) in kept.items()
-        if arithmetic(rival) is arithmetic(choice)
-        and rival_loss <= loss
-        and rival_size <= size
-        and ((rival_loss, rival_size) != (loss, size) or order[rival] < order[choice])
+        for rival, other in kept.items()
+        if other.arithmetic is row.arithmetic
+        and other.loss <= row.loss
+        and other.size <= row.size
+        and (other != row or order[rival] < order[choice])
     ]
-    return min(rivals, key=lambda rival: (kept[rival], order[rival]), default=None)
+    return min(rivals, key=lambda rival: (kept[rival].loss, kept[rival].size, order[rival]), default=None)
 
 
-def _reason(choice: LayerChoice, rival: LayerChoice, kept: Mapping[LayerChoice, tuple[float, int]]) -> str:
-    (loss, size), (rival_loss, rival_size) = kept[choice], kept[rival]
+def _reason(choice: LayerChoice, rival: LayerChoice, kept: Mapping[LayerChoice, _Row]) -> str:
+    row, other = kept[choice], kept[rival]
     return (
-        f"dominated by {rival.text}, which runs the same way: loss {rival_loss:.3g} against {loss:.3g}, "
-        f"{rival_size:,} against {size:,} bytes"
+        f"dominated by {rival.text}, which runs the same way: loss {other.loss:.3g} against {row.loss:.3g}, "
+        f"{other.size:,} against {row.size:,} bytes"
     )
-
-
-def _lead_rank(choice: LayerChoice) -> int:
-    return (Arithmetic.INTEGER, Arithmetic.BLOCK, Arithmetic.FLOAT).index(arithmetic(choice))

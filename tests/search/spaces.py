@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lowering.dialect import Arithmetic
 from lowering.inventory import Group, Inventory, Layer
 from precision import FP16, FP32, LayerChoice, Precision, Rounding
 from search.space import Code, GroupSpace, Space
@@ -18,8 +19,8 @@ INT4_WEIGHTS = LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE, weig
 INT4_BLOCK = LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, block_size=32)
 
 
-def chain(groups: int, seed: int = 0) -> Space:
-    """A chain of groups with four choices each; losses over four decades, seeded."""
+def chain(groups: int, seed: int = 0, fp16: Arithmetic = Arithmetic.FLOAT) -> Space:
+    """A chain of groups with four choices each; losses over four decades, seeded; ``fp16`` is what FP16 runs in."""
     rng = np.random.default_rng(seed)
     spaces = []
     for g in range(groups):
@@ -31,6 +32,7 @@ def chain(groups: int, seed: int = 0) -> Space:
                 choices=(FP32, FP16, INT8, INT4),
                 losses=(0.0, low / 100, low, 30 * low),
                 size_bytes=(size, size // 2, size // 4, size // 8),
+                arithmetic=(Arithmetic.FLOAT, fp16, Arithmetic.INTEGER, Arithmetic.INTEGER),
             )
         )
     return Space(groups=tuple(spaces), edges=tuple((g, g + 1) for g in range(groups - 1)))

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from lowering.dialect import Arithmetic
 from precision import Precision
 from search.latency_model import LatencyModel, fit_codes, fit_latency_model, group_weights
 from search.moves import draw
@@ -19,8 +20,10 @@ def _truth(space: Space, seed: int = 0) -> LatencyModel:
     count = len(space.groups)
     return LatencyModel(
         space=space,
-        integer=tuple((-rng.uniform(0.0, 1.2, count) / count).tolist()),
-        block=(0.0,) * count,
+        gains={
+            kind: tuple((-rng.uniform(0.0, most, count) / count).tolist())
+            for kind, most in ((Arithmetic.INTEGER, 1.2), (Arithmetic.HALF, 0.9))
+        },
         boundary=tuple((rng.uniform(0.1, 0.8, len(space.edges)) / count).tolist()),
         observations=0,
         loo_error=math.nan,
@@ -68,6 +71,31 @@ def test_learns_boundaries() -> None:
     assert _errors(many, truth, test) < 0.01
     assert _errors(many, truth, test) < _errors(few, truth, test) < _errors(prior, truth, test)
     assert many.loo_error == pytest.approx(_errors(many, truth, test), abs=0.01)
+
+
+def test_learns_half_arithmetic() -> None:
+    """Where FP16 is faster, planted gains and boundaries come back from random mixes of three domains."""
+    space = chain(8, fp16=Arithmetic.HALF)
+    truth = _truth(space)
+    rng = np.random.default_rng(4)
+    train, test = [draw(space, rng) for _ in range(200)], [draw(space, rng) for _ in range(50)]
+    model = fit_codes(space, train, [truth.predict_code(code) * math.exp(rng.normal(0, 0.003)) for code in train])
+    assert _errors(model, truth, test) < 0.01
+    for kind in (Arithmetic.INTEGER, Arithmetic.HALF):
+        assert model.gains[kind] == pytest.approx(truth.gains[kind], abs=0.015)
+    assert model.boundary == pytest.approx(truth.boundary, abs=0.015)
+    storage = fit_codes(chain(8), [], [])
+    assert fit_codes(space, [], []).predict(space.uniform(Precision.FP16)) < 0.8
+    assert storage.predict(storage.space.uniform(Precision.FP16)) == 1.0
+
+
+def test_half_blind_model_fits_worse() -> None:
+    """Planted bug: a model that takes FP16 for FP32's speed is far off, so the test above would notice."""
+    truth, blind = _truth(chain(8, fp16=Arithmetic.HALF)), chain(8)
+    rng = np.random.default_rng(4)
+    train, test = [draw(blind, rng) for _ in range(200)], [draw(blind, rng) for _ in range(50)]
+    model = fit_codes(blind, train, [truth.predict_code(code) for code in train])
+    assert _errors(model, truth, test) > 0.05
 
 
 def test_boundary_terms_matter() -> None:

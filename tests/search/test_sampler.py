@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from experiments.sampler_study import budget_of, run_study, volumes
 from experiments.synthetic import Synthetic
+from lowering.dialect import Arithmetic
 from precision import FP32, Budget, Precision
 from search.forecast import Forecast, Limits
 from search.history import History
@@ -23,6 +24,7 @@ from search.solver import Problem
 from search.space import Code, GroupSpace, Space
 from tests.search.spaces import INT4, INT8, chain, everything
 
+KINDS = (Arithmetic.FLOAT, Arithmetic.INTEGER, Arithmetic.INTEGER)  # of FP32, INT8, INT4
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE]
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -56,7 +58,9 @@ def _step(study: optuna.Study, problem: Synthetic, *, stopped: bool = False) -> 
 
 def _tiny() -> Space:
     groups = tuple(
-        GroupSpace(name=name, choices=(FP32, INT8, INT4), losses=(0.0, 0.01, 0.1), size_bytes=(400, 100, 50))
+        GroupSpace(
+            name=name, choices=(FP32, INT8, INT4), losses=(0.0, 0.01, 0.1), size_bytes=(400, 100, 50), arithmetic=KINDS
+        )
         for name in "ab"
     )
     return Space(groups=groups, edges=((0, 1),))
@@ -80,7 +84,7 @@ def test_never_repeats_until_exhausted() -> None:
         space=space,
         losses=((0.0, 0.01, 0.1),) * 2,
         latency=(0.5, 0.5),
-        integer=(0.4, 0.4),
+        left={Arithmetic.INTEGER: (0.4, 0.4)},
         boundary=(0.1,),
         seed=0,
     )
@@ -103,6 +107,7 @@ def test_baseline_only_choices_are_not_proposed() -> None:
             choices=(FP32, INT8, INT4),
             losses=(0.0, 0.1, 0.1),
             size_bytes=(400, 100, 50),
+            arithmetic=KINDS,
             baseline_only=frozenset({INT8}),
         )
         for name in "abc"
@@ -112,7 +117,7 @@ def test_baseline_only_choices_are_not_proposed() -> None:
         space=space,
         losses=((0.0, 0.1, 0.1),) * 3,
         latency=(0.4, 0.3, 0.3),
-        integer=(0.4,) * 3,
+        left={Arithmetic.INTEGER: (0.4,) * 3},
         boundary=(0.1, 0.1),
         seed=0,
     )
@@ -229,7 +234,8 @@ def test_resolve_explores_around_the_solver() -> None:
 
 def test_fixed_space_has_one_proposal() -> None:
     """A space without a decision is exhausted by FP32."""
-    space = Space(groups=(GroupSpace(name="a", choices=(FP32,), losses=(0.0,), size_bytes=(4,)),), edges=())
+    only = GroupSpace(name="a", choices=(FP32,), losses=(0.0,), size_bytes=(4,), arithmetic=(Arithmetic.FLOAT,))
+    space = Space(groups=(only,), edges=())
     sampler = FrontSampler(space)
     study = _study(sampler)
     trial = study.ask(space.distributions())

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain as join
 from itertools import islice, pairwise
 
 import numpy as np
 import pytest
 
-from precision import FP16, FP32, Precision
+from lowering.dialect import Arithmetic
+from precision import FP16, FP32, LayerChoice, Precision
 from search.latency_model import LatencyModel, fit_latency_model
 from search.seeds import baseline_seeds, distinct, ladder, ranking, solver_seeds, splits
 from search.solver import Problem
-from search.space import Arithmetic, Code, GroupSpace, Space, arithmetic
+from search.space import Code, GroupSpace, Space
 from tests.search.spaces import INT4, INT8, chain
+
+
+def _pairs(names: str, choice: LayerChoice, arithmetic: Arithmetic) -> Space:
+    """Groups that may be FP32 or ``choice``, which runs in ``arithmetic``."""
+    return Space(
+        groups=tuple(
+            GroupSpace(
+                name=name,
+                choices=(FP32, choice),
+                losses=(0.0, 0.1),
+                size_bytes=(400, 400 * choice.precision.bits // 32),
+                arithmetic=(Arithmetic.FLOAT, arithmetic),
+            )
+            for name in names
+        ),
+        edges=(),
+    )
+
+
+def _kinds(space: Space, assignment: Mapping[str, LayerChoice]) -> list[Arithmetic]:
+    return [group.arithmetic[i] for group, i in zip(space.groups, space.encode(assignment), strict=True)]
+
+
+def _latency_solutions(space: Space) -> int:
+    """How many solver seeds there are where size is no concern."""
+    model = fit_latency_model(space, [])
+    seeds = solver_seeds(space, lambda: model, max_ratio=None, max_bytes=1e9)
+    return len({space.encode(assignment) for _, assignment in seeds} - {(0,) * len(space.groups)})
 
 
 def test_baselines_first_and_no_repeats() -> None:
@@ -45,14 +75,7 @@ def test_ladder_raises_the_most_sensitive() -> None:
 
 def test_ladder_skips_what_no_group_offers() -> None:
     """Without INT4 there is no INT4 ladder, without integers none at all."""
-    float_only = Space(
-        groups=tuple(GroupSpace(name=n, choices=(FP32, FP16), losses=(0.0, 0.1), size_bytes=(400, 200)) for n in "ab"),
-        edges=(),
-    )
-    int8_only = Space(
-        groups=tuple(GroupSpace(name=n, choices=(FP32, INT8), losses=(0.0, 0.1), size_bytes=(400, 100)) for n in "ab"),
-        edges=(),
-    )
+    float_only, int8_only = _pairs("ab", FP16, Arithmetic.FLOAT), _pairs("ab", INT8, Arithmetic.INTEGER)
     assert list(ladder(float_only)) == []
     assert {choice for _, rung in ladder(int8_only) for choice in rung.values()} == {FP32, INT8}
 
@@ -62,7 +85,7 @@ def test_splits_are_few_runs() -> None:
     space = chain(12)
     seeds = list(splits(space, np.random.default_rng(3), 30))
     for origin, assignment in seeds:
-        kinds = [arithmetic(choice) for choice in assignment.values()]
+        kinds = _kinds(space, assignment)
         boundaries = sum(a is not b for a, b in pairwise(kinds))
         assert origin == "split"
         assert 1 <= boundaries <= 4
@@ -71,13 +94,24 @@ def test_splits_are_few_runs() -> None:
     assert list(splits(chain(1), np.random.default_rng(0), 3)) == []
 
 
+def test_splits_use_every_arithmetic() -> None:
+    """Where FP16 is arithmetic of its own, runs of it stand beside float and integer ones."""
+    space = chain(12, fp16=Arithmetic.HALF)
+    beside = set()
+    for _, assignment in splits(space, np.random.default_rng(3), 30):
+        kinds = _kinds(space, assignment)
+        beside |= {frozenset(pair) for pair in pairwise(kinds)}
+    mixed = {pair for pair in beside if len(pair) == 2}
+    assert len(mixed) == 3
+    assert set().union(*mixed) == {Arithmetic.FLOAT, Arithmetic.HALF, Arithmetic.INTEGER}
+
+
 def test_splits_identify_the_boundaries() -> None:
     """After baselines and splits the model tells boundaries from groups better than after baselines alone."""
     space = chain(10)
     truth = LatencyModel(
         space=space,
-        integer=(-0.05,) * 10,
-        block=(0.0,) * 10,
+        gains={Arithmetic.INTEGER: (-0.05,) * 10},
         boundary=(0.08,) * 9,
         observations=0,
         loo_error=0.0,
@@ -126,9 +160,10 @@ def test_unreachable_budgets_give_no_seed() -> None:
 
 def test_float_only_space_has_no_latency_grid() -> None:
     """Where everything runs at FP32's speed only sizes are stepped through."""
-    groups = tuple(GroupSpace(name=n, choices=(FP32, FP16), losses=(0.0, 0.1), size_bytes=(400, 200)) for n in "abc")
-    space = Space(groups=groups, edges=())
+    space = _pairs("abc", FP16, Arithmetic.FLOAT)
     model = fit_latency_model(space, [])
     seeds = [assignment for _, assignment in solver_seeds(space, lambda: model, max_ratio=None, max_bytes=None)]
-    assert {arithmetic(c) for assignment in seeds for c in assignment.values()} == {Arithmetic.FLOAT}
     assert space.uniform(Precision.FP16) in seeds
+    assert list(splits(space, np.random.default_rng(0), 3)) == []
+    assert _latency_solutions(space) == 0
+    assert _latency_solutions(_pairs("abc", FP16, Arithmetic.HALF)) > 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from search.latency_model import fit_latency_model
 from search.solver import Problem, keeps, solve, solve_front
-from search.space import Code
+from search.space import Code, Domain
 from tests.search.spaces import chain
 
 
@@ -58,7 +58,7 @@ def problems(draw: st.DrawFn) -> Problem:
         losses=tuple(tuple(10.0 ** draw(exponents) if c else 0.0 for c in range(width)) for width in widths),
         latency=rows(st.floats(-0.4, 0.1)),
         sizes=rows(st.integers(0, 500_000).map(float)),
-        integer=tuple(tuple(draw(st.booleans()) for _ in range(width)) for width in widths),
+        domains=tuple(tuple(draw(st.sampled_from(Domain)) for _ in range(width)) for width in widths),
         allowed=tuple((True, *(draw(st.integers(0, 4)) > 0 for _ in range(width - 1))) for width in widths),
         edges=tuple(edges),
         boundary=tuple(draw(st.floats(-0.05, 0.3)) for _ in edges),
@@ -96,7 +96,7 @@ SMALL = Problem(
     losses=((0.0, 1e-4, 1e-2), (0.0, 2e-4, 3e-2), (0.0, 5e-5, 1e-3)),
     latency=((0.0, -0.25, -0.25), (0.0, -0.25, -0.25), (0.0, -0.1, -0.1)),
     sizes=((400.0, 100.0, 50.0), (800.0, 200.0, 100.0), (400.0, 100.0, 50.0)),
-    integer=((False, True, True),) * 3,
+    domains=((Domain.FLOAT, Domain.INTEGER, Domain.INTEGER),) * 3,
     allowed=((True, True, True),) * 3,
     edges=((0, 1), (1, 2)),
     boundary=(0.2, 0.15),
@@ -122,6 +122,25 @@ def test_oracle_rejects_a_dropped_boundary() -> None:
     # 0.25 + 0.1 saved by groups 0 and 2 look like enough; their boundaries eat all of it.
     assert solve(blind, max_ratio=0.7) == (1, 0, 1)
     assert judge(SMALL, (1, 0, 1), 0.7, None) == "breaks a limit"
+
+
+def test_three_domains_by_hand() -> None:
+    """Half beside integer is a boundary as float beside integer is; a run in one domain has none."""
+    three = replace(SMALL, domains=((Domain.FLOAT, Domain.HALF, Domain.INTEGER),) * 3)
+    assert three.ratio((1, 1, 0)) == pytest.approx(0.65)
+    assert three.ratio((1, 2, 2)) == pytest.approx(0.6)
+    assert three.ratio((1, 2, 1)) == pytest.approx(0.75)
+    assert solve(three, max_ratio=0.5) == (1, 1, 1)
+    assert solve(three, max_bytes=300.0) == (2, 1, 2)
+    assert solve(three, max_ratio=0.7, max_bytes=300.0) == (1, 2, 2)
+    assert judge(three, (1, 2, 2), 0.7, 300.0) == ""
+
+
+def test_oracle_rejects_half_taken_for_float() -> None:
+    """Planted bug: a solver that sees no boundary between half and float breaks the limit, and the oracle says so."""
+    three = replace(SMALL, domains=((Domain.FLOAT, Domain.HALF, Domain.INTEGER),) * 3)
+    blind = replace(SMALL, domains=((Domain.FLOAT, Domain.FLOAT, Domain.INTEGER),) * 3)
+    assert judge(three, solve(blind, max_ratio=0.7), 0.7, None) == "breaks a limit"
 
 
 def test_oracle_rejects_rounding_down() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from optuna.distributions import CategoricalDistribution
 
+from lowering.dialect import Arithmetic
+from lowering.dialects.registry import get_dialect
 from precision import FP16, FP32, ConfigError, LayerChoice, Precision
-from search.space import Arithmetic, GroupSpace, Space, arithmetic, build_space
+from search.space import Domain, GroupSpace, Space, build_space
 from tests.search.spaces import (
     INT4,
     INT4_BLOCK,
@@ -22,26 +26,48 @@ from tests.search.spaces import (
 ALL = tuple(Precision)
 
 
-def _build(losses: dict[LayerChoice, float], precisions: tuple[Precision, ...] = ALL) -> Space:
-    offered = {"a": (FP32, *losses)}
-    return build_space(inventory(offered), table({"a": {FP32: 0.0, **losses}}, {}), precisions, size_of)
+ON_ORT = get_dialect("ort-cpu").arithmetic
 
 
-@pytest.mark.parametrize(
-    ("choice", "expected"),
-    [
-        (FP32, Arithmetic.FLOAT),
-        (FP16, Arithmetic.FLOAT),
-        (INT4_WEIGHTS, Arithmetic.FLOAT),
-        (INT8, Arithmetic.INTEGER),
-        (INT4, Arithmetic.INTEGER),
-        (INT4_BLOCK, Arithmetic.BLOCK),
-    ],
-    ids=lambda value: value.text if isinstance(value, LayerChoice) else value.value,
-)
-def test_arithmetic(choice: LayerChoice, expected: Arithmetic) -> None:
-    """Storage without quantised activations runs in float, blocks in a kernel of their own."""
-    assert arithmetic(choice) is expected
+def _half(choice: LayerChoice) -> Arithmetic:
+    """As on a runtime with 16-bit arithmetic."""
+    return Arithmetic.HALF if choice == FP16 else ON_ORT(choice)
+
+
+def _build(
+    losses: dict[LayerChoice, float],
+    precisions: tuple[Precision, ...] = ALL,
+    arithmetic_of: Callable[[LayerChoice], Arithmetic] = ON_ORT,
+) -> Space:
+    offered, scores = {"a": (FP32, *losses)}, table({"a": {FP32: 0.0, **losses}}, {})
+    return build_space(inventory(offered), scores, precisions, size_of, arithmetic_of)
+
+
+def test_arithmetic_is_the_dialects() -> None:
+    """Each choice has the arithmetic that the dialect names, whichever that is."""
+    offered = {FP16: 0.0, INT8: 0.1, INT4_BLOCK: 0.2}
+    (group,) = _build(offered).groups
+    assert dict(zip(group.choices, group.arithmetic, strict=True)) == {
+        FP32: Arithmetic.FLOAT, FP16: Arithmetic.FLOAT, INT8: Arithmetic.INTEGER, INT4_BLOCK: Arithmetic.BLOCK,
+    }  # fmt: skip
+    (group,) = _build(offered, arithmetic_of=_half).groups
+    assert group.arithmetic == (Arithmetic.FLOAT, Arithmetic.HALF, Arithmetic.INTEGER, Arithmetic.BLOCK)
+
+
+def test_domains_are_what_is_converted_between() -> None:
+    """Blocks are multiplied with floating activations; everything else has tensors of its own type."""
+    assert {kind: Domain.of(kind) for kind in Arithmetic} == {
+        Arithmetic.FLOAT: Domain.FLOAT, Arithmetic.HALF: Domain.HALF, Arithmetic.INTEGER: Domain.INTEGER,
+        Arithmetic.BLOCK: Domain.FLOAT,
+    }  # fmt: skip
+
+
+def test_half_is_no_storage_choice() -> None:
+    """Where FP16 computes in half, weight-only INT4 in float does not drive it out: it may be faster."""
+    offered = {FP16: 0.1, INT4_WEIGHTS: 0.05}
+    assert _build(offered).groups[0].choices[_build(offered).groups[0].proposed[-1]] == INT4_WEIGHTS
+    assert len(_build(offered).groups[0].proposed) == 2
+    assert len(_build(offered, arithmetic_of=_half).groups[0].proposed) == 3
 
 
 def test_better_rounding_wins() -> None:
@@ -84,7 +110,11 @@ def test_table_and_precisions_restrict() -> None:
     offered = {"a": (FP32, FP16, INT8, INT4, INT4_BLOCK)}
     rows = {"a": {FP32: 0.0, FP16: 0.0, INT8: 0.1}}
     space = build_space(
-        inventory(offered), table(rows, {("a", INT4): "NaN outputs"}), (Precision.INT8, Precision.INT4), size_of
+        inventory(offered),
+        table(rows, {("a", INT4): "NaN outputs"}),
+        (Precision.INT8, Precision.INT4),
+        size_of,
+        ON_ORT,
     )
     assert space.groups[0].choices == (FP32, INT8)
     assert {d.choice.text: d.reason for d in space.dropped} == {
@@ -98,7 +128,7 @@ def test_sizes_add_up_over_a_groups_layers() -> None:
     """A group's bytes are its layers' bytes; edges lose loops and repetitions."""
     offered = {"a+1": (FP32, INT8), "b": (FP32, INT8)}
     losses = {name: {FP32: 0.0, INT8: 0.1} for name in offered}
-    space = build_space(inventory(offered, ((0, 1), (0, 0), (0, 1))), table(losses, {}), ALL, size_of)
+    space = build_space(inventory(offered, ((0, 1), (0, 0), (0, 1))), table(losses, {}), ALL, size_of, ON_ORT)
     assert space.groups[0].size_bytes == (2 * 2304, 2 * 576)
     assert space.edges == ((0, 1),)
     assert space.describe(space.uniform(Precision.INT8)) == "int8:mse ×3"
@@ -108,7 +138,7 @@ def test_uniform_falls_back_to_the_nearest_higher_precision() -> None:
     """A group without the precision takes the next higher one, never a lower one."""
     offered = {"a": (FP32, FP16, INT8, INT4), "b": (FP32, INT8), "c": (FP32, FP16, INT4_BLOCK)}
     losses = {name: dict.fromkeys(choices, 0.0) | {INT8: 0.1, INT4: 0.2} for name, choices in offered.items()}
-    space = build_space(inventory(offered), table(losses, {}), ALL, size_of)
+    space = build_space(inventory(offered), table(losses, {}), ALL, size_of, ON_ORT)
     assert space.uniform(Precision.INT4) == {"a": INT4, "b": INT8, "c": INT4_BLOCK}
     assert space.uniform(Precision.INT8) == {"a": INT8, "b": INT8, "c": FP16}
     assert space.uniform(Precision.FP16) == {"a": FP16, "b": FP32, "c": FP16}
@@ -150,7 +180,13 @@ def test_foreign_assignment_is_refused() -> None:
 def test_loss_and_size_add_up() -> None:
     """Loss and size are sums over groups, by hand."""
     groups = tuple(
-        GroupSpace(name=name, choices=(FP32, INT8), losses=(0.0, loss), size_bytes=(400, 100))
+        GroupSpace(
+            name=name,
+            choices=(FP32, INT8),
+            losses=(0.0, loss),
+            size_bytes=(400, 100),
+            arithmetic=(Arithmetic.FLOAT, Arithmetic.INTEGER),
+        )
         for name, loss in (("a", 0.25), ("b", 0.5))
     )
     space = Space(groups=groups, edges=())
@@ -159,19 +195,28 @@ def test_loss_and_size_add_up() -> None:
     assert space.describe({"a": INT8, "b": FP32}) == "fp32 ×1, int8:mse ×1"
 
 
+F, INTEGER = Arithmetic.FLOAT, Arithmetic.INTEGER
+
+
 @pytest.mark.parametrize(
-    ("choices", "losses", "sizes", "message"),
+    ("choices", "losses", "sizes", "arithmetic", "message"),
     [
-        ((INT8,), (0.0,), (1,), "expected fp32 as the first choice"),
-        ((FP32, INT8), (0.0,), (1, 1), "differ in length"),
-        ((FP32, INT8), (0.0, float("nan")), (1, 1), "loss of int8:mse is nan"),
-        ((FP32, INT8), (0.0, -1.0), (1, 1), r"loss of int8:mse is -1\.0"),
+        ((INT8,), (0.0,), (1,), (INTEGER,), "expected fp32 as the first choice"),
+        ((FP32, INT8), (0.0,), (1, 1), (F, INTEGER), "differ in length"),
+        ((FP32, INT8), (0.0, 0.1), (1, 1), (F,), "differ in length"),
+        ((FP32,), (0.0,), (1,), (INTEGER,), "expected float arithmetic of fp32, got integer"),
+        ((FP32, INT8), (0.0, float("nan")), (1, 1), (F, INTEGER), "loss of int8:mse is nan"),
+        ((FP32, INT8), (0.0, -1.0), (1, 1), (F, INTEGER), r"loss of int8:mse is -1\.0"),
     ],
-    ids=["no fp32", "lengths", "nan", "negative"],
+    ids=["no fp32", "lengths", "arithmetic missing", "integer fp32", "nan", "negative"],
 )
 def test_malformed_groups_are_refused(
-    choices: tuple[LayerChoice, ...], losses: tuple[float, ...], sizes: tuple[int, ...], message: str
+    choices: tuple[LayerChoice, ...],
+    losses: tuple[float, ...],
+    sizes: tuple[int, ...],
+    arithmetic: tuple[Arithmetic, ...],
+    message: str,
 ) -> None:
-    """A group starts with FP32 and has finite losses ≥ 0."""
+    """A group starts with FP32 in float, and has finite losses ≥ 0."""
     with pytest.raises(ValueError, match=message):
-        GroupSpace(name="a", choices=choices, losses=losses, size_bytes=sizes)
+        GroupSpace(name="a", choices=choices, losses=losses, size_bytes=sizes, arithmetic=arithmetic)
