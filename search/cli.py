@@ -21,7 +21,7 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 # Each is a module of search.commands with ``run(argv) -> exit code``.
-COMMANDS = ("sensitivity", "apply", "measure", "report", "inspect")
+COMMANDS = ("sensitivity", "apply", "measure", "report", "inspect", "backends")
 DISTRIBUTION = "bitfront"
 
 Run = Callable[[Sequence[str]], int]

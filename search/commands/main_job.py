@@ -35,6 +35,7 @@ Commands:
   measure MODEL ...           time model files against each other
   report RUN                  write a run's report again from its saved results
   inspect MODEL               layers, groups, and what each may become
+  backends                    runtimes, what each does here, or why it cannot start
 
 Exit status: 0 a point meets every budget; 3 none does (the nearest are listed); 2 bad usage or input;
 130 interrupted (the report holds what was known)."""

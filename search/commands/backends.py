@@ -1,0 +1,109 @@
+"""``search backends``: which runtimes there are, what each really does here, and what keeps the others from it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from precision import BackendError, Precision
+from search.commands import arguments
+from search.tables import write_table
+
+if TYPE_CHECKING:
+    from backends.base import Backend, Capabilities, DeviceFingerprint
+
+USAGE = "search backends [NAME ...]"
+DESCRIPTION = """\
+List the runtimes that --backend can name: version, device, and what each really does here, found by compiling and
+running small graphs. A runtime that cannot start says exactly why, and what to install.
+
+  search backends
+  search backends ort-cpu my_package.my_module:MyBackend"""
+COLUMNS = ("backend", "runtime", "device", "does here")
+_NOWHERE = "not available"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What one backend came to.
+
+    Attributes:
+        name: As named on the command line.
+        device: Machine and runtime; None where it cannot start.
+        capabilities: What was probed; None where it cannot start.
+        withheld: Precision → why it is not offered here.
+        reason: Why it cannot start; empty where it can.
+        hint: What to do about it.
+    """
+
+    name: str
+    device: DeviceFingerprint | None
+    capabilities: Capabilities | None
+    withheld: dict[Precision, str]
+    reason: str = ""
+    hint: str = ""
+
+
+def build_parser() -> arguments.Parser:
+    """The command's options."""
+    parser = arguments.Parser("search backends", USAGE, DESCRIPTION)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="runtimes to look at (default: all)")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print the table, then what is missing.
+
+    Raises:
+        UsageError: If a name is unknown.
+    """
+    from backends.registry import backend_names, get_backend
+
+    args = arguments.parse(build_parser(), argv)
+    names = tuple(dict.fromkeys(args.names)) or backend_names()
+    backends = {name: get_backend(name) for name in names}
+    found = [look_at(name, backend) for name, backend in backends.items()]
+    write_table(sys.stdout, COLUMNS, [row(entry) for entry in found], wrapping=1)
+    for entry in found:
+        if lines := remarks(entry):
+            sys.stdout.write(f"\n{entry.name}:\n" + "".join(f"  {line}\n" for line in lines))
+    return 0
+
+
+def look_at(name: str, backend: Backend) -> Found:
+    """Start a runtime and probe it; whatever keeps it from that is its reason."""
+    try:
+        return Found(
+            name=name,
+            device=backend.fingerprint(),
+            capabilities=backend.capabilities(),
+            withheld=dict(backend.withheld()),
+        )
+    except BackendError as error:
+        return Found(
+            name=name, device=None, capabilities=None, withheld={}, reason=error.message, hint=error.hint or ""
+        )
+
+
+def row(found: Found) -> tuple[str, ...]:
+    """One cell a column of ``COLUMNS``."""
+    if found.device is None or found.capabilities is None:
+        return (found.name, _NOWHERE, "", "")
+    does = [name for name, supported in found.capabilities.supported.items() if supported]
+    return (found.name, found.device.runtime, found.device.device, " ".join(does) or "nothing that was probed")
+
+
+def remarks(found: Found) -> list[str]:
+    """What a runtime does not do, in lines."""
+    if found.reason:
+        lines = [f"{_NOWHERE}: {line}" if not index else line for index, line in enumerate(found.reason.splitlines())]
+        return [*lines, *([found.hint] if found.hint else [])]
+    assert found.capabilities is not None
+    missing = [name for name, supported in found.capabilities.supported.items() if not supported]
+    noted = [name for name in found.capabilities.notes if name not in found.capabilities.supported]
+    return [
+        *(f"{name}: {found.capabilities.notes.get(name, 'not supported')}" for name in (*missing, *noted)),
+        *(f"{precision.value} is not offered: {reason}" for precision, reason in found.withheld.items()),
+    ]
