@@ -1,0 +1,90 @@
+"""Where a training keeps its state so that a killed run goes on in the middle.
+
+A state is bytes; whoever makes the checkpoint chooses a name that holds for that training alone, such as a digest
+of the module, the data and the options. A damaged state counts as none.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from precision import ContentStore, write_bytes
+
+KIND = "training"
+
+
+class Checkpoint(Protocol):
+    """One slot for the state of one training."""
+
+    def load(self) -> bytes | None:
+        """What was saved last, or None."""
+
+    def save(self, state: bytes) -> None:
+        """Keep ``state``, in one step, instead of what was there."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoint:
+    """In a content store.
+
+    Attributes:
+        store: Where.
+        key: Digest of all that the training depends on.
+    """
+
+    store: ContentStore
+    key: str
+
+    def load(self) -> bytes | None:
+        """See ``Checkpoint``."""
+        arrays = self.store.get_arrays(KIND, self.key)
+        return None if arrays is None or "state" not in arrays else arrays["state"].tobytes()
+
+    def save(self, state: bytes) -> None:
+        """See ``Checkpoint``."""
+        self.store.put_arrays(KIND, self.key, {"state": np.frombuffer(state, np.uint8)})
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheckpoint:
+    """In a file of its own.
+
+    Attributes:
+        path: Its folder is made if need be.
+    """
+
+    path: Path
+
+    def load(self) -> bytes | None:
+        """See ``Checkpoint``."""
+        try:
+            return self.path.read_bytes()
+        except OSError:
+            return None
+
+    def save(self, state: bytes) -> None:
+        """See ``Checkpoint``."""
+        write_bytes(self.path, state)
+
+
+def pack(state: dict[str, Any]) -> bytes:
+    """Tensors, numbers, text and containers of them as bytes."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> dict[str, Any] | None:
+    """What ``pack`` packed, on the CPU; None where that is damaged. Nothing in it is executed."""
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError, KeyError, pickle.UnpicklingError):
+        return None
+    return state if isinstance(state, dict) else None
