@@ -1,0 +1,224 @@
+"""Sessions of ONNX Runtime, whatever the provider: opening one without silent fall-backs, and the model over it.
+
+Two fall-backs are switched off. A provider that cannot start is left out by the runtime with a line on stderr, so what
+a session got is compared with what was asked for. A session whose provider fails is made anew on the processor by the
+Python wrapper, so that is disabled (``enable_fallback``).
+
+``session.disable_cpu_ep_fallback`` is not used: it refuses every network with a single node of the main graph on the
+processor (onnxruntime pull request 16016), and those that compute shapes and branches belong there. How many nodes ran
+where is in ``profile``.
+
+``run`` hands inputs straight to the runtime, so that timing sees the runtime; only after a failure are they looked
+at, to say which one was wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+
+from backends.base import ExecutedLayer
+from backends.host import HostModel
+from backends.ort_package import load_onnxruntime, ort_errors
+from backends.ort_profile import parse_profile
+from precision import Array, BackendError, Inputs
+
+CPU_PROVIDER = "CPUExecutionProvider"
+_ERRORS_ONLY = 3
+_NUMPY_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+}
+_PROFILED_RUNS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSetup:
+    """What a session runs on.
+
+    Attributes:
+        extra: The extra that installs the flavour of ONNX Runtime wanted, for hints.
+        providers: Execution providers with their options, the preferred one first; the runtime adds the processor last.
+        threads: Intra-operator threads on the processor.
+    """
+
+    extra: str
+    providers: tuple[tuple[str, Mapping[str, str]], ...]
+    threads: int = 1
+
+    @property
+    def preferred(self) -> str:
+        """Name of the provider that has to be there."""
+        return self.providers[0][0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFiles:
+    """What a session writes besides its results.
+
+    Attributes:
+        optimised: Where the runtime writes the graph it made.
+        profile: Beginning of the path of the profile it writes.
+    """
+
+    optimised: Path | None = None
+    profile: Path | None = None
+
+
+def start_session(
+    model: bytes, setup: SessionSetup, *, level: str = "ORT_ENABLE_ALL", files: SessionFiles | None = None
+) -> Any:
+    """A session of ONNX Runtime.
+
+    Args:
+        model: The bytes.
+        setup: What it runs on.
+        level: Name of the graph optimisation level; the default is the runtime's own.
+        files: What it writes besides.
+
+    Raises:
+        BackendError: If the runtime refuses the model, or leaves the preferred provider out.
+        BackendUnavailableError: If ONNX Runtime is missing.
+    """
+    onnxruntime = load_onnxruntime(setup.extra)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = setup.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.log_severity_level = _ERRORS_ONLY
+    if files is not None and files.optimised is not None:
+        options.optimized_model_filepath = str(files.optimised)
+    if files is not None and files.profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(files.profile)
+    try:
+        session = onnxruntime.InferenceSession(
+            model, options, providers=[(name, dict(given)) for name, given in setup.providers], enable_fallback=0
+        )
+    except ort_errors() as error:
+        raise BackendError(
+            f"ONNX Runtime refused a model of {len(model)} bytes: {first_line(error)}",
+            "check the model with onnx.checker; operators this runtime lacks cannot be run here",
+        ) from error
+    # A provider that cannot start is left out silently, so what was asked for says nothing.
+    running = list(session.get_providers())
+    if not running or running[0] != setup.preferred:
+        raise BackendError(f"ONNX Runtime: expected to run on {setup.preferred}, got {', '.join(running) or 'nothing'}")
+    return session
+
+
+class SessionModel(HostModel):
+    """A session of ONNX Runtime.
+
+    Args:
+        session: The session.
+        model: The bytes it was made from, for ``operators`` and ``profile``.
+        name: The backend's name, for messages.
+        setup: What the session runs on.
+    """
+
+    def __init__(self, session: Any, model: bytes, name: str, setup: SessionSetup) -> None:
+        self._session = session
+        self._model = model
+        self._name = name
+        self._setup = setup
+        self._errors = ort_errors()
+
+    @cached_property
+    def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Input name → shape; None for a dynamic axis."""
+        return {
+            value.name: tuple(size if isinstance(size, int) else None for size in value.shape)
+            for value in self._session.get_inputs()
+        }
+
+    @cached_property
+    def output_names(self) -> tuple[str, ...]:
+        """In the model's order."""
+        return tuple(value.name for value in self._session.get_outputs())
+
+    def run(self, inputs: Inputs) -> tuple[Array, ...]:
+        """Run once, synchronously.
+
+        Raises:
+            BackendError: If an input's name, type or shape is wrong, or the runtime fails.
+        """
+        try:
+            return tuple(self._session.run(None, dict(inputs)))
+        except self._errors as error:
+            raise self._explained(error, inputs) from error
+
+    def operators(self) -> tuple[str, ...]:
+        """Operator types left after the runtime's own optimisation, in execution order; bodies follow their owner."""
+        return self._operators
+
+    @cached_property
+    def _operators(self) -> tuple[str, ...]:
+        with TemporaryDirectory(prefix="bitfront-") as folder:
+            path = Path(folder) / "optimised.onnx"
+            start_session(self._model, self._setup, files=SessionFiles(optimised=path))
+            return tuple(_operator_types(onnx.load_model(path, load_external_data=False).graph))
+
+    def profile(self, inputs: Inputs) -> tuple[ExecutedLayer, ...]:
+        """What ran on which provider for how long, by the runtime's own profiler; ``detail`` is the provider.
+
+        Raises:
+            BackendError: If an input's name, type or shape is wrong, or the runtime fails.
+        """
+        with TemporaryDirectory(prefix="bitfront-") as folder:
+            session = start_session(self._model, self._setup, files=SessionFiles(profile=Path(folder) / "profile"))
+            try:
+                for _ in range(1 + _PROFILED_RUNS):
+                    session.run(None, dict(inputs))
+                written = session.end_profiling()
+                return parse_profile(Path(written).read_text(encoding="utf-8"), skipped_runs=1)
+            except self._errors as error:
+                raise self._explained(error, inputs) from error
+
+    def _explained(self, error: Exception, inputs: Inputs) -> BackendError:
+        """The error of ours that says what a failure of the runtime was about."""
+        reason = self._wrong_input(inputs) or f"running the model failed: {first_line(error)}"
+        return BackendError(f"{self._name}: {reason}", "give one array per input of the network, in its type and shape")
+
+    def _wrong_input(self, inputs: Inputs) -> str:
+        expected = {value.name: value for value in self._session.get_inputs()}
+        if set(inputs) != set(expected):
+            return f"inputs: expected {', '.join(expected)}; got {', '.join(inputs) or 'none'}"
+        for name, value in expected.items():
+            array, shape = np.asarray(inputs[name]), self.input_shapes[name]
+            dtype = _NUMPY_TYPES.get(value.type, value.type.removeprefix("tensor(").removesuffix(")"))
+            if array.dtype.name != dtype:
+                return f"input '{name}': expected type {dtype}, got {array.dtype}"
+            fits = len(shape) == array.ndim and all(
+                size in (None, got) for size, got in zip(shape, array.shape, strict=True)
+            )
+            if not fits:
+                wanted = ", ".join("any" if size is None else str(size) for size in shape)
+                return f"input '{name}': expected shape ({wanted}), got {array.shape}"
+        return ""
+
+
+def _operator_types(graph: onnx.GraphProto) -> list[str]:
+    types = []
+    for node in graph.node:
+        types.append(node.op_type)
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                types.extend(_operator_types(body))
+    return types
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
