@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lowering.calibration import calibrate
-from lowering.dialect import Dialect
+from lowering.dialect import Arithmetic, Dialect
 from lowering.graph import GraphView
 from lowering.inventory import Inventory, Layer
 from lowering.layers import take_inventory
 from lowering.reference import Reference
+from lowering.rounding.matrix import MatrixView
 from lowering.rounding.network import round_network
+from lowering.rounding.scales import CODE_RANGES, nearest_codes
 from lowering.rounding.weight import RoundedWeight
 from precision import (
     FP32,
@@ -40,6 +45,8 @@ class Lowerer:
         store: Where ranges and rounded weights are kept.
         calibration_digest: Digest of the calibration inputs, for when they are not at hand themselves.
         ranges: Ranges to use instead of calibrating: those of a config.
+        scales: Layer name → the weight's scales, (channels,), which training found: the layer's weights lie on their
+            grid already, and take its codes under any choice without blocks that can hold them.
     """
 
     def __init__(
@@ -52,12 +59,14 @@ class Lowerer:
         *,
         calibration_digest: str | None = None,
         ranges: Mapping[str, tuple[float, float]] | None = None,
+        scales: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
         self.reference = reference
         self.dialect = dialect
         self.settings = settings
         self._store = store
         self._given_ranges = ranges
+        self._scales = dict(scales or {})
         self._calibration: Inputs | None = None
         if calibration is not None:
             self._calibration = {name: array[: settings.samples] for name, array in calibration.items()}
@@ -94,6 +103,28 @@ class Lowerer:
             if choice.precision.is_integer:
                 self._round(choice)
 
+    def rounded(self, choice: LayerChoice, *, bits: int | None = None) -> Mapping[str, RoundedWeight]:
+        """Layer name → rounded weight, for every layer that offers the integer ``choice``.
+
+        Args:
+            choice: How to round.
+            bits: Bits of a code where they are fewer than those of its storage; None for as many.
+        """
+        layers = [layer for layer in self.inventory.layers if choice in layer.choices]
+        if not layers:
+            return {}
+        return round_network(
+            self.reference.proto,
+            layers,
+            self._calibration or {},
+            bits=bits or choice.precision.bits,
+            rounding=choice.rounding,
+            block_size=choice.block_size,
+            activations=self.ranges if choice.block_size is None else None,
+            store=self._store,
+            key=self._key if choice.rounding is Rounding.GPTQ else self.reference.fingerprint,
+        )
+
     def lower(self, choices: Mapping[str, LayerChoice]) -> bytes:
         """The artifact's bytes for layer name → choice (every layer); the same choices give the same bytes.
 
@@ -121,6 +152,11 @@ class Lowerer:
             calibration_data=self.calibration_digest,
             ranges=self._needed_ranges(choices),
             layers={layer.name: choices[layer.name] for layer in self.inventory.layers},
+            scales={
+                layer.name: tuple(float(scale) for scale in self._scales[layer.name])
+                for layer in self.inventory.layers
+                if self._on_grid(layer, choices[layer.name]) is not None
+            },
         )
 
     def weight_bytes(self, layer: str, choice: LayerChoice) -> int:
@@ -157,10 +193,20 @@ class Lowerer:
                 )
 
     def _needed_ranges(self, choices: Mapping[str, LayerChoice]) -> Mapping[str, tuple[float, float]]:
-        """All ranges, or none where no layer has integers; weight scales heed them too (``rounding/guard.py``)."""
-        return self.ranges if any(choice.precision.is_integer for choice in choices.values()) else {}
+        """All ranges, or none where no layer has integers; weight scales heed them too (``rounding/guard.py``).
+
+        Half arithmetic heeds them where they are at hand: values beyond FP16 are kept out of it.
+        """
+        if any(choice.precision.is_integer for choice in choices.values()):
+            return self.ranges
+        half = any(self.dialect.arithmetic(choice) is Arithmetic.HALF for choice in choices.values())
+        at_hand = self._given_ranges is not None or self._calibration is not None
+        return self.ranges if half and at_hand else {}
 
     def _rounded(self, layer: Layer, choice: LayerChoice) -> RoundedWeight:
+        trained = self._on_grid(layer, choice)
+        if trained is not None:
+            return trained
         if (choice, layer.name) not in self._weights:
             self._round(choice)
         if (choice, layer.name) not in self._weights:
@@ -170,20 +216,23 @@ class Lowerer:
             )
         return self._weights[choice, layer.name]
 
+    def _on_grid(self, layer: Layer, choice: LayerChoice) -> RoundedWeight | None:
+        """The weight's codes under the scales that training found; None where there are none, or they do not fit."""
+        scales = self._scales.get(layer.name)
+        if scales is None or not choice.precision.is_integer or choice.block_size is not None:
+            return None
+        weight = GraphView(self.reference.proto.graph).array(layer.weight)
+        assert weight is not None, "a layer's weight is constant"
+        view, bits = MatrixView.of(layer), choice.precision.bits
+        rows, steps = view.rows(weight.astype(np.float32)), view.element_scales(scales, None)
+        low, high = CODE_RANGES[bits]
+        largest = np.rint(rows / steps)
+        if largest.min() < low or largest.max() > high:
+            return None
+        codes = view.weight(nearest_codes(rows, steps, bits))
+        return RoundedWeight(codes=codes, scales=scales, bias_correction=None, bits=bits)
+
     def _round(self, choice: LayerChoice) -> None:
         """Round every layer that offers ``choice``, once: GPTQ's inputs come from a prefix rounded alike."""
-        layers = [layer for layer in self.inventory.layers if choice in layer.choices]
-        if not layers or (choice, layers[0].name) in self._weights:
-            return
-        rounded = round_network(
-            self.reference.proto,
-            layers,
-            self._calibration or {},
-            bits=choice.precision.bits,
-            rounding=choice.rounding,
-            block_size=choice.block_size,
-            activations=self.ranges if choice.block_size is None else None,
-            store=self._store,
-            key=self._key if choice.rounding is Rounding.GPTQ else self.reference.fingerprint,
-        )
-        self._weights.update({(choice, layer.name): rounded[layer.name] for layer in layers})
+        if not any(made == choice for made, _ in self._weights):
+            self._weights.update({(choice, name): weight for name, weight in self.rounded(choice).items()})

@@ -10,6 +10,8 @@ from precision.naming import load_attribute
 
 _DIALECTS: Mapping[str, str] = {
     "ort-cpu": "lowering.dialects.ort_cpu:OrtCpuDialect",
+    "tensorrt": "lowering.dialects.tensorrt:TensorRtDialect",
+    "ort-cuda": "lowering.dialects.ort_cuda:OrtCudaDialect",
 }
 
 

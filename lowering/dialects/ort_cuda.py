@@ -1,0 +1,125 @@
+"""ONNX Runtime's CUDA provider: FP16 arithmetic by region, ``MatMulNBits`` for 4-bit blocks, INT8 as the CPU writes it.
+
+| choice             | written as                                                    | computes in       |
+| ------------------ | ------------------------------------------------------------- | ----------------- |
+| fp32               | initialiser                                                   | FP32              |
+| fp16               | FLOAT16 initialisers, Casts where the region begins and ends  | FP16              |
+| int4 blocks        | ``MatMulNBits``, block 32, 64 or 128                          | FP16 activations  |
+| int8               | Q/DQ on inputs, weights and outputs                           | float, between DQ and Q |
+| … weight-only      | folded when loaded                                            | FP32              |
+
+The provider fuses no Q/DQ: those run as operators of their own, so INT8 is there for the day it does, and the backend
+withholds it where a probe finds it slower. 4-bit weights with 8-bit activations are refused outright.
+
+The graph is written in two steps: the CPU dialect writes everything but the half layers, which stay FP32 in it; then
+regions of half precision are laid over the result (``lowering.half``). A layer of 4-bit blocks starts a region too, as
+the provider's fused kernel takes FP16 activations alone; its activations stay FP32 where they do not fit FP16.
+
+Not handled: BF16, FP8, layouts (``prefer_nhwc`` is the session's business).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from lowering.dialect import Arithmetic
+from lowering.dialects.half_writer import write_half
+from lowering.dialects.ort_cpu import OrtCpuDialect
+from lowering.graph import GraphView
+from lowering.half import HALF_MAX, fits_half, require_half
+from lowering.inventory import Layer
+from lowering.rounding.weight import RoundedWeight
+from lowering.storage import stored_bytes
+from precision import FP16, FP32, LayerChoice, Precision, Rounding
+
+BLOCK_SIZES = (32, 64, 128)
+_HALF_SCALE_BYTES = 2
+
+
+class OrtCudaDialect:
+    """Writes candidates for ONNX Runtime's CUDA provider."""
+
+    name = "ort-cuda"
+
+    def __init__(self) -> None:
+        self._cpu = OrtCpuDialect()
+
+    def offers(
+        self, layer: Layer, node: onnx.NodeProto, view: GraphView
+    ) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+        """See ``Dialect.offers``."""
+        offered, cpu_refused = self._cpu.offers(layer, node, view)
+        choices: list[LayerChoice] = []
+        refused: dict[str, str] = {}
+        for choice in offered:
+            if choice == FP16 and (reason := _why_not_half(node, view)):
+                refused[choice.text] = reason
+            elif choice.precision is Precision.INT4 and choice.quantises_activations:
+                refused[choice.text] = "the CUDA provider has no kernel for 4-bit weights with 8-bit activations"
+            elif choice.block_size is None:
+                choices.append(choice)
+        blocks = [choice for choice in offered if choice.block_size is not None]
+        refused |= {text: why for text, why in cpu_refused.items() if LayerChoice.parse(text).block_size is None}
+        reduction = layer.weight_shape[1 - layer.channel_axis]
+        for size in BLOCK_SIZES:
+            choice = LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, block_size=size)
+            if blocks and reduction >= size:
+                choices.append(choice)
+            elif blocks:
+                refused[choice.text] = f"its {reduction} inputs are fewer than the block size {size}"
+            else:
+                refused[choice.text] = next(
+                    why for text, why in cpu_refused.items() if LayerChoice.parse(text).block_size is not None
+                )
+        return tuple(choices), refused
+
+    def arithmetic(self, choice: LayerChoice) -> Arithmetic:
+        """See ``Dialect.arithmetic``."""
+        return Arithmetic.HALF if choice == FP16 else self._cpu.arithmetic(choice)
+
+    def weight_bytes(self, layer: Layer, choice: LayerChoice) -> int:
+        """See ``Dialect.weight_bytes``; scales of blocks are FP16 as the activations beside them are."""
+        if choice.block_size is not None:
+            return stored_bytes(layer, choice, scale_bytes=_HALF_SCALE_BYTES)
+        return self._cpu.weight_bytes(layer, choice)
+
+    def write(
+        self,
+        reference: onnx.ModelProto,
+        layers: tuple[Layer, ...],
+        choices: Mapping[str, LayerChoice],
+        ranges: Mapping[str, tuple[float, float]],
+        weights: Mapping[str, RoundedWeight],
+    ) -> onnx.ModelProto:
+        """See ``Dialect.write``.
+
+        Raises:
+            LoweringError: If a tensor that must be quantised has no range, or a half layer's values do not fit FP16.
+        """
+        nodes = {node.name: node for node in reference.graph.node}
+        half: set[str] = set()
+        for layer in layers:
+            node, choice = nodes[layer.node], choices[layer.name]
+            activations = (node.input[0], node.output[0])
+            if choice == FP16:
+                require_half(layer.name, activations, ranges)
+                half.add(layer.name)
+            elif choice.block_size is not None and all(fits_half(name, ranges) for name in activations):
+                half.add(layer.name)
+        full = {name: FP32 if choice == FP16 else choice for name, choice in choices.items()}
+        written = self._cpu.write(reference, layers, full, ranges, weights)
+        return write_half(written, half, ranges, types=reference.graph.value_info) if half else written
+
+
+def _why_not_half(node: onnx.NodeProto, view: GraphView) -> str:
+    if not view.is_float(node.input[0]):
+        return "its input is not known to be float32"
+    for kind, name in zip(("weight", "bias"), node.input[1:], strict=False):
+        value = view.array(name) if name else None
+        largest = 0.0 if value is None else float(np.abs(value).max(initial=0.0))
+        if not largest <= HALF_MAX:
+            return f"its largest {kind}, {largest:g}, is beyond FP16's {HALF_MAX:g}"
+    return ""
