@@ -2,7 +2,8 @@
 
 The parent writes a request (JSON) and the inputs (``.npz``) into a temporary folder and runs
 ``python -m backends.fresh_child request.json`` there, which writes ``result.json`` beside it. The child runs in
-that folder, so that nothing in the user's current folder can shadow a module.
+that folder, so that nothing in the user's current folder can shadow a module; a backend given as ``module:attribute`` is
+looked for there last.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def time_in_fresh_process(
         place = Path(folder)
         request = {
             "backend": backend,
+            "beside": str(Path.cwd()),
             "models": [[name, str(path.resolve())] for name, path in models.items()],
             "reference": reference,
             "inputs": list(inputs),

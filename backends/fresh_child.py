@@ -24,6 +24,7 @@ def answer(request_file: Path) -> None:
     request: dict[str, Any] = json.loads(request_file.read_text(encoding="utf-8"))
     with np.load(request_file.parent / INPUTS_FILE, allow_pickle=False) as archive:
         inputs = {name: archive[f"arr_{index}"] for index, name in enumerate(request["inputs"])}
+    sys.path.append(request["beside"])
     backend = get_backend(request["backend"])
     threads = request["threads"]
     models = {}

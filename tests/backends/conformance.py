@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from backends import Backend, TimingSettings, time_paired
-from backends.probe_graphs import all_probes
-from precision import BackendError, Inputs, UsageError
+from precision import BackendError, Inputs, Precision, UsageError
 from tests.backends import models
 
 _X = np.array([[1, 0, 0], [0, 1, 1]], np.float32)
@@ -134,11 +133,48 @@ class BackendConformance:
         }
 
     def test_every_probe_is_answered(self, backend: Backend) -> None:
-        """Each probe is either supported or has a note that says why not; none is both."""
+        """Something is probed, and each probe is either supported or has a note that says why not; none is both."""
         found = backend.capabilities()
-        assert set(found.supported) == {probe.name for probe in all_probes()}
+        assert found.supported
         for name, supported in found.supported.items():
             assert supported != (name in found.notes)
+
+    def test_fp32_is_never_withheld(self, backend: Backend) -> None:
+        """What is withheld has a reason, and FP32 is always there."""
+        withheld = backend.withheld()
+        assert Precision.FP32 not in withheld
+        assert all(withheld.values())
+
+    def test_the_stand_in_reads_the_same_dialect(self, backend: Backend) -> None:
+        """What sensitivities are scored on runs this backend's artifacts, and stands in for itself."""
+        stand_in = backend.stand_in()
+        outputs = stand_in.compile(models.linear(), threads=1).run({"x": _X})
+        models.assert_close(outputs[0], _Y)
+        assert stand_in.stand_in().name == stand_in.name
+
+    def test_a_batch_asked_for_runs(self, backend: Backend) -> None:
+        """A network compiled for a batch runs that batch, whether its shape then says so or stays dynamic."""
+        compiled = backend.compile(models.linear(), threads=1, batch_size=2)
+        assert compiled.input_shapes in ({"x": (None, 3)}, {"x": (2, 3)})
+        models.assert_close(compiled.run({"x": _X})[0], _Y)
+
+    def test_timers_time_each_run(self, backend: Backend) -> None:
+        """A timer gives one positive time a run, and refuses wrong inputs at the latest when it runs."""
+        compiled = backend.compile(models.linear(), threads=1, batch_size=2)
+        times = compiled.timer({"x": _X}, backend.clock)(3)
+        assert times.shape == (3,)
+        assert (times > 0).all()
+        with pytest.raises(BackendError, match="input"):
+            compiled.timer({"z": _X}, backend.clock)(1)
+
+    def test_what_is_told_of_layers_is_sound(self, backend: Backend) -> None:
+        """A profile names operators and non-negative times; a footprint counts bytes; an engine is bytes or nothing."""
+        compiled = backend.compile(models.convolution(2), threads=1, batch_size=1)
+        for layer in compiled.profile({"x": np.ones((1, 2, 4, 4), np.float32)}):
+            assert layer.kind
+            assert layer.latency_us is None or layer.latency_us >= 0
+        assert all(count is None or count >= 0 for count in compiled.footprint().to_json().values())
+        assert compiled.engine() is None or len(compiled.engine() or b"") > 0
 
     def test_its_clock_times_it(self, backend: Backend) -> None:
         """The timing protocol with the backend's clock gives positive, ordered statistics."""
