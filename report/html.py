@@ -2,7 +2,7 @@
 
 plotly.js is inlined once. The page's own content security policy forbids every request, so it cannot fetch anything
 even where a later change tries to. Jinja escapes what it is given, but for what
-the template marks safe: our style, plotly.js, and plot data, which is JSON without ``<``.
+the template marks safe: our style and script, plotly.js, and plot data, which is JSON without ``<``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import plotly.offline
 from report import plots, wording
 from report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info, trial_states
 from report.results import RunResults
-from report.tables import COLUMNS, TableRow, table
+from report.tables import TableRow, columns, table
 from report.verdict import budget_texts, verdict
 
 CONTENT_POLICY = (
@@ -50,10 +50,11 @@ def page(results: RunResults) -> str:
         results=results,
         policy=CONTENT_POLICY,
         style=(folder / "page.css").read_text(encoding="utf-8"),
+        script=(folder / "page.js").read_text(encoding="utf-8"),
         plotly_js=plotly.offline.get_plotlyjs(),
         verdict=verdict(results),
         budgets=budget_texts(results),
-        columns=COLUMNS,
+        columns=columns(results),
         rows=rows,
         timed_again=all(results.points[row.id].latency and results.points[row.id].accuracy for row in rows),
         links=_links(results, rows),
@@ -85,6 +86,7 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
         ("Search samples", settings.get("search_samples")),
         ("Calibration", ", ".join(f"{name} {value}" for name, value in calibration.items())),
         ("Precisions", settings.get("precisions")),
+        *((f"Left out: {name}", why) for name, why in (settings.get("withheld") or {}).items()),
         ("Trials asked for", settings.get("trials")),
         ("Seed", settings.get("seed")),
         ("Network", results.source),
@@ -105,12 +107,13 @@ def _links(results: RunResults, rows: tuple[TableRow, ...]) -> Mapping[str, tupl
     links = {}
     for row in rows:
         point = results.points[row.id]
-        found = (("config", point.config), ("model", point.model))
+        found = (("config", point.config), ("model", point.model), ("engine", point.engine))
         links[row.id] = tuple((label, "./" + quote(path)) for label, path in found if path)
     return links
 
 
-def _plot(id_: str, title: str, note: str, figure: go.Figure) -> Plot:
+def as_plot(id_: str, title: str, note: str, figure: go.Figure) -> Plot:
+    """A figure for the page."""
     # Inside a script element only "<" could end it; in JSON it occurs in texts alone, where an escape means the same.
     spec = json.dumps(json.loads(figure.to_json())).replace("<", "\\u003c")
     return Plot(id=id_, title=title, note=note, spec=spec)
@@ -120,7 +123,9 @@ def _front_plots(results: RunResults) -> tuple[Plot, ...]:
     if not results.points and not results.trials:
         return ()
     return tuple(
-        _plot(f"front-{cost.value}", f"Accuracy against {cost.value}", "", plots.draw_front(front_info(results, cost)))
+        as_plot(
+            f"front-{cost.value}", f"Accuracy against {cost.value}", "", plots.draw_front(front_info(results, cost))
+        )
         for cost in Cost
     )
 
@@ -130,7 +135,7 @@ def _heatmap_plot(results: RunResults) -> Plot | None:
     if not info.points or not info.layers:
         return None
     note = "Bits a weight takes in the file, per layer in network order; points from the fastest to the slowest."
-    return _plot("precisions", "Precision per layer", note, plots.draw_heatmap(info))
+    return as_plot("precisions", "Precision per layer", note, plots.draw_heatmap(info))
 
 
 def _sensitivity_plot(results: RunResults) -> Plot | None:
@@ -142,7 +147,7 @@ def _sensitivity_plot(results: RunResults) -> Plot | None:
         "everything else is at its lowest precision, and the damage that this group adds is shown. The lowest marks "
         "stand for zero or less; the pointer shows the value."
     )
-    return _plot("sensitivity", "Sensitivity", note, plots.draw_sensitivity(info))
+    return as_plot("sensitivity", "Sensitivity", note, plots.draw_sensitivity(info))
 
 
 def _time_plot(results: RunResults) -> Plot | None:
@@ -153,4 +158,4 @@ def _time_plot(results: RunResults) -> Plot | None:
         f"{wording.duration(info.total_s)} in all, {info.useful:.0%} of it in the runtime (inference and compilation), "
         "solver and calibration."
     )
-    return _plot("time", "Where the time went", note, plots.draw_time(info))
+    return as_plot("time", "Where the time went", note, plots.draw_time(info))

@@ -40,9 +40,9 @@ _HOVER = "%{hovertext}<extra></extra>"
 def draw_front(info: FrontInfo) -> go.Figure:
     """Accuracy against one cost: trials faint, the front as a staircase, baselines, budgets and the recommended."""
     figure = go.Figure()
-    figure.add_trace(_marks("tried", info.tried, {"color": FAINT_COLOUR, "size": 6}))
+    figure.add_trace(scatter("tried", info.tried, {"color": FAINT_COLOUR, "size": 6}))
     figure.add_trace(
-        _marks(
+        scatter(
             "other finalists", info.finalists, {"color": "rgba(0, 114, 178, 0.5)", "size": 7, "symbol": "circle-open"}
         )
     )
@@ -57,8 +57,8 @@ def draw_front(info: FrontInfo) -> go.Figure:
             showlegend=False,
         )
     )
-    figure.add_trace(_marks("Pareto front", info.front, {"color": FRONT_COLOUR, "size": 10}))
-    baselines = _marks(
+    figure.add_trace(scatter("Pareto front", info.front, {"color": FRONT_COLOUR, "size": 10}))
+    baselines = scatter(
         "baselines",
         info.baselines,
         {"color": BASELINE_COLOUR, "size": 11, "symbol": "diamond", "line": {"width": 1, "color": "white"}},
@@ -71,12 +71,12 @@ def draw_front(info: FrontInfo) -> go.Figure:
     figure.add_trace(baselines)
     if info.recommended is not None:
         star = {"color": RECOMMENDED_COLOUR, "size": 19, "symbol": "star", "line": {"width": 1, "color": "white"}}
-        recommended = _marks("recommended", (info.recommended,), star)
+        recommended = scatter("recommended", (info.recommended,), star)
         recommended.update(mode="markers+text", text=[f"<b>{info.recommended.label}</b>"], textposition="top center")
         figure.add_trace(recommended)
     view = _view(info)
     figure.update_layout(
-        **_layout(430),
+        **layout(430),
         legend=LEGEND_ABOVE,
         hovermode="closest",
     )
@@ -122,7 +122,7 @@ def draw_heatmap(info: HeatmapInfo) -> go.Figure:
         )
     )
     labels = [f"<b>★ {name}</b>" if column == info.recommended else name for column, name in enumerate(info.points)]
-    figure.update_layout(**_layout(70 + ROW_PX * max(len(rows), 8)))
+    figure.update_layout(**layout(70 + ROW_PX * max(len(rows), 8)))
     figure.update_layout(margin_b=10)
     if len(columns) <= MAX_TEXT_COLUMNS // 2:
         figure.update_layout(width=260 + COLUMN_PX * len(columns))  # a few points need no whole line each
@@ -170,7 +170,7 @@ def draw_sensitivity(info: SensitivityInfo) -> go.Figure:
         )
     orders = (("network order", info.groups), ("most sensitive first", info.ranked))
     figure.update_layout(
-        **_layout(430),
+        **layout(430),
         legend=LEGEND_ABOVE,
         updatemenus=[
             {
@@ -219,7 +219,7 @@ def draw_time(info: TimeInfo) -> go.Figure:
             )
         )
     figure.update_layout(
-        **_layout(150),
+        **layout(150),
         barmode="stack",
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.05, "x": 0, "traceorder": "normal"},
     )
@@ -228,7 +228,8 @@ def draw_time(info: TimeInfo) -> go.Figure:
     return figure
 
 
-def _layout(height_px: int) -> dict[str, Any]:
+def layout(height_px: int) -> dict[str, Any]:
+    """What every plot's layout begins with."""
     return {
         "height": height_px,
         "margin": {"l": 60, "r": 44, "t": 50, "b": 50},
@@ -240,7 +241,8 @@ def _layout(height_px: int) -> dict[str, Any]:
     }
 
 
-def _marks(name: str, marks: tuple[Mark, ...], marker: dict[str, Any]) -> go.Scatter:
+def scatter(name: str, marks: tuple[Mark, ...], marker: dict[str, Any]) -> go.Scatter:
+    """Marks with their hover texts; no legend entry without any."""
     return go.Scatter(
         name=name,
         x=[mark.x for mark in marks],

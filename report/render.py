@@ -1,11 +1,15 @@
-"""Renders a run folder: ``pareto.csv`` and ``report.html``, from its saved results alone."""
+"""Renders a run folder from its saved results alone: ``pareto.csv`` and ``report.html``; of several, a comparison."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from precision import write_text
+from report.comparison import Comparison
+from report.comparison_page import comparison_page
+from report.comparison_tables import comparison_frame, comparison_json
 from report.html import page
 from report.infos import sensitivity_info
 from report.plots import draw_sensitivity
@@ -29,6 +33,26 @@ def render(folder: Path) -> Path:
     path = folder / "report.html"
     write_text(path, page(results))
     return path
+
+
+def render_comparison(folder: Path) -> Comparison:
+    """Write ``comparison.csv``, ``comparison.json`` and ``comparison.html`` of a run on several backends.
+
+    Returns:
+        What they show.
+
+    Raises:
+        UsageError: If ``folder`` holds no such run, or one of another schema version.
+        DataError: If one of the run's files is unreadable or damaged.
+        OutputError: If the folder cannot be written.
+    """
+    comparison = Comparison.load(folder)
+    frame = comparison_frame(comparison)
+    write_text(folder / "comparison.csv", frame.to_csv(index=False, lineterminator="\n"))
+    data = json.dumps(comparison_json(comparison), indent=1, allow_nan=False)
+    write_text(folder / "comparison.json", data + "\n")
+    write_text(folder / "comparison.html", comparison_page(comparison))
+    return comparison
 
 
 def render_sensitivity(scores: Sequence[Score], path: Path) -> None:

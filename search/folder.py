@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 
 from precision import OutputError, UsageError
+from report.comparison import BACKENDS_FILE
+from search.identity import RUN_FILE
 
 RUNS = Path("runs")
 
@@ -35,6 +37,24 @@ def choose(out: Path | None, name: str, *, resume: bool) -> Path:
             raise UsageError(f"--resume: there is no run '{RUNS / slug}-<n>' to resume", "name its folder with --out")
         return RUNS / f"{slug}-{max(numbers)}"
     return RUNS / f"{slug}-{max(numbers, default=0) + 1}"
+
+
+def check_kind(folder: Path, *, backends: int) -> None:
+    """Refuse to resume the run of one backend as if it were one of several, and the other way round.
+
+    Raises:
+        UsageError: If the folder is of the other kind.
+    """
+    if backends > 1 and (folder / RUN_FILE).exists():
+        raise UsageError(
+            f"--resume: the run in '{folder}' is on one backend, and --backend names {backends}",
+            "resume it with its own backend, or give another --out",
+        )
+    if backends == 1 and (folder / BACKENDS_FILE).exists():
+        raise UsageError(
+            f"--resume: the run in '{folder}' is on several backends, and --backend names one",
+            "repeat its own --backend, or give another --out",
+        )
 
 
 def check_writable(folder: Path) -> None:

@@ -7,18 +7,28 @@ import difflib
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from precision import BYTES_PER_MB, Budget, CalibrationSettings, Precision, RangeMethod, UsageError
+from precision import (
+    BYTES_PER_MB,
+    BackendUnavailableError,
+    Budget,
+    CalibrationSettings,
+    Precision,
+    RangeMethod,
+    UsageError,
+)
 from search.source import Source
 
 if TYPE_CHECKING:
     from backends.base import Backend
 
 DEFAULT_CALIBRATION = CalibrationSettings()
+Limit = float | Mapping[str, float]
+"""A limit for all backends, or backend → its own."""
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -69,6 +79,27 @@ def number(text: str) -> float:
     if math.isnan(value):
         raise argparse.ArgumentTypeError(f"expected a number, got '{text}'")
     return value
+
+
+def limit(text: str) -> Limit:
+    """A limit: ``5`` for all backends, or ``ort-cpu=5,openvino=4``.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is neither, or names a backend twice.
+    """
+    if "=" not in text and "," not in text:
+        return number(text)
+    limits: dict[str, float] = {}
+    for part in text.split(","):
+        name, separator, value = (word.strip() for word in part.partition("="))
+        if not (name and separator and value):
+            raise argparse.ArgumentTypeError(
+                f"expected one number for all backends, or BACKEND=NUMBER for each, got '{text}'"
+            )
+        if name in limits:
+            raise argparse.ArgumentTypeError(f"backend '{name}' has two limits in '{text}'")
+        limits[name] = number(value)
+    return limits
 
 
 def whole(text: str) -> int:
@@ -125,7 +156,7 @@ def precisions(text: str) -> tuple[Precision, ...]:
 
 BUDGET = (
     "limits the result must meet, any combination; recommended is the most accurate point within them, or the\n"
-    "fastest where accuracy alone is limited"
+    "fastest where accuracy alone is limited; each for every backend, or by name: ort-cpu=5,openvino=4"
 )
 
 
@@ -134,36 +165,60 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("Budget", BUDGET)
     group.add_argument(
         "--budget-ms",
-        type=number,
+        type=limit,
         metavar="MS",
         help="median latency of one inference, in milliseconds (default: none)",
     )
     group.add_argument(
-        "--budget-mb", type=number, metavar="MB", help="size of the model file, in MB of 10^6 bytes (default: none)"
+        "--budget-mb", type=limit, metavar="MB", help="size of the model file, in MB of 10^6 bytes (default: none)"
     )
     group.add_argument(
-        "--min-acc", type=number, metavar="FRACTION", help="lowest accuracy; 0.75 is 75 %% (default: none)"
+        "--min-acc", type=limit, metavar="FRACTION", help="lowest accuracy; 0.75 is 75 %% (default: none)"
     )
     group.add_argument(
         "--max-drop",
-        type=number,
+        type=limit,
         metavar="FRACTION",
         help="largest loss of accuracy against FP32, absolute; 0.01 is one point (default: none)",
     )
 
 
-def budget_of(args: argparse.Namespace) -> Budget:
-    """The limits given.
+def budgets_of(args: argparse.Namespace, backends: Sequence[str]) -> dict[str, Budget]:
+    """The limits given, backend by backend; one that a limit does not name does not have it.
 
     Raises:
-        UsageError: If one makes no sense.
+        UsageError: If a limit makes no sense, or names a backend that is not in the run.
     """
-    return Budget(
-        latency_ms=args.budget_ms,
-        size_bytes=None if args.budget_mb is None else args.budget_mb * BYTES_PER_MB,
-        min_accuracy=args.min_acc,
-        max_drop=args.max_drop,
-    )
+    limits: dict[str, Limit | None] = {
+        "--budget-ms": args.budget_ms,
+        "--budget-mb": args.budget_mb,
+        "--min-acc": args.min_acc,
+        "--max-drop": args.max_drop,
+    }
+    for option, given in limits.items():
+        for name in given if isinstance(given, Mapping) else ():
+            if name not in backends:
+                close = difflib.get_close_matches(name, backends, n=1)
+                raise UsageError(
+                    f"{option}: backend '{name}' is not in this run; its backends: {', '.join(backends)}",
+                    f"did you mean '{close[0]}'?" if close else "name it in --backend too",
+                )
+    return {backend: _budget(limits, backend) for backend in backends}
+
+
+def _budget(limits: Mapping[str, Limit | None], backend: str) -> Budget:
+    values = {o: given.get(backend) if isinstance(given, Mapping) else given for o, given in limits.items()}
+    megabytes = values["--budget-mb"]
+    try:
+        return Budget(
+            latency_ms=values["--budget-ms"],
+            size_bytes=None if megabytes is None else megabytes * BYTES_PER_MB,
+            min_accuracy=values["--min-acc"],
+            max_drop=values["--max-drop"],
+        )
+    except UsageError as error:
+        named = any(error.message.startswith(o) and isinstance(given, Mapping) for o, given in limits.items())
+        raise UsageError(f"{error.message} for {backend}" if named else error.message, error.hint) from None
 
 
 def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
@@ -256,9 +311,10 @@ def calibration_of(args: argparse.Namespace) -> CalibrationSettings:
 
 
 def add_runtime(group: argparse._ArgumentGroup, *, batch: bool) -> None:
-    """The runtime and how it is driven."""
+    """The runtime and how it is driven; a timed batch goes with a search, which takes several runtimes."""
+    several = ", or several: ort-cpu,openvino" if batch else ""
     group.add_argument(
-        "--backend", default="ort-cpu", metavar="NAME", help="runtime to measure on (default: %(default)s)"
+        "--backend", default="ort-cpu", metavar="NAME", help=f"runtime to measure on{several} (default: %(default)s)"
     )
     group.add_argument(
         "--threads", type=positive, default=1, metavar="N", help="threads of the runtime (default: %(default)s)"
@@ -284,15 +340,43 @@ def add_sensitivity_samples(group: argparse._ArgumentGroup) -> None:
 
 
 def backend_of(args: argparse.Namespace) -> Backend:
-    """The runtime.
+    """The runtime of a command that takes one.
 
     Raises:
-        UsageError: If there is none of that name.
+        UsageError: If there is none of that name, or several are named.
         BackendUnavailableError: If it cannot start here.
     """
     from backends.registry import get_backend
 
+    if "," in args.backend:
+        raise UsageError(
+            f"--backend: this command takes one backend, got '{args.backend}'", "repeat the command for each of them"
+        )
     return get_backend(args.backend)
+
+
+def backends_of(args: argparse.Namespace) -> dict[str, Backend]:
+    """Name → runtime of each backend asked for; of several, each is known to be there.
+
+    Raises:
+        UsageError: If there is none of a name, or a name comes twice.
+        BackendUnavailableError: If one of several cannot start here.
+    """
+    from backends.registry import get_backend
+
+    names = [name.strip() for name in args.backend.split(",")]
+    for name in names:
+        if not name:
+            raise UsageError(f"--backend: expected names with a comma between, got '{args.backend}'")
+        if names.count(name) > 1:
+            raise UsageError(f"--backend: '{name}' is named twice in '{args.backend}'", "name each backend once")
+    found = {name: get_backend(name) for name in names}
+    for name, backend in found.items() if len(names) > 1 else ():
+        try:
+            backend.fingerprint()
+        except BackendUnavailableError as error:
+            raise BackendUnavailableError(f"--backend: '{name}': {error.message}", error.hint) from error
+    return found
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,6 @@ from search.options import RunOptions
 if TYPE_CHECKING:
     from backends.base import Backend
     from search.inputs import Opened
-    from search.run import RunOutcome
 
 USAGE = "search [options]\n       search COMMAND ... (COMMAND --help says more)"
 DESCRIPTION = """\
@@ -27,7 +26,8 @@ of the result was built and timed on the real runtime; each comes as a model fil
 
   search --budget-ms 5 --min-acc 0.75                      on an embedded demo
   search --model net.onnx --calib calib.npz --eval eval.npz --budget-ms 0.3 --max-drop 0.01
-  search --workload my_module:workload --budget-mb 0.4 --time-limit 5m"""
+  search --workload my_module:workload --budget-mb 0.4 --time-limit 5m
+  search --backend ort-cpu,openvino --budget-ms ort-cpu=5,openvino=4      on both, compared"""
 EPILOG = """\
 Commands:
   sensitivity                 how much each precision hurts each layer
@@ -37,8 +37,8 @@ Commands:
   inspect MODEL               layers, groups, and what each may become
   backends                    runtimes, what each does here, or why it cannot start
 
-Exit status: 0 a point meets every budget; 3 none does (the nearest are listed); 2 bad usage or input;
-130 interrupted (the report holds what was known)."""
+Exit status: 0 a point meets every budget, on every backend; 3 none does (the nearest are listed); 2 bad usage or
+input; 130 interrupted (the report holds what was known)."""
 
 
 def build_parser() -> arguments.Parser:
@@ -84,32 +84,54 @@ def build_parser() -> arguments.Parser:
         action="store_true",
         help="continue the run in --out, or else the latest of this name, without repeating measurements",
     )
+    output.add_argument(
+        "--save-engine",
+        action="store_true",
+        help="also keep each finalist as the runtime's own file, models/ID.engine (default: off)",
+    )
     output.add_argument("--quiet", action="store_true", help="print the result and errors only (default: off)")
     output.add_argument("--version", action="store_true", help="print the version and exit")
     return parser
 
 
 def options_of(args: argparse.Namespace, out: Path, batch_size: int) -> RunOptions:
-    """The run's options, validated.
+    """The options of a run on one backend, validated.
 
     Raises:
         UsageError: If one makes no sense.
     """
-    return RunOptions(
-        budget=arguments.budget_of(args),
-        out=out,
-        precisions=args.precisions,
-        backend=args.backend,
-        threads=args.threads,
-        batch_size=batch_size,
-        trials=args.trials,
-        time_limit_s=args.time_limit,
-        seed=args.seed,
-        calibration=arguments.calibration_of(args),
-        holdout=args.holdout,
-        sensitivity_samples=args.sensitivity_samples,
-        storage=args.storage,
-        resume=args.resume,
+    (options,) = all_options(args, (args.backend,), {args.backend: out}, batch_size)
+    return options
+
+
+def all_options(
+    args: argparse.Namespace, backends: Sequence[str], folders: Mapping[str, Path], batch_size: int
+) -> tuple[RunOptions, ...]:
+    """The options of the search on each backend, validated.
+
+    Raises:
+        UsageError: If one makes no sense.
+    """
+    budgets = arguments.budgets_of(args, backends)
+    return tuple(
+        RunOptions(
+            budget=budgets[backend],
+            out=folders[backend],
+            precisions=args.precisions,
+            backend=backend,
+            threads=args.threads,
+            batch_size=batch_size,
+            trials=args.trials,
+            time_limit_s=args.time_limit,
+            seed=args.seed,
+            calibration=arguments.calibration_of(args),
+            holdout=args.holdout,
+            sensitivity_samples=args.sensitivity_samples,
+            storage=args.storage,
+        save_engine=args.save_engine,
+            resume=args.resume,
+        )
+        for backend in backends
     )
 
 
@@ -122,8 +144,9 @@ def run(argv: Sequence[str]) -> int:
     args = arguments.parse(build_parser(), argv)
     source = arguments.source_of(args)
     # Everything that can be refused cheaply is refused before the network is loaded, or a demo trained.
-    options_of(args, args.out or folder.RUNS, args.batch_size or 1)
-    backend = arguments.backend_of(args)
+    names = tuple(name.strip() for name in args.backend.split(","))
+    all_options(args, names, dict.fromkeys(names, args.out or folder.RUNS), args.batch_size or 1)
+    backends = arguments.backends_of(args)
     if args.out is not None:
         folder.check_writable(folder.choose(args.out, "", resume=args.resume))
     from search.inputs import open_source
@@ -132,17 +155,28 @@ def run(argv: Sequence[str]) -> int:
     _check_fractions(args, opened.metric)
     out = folder.choose(args.out, opened.name, resume=args.resume)
     folder.check_writable(out)
+    if args.resume:
+        folder.check_kind(out, backends=len(backends))
+    command = shlex.join(["search", *argv])
     with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=args.time_limit) as listener:
-        outcome = _search(args, opened, backend, out, listener, shlex.join(["search", *argv]))
-    from search.summary import print_summary
+        if len(backends) > 1:
+            code = _search_several(args, opened, backends, out, listener, command)
+        else:
+            code = _search(args, opened, backends[args.backend.strip()], out, listener, command)
+    if len(backends) > 1:
+        from search.several_summary import summarise
 
-    print_summary(outcome.folder, sys.stdout, quiet=args.quiet)
-    return outcome.exit_code
+        summarise(out, sys.stdout, quiet=args.quiet)
+    else:
+        from search.summary import print_summary
+
+        print_summary(out, sys.stdout, quiet=args.quiet)
+    return code
 
 
 def _search(
     args: argparse.Namespace, opened: Opened, backend: Backend, out: Path, listener: Listener, command: str
-) -> RunOutcome:
+) -> int:
     from lowering.dialects.registry import get_dialect
     from lowering.lowerer import Lowerer
     from search.inputs import batch_size, load
@@ -155,13 +189,45 @@ def _search(
     check_reference(reference, backend, workload, threads=options.threads, batch_size=options.batch_size)
     store = ContentStore(out / "cache")
     lowerer = Lowerer(reference, get_dialect(backend.dialect), workload.calibration, options.calibration, store)
-    return run_search(workload, lowerer, backend, options, listener, command=command)
+    return run_search(workload, lowerer, backend, options, listener, command=command).exit_code
+
+
+def _search_several(
+    args: argparse.Namespace,
+    opened: Opened,
+    backends: Mapping[str, Backend],
+    out: Path,
+    listener: Listener,
+    command: str,
+) -> int:
+    from lowering.dialects.registry import get_dialect
+    from lowering.lowerer import Lowerer
+    from search.inputs import batch_size, load
+    from search.preflight import check_reference
+    from search.several import Contestant, labels, run_several
+
+    listener.phase("load", None)
+    workload, reference = load(opened, args.batch_size)
+    folders = {name: out / label for name, label in labels(tuple(backends)).items()}
+    size = batch_size(args.batch_size, workload, reference)
+    contestants = []
+    for options in all_options(args, tuple(backends), folders, size):
+        backend = backends[options.backend]
+        check_reference(reference, backend, workload, threads=options.threads, batch_size=size)
+        # Each has its own cache, so that its folder can be taken away alone.
+        store = ContentStore(options.out / "cache")
+        lowerer = Lowerer(reference, get_dialect(backend.dialect), workload.calibration, options.calibration, store)
+        contestants.append(Contestant(backend=backend, lowerer=lowerer, options=options))
+    return run_several(workload, contestants, out, listener, time_limit_s=args.time_limit, command=command).exit_code
 
 
 def _check_fractions(args: argparse.Namespace, metric: Metric) -> None:
-    for option, value in (("--min-acc", args.min_acc), ("--max-drop", args.max_drop)):
-        if metric is top1 and value is not None and not 0 <= value <= 1:
-            raise UsageError(
-                f"{option}: expected a fraction between 0 and 1 for top1, got {value:g}",
-                f"{value:g} % is {option} {value / 100:g}" if 1 < value <= 100 else "",
-            )
+    for option, limit in (("--min-acc", args.min_acc), ("--max-drop", args.max_drop)):
+        named = isinstance(limit, Mapping)
+        for name, value in limit.items() if isinstance(limit, Mapping) else (("", limit),):
+            if metric is top1 and value is not None and not 0 <= value <= 1:
+                given = f"{name}=" if named else ""
+                raise UsageError(
+                    f"{option}: expected a fraction between 0 and 1 for top1, got {given}{value:g}",
+                    f"{value:g} % is {option} {given}{value / 100:g}" if 1 < value <= 100 else "",
+                )

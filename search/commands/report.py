@@ -10,7 +10,8 @@ from search.commands import arguments
 
 USAGE = "search report RUN [options]"
 DESCRIPTION = """\
-Write a run's report.html and pareto.csv again from its saved results, and print its summary. Nothing is measured.
+Write a run's report.html and pareto.csv again from its saved results, and print its summary; of a run on
+several backends, every backend's and the comparison's. Nothing is measured.
 
   search report runs/net-1"""
 
@@ -31,9 +32,17 @@ def run(argv: Sequence[str]) -> int:
     """
     args = arguments.parse(build_parser(), argv)
 
+    from report.comparison import Comparison, is_comparison
     from report.render import render
+    from search.several_summary import summarise
     from search.summary import print_summary
 
-    render(args.folder)
-    print_summary(args.folder, sys.stdout, quiet=args.quiet)
+    if is_comparison(args.folder):
+        for party in Comparison.load(args.folder).parties:
+            if party.results is not None:
+                render(args.folder / party.folder)
+        summarise(args.folder, sys.stdout, quiet=args.quiet)
+    else:
+        render(args.folder)
+        print_summary(args.folder, sys.stdout, quiet=args.quiet)
     return 0

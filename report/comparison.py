@@ -1,0 +1,286 @@
+"""A run on several backends, read back: one row a config, one cell a backend, and what is best everywhere.
+
+Two points are the same config where every layer has the same choice. A config that a backend measured under another
+one's id (two configs may be written as the same file) is found through ``backends.json``.
+
+``everywhere`` is the config to take where one has to serve all backends. Of those that meet every limit on every
+backend, and whose latency held, it is
+
+    where accuracy alone is limited, on all backends   the one whose worst slowdown is least: on each backend its
+                                                       latency over that of the fastest such config there
+    otherwise                                          the one whose worst accuracy is best; of equals the one whose
+                                                       worst slowdown is least
+
+and of equals still the smallest. The worst backend decides, not the sum: a config that is good on average can be
+useless on one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from precision import FP32, DataError, UsageError
+from report.results import Point, RunResults
+
+BACKENDS_FILE = "backends.json"
+SCHEMA_VERSION = 1
+GUEST = "exchange"  # origin of points that another backend's search found
+
+Key = frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Party:
+    """One backend of the run.
+
+    Attributes:
+        name: The backend's, as asked for.
+        folder: Its run folder, relative to the whole run's.
+        results: What was measured; None where an interruption came first.
+    """
+
+    name: str
+    folder: str
+    results: RunResults | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One config on one backend.
+
+    Attributes:
+        point: What was measured; None where nothing was.
+        on_front, recommended: Its standing there.
+        reason: Why nothing was measured; empty otherwise.
+    """
+
+    point: Point | None
+    on_front: bool = False
+    recommended: bool = False
+    reason: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Latency over FP32's there."""
+        latency = self.point.shown_latency if self.point else None
+        return latency.ratio if latency else None
+
+    @property
+    def sound(self) -> bool:
+        """Whether it meets every limit there and its latency held."""
+        return self.point is not None and self.point.feasible and self.point.held is not False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One config.
+
+    Attributes:
+        id: ``BACKEND.ID`` where one search found it, the plain id where all have it under the same.
+        text: Its choices in short.
+        layers: Layer name → choice's short form.
+        baseline: Whether it is uniform.
+        cells: Backend → what it is there, every backend.
+    """
+
+    id: str
+    text: str
+    layers: Mapping[str, str]
+    baseline: bool
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Everything the comparison shows.
+
+    Attributes:
+        name: The workload's.
+        command: What was typed.
+        parties: The backends, in the order searched.
+        rows: Every config on some front, recommended, nearest or uniform; by falling worst-case speed.
+        everywhere: Id of the row to take for all backends; None where none meets every limit everywhere.
+    """
+
+    name: str
+    command: str
+    parties: tuple[Party, ...]
+    rows: tuple[Row, ...]
+    everywhere: str | None
+
+    @property
+    def measured(self) -> tuple[tuple[str, RunResults], ...]:
+        """(name, results) of the backends that have any."""
+        return tuple((party.name, party.results) for party in self.parties if party.results is not None)
+
+    def row(self, id_: str) -> Row:
+        """The row called ``id_``."""
+        return next(row for row in self.rows if row.id == id_)
+
+    @classmethod
+    def load(cls, folder: Path) -> Comparison:
+        """Read the folder of a run on several backends.
+
+        Raises:
+            UsageError: If it is none, or of another schema version.
+            DataError: If one of its files is unreadable or damaged.
+        """
+        data = _read(folder / BACKENDS_FILE)
+        try:
+            named = [(str(entry["name"]), str(entry["folder"])) for entry in data["backends"]]
+            exchanged = {
+                (str(entry["source"]), str(entry["id"]), str(entry["target"])): (entry["point"], str(entry["reason"]))
+                for entry in data["exchange"]
+            }
+            name, command = str(data["name"]), str(data["command"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged(folder / BACKENDS_FILE, error) from error
+        parties = tuple(Party(name=name, folder=place, results=_results(folder / place)) for name, place in named)
+        rows = _rows(parties, exchanged)
+        return cls(name=name, command=command, parties=parties, rows=rows, everywhere=_everywhere(parties, rows))
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether a folder holds a run on several backends."""
+    return (folder / BACKENDS_FILE).is_file()
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UsageError(
+            f"'{path}': expected schema version {SCHEMA_VERSION}, got {version}",
+            "render the report with the version of this program that ran the search",
+        )
+    found: Mapping[str, Any] = data
+    return found
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    what = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+    return DataError(f"'{path}' is damaged: {what}", "run the search again with --resume to have it written anew")
+
+
+def _results(folder: Path) -> RunResults | None:
+    return RunResults.load(folder) if (folder / "measurement.json").is_file() else None
+
+
+def _key(point: Point) -> Key:
+    return frozenset((layer, choice.text) for layer, choice in point.layers.items() if choice != FP32)
+
+
+def _shown(results: RunResults) -> Iterable[str]:
+    recommended = () if results.recommended is None else (results.recommended,)
+    return dict.fromkeys((*results.front, *results.baselines, *recommended, *results.nearest.values()))
+
+
+def _rows(
+    parties: Sequence[Party], exchanged: Mapping[tuple[str, str, str], tuple[str | None, str]]
+) -> tuple[Row, ...]:
+    """Every config that is shown, each with a cell for every backend."""
+    by_key: dict[str, dict[Key, Point]] = {}
+    shown: dict[Key, None] = {}
+    for party in parties:
+        results = party.results
+        points = results.points.values() if results else ()
+        # A search's own point stands before another backend's of the same config.
+        ordered = sorted(points, key=lambda point: point.origin == GUEST, reverse=True)
+        by_key[party.name] = {_key(point): point for point in ordered}
+        shown |= {_key(results.points[id_]): None for id_ in _shown(results)} if results else {}
+    rows = []
+    for key in shown:
+        sources = [(party, by_key[party.name][key]) for party in parties if key in by_key[party.name]]
+        own = [(party, point) for party, point in sources if point.origin != GUEST] or sources
+        cells = {}
+        for party in parties:
+            point, reason = by_key[party.name].get(key), ""
+            if point is None:
+                point, reason = _through(party, [(source.name, found.id) for source, found in own], exchanged)
+            cells[party.name] = _cell(party, point, reason)
+        first, point = own[0]
+        baseline = point.origin == "baseline"
+        shared = baseline and len(own) > 1 and len({found.id for _, found in own}) == 1
+        rows.append(
+            Row(
+                id=point.id if shared else f"{first.folder}.{point.id}",
+                text=point.text,
+                layers={layer: choice.text for layer, choice in point.layers.items()},
+                baseline=baseline,
+                cells=cells,
+            )
+        )
+    return tuple(sorted(_unshared(rows, parties), key=_worst_ratio))
+
+
+def _unshared(rows: Sequence[Row], parties: Sequence[Party]) -> Iterable[Row]:
+    """Rows whose ids are all different: two backends' ``int8`` may be two configs."""
+    taken: set[str] = set()
+    for row in rows:
+        id_ = row.id if row.id not in taken else f"{parties[0].folder}.{row.id}"
+        taken.add(id_)
+        yield replace(row, id=id_)
+
+
+def _through(
+    party: Party, sources: Iterable[tuple[str, str]], exchanged: Mapping[tuple[str, str, str], tuple[str | None, str]]
+) -> tuple[Point | None, str]:
+    """What stands for another backend's config on this one, else the reason why nothing does."""
+    for source, id_ in sources:
+        point, reason = exchanged.get((source, id_, party.name), (None, ""))
+        if point is not None and party.results is not None and point in party.results.points:
+            return party.results.points[point], ""
+        if reason:
+            return None, reason
+    return None, "not measured"
+
+
+def _cell(party: Party, point: Point | None, reason: str) -> Cell:
+    if point is None or party.results is None:
+        return Cell(point=None, reason=reason)
+    return Cell(
+        point=point, on_front=point.id in party.results.front, recommended=point.id == party.results.recommended
+    )
+
+
+def _worst_ratio(row: Row) -> tuple[bool, float]:
+    ratios = [cell.ratio for cell in row.cells.values()]
+    known = [ratio for ratio in ratios if ratio is not None]
+    return len(known) < len(ratios), max(known, default=math.inf)
+
+
+def _everywhere(parties: Sequence[Party], rows: Sequence[Row]) -> str | None:
+    """The rule of the module's first lines."""
+    found = [row for row in rows if all(cell.sound for cell in row.cells.values())]
+    if not found:
+        return None
+    fastest = {party.name: min(_latency_ms(row.cells[party.name]) for row in found) for party in parties}
+    speed_alone = all(party.results is not None and party.results.budget.accuracy_alone for party in parties)
+
+    def rank(row: Row) -> tuple[float, float, int]:
+        slowdown = max(_latency_ms(cell) / fastest[name] for name, cell in row.cells.items())
+        worst = min(_accuracy(cell) for cell in row.cells.values())
+        size = max(cell.point.size_bytes for cell in row.cells.values() if cell.point)
+        return (slowdown, -worst, size) if speed_alone else (-worst, slowdown, size)
+
+    return min(found, key=rank).id
+
+
+def _latency_ms(cell: Cell) -> float:
+    assert cell.point is not None
+    assert cell.point.shown_latency is not None
+    return cell.point.shown_latency.median_ms
+
+
+def _accuracy(cell: Cell) -> float:
+    assert cell.point is not None
+    assert cell.point.shown_accuracy is not None
+    return cell.point.shown_accuracy.value

@@ -1,0 +1,124 @@
+"""The comparison's page, in the style of a run's own: the table by backend, and latency on one against another."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from urllib.parse import quote
+
+import jinja2
+import plotly.graph_objects as go
+import plotly.offline
+
+from report import plots, wording
+from report.comparison import Comparison, Row
+from report.comparison_tables import CELL_COLUMNS, LEGEND, everywhere_text, missing, rule, text_rows
+from report.hovers import escape
+from report.html import CONTENT_POLICY, Plot, as_plot, facts
+from report.infos import Mark
+from report.verdict import budget_texts, verdict
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The whole page as text."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    folder = files("report")
+    template = environment.from_string((folder / "comparison.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        comparison=comparison,
+        policy=CONTENT_POLICY,
+        style=(folder / "page.css").read_text(encoding="utf-8"),
+        script=(folder / "page.js").read_text(encoding="utf-8"),
+        plotly_js=plotly.offline.get_plotlyjs(),
+        headline=everywhere_text(comparison),
+        verdicts={name: verdict(results) for name, results in comparison.measured},
+        budgets={name: budget_texts(results) for name, results in comparison.measured},
+        addresses={party.name: f"./{quote(party.folder)}/report.html" for party in comparison.parties},
+        columns=CELL_COLUMNS,
+        rows=text_rows(comparison),
+        legend=LEGEND,
+        rule=rule(comparison),
+        missing=missing(comparison),
+        plots=latency_plots(comparison),
+        facts={name: facts(results) for name, results in comparison.measured},
+    )
+
+
+def latency_plots(comparison: Comparison) -> tuple[Plot, ...]:
+    """Latency on the first backend against each other one; none where nothing was measured on both."""
+    names = [name for name, _ in comparison.measured]
+    made = []
+    for index, other in enumerate(names[1:]):
+        marks = latency_marks(comparison, names[0], other)
+        if any(marks.values()):
+            title = f"Latency on {other} against {names[0]}"
+            made.append(as_plot(f"latency-{index}", title, "", _draw(marks, names[0], other, comparison)))
+    return tuple(made)
+
+
+def latency_marks(comparison: Comparison, first: str, second: str) -> dict[str, tuple[Mark, ...]]:
+    """Legend entry → marks: every config that both measured, in one entry each."""
+    kinds: dict[str, list[Mark]] = {
+        "baselines": [], "on no front": [], f"on {first}'s front": [], f"on {second}'s front": [], "on both fronts": [],
+        "for all backends": [],
+    }  # fmt: skip
+    for row in comparison.rows:
+        mark = _mark(comparison, row, first, second)
+        if mark is None:
+            continue
+        here, there = row.cells[first].on_front, row.cells[second].on_front
+        if row.id == comparison.everywhere:
+            kinds["for all backends"].append(mark)
+        elif row.baseline:
+            kinds["baselines"].append(mark)
+        elif here and there:
+            kinds["on both fronts"].append(mark)
+        elif here or there:
+            kinds[f"on {first if here else second}'s front"].append(mark)
+        else:
+            kinds["on no front"].append(mark)
+    return {kind: tuple(marks) for kind, marks in kinds.items()}
+
+
+def _mark(comparison: Comparison, row: Row, first: str, second: str) -> Mark | None:
+    points = [row.cells[name].point for name in (first, second)]
+    latencies = [point.shown_latency if point else None for point in points]
+    if latencies[0] is None or latencies[1] is None:
+        return None
+    metric = comparison.measured[0][1].metric
+    lines = [f"<b>{escape(row.id)}</b>", escape(row.text)]
+    for name, point, latency in zip((first, second), points, latencies, strict=True):
+        if point is not None and latency is not None:
+            accuracy = point.shown_accuracy
+            lines.append(
+                f"{escape(name)}: {wording.latency(latency.median_ms)}, {wording.ratio(latency.ratio)} FP32, "
+                f"{wording.accuracy(accuracy.value if accuracy else None, metric)}, {wording.size(point.size_bytes)}"
+            )
+    return Mark(x=latencies[0].median_ms, y=latencies[1].median_ms, label=escape(row.id), hover="<br>".join(lines))
+
+
+def _draw(marks: dict[str, tuple[Mark, ...]], first: str, second: str, comparison: Comparison) -> go.Figure:
+    looks = (
+        {"color": plots.BASELINE_COLOUR, "size": 11, "symbol": "diamond"},
+        {"color": "#8a8f98", "size": 8, "symbol": "circle-open"},
+        {"color": plots.FRONT_COLOUR, "size": 10, "symbol": "triangle-right"},
+        {"color": "#e69f00", "size": 10, "symbol": "triangle-up"},
+        {"color": "#56b4e9", "size": 11, "symbol": "circle"},
+        {"color": plots.RECOMMENDED_COLOUR, "size": 17, "symbol": "star"},
+    )
+    figure = go.Figure()
+    for (kind, found), look in zip(marks.items(), looks, strict=True):
+        trace = plots.scatter(escape(kind), found, dict(look))
+        if kind in ("baselines", "for all backends"):
+            trace.update(mode="markers+text", text=[mark.label for mark in found], textposition="top center")
+        figure.add_trace(trace)
+    figure.update_layout(**plots.layout(470), legend=plots.LEGEND_ABOVE, hovermode="closest")
+    budgets = {name: results.budget.latency_ms for name, results in comparison.measured}
+    figure.update_xaxes(title=f"median latency on {escape(first)} (ms)", rangemode="tozero", zeroline=False)
+    figure.update_yaxes(title=f"median latency on {escape(second)} (ms)", rangemode="tozero", zeroline=False)
+    if (limit := budgets[first]) is not None:
+        figure.add_vline(x=limit, line=plots.LIMIT_LINE)
+    if (limit := budgets[second]) is not None:
+        figure.add_hline(y=limit, line=plots.LIMIT_LINE)
+    return figure

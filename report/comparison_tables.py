@@ -1,0 +1,202 @@
+"""The comparison of several backends as text: rows for the terminal and the page, and frames for the files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from report import wording
+from report.comparison import Cell, Comparison, Row
+from report.results import RunResults
+from report.verdict import budget_texts, describe
+
+CELL_COLUMNS = ("", "latency", "vs FP32", "accuracy", "size", "budgets")
+RECOMMENDED, ON_FRONT, EVERYWHERE = "★", "●", "◆"
+LEGEND = (
+    f"{RECOMMENDED} recommended on that backend, {ON_FRONT} on its front, {EVERYWHERE} the one to take where a single "
+    "config has to serve all"
+)
+RULE_ACCURACY = (
+    "of the configs within every limit on every backend, the one whose lowest accuracy is best; of equals the one "
+    "whose worst slowdown against the fastest of them is least"
+)
+RULE_SPEED = (
+    "of the configs within every limit on every backend, the one whose worst slowdown against the fastest of them is "
+    "least"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextCell:
+    """One config on one backend as tables show it.
+
+    Attributes:
+        texts: One a column of ``CELL_COLUMNS``; empty where nothing was measured.
+        reason: Why nothing was; empty otherwise.
+        recommended, on_front, feasible: Its standing there.
+    """
+
+    texts: tuple[str, ...]
+    reason: str
+    recommended: bool
+    on_front: bool
+    feasible: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRow:
+    """One config as tables show it: its standing everywhere, its id, its choices, and a cell a backend."""
+
+    id: str
+    text: str
+    everywhere: bool
+    baseline: bool
+    cells: tuple[TextCell, ...]
+
+
+def text_rows(comparison: Comparison) -> tuple[TextRow, ...]:
+    """The comparison's rows as text."""
+    results = {party.name: party.results for party in comparison.parties}
+    return tuple(
+        TextRow(
+            id=row.id,
+            text=row.text,
+            everywhere=row.id == comparison.everywhere,
+            baseline=row.baseline,
+            cells=tuple(_cell(results[name], cell) for name, cell in row.cells.items()),
+        )
+        for row in comparison.rows
+    )
+
+
+def _cell(results: RunResults | None, cell: Cell) -> TextCell:
+    texts: tuple[str, ...] = ()
+    point = cell.point
+    if results is not None and point is not None:
+        latency, accuracy = point.shown_latency, point.shown_accuracy
+        mark = RECOMMENDED if cell.recommended else ON_FRONT if cell.on_front else ""
+        texts = (
+            mark,
+            wording.latency(latency.median_ms if latency else None),
+            wording.ratio(cell.ratio),
+            wording.accuracy(accuracy.value if accuracy else None, results.metric),
+            wording.size(point.size_bytes),
+            _standing(results, cell),
+        )
+    return TextCell(
+        texts=texts,
+        reason=cell.reason,
+        recommended=cell.recommended,
+        on_front=cell.on_front,
+        feasible=point is not None and point.feasible,
+    )
+
+
+def _standing(results: RunResults, cell: Cell) -> str:
+    """Which limits are missed, in a few words: the numbers are beside it."""
+    assert cell.point is not None
+    if cell.point.held is False:
+        return "did not hold"
+    missed = [violation.split(" ", 1)[0] for violation in cell.point.violations]
+    if missed:
+        return f"{'/'.join(missed)} missed"
+    return "met" if budget_texts(results) and cell.point.feasible else wording.MISSING
+
+
+def rule(comparison: Comparison) -> str:
+    """How ``everywhere`` was chosen, in words."""
+    speed = all(results.budget.accuracy_alone for _, results in comparison.measured)
+    return RULE_SPEED if speed else RULE_ACCURACY
+
+
+def everywhere_text(comparison: Comparison) -> str:
+    """The config for all backends in one sentence."""
+    names = " and ".join(party.name for party in comparison.parties)
+    if comparison.everywhere is None:
+        return f"No single config meets every limit on {names}."
+    row = comparison.row(comparison.everywhere)
+    parts = []
+    for name, results in comparison.measured:
+        point = row.cells[name].point
+        assert point is not None
+        parts.append(f"{name} {describe(results, point)}")
+    return f"{EVERYWHERE} {row.id} serves {names}: {'; '.join(parts)}"
+
+
+def missing(comparison: Comparison) -> tuple[tuple[str, str, str], ...]:
+    """(config, backend, reason) of everything that a backend could not measure."""
+    return tuple(
+        (row.id, name, cell.reason) for row in comparison.rows for name, cell in row.cells.items() if cell.reason
+    )
+
+
+def comparison_frame(comparison: Comparison) -> pd.DataFrame:
+    """One row a config: the contents of ``comparison.csv``; a backend's columns start with its name."""
+    return pd.DataFrame(
+        [
+            {
+                "config": row.id,
+                "layers": row.text,
+                "everywhere": row.id == comparison.everywhere,
+                **{f"{name}:{key}": value for name, cell in row.cells.items() for key, value in _values(cell).items()},
+            }
+            for row in comparison.rows
+        ]
+    )
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """The contents of ``comparison.json``, numbers as measured."""
+    return {
+        "schema_version": 1,
+        "name": comparison.name,
+        "command": comparison.command,
+        "everywhere": comparison.everywhere,
+        "everywhere_rule": rule(comparison),
+        "backends": {party.name: _party(party.folder, party.results) for party in comparison.parties},
+        "configs": {row.id: _config(row) for row in comparison.rows},
+    }
+
+
+def _party(folder: str, results: RunResults | None) -> dict[str, Any]:
+    if results is None:
+        return {"folder": folder, "measured": False}
+    return {
+        "folder": folder,
+        "measured": True,
+        "complete": results.complete,
+        "stopped": results.stopped,
+        "budget": results.budget.to_json(),
+        "device": dict(results.device),
+        "recommended": results.recommended,
+        "front": list(results.front),
+        "nearest": dict(results.nearest),
+    }
+
+
+def _config(row: Row) -> dict[str, Any]:
+    return {
+        "text": row.text,
+        "layers": dict(row.layers),
+        "backends": {name: _values(cell) for name, cell in row.cells.items()},
+    }
+
+
+def _values(cell: Cell) -> dict[str, Any]:
+    point = cell.point
+    latency, accuracy = (point.shown_latency, point.shown_accuracy) if point else (None, None)
+    return {
+        "point": point.id if point else None,
+        "recommended": cell.recommended,
+        "on_front": cell.on_front,
+        "feasible": point.feasible if point else None,
+        "held": point.held if point else None,
+        "latency_ms": latency.median_ms if latency else None,
+        "latency_p90_ms": latency.p90_ms if latency else None,
+        "ratio": latency.ratio if latency else None,
+        "accuracy": accuracy.value if accuracy else None,
+        "size_bytes": point.size_bytes if point else None,
+        "reason": cell.reason,
+    }
