@@ -2,8 +2,8 @@
 
 The parent writes a request (JSON) and the inputs (``.npz``) into a temporary folder and runs
 ``python -m backends.fresh_child request.json`` there, which writes ``result.json`` beside it. The child runs in
-that folder, so that nothing in the user's current folder can shadow a module; a backend given as ``module:attribute`` is
-looked for there last.
+that folder, so that nothing in the user's current folder can shadow a module; a backend given as ``module:attribute``
+is looked for there last.
 """
 
 from __future__ import annotations
