@@ -1,0 +1,155 @@
+"""What TensorRT can do with each layer, and what it should not be asked to do.
+
+Sources, by section: "Working with Quantized Types" (symmetric INT8, INT4 for weights of GEMMs alone) and "Explicit
+Quantization" of NVIDIA's TensorRT documentation, 10.x and 11.x; ``IConvolutionLayer::setNbGroups`` of the API reference
+(grouped INT8); the exclusions of NVIDIA's Model Optimizer for ONNX (``quantization/graph_utils.py``: convolutions
+under 16 channels, small GEMMs and GEMVs, which run slower with Q/DQ than without).
+
+Not handled: a GEMV that is one only at run time, by a dynamic batch of 1.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from lowering.graph import GraphView, attribute
+from lowering.half import HALF_MAX
+from lowering.inventory import Layer
+from precision import FP16, FP32, LayerChoice, Precision, Rounding
+
+BLOCK_SIZES = (64, 128)
+_NARROW, _ALIGNED, _GROUPED = 16, 8, 4
+
+_INTEGER = (
+    LayerChoice(precision=Precision.INT8, rounding=Rounding.NEAREST),
+    LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE),
+)
+_BLOCKS = tuple(
+    LayerChoice(precision=Precision.INT4, rounding=rounding, weight_only=True, block_size=size)
+    for size in BLOCK_SIZES
+    for rounding in (Rounding.MSE, Rounding.GPTQ)
+)
+# What other dialects offer and this one never does: a config carried over is told why.
+_NEVER = {
+    "int4:mse": "TensorRT's INT4 is for weights alone",
+    "int4:gptq": "TensorRT's INT4 is for weights alone",
+    "int8:mse:weight-only": "TensorRT has no INT8 weights with floating activations",
+    "int4:gptq:weight-only": "TensorRT's INT4 wants blocks of 64 or 128 weights",
+    "int4:mse:block32": "TensorRT's INT4 wants blocks of 64 or 128 weights",
+}
+# Layers that only move values; TensorRT moves Q and DQ across them ("Q/DQ Layer-Placement Recommendations"). Averages
+# are not among them: they do not commute with rounding.
+_MOVING = frozenset(("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split"))
+
+
+def offers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+    """Choices a layer may take here, and why it may not take the others."""
+    choices, refused = [FP32], dict(_NEVER)
+    for choice in (FP16, *_INTEGER, *_BLOCKS):
+        reason = why_not(choice, layer, node, view)
+        if reason:
+            refused[choice.text] = reason
+        else:
+            choices.append(choice)
+    return tuple(choices), refused
+
+
+def why_not(choice: LayerChoice, layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    """Why a layer may not take a choice; empty where it may."""
+    if not view.is_float(node.input[0]) or not view.is_float(node.output[0]):
+        return "its input or output is not known to be float32"
+    if choice.block_size is not None:
+        return _why_no_blocks(layer, node, choice.block_size)
+    if choice.precision is Precision.FP16:
+        return _why_no_half(node, view)
+    if layer.op == "ConvTranspose":
+        return _why_no_integer_transpose(layer)
+    return _why_no_integer_conv(layer, node, view) if layer.op == "Conv" else _why_no_integer_gemm(layer, node, view)
+
+
+def _why_no_half(node: onnx.NodeProto, view: GraphView) -> str:
+    for name in node.input[1:]:
+        value = view.array(name)
+        if value is not None and value.size and not abs(value).max() <= HALF_MAX:
+            return f"its operand '{name}' goes beyond FP16's {HALF_MAX:g}"
+    return ""
+
+
+def _why_no_integer_conv(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    outs, ins, *kernel = layer.weight_shape
+    if len(kernel) not in (1, 2, 3):
+        return f"convolutions over {len(kernel)} axes are not offered"
+    if layer.conv_groups > 1:
+        return _why_no_groups(outs, ins, layer.conv_groups, kernel)
+    if min(outs, ins) >= _NARROW:
+        return ""
+    first = node.input[0] in view.inputs
+    aligned = outs % _ALIGNED == 0 or ins % _ALIGNED == 0
+    if aligned and (first or max(outs, ins) >= _NARROW) and len(set(kernel)) == 1:
+        return ""
+    return f"its {ins} input and {outs} output channels are too few for TensorRT's INT8 kernels"
+
+
+def _why_no_groups(outs: int, ins: int, groups: int, kernel: list[int]) -> str:
+    if ins == 1:
+        if outs % _ALIGNED or min(kernel) < 3:
+            return f"a depthwise INT8 convolution wants channels by eights and kernels from 3, not {outs} and {kernel}"
+        return ""
+    if ins % _GROUPED or (outs // groups) % _GROUPED:
+        return f"INT8 groups want channels by fours, not {ins} in and {outs // groups} out"
+    return ""
+
+
+def _why_no_integer_transpose(layer: Layer) -> str:
+    ins, outs, *kernel = layer.weight_shape
+    if layer.conv_groups > 1:
+        return "TensorRT runs grouped INT8 deconvolutions group by group, slower than floating ones"
+    if len(kernel) not in (2, 3) or min(ins, outs) < _NARROW:
+        return f"its {ins} input and {outs} output channels are too few for TensorRT's INT8 kernels"
+    return ""
+
+
+def _why_no_integer_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    reduction, outs = layer.weight_shape[1 - layer.channel_axis], layer.weight_shape[layer.channel_axis]
+    if min(reduction, outs) < _NARROW:
+        return f"its {reduction} inputs and {outs} outputs are fewer than the {_NARROW} that INT8 GEMMs want"
+    shape = view.shape(node.input[0])
+    if shape is not None and (len(shape) < 2 or (len(shape) == 2 and shape[0] == 1)):
+        return "it multiplies a matrix by a single vector, which INT8 does not speed up"
+    return _why_no_plain_gemm(node)
+
+
+def _why_no_blocks(layer: Layer, node: onnx.NodeProto, block_size: int) -> str:
+    if layer.op not in ("Gemm", "MatMul"):
+        return "block-wise weights are for Gemm and MatMul"
+    reduction, outs = layer.weight_shape[1 - layer.channel_axis], layer.weight_shape[layer.channel_axis]
+    if reduction % block_size:
+        return f"its {reduction} inputs are not divisible by block size {block_size}"
+    if outs < _NARROW:
+        return f"its {outs} outputs are fewer than the {_NARROW} that GEMMs want"
+    return _why_no_plain_gemm(node)
+
+
+def _why_no_plain_gemm(node: onnx.NodeProto) -> str:
+    if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0 or attribute(node, "transA", 0):
+        return "the Gemm has alpha, beta or transA set"
+    return ""
+
+
+def is_moving(view: GraphView, index: int) -> bool:
+    """Whether a node only moves values of one floating tensor, so that it may run between Q/DQ of one scale."""
+    node = view.nodes[index]
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _MOVING:
+        return False
+    outputs = [name for name in node.output if name]
+    if node.op_type == "MaxPool" and len(outputs) > 1:
+        return False
+    return node.input[0] not in view.initializers and all(view.is_float(name) for name in (node.input[0], *outputs))
+
+
+def is_joining(view: GraphView, index: int) -> bool:
+    """Whether a node is a Concat of floating activations."""
+    node = view.nodes[index]
+    if node.op_type != "Concat" or node.domain not in ("", "ai.onnx"):
+        return False
+    return all(name not in view.initializers and view.is_float(name) for name in (*node.input, node.output[0]))
