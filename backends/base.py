@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precision import Array, Inputs, Precision
+from precision import Footprint as Footprint  # part of this seam, and of reports
 
 Clock = Callable[[], int]
 """Nanoseconds since some fixed moment; never goes back."""
@@ -61,29 +62,6 @@ class Capabilities:
 
     supported: Mapping[str, bool]
     notes: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Footprint:
-    """What a compiled model takes, as far as its runtime tells; None where it does not.
-
-    Attributes:
-        engine_bytes: The runtime's own file of the compiled model (a TensorRT plan).
-        weight_bytes: Weights as the runtime holds them.
-        activation_bytes: Scratch and activation memory of one run.
-    """
-
-    engine_bytes: int | None = None
-    weight_bytes: int | None = None
-    activation_bytes: int | None = None
-
-    def to_json(self) -> dict[str, int | None]:
-        """Plain JSON, one key a field."""
-        return {
-            "engine_bytes": self.engine_bytes,
-            "weight_bytes": self.weight_bytes,
-            "activation_bytes": self.activation_bytes,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from precision.errors import (
     WorkloadError,
 )
 from precision.files import write_bytes, write_text
-from precision.measurement import AccuracyStats, LatencyStats, Measurement
+from precision.measurement import AccuracyStats, Footprint, LatencyStats, Measurement
 from precision.store import ContentStore, digest
 from precision.workload import Array, Inputs, Labelled, Metric, Workload, top1
 
@@ -34,6 +34,7 @@ __all__ = [
     "ContentStore",
     "DataError",
     "EngineError",
+    "Footprint",
     "Inputs",
     "Labelled",
     "LatencyStats",

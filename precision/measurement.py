@@ -69,6 +69,35 @@ class AccuracyStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """What a compiled model takes, as far as its runtime tells; None where it does not.
+
+    Attributes:
+        engine_bytes: The runtime's own file of the compiled model (a TensorRT plan).
+        weight_bytes: Weights as the runtime holds them.
+        activation_bytes: Scratch and activation memory of one run.
+    """
+
+    engine_bytes: int | None = None
+    weight_bytes: int | None = None
+    activation_bytes: int | None = None
+
+    def to_json(self) -> dict[str, int | None]:
+        """Plain JSON, one key a field."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Footprint:
+        """Read ``to_json``'s form."""
+        return cls(**data)
+
+    @property
+    def known(self) -> bool:
+        """Whether the runtime told anything."""
+        return self != Footprint()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Everything measured about one artifact; parts not measured yet are None.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from precision import AccuracyStats, Budget, DataError, EngineError, LatencyStats, LayerChoice, UsageError
+from precision import AccuracyStats, Budget, DataError, EngineError, Footprint, LatencyStats, LayerChoice, UsageError
 
 SCHEMA_VERSION = 1
 _DAMAGED = "restore the file, or run the search again with --resume to have it written anew"
@@ -49,6 +49,8 @@ class Point:
         violations: Each budget it misses, in words.
         held: Whether its ratio to FP32 held in the fresh process; None where it was not timed again.
         layers: Layer name → choice.
+        footprint: What the compiled model takes; None where not asked, or where the runtime does not tell.
+        engine: Path of the runtime's own file, relative to the run folder; None where not written.
     """
 
     id: str
@@ -65,6 +67,8 @@ class Point:
     violations: tuple[str, ...]
     held: bool | None
     layers: Mapping[str, LayerChoice]
+    footprint: Footprint | None = None
+    engine: str | None = None
 
     @property
     def shown_latency(self) -> LatencyStats | None:
@@ -277,7 +281,19 @@ def _point(id_: str, data: Mapping[str, Any]) -> Point:
         violations=tuple(str(text) for text in data["violations"]),
         held=data.get("held"),
         layers=MappingProxyType({str(name): LayerChoice.parse(text) for name, text in data["layers"].items()}),
+        footprint=_footprint(id_, data.get("footprint")),
+        engine=data.get("engine"),
     )
+
+
+def _footprint(id_: str, data: Mapping[str, Any] | None) -> Footprint | None:
+    if data is None:
+        return None
+    footprint = Footprint.from_json(data)
+    for name, value in footprint.to_json().items():
+        if value is not None:
+            _finite(f"{name} of point {id_!r}", value)
+    return footprint
 
 
 def _latency(id_: str, data: Mapping[str, Any] | None) -> LatencyStats | None:

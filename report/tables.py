@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from precision import Footprint
 from report import wording
 from report.results import Point, RunResults
 
@@ -23,6 +24,10 @@ COLUMNS = (
     "layers",
 )
 
+FOOTPRINT_COLUMNS = ("engine", "weights", "activations")
+"""Beside the sizes, where a runtime told any of them."""
+_BESIDE = COLUMNS.index("budgets")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRow:
@@ -31,7 +36,7 @@ class TableRow:
     Attributes:
         id: The point's.
         recommended, on_front, baseline, feasible: What it is.
-        cells: Its text, one a column of ``COLUMNS``; the first is ``★`` for the recommended point.
+        cells: Its text, one a column; the first is ``★`` for the recommended point.
     """
 
     id: str
@@ -40,6 +45,15 @@ class TableRow:
     baseline: bool
     feasible: bool
     cells: tuple[str, ...]
+
+
+def columns(results: RunResults) -> tuple[str, ...]:
+    """Headings of ``table``: ``COLUMNS``, with those of footprints where any is known."""
+    return (*COLUMNS[:_BESIDE], *(FOOTPRINT_COLUMNS if _told(results) else ()), *COLUMNS[_BESIDE:])
+
+
+def _told(results: RunResults) -> bool:
+    return any(point.footprint for point in results.points.values())
 
 
 def size_ratio(results: RunResults, point: Point) -> float | None:
@@ -69,7 +83,7 @@ def table(results: RunResults) -> tuple[TableRow, ...]:
 
 
 def front_rows(results: RunResults) -> tuple[tuple[str, ...], ...]:
-    """``table`` as plain text, for a terminal: one tuple a row, one string a column of ``COLUMNS``."""
+    """``table`` as plain text, for a terminal: one tuple a row, one string one of ``columns``."""
     return tuple(row.cells for row in table(results))
 
 
@@ -77,6 +91,7 @@ def _row(results: RunResults, point: Point) -> TableRow:
     recommended = point.id == results.recommended
     latency, accuracy = point.shown_latency, point.shown_accuracy
     limited = any(limit is not None for limit in results.budget.to_json().values())
+    footprint = (point.footprint or Footprint()).to_json().values() if _told(results) else ()
     return TableRow(
         id=point.id,
         recommended=recommended,
@@ -93,6 +108,7 @@ def _row(results: RunResults, point: Point) -> TableRow:
             wording.ratio(latency.ratio if latency else None),
             wording.size(point.size_bytes),
             wording.ratio(size_ratio(results, point)),
+            *map(wording.size, footprint),
             "; ".join(point.violations) or ("met" if point.feasible and limited else wording.MISSING),
             point.text,
         ),
@@ -100,7 +116,8 @@ def _row(results: RunResults, point: Point) -> TableRow:
 
 
 def pareto_frame(results: RunResults) -> pd.DataFrame:
-    """One row a point of the front, fastest first: the contents of ``pareto.csv``."""
+    """One row a point of the front, fastest first: the contents of ``pareto.csv``; footprints where any is known."""
+    told = _told(results)
     rows = []
     for entry in table(results):
         if not entry.on_front:
@@ -123,9 +140,10 @@ def pareto_frame(results: RunResults) -> pd.DataFrame:
                 "feasible": point.feasible,
                 "config": point.config,
                 "model": point.model,
+                **((point.footprint or Footprint()).to_json() if told else {}),
             }
         )
-    return pd.DataFrame(rows, columns=list(PARETO_COLUMNS))
+    return pd.DataFrame(rows, columns=[*PARETO_COLUMNS, *(Footprint().to_json() if told else ())])
 
 
 PARETO_COLUMNS = (

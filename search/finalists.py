@@ -1,7 +1,7 @@
 """Who goes into the results, and what is reported of them: measured again, elsewhere, on data the search never saw.
 
     chosen from the trials → model and config files → timed together here → timed together in a fresh process
-    → those that do not hold are timed there once more → scored on the held-back samples
+    → those that do not hold are timed there once more → footprints → scored on the held-back samples
 
 A point *holds* where its ratio to FP32 in the fresh process is within 5 % of that in the search's own process, both
 timed thoroughly with all finalists interleaved. What does not hold is kept in the results, marked, and never on the
@@ -16,9 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
+from backends.base import CompiledModel
 from backends.fresh import time_in_fresh_process
 from backends.timing import TimingSettings
-from precision import AccuracyStats, Budget, LatencyStats, LayerChoice, PrecisionConfig, write_bytes, write_text
+from precision import (
+    AccuracyStats,
+    Budget,
+    Footprint,
+    LatencyStats,
+    LayerChoice,
+    PrecisionConfig,
+    write_bytes,
+    write_text,
+)
 from report.front import pareto_front
 from report.results import Point
 from search.accuracy import Scorer
@@ -101,27 +111,65 @@ def write_files(bench: Bench, folder: Path, point: Point) -> tuple[str, str]:
     return config, model
 
 
+class Built:
+    """Saved models, each compiled as it is timed when first needed and at most once.
+
+    Args:
+        bench: What they run on.
+        files: Id → model file.
+    """
+
+    def __init__(self, bench: Bench, files: Mapping[str, Path]) -> None:
+        self._bench = bench
+        self.files = files
+        self._compiled: dict[str, CompiledModel] = {}
+
+    def __getitem__(self, name: str) -> CompiledModel:
+        if name not in self._compiled:
+            self._compiled[name] = self._bench.compile(self.files[name].read_bytes())
+        return self._compiled[name]
+
+
+def footprint(bench: Bench, artifact: str, name: str, built: Built) -> Footprint | None:
+    """What a finalist takes once compiled; None where the runtime does not tell."""
+    found = bench.ledger.footprint(artifact)
+    if found is None:
+        found = built[name].footprint()
+        bench.ledger.note_footprint(artifact, found)
+    return found if found.known else None
+
+
+def write_engine(folder: Path, name: str, model: CompiledModel) -> str | None:
+    """Write the runtime's own file of a model; returns its path relative to ``folder``, None where there is none.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    data, path = model.engine(), f"models/{name}.engine"
+    if data is None:
+        return None
+    write_bytes(folder / path, data)
+    return path
+
+
 def time_twice(
-    bench: Bench, files: Mapping[str, Path], artifacts: Mapping[str, str], rerun: Rerun
+    bench: Bench, built: Built, artifacts: Mapping[str, str], rerun: Rerun
 ) -> tuple[dict[str, LatencyStats], dict[str, LatencyStats], frozenset[str]]:
     """Time saved models together in this process, then in a fresh one; those that do not hold there once more.
 
     Args:
         bench: What they run on.
-        files: Id → model file; the reference is among them.
+        built: The models; the reference is among them.
         artifacts: Id → digest, by which finished timings are found again.
         rerun: How they are timed.
 
     Returns:
         Id → latency in this process, id → latency in the fresh one, and the ids that hold.
     """
-    here = _remembered(bench, "here", artifacts, lambda: _time_here(bench, files, rerun.timing))
+    files = built.files
+    here = _remembered(bench, "here", artifacts, lambda: bench.time({id_: built[id_] for id_ in files}, rerun.timing))
     there = _remembered(bench, "elsewhere", artifacts, lambda: _time_elsewhere(bench, files, here, rerun))
     return here, there, frozenset(name for name in files if holds(here[name], there[name]))
-
-
-def _time_here(bench: Bench, files: Mapping[str, Path], timing: TimingSettings) -> dict[str, LatencyStats]:
-    return bench.time({name: bench.compile(path.read_bytes()) for name, path in files.items()}, timing)
 
 
 def _time_elsewhere(

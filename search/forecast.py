@@ -71,6 +71,7 @@ class Forecast:
 
     Attributes:
         problem: Losses, predicted latency and bytes, as the solver takes them.
+        error: Root mean square error of the predicted ratio, left-one-out; NaN before it is known.
         limits: The budget.
         front: Completed trials that no other beats, by number.
     """
@@ -78,6 +79,7 @@ class Forecast:
     def __init__(self, space: Space, budget: Budget, history: History) -> None:
         timed = [r for r in history.records if math.isfinite(r.ratio) and r.ratio > 0]
         model = fit_codes(space, [r.code for r in timed], [r.ratio for r in timed])
+        self.error = model.loo_error
         self.problem = Problem.of(space, model, history.overhead_bytes(space))
         self.limits = Limits.of(space, budget, history)
         points = [r for r in history.records if r.complete and math.isfinite(r.accuracy + r.ratio + r.size_bytes)]
@@ -96,6 +98,10 @@ class Forecast:
         span = max(float(np.ptp(self._accuracies)), 1e-3)
         steps = np.interp(decades, self._losses, self._accuracies)
         return np.asarray(steps - _TIE_SLOPE * span * (decades - self._losses[0]))
+
+    def too_slow(self, code: Code) -> bool:
+        """Whether a candidate is predicted over the latency limit by more than the model errs."""
+        return self.limits.ratio is not None and self.problem.ratio(code) > self.limits.ratio + self.error
 
     def scores(self, codes: Sequence[Code]) -> NDArray[np.float64]:
         """How much each candidate is worth trying, shape (n,)."""

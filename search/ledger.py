@@ -5,6 +5,7 @@ bytes share them. Each kind has a key of everything it depends on:
 
     lowered   network, dialect, calibration → digest and size of the artifact, or why there is none
     timed     digest, device, runtime, threads, batch → paired latency
+    footprint the same → what the compiled model takes
     scored    digest, device, runtime, data, metric → scores so far
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from precision import ContentStore, LatencyStats, LayerChoice, digest
+from precision import ContentStore, Footprint, LatencyStats, LayerChoice, digest
 from search.accuracy import Scored
 
 
@@ -69,6 +70,15 @@ class Ledger:
     def note_latency(self, artifact: str, latency: LatencyStats) -> None:
         """Keep the artifact's paired latency."""
         self._store.put_json("timed", digest(self._timing, artifact), latency.to_json())
+
+    def footprint(self, artifact: str) -> Footprint | None:
+        """What the compiled artifact takes, if it was asked."""
+        data = self._store.get_json("footprint", digest(self._timing, artifact))
+        return Footprint.from_json(data) if data else None
+
+    def note_footprint(self, artifact: str, footprint: Footprint) -> None:
+        """Keep what the compiled artifact takes."""
+        self._store.put_json("footprint", digest(self._timing, artifact), footprint.to_json())
 
     def together(self, kind: str, artifacts: Sequence[str]) -> dict[str, LatencyStats] | None:
         """Latencies of artifacts timed together, by artifact, if exactly these were."""

@@ -26,6 +26,7 @@ class RunOptions:
         sensitivity_samples: Calibration samples each sensitivity score is taken on.
         out: The run folder.
         storage: Optuna storage URL; None is SQLite in the run folder.
+        save_engine: Keep each finalist as the runtime's own file as well.
         resume: Continue the run in ``out`` instead of starting afresh.
     """
 
@@ -42,6 +43,7 @@ class RunOptions:
     holdout: float = 0.5
     sensitivity_samples: int = 128
     storage: str | None = None
+    save_engine: bool = False
     resume: bool = False
 
     def __post_init__(self) -> None:

@@ -131,6 +131,7 @@ def _point_json(point: Point) -> dict[str, Any]:
         "text": point.text,
         "config": point.config,
         "model": point.model,
+        "engine": point.engine,
         "size_bytes": point.size_bytes,
         "latency": point.latency.to_json() if point.latency else None,
         "search_latency": point.search_latency.to_json() if point.search_latency else None,
@@ -139,5 +140,6 @@ def _point_json(point: Point) -> dict[str, Any]:
         "feasible": point.feasible,
         "violations": list(point.violations),
         "held": point.held,
+        "footprint": point.footprint.to_json() if point.footprint else None,
         "layers": {layer: choice.text for layer, choice in point.layers.items()},
     }

@@ -324,7 +324,8 @@ def _measured_again(session: Session, also: Sequence[Trial]) -> Judgement:
         files[point.id] = folder / model
         points.append(replace(point, config=config, model=model))
     artifacts = {trial.id: str(trial.artifact) for trial, _ in described}
-    here, there, holding = finalists.time_twice(bench, files, artifacts, rerun)
+    built = finalists.Built(bench, files)
+    here, there, holding = finalists.time_twice(bench, built, artifacts, rerun)
     session.listener.step("timed here and in a fresh process")
     final = []
     for point in points:
@@ -337,6 +338,10 @@ def _measured_again(session: Session, also: Sequence[Trial]) -> Judgement:
                 latency=there[point.id],
                 held=point.id in holding,
                 accuracy=accuracy,
+                footprint=finalists.footprint(bench, artifacts[point.id], point.id, built),
+                engine=finalists.write_engine(folder, point.id, built[point.id])
+                if session.options.save_engine
+                else None,
             )
         )
     lost = [point.id for point in final if not point.held]

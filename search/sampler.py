@@ -2,8 +2,10 @@
 
 A proposal is the candidate with the best score (``search.forecast``) among a pool of moves (``search.moves``) from
 members of the front, members within the budget first; now and then it is any of the pool, because scores come
-from models. All knowledge is read back from the study's trials, and the draws of a trial depend on the seed and the
-trial's number alone, so a resumed study proposes what the uninterrupted one would have.
+from models. What the latency model, refitted after every measurement, sees over the limit by more than it errs is not
+built, unless all of the pool is: some runtimes take minutes for a build. All knowledge is read back from the study's
+trials, and the draws of a trial depend on the seed and the trial's number alone, so a resumed study proposes what the
+uninterrupted one would have.
 
 Not handled: parameters outside the space (drawn at random), and parallel trials beyond not repeating each other.
 """
@@ -89,7 +91,7 @@ class FrontSampler(BaseSampler):
         if not pool:
             self._move = "random"
             return self._unexplored(history, rng)
-        codes = list(pool)
+        codes = [code for code in pool if not forecast.too_slow(code)] or list(pool)
         scores = forecast.scores(codes)
         if rng.random() < _SURPRISE or scores.max() <= 0:
             chosen = codes[int(rng.integers(len(codes)))]

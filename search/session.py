@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from backends.affinity import available_cores
 from backends.base import Backend
 from lowering.lowerer import Lowerer
-from precision import FP32, BackendError, ContentStore, DataError, Inputs, LoweringError, Workload, digest
+from precision import (
+    FP32,
+    BackendError,
+    ContentStore,
+    DataError,
+    Inputs,
+    LoweringError,
+    Precision,
+    UsageError,
+    Workload,
+    digest,
+)
 from search.accuracy import BATCH, FIRST_STAGE, Scorer
 from search.evaluate import QUICK, Bench, Evaluator
 from search.events import Listener
@@ -83,12 +94,13 @@ def prepare(
     """Check the folder, split the data, compile FP32.
 
     Raises:
-        UsageError: If the run folder belongs to something else.
+        UsageError: If the run folder belongs to something else, or an engine is asked for where there is none.
         DataError: If there is too little evaluation data.
         BackendError: If FP32 cannot be compiled.
         OutputError: If the run folder cannot be written.
     """
     watch = Stopwatch(before_s=earlier_split_s(options.out) if options.resume else None)
+    options, withheld = _offered(backend, options, listener)
     device = backend.fingerprint().to_json()
     reference = lowerer.reference
     identity = identify(workload, reference.fingerprint, device, options)
@@ -113,6 +125,11 @@ def prepare(
         fp32 = bench.compile(bench.lower(layers))
     except (LoweringError, BackendError) as error:
         raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
+    if options.save_engine and fp32.engine() is None:
+        raise UsageError(
+            f"--save-engine: {backend.name} has no engine file of its own",
+            "leave the option out: the run folder's models/ holds what it runs",
+        )
     batch = reference.fixed_batch or BATCH
     first_stage = -(-FIRST_STAGE // batch) * batch
     scorers = [
@@ -132,6 +149,7 @@ def prepare(
             "trials": options.trials,
             "time_limit_s": options.time_limit_s,
             "precisions": [precision.value for precision in options.precisions],
+            "withheld": withheld,
             "metric": metric_name(workload.metric),
             "calibration": options.calibration.to_json(),
             "sensitivity_samples": options.sensitivity_samples,
@@ -155,6 +173,15 @@ def prepare(
         study_name=study_name,
         earlier_study=earlier["study"] if earlier else None,
     )
+
+
+def _offered(backend: Backend, options: RunOptions, listener: Listener) -> tuple[RunOptions, dict[str, str]]:
+    """The options without precisions that gain nothing on this backend, and those with their reasons."""
+    reasons = {p: why for p, why in backend.withheld().items() if p in options.precisions and p is not Precision.FP32}
+    for precision, reason in reasons.items():
+        listener.warn(f"{precision} is left out on {backend.name}: {reason}")
+    kept = tuple(precision for precision in options.precisions if precision not in reasons)
+    return replace(options, precisions=kept), {precision.value: reason for precision, reason in reasons.items()}
 
 
 def _ledger(store: ContentStore, identity: Mapping[str, str]) -> Ledger:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TextIO
 
 from report.results import RunResults
-from report.tables import COLUMNS, front_rows
+from report.tables import columns, front_rows
 from report.verdict import verdict
 from report.wording import duration
 from search.tables import write_table
@@ -37,7 +37,7 @@ def _print_table(results: RunResults, stream: TextIO) -> None:
         stream.write("no point was measured\n")
         return
     marked = frozenset(index for index, row in enumerate(rows) if row[0])
-    write_table(stream, COLUMNS, rows, wrapping=2, marked=marked)
+    write_table(stream, columns(results), rows, wrapping=2, marked=marked)
 
 
 def conditions(results: RunResults) -> str:

@@ -128,7 +128,7 @@ def all_options(
             holdout=args.holdout,
             sensitivity_samples=args.sensitivity_samples,
             storage=args.storage,
-        save_engine=args.save_engine,
+            save_engine=args.save_engine,
             resume=args.resume,
         )
         for backend in backends

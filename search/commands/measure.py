@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,14 +14,20 @@ from search.arrays import LABELS, cast, read_npz
 from search.commands import arguments
 from search.tables import write_table
 
+if TYPE_CHECKING:
+    from backends.base import ExecutedLayer
+
 USAGE = "search measure MODEL [MODEL ...] [options]"
 DESCRIPTION = """\
 Time ONNX files against each other: interleaved in one process, threads pinned, each round in another order. The first
 model is the reference that ratios are taken to.
 
-  search measure fp32.onnx int8.onnx --inputs eval.npz --batch-size 8"""
+  search measure fp32.onnx int8.onnx --inputs eval.npz --batch-size 8
+  search measure fp32.onnx int8.onnx --profile"""
 Declared = Mapping[str, tuple[tuple[int | None, ...], str]]
 COLUMNS = ("model", "median", "p90", "95 % interval", "ratio", "95 % interval", "size")
+FOOTPRINT_COLUMNS = ("engine", "weights", "activations")
+PROFILE_COLUMNS = ("node", "operator", "precision", "detail", "µs", "share")
 
 
 def build_parser() -> arguments.Parser:
@@ -37,6 +44,9 @@ def build_parser() -> arguments.Parser:
     )
     group.add_argument(
         "--inputs", type=Path, metavar="NPZ", help="arrays named like the inputs (default: random normal values)"
+    )
+    group.add_argument(
+        "--profile", action="store_true", help="also list what each model runs, operator by operator (default: off)"
     )
     return parser
 
@@ -69,6 +79,9 @@ def run(argv: Sequence[str]) -> int:
         compiled, reference, inputs, THOROUGH, threads=args.threads, batch_size=batch, clock=backend.clock
     )
 
+    footprints = {label: model.footprint() for label, model in compiled.items()}
+    told = any(footprint.known for footprint in footprints.values())
+
     def row(label: str, found: LatencyStats) -> tuple[str, ...]:
         return (
             label,
@@ -78,16 +91,50 @@ def run(argv: Sequence[str]) -> int:
             ratio(found.ratio),
             f"{found.ratio_low:.3f} to {found.ratio_high:.3f}",
             size(len(artifacts[label])),
+            *(map(size, footprints[label].to_json().values()) if told else ()),
         )
 
-    write_table(sys.stdout, COLUMNS, [row(label, found) for label, found in stats.items()])
+    columns = (*COLUMNS, *FOOTPRINT_COLUMNS) if told else COLUMNS
+    write_table(sys.stdout, columns, [row(label, found) for label, found in stats.items()])
     device = backend.fingerprint()
     drawn = "random inputs" if args.inputs is None else f"inputs from {args.inputs}"
     sys.stdout.write(
         f"\n{backend.name} ({device.runtime}) on {device.device}, {args.threads} thread{'s' * (args.threads != 1)}, "
         f"batch {batch}, {drawn}; {stats[reference].rounds} interleaved rounds\n"
     )
+    if args.profile:
+        for label, model in compiled.items():
+            _write_profile(label, model.profile(inputs), backend.name)
     return 0
+
+
+def _write_profile(label: str, layers: Sequence[ExecutedLayer], backend: str) -> None:
+    """What a model ran, in execution order; profiling slows it down, so the shares are what counts."""
+    sys.stdout.write(f"\n{label}:\n")
+    if not layers:
+        sys.stdout.write(f"{backend} does not tell what it runs\n")
+        return
+    write_table(sys.stdout, PROFILE_COLUMNS, profile_rows(layers))
+
+
+def profile_rows(layers: Sequence[ExecutedLayer]) -> list[tuple[str, ...]]:
+    """One row an executed layer, one cell a column of ``PROFILE_COLUMNS``; nodes of the artifact, where known."""
+    from report.wording import MISSING, number
+
+    total = sum(layer.latency_us or 0.0 for layer in layers)
+
+    def row(layer: ExecutedLayer) -> tuple[str, ...]:
+        latency = layer.latency_us
+        return (
+            ", ".join(layer.nodes) or layer.name,
+            layer.kind,
+            layer.precision or MISSING,
+            layer.detail or MISSING,
+            MISSING if latency is None else number(latency),
+            MISSING if latency is None or not total else f"{latency / total:.1%}",
+        )
+
+    return [row(layer) for layer in layers]
 
 
 def read_model(path: Path) -> bytes:

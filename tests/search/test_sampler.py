@@ -242,3 +242,46 @@ def test_fixed_space_has_one_proposal() -> None:
     assert trial.params == {"a": "fp32"}
     study.tell(trial, [1.0, 1.0, 4.0])
     assert sampler.exhausted(study)
+
+
+def _proposals(problem: Synthetic, budget: Budget, count: int) -> list[tuple[Code, Forecast]]:
+    """What is proposed one after the other, each with the forecast at that moment."""
+    space = problem.space
+    study = _study(FrontSampler(space, budget, 0))
+    found = []
+    for index in range(count):
+        for _, assignment in space.baselines() if index == 0 else ():
+            study.enqueue_trial(space.to_params(assignment))
+            _step(study, problem)
+        forecast = Forecast(space, budget, History.of(space, study))
+        found.append((_step(study, problem), forecast))
+    return found
+
+
+@pytest.mark.parametrize("fp16", [Arithmetic.FLOAT, Arithmetic.HALF], ids=lambda kind: kind.value)
+def test_what_is_surely_too_slow_is_not_built(fp16: Arithmetic) -> None:
+    """No proposal is predicted over the latency limit by more than the model, refitted to all trials so far, errs."""
+    problem = Synthetic.random(10, 3, fp16)
+    found = _proposals(problem, Budget(latency_ms=6.0), 20)
+    assert not any(forecast.too_slow(code) for code, forecast in found)
+    assert found[0][1].problem.latency != found[-1][1].problem.latency
+    # Planted: without a limit the same sampler proposes what this limit would screen.
+    free = _proposals(problem, Budget(), 20)
+    assert any(forecast.problem.ratio(code) > 0.6 + forecast.error for code, forecast in free)
+
+
+def test_where_all_is_too_slow_the_search_goes_on() -> None:
+    """Under a limit that nothing can keep, the nearest are still looked for."""
+    problem = Synthetic.random(6, 3)
+    found = _proposals(problem, Budget(latency_ms=0.1), 6)
+    assert len({code for code, _ in found}) == 6
+
+
+def test_half_arithmetic_is_searched() -> None:
+    """Where FP16 is really faster, the sampler finds fronts that random search does not."""
+    problem = Synthetic.random(10, 0, Arithmetic.HALF)
+    budget = budget_of(problem)
+    ours = volumes(problem, run_study(problem, FrontSampler(problem.space, budget, 0), budget, 24), budget)
+    random = volumes(problem, run_study(problem, RandomSampler(0), budget, 24), budget)
+    assert ours[0] > 1.02 * random[0]
+    assert ours[1] >= random[1]

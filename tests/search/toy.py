@@ -18,7 +18,8 @@ import onnx
 from backends.base import Capabilities, CompiledModel, DeviceFingerprint
 from backends.fake import SimulatedClock
 from backends.host import HostBackend, HostModel
-from lowering.dialects.registry import get_dialect
+from lowering.dialect import Arithmetic, Dialect
+from lowering.dialects.ort_cpu import OrtCpuDialect
 from lowering.inventory import Group, Inventory, Layer
 from lowering.lowerer import Lowerer
 from lowering.reference import Reference
@@ -39,6 +40,7 @@ from precision import (
     top1,
 )
 
+ORT_CPU = OrtCpuDialect()
 LAYERS = ("a", "b", "c", "d", "e")
 INT8 = LayerChoice(precision=Precision.INT8)
 INT4 = LayerChoice(precision=Precision.INT4)
@@ -78,12 +80,21 @@ def harm(choices: Mapping[str, str]) -> float:
     return sum(HARM[text] * (1 + LAYERS.index(layer)) / 3 for layer, text in choices.items())
 
 
-def latency_ms(choices: Mapping[str, str]) -> float:
-    """What one sample takes."""
+def latency_ms(choices: Mapping[str, str], cost_ms: Mapping[str, float] = COST_MS) -> float:
+    """What one sample takes; FP16 is a domain of its own where it costs less than FP32."""
     texts = [choices[layer] for layer in LAYERS]
-    integer = [text.startswith("int") for text in texts]
-    crossed = sum(left != right for left, right in itertools.pairwise(integer))
-    return sum(COST_MS[text] for text in texts) + BOUNDARY_MS * crossed
+    half = "half" if cost_ms["fp16"] < cost_ms["fp32"] else "float"
+    domains = [{"fp32": "float", "fp16": half}.get(text, "integer") for text in texts]
+    crossed = sum(left != right for left, right in itertools.pairwise(domains))
+    return sum(cost_ms[text] for text in texts) + BOUNDARY_MS * crossed
+
+
+class HalfDialect(OrtCpuDialect):
+    """Of a runtime with 16-bit arithmetic."""
+
+    def arithmetic(self, choice: LayerChoice) -> Arithmetic:
+        """FP16 computes in half."""
+        return Arithmetic.HALF if choice == FP16 else super().arithmetic(choice)
 
 
 class ToyLowerer(Lowerer):
@@ -91,9 +102,12 @@ class ToyLowerer(Lowerer):
 
     Args:
         refuse: Says why choices cannot be written; empty text writes them.
+        dialect: What is asked about choices.
     """
 
-    def __init__(self, refuse: Callable[[Mapping[str, LayerChoice]], str] = lambda _: "") -> None:
+    def __init__(
+        self, refuse: Callable[[Mapping[str, LayerChoice]], str] = lambda _: "", dialect: Dialect = ORT_CPU
+    ) -> None:
         reference = Reference(
             source="toy.onnx",
             proto=onnx.ModelProto(),
@@ -104,7 +118,7 @@ class ToyLowerer(Lowerer):
             output_names=("y",),
             output_shapes={"y": (None, 2)},
         )
-        super().__init__(reference, get_dialect("ort-cpu"), None, CalibrationSettings(), ContentStore(None))
+        super().__init__(reference, dialect, None, CalibrationSettings(), ContentStore(None))
         self._refuse = refuse
         self.lowered = 0
         layers = tuple(
@@ -158,7 +172,7 @@ class ToyModel(HostModel):
         self.backend.runs += 1
         self.backend.on_run(self.backend.runs)
         margin = 8 * (inputs["x"][:, 0].astype(np.float64) - harm(self.choices))
-        self.backend.simulated.advance(latency_ms(self.choices) * len(margin))
+        self.backend.simulated.advance(latency_ms(self.choices, self.backend.cost_ms) * len(margin))
         return (np.stack([margin, np.zeros_like(margin)], axis=1).astype(np.float32),)
 
     def operators(self) -> tuple[str, ...]:
@@ -172,6 +186,7 @@ class ToyBackend(HostBackend):
     Args:
         refuse: Says why choices (texts) do not compile; empty text compiles them.
         on_run: Called with the number of each run.
+        cost_ms: What a layer takes, by its choice.
     """
 
     name = "fake"
@@ -181,7 +196,9 @@ class ToyBackend(HostBackend):
         self,
         refuse: Callable[[Mapping[str, str]], str] = lambda _: "",
         on_run: Callable[[int], None] = lambda _: None,
+        cost_ms: Mapping[str, float] = COST_MS,
     ) -> None:
+        self.cost_ms = cost_ms
         self.simulated = SimulatedClock()
         self.refuse = refuse
         self.on_run = on_run

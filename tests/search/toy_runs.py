@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +29,11 @@ class Elsewhen:
     Attributes:
         slower: Id → by what factor its ratio is off, the first ``times`` times.
         calls: Ids timed, one entry a call.
+        runtime: Makes the backend there.
     """
 
     def __init__(self) -> None:
+        self.runtime: Callable[[], toy.ToyBackend] = toy.ToyBackend
         self.slower: dict[str, float] = {}
         self.times = 99
         self.calls: list[tuple[str, ...]] = []
@@ -50,7 +52,7 @@ class Elsewhen:
         """As ``time_in_fresh_process``."""
         assert backend == "fake"
         self.calls.append(tuple(models))
-        runtime = toy.ToyBackend()
+        runtime = self.runtime()
         compiled = {name: runtime.compile(path.read_bytes(), threads=threads) for name, path in models.items()}
         stats = time_paired(
             compiled, reference, inputs, settings, threads=threads, batch_size=batch_size, clock=runtime.clock
