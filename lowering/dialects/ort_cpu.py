@@ -20,45 +20,27 @@ quantisation, LSTM and GRU.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
 from lowering.dialect import Arithmetic
 from lowering.dialects.ort_cpu_rules import (
-    Shortcut,
-    is_bounding,
     is_computing,
-    is_moving,
     may_write_floats,
     missing_channels,
     offers,
-    shortcut_at,
     with_groups,
     write_block,
-    write_moved,
-    write_shortcut,
 )
+from lowering.dialects.qdq import QdqWriting
 from lowering.dialects.widening import widened_channels
-from lowering.graph import GraphView, captured_names
+from lowering.graph import GraphView
 from lowering.inventory import Layer
-from lowering.placement import Placement, place
-from lowering.quantiser import Quantiser, quantiser_u8
 from lowering.rounding.weight import RoundedWeight
-from lowering.storage import stored_bytes, write_fp16, write_integer
-from lowering.writer import GraphWriter
-from precision import LayerChoice, LoweringError, Precision
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stored:
-    """The 8-bit form of a tensor: names of it, of its scale and of its zero point."""
-
-    name: str
-    scale: str
-    zero: str
-    quantiser: Quantiser
+from lowering.storage import stored_bytes, write_integer
+from precision import LayerChoice
 
 
 class OrtCpuDialect:
@@ -98,7 +80,7 @@ class OrtCpuDialect:
         return _Writing(reference, layers, choices, ranges, weights).run()
 
 
-class _Writing:
+class _Writing(QdqWriting):
     """One candidate being written."""
 
     def __init__(
@@ -109,116 +91,32 @@ class _Writing:
         ranges: Mapping[str, tuple[float, float]],
         weights: Mapping[str, RoundedWeight],
     ) -> None:
-        self._reference = reference
-        self._view = view = GraphView(reference.graph)
-        self._layers = {layer.node: layer for layer in layers}
-        self._choices = choices
-        self._ranges = ranges
-        self._weights = weights
-        names = [*view.inputs, *view.initializers, *(name for node in view.nodes for name in node.output)]
-        self._writer = GraphWriter(reference, names)
-        self._placement = self._place()
+        super().__init__(reference, layers, choices, ranges, weights)
         convs = {
             index: self._layers[node.name]
-            for index, node in enumerate(view.nodes)
+            for index, node in enumerate(self._view.nodes)
             if index in self._placement.quantised and self._is_plane_conv(node)
         }
-        self._widened = widened_channels(view, convs, self._result)
-        self._stored: dict[str, _Stored] = {}
-        self._dequantised: dict[str, str] = {}
+        self._widened = widened_channels(self._view, convs, self._result)
         self._wider: dict[tuple[str, int], str] = {}
-        self._shortcuts: dict[int, tuple[Shortcut, str]] = {}
-        self._floats: set[str] = {*view.inputs, *view.initializers}
-        for tensor in view.initializers.values():
-            self._writer.keep(tensor)
-
-    def run(self) -> onnx.ModelProto:
-        view, placement = self._view, self._placement
-        for index, node in enumerate(view.nodes):
-            layer = self._layers.get(node.name)
-            if index in placement.folded:
-                continue
-            if layer is not None:
-                self._layer(index, node, layer)
-            elif index not in placement.quantised:
-                self._plain(node)
-            elif is_moving(view, index):
-                self._moved(index, node)
-            else:
-                self._computed(index, node, [self._dequantise(name) for name in node.input])
-        for name in view.outputs:
-            self._float(name)
-        return self._writer.model()
 
     def _is_plane_conv(self, node: onnx.NodeProto) -> bool:
         return node.op_type == "Conv" and node.name in self._layers and len(self._layers[node.name].weight_shape) == 4
 
-    def _place(self) -> Placement:
-        view = self._view
-        integer = {
-            index
-            for index, node in enumerate(view.nodes)
-            if node.name in self._layers and self._choices[self._layers[node.name].name].quantises_activations
-        }
-        return place(
-            view,
-            integer,
-            moving=lambda index: is_moving(view, index),
-            computing=lambda index: is_computing(view, index),
-            bounding=lambda index: is_bounding(view, index),
-            floats_out=lambda index: may_write_floats(view, index),
-        )
+    def _is_computing(self, index: int) -> bool:
+        return is_computing(self._view, index)
 
-    # --- tensors ---------------------------------------------------------------------------------------------
+    def _may_write_floats(self, index: int) -> bool:
+        return may_write_floats(self._view, index)
 
-    def _result(self, index: int) -> str:
-        """The tensor a quantised node's quantiser writes: that of the activation folded into it, else its own."""
-        for activation, source in self._placement.folded.items():
-            if source == index:
-                return str(self._view.nodes[activation].output[0])
-        return str(self._view.nodes[index].output[0])
-
-    def _quantise(self, raw: str, tensor: str) -> None:
-        """Write ``raw`` → QuantizeLinear, the 8-bit form of ``tensor`` from now on."""
-        if tensor not in self._ranges:
-            raise LoweringError(
-                f"tensor '{tensor}' has no calibrated range, but a layer beside it is to be quantised",
-                "calibrate the network anew, or leave the layers around it at fp32",
-            )
-        quantiser = quantiser_u8(*self._ranges[tensor])
-        stored = _Stored(
-            name=self._writer.fresh(f"{tensor}_q"),
-            scale=self._writer.constant(np.array(quantiser.scale, np.float32), f"{tensor}_s"),
-            zero=self._writer.constant(np.array(quantiser.zero_point, np.uint8), f"{tensor}_z"),
-            quantiser=quantiser,
-        )
-        self._writer.node("QuantizeLinear", [raw, stored.scale, stored.zero], [stored.name])
-        self._stored[tensor] = stored
-
-    def _float(self, tensor: str) -> str:
-        """The floating form of ``tensor`` under its own name, dequantised when first asked for."""
-        if tensor and tensor not in self._floats:
-            self._dequantise_as(tensor, tensor)
-            self._floats.add(tensor)
-        return tensor
-
-    def _dequantise(self, tensor: str) -> str:
-        """What a quantised operator reads: the 8-bit form of ``tensor`` behind a DequantizeLinear."""
-        if tensor not in self._stored:
-            self._quantise(self._float(tensor), tensor)
-        if tensor not in self._dequantised:
-            if tensor not in self._floats:
-                return self._float(tensor)
-            self._dequantise_as(tensor, self._writer.fresh(f"{tensor}_d"))
-        return self._dequantised[tensor]
+    def _write_block(self, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight, block_size: int) -> None:
+        write_block(self._writer, self._view, node, layer, rounded, self._float(node.input[0]), block_size)
 
     def _padded(self, tensor: str, missing: int, rank: int) -> str:
         """The 8-bit form of ``tensor`` with ``missing`` more channels of zeros, under a name of its own."""
         key = (tensor, missing)
         if key not in self._wider:
-            if tensor not in self._stored:
-                self._quantise(self._float(tensor), tensor)
-            stored, name = self._stored[tensor], self._writer.fresh(f"{tensor}_p")
+            stored, name = self._eight_bit(tensor), self._writer.fresh(f"{tensor}_p")
             pads = np.zeros(2 * rank, np.int64)
             pads[rank + 1] = missing
             result = self._writer.fresh(f"{name}_q")
@@ -227,80 +125,16 @@ class _Writing:
             self._wider[key] = name
         return self._wider[key]
 
-    def _dequantise_as(self, tensor: str, name: str) -> None:
-        stored = self._stored[tensor]
-        self._writer.node("DequantizeLinear", [stored.name, stored.scale, stored.zero], [name])
-        self._dequantised[tensor] = name
-
-    # --- nodes -----------------------------------------------------------------------------------------------
-
-    def _plain(self, node: onnx.NodeProto) -> None:
-        """A floating node."""
-        if node.op_type in ("Shape", "Size") and node.input[0] in self._stored:
-            self._writer.copy(node, [self._stored[node.input[0]].name], list(node.output))
-        else:
-            for name in captured_names(node):
-                if name in self._stored:
-                    self._float(name)
-            self._writer.copy(node, [self._float(name) for name in node.input], list(node.output))
-        self._floats.update(node.output)
-
-    def _moved(self, index: int, node: onnx.NodeProto) -> None:
-        """Moving glue on the 8-bit tensor."""
-        found = shortcut_at(self._view, index)
-        if found is not None and found.pad in self._placement.quantised:
-            self._shortcuts[found.pad] = (found, node.input[0])
-            return
-        if index in self._shortcuts:
-            shortcut, tensor = self._shortcuts[index]
-            source = self._dequantise(tensor)
-            stored = self._stored[tensor]
-            name = write_shortcut(self._writer, shortcut, node.output[0], source, stored.scale, stored.zero)
-            self._stored[node.output[0]] = replace(stored, name=name)
-            return
-        stored = self._stored[node.input[0]]
-        results = write_moved(self._writer, self._view, index, stored.name, stored.quantiser, stored.zero)
-        for tensor, name in zip(node.output, results, strict=True):
-            self._stored[tensor] = replace(stored, name=name)
-
-    def _computed(self, index: int, node: onnx.NodeProto, inputs: list[str]) -> None:
-        """A node whose result is quantised, with the activation folded into it, if any."""
-        tensor = self._result(index)
-        raw = self._writer.fresh(f"{tensor}_r")
-        self._writer.copy(node, inputs, [raw])
-        if node.name in self._layers:
-            self._writer.name_last(self._layers[node.name].name)
-        self._quantise(raw, tensor)
-
-    def _layer(self, index: int, node: onnx.NodeProto, layer: Layer) -> None:
-        choice = self._choices[layer.name]
-        rounded = self._weights.get(layer.name)
-        if choice.block_size is not None:
-            assert rounded is not None
-            write_block(self._writer, self._view, node, layer, rounded, self._float(node.input[0]), choice.block_size)
-            self._floats.update(node.output)
-            return
-        integer = choice.quantises_activations
-        if integer and layer.op == "Conv":
-            assert rounded is not None
+    def _integer_layer(self, index: int, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight) -> None:
+        if layer.op == "Conv":
             self._convolution(index, node, layer, rounded)
             return
-        if integer:
-            source = self._dequantise(node.input[0])
-        elif node.input[0] not in self._floats and self._ends_quantised(node.output[0]):
-            source = self._shielded(node.input[0], layer)
-        else:
-            source = self._float(node.input[0])
-        inputs = [source, self._weight(layer, choice, rounded), *node.input[2:]]
-        bias = self._bias(node, layer, rounded, integer=integer)
+        source = self._dequantise(node.input[0])
+        inputs = [source, write_integer(self._writer, rounded, layer, dequantise=True), *node.input[2:]]
+        bias = self._integer_bias(node, layer, rounded) if layer.op == "Gemm" else ""
         if bias:
             inputs = [*inputs[:2], bias]
-        if not integer or (may_write_floats(self._view, index) and node.output[0] not in self._placement.demanded):
-            self._writer.copy(node, inputs, list(node.output))
-            self._writer.name_last(layer.name)
-            self._floats.update(node.output)
-            return
-        self._computed(index, node, inputs)
+        self._finish_integer(index, node, layer, inputs)
 
     def _convolution(self, index: int, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight) -> None:
         """A quantised Conv, with channels of zeros where the fast kernels want them (``widening``)."""
@@ -309,7 +143,7 @@ class _Writing:
         if not before and (before := missing_channels(layer, layer.weight_shape[0] + behind)):
             source = self._padded(source, before, len(layer.weight_shape))
         inputs = [self._dequantise(source), "", *node.input[2:]]
-        bias = self._bias(node, layer, rounded, integer=True)
+        bias = self._bias(node, layer, rounded)
         if bias:
             inputs = [*inputs[:2], bias]
         depthwise = layer.conv_groups > 1
@@ -325,6 +159,11 @@ class _Writing:
         if depthwise and behind:
             node = with_groups(node, layer.conv_groups + behind)
         self._computed(index, node, inputs)
+
+    def _floating_source(self, node: onnx.NodeProto, layer: Layer) -> str:
+        if node.input[0] not in self._floats and self._ends_quantised(node.output[0]):
+            return self._shielded(node.input[0], layer)
+        return self._float(node.input[0])
 
     def _ends_quantised(self, tensor: str) -> bool:
         """Whether a floating result will meet nothing but a quantiser, a Relu or Clip before it at most."""
@@ -359,29 +198,17 @@ class _Writing:
         self._writer.node("DequantizeLinear", inputs, [result], attributes={"axis": 1})
         return result
 
-    def _weight(self, layer: Layer, choice: LayerChoice, rounded: RoundedWeight | None) -> str:
-        if choice.precision is Precision.FP32:
-            return layer.weight
-        if choice.precision is Precision.FP16:
-            weight = self._view.array(layer.weight)
-            assert weight is not None
-            return write_fp16(self._writer, weight, layer)
-        assert rounded is not None
-        return write_integer(self._writer, rounded, layer, dequantise=choice.quantises_activations)
+    def _integer_bias(self, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight) -> str:
+        """Name of a Gemm's bias, corrected; empty where it has none.
 
-    def _bias(self, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight | None, *, integer: bool) -> str:
-        """Name of the bias to use; empty where the node's own stays (MatMul has none to correct)."""
-        if rounded is None or node.op_type == "MatMul":
-            return ""
+        QGemm takes an INT32 bias of scale s_x·s_w; unlike for Conv, the runtime does not make it from a float one.
+        """
         bias = self._view.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         if rounded.bias_correction is not None:
             bias = rounded.bias_correction + (0 if bias is None else bias)
             bias = bias.astype(np.float32)
         if bias is None:
             return ""
-        if not (integer and node.op_type == "Gemm"):
-            return "" if rounded.bias_correction is None else self._writer.constant(bias, f"{layer.weight}_b")
-        # QGemm takes an INT32 bias of scale s_x·s_w; unlike for Conv, the runtime does not make it from a float one.
         scales = (rounded.scales.reshape(-1) * np.float32(self._stored[node.input[0]].quantiser.scale)).astype(
             np.float32
         )

@@ -1,0 +1,70 @@
+"""The choices that runtimes with integer kernels offer a layer, and what holds for each of them alike."""
+
+from __future__ import annotations
+
+import onnx
+
+from lowering.graph import GraphView, attribute
+from lowering.inventory import Layer
+from precision import FP16, FP32, LayerChoice, Precision, Rounding
+
+BLOCK_SIZE = 32
+
+# Rounding costs neither latency nor size; at 8 bits GPTQ has nothing to gain, at 4 nearest has nothing to offer.
+_INTEGER = (
+    LayerChoice(precision=Precision.INT8, rounding=Rounding.NEAREST),
+    LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE),
+    LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE),
+    LayerChoice(precision=Precision.INT4, rounding=Rounding.GPTQ),
+)
+_WEIGHT_ONLY = (
+    LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE, weight_only=True),
+    LayerChoice(precision=Precision.INT4, rounding=Rounding.GPTQ, weight_only=True),
+)
+
+
+def offered(*, no_integers: str, no_blocks: str) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+    """Choices of a layer, and choice text → reason for those it may not take.
+
+    Args:
+        no_integers: Why it cannot compute in integers; empty where it can.
+        no_blocks: Why it cannot have a scale per block of weights; empty where it can.
+    """
+    refused: dict[str, str] = {}
+    choices = [FP32, FP16]
+    for choice in _INTEGER:
+        if no_integers:
+            refused[choice.text] = no_integers
+        else:
+            choices.append(choice)
+    choices += _WEIGHT_ONLY
+    block = LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, block_size=BLOCK_SIZE)
+    if no_blocks:
+        refused[block.text] = no_blocks
+    else:
+        choices.append(block)
+    return tuple(choices), refused
+
+
+def why_no_plain_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    """Why a Gemm is none that multiplies and adds alone; empty where it does, and for other layers."""
+    if layer.op != "Gemm":
+        return ""
+    if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0 or attribute(node, "transA", 0):
+        return "the Gemm has alpha, beta or transA set"
+    bias = view.shape(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    if bias is not None and bias != (layer.weight_shape[layer.channel_axis],):
+        return f"the Gemm's bias has shape {bias}, not one value per output"
+    return ""
+
+
+def why_no_blocks(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    """Why a layer cannot have a scale per block of weights; empty where it can."""
+    if layer.op not in ("Gemm", "MatMul"):
+        return "block-wise weights are for Gemm and MatMul"
+    if not view.is_float(node.input[0]):
+        return "its input is not known to be float32"
+    reduction = layer.weight_shape[1 - layer.channel_axis]
+    if reduction < BLOCK_SIZE:
+        return f"its {reduction} inputs are fewer than the block size {BLOCK_SIZE}"
+    return why_no_plain_gemm(layer, node, view)
