@@ -22,9 +22,13 @@ from precision import LayerChoice, Workload, write_text
 from report.comparison import BACKENDS_FILE, SCHEMA_VERSION
 from search.events import Listener
 from search.options import RunOptions
+from search.preference import preference
 from search.run import EXIT_INTERRUPTED, EXIT_MET, EXIT_MISSED, INTERRUPTED, RunOutcome, conclude, explore
 from search.session import prepare
 from search.several_exchange import Exchanged, Party, exchange
+from search.trial import Outcome
+
+_STARTS_PART = 6  # of the trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,14 +149,23 @@ def _explore(parties: Sequence[Party], time_limit_s: float | None) -> dict[str, 
         if left_s is not None:
             share_s = began_s + left_s / (len(parties) - index)
             session = replace(session, options=replace(session.options, time_limit_s=share_s))
-        stopped[party.name] = explore(session, starts)
+        # A few: they are where another runtime's boundaries and kernels led, and this one's own seeds matter more.
+        stopped[party.name] = explore(session, starts[: max(session.options.trials // _STARTS_PART, 1)])
         watch.halt()
         if left_s is not None:
             left_s = max(left_s - (watch.elapsed_s - began_s), 0.0)
         if stopped[party.name] == INTERRUPTED:
             break
-        starts += [party.layers(trial) for trial in party.found() if not trial.candidate.name]
+        starts = [*_starts(party), *starts]
     return stopped
+
+
+def _starts(party: Party) -> list[dict[str, LayerChoice]]:
+    """What a search found besides its baselines, the preferred first."""
+    rank = preference(party.session.options.budget)
+    found = [trial for trial in party.found() if trial.outcome is Outcome.COMPLETE and not trial.candidate.name]
+    found.sort(key=lambda trial: (not trial.feasible, rank(trial.objectives)))
+    return [party.layers(trial) for trial in found]
 
 
 def _conclude(parties: Sequence[Party], stopped: Mapping[str, str | None]) -> dict[str, RunOutcome]:
