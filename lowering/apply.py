@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lowering.dialects.registry import get_dialect
 from lowering.lowerer import Lowerer
 from lowering.reference import Reference
@@ -43,6 +46,7 @@ def apply_config(
         store,
         calibration_digest=config.calibration_data,
         ranges=config.ranges if same_weights else None,
+        scales=_scales(config) if same_weights else None,
     )
     _check_layers(config, lowerer)
     if not same_weights and not allow_new_weights:
@@ -61,6 +65,10 @@ def apply_config(
             f"give the same file (its first {config.calibration.samples} samples), or none, beside the run's cache/",
         )
     return lowerer.lower(config.layers)
+
+
+def _scales(config: PrecisionConfig) -> dict[str, NDArray[np.float32]]:
+    return {name: np.array(values, np.float32) for name, values in config.scales.items()}
 
 
 def _check_layers(config: PrecisionConfig, lowerer: Lowerer) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -68,6 +68,8 @@ class PrecisionConfig:
         calibration_data: Digest of the calibration inputs used.
         ranges: Tensor name → (low, high) of the FP32 network's activation.
         layers: Layer name → choice, every layer of the network, in the network's order.
+        scales: Layer name → scales of its weight, one a channel, where training found them; empty for a network as
+            it was given.
     """
 
     model: str
@@ -77,10 +79,12 @@ class PrecisionConfig:
     calibration_data: str
     ranges: Mapping[str, tuple[float, float]]
     layers: Mapping[str, LayerChoice]
+    scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranges", MappingProxyType(dict(self.ranges)))
         object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
+        object.__setattr__(self, "scales", MappingProxyType(dict(self.scales)))
 
     def to_json(self) -> str:
         """The file's text: the same config always gives the same bytes."""
@@ -93,6 +97,8 @@ class PrecisionConfig:
             "layers": {name: choice.to_json() for name, choice in self.layers.items()},
             "ranges": {name: list(bounds) for name, bounds in self.ranges.items()},
         }
+        if self.scales:
+            data["scales"] = {name: list(values) for name, values in self.scales.items()}
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
@@ -126,6 +132,7 @@ class PrecisionConfig:
                 calibration_data=str(calibration["data"]),
                 ranges={name: _bounds(name, value) for name, value in data["ranges"].items()},
                 layers={name: LayerChoice.from_json(entry, name) for name, entry in data["layers"].items()},
+                scales={name: _scales(name, values) for name, values in data.get("scales", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(
@@ -152,3 +159,10 @@ def _bounds(name: str, value: Any) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ValueError(f"range of tensor '{name}' is {value}")
     return low, high
+
+
+def _scales(name: str, values: Any) -> tuple[float, ...]:
+    scales = tuple(float(value) for value in values)
+    if not all(math.isfinite(scale) and scale > 0 for scale in scales):
+        raise ValueError(f"scales of layer '{name}' are not all positive")
+    return scales

@@ -7,7 +7,8 @@ The weights w of one scale become codes q = clip(round(w / s), low, high), ŵ = 
   (1, or the diagonal of a Hessian). Clipping few large weights buys all others a finer step.
 
 Codes are −127…127 at 8 bits; −8…7 at 4 bits, where ``absmax_scales`` takes the symmetric part −7…7 alone, and the
-search has both s = max|w|/7 and s = max|w|/8 among its candidates. A channel of zeros has scale 1.
+search has both s = max|w|/7 and s = max|w|/8 among its candidates. At 3 bits, which are stored in 4, they are −4…3.
+A channel of zeros has scale 1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CODE_RANGES = {8: (-127, 127), 4: (-8, 7)}
+CODE_RANGES = {8: (-127, 127), 4: (-8, 7), 3: (-4, 3)}
 # Shares of the range max|w| / high; 0.875 is max|w|/8 at 4 bits.
 CLIP_RATIOS = tuple(float(ratio) for ratio in np.linspace(1.0, 0.3, 57))
 # The smallest normal float32: a denormal scale would be flushed to zero by some runtimes.
@@ -42,7 +43,7 @@ def mse_scales(weights: Floats, bits: int, importance: Floats | None = None) -> 
 
     Args:
         weights: (rows, n).
-        bits: 8 or 4.
+        bits: 8, 4 or 3.
         importance: h, non-negative, broadcastable to ``weights``; None is 1 everywhere.
     """
     low, high = CODE_RANGES[bits]
