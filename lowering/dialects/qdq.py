@@ -183,6 +183,10 @@ class QdqWriting(ABC):
         self._writer.node("DequantizeLinear", [stored.name, stored.scale, stored.zero], [name])
         self._dequantised[tensor] = name
 
+    def _keep(self, tensor: str, stored: Stored, name: str) -> None:
+        """``name`` is the 8-bit form of ``tensor``, with the quantiser of ``stored``."""
+        self._stored[tensor] = replace(stored, name=name)
+
     # --- nodes -----------------------------------------------------------------------------------------------
 
     def _plain(self, node: onnx.NodeProto) -> None:
@@ -207,12 +211,12 @@ class QdqWriting(ABC):
             source = self._dequantise(tensor)
             stored = self._stored[tensor]
             name = write_shortcut(self._writer, shortcut, node.output[0], source, stored.scale, stored.zero)
-            self._stored[node.output[0]] = replace(stored, name=name)
+            self._keep(node.output[0], stored, name)
             return
         stored = self._stored[node.input[0]]
         results = write_moved(self._writer, self._view, index, stored.name, stored.quantiser, stored.zero)
         for tensor, name in zip(node.output, results, strict=True):
-            self._stored[tensor] = replace(stored, name=name)
+            self._keep(tensor, stored, name)
 
     def _glue(self, index: int, node: onnx.NodeProto) -> None:
         """Computing glue."""

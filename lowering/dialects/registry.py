@@ -12,6 +12,7 @@ _DIALECTS: Mapping[str, str] = {
     "ort-cpu": "lowering.dialects.ort_cpu:OrtCpuDialect",
     "tensorrt": "lowering.dialects.tensorrt:TensorRtDialect",
     "ort-cuda": "lowering.dialects.ort_cuda:OrtCudaDialect",
+    "openvino": "lowering.dialects.openvino:OpenVinoDialect",
 }
 
 

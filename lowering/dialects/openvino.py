@@ -1,0 +1,174 @@
+"""OpenVINO's CPU plugin: U8 activations, S8 per-channel weights, Q/DQ in ONNX, which it reads as it stands.
+
+What the plugin (2026.4) does with each form, seen in its runtime model:
+
+| written as                                            | runs as                                                 |
+| ----------------------------------------------------- | ------------------------------------------------------- |
+| Conv, Gemm, MatMul with Q/DQ on inputs and weight     | u8 × i8; the quantiser behind is a post-operation       |
+| INT4 initialiser → Cast to INT8 → DequantizeLinear    | folded when compiled: as INT8                           |
+| Conv → Q → DQ → Add ← DQ, then Q                      | one convolution; sum and quantisers are post-operations |
+| the same without Q/DQ between Conv and Add            | a separate Add: slower                                  |
+| Concat of tensors with one common quantiser           | copies bytes                                            |
+| Concat of tensors with different ones                 | requantises each input, and the result                  |
+| FP16 initialiser → Cast                               | folded when compiled                                    |
+| INT8 or INT4 → Cast → Mul(scale) → Conv               | folded when compiled: float                             |
+| the same → MatMul or Gemm (large enough)              | stays compressed; inputs become 8-bit, by blocks of 32  |
+| DequantizeLinear with ``block_size`` → MatMul or Gemm | likewise, a scale per block                             |
+
+So everything that a Concat joins gets one quantiser, over the widest of their ranges. Channels of zeros, INT32 biases
+and shields, which ONNX Runtime wants, are left out.
+
+Floating layers compute in 16 bits (BF16 or FP16) where the processor has such arithmetic, and the plugin knows no
+precision per layer: ``INFERENCE_PRECISION_HINT`` is for the whole network. The file says in its metadata
+(``PRECISION_KEY``) whether 16 bits are allowed: where floating layers are and all of them are ``fp16``. A single layer
+at ``fp32`` keeps the others in FP32, and ``fp16`` is storage then; so it is on processors without 16-bit arithmetic.
+
+Not handled: quantised layers with operators over more than two axes, dynamic quantisation of whole networks, FP8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from lowering.dialect import Arithmetic
+from lowering.dialects.choices import BLOCK_SIZE, offered, why_no_blocks, why_no_plain_gemm
+from lowering.dialects.openvino_quantisers import shared_ranges
+from lowering.dialects.qdq import QdqWriting
+from lowering.graph import GraphView
+from lowering.inventory import Layer
+from lowering.rounding.weight import RoundedWeight
+from lowering.storage import stored_bytes
+from precision import LayerChoice, Precision
+
+PRECISION_KEY = "bitfront.openvino.inference_precision"
+HALF = "half"
+
+# Operators with 8-bit kernels, or fused into one, with quantisers of their own; Concat copies.
+_COMPUTING = frozenset(("Add", "Mul", "GlobalAveragePool", "AveragePool", "LeakyRelu", "Sigmoid", "HardSwish"))
+
+
+class OpenVinoDialect:
+    """Writes candidates for OpenVINO."""
+
+    name = "openvino"
+
+    def offers(
+        self, layer: Layer, node: onnx.NodeProto, view: GraphView
+    ) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+        """See ``Dialect.offers``."""
+        return offered(no_integers=_why_no_integers(layer, node, view), no_blocks=_why_no_blocks(layer, node, view))
+
+    def arithmetic(self, choice: LayerChoice) -> Arithmetic:
+        """FP16 as on a processor with 16-bit arithmetic; weight-only storage as for convolutions, which unfold it."""
+        if choice.block_size is not None:
+            return Arithmetic.BLOCK
+        if choice.quantises_activations:
+            return Arithmetic.INTEGER
+        return Arithmetic.HALF if choice.precision is Precision.FP16 else Arithmetic.FLOAT
+
+    def weight_bytes(self, layer: Layer, choice: LayerChoice) -> int:
+        """See ``Dialect.weight_bytes``; a quantised Gemm's scales have zero points of a byte."""
+        return stored_bytes(layer, choice, scale_bytes=5 if layer.op == "Gemm" and choice.quantises_activations else 4)
+
+    def write(
+        self,
+        reference: onnx.ModelProto,
+        layers: tuple[Layer, ...],
+        choices: Mapping[str, LayerChoice],
+        ranges: Mapping[str, tuple[float, float]],
+        weights: Mapping[str, RoundedWeight],
+    ) -> onnx.ModelProto:
+        """See ``Dialect.write``.
+
+        Raises:
+            LoweringError: If a tensor that must be quantised has no range.
+        """
+        model = _Writing(reference, layers, choices, ranges, weights).run()
+        floating = {choice.precision for choice in choices.values() if not choice.precision.is_integer}
+        if floating == {Precision.FP16}:
+            model.metadata_props.add(key=PRECISION_KEY, value=HALF)
+        return model
+
+
+def _why_no_integers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    if not view.is_float(node.input[0]):
+        return "its input is not known to be float32"
+    if layer.op in ("Conv", "ConvTranspose") and len(layer.weight_shape) not in (3, 4):
+        return f"integer convolutions over {len(layer.weight_shape) - 2} axes are not offered"
+    return why_no_plain_gemm(layer, node, view)
+
+
+def _why_no_blocks(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    reason = why_no_blocks(layer, node, view)
+    if reason:
+        return reason
+    reduction = layer.weight_shape[1 - layer.channel_axis]
+    return f"its {reduction} inputs are not divisible by the block size {BLOCK_SIZE}" if reduction % BLOCK_SIZE else ""
+
+
+class _Writing(QdqWriting):
+    """One candidate being written."""
+
+    def __init__(
+        self,
+        reference: onnx.ModelProto,
+        layers: tuple[Layer, ...],
+        choices: Mapping[str, LayerChoice],
+        ranges: Mapping[str, tuple[float, float]],
+        weights: Mapping[str, RoundedWeight],
+    ) -> None:
+        super().__init__(reference, layers, choices, ranges, weights)
+        self._shared = shared_ranges(self._view, self._placement, ranges)
+        self._ranges = {**ranges, **self._shared}
+
+    def _is_computing(self, index: int) -> bool:
+        node = self._view.nodes[index]
+        if node.op_type not in (*_COMPUTING, "Concat") or node.domain not in ("", "ai.onnx"):
+            return False
+        return all(name and name not in self._view.initializers and self._view.is_float(name) for name in node.input)
+
+    def _may_write_floats(self, index: int) -> bool:
+        return self._view.nodes[index].op_type in ("Gemm", "MatMul")
+
+    def _glue(self, index: int, node: onnx.NodeProto) -> None:
+        """Computing glue; a Concat copies the codes of inputs that have its own quantiser."""
+        if node.op_type != "Concat":
+            super()._glue(index, node)
+            return
+        stored = [self._eight_bit(name) for name in node.input]
+        result = self._writer.fresh(f"{node.output[0]}_q")
+        self._writer.copy(node, [entry.name for entry in stored], [result])
+        self._keep(node.output[0], stored[0], result)
+
+    def _computed(self, index: int, node: onnx.NodeProto, inputs: list[str]) -> None:
+        """As elsewhere, but a quantiser shared with others does not end where an activation would: that is written."""
+        folded = next((at for at, source in self._placement.folded.items() if source == index), None)
+        if folded is None or self._view.nodes[folded].output[0] not in self._shared:
+            super()._computed(index, node, inputs)
+            return
+        activation = self._view.nodes[folded]
+        tensor = activation.output[0]
+        self._writer.copy(node, inputs, [str(node.output[0])])
+        if node.name in self._layers:
+            self._writer.name_last(self._layers[node.name].name)
+        raw = self._writer.fresh(f"{tensor}_r")
+        self._writer.copy(activation, [node.output[0], *activation.input[1:]], [raw])
+        self._quantise(raw, tensor)
+
+    def _write_block(self, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight, block_size: int) -> None:
+        """INT4 codes behind a DequantizeLinear with a scale per block of the reduction axis."""
+        blocks = rounded.scales.reshape(layer.weight_shape[layer.channel_axis], -1)
+        scales = blocks if layer.channel_axis == 0 else np.ascontiguousarray(blocks.T)
+        codes = self._writer.int4_constant(rounded.codes, f"{layer.weight}_4")
+        scale = self._writer.constant(scales.astype(np.float32), f"{layer.weight}_s")
+        weight = self._writer.fresh(f"{layer.weight}_f")
+        attributes = {"axis": 1 - layer.channel_axis, "block_size": block_size}
+        self._writer.node("DequantizeLinear", [codes, scale], [weight], attributes=attributes)
+        inputs = [self._float(node.input[0]), weight, *node.input[2:]]
+        bias = self._bias(node, layer, rounded)
+        if bias:
+            inputs = [*inputs[:2], bias]
+        self._write_floats(node, layer, inputs)
