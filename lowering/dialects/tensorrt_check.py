@@ -60,8 +60,8 @@ class _Graph:
     def type_of(self, tensor: str) -> int:
         """Element type of a tensor; 0 where it is not known."""
         if tensor in self.view.initializers:
-            return self.view.initializers[tensor].data_type
-        return self._types.get(tensor, 0)
+            return int(self.view.initializers[tensor].data_type)
+        return int(self._types.get(tensor, 0))
 
     def writer(self, tensor: str, op: str = "") -> onnx.NodeProto | None:
         """The node that writes a tensor, if it is an ``op``."""
@@ -117,7 +117,7 @@ def _symmetric(graph: _Graph) -> Found:
 def _codes(graph: _Graph) -> Found:
     """Quantized Types, "Supported Data Types": activations are INT8; UINT8 is for DLA alone."""
     for node in graph.of("QuantizeLinear"):
-        if graph.type_of(node.output[0]) != TensorProto.INT8:
+        if graph.type_of(node.output[0]) not in (TensorProto.INT8, TensorProto.UNDEFINED):
             yield node, "expected INT8 codes: an INT8 zero point"
     for node in graph.of("DequantizeLinear"):
         if graph.writer(node.input[0]) is None and graph.type_of(node.input[0]) not in (
@@ -293,7 +293,7 @@ def _scale_types(graph: _Graph) -> Found:
     """Explicit Quantization (opset 19 on): the scale of a QuantizeLinear is of the type it reads."""
     for node in graph.of("QuantizeLinear"):
         kinds = [graph.type_of(name) for name in node.input[:2]]
-        if kinds[0] != kinds[1]:
+        if kinds[0] != kinds[1] and all(kinds):
             names = [TensorProto.DataType.Name(kind) for kind in kinds]
             yield node, f"expected a scale of the input's type {names[0]}, got {names[1]}"
 
