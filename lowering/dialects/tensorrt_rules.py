@@ -139,12 +139,22 @@ def _why_no_plain_gemm(node: onnx.NodeProto) -> str:
 def is_moving(view: GraphView, index: int) -> bool:
     """Whether a node only moves values of one floating tensor, so that it may run between Q/DQ of one scale."""
     node = view.nodes[index]
-    if node.domain not in ("", "ai.onnx") or node.op_type not in _MOVING:
+    if node.domain not in ("", "ai.onnx") or not (node.op_type in _MOVING or _pads_zeros(view, node)):
         return False
     outputs = [name for name in node.output if name]
     if node.op_type == "MaxPool" and len(outputs) > 1:
         return False
     return node.input[0] not in view.initializers and all(view.is_float(name) for name in (node.input[0], *outputs))
+
+
+def _pads_zeros(view: GraphView, node: onnx.NodeProto) -> bool:
+    """Whether a node is a Pad that fills in what every symmetric quantiser holds exactly."""
+    if node.op_type != "Pad" or attribute(node, "mode", b"constant") != b"constant":
+        return False
+    if len(node.input) < 3 or not node.input[2]:
+        return True
+    value = view.array(node.input[2])
+    return value is not None and not value.any()
 
 
 def is_joining(view: GraphView, index: int) -> bool:
