@@ -11,6 +11,9 @@ from precision.naming import load_attribute
 
 _RUNTIMES: Mapping[str, str] = {
     "ort-cpu": "backends.ort_cpu:OrtCpuBackend",
+    "ort-cuda": "backends.ort_cuda:OrtCudaBackend",
+    "ort-tensorrt": "backends.ort_tensorrt:OrtTensorrtBackend",
+    "openvino": "backends.openvino:OpenVinoBackend",
 }
 # Found by name, so that a fresh process can open them, but never offered.
 _HIDDEN: Mapping[str, str] = {
