@@ -1,0 +1,128 @@
+"""OpenVINO on the processor, reading ONNX as it is written.
+
+Latency hint, one stream, the precision hint always given: by default the plugin computes floating layers in 16 bits
+where the processor can, so an FP32 baseline has to ask for ``f32``. Sixteen bits are allowed where the artifact says so
+in its metadata (``lowering.dialects.openvino``), and used where ``OPTIMIZATION_CAPABILITIES`` names them.
+
+Threads: a synchronous run on one stream is executed by the calling thread; with more threads, workers of oneTBB help.
+Since the calling thread is kept on its cores by ``backends.affinity``, the plugin's own pinning is off for one thread
+(it would move the caller), and on for several, which keeps the workers on one core each. The plugin looks at the
+processor once, when it is loaded: that is done before any thread is pinned, or it would never see but those cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from backends.affinity import pinned
+from backends.base import Capabilities, CompiledModel, DeviceFingerprint
+from backends.device import cpu_fingerprint
+from backends.host import HostBackend
+from backends.openvino_model import OpenVinoModel
+from backends.openvino_package import OPENVINO_ERRORS, load_openvino, reason
+from backends.openvino_probes import openvino_probes
+from backends.probes import run_probes
+from lowering.dialects.openvino import HALF, PRECISION_KEY
+from precision import BackendError, UsageError
+
+_DEVICE = "CPU"
+# Capability → the hint that asks for it, the better first.
+_HALF_HINTS = {"BF16": "bf16", "FP16": "f16"}
+
+
+class OpenVinoBackend(HostBackend):
+    """OpenVINO's CPU plugin; INT4 makes files smaller, and so does FP16, which is faster where it is computed."""
+
+    name = "openvino"
+    dialect = "openvino"
+
+    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+        """Compile the bytes; a dynamic batch is fixed to ``batch_size``, since static shapes are faster.
+
+        Raises:
+            BackendError: If the runtime refuses the model.
+            BackendUnavailableError: If OpenVINO is missing.
+            UsageError: If ``threads`` is not positive.
+        """
+        if threads < 1:
+            raise UsageError(f"threads: expected a positive whole number, got {threads}")
+        self._core  # noqa: B018 (the plugin is loaded before any thread is pinned)
+        try:
+            proto = onnx.load_model_from_string(model)
+            options = self._options(proto, threads)
+            with pinned(threads):
+                compiled = self._compile(model, options, batch_size)
+        except (*OPENVINO_ERRORS, DecodeError) as error:
+            raise BackendError(
+                f"OpenVINO refused a model of {len(model)} bytes: {reason(error)}",
+                "check the model with onnx.checker; operators this runtime lacks cannot be run here",
+            ) from error
+        outputs = tuple(value.name for value in proto.graph.output)
+        nodes = frozenset(name for node in proto.graph.node for name in (node.name, *node.output) if name)
+        return OpenVinoModel(compiled, self._profiled(model, options, batch_size), outputs, nodes, self.name)
+
+    def fingerprint(self) -> DeviceFingerprint:
+        """This processor and OpenVINO's version.
+
+        Raises:
+            BackendUnavailableError: If OpenVINO is missing.
+        """
+        return cpu_fingerprint(f"openvino {load_openvino().__version__}")
+
+    def capabilities(self) -> Capabilities:
+        """Probe once, then remember."""
+        return self._capabilities
+
+    @cached_property
+    def _capabilities(self) -> Capabilities:
+        found = run_probes(self, openvino_probes())
+        if self._half_hint:
+            return found
+        note = "this processor has no 16-bit arithmetic that OpenVINO uses: fp16 makes files smaller, not faster"
+        return Capabilities(
+            supported={**found.supported, "half-arithmetic": False}, notes={**found.notes, "half-arithmetic": note}
+        )
+
+    @cached_property
+    def _core(self) -> Any:
+        core = load_openvino().Core()
+        core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        return core
+
+    @cached_property
+    def _half_hint(self) -> str:
+        """The hint for 16-bit arithmetic; empty where the processor has none."""
+        found = self._core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        return next((hint for capability, hint in _HALF_HINTS.items() if capability in found), "")
+
+    def _options(self, proto: onnx.ModelProto, threads: int) -> dict[str, Any]:
+        said = {entry.key: entry.value for entry in proto.metadata_props}
+        half = self._half_hint if said.get(PRECISION_KEY) == HALF else ""
+        return {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": threads > 1,
+            "INFERENCE_PRECISION_HINT": half or "f32",
+        }
+
+    def _compile(self, model: bytes, options: dict[str, Any], batch_size: int | None) -> Any:
+        network = self._core.read_model(model)
+        if batch_size is not None:
+            shapes = {}
+            for port in network.inputs:
+                shape = port.get_partial_shape()
+                if len(shape) and shape[0].is_dynamic:
+                    shape[0] = batch_size
+                    shapes[port] = shape
+            if shapes:
+                network.reshape(shapes)
+        return self._core.compile_model(network, _DEVICE, options)
+
+    def _profiled(self, model: bytes, options: dict[str, Any], batch_size: int | None) -> Callable[[], Any]:
+        return lambda: self._compile(model, {**options, "PERF_COUNT": True}, batch_size)

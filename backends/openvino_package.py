@@ -1,0 +1,33 @@
+"""Importing OpenVINO: when first used, with a clear word where it is missing. Its runtime sends no telemetry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from precision import BackendUnavailableError
+
+EXTRA = "openvino"
+# The bindings raise all of the runtime's exceptions as RuntimeError; the others are for arguments they cannot convert.
+OPENVINO_ERRORS = (RuntimeError, ValueError, TypeError)
+
+
+def load_openvino() -> Any:
+    """The ``openvino`` module.
+
+    Raises:
+        BackendUnavailableError: If it is missing or broken.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"OpenVINO cannot be imported: {error}", f"install it with: pip install 'bitfront[{EXTRA}]'"
+        ) from error
+    return openvino
+
+
+def reason(error: Exception) -> str:
+    """What an exception of OpenVINO says, without the places in its source that come first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
+    return (told or lines or [type(error).__name__])[0]
