@@ -17,6 +17,8 @@ from report.html import CONTENT_POLICY, Plot, as_plot, facts
 from report.infos import Mark
 from report.verdict import budget_texts, verdict
 
+REFERENCE = "fp32"
+
 
 def comparison_page(comparison: Comparison) -> str:
     """The whole page as text."""
@@ -111,7 +113,9 @@ def _draw(marks: dict[str, tuple[Mark, ...]], first: str, second: str, compariso
     for (kind, found), look in zip(marks.items(), looks, strict=True):
         trace = plots.scatter(escape(kind), found, dict(look))
         if kind in ("baselines", "for all backends"):
-            trace.update(mode="markers+text", text=[mark.label for mark in found], textposition="top center")
+            # Alternating sides keep the labels of neighbours apart: FP16 is often as fast as FP32.
+            sides = ["top center" if index % 2 == 0 else "bottom center" for index in range(len(found))]
+            trace.update(mode="markers+text", text=[mark.label for mark in found], textposition=sides)
         figure.add_trace(trace)
     figure.update_layout(**plots.layout(470), legend=plots.LEGEND_ABOVE, hovermode="closest")
     budgets = {name: results.budget.latency_ms for name, results in comparison.measured}
