@@ -103,3 +103,28 @@ def test_resume_with_the_other_kind_is_refused(
     (Path("there") / ("backends.json" if "," in first else "run.json")).write_text("{}", encoding="utf-8")
     assert outcome(files.argv("--out", "there", "--resume", "--backend", second)) == 2
     assert f"is on {'several backends' if ',' in first else 'one backend'}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_small_run_on_two_backends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the command line to the files: both folders, the comparison, its report again, the exit status."""
+    files = write_files(tmp_path)
+    enter(tmp_path, monkeypatch)
+    words = ["--backend", "ort-cpu,fake", "--trials", "5", "--precisions", "int8", "--sensitivity-samples", "8"]
+    code = outcome(files.argv("--out", "there", *words, "--budget-ms", "fake=0.0001", "--quiet"))
+    shown = capsys.readouterr().out
+    assert code == 3
+    assert "ort-cpu: " in shown
+    assert "fake: No point meets every budget" in shown
+    there = Path("there")
+    for name in ("ort-cpu/report.html", "fake/report.html", "comparison.html", "comparison.csv", "summary.txt"):
+        assert (there / name).is_file()
+    page = (there / "comparison.html").read_text(encoding="utf-8")
+    for name in ("fake/report.html", "comparison.html"):
+        (there / name).unlink()
+    assert outcome(["report", "there", "--quiet"]) == 0
+    assert capsys.readouterr().out == shown
+    assert (there / "comparison.html").read_text(encoding="utf-8") == page
+    assert (there / "fake" / "report.html").is_file()
