@@ -12,8 +12,9 @@ The provider fuses no Q/DQ: those run as operators of their own, so INT8 is ther
 withholds it where a probe finds it slower. 4-bit weights with 8-bit activations are refused outright.
 
 The graph is written in two steps: the CPU dialect writes everything but the half layers, which stay FP32 in it; then
-regions of half precision are laid over the result (``lowering.half``). A layer of 4-bit blocks starts a region too, as
-the provider's fused kernel takes FP16 activations alone; its activations stay FP32 where they do not fit FP16.
+regions of half precision are laid over the result (``lowering.half``). A layer of 4-bit blocks starts a region too:
+the provider's kernels for many rows take FP16 activations, while with FP32 ones all but a few rows get unpacked weights
+(onnxruntime pull requests 32721 and 32742). Its activations stay FP32 where they do not fit FP16.
 
 Not handled: BF16, FP8, layouts (``prefer_nhwc`` is the session's business).
 """

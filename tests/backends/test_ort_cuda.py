@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from backends.ort_cuda import CUDA_OPTIONS, OrtCudaBackend
+from backends.ort_cuda import CUDA_OPTIONS, OrtCudaBackend, OrtGpuModel
 from backends.ort_cuda_probe import convolution, verdict
+from backends.ort_session import CPU_PROVIDER, SessionSetup, start_session
 from precision import BackendError, BackendUnavailableError, Precision, UsageError
 from tests.backends import models
 from tests.backends.substitute_ort import CUDA, Log, Session, install, substitute
@@ -157,3 +159,17 @@ def test_the_probed_forms_agree() -> None:
     assert np.abs(half - full).max() < 0.01
     assert np.abs(integer - full).max() < 0.3
     assert np.abs(integer * 1.2 - full).max() > 0.3
+
+
+def test_binding_is_the_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the processor for a device, the runtime's own bindings are made, run and timed as they are on a GPU."""
+    monkeypatch.setattr("backends.ort_cuda.DEVICE", "cpu")
+    setup = SessionSetup(extra="cpu", providers=((CPU_PROVIDER, {}),))
+    model = OrtGpuModel(start_session(models.two_by_two(), setup), models.two_by_two(), "bound", setup)
+    inputs = {"right": np.full((3, 4), 2, np.float32), "left": np.full((3, 4), 5, np.float32)}
+    assert (model.timer(inputs, time.perf_counter_ns)(4) > 0).all()
+    binding = model._bound(inputs)
+    model._session.run_with_iobinding(binding)
+    total, gap = binding.copy_outputs_to_cpu()
+    models.assert_close(total, np.full((3, 4), 7))
+    models.assert_close(gap, np.full((3, 4), 3))
