@@ -51,20 +51,35 @@ class OpenVinoBackend(HostBackend):
         """
         if threads < 1:
             raise UsageError(f"threads: expected a positive whole number, got {threads}")
-        self._core  # noqa: B018 (the plugin is loaded before any thread is pinned)
+        core = self._core  # loads the plugin, before any thread is pinned
         try:
             proto = onnx.load_model_from_string(model)
-            options = self._options(proto, threads)
-            with pinned(threads):
-                compiled = self._compile(model, options, batch_size)
+            network = core.read_model(model)
         except (*OPENVINO_ERRORS, DecodeError) as error:
-            raise BackendError(
-                f"OpenVINO refused a model of {len(model)} bytes: {reason(error)}",
-                "check the model with onnx.checker; operators this runtime lacks cannot be run here",
-            ) from error
+            raise _refused(model, error) from error
+        said = {entry.key: entry.value for entry in proto.metadata_props}
+        options = self._options(threads, self._half_hint if said.get(PRECISION_KEY) == HALF else "")
+        try:
+            compiled = self._compile(network, options, batch_size)
+        except OPENVINO_ERRORS as error:
+            raise _refused(model, error) from error
         outputs = tuple(value.name for value in proto.graph.output)
         nodes = frozenset(name for node in proto.graph.node for name in (node.name, *node.output) if name)
-        return OpenVinoModel(compiled, self._profiled(model, options, batch_size), outputs, nodes, self.name)
+        return OpenVinoModel(compiled, self._profiled(network, options), outputs, nodes, self.name)
+
+    def compile_network(self, network: Any, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+        """Compile a network that OpenVINO holds already (another tool's, to compare with), in FP32 where it floats.
+
+        Args:
+            network: An ``openvino.Model``; its batch is fixed in place.
+            threads: As for ``compile``.
+            batch_size: As for ``compile``.
+        """
+        options = self._options(threads, "")
+        compiled = self._compile(network, options, batch_size)
+        outputs = tuple(port.get_any_name() for port in network.outputs)
+        nodes = frozenset(operator.get_friendly_name() for operator in network.get_ops())
+        return OpenVinoModel(compiled, self._profiled(network, options), outputs, nodes, self.name)
 
     def fingerprint(self) -> DeviceFingerprint:
         """This processor and OpenVINO's version.
@@ -100,9 +115,7 @@ class OpenVinoBackend(HostBackend):
         found = self._core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
         return next((hint for capability, hint in _HALF_HINTS.items() if capability in found), "")
 
-    def _options(self, proto: onnx.ModelProto, threads: int) -> dict[str, Any]:
-        said = {entry.key: entry.value for entry in proto.metadata_props}
-        half = self._half_hint if said.get(PRECISION_KEY) == HALF else ""
+    def _options(self, threads: int, half: str) -> dict[str, Any]:
         return {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -111,18 +124,24 @@ class OpenVinoBackend(HostBackend):
             "INFERENCE_PRECISION_HINT": half or "f32",
         }
 
-    def _compile(self, model: bytes, options: dict[str, Any], batch_size: int | None) -> Any:
-        network = self._core.read_model(model)
-        if batch_size is not None:
-            shapes = {}
-            for port in network.inputs:
-                shape = port.get_partial_shape()
-                if len(shape) and shape[0].is_dynamic:
-                    shape[0] = batch_size
-                    shapes[port] = shape
-            if shapes:
-                network.reshape(shapes)
-        return self._core.compile_model(network, _DEVICE, options)
+    def _compile(self, network: Any, options: dict[str, Any], batch_size: int | None) -> Any:
+        shapes = {}
+        for port in network.inputs if batch_size is not None else ():
+            shape = port.get_partial_shape()
+            if len(shape) and shape[0].is_dynamic:
+                shape[0] = batch_size
+                shapes[port] = shape
+        if shapes:
+            network.reshape(shapes)
+        with pinned(options["INFERENCE_NUM_THREADS"]):
+            return self._core.compile_model(network, _DEVICE, options)
 
-    def _profiled(self, model: bytes, options: dict[str, Any], batch_size: int | None) -> Callable[[], Any]:
-        return lambda: self._compile(model, {**options, "PERF_COUNT": True}, batch_size)
+    def _profiled(self, network: Any, options: dict[str, Any]) -> Callable[[], Any]:
+        return lambda: self._core.compile_model(network, _DEVICE, {**options, "PERF_COUNT": True})
+
+
+def _refused(model: bytes, error: Exception) -> BackendError:
+    return BackendError(
+        f"OpenVINO refused a model of {len(model)} bytes: {reason(error)}",
+        "check the model with onnx.checker; operators this runtime lacks cannot be run here",
+    )
