@@ -57,6 +57,7 @@ GIVEN: dict[str, tuple[list[str], dict[str, object]]] = {
     "--storage": (["sqlite:///x.db"], {"storage": "sqlite:///x.db"}),
     "--out": (["there"], {"out": OUT}),
     "--resume": ([], {"resume": True}),
+    "--save-engine": ([], {"save_engine": True}),
 }
 ELSEWHERE = {"--help", "--version", "--quiet"}  # tested below by what they do
 
