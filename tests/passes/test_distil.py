@@ -1,0 +1,150 @@
+"""Distillation: the divergence by hand, learning without labels, features through adapters, resuming."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from passes.checkpoint import StoredCheckpoint
+from passes.data import Batch, TrainingData
+from passes.distil import Distil, LinearAdapter, divergence
+from passes.prune import StructuredPrune
+from passes.train import Ended, Supervision, train
+from passes.training import Training
+from precision import ConfigError, ContentStore, ModelError
+from tests.passes.nets import Plain, image_data, plain, same_weights, trained_looking
+
+OPTIONS = Distil(training=Training(steps=40, batch_size=32, learning_rate=0.02))
+UNLABELLED = TrainingData(inputs=image_data(count=96).inputs)
+
+
+def certain() -> Plain:
+    """A teacher whose answers differ from sample to sample: trained on labels."""
+    module = plain()
+    train(module, _cross_entropy, image_data(count=96), replace(OPTIONS.training, steps=60))
+    return module
+
+
+def _cross_entropy(module: nn.Module, batch: Batch) -> torch.Tensor:
+    assert batch.labels is not None
+    return nn.functional.cross_entropy(module(*batch.inputs), batch.labels)
+
+
+def distance(module: nn.Module, teacher: nn.Module, data: TrainingData = UNLABELLED) -> float:
+    images = torch.from_numpy(np.asarray(data.inputs["images"]))
+    with torch.no_grad():
+        return divergence(module(images), teacher(images), 1.0).item()
+
+
+def test_divergence_by_hand() -> None:
+    """Two classes, T = 2: T² (p log(p/q) + (1−p) log((1−p)/(1−q))) with halved logits; zero for equal answers."""
+    p, q = 1 / (1 + math.exp(-1)), 0.5
+    wanted = 4 * (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
+    found = divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 0.0]]), 2.0)
+    assert found.item() == pytest.approx(wanted, rel=1e-5)
+    assert divergence(torch.ones(3, 4), torch.ones(3, 4) * 2, 3.0).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_gradients_keep_their_size_as_temperature_changes() -> None:
+    """For high T the gradient tends to that of half the squared distance of centred logits, per class."""
+    answer = torch.tensor([[1.0, -1.0, 0.0]], requires_grad=True)
+    wanted = torch.tensor([[0.0, 0.5, -0.5]])
+    (gradient,) = torch.autograd.grad(divergence(answer, wanted, 100.0), answer)
+    assert torch.allclose(gradient, (answer - wanted) / 3, atol=0.01)
+
+
+def test_a_pruned_copy_learns_without_labels() -> None:
+    """Distillation brings the answers back; student and teacher that were given are left as they were."""
+    teacher = certain()
+    student = StructuredPrune(sparsity={"conv1": 0.5, "conv2": 0.5}).apply(teacher, UNLABELLED)
+    teacher_before, student_before = copy.deepcopy(teacher), copy.deepcopy(student)
+    trained = OPTIONS.apply(student, UNLABELLED, teacher=teacher)
+    assert distance(trained, teacher) < 0.3 * distance(student, teacher)
+    assert same_weights(teacher, teacher_before)
+    assert same_weights(student, student_before)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert not trained.training
+    assert same_weights(trained, OPTIONS.apply(student, UNLABELLED, teacher=teacher))
+
+
+def test_a_student_of_another_architecture_learns() -> None:
+    """Any module that answers with the same classes can be the student."""
+    torch.manual_seed(3)
+    student = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 5))
+    teacher = certain()
+    assert distance(OPTIONS.apply(student, UNLABELLED, teacher=teacher), teacher) < 0.5 * distance(student, teacher)
+
+
+def test_labels_are_mixed_in() -> None:
+    """With all the weight on labels the teacher does not matter; without it labels do not."""
+    data, student = image_data(count=96), trained_looking(Plain(width=4))
+    for weight, teachers_matter in ((1.0, False), (0.0, True)):
+        options = replace(OPTIONS, label_weight=weight, training=replace(OPTIONS.training, steps=3))
+        first, second = (options.apply(student, data, teacher=plain(seed)) for seed in (0, 1))
+        assert same_weights(first, second) is not teachers_matter
+    unlabelled = OPTIONS.apply(student, UNLABELLED, teacher=plain())
+    assert same_weights(unlabelled, OPTIONS.apply(student, data, teacher=plain()))
+
+
+def test_features_are_matched_through_an_adapter() -> None:
+    """The loss holds a 1×1 adapter where widths differ, trains it, and falls; it is no part of the student."""
+    teacher = plain()
+    student = StructuredPrune(sparsity={"conv2": 0.5}).apply(teacher, UNLABELLED)
+    options = replace(OPTIONS, feature_layers=("bn1", "bn2"), feature_weight=1.0)
+    loss = options.loss(student, teacher, UNLABELLED)
+    assert [type(adapter) for adapter in loss.adapters] == [nn.Identity, LinearAdapter]
+    batch = Batch(inputs=(torch.from_numpy(np.asarray(UNLABELLED.inputs["images"])),))
+    feature = loss(student, batch) - replace(OPTIONS).loss(student, teacher, UNLABELLED)(student, batch)
+    ours = student.get_submodule("bn2")(student.get_submodule("conv2")(torch.relu(_first(student, batch))))
+    theirs = teacher.bn2(teacher.conv2(torch.relu(_first(teacher, batch))))
+    gap = (loss.adapters[1](ours) - theirs).square().mean() / theirs.square().mean()
+    assert feature.item() == pytest.approx(gap.item(), rel=1e-4)
+    reports = options.train(student, UNLABELLED, teacher=teacher, supervision=Supervision(every=20)).reports
+    assert reports[1].loss < reports[0].loss
+    assert not [name for name, _ in student.named_parameters() if "adapter" in name or "linear" in name]
+
+
+def _first(module: nn.Module, batch: Batch) -> torch.Tensor:
+    out: torch.Tensor = module.get_submodule("bn1")(module.get_submodule("conv1")(batch.inputs[0]))
+    return out
+
+
+def test_adapters_resume_with_the_training() -> None:
+    """Stopped and gone on with, adapters included, equals uninterrupted."""
+    teacher, checkpoint = plain(), StoredCheckpoint(ContentStore(None), "key")
+    options = replace(OPTIONS, feature_layers=("bn2",), feature_weight=1.0, training=replace(OPTIONS.training, steps=6))
+    whole, halved = (StructuredPrune(sparsity={"conv2": 0.5}).apply(teacher, UNLABELLED) for _ in range(2))
+    options.train(whole, UNLABELLED, teacher=teacher)
+    supervision = Supervision(every=3, checkpoint=checkpoint, watch=lambda _, progress: progress.step == 3)
+    assert options.train(halved, UNLABELLED, teacher=teacher, supervision=supervision).ended is Ended.STOPPED
+    assert options.train(halved, UNLABELLED, teacher=teacher, supervision=supervision).ended is Ended.FINISHED
+    assert same_weights(whole, halved)
+
+
+def test_options_survive_json_and_wrong_ones_are_named() -> None:
+    """What is written reads back equal; combinations that make no sense have messages of their own."""
+    options = replace(OPTIONS, feature_layers=("bn2",), feature_weight=0.5, label_weight=0.25)
+    assert Distil.from_json(options.to_json()) == options
+    with pytest.raises(ConfigError, match="pass 'distil': training missing"):
+        Distil.from_json({})
+    with pytest.raises(ConfigError, match="feature_layers and a feature_weight above 0 only go together"):
+        replace(OPTIONS, feature_weight=1.0)
+    with pytest.raises(ConfigError, match="expected temperature > 0"):
+        replace(OPTIONS, temperature=0.0)
+    with pytest.raises(ConfigError, match=r"label_weight 0\.5 needs labels"):
+        replace(OPTIONS, label_weight=0.5).apply(plain(), UNLABELLED, teacher=plain())
+    with pytest.raises(ConfigError, match="the student has no layer 'bn9'"):
+        replace(options, label_weight=0.0, feature_layers=("bn9",)).apply(plain(), UNLABELLED, teacher=plain())
+    student = nn.Sequential(nn.MaxPool2d(4), nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    student.add_module("conv1", nn.Identity())
+    flat = replace(options, label_weight=0.0, feature_layers=("conv1",))
+    with pytest.raises(ConfigError, match="expected shapes that differ in channels alone"):
+        flat.apply(student, UNLABELLED, teacher=plain())
+    with pytest.raises(ModelError, match=r"the student answers \(2, 7\), the teacher \(2, 5\)"):
+        OPTIONS.apply(nn.Sequential(nn.Flatten(), nn.Linear(192, 7)), UNLABELLED, teacher=plain())
