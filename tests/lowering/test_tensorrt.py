@@ -27,8 +27,8 @@ from precision import (
     LoweringError,
     PrecisionConfig,
 )
+from tests.lowering.candidates import FLOOR_DB, sqnr_db, text_of, uniform, with_bug
 from tests.lowering.candidates import lowerer_of as cpu_lowerer
-from tests.lowering.candidates import sqnr_db, text_of, uniform, with_bug
 from tests.lowering.tensorrt_candidates import (
     LEVELS,
     NETWORKS,
@@ -140,6 +140,15 @@ def test_int8_is_within_the_quantisation_error(name: str) -> None:
     floor = int8_floor_db(name)
     for level in LEVELS:
         assert worst_db(name, model, level) >= floor
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", ["projection", "wide_gemm", "small_values"])
+def test_int8_of_other_networks(name: str, level: str) -> None:
+    """Convolved shortcuts, wide products and clamped scales keep the floor that 8 bits of the topologies have."""
+    assert (
+        worst_db(name, trt_lowerer(name).lower(uniform(trt_lowerer(name), "int8:mse")), level) >= FLOOR_DB["int8:mse"]
+    )
 
 
 @pytest.mark.parametrize(
