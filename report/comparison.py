@@ -82,6 +82,7 @@ class Row:
 
     Attributes:
         id: ``BACKEND.ID`` where one search found it, the plain id where all have it under the same.
+        aliases: ``BACKEND.ID`` of each other search that found it too, under an id of its own.
         text: Its choices in short.
         layers: Layer name → choice's short form.
         baseline: Whether it is uniform.
@@ -89,6 +90,7 @@ class Row:
     """
 
     id: str
+    aliases: tuple[str, ...]
     text: str
     layers: Mapping[str, str]
     baseline: bool
@@ -212,6 +214,7 @@ def _rows(
         rows.append(
             Row(
                 id=point.id if shared else f"{first.folder}.{point.id}",
+                aliases=() if shared else tuple(f"{party.folder}.{found.id}" for party, found in own[1:]),
                 text=point.text,
                 layers={layer: choice.text for layer, choice in point.layers.items()},
                 baseline=baseline,

@@ -47,7 +47,7 @@ class TextCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRow:
-    """One config as tables show it: its standing everywhere, its id, its choices, and a cell a backend."""
+    """One config as tables show it: its standing everywhere, its ids, its choices, and a cell a backend."""
 
     id: str
     text: str
@@ -61,7 +61,7 @@ def text_rows(comparison: Comparison) -> tuple[TextRow, ...]:
     results = {party.name: party.results for party in comparison.parties}
     return tuple(
         TextRow(
-            id=row.id,
+            id=" = ".join((row.id, *row.aliases)),
             text=row.text,
             everywhere=row.id == comparison.everywhere,
             baseline=row.baseline,
@@ -178,6 +178,7 @@ def _party(folder: str, results: RunResults | None) -> dict[str, Any]:
 
 def _config(row: Row) -> dict[str, Any]:
     return {
+        "aliases": list(row.aliases),
         "text": row.text,
         "layers": dict(row.layers),
         "backends": {name: _values(cell) for name, cell in row.cells.items()},

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from precision import write_text
 from report.comparison import Comparison
-from report.comparison_tables import CELL_COLUMNS, LEGEND, TextRow, everywhere_text, missing, text_rows
+from report.comparison_tables import CELL_COLUMNS, EVERYWHERE, LEGEND, TextRow, everywhere_text, missing, text_rows
 from report.render import render_comparison
 from report.verdict import budget_texts, verdict
 from search.summary import conditions
@@ -92,5 +92,11 @@ def _files(comparison: Comparison, folder: Path) -> str:
         point = party.results.points.get(party.results.recommended or "")
         if point is not None and point.model:
             lines.append(("  model", folder / party.folder / point.model))
+    if comparison.everywhere is not None:
+        cells = comparison.row(comparison.everywhere).cells
+        for party in comparison.parties:
+            point = cells[party.name].point
+            if point is not None and point.model:
+                lines.append((f"{EVERYWHERE} {party.name}", folder / party.folder / point.model))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name.ljust(width)}  {path}" for name, path in lines)
