@@ -28,6 +28,7 @@ def certain() -> Plain:
     """A teacher whose answers differ from sample to sample: trained on labels."""
     module = plain()
     train(module, _cross_entropy, image_data(count=96), replace(OPTIONS.training, steps=60))
+    module.zero_grad(set_to_none=True)
     return module
 
 
@@ -78,7 +79,8 @@ def test_a_student_of_another_architecture_learns() -> None:
     torch.manual_seed(3)
     student = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 5))
     teacher = certain()
-    assert distance(OPTIONS.apply(student, UNLABELLED, teacher=teacher), teacher) < 0.5 * distance(student, teacher)
+    options = replace(OPTIONS, training=replace(OPTIONS.training, steps=200))
+    assert distance(options.apply(student, UNLABELLED, teacher=teacher), teacher) < 0.3 * distance(student, teacher)
 
 
 def test_labels_are_mixed_in() -> None:

@@ -200,7 +200,7 @@ def test_a_pruned_network_exports(name: str) -> None:
 def test_batch_norm_is_measured_anew_if_wanted() -> None:
     """With samples for it, statistics differ from the surgery's; modes and frozen parameters are kept."""
     module, data = net("plain")
-    module.classifier.requires_grad_(False)  # type: ignore[operator]
+    module.classifier.requires_grad_(False)
     surgery = StructuredPrune(sparsity={"conv1": 0.5}).apply(module, data)
     measured = StructuredPrune(sparsity={"conv1": 0.5}, batch_norm_samples=24).apply(module, data)
     key = "bn2.running_mean"

@@ -30,7 +30,7 @@ def test_gates_are_derivatives() -> None:
 
     def losses(scale: float, name: str, columns: list[int]) -> Tensor:
         faded = copy.deepcopy(module)
-        faded.get_submodule(name).weight.data[:, columns] *= scale  # type: ignore[index, operator, union-attr]
+        faded.get_submodule(name).weight.data[:, columns] *= scale  # type: ignore[index, operator]
         with torch.no_grad():
             return functional.cross_entropy(faded(images), labels, reduction="none")
 
