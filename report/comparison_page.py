@@ -110,6 +110,11 @@ def _draw(marks: dict[str, tuple[Mark, ...]], first: str, second: str, compariso
         {"color": plots.RECOMMENDED_COLOUR, "size": 17, "symbol": "star"},
     )
     figure = go.Figure()
+    reference = next((mark for found in marks.values() for mark in found if mark.label == REFERENCE), None)
+    if reference is not None:
+        line = {"color": "#8a8f98", "width": 1, "dash": "dot"}
+        ends = {"x": [0.0, reference.x], "y": [0.0, reference.y]}
+        figure.add_trace(go.Scatter(name="the same gain on both", mode="lines", line=line, hoverinfo="skip", **ends))
     for (kind, found), look in zip(marks.items(), looks, strict=True):
         trace = plots.scatter(escape(kind), found, dict(look))
         if kind in ("baselines", "for all backends"):
