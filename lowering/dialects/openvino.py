@@ -15,8 +15,8 @@ What the plugin (2026.4) does with each form, seen in its runtime model:
 | the same → MatMul or Gemm (large enough)              | stays compressed; inputs become 8-bit, by blocks of 32  |
 | DequantizeLinear with ``block_size`` → MatMul or Gemm | likewise, a scale per block                             |
 
-So everything that a Concat joins gets one quantiser, over the widest of their ranges. Channels of zeros, INT32 biases
-and shields, which ONNX Runtime wants, are left out.
+So what a Concat joins gets one quantiser where ranges are near enough (``openvino_quantisers``). Channels of zeros,
+INT32 biases and shields, which ONNX Runtime wants, are left out.
 
 Floating layers compute in 16 bits (BF16 or FP16) where the processor has such arithmetic, and the plugin knows no
 precision per layer: ``INFERENCE_PRECISION_HINT`` is for the whole network. The file says in its metadata
@@ -94,9 +94,11 @@ class OpenVinoDialect:
 
 
 def _why_no_integers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    if layer.op == "ConvTranspose":
+        return "OpenVINO's CPU plugin runs a quantised ConvTranspose in float32; weight-only storage is offered"
     if not view.is_float(node.input[0]):
         return "its input is not known to be float32"
-    if layer.op in ("Conv", "ConvTranspose") and len(layer.weight_shape) not in (3, 4):
+    if layer.op == "Conv" and len(layer.weight_shape) not in (3, 4):
         return f"integer convolutions over {len(layer.weight_shape) - 2} axes are not offered"
     return why_no_plain_gemm(layer, node, view)
 
@@ -135,7 +137,7 @@ class _Writing(QdqWriting):
 
     def _glue(self, index: int, node: onnx.NodeProto) -> None:
         """Computing glue; a Concat copies the codes of inputs that have its own quantiser."""
-        if node.op_type != "Concat":
+        if node.op_type != "Concat" or node.output[0] not in self._shared:
             super()._glue(index, node)
             return
         stored = [self._eight_bit(name) for name in node.input]

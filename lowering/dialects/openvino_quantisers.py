@@ -1,7 +1,8 @@
 """Tensors that must share one quantiser, and its range: what a quantised Concat joins, through glue that only moves.
 
 A Concat of 8-bit tensors copies bytes if all have the same scale and zero point; else each is requantised. The common
-range is the widest of the members', so nothing is clipped that was not before; narrow members lose resolution.
+range covers all members', so nothing is clipped that was not before; a member with 1/k of that range loses log₂ k bits.
+Where k would be more than ``WIDEST``, members keep quantisers of their own.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from lowering.dialects.glue import is_moving
 from lowering.graph import GraphView
 from lowering.placement import Placement
 
+# Of the common range to a member's. SqueezeNet's branches differ by up to 2.3.
+WIDEST = 3.0
+
 
 def shared_ranges(
     view: GraphView, placement: Placement, ranges: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
-    """Tensor → common range, for those that quantised Concats join; tensors without a range are left out.
+    """Tensor → common range, for those that quantised Concats join and whose ranges are near enough.
 
     Args:
         view: The graph.
@@ -48,8 +52,10 @@ def shared_ranges(
         groups.setdefault(find(tensor), []).append(tensor)
     shared = {}
     for members in groups.values():
-        known = [ranges[tensor] for tensor in members if tensor in ranges]
-        if known and not joined.isdisjoint(members):
-            common = (min(low for low, _ in known), max(high for _, high in known))
-            shared.update(dict.fromkeys(members, common))
+        known = [(min(low, 0.0), max(high, 0.0)) for low, high in (ranges[name] for name in members if name in ranges)]
+        if not known or joined.isdisjoint(members):
+            continue
+        low, high = min(low for low, _ in known), max(high for _, high in known)
+        if all(high - low <= WIDEST * (own_high - own_low) for own_low, own_high in known):
+            shared.update(dict.fromkeys(members, (low, high)))
     return shared

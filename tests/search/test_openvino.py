@@ -1,0 +1,39 @@
+"""A short search on OpenVINO, with the same command and nothing said of it but the backend's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backends import get_backend
+from precision import Budget, PrecisionConfig
+from search.events import Silent
+from search.options import RunOptions
+from search.run import run
+from tests.search.nets import few_samples, tiny_lowerer, tiny_workload
+
+pytest.importorskip("openvino", reason="OpenVINO is not installed")
+
+
+def test_search_recommends_a_small_model_that_its_config_rebuilds(tmp_path: Path) -> None:
+    """The whole job runs: a point within the budget, its file as large as told, rebuilt from its config."""
+    workload = tiny_workload(tmp_path, samples=200)
+    options = RunOptions(
+        budget=Budget(max_drop=0.2, size_bytes=5000),
+        out=tmp_path / "run",
+        trials=6,
+        calibration=few_samples(),
+        sensitivity_samples=16,
+    )
+    backend = get_backend("openvino")
+    outcome = run(workload, tiny_lowerer(workload, backend, options), backend, options, Silent())
+    assert outcome.exit_code == 0
+    point = outcome.points[str(outcome.recommended)]
+    artifact = outcome.folder / str(point.model)
+    assert artifact.stat().st_size == point.size_bytes <= 5000
+    config = PrecisionConfig.load(outcome.folder / str(point.config))
+    assert config.dialect == "openvino"
+    assert tiny_lowerer(workload, backend, options).lower(config.layers) == artifact.read_bytes()
+    operators = backend.compile(artifact.read_bytes(), threads=1, batch_size=1).operators()
+    assert any("Convolution" in operator for operator in operators)
