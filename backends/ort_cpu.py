@@ -15,6 +15,7 @@ from backends.probes import run_probes
 from precision import UsageError
 
 _EXTRA = "cpu"
+FLOAT_BIAS = ("WeightBiasQuantization",)
 
 
 class OrtCpuModel(SessionModel):
@@ -24,17 +25,25 @@ class OrtCpuModel(SessionModel):
         session: The session.
         model: The bytes it was made from, for ``operators``.
         name: The backend's name, for messages.
+        left_out: Graph optimisations that were not made.
     """
 
-    def __init__(self, session: Any, model: bytes, name: str) -> None:
-        super().__init__(session, model, name, _setup(threads=1))
+    def __init__(self, session: Any, model: bytes, name: str, left_out: tuple[str, ...] = ()) -> None:
+        super().__init__(session, model, name, _setup(threads=1, left_out=left_out))
 
 
 class OrtCpuBackend(HostBackend):
-    """ONNX Runtime's CPU execution provider on this machine; FP16 and INT4 make files smaller at no cost in latency."""
+    """ONNX Runtime's CPU execution provider on this machine; FP16 and INT4 make files smaller at no cost in latency.
+
+    Args:
+        left_out: Graph optimisations that are not made; part of the fingerprint.
+    """
 
     name = "ort-cpu"
     dialect = "ort-cpu"
+
+    def __init__(self, left_out: tuple[str, ...] = ()) -> None:
+        self._left_out = left_out
 
     def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
         """Make a session from the bytes; a dynamic batch stays so, since it costs this runtime nothing.
@@ -48,8 +57,8 @@ class OrtCpuBackend(HostBackend):
             raise UsageError(f"threads: expected a positive whole number, got {threads}")
         # The session starts its worker threads here, and they keep the cores it is on.
         with pinned(threads):
-            session = open_session(model, threads=threads)
-        return OrtCpuModel(session, model, self.name)
+            session = open_session(model, threads=threads, left_out=self._left_out)
+        return OrtCpuModel(session, model, self.name, self._left_out)
 
     def fingerprint(self) -> DeviceFingerprint:
         """This processor and ONNX Runtime's version.
@@ -57,7 +66,8 @@ class OrtCpuBackend(HostBackend):
         Raises:
             BackendUnavailableError: If ONNX Runtime is missing.
         """
-        return cpu_fingerprint(f"onnxruntime {load_onnxruntime(_EXTRA).__version__}")
+        without = f" without {', '.join(self._left_out)}" if self._left_out else ""
+        return cpu_fingerprint(f"onnxruntime {load_onnxruntime(_EXTRA).__version__}{without}")
 
     def capabilities(self) -> Capabilities:
         """Probe once, then remember."""
@@ -75,20 +85,29 @@ class OrtCpuBackend(HostBackend):
         return found
 
 
-def open_session(model: bytes, *, threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
+def float_bias_stand_in() -> OrtCpuBackend:
+    """What scores graphs of the ``tensorrt`` dialect: FP16 biases beside quantised weights stay floating.
+
+    Made INT32 by ``WeightBiasQuantization``, they overflow: the pass divides by s_x·s_w in FP16.
+    """
+    return OrtCpuBackend(left_out=FLOAT_BIAS)
+
+
+def open_session(model: bytes, *, threads: int, level: str = "ORT_ENABLE_ALL", left_out: tuple[str, ...] = ()) -> Any:
     """A session on the processor.
 
     Args:
         model: The bytes.
         threads: Intra-operator threads.
         level: Name of the graph optimisation level; the default is the runtime's own.
+        left_out: Graph optimisations that are not made.
 
     Raises:
         BackendError: If the runtime refuses the model.
         BackendUnavailableError: If ONNX Runtime is missing.
     """
-    return start_session(model, _setup(threads=threads), level=level)
+    return start_session(model, _setup(threads=threads, left_out=left_out), level=level)
 
 
-def _setup(*, threads: int) -> SessionSetup:
-    return SessionSetup(extra=_EXTRA, providers=((CPU_PROVIDER, {}),), threads=threads)
+def _setup(*, threads: int, left_out: tuple[str, ...]) -> SessionSetup:
+    return SessionSetup(extra=_EXTRA, providers=((CPU_PROVIDER, {}),), threads=threads, left_out=left_out)

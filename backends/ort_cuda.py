@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint, Timer
 from backends.host import HostBackend
+from backends.inputs import wrong_input
 from backends.ort_cuda_probe import integer_shortcoming
 from backends.ort_gpu import gpu_fingerprint
 from backends.ort_libraries import CUDA_PROVIDER, explain, load_provider
@@ -61,7 +62,7 @@ class OrtGpuModel(SessionModel):
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.
         """
-        if wrong := self._wrong_input(inputs):
+        if wrong := wrong_input(self._specs, inputs):
             raise BackendError(
                 f"{self._name}: {wrong}", "give one array per input of the network, in its type and shape"
             )

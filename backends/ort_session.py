@@ -21,11 +21,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import onnx
 
 from backends.base import ExecutedLayer
 from backends.host import HostModel
+from backends.inputs import InputSpec, wrong_input
 from backends.ort_package import load_onnxruntime, ort_errors
 from backends.ort_profile import parse_profile
 from precision import Array, BackendError, Inputs
@@ -50,11 +50,13 @@ class SessionSetup:
         extra: The extra that installs the flavour of ONNX Runtime wanted, for hints.
         providers: Execution providers with their options, the preferred one first; the runtime adds the processor last.
         threads: Intra-operator threads on the processor.
+        left_out: Graph optimisations that are not made.
     """
 
     extra: str
     providers: tuple[tuple[str, Mapping[str, str]], ...]
     threads: int = 1
+    left_out: tuple[str, ...] = ()
 
     @property
     def preferred(self) -> str:
@@ -104,7 +106,11 @@ def start_session(
         options.profile_file_prefix = str(files.profile)
     try:
         session = onnxruntime.InferenceSession(
-            model, options, providers=[(name, dict(given)) for name, given in setup.providers], enable_fallback=0
+            model,
+            options,
+            providers=[(name, dict(given)) for name, given in setup.providers],
+            disabled_optimizers=list(setup.left_out),
+            enable_fallback=0,
         )
     except ort_errors() as error:
         raise BackendError(
@@ -188,25 +194,19 @@ class SessionModel(HostModel):
 
     def _explained(self, error: Exception, inputs: Inputs) -> BackendError:
         """The error of ours that says what a failure of the runtime was about."""
-        reason = self._wrong_input(inputs) or f"running the model failed: {first_line(error)}"
+        reason = wrong_input(self._specs, inputs) or f"running the model failed: {first_line(error)}"
         return BackendError(f"{self._name}: {reason}", "give one array per input of the network, in its type and shape")
 
-    def _wrong_input(self, inputs: Inputs) -> str:
-        expected = {value.name: value for value in self._session.get_inputs()}
-        if set(inputs) != set(expected):
-            return f"inputs: expected {', '.join(expected)}; got {', '.join(inputs) or 'none'}"
-        for name, value in expected.items():
-            array, shape = np.asarray(inputs[name]), self.input_shapes[name]
-            dtype = _NUMPY_TYPES.get(value.type, value.type.removeprefix("tensor(").removesuffix(")"))
-            if array.dtype.name != dtype:
-                return f"input '{name}': expected type {dtype}, got {array.dtype}"
-            fits = len(shape) == array.ndim and all(
-                size in (None, got) for size, got in zip(shape, array.shape, strict=True)
-            )
-            if not fits:
-                wanted = ", ".join("any" if size is None else str(size) for size in shape)
-                return f"input '{name}': expected shape ({wanted}), got {array.shape}"
-        return ""
+    @cached_property
+    def _specs(self) -> Mapping[str, InputSpec]:
+        return {
+            value.name: InputSpec(shape=self.input_shapes[value.name], dtype=_dtype(value.type))
+            for value in self._session.get_inputs()
+        }
+
+
+def _dtype(kind: str) -> str:
+    return _NUMPY_TYPES.get(kind, kind.removeprefix("tensor(").removesuffix(")"))
 
 
 def _operator_types(graph: onnx.GraphProto) -> list[str]:

@@ -25,7 +25,7 @@ from google.protobuf.message import DecodeError
 
 from backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint
 from backends.host import HostBackend
-from backends.ort_cpu import OrtCpuBackend
+from backends.ort_cpu import FLOAT_BIAS, float_bias_stand_in
 from backends.ort_cuda import CUDA_OPTIONS, EXTRA, OrtGpuModel, check_start
 from backends.ort_gpu import gpu_fingerprint, installed
 from backends.ort_libraries import CUDA_PROVIDER, TENSORRT_PROVIDER, load_provider
@@ -90,7 +90,10 @@ class OrtTensorrtBackend(HostBackend):
         engines = engine_folder(root, digest(model, str(batch_size)))
         providers = tensorrt_options(root, engines, profile_shapes(model, batch_size))
         setup = SessionSetup(
-            extra=EXTRA, providers=((TENSORRT_PROVIDER, providers), (CUDA_PROVIDER, CUDA_OPTIONS)), threads=threads
+            extra=EXTRA,
+            providers=((TENSORRT_PROVIDER, providers), (CUDA_PROVIDER, CUDA_OPTIONS)),
+            threads=threads,
+            left_out=FLOAT_BIAS,  # TensorRT takes floating biases alone
         )
         return OrtTensorrtModel(start_session(model, setup), model, self.name, setup, batch_size or 1)
 
@@ -108,7 +111,7 @@ class OrtTensorrtBackend(HostBackend):
 
     def stand_in(self) -> Backend:
         """The processor's provider, which reads the same graphs without building engines."""
-        return OrtCpuBackend()
+        return float_bias_stand_in()
 
     @cached_property
     def _fingerprint(self) -> DeviceFingerprint:

@@ -97,6 +97,7 @@ class Log:
     def __init__(self, *starting: str) -> None:
         self.starting = starting
         self.requests: list[tuple[tuple[tuple[str, dict[str, str]], ...], int]] = []
+        self.left_out: list[tuple[str, ...]] = []
         self.sessions: list[Session] = []
         self.uploads: list[tuple[str, int]] = []
 
@@ -104,7 +105,10 @@ class Log:
 def substitute(log: Log, folder: Path, available: tuple[str, ...] = (TENSORRT, CUDA, CPU)) -> Any:
     """The module: real options and errors, pretended sessions and device values."""
 
-    def open_one(model: bytes, options: Any, *, providers: Any, enable_fallback: int) -> Session:
+    def open_one(
+        model: bytes, options: Any, *, providers: Any, disabled_optimizers: list[str], enable_fallback: int
+    ) -> Session:
+        log.left_out.append(tuple(disabled_optimizers))
         log.requests.append((tuple(providers), enable_fallback))
         log.sessions.append(Session(model, options, providers, log))
         return log.sessions[-1]

@@ -53,6 +53,12 @@ def test_models_share_timings_but_never_engines(log: Log) -> None:
     assert all(Path(folder).is_dir() for folder in folders)
 
 
+def test_biases_stay_floating(log: Log) -> None:
+    """TensorRT takes floating biases alone, so the pass that makes them integers is off."""
+    OrtTensorrtBackend().compile(models.linear(), threads=1, batch_size=1)
+    assert log.left_out[-1] == ("WeightBiasQuantization",)
+
+
 def test_operators_come_from_a_run(log: Log) -> None:
     """A graph with compiled nodes cannot be written, so operators are those the profiler sees."""
     compiled = OrtTensorrtBackend().compile(models.convolution(2), threads=1, batch_size=2)
