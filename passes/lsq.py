@@ -82,7 +82,8 @@ class LearnedStep(nn.Module):
 
     def forward(self) -> Tensor:
         """The step."""
-        return self.start * self.ratio.clamp_min(SMALLEST_RATIO)
+        step: Tensor = self.start * self.ratio.clamp_min(SMALLEST_RATIO)
+        return step
 
 
 class TensorQuantiser(nn.Module):
@@ -107,7 +108,8 @@ class TensorQuantiser(nn.Module):
 
     def value_of(self, code: int) -> Tensor:
         """What a code stands for."""
-        return self.step() * (code - self.zero_point)
+        value: Tensor = self.step() * (code - self.zero_point)
+        return value
 
     @torch.no_grad()
     def range(self) -> tuple[float, float]:

@@ -149,7 +149,7 @@ class Qat:
             for name, rounded in start.items():
                 bias = trained[name].bias
                 if bias is not None and rounded.bias_correction is not None:
-                    bias += torch.from_numpy(rounded.bias_correction) / trained[name].bias_unit
+                    bias.add_(torch.from_numpy(rounded.bias_correction) / trained[name].bias_unit)
         return network
 
     def _start(self, lowerer: Lowerer, choices: Mapping[str, LayerChoice]) -> dict[str, RoundedWeight]:

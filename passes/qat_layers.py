@@ -18,8 +18,9 @@ from lowering.rounding.scales import CODE_RANGES
 from passes.lsq import FloatWeight, LsqWeight
 from precision import LayerChoice, Precision
 
-# A latent weight is kept at most this far, in steps, from the code it starts with.
-_WITHIN = 0.49
+# A latent weight starts at most this far, in steps, from its code: nearer to the border, where GPTQ leaves many, the
+# first few updates would undo the rounding training starts from.
+_WITHIN = 0.25
 
 
 class TrainedWeight(nn.Module):

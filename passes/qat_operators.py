@@ -163,7 +163,10 @@ def _pad(node: Node) -> Operator:
         raise node.refused(f"has mode {node.attribute('mode', '')}, which is not handled")
     if mode == "constant":
         return lambda x: (functional.pad(given(x[0]), torch_pads(pads), value=value),)
-    return lambda x: (functional.pad(given(x[0]), torch_pads(pads), mode=mode),)
+    around = torch_pads(pads)
+    while around[-2:] == [0, 0]:  # torch takes pads of the last axes alone
+        del around[-2:]
+    return lambda x: (functional.pad(given(x[0]), around, mode=mode),)
 
 
 def _gather(node: Node) -> Operator:

@@ -1,0 +1,90 @@
+"""A small trained classifier of digits, and what tests of quantisation-aware training do with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from backends import get_backend
+from experiments.digits import load_halves
+from experiments.networks.digits import DigitsNet
+from lowering.dialects.registry import get_dialect
+from lowering.export import export_reference
+from lowering.lowerer import Lowerer
+from passes.data import Batch, TrainingData
+from passes.qat import TRAINING, Qat
+from passes.qat_result import QatResult
+from passes.train import train
+from passes.training import Training
+from precision import CalibrationSettings, ContentStore, Inputs, Labelled, LayerChoice
+
+QUICK = replace(TRAINING, steps=20, batch_size=32)
+
+
+@cache
+def digits() -> tuple[Labelled, Labelled]:
+    return load_halves()
+
+
+@cache
+def digits_lowerer() -> Lowerer:
+    """A narrow ``DigitsNet``, trained for a few epochs."""
+    data, _ = digits()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = DigitsNet(narrow=8, wide=8)
+
+    def loss(module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        assert batch.labels is not None
+        return torch.nn.functional.cross_entropy(module(*batch.inputs), batch.labels)
+
+    train(
+        network,
+        loss,
+        TrainingData(inputs=data.inputs, labels=data.labels),
+        Training(steps=100, batch_size=64, learning_rate=0.05),
+    )
+    reference = export_reference(network.eval(), data.inputs, name="digits")
+    return Lowerer(reference, get_dialect("ort-cpu"), data.inputs, CalibrationSettings(), ContentStore(None))
+
+
+def unlabelled() -> TrainingData:
+    return TrainingData(inputs=digits()[0].inputs)
+
+
+def choices_of(lowerer: Lowerer, *texts: str) -> dict[str, LayerChoice]:
+    """The choices in turn, layer by layer."""
+    layers = lowerer.inventory.layers
+    return {layer.name: LayerChoice.parse(texts[index % len(texts)]) for index, layer in enumerate(layers)}
+
+
+def artifact_of(result: QatResult, lowerer: Lowerer, choices: dict[str, LayerChoice]) -> bytes:
+    return written_by(result, lowerer).lower(choices)
+
+
+def written_by(result: QatResult, lowerer: Lowerer) -> Lowerer:
+    return result.lowerer(lowerer.dialect, lowerer.settings, ContentStore(None), lowerer.calibration_digest)
+
+
+def ran(model: bytes, inputs: Inputs) -> tuple[NDArray[Any], ...]:
+    """Outputs of an artifact on ONNX Runtime."""
+    return get_backend("ort-cpu").compile(model, threads=1).run(inputs)
+
+
+def simulated(network: torch.nn.Module, inputs: Inputs) -> tuple[NDArray[Any], ...]:
+    """Outputs of a module in evaluation mode."""
+    with torch.no_grad():
+        found = network.eval()(*(torch.from_numpy(np.array(array)) for array in inputs.values()))
+    return tuple(part.numpy() for part in (found if isinstance(found, tuple) else (found,)))
+
+
+def trained(texts: tuple[str, ...], options: Qat) -> tuple[QatResult, dict[str, LayerChoice]]:
+    """The digits network trained with ``options`` under choices in turn."""
+    lowerer = digits_lowerer()
+    choices = choices_of(lowerer, *texts)
+    return options.apply(lowerer, choices, unlabelled()), choices
