@@ -38,12 +38,6 @@ def distinct(space: Space, streams: Iterable[Iterable[Seed]], tried: set[Code]) 
                 yield origin, assignment
 
 
-def baseline_seeds(space: Space) -> Iterator[Seed]:
-    """The uniform baselines, FP32 first."""
-    for _, assignment in space.baselines():
-        yield "baseline", assignment
-
-
 def ladder(space: Space) -> Iterator[Seed]:
     """Uniform INT8 and INT4 with k = 1, 2, 4 … groups one step higher.
 

@@ -23,7 +23,7 @@ Deterministic, unless the time limit strikes; then the best solution found so fa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,24 +158,6 @@ def keeps(problem: Problem, code: Code, max_ratio: float | None, max_bytes: floa
     return (max_ratio is None or problem.ratio(code) <= max_ratio) and (
         max_bytes is None or problem.size(code) <= max_bytes
     )
-
-
-def solve_front(
-    problem: Problem,
-    max_ratios: Iterable[float | None],
-    max_bytes: Iterable[float | None],
-    *,
-    time_limit_s: float = 2.0,
-) -> tuple[Code, ...]:
-    """The ε-constraint method: one solve a pair of limits; solutions in the pairs' order, without repetition."""
-    sizes = tuple(max_bytes)
-    found: dict[Code, None] = {}
-    for ratio in max_ratios:
-        for size in sizes:
-            code = solve(problem, max_ratio=ratio, max_bytes=size, time_limit_s=time_limit_s)
-            if code is not None:
-                found[code] = None
-    return tuple(found)
 
 
 class _Program:

@@ -52,11 +52,6 @@ def clean(rows: Sequence[SensitivityRow]) -> tuple[SensitivityRow, ...]:
     )
 
 
-def interaction(row: SensitivityRow) -> float:
-    """How much more the choice hurts a network that is low everywhere than one that is FP32: restored − alone."""
-    return row.restored - row.alone
-
-
 def disagrees(row: SensitivityRow, *, factor: float = 3.0) -> bool:
     """Whether the contexts differ by more than ``factor`` and more than sampling noise: the layers interact."""
     if not math.isfinite(row.restored) or not math.isfinite(row.alone):

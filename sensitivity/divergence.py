@@ -12,8 +12,6 @@ beside them. NSR is the mean over outputs. A sample with NaN or infinity in an o
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -101,11 +99,6 @@ def noise_to_signal(reference: Floats, output: Floats) -> Floats:
     noise = np.sum(((reference - output) / largest).reshape(rows, -1) ** 2, axis=1)
     signal = np.sum((reference / largest).reshape(rows, -1) ** 2, axis=1)
     return np.asarray(noise / signal.mean())
-
-
-def sqnr_db(noise_to_signal_ratio: float) -> float:
-    """The signal-to-quantisation-noise ratio in dB; infinite without noise."""
-    return -10 * math.log10(noise_to_signal_ratio) if noise_to_signal_ratio > 0 else math.inf
 
 
 def _is_classifier(output: Array) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from lowering.dialect import Arithmetic
 from precision import FP16, FP32, LayerChoice, Precision
 from search.latency_model import LatencyModel, fit_latency_model
-from search.seeds import baseline_seeds, distinct, ladder, ranking, solver_seeds, splits
+from search.seeds import Seed, distinct, ladder, ranking, solver_seeds, splits
 from search.solver import Problem
 from search.space import Code, GroupSpace, Space
 from tests.search.spaces import INT4, INT8, chain
@@ -39,6 +39,10 @@ def _kinds(space: Space, assignment: Mapping[str, LayerChoice]) -> list[Arithmet
     return [group.arithmetic[i] for group, i in zip(space.groups, space.encode(assignment), strict=True)]
 
 
+def _baselines(space: Space) -> list[Seed]:
+    return [("baseline", assignment) for _, assignment in space.baselines()]
+
+
 def _latency_solutions(space: Space) -> int:
     """How many solver seeds there are where size is no concern."""
     model = fit_latency_model(space, [])
@@ -50,7 +54,7 @@ def test_baselines_first_and_no_repeats() -> None:
     """Joined streams start with the baselines and never repeat, whatever was tried before counts too."""
     space = chain(6)
     tried = {space.encode(space.uniform(Precision.FP16))}
-    seeds = list(distinct(space, (baseline_seeds(space), ladder(space), baseline_seeds(space)), tried))
+    seeds = list(distinct(space, (_baselines(space), ladder(space), _baselines(space)), tried))
     codes = [space.encode(assignment) for _, assignment in seeds]
     assert [origin for origin, _ in seeds[:3]] == ["baseline"] * 3
     assert len(set(codes)) == len(codes)
@@ -116,7 +120,7 @@ def test_splits_identify_the_boundaries() -> None:
         observations=0,
         loo_error=0.0,
     )
-    seeds = list(join(baseline_seeds(space), splits(space, np.random.default_rng(0), 8)))
+    seeds = list(join(_baselines(space), splits(space, np.random.default_rng(0), 8)))
     observed = [(assignment, truth.predict(assignment)) for _, assignment in seeds]
     unseen: Code = (0, 0, 2, 2, 0, 0, 2, 2, 0, 0)
     before = fit_latency_model(space, observed[:4]).predict_code(unseen)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.latency_model import fit_latency_model
-from search.solver import Problem, keeps, solve, solve_front
+from search.solver import Problem, keeps, solve
 from search.space import Code, Domain
 from tests.search.spaces import chain
 
@@ -168,13 +168,6 @@ def test_tried_solutions_do_not_come_back() -> None:
         assert code is not None
         tried.append(code)
     assert tried == ranked[:4]
-
-
-def test_front_is_the_grids() -> None:
-    """The ε-constraint front has each pair's solution once."""
-    front = solve_front(SMALL, (None, 0.7, 0.5, 0.3), (None, 350.0))
-    assert front == ((0, 0, 0), (1, 1, 2), (1, 1, 0), (1, 1, 1))
-    assert all(judge(SMALL, front[i], limit, None) == "" for i, limit in ((2, 0.7), (3, 0.5)))
 
 
 def test_network_size_is_solved_within_limits() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precision import FP32, LayerChoice
-from sensitivity.clean import clean, disagrees, interaction
+from sensitivity.clean import clean, disagrees
 from sensitivity.ladder import at_least_as_precise, best_of_each_rung, from_most_precise, lowest, ranking
 from sensitivity.table import SensitivityRow, SensitivityTable
 
@@ -208,8 +208,7 @@ def test_ranking_is_by_the_lowest_choice() -> None:
 
 
 def test_contexts_that_disagree_are_shown() -> None:
-    """Interaction is restored − alone; a disagreement needs a factor and two standard errors."""
-    assert interaction(_row("int8:mse", 0.1, 0.5)) == pytest.approx(0.4)
+    """A disagreement needs a factor and two standard errors."""
     assert disagrees(_row("int8:mse", 0.1, 0.5))
     assert disagrees(_row("int8:mse", 0.5, -0.1))
     assert not disagrees(_row("int8:mse", 0.1, 0.2))
