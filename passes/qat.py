@@ -47,7 +47,7 @@ from precision import ConfigError, LayerChoice, LoweringError, Precision
 # Where a bias limits a weight's scale (``lowering.rounding.guard``), this leaves it room to grow.
 _ROOM = 4.0
 
-TRAINING = Training(steps=600, batch_size=128, learning_rate=2e-3, optimiser=Optimiser.ADAM, weight_decay=0.0)
+TRAINING = Training(steps=600, batch_size=64, learning_rate=5e-4, optimiser=Optimiser.ADAM, weight_decay=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

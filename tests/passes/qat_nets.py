@@ -23,7 +23,7 @@ from passes.train import train
 from passes.training import Training
 from precision import CalibrationSettings, ContentStore, Inputs, Labelled, LayerChoice
 
-QUICK = replace(TRAINING, steps=20, batch_size=32)
+QUICK = replace(TRAINING, steps=20, batch_size=32, learning_rate=2e-3)
 
 
 @cache
