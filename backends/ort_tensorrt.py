@@ -31,9 +31,9 @@ from backends.ort_gpu import gpu_fingerprint, installed
 from backends.ort_libraries import CUDA_PROVIDER, TENSORRT_PROVIDER, load_provider
 from backends.ort_profile import nodes_by_provider
 from backends.ort_session import SessionSetup, start_session
-from backends.probe_graphs import all_probes
 from backends.probes import run_probes
 from backends.tensorrt_cache import cache_folder
+from backends.tensorrt_probes import tensorrt_probes
 from precision import BackendError, OutputError, UsageError, digest
 
 KEPT_ENGINES = 64
@@ -122,9 +122,10 @@ class OrtTensorrtBackend(HostBackend):
     @cached_property
     def _capabilities(self) -> Capabilities:
         _ = self._runtime  # without which every probe would fail for the same reason
-        found = run_probes(self)
+        probes = tensorrt_probes()
+        found = run_probes(self, probes)
         left: list[str] = []
-        for probe in all_probes():
+        for probe in probes:
             if found.supported[probe.name]:
                 counts = self._providers_of(probe.model, {"x": probe.x})
                 left += [f"{probe.name}: {n} on {name}" for name, n in counts.items() if name != TENSORRT_PROVIDER]

@@ -11,9 +11,11 @@ from precision.naming import load_attribute
 
 _RUNTIMES: Mapping[str, str] = {
     "ort-cpu": "backends.ort_cpu:OrtCpuBackend",
+    "openvino": "backends.openvino:OpenVinoBackend",
     "ort-cuda": "backends.ort_cuda:OrtCudaBackend",
     "ort-tensorrt": "backends.ort_tensorrt:OrtTensorrtBackend",
-    "openvino": "backends.openvino:OpenVinoBackend",
+    "tensorrt": "backends.tensorrt:TensorRtBackend",
+    "tensorrt-tf32": "backends.tensorrt:TensorRtTf32Backend",
 }
 # Found by name, so that a fresh process can open them, but never offered.
 _HIDDEN: Mapping[str, str] = {

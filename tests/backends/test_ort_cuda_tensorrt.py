@@ -70,7 +70,7 @@ def test_what_tensorrt_leaves_is_told(log: Log, monkeypatch: pytest.MonkeyPatch)
     """Nodes of the probes that ran elsewhere are counted among the notes; so is TF32."""
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     notes = OrtTensorrtBackend().capabilities().notes
-    assert "int4-matmul-block: 1 on CPUExecutionProvider" in notes["not on TensorRT"]
+    assert "int4-matmul-block64: 1 on CPUExecutionProvider" in notes["not on TensorRT"]
     assert "NVIDIA_TF32_OVERRIDE=0" in notes["tf32"]
     assert "TF32 on" in OrtTensorrtBackend().fingerprint().runtime
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")

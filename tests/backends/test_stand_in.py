@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from backends import OrtCpuBackend
 from backends.ort_cpu import float_bias_stand_in
@@ -13,14 +14,14 @@ from tests.backends import models
 def _small_scales() -> tuple[bytes, float]:
     """An FP16 linear layer whose bias over s_x·s_w is beyond FP16, and its exact result for x = 0."""
     nodes = [
-        models.helper.make_node("Cast", ["x"], ["x_h"], to=models.TensorProto.FLOAT16),
-        models.helper.make_node("QuantizeLinear", ["x_h", "s_x", "zero"], ["x_q"]),
-        models.helper.make_node("DequantizeLinear", ["x_q", "s_x", "zero"], ["x_d"]),
-        models.helper.make_node("DequantizeLinear", ["w_q", "s_w"], ["w"], axis=1),
-        models.helper.make_node("Gemm", ["x_d", "w", "bias"], ["y_h"]),
-        models.helper.make_node("QuantizeLinear", ["y_h", "s_y", "zero"], ["y_q"]),
-        models.helper.make_node("DequantizeLinear", ["y_q", "s_y", "zero"], ["y_d"]),
-        models.helper.make_node("Cast", ["y_d"], ["y"], to=models.TensorProto.FLOAT),
+        helper.make_node("Cast", ["x"], ["x_h"], to=TensorProto.FLOAT16),
+        helper.make_node("QuantizeLinear", ["x_h", "s_x", "zero"], ["x_q"]),
+        helper.make_node("DequantizeLinear", ["x_q", "s_x", "zero"], ["x_d"]),
+        helper.make_node("DequantizeLinear", ["w_q", "s_w"], ["w"], axis=1),
+        helper.make_node("Gemm", ["x_d", "w", "bias"], ["y_h"]),
+        helper.make_node("QuantizeLinear", ["y_h", "s_y", "zero"], ["y_q"]),
+        helper.make_node("DequantizeLinear", ["y_q", "s_y", "zero"], ["y_d"]),
+        helper.make_node("Cast", ["y_d"], ["y"], to=TensorProto.FLOAT),
     ]
     bias = 8.0
     constants = {

@@ -1,0 +1,215 @@
+"""A compiled model of TensorRT: an engine that runs, is timed, and tells what it takes and what is in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from backends.base import Clock, ExecutedLayer, Footprint, Timer
+from backends.host import HostModel
+from backends.inputs import InputSpec, wrong_input
+from backends.tensorrt_build import MOST_SAMPLES, Plan
+from backends.tensorrt_cuda import Cuda
+from backends.tensorrt_inspect import engine_layers, operator_names, with_times
+from backends.tensorrt_messages import open_log
+from backends.tensorrt_session import (
+    Session,
+    captured,
+    device_errors,
+    event_timer,
+    tensor_specs,
+    wrong_batch,
+)
+from precision import Array, BackendError, Inputs
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+_LOG = logging.getLogger(__name__)
+_PROFILED_RUNS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Engine:
+    """An engine on the device.
+
+    Attributes:
+        plan: What it was made from.
+        engine: TensorRT's.
+        runtime: Kept alive as long as the engine.
+        batch: What a dynamic batch was fixed to; None if it was left open or there is none.
+        inputs: Its inputs by name, a fixed batch filled in.
+        outputs: Names of its outputs.
+    """
+
+    plan: Plan
+    engine: trt.ICudaEngine
+    runtime: trt.Runtime
+    batch: int | None
+    inputs: Mapping[str, InputSpec]
+    outputs: tuple[str, ...]
+
+
+def load_engine(plan: Plan, batch: int | None) -> Engine:
+    """Put a plan on the device.
+
+    Raises:
+        BackendError: If it was made by another version of TensorRT or for another architecture, or takes too much.
+    """
+    import tensorrt as trt
+
+    log, messages = open_log()
+    runtime = trt.Runtime(log)
+    engine = runtime.deserialize_cuda_engine(plan.data)
+    if engine is None:
+        raise BackendError(
+            f"TensorRT: a plan of {len(plan.data)} bytes cannot be loaded: {messages.last()}",
+            "a plan runs on the GPU architecture and the exact TensorRT version that it was built with",
+        )
+    inputs, outputs = tensor_specs(engine, batch if plan.dynamic else None)
+    return Engine(plan=plan, engine=engine, runtime=runtime, batch=batch, inputs=inputs, outputs=outputs)
+
+
+class TensorRtModel(HostModel):
+    """An engine with one session for ``run``; each timer has a session of its own.
+
+    Args:
+        engine: The engine.
+        cuda: The device.
+        name: The backend's name, for messages.
+    """
+
+    def __init__(self, engine: Engine, cuda: Cuda, name: str) -> None:
+        self._engine = engine
+        self._cuda = cuda
+        self._name = name
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Input name → shape; None for a batch that was left open."""
+        return {name: spec.shape for name, spec in self._engine.inputs.items()}
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """In the model's order."""
+        return self._engine.outputs
+
+    def run(self, inputs: Inputs) -> tuple[Array, ...]:
+        """Run once, synchronously: to the device, through the engine, and back.
+
+        Raises:
+            BackendError: If an input's name, type or shape is wrong, or the runtime fails.
+        """
+        self._check(inputs)
+        with device_errors(self._name):
+            self._session.bind(inputs, self._engine.outputs)
+            self._session.enqueue()
+            self._session.finish()
+            results = self._session.results()
+        return tuple(results[name] for name in self._engine.outputs)
+
+    def timer(self, inputs: Inputs, clock: Clock) -> Timer:  # noqa: ARG002 (events of the device tell the time)
+        """Times the device alone, inputs lying on it, by events around replays of a captured graph.
+
+        Raises:
+            BackendError: If an input's name, type or shape is wrong, or the runtime fails.
+        """
+        self._check(inputs)
+        with device_errors(self._name):
+            session = self._bound(inputs)
+            launch, note = captured(session, self._cuda)
+        if note:
+            _LOG.warning("%s: %s", self._name, note)
+        return event_timer(session, launch, self._cuda, self._name)
+
+    def operators(self) -> tuple[str, ...]:
+        """Kinds of the engine's layers with the ONNX operators fused in each: ``CaskConvolution(Conv+Relu)``."""
+        return operator_names(self.layers, self._engine.plan.op_types)
+
+    @cached_property
+    def layers(self) -> tuple[ExecutedLayer, ...]:
+        """What the engine runs, without times; of a batch that was left open, at one sample."""
+        import tensorrt as trt
+
+        inspector = self._engine.engine.create_engine_inspector()
+        if inspector is None:
+            raise BackendError(f"{self._name}: no engine inspector could be made")
+        # With a context whose shapes are known the inspector tells the tensors' types of dynamic engines too.
+        session = Session(self._engine.engine, self._cuda, self._name)
+        for name, spec in self._engine.inputs.items():
+            session.context.set_input_shape(name, tuple(1 if size is None else size for size in spec.shape))
+        inspector.execution_context = session.context
+        text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+        return engine_layers(text, self._engine.plan.op_types)
+
+    def profile(self, inputs: Inputs) -> tuple[ExecutedLayer, ...]:
+        """Each layer of the engine with its nodes, tactic, type and mean time.
+
+        Raises:
+            BackendError: If an input's name, type or shape is wrong, or the runtime fails.
+        """
+        self._check(inputs)
+        with device_errors(self._name):
+            session = self._bound(inputs)
+            reported: list[tuple[str, float]] = []
+            profiler = _profiler(reported)
+            session.context.profiler = profiler
+            runs = []
+            for _ in range(_PROFILED_RUNS):
+                session.enqueue()
+                session.finish()
+                runs.append(tuple(reported))
+                reported.clear()
+        return with_times(self.layers, runs)
+
+    def footprint(self) -> Footprint:
+        """Bytes of the plan, of all weights as the engine holds them, and of a context's activation memory."""
+        import tensorrt as trt
+
+        engine = self._engine.engine
+        weights = int(engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE))
+        return Footprint(
+            engine_bytes=len(self._engine.plan.data),
+            weight_bytes=weights if weights >= 0 else None,
+            activation_bytes=int(engine.device_memory_size_v2),
+        )
+
+    def engine(self) -> bytes | None:
+        """The plan."""
+        return self._engine.plan.data
+
+    @cached_property
+    def _session(self) -> Session:
+        return Session(self._engine.engine, self._cuda, self._name)
+
+    def _bound(self, inputs: Inputs) -> Session:
+        """A new session that has run once: TensorRT puts off some of its setting up to the first run."""
+        session = Session(self._engine.engine, self._cuda, self._name)
+        session.bind(inputs, self._engine.outputs)
+        session.enqueue()
+        session.finish()
+        return session
+
+    def _check(self, inputs: Inputs) -> None:
+        specs = self._engine.inputs
+        if reason := wrong_input(specs, inputs) or wrong_batch(inputs, specs, MOST_SAMPLES):
+            raise BackendError(
+                f"{self._name}: {reason}", "give one array per input of the network, in its type and shape"
+            )
+
+
+def _profiler(reported: list[tuple[str, float]]) -> trt.IProfiler:
+    import tensorrt as trt
+
+    # Of unknown type where TensorRT has no stubs, which the type checker then tells.
+    class Profiler(trt.IProfiler):  # type: ignore[misc, unused-ignore]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            reported.append((layer_name, ms))
+
+    return Profiler()
