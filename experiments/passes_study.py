@@ -1,0 +1,187 @@
+"""What the passes do to CIFAR-10 ResNet-20: half of its multiply-adds removed, recovered without labels, quantised.
+
+    python -m experiments.passes_study --data ../shared/data
+
+Structured pruning takes half of the channels of every group that can be pruned (Taylor importance); distillation from
+the unpruned network uses the 10,000 training images without their labels. Every state is lowered for ONNX Runtime's
+processor provider in FP32 and in INT8, scored through it on all test images, and timed interleaved with the original in
+FP32. With ``--bits 3`` (or 4) the original network is also trained with all its weights at so few bits (stored as INT4)
+and 8-bit activations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from backends import THOROUGH, CompiledModel, OrtCpuBackend, time_paired
+from backends.affinity import available_cores
+from backends.batches import run_batches
+from experiments.data import IMAGENET_STATISTICS, data_file, data_folder, load_cifar
+from experiments.workloads import resnet20
+from lowering.dialects.registry import get_dialect
+from lowering.export import export_reference
+from lowering.lowerer import Lowerer
+from passes.data import Augmentation, TrainingData
+from passes.distil import Distil
+from passes.prune import StructuredPrune
+from passes.prune_counts import count_macs, count_parameters
+from passes.prune_groups import Status, find_prune_groups
+from passes.qat import TRAINING, Qat
+from passes.training import Training
+from precision import FP32, CalibrationSettings, ContentStore, EngineError, Inputs, Labelled, LayerChoice
+from search.tables import plain_table
+
+SPARSITY = 0.5
+QUANTISED = ("int8:mse", "int4:gptq")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """One network on the way.
+
+    Attributes:
+        name: What was done to it.
+        model: Artifact.
+        macs: Multiply-adds of one image; of a trained artifact those of its network.
+        parameters: Of the network.
+        seconds: What making it from the one above took.
+    """
+
+    name: str
+    model: bytes
+    macs: int
+    parameters: int
+    seconds: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the study; returns the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, help="folder of the published weights and images")
+    parser.add_argument("--steps", type=int, default=1500, help="distillation steps of 128 images")
+    parser.add_argument("--bits", type=int, choices=(3, 4), help="also train the network at so many bits")
+    parser.add_argument("--bit-steps", type=int, default=TRAINING.steps, help="steps of that training")
+    options = parser.parse_args(argv)
+    try:
+        _study(options)
+    except EngineError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+def _study(options: argparse.Namespace) -> None:
+    workload = resnet20(options.data)
+    assert isinstance(workload.model, nn.Module)
+    images = load_cifar(
+        data_file(data_folder(options.data), "cifar10/cifar10_train_10k.npz"), IMAGENET_STATISTICS
+    ).inputs
+    data = TrainingData(inputs=images)
+    states = _pruned(workload.model, workload.calibration, data, options.steps)
+    if options.bits:
+        states.append(_trained(workload.model, workload.calibration, data, options.bits, options.bit_steps))
+    _report(states, workload.calibration, workload.evaluation)
+
+
+def _pruned(module: nn.Module, calibration: Inputs, data: TrainingData, steps: int) -> list[State]:
+    groups = find_prune_groups(module, data.inputs)
+    sparsity = {group.name: SPARSITY for group in groups if group.status is Status.PRUNABLE}
+    prune = StructuredPrune(sparsity=sparsity)
+    training = Training(steps=steps, augment=Augmentation(mirror=True, shift=4))
+    states = _written("as given", module, calibration, 0.0, QUANTISED)
+    start = time.perf_counter()
+    smaller = prune.apply(module, data, groups=groups)
+    states += _written("pruned in one shot", smaller, calibration, time.perf_counter() - start, ())
+    start = time.perf_counter()
+    smaller = replace(prune, batch_norm_samples=1024).apply(module, data, groups=groups)
+    states += _written("… batch norm measured", smaller, calibration, time.perf_counter() - start, ())
+    start = time.perf_counter()
+    recovered = Distil(training=training).apply(smaller, data, teacher=module)
+    return states + _written("… distilled", recovered, calibration, time.perf_counter() - start, QUANTISED)
+
+
+def _written(
+    name: str, module: nn.Module, calibration: Inputs, seconds: float, quantised: Sequence[str]
+) -> list[State]:
+    lowerer = _lowerer(module, calibration)
+    macs, parameters = count_macs(module, calibration), count_parameters(module)
+    return [
+        State(
+            name=f"{name}, {text}",
+            model=lowerer.lower(_uniform(lowerer, text)),
+            macs=macs,
+            parameters=parameters,
+            seconds=seconds,
+        )
+        for text in ("fp32", *quantised)
+    ]
+
+
+def _trained(module: nn.Module, calibration: Inputs, data: TrainingData, bits: int, steps: int) -> State:
+    lowerer = _lowerer(module, calibration)
+    choices = _uniform(lowerer, "int4:gptq")
+    start = time.perf_counter()
+    result = Qat(training=replace(TRAINING, steps=steps), int4_bits=bits).apply(lowerer, choices, data)
+    seconds = time.perf_counter() - start
+    trained = result.lowerer(lowerer.dialect, lowerer.settings, ContentStore(None), lowerer.calibration_digest)
+    return State(
+        name=f"trained at {bits} bits, activations at 8",
+        model=trained.lower(choices),
+        macs=count_macs(module, calibration),
+        parameters=count_parameters(module),
+        seconds=seconds,
+    )
+
+
+def _lowerer(module: nn.Module, calibration: Inputs) -> Lowerer:
+    reference = export_reference(module, calibration, name="resnet20")
+    return Lowerer(reference, get_dialect("ort-cpu"), calibration, CalibrationSettings(), ContentStore(None))
+
+
+def _uniform(lowerer: Lowerer, text: str) -> dict[str, LayerChoice]:
+    choice = LayerChoice.parse(text)
+    return {layer.name: choice if choice in layer.choices else FP32 for layer in lowerer.inventory.layers}
+
+
+def _report(states: Sequence[State], calibration: Inputs, evaluation: Labelled) -> None:
+    backend = OrtCpuBackend()
+    compiled: dict[str, CompiledModel] = {state.name: backend.compile(state.model, threads=1) for state in states}
+    batch = {name: array[:1] for name, array in calibration.items()}
+    stats = time_paired(compiled, states[0].name, batch, THOROUGH, threads=1, batch_size=1, clock=backend.clock)
+    first, rows = states[0], []
+    for state in states:
+        scorer = backend.compile(state.model, threads=available_cores())
+        answers = run_batches(scorer, evaluation.inputs)[0].argmax(axis=1)
+        latency = stats[state.name]
+        rows.append(
+            (
+                state.name,
+                f"{float(np.mean(answers == evaluation.labels)):.4f}",
+                f"{state.macs / first.macs:.3f}",
+                f"{state.parameters / first.parameters:.3f}",
+                f"{latency.median_ms:.3f}",
+                f"{latency.p90_ms:.3f}",
+                f"{latency.ratio:.3f} [{latency.ratio_low:.3f}, {latency.ratio_high:.3f}]",
+                f"{len(state.model) / len(first.model):.3f}",
+                f"{state.seconds:.0f}",
+            )
+        )
+    device = backend.fingerprint()
+    sys.stdout.write(
+        f"resnet20 on {device.device} ({', '.join(device.instructions)}), {device.runtime}\n"
+        f"timed on 1 thread, batch 1; trained on {available_cores()} cores; {len(evaluation):,} test images\n"
+    )
+    header = ("network", "top-1", "× macs", "× params", "median ms", "p90 ms", "× FP32 [95 %]", "× bytes", "made in s")
+    sys.stdout.write(plain_table(header, rows) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
