@@ -19,7 +19,7 @@ _KEPT = 200
 _ERRORS = frozenset({"ERROR", "INTERNAL_ERROR"})
 _WORDS = 3
 # What TensorRT puts in front of a message says where in its own sources it arose.
-_SOURCE = re.compile(r"^(?:\[[^\]]*\]\s*)+|^(?:[\w:]+: )?Error Code \d+: ")
+_SOURCE = re.compile(r"^(?:\[[^\]]*\]\s*|(?:[\w:]+: )?Error Code \d+: )+")
 
 
 class Messages:
@@ -101,12 +101,13 @@ def build_reason(errors: Sequence[str], nodes: Iterable[str]) -> str:
 def mentioned(text: str, nodes: Iterable[str]) -> tuple[str, ...]:
     """Those of the names that stand in the text, as whole words, by where they first do; at most three.
 
-    A name inside a longer one that is there too (``conv`` in ``conv.1``) does not count.
+    A name inside a longer one (``conv`` in ``conv.1``) does not count; both ends of a range do, which TensorRT writes
+    as ``ForeignNode[first...last]``.
     """
     found: dict[str, int] = {}
     taken: list[range] = []
     for name in sorted({name for name in nodes if name}, key=lambda name: (-len(name), name)):
-        for match in re.finditer(rf"(?<![\w/.]){re.escape(name)}(?![\w/]|\.\w)", text):
+        for match in re.finditer(rf"(?<![\w/])(?:(?<=\.\.\.)|(?<!\.)){re.escape(name)}(?![\w/]|\.\w)", text):
             span = range(match.start(), match.end())
             if not any(span.start < other.stop and other.start < span.stop for other in taken):
                 taken.append(span)

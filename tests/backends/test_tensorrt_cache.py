@@ -9,47 +9,7 @@ from typing import Any
 import pytest
 
 from backends.tensorrt_cache import TimingCache, cache_folder, timing_cache_file
-
-
-class FakeCache:
-    """TensorRT's cache as a set of letters; damaged bytes are refused, and ``!`` stands for another device."""
-
-    def __init__(self, data: bytes) -> None:
-        self.entries = set(data.decode("ascii", "replace"))
-
-    def serialize(self) -> bytes:
-        return "".join(sorted(self.entries)).encode()
-
-    def combine(self, other: FakeCache, ignore_mismatch: bool) -> bool:
-        assert not ignore_mismatch
-        if "!" in self.entries | other.entries:
-            return False
-        self.entries |= other.entries
-        return True
-
-
-class FakeConfig:
-    """A builder's configuration that holds a cache."""
-
-    def __init__(self) -> None:
-        self.cache: FakeCache | None = None
-
-    def create_timing_cache(self, data: bytes) -> FakeCache | None:
-        return None if data.startswith(b"\xff") else FakeCache(data)
-
-    def set_timing_cache(self, cache: FakeCache, ignore_mismatch: bool) -> bool:
-        assert not ignore_mismatch
-        if "!" in cache.entries:  # of another device
-            return False
-        self.cache = cache
-        return True
-
-    def get_timing_cache(self) -> FakeCache | None:
-        return self.cache
-
-    def tune(self, found: str) -> None:
-        assert self.cache is not None
-        self.cache.entries |= set(found)
+from tests.backends.substitute_tensorrt import FakeConfig
 
 
 def _build(file: Path, found: str, meanwhile: bytes | None = None) -> bytes:

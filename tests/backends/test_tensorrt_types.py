@@ -1,0 +1,36 @@
+"""The TensorRT backend type-checks against the bindings of both major versions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[2]
+_STUBS = Path(os.environ.get("BITFRONT_TENSORRT_STUBS", _ROOT / ".." / "shared" / "tensorrt-stubs"))
+_VERSIONS = ("10.16", "11.4")
+
+
+def _checked(version: str, cache: Path, *files: Path) -> subprocess.CompletedProcess[str]:
+    stubs = _STUBS / version
+    if not (stubs / "tensorrt" / "__init__.pyi").is_file():
+        pytest.skip(f"no stubs of TensorRT {version} in '{_STUBS}'; BITFRONT_TENSORRT_STUBS names their folder")
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache), *map(str, files)]
+    environment = {**os.environ, "MYPYPATH": str(stubs.resolve())}
+    return subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", _VERSIONS)
+def test_types_fit_the_bindings(version: str, tmp_path: Path) -> None:
+    """No name, argument or unchecked None is wrong for either version; an error planted is found."""
+    pytest.importorskip("mypy")
+    found = _checked(version, tmp_path, *sorted((_ROOT / "backends").glob("tensorrt*.py")))
+    assert found.returncode == 0, found.stdout
+    planted = tmp_path / "planted.py"
+    planted.write_text("import tensorrt as trt\n\n\ndef plan(b: trt.Builder) -> None:\n    b.build_cuda_engine()\n")
+    found = _checked(version, tmp_path, planted)
+    assert '"Builder" has no attribute "build_cuda_engine"' in found.stdout
