@@ -50,11 +50,13 @@ class Plan:
     Attributes:
         data: TensorRT's own file.
         op_types: Node's name → operator type, of the artifact.
+        outputs: Names of the outputs, in the artifact's order.
         dynamic: Inputs with a dynamic batch.
     """
 
     data: bytes
     op_types: dict[str, str]
+    outputs: tuple[str, ...]
     dynamic: frozenset[str]
 
 
@@ -90,7 +92,8 @@ def build_plan(
     if memory is None:
         raise _refusal(model, build_reason(messages.errors(), op_types), broken_rules(proto))
     timings.store(config, given)
-    return Plan(data=bytes(memory), op_types=op_types, dynamic=dynamic)
+    outputs = tuple(value.name for value in proto.graph.output)
+    return Plan(data=bytes(memory), op_types=op_types, outputs=outputs, dynamic=dynamic)
 
 
 def broken_rules(model: onnx.ModelProto) -> str:

@@ -20,7 +20,7 @@ from backends.tensorrt_session import (
     captured,
     device_errors,
     event_timer,
-    tensor_specs,
+    input_specs,
     wrong_batch,
 )
 from precision import Array, BackendError, Inputs
@@ -42,7 +42,6 @@ class Engine:
         runtime: Kept alive as long as the engine.
         batch: What a dynamic batch was fixed to; None if it was left open or there is none.
         inputs: Its inputs by name, a fixed batch filled in.
-        outputs: Names of its outputs.
     """
 
     plan: Plan
@@ -50,7 +49,6 @@ class Engine:
     runtime: trt.Runtime
     batch: int | None
     inputs: Mapping[str, InputSpec]
-    outputs: tuple[str, ...]
 
 
 def load_engine(plan: Plan, batch: int | None) -> Engine:
@@ -69,8 +67,8 @@ def load_engine(plan: Plan, batch: int | None) -> Engine:
             f"TensorRT: a plan of {len(plan.data)} bytes cannot be loaded: {messages.last()}",
             "a plan runs on the GPU architecture and the exact TensorRT version that it was built with",
         )
-    inputs, outputs = tensor_specs(engine, batch if plan.dynamic else None)
-    return Engine(plan=plan, engine=engine, runtime=runtime, batch=batch, inputs=inputs, outputs=outputs)
+    inputs = input_specs(engine, batch if plan.dynamic else None)
+    return Engine(plan=plan, engine=engine, runtime=runtime, batch=batch, inputs=inputs)
 
 
 class TensorRtModel(HostModel):
@@ -95,7 +93,7 @@ class TensorRtModel(HostModel):
     @property
     def output_names(self) -> tuple[str, ...]:
         """In the model's order."""
-        return self._engine.outputs
+        return self._engine.plan.outputs
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
         """Run once, synchronously: to the device, through the engine, and back.
@@ -105,11 +103,11 @@ class TensorRtModel(HostModel):
         """
         self._check(inputs)
         with device_errors(self._name):
-            self._session.bind(inputs, self._engine.outputs)
+            self._session.bind(inputs, self._engine.plan.outputs)
             self._session.enqueue()
             self._session.finish()
             results = self._session.results()
-        return tuple(results[name] for name in self._engine.outputs)
+        return tuple(results[name] for name in self._engine.plan.outputs)
 
     def timer(self, inputs: Inputs, clock: Clock) -> Timer:  # noqa: ARG002 (events of the device tell the time)
         """Times the device alone, inputs lying on it, by events around replays of a captured graph.
@@ -188,7 +186,7 @@ class TensorRtModel(HostModel):
     def _bound(self, inputs: Inputs) -> Session:
         """A new session that has run once: TensorRT puts off some of its setting up to the first run."""
         session = Session(self._engine.engine, self._cuda, self._name)
-        session.bind(inputs, self._engine.outputs)
+        session.bind(inputs, self._engine.plan.outputs)
         session.enqueue()
         session.finish()
         return session

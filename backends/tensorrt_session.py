@@ -37,8 +37,8 @@ _DTYPES = {
 }
 
 
-def tensor_specs(engine: trt.ICudaEngine, fixed_batch: int | None) -> tuple[dict[str, InputSpec], tuple[str, ...]]:
-    """Inputs and names of outputs, in the model's order.
+def input_specs(engine: trt.ICudaEngine, fixed_batch: int | None) -> dict[str, InputSpec]:
+    """Inputs by name, in the model's order.
 
     Args:
         engine: The engine.
@@ -50,17 +50,14 @@ def tensor_specs(engine: trt.ICudaEngine, fixed_batch: int | None) -> tuple[dict
     import tensorrt as trt
 
     inputs: dict[str, InputSpec] = {}
-    outputs: list[str] = []
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
-        if engine.get_tensor_mode(name) != trt.TensorIOMode.INPUT:
-            outputs.append(name)
-            continue
-        sizes = [None if size < 0 else int(size) for size in engine.get_tensor_shape(name)]
-        if sizes and sizes[0] is None:
-            sizes[0] = fixed_batch
-        inputs[name] = InputSpec(dtype=_dtype(engine, name), shape=tuple(sizes))
-    return inputs, tuple(outputs)
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+            sizes = [None if size < 0 else int(size) for size in engine.get_tensor_shape(name)]
+            if sizes and sizes[0] is None:
+                sizes[0] = fixed_batch
+            inputs[name] = InputSpec(dtype=_dtype(engine, name), shape=tuple(sizes))
+    return inputs
 
 
 def wrong_batch(inputs: Inputs, specs: Mapping[str, InputSpec], most: int) -> str:

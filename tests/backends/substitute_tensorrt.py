@@ -169,7 +169,7 @@ class _Engine:
         header, model = plan.split(b"\n", 1)
         self.profile, self.model, self.control = json.loads(header), onnx.load_model_from_string(model), control
         self.session = open_session(model, threads=1, left_out=("WeightBiasQuantization",))
-        self._values = [*self.session.get_inputs(), *self.session.get_outputs()]
+        self._values = [*self.session.get_inputs(), *reversed(self.session.get_outputs())]
         self.num_io_tensors = len(self._values)
 
     def get_tensor_name(self, index: int) -> str:
