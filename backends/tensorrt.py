@@ -15,10 +15,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from backends.affinity import available_cores
-from backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint
+from backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint, ExecutedLayer
 from backends.host import HostBackend
 from backends.ort_cpu import float_bias_stand_in
-from backends.probes import run_probes
+from backends.probes import shortcoming
 from backends.tensorrt_build import FloatMath, build_plan
 from backends.tensorrt_cache import TimingCache, timing_cache_file
 from backends.tensorrt_cuda import Cuda, load_cuda
@@ -104,14 +104,17 @@ class TensorRtBackend(HostBackend):
     @cached_property
     def _capabilities(self) -> Capabilities:
         _ = self._builder  # without which every probe would fail for the same reason
+        notes: dict[str, str] = {}
         probes = tensorrt_probes()
-        found = run_probes(self, probes)
-        notes = dict(found.notes)
         for probe in probes:
-            if probe.name not in notes:
-                layers = self._compile(probe.model, threads=1, batch_size=None).layers
-                notes |= {probe.name: told} if (told := wrong_precision(probe.name, layers)) else {}
+            # The engine is still kept when it is looked into, so that each is built once.
+            told = shortcoming(self, probe) or wrong_precision(probe.name, self._layers(probe.model))
+            if told:
+                notes[probe.name] = told
         return Capabilities(supported={probe.name: probe.name not in notes for probe in probes}, notes=notes)
+
+    def _layers(self, model: bytes) -> tuple[ExecutedLayer, ...]:
+        return self._compile(model, threads=1, batch_size=None).layers
 
     @cached_property
     def _cuda(self) -> Cuda:

@@ -226,6 +226,7 @@ def test_every_probe_passes_on_the_stand_in(control: Control, backend: Backend) 
     found = backend.capabilities()
     assert found.notes == {}
     assert {"int8-conv", "fp16-conv", "int4-matmul-block64"} <= set(found.supported)
+    assert len(control.configs) == len(found.supported)  # each is built once
     control.inspector = (
         '{"Layers": [{"Name": "l", "LayerType": "conv", "Inputs": [{"Format/Datatype": "Float"}], '
         '"Metadata": "[ONNX Layer: layer]"}]}'
