@@ -25,6 +25,7 @@ from backends import THOROUGH, CompiledModel, OrtCpuBackend, time_paired
 from backends.affinity import available_cores
 from backends.batches import run_batches
 from experiments.data import IMAGENET_STATISTICS, data_file, data_folder, load_cifar
+from experiments.rows import LATENCY, latency_cells, uniform
 from experiments.workloads import resnet20
 from lowering.dialects.registry import get_dialect
 from lowering.export import export_reference
@@ -36,7 +37,7 @@ from passes.prune_counts import count_macs, count_parameters
 from passes.prune_groups import Status, find_prune_groups
 from passes.qat import TRAINING, Qat
 from passes.training import Training
-from precision import FP32, CalibrationSettings, ContentStore, EngineError, Inputs, Labelled, LayerChoice
+from precision import CalibrationSettings, ContentStore, EngineError, Inputs, Labelled
 from search.tables import plain_table
 
 SPARSITY = 0.5
@@ -116,7 +117,7 @@ def _written(
     return [
         State(
             name=f"{name}, {text}",
-            model=lowerer.lower(_uniform(lowerer, text)),
+            model=lowerer.lower(uniform(lowerer, text)),
             macs=macs,
             parameters=parameters,
             seconds=seconds,
@@ -127,7 +128,7 @@ def _written(
 
 def _trained(module: nn.Module, calibration: Inputs, data: TrainingData, bits: int, steps: int) -> State:
     lowerer = _lowerer(module, calibration)
-    choices = _uniform(lowerer, "int4:gptq")
+    choices = uniform(lowerer, "int4:gptq")
     start = time.perf_counter()
     result = Qat(training=replace(TRAINING, steps=steps), int4_bits=bits).apply(lowerer, choices, data)
     seconds = time.perf_counter() - start
@@ -146,11 +147,6 @@ def _lowerer(module: nn.Module, calibration: Inputs) -> Lowerer:
     return Lowerer(reference, get_dialect("ort-cpu"), calibration, CalibrationSettings(), ContentStore(None))
 
 
-def _uniform(lowerer: Lowerer, text: str) -> dict[str, LayerChoice]:
-    choice = LayerChoice.parse(text)
-    return {layer.name: choice if choice in layer.choices else FP32 for layer in lowerer.inventory.layers}
-
-
 def _report(states: Sequence[State], calibration: Inputs, evaluation: Labelled) -> None:
     backend = OrtCpuBackend()
     compiled: dict[str, CompiledModel] = {state.name: backend.compile(state.model, threads=1) for state in states}
@@ -160,16 +156,13 @@ def _report(states: Sequence[State], calibration: Inputs, evaluation: Labelled) 
     for state in states:
         scorer = backend.compile(state.model, threads=available_cores())
         answers = run_batches(scorer, evaluation.inputs)[0].argmax(axis=1)
-        latency = stats[state.name]
         rows.append(
             (
                 state.name,
                 f"{float(np.mean(answers == evaluation.labels)):.4f}",
                 f"{state.macs / first.macs:.3f}",
                 f"{state.parameters / first.parameters:.3f}",
-                f"{latency.median_ms:.3f}",
-                f"{latency.p90_ms:.3f}",
-                f"{latency.ratio:.3f} [{latency.ratio_low:.3f}, {latency.ratio_high:.3f}]",
+                *latency_cells(stats[state.name]),
                 f"{len(state.model) / len(first.model):.3f}",
                 f"{state.seconds:.0f}",
             )
@@ -179,7 +172,7 @@ def _report(states: Sequence[State], calibration: Inputs, evaluation: Labelled) 
         f"resnet20 on {device.device} ({', '.join(device.instructions)}), {device.runtime}\n"
         f"timed on 1 thread, batch 1; trained on {available_cores()} cores; {len(evaluation):,} test images\n"
     )
-    header = ("network", "top-1", "× macs", "× params", "median ms", "p90 ms", "× FP32 [95 %]", "× bytes", "made in s")
+    header = ("network", "top-1", "× macs", "× params", *LATENCY, "× bytes", "made in s")
     sys.stdout.write(plain_table(header, rows) + "\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -26,6 +27,25 @@ class Arithmetic(Enum):
     HALF = "half"
     INTEGER = "integer"
     BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidate:
+    """A network with a choice for each layer.
+
+    Attributes:
+        reference: Normalised FP32 network; never modified.
+        layers: All its layers.
+        choices: Layer name → choice.
+        ranges: Tensor name → (low, high) of its values on the calibration inputs.
+        weights: Layer name → rounded weight, for every layer with an integer precision.
+    """
+
+    reference: onnx.ModelProto
+    layers: tuple[Layer, ...]
+    choices: Mapping[str, LayerChoice]
+    ranges: Mapping[str, tuple[float, float]]
+    weights: Mapping[str, RoundedWeight]
 
 
 class Dialect(Protocol):
@@ -56,21 +76,10 @@ class Dialect(Protocol):
         """Bytes that the layer's weights, scales and zero points take in the file."""
         ...
 
-    def write(
-        self,
-        reference: onnx.ModelProto,
-        layers: tuple[Layer, ...],
-        choices: Mapping[str, LayerChoice],
-        ranges: Mapping[str, tuple[float, float]],
-        weights: Mapping[str, RoundedWeight],
-    ) -> onnx.ModelProto:
-        """Write a candidate: the reference with every layer as its choice says.
+    def write(self, candidate: Candidate) -> onnx.ModelProto:
+        """Write the reference with every layer as its choice says.
 
-        Args:
-            reference: Normalised FP32 network; not modified.
-            layers: All its layers.
-            choices: Layer name → choice.
-            ranges: Tensor name → (low, high) of its values on the calibration inputs.
-            weights: Layer name → rounded weight, for every layer with an integer precision.
+        Raises:
+            LoweringError: If a tensor that must be quantised has no range, or values do not fit their type.
         """
         ...

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowering.calibration import calibrate
-from lowering.dialect import Arithmetic, Dialect
+from lowering.dialect import Arithmetic, Candidate, Dialect
 from lowering.graph import GraphView
 from lowering.inventory import Inventory, Layer
 from lowering.layers import take_inventory
@@ -138,7 +138,15 @@ class Lowerer:
             for layer in layers
             if choices[layer.name].precision.is_integer
         }
-        model = self.dialect.write(self.reference.proto, layers, choices, self._needed_ranges(choices), weights)
+        model = self.dialect.write(
+            Candidate(
+                reference=self.reference.proto,
+                layers=layers,
+                choices=choices,
+                ranges=self._needed_ranges(choices),
+                weights=weights,
+            )
+        )
         return bytes(model.SerializeToString(deterministic=True))
 
     def config(self, choices: Mapping[str, LayerChoice]) -> PrecisionConfig:

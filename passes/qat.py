@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lowering.dialect import Candidate
 from lowering.graph import GraphView
 from lowering.inventory import Layer
 from lowering.lowerer import Lowerer
@@ -138,7 +139,11 @@ class Qat:
         }
 
         def write(ranges: Mapping[str, tuple[float, float]]) -> onnx.ModelProto:
-            return lowerer.dialect.write(lowerer.reference.proto, layers, choices, ranges, weights)
+            return lowerer.dialect.write(
+                Candidate(
+                    reference=lowerer.reference.proto, layers=layers, choices=choices, ranges=ranges, weights=weights
+                )
+            )
 
         artifact = write(config.ranges)
         stretched, names = _stretched(config.ranges)

@@ -28,12 +28,10 @@ Not handled: quantised layers with operators over more than two axes, dynamic qu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx
 
-from lowering.dialect import Arithmetic
+from lowering.dialect import Arithmetic, Candidate
 from lowering.dialects.choices import BLOCK_SIZE, offered, why_no_blocks, why_no_plain_gemm
 from lowering.dialects.openvino_quantisers import shared_ranges
 from lowering.dialects.qdq import QdqWriting
@@ -73,21 +71,14 @@ class OpenVinoDialect:
         """See ``Dialect.weight_bytes``; a quantised Gemm's scales have zero points of a byte."""
         return stored_bytes(layer, choice, scale_bytes=5 if layer.op == "Gemm" and choice.quantises_activations else 4)
 
-    def write(
-        self,
-        reference: onnx.ModelProto,
-        layers: tuple[Layer, ...],
-        choices: Mapping[str, LayerChoice],
-        ranges: Mapping[str, tuple[float, float]],
-        weights: Mapping[str, RoundedWeight],
-    ) -> onnx.ModelProto:
+    def write(self, candidate: Candidate) -> onnx.ModelProto:
         """See ``Dialect.write``.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range.
         """
-        model = _Writing(reference, layers, choices, ranges, weights).run()
-        floating = {choice.precision for choice in choices.values() if not choice.precision.is_integer}
+        model = _Writing(candidate).run()
+        floating = {choice.precision for choice in candidate.choices.values() if not choice.precision.is_integer}
         if floating == {Precision.FP16}:
             model.metadata_props.add(key=PRECISION_KEY, value=HALF)
         return model
@@ -114,17 +105,10 @@ def _why_no_blocks(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
 class _Writing(QdqWriting):
     """One candidate being written."""
 
-    def __init__(
-        self,
-        reference: onnx.ModelProto,
-        layers: tuple[Layer, ...],
-        choices: Mapping[str, LayerChoice],
-        ranges: Mapping[str, tuple[float, float]],
-        weights: Mapping[str, RoundedWeight],
-    ) -> None:
-        super().__init__(reference, layers, choices, ranges, weights)
-        self._shared = shared_ranges(self._view, self._placement, ranges)
-        self._ranges = {**ranges, **self._shared}
+    def __init__(self, candidate: Candidate) -> None:
+        super().__init__(candidate)
+        self._shared = shared_ranges(self._view, self._placement, candidate.ranges)
+        self._ranges = {**candidate.ranges, **self._shared}
 
     def _is_computing(self, index: int) -> bool:
         node = self._view.nodes[index]

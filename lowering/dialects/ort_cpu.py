@@ -19,13 +19,12 @@ quantisation, LSTM and GRU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import onnx
 
-from lowering.dialect import Arithmetic
+from lowering.dialect import Arithmetic, Candidate
 from lowering.dialects.ort_cpu_rules import (
     is_computing,
     may_write_floats,
@@ -64,34 +63,20 @@ class OrtCpuDialect:
         """See ``Dialect.weight_bytes``; a quantised Gemm's scales have zero points of a byte."""
         return stored_bytes(layer, choice, scale_bytes=5 if layer.op == "Gemm" and choice.quantises_activations else 4)
 
-    def write(
-        self,
-        reference: onnx.ModelProto,
-        layers: tuple[Layer, ...],
-        choices: Mapping[str, LayerChoice],
-        ranges: Mapping[str, tuple[float, float]],
-        weights: Mapping[str, RoundedWeight],
-    ) -> onnx.ModelProto:
+    def write(self, candidate: Candidate) -> onnx.ModelProto:
         """See ``Dialect.write``.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range.
         """
-        return _Writing(reference, layers, choices, ranges, weights).run()
+        return _Writing(candidate).run()
 
 
 class _Writing(QdqWriting):
     """One candidate being written."""
 
-    def __init__(
-        self,
-        reference: onnx.ModelProto,
-        layers: tuple[Layer, ...],
-        choices: Mapping[str, LayerChoice],
-        ranges: Mapping[str, tuple[float, float]],
-        weights: Mapping[str, RoundedWeight],
-    ) -> None:
-        super().__init__(reference, layers, choices, ranges, weights)
+    def __init__(self, candidate: Candidate) -> None:
+        super().__init__(candidate)
         convs = {
             index: self._layers[node.name]
             for index, node in enumerate(self._view.nodes)

@@ -21,18 +21,17 @@ Not handled: BF16, FP8, layouts (``prefer_nhwc`` is the session's business).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
-from lowering.dialect import Arithmetic
+from lowering.dialect import Arithmetic, Candidate
 from lowering.dialects.half_writer import write_half
 from lowering.dialects.ort_cpu import OrtCpuDialect
 from lowering.graph import GraphView
 from lowering.half import HALF_MAX, fits_half, require_half
 from lowering.inventory import Layer
-from lowering.rounding.weight import RoundedWeight
 from lowering.storage import stored_bytes
 from precision import FP16, FP32, LayerChoice, Precision, Rounding
 
@@ -87,32 +86,26 @@ class OrtCudaDialect:
             return stored_bytes(layer, choice, scale_bytes=_HALF_SCALE_BYTES)
         return self._cpu.weight_bytes(layer, choice)
 
-    def write(
-        self,
-        reference: onnx.ModelProto,
-        layers: tuple[Layer, ...],
-        choices: Mapping[str, LayerChoice],
-        ranges: Mapping[str, tuple[float, float]],
-        weights: Mapping[str, RoundedWeight],
-    ) -> onnx.ModelProto:
+    def write(self, candidate: Candidate) -> onnx.ModelProto:
         """See ``Dialect.write``.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range, or a half layer's values do not fit FP16.
         """
-        nodes = {node.name: node for node in reference.graph.node}
+        nodes = {node.name: node for node in candidate.reference.graph.node}
+        ranges = candidate.ranges
         half: set[str] = set()
-        for layer in layers:
-            node, choice = nodes[layer.node], choices[layer.name]
+        for layer in candidate.layers:
+            node, choice = nodes[layer.node], candidate.choices[layer.name]
             activations = (node.input[0], node.output[0])
             if choice == FP16:
                 require_half(layer.name, activations, ranges)
                 half.add(layer.name)
             elif choice.block_size is not None and all(fits_half(name, ranges) for name in activations):
                 half.add(layer.name)
-        full = {name: FP32 if choice == FP16 else choice for name, choice in choices.items()}
-        written = self._cpu.write(reference, layers, full, ranges, weights)
-        return write_half(written, half, ranges, types=reference.graph.value_info) if half else written
+        full = {name: FP32 if choice == FP16 else choice for name, choice in candidate.choices.items()}
+        written = self._cpu.write(replace(candidate, choices=full))
+        return write_half(written, half, ranges, types=candidate.reference.graph.value_info) if half else written
 
 
 def _why_not_half(node: onnx.NodeProto, view: GraphView) -> str:

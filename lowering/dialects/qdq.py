@@ -8,12 +8,12 @@ runtime's dialect subclasses ``QdqWriting``, says what its kernels can do and ch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
+from lowering.dialect import Candidate
 from lowering.dialects.glue import Shortcut, is_bounding, is_moving, shortcut_at, write_moved, write_shortcut
 from lowering.graph import GraphView, captured_names
 from lowering.inventory import Layer
@@ -36,23 +36,16 @@ class Stored:
 
 
 class QdqWriting(ABC):
-    """One candidate being written; see ``Dialect.write`` for the arguments."""
+    """One candidate being written."""
 
-    def __init__(
-        self,
-        reference: onnx.ModelProto,
-        layers: tuple[Layer, ...],
-        choices: Mapping[str, LayerChoice],
-        ranges: Mapping[str, tuple[float, float]],
-        weights: Mapping[str, RoundedWeight],
-    ) -> None:
-        self._view = view = GraphView(reference.graph)
-        self._layers = {layer.node: layer for layer in layers}
-        self._choices = choices
-        self._ranges = ranges
-        self._weights = weights
+    def __init__(self, candidate: Candidate) -> None:
+        self._view = view = GraphView(candidate.reference.graph)
+        self._layers = {layer.node: layer for layer in candidate.layers}
+        self._choices = candidate.choices
+        self._ranges = candidate.ranges
+        self._weights = candidate.weights
         names = [*view.inputs, *view.initializers, *(name for node in view.nodes for name in node.output)]
-        self._writer = GraphWriter(reference, names)
+        self._writer = GraphWriter(candidate.reference, names)
         self._placement = self._place()
         self._stored: dict[str, Stored] = {}
         self._dequantised: dict[str, str] = {}

@@ -26,7 +26,6 @@ Not handled: FP8 and FP4, plugins, INT4 behind an activation quantiser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -34,7 +33,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from lowering.dialect import Arithmetic
+from lowering.dialect import Arithmetic, Candidate
 from lowering.dialects.tensorrt_placement import half_nodes, quantised_reads
 from lowering.dialects.tensorrt_rules import offers
 from lowering.graph import GraphView, captured_names
@@ -72,20 +71,13 @@ class TensorRtDialect:
         """See ``Dialect.weight_bytes``; scales as on the FP16 side, where they have two bytes."""
         return stored_bytes(layer, choice, scale_bytes=2)
 
-    def write(
-        self,
-        reference: onnx.ModelProto,
-        layers: tuple[Layer, ...],
-        choices: Mapping[str, LayerChoice],
-        ranges: Mapping[str, tuple[float, float]],
-        weights: Mapping[str, RoundedWeight],
-    ) -> onnx.ModelProto:
+    def write(self, candidate: Candidate) -> onnx.ModelProto:
         """See ``Dialect.write``.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range, or does not fit FP16 where it must.
         """
-        return _Writing(reference, layers, choices, ranges, weights).run()
+        return _Writing(candidate).run()
 
 
 def symmetric_scale(low: float, high: float) -> float:
@@ -123,20 +115,14 @@ def with_half_scales(
 class _Writing:
     """One candidate being written."""
 
-    def __init__(
-        self,
-        reference: onnx.ModelProto,
-        layers: tuple[Layer, ...],
-        choices: Mapping[str, LayerChoice],
-        ranges: Mapping[str, tuple[float, float]],
-        weights: Mapping[str, RoundedWeight],
-    ) -> None:
-        self._view = view = GraphView(reference.graph)
-        by_node = {layer.node: layer for layer in layers}
+    def __init__(self, candidate: Candidate) -> None:
+        self._view = view = GraphView(candidate.reference.graph)
+        by_node = {layer.node: layer for layer in candidate.layers}
         self._layers = {index: by_node[node.name] for index, node in enumerate(view.nodes) if node.name in by_node}
+        choices, ranges, weights = candidate.choices, candidate.ranges, candidate.weights
         self._choices, self._ranges, self._weights = choices, ranges, weights
         names = [*view.inputs, *view.initializers, *(name for node in view.nodes for name in node.output)]
-        self._writer = GraphWriter(reference, names)
+        self._writer = GraphWriter(candidate.reference, names)
         integer = {index for index, layer in self._layers.items() if choices[layer.name].quantises_activations}
         self._reads = quantised_reads(view, integer)
         self._half = half_nodes(view, self._layers, choices, ranges, weights, self._reads)

@@ -1,0 +1,23 @@
+"""What the studies' tables share."""
+
+from __future__ import annotations
+
+from lowering.lowerer import Lowerer
+from precision import FP32, LatencyStats, LayerChoice
+
+LATENCY = ("median ms", "p90 ms", "× FP32 [95 %]")
+
+
+def uniform(lowerer: Lowerer, text: str) -> dict[str, LayerChoice]:
+    """Layer name → the choice of that text, FP32 where the layer does not offer it."""
+    choice = LayerChoice.parse(text)
+    return {layer.name: choice if choice in layer.choices else FP32 for layer in lowerer.inventory.layers}
+
+
+def latency_cells(latency: LatencyStats) -> tuple[str, ...]:
+    """One cell a column of ``LATENCY``."""
+    return (
+        f"{latency.median_ms:.3f}",
+        f"{latency.p90_ms:.3f}",
+        f"{latency.ratio:.3f} [{latency.ratio_low:.3f}, {latency.ratio_high:.3f}]",
+    )
