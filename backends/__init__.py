@@ -3,7 +3,7 @@
 from backends.base import Backend, Capabilities, Clock, CompiledModel, DeviceFingerprint
 from backends.fake import DEFAULT_COSTS_MS, FakeBackend
 from backends.fresh import time_in_fresh_process
-from backends.ort_cpu import OrtCpuBackend
+from backends.ort.cpu import OrtCpuBackend
 from backends.registry import backend_names, get_backend
 from backends.timing import QUICK, THOROUGH, TimingSettings, time_paired
 

@@ -18,7 +18,7 @@ import onnx
 from backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint
 from backends.fake_fusion import fused_operators
 from backends.host import HostBackend, HostModel
-from backends.ort_cpu import OrtCpuModel, open_session
+from backends.ort.cpu import OrtCpuModel, open_session
 from backends.probes import run_probes
 from precision import Array, BackendError, Inputs, UsageError, digest
 

@@ -10,12 +10,12 @@ from precision import UsageError
 from precision.naming import load_attribute
 
 _RUNTIMES: Mapping[str, str] = {
-    "ort-cpu": "backends.ort_cpu:OrtCpuBackend",
-    "openvino": "backends.openvino:OpenVinoBackend",
-    "ort-cuda": "backends.ort_cuda:OrtCudaBackend",
-    "ort-tensorrt": "backends.ort_tensorrt:OrtTensorrtBackend",
-    "tensorrt": "backends.tensorrt:TensorRtBackend",
-    "tensorrt-tf32": "backends.tensorrt:TensorRtTf32Backend",
+    "ort-cpu": "backends.ort.cpu:OrtCpuBackend",
+    "openvino": "backends.openvino.backend:OpenVinoBackend",
+    "ort-cuda": "backends.ort.cuda:OrtCudaBackend",
+    "ort-tensorrt": "backends.ort.tensorrt:OrtTensorrtBackend",
+    "tensorrt": "backends.tensorrt.backend:TensorRtBackend",
+    "tensorrt-tf32": "backends.tensorrt.backend:TensorRtTf32Backend",
 }
 # Found by name, so that a fresh process can open them, but never offered.
 _HIDDEN: Mapping[str, str] = {

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 
 from backends import Backend, CompiledModel
-from backends.openvino import OpenVinoBackend
-from backends.openvino_package import load_openvino
+from backends.openvino.backend import OpenVinoBackend
+from backends.openvino.package import load_openvino
 from precision import BackendUnavailableError, Inputs, UsageError
 
 

@@ -1,4 +1,4 @@
-"""Rooms import leftwards only: precision ← {lowering, report} ← backends ← passes ← sensitivity ← search ← experiments."""
+"""Rooms import leftwards only, from experiments down to precision; ``ALLOWED`` is the order."""
 
 from __future__ import annotations
 

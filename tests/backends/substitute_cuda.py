@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.tensorrt_cuda import Gpu
+from backends.tensorrt.cuda import Gpu
 from precision import Array
 
 RUN_MS = 0.25

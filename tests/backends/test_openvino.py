@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from backends import Backend
-from backends.openvino import OpenVinoBackend
+from backends.openvino.backend import OpenVinoBackend
 from lowering.dialects.openvino import HALF, PRECISION_KEY
 from precision import BackendError, BackendUnavailableError
 from tests.backends import models

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from backends import Backend, OrtCpuBackend
-from backends.ort_package import check_flavours
+from backends.ort.package import check_flavours
 from precision import BackendUnavailableError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance

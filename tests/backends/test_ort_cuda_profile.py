@@ -10,7 +10,7 @@ import pytest
 
 from backends import OrtCpuBackend
 from backends.base import ExecutedLayer
-from backends.ort_profile import nodes_by_provider, parse_profile
+from backends.ort.profile import nodes_by_provider, parse_profile
 from precision import BackendError
 from tests.backends import models
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from backends.ort_cuda import CUDA_OPTIONS
-from backends.ort_tensorrt import OrtTensorrtBackend, engine_folder, profile_shapes
+from backends.ort.cuda import CUDA_OPTIONS
+from backends.ort.tensorrt import OrtTensorrtBackend, engine_folder, profile_shapes
 from precision import OutputError
 from tests.backends import models
 from tests.backends.substitute_ort import CUDA, TENSORRT, Log, install, substitute

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from backends import OrtCpuBackend
-from backends.ort_cpu import float_bias_stand_in
+from backends.ort.cpu import float_bias_stand_in
 from tests.backends import models
 
 

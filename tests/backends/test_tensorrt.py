@@ -12,10 +12,10 @@ import pytest
 from onnx import helper
 
 from backends.base import Backend
-from backends.ort_cpu import OrtCpuBackend
-from backends.tensorrt import TensorRtBackend, TensorRtTf32Backend
-from backends.tensorrt_build import MOST_SAMPLES, WORKSPACE_BYTES
-from backends.tensorrt_cuda import driver_version, load_cuda
+from backends.ort.cpu import OrtCpuBackend
+from backends.tensorrt.backend import TensorRtBackend, TensorRtTf32Backend
+from backends.tensorrt.build import MOST_SAMPLES, WORKSPACE_BYTES
+from backends.tensorrt.cuda import driver_version, load_cuda
 from precision import BackendError, BackendUnavailableError, Footprint, Precision
 from tests.backends import models
 from tests.backends.conformance import BackendConformance

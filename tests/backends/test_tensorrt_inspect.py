@@ -11,8 +11,8 @@ import re
 import pytest
 
 from backends.base import ExecutedLayer
-from backends.tensorrt_inspect import engine_layers, layer_nodes, operator_names, with_times
-from backends.tensorrt_messages import build_reason, mentioned
+from backends.tensorrt.inspect import engine_layers, layer_nodes, operator_names, with_times
+from backends.tensorrt.messages import build_reason, mentioned
 from precision import BackendError
 
 _TEN = """

@@ -28,7 +28,7 @@ def _checked(version: str, cache: Path, *files: Path) -> subprocess.CompletedPro
 def test_types_fit_the_bindings(version: str, tmp_path: Path) -> None:
     """No name, argument or unchecked None is wrong for either version; an error planted is found."""
     pytest.importorskip("mypy")
-    found = _checked(version, tmp_path, *sorted((_ROOT / "backends").glob("tensorrt*.py")))
+    found = _checked(version, tmp_path, *sorted((_ROOT / "backends" / "tensorrt").glob("*.py")))
     assert found.returncode == 0, found.stdout
     planted = tmp_path / "planted.py"
     planted.write_text("import tensorrt as trt\n\n\ndef plan(b: trt.Builder) -> None:\n    b.build_cuda_engine()\n")

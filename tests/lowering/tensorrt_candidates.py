@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from backends.ort_cpu import open_session
+from backends.ort.cpu import open_session
 from lowering.dialects.registry import get_dialect
 from lowering.lowerer import Lowerer
 from lowering.reference import Reference, make_reference

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.base import Backend
-from backends.ort_cpu import OrtCpuBackend
+from backends.ort.cpu import OrtCpuBackend
 from lowering.dialects.registry import get_dialect
 from lowering.load import load_reference
 from lowering.lowerer import Lowerer

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from backends.ort_cpu import OrtCpuBackend
+from backends.ort.cpu import OrtCpuBackend
 from precision import Budget, PrecisionConfig
 from report.results import RunResults
 from search.events import Silent

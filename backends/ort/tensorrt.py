@@ -25,15 +25,15 @@ from google.protobuf.message import DecodeError
 
 from backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint
 from backends.host import HostBackend
-from backends.ort_cpu import FLOAT_BIAS, float_bias_stand_in
-from backends.ort_cuda import CUDA_OPTIONS, EXTRA, OrtGpuModel, check_start
-from backends.ort_gpu import gpu_fingerprint, installed
-from backends.ort_libraries import CUDA_PROVIDER, TENSORRT_PROVIDER, load_provider
-from backends.ort_profile import nodes_by_provider
-from backends.ort_session import SessionSetup, start_session
+from backends.ort.cpu import FLOAT_BIAS, float_bias_stand_in
+from backends.ort.cuda import CUDA_OPTIONS, EXTRA, OrtGpuModel, check_start
+from backends.ort.gpu import gpu_fingerprint, installed
+from backends.ort.libraries import CUDA_PROVIDER, TENSORRT_PROVIDER, load_provider
+from backends.ort.profile import nodes_by_provider
+from backends.ort.session import SessionSetup, start_session
 from backends.probes import run_probes
-from backends.tensorrt_cache import cache_folder
-from backends.tensorrt_probes import tensorrt_probes
+from backends.tensorrt.cache import cache_folder
+from backends.tensorrt.probes import tensorrt_probes
 from precision import BackendError, OutputError, UsageError, digest
 
 KEPT_ENGINES = 64

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from backends.base import Timer
 from backends.inputs import InputSpec
-from backends.tensorrt_cuda import Cuda
-from backends.tensorrt_messages import open_log
+from backends.tensorrt.cuda import Cuda
+from backends.tensorrt.messages import open_log
 from precision import Array, BackendError, Inputs
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from backends.affinity import pinned
 from backends.base import Capabilities, CompiledModel, DeviceFingerprint
 from backends.device import cpu_fingerprint
 from backends.host import HostBackend
-from backends.openvino_model import OpenVinoModel
-from backends.openvino_package import OPENVINO_ERRORS, load_openvino, reason
-from backends.openvino_probes import openvino_probes
+from backends.openvino.model import OpenVinoModel
+from backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
+from backends.openvino.probes import openvino_probes
 from backends.probes import run_probes
 from lowering.dialects.openvino import HALF, PRECISION_KEY
 from precision import BackendError, UsageError

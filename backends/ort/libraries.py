@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from backends.ort_package import load_onnxruntime
+from backends.ort.package import load_onnxruntime
 from precision import BackendUnavailableError
 
 CUDA_PROVIDER = "CUDAExecutionProvider"

@@ -9,8 +9,8 @@ from backends.affinity import pinned
 from backends.base import Capabilities, CompiledModel, DeviceFingerprint
 from backends.device import DOT_PRODUCT_INSTRUCTIONS, cpu_fingerprint
 from backends.host import HostBackend
-from backends.ort_package import load_onnxruntime
-from backends.ort_session import CPU_PROVIDER, SessionModel, SessionSetup, start_session
+from backends.ort.package import load_onnxruntime
+from backends.ort.session import CPU_PROVIDER, SessionModel, SessionSetup, start_session
 from backends.probes import run_probes
 from precision import UsageError
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import onnx
 from google.protobuf.message import DecodeError
 
-from backends.tensorrt_cache import TimingCache
-from backends.tensorrt_messages import build_reason, open_log, parser_reason
-from backends.tensorrt_package import network_flags
+from backends.tensorrt.cache import TimingCache
+from backends.tensorrt.messages import build_reason, open_log, parser_reason
+from backends.tensorrt.package import network_flags
 from lowering.dialects.tensorrt_check import check_tensorrt_graph
 from precision import BackendError
 

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint, Timer
 from backends.host import HostBackend
 from backends.inputs import wrong_input
-from backends.ort_cuda_probe import integer_shortcoming
-from backends.ort_gpu import gpu_fingerprint
-from backends.ort_libraries import CUDA_PROVIDER, explain, load_provider
-from backends.ort_package import load_onnxruntime, ort_errors
-from backends.ort_session import SessionModel, SessionSetup, start_session
+from backends.ort.cuda_probe import integer_shortcoming
+from backends.ort.gpu import gpu_fingerprint
+from backends.ort.libraries import CUDA_PROVIDER, explain, load_provider
+from backends.ort.package import load_onnxruntime, ort_errors
+from backends.ort.session import SessionModel, SessionSetup, start_session
 from backends.probe_graphs import all_probes
 from backends.probes import run_probes
 from precision import BackendError, BackendUnavailableError, Inputs, Precision, UsageError

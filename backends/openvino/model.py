@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from backends.base import Clock, ExecutedLayer, Footprint, Timer
 from backends.host import HostModel
 from backends.inputs import InputSpec, wrong_input
-from backends.openvino_package import OPENVINO_ERRORS, load_openvino, reason
+from backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
 from precision import Array, BackendError, Inputs
 
 _PROFILED_RUNS = 20

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 from backends.affinity import available_cores
 from backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint, ExecutedLayer
 from backends.host import HostBackend
-from backends.ort_cpu import float_bias_stand_in
+from backends.ort.cpu import float_bias_stand_in
 from backends.probes import shortcoming
-from backends.tensorrt_build import FloatMath, build_plan
-from backends.tensorrt_cache import TimingCache, timing_cache_file
-from backends.tensorrt_cuda import Cuda, load_cuda
-from backends.tensorrt_model import Engine, TensorRtModel, load_engine
-from backends.tensorrt_package import open_builder, tensorrt_version
-from backends.tensorrt_probes import tensorrt_probes, wrong_precision
+from backends.tensorrt.build import FloatMath, build_plan
+from backends.tensorrt.cache import TimingCache, timing_cache_file
+from backends.tensorrt.cuda import Cuda, load_cuda
+from backends.tensorrt.model import Engine, TensorRtModel, load_engine
+from backends.tensorrt.package import open_builder, tensorrt_version
+from backends.tensorrt.probes import tensorrt_probes, wrong_precision
 from precision import Precision, UsageError, digest
 
 if TYPE_CHECKING:

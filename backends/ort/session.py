@@ -26,8 +26,8 @@ import onnx
 from backends.base import ExecutedLayer
 from backends.host import HostModel
 from backends.inputs import InputSpec, wrong_input
-from backends.ort_package import load_onnxruntime, ort_errors
-from backends.ort_profile import parse_profile
+from backends.ort.package import load_onnxruntime, ort_errors
+from backends.ort.profile import parse_profile
 from precision import Array, BackendError, Inputs
 
 CPU_PROVIDER = "CPUExecutionProvider"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backends.tensorrt_messages import open_log
+from backends.tensorrt.messages import open_log
 from precision import BackendUnavailableError
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from backends.base import Clock, ExecutedLayer, Footprint, Timer
 from backends.host import HostModel
 from backends.inputs import InputSpec, wrong_input
-from backends.tensorrt_build import MOST_SAMPLES, Plan
-from backends.tensorrt_cuda import Cuda
-from backends.tensorrt_inspect import engine_layers, operator_names, with_times
-from backends.tensorrt_messages import open_log
-from backends.tensorrt_session import (
+from backends.tensorrt.build import MOST_SAMPLES, Plan
+from backends.tensorrt.cuda import Cuda
+from backends.tensorrt.inspect import engine_layers, operator_names, with_times
+from backends.tensorrt.messages import open_log
+from backends.tensorrt.session import (
     Session,
     captured,
     device_errors,

@@ -1,0 +1,1 @@
+"""ONNX Runtime: its processor provider, and its CUDA and TensorRT providers."""
