@@ -1,11 +1,13 @@
 """Who goes into the results, and what is reported of them: measured again, elsewhere, on data the search never saw.
 
     chosen from the trials → model and config files → timed together here → timed together in a fresh process
-    → those that do not hold are timed there once more → footprints → scored on the held-back samples
+    → those that do not hold, or met a slow machine, are timed there once more → footprints → scored on the
+    held-back samples
 
 A point *holds* where its ratio to FP32 in the fresh process is within 5 % of that in the search's own process, both
 timed thoroughly with all finalists interleaved. What does not hold is kept in the results, marked, and never on the
-front. The reported latency is the absolute median in the fresh process.
+front. The reported latency is the absolute median in the fresh process. A point met a *slow machine* where FP32 itself,
+in the rounds that count for the point, took 10 % more than over all: its ratio is sound then, its milliseconds are not.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from search.trial import Outcome, Trial, summarise
 
 MOST = 12
 TOLERANCE = 0.05
+SLOWNESS = 0.1
 CLOSE = TimingSettings(slot_ms=10.0, min_rounds=12, max_rounds=60, max_seconds_per_model=0.6, target=0.01)
 HELD_BACK_PART = "held back"
 _BEST_FEASIBLE = 3
@@ -188,10 +191,12 @@ def _time_elsewhere(
             )
 
     there = once(files)
-    shaky = [name for name in files if not holds(here[name], there[name])]
-    if shaky:
-        again = once(dict.fromkeys((REFERENCE, *shaky)))
-        there |= {name: again[name] for name in shaky}
+    shaky = {name for name in files if not holds(here[name], there[name])}
+    slow = {name for name in files if disturbed(there[name], there[REFERENCE])}
+    if shaky | slow:
+        again = once(dict.fromkeys((REFERENCE, *(name for name in files if name in shaky | slow))))
+        quieter = {name for name in slow if _own_fp32(again[name]) < _own_fp32(there[name])}
+        there |= {name: again[name] for name in shaky | quieter}
     return there
 
 
@@ -209,6 +214,16 @@ def _remembered(
 def holds(here: LatencyStats, there: LatencyStats) -> bool:
     """Whether two timings agree about the ratio to FP32."""
     return abs(there.ratio / here.ratio - 1) <= TOLERANCE
+
+
+def disturbed(latency: LatencyStats, reference: LatencyStats) -> bool:
+    """Whether the machine was slow while a model was timed: FP32 was, in the very rounds that count for the model."""
+    return _own_fp32(latency) > (1 + SLOWNESS) * reference.median_ms
+
+
+def _own_fp32(latency: LatencyStats) -> float:
+    """FP32's latency in a model's own rounds, in ms."""
+    return latency.median_ms / latency.ratio
 
 
 def score(bench: Bench, artifact: str, file: Path, scorer: Scorer) -> AccuracyStats:

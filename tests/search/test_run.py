@@ -128,6 +128,18 @@ def test_finalist_that_holds_stays(tmp_path: Path, elsewhere: Elsewhen, factor: 
     assert "int8" in outcome.front
 
 
+def test_finalist_timed_on_a_slow_machine_is_timed_again(tmp_path: Path, elsewhere: Elsewhen) -> None:
+    """Where FP32 was slow too the ratio holds but the milliseconds mislead: the second timing is reported."""
+    sound = search(options(tmp_path / "sound", trials=4)).points["int8"].latency
+    elsewhere.calls.clear()
+    elsewhere.spells = {"int8": 1.5}
+    found = search(options(tmp_path / "run", trials=4)).points["int8"].latency
+    assert elsewhere.calls[1:] == [("fp32", "int8")]
+    assert sound is not None
+    assert found is not None
+    assert found.median_ms == pytest.approx(sound.median_ms)
+
+
 def test_time_limit_ends_the_search_but_not_the_finalists(tmp_path: Path) -> None:
     """A limit that is over at once still gives measured baselines."""
     outcome = search(options(tmp_path / "run", trials=50, time_limit_s=1e-3))
