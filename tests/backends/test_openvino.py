@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import builtins
 import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +21,8 @@ from precision import BackendError, BackendUnavailableError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 
-pytest.importorskip("openvino", reason="OpenVINO is not installed")
+if find_spec("openvino") is None:  # imported, it would report so before anybody can stop it
+    pytest.skip("OpenVINO is not installed", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +138,25 @@ def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(BackendUnavailableError, match="cannot be imported: No module named 'openvino'") as caught:
         OpenVinoBackend().fingerprint()
     assert caught.value.hint == "install it with: pip install 'bitfront[openvino]'"
+
+
+def test_nothing_is_reported(tmp_path: Path) -> None:
+    """Importing OpenVINO our way loads no telemetry and leaves no trace of it in the home folder."""
+    code = (
+        "import sys\n"
+        "from backends.openvino.package import load_openvino\n"
+        "load_openvino()\n"
+        "loaded = [n for n, m in sys.modules.items() if n.startswith('openvino_telemetry') and m is not None]\n"
+        "sys.exit(', '.join(loaded) or 0)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "HOME": str(tmp_path)},
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
