@@ -1,26 +1,27 @@
-"""A run folder, read back into typed values: ``measurement.json``, ``trials.csv`` and ``sensitivity.csv``.
+"""A run folder, read back into typed values: ``measurement.json`` and its tables, which are CSV files.
 
 A run that was interrupted has left what it knew: points may lack the measurements of finalists, there may be no
-front, and the two tables may be missing. Everything else that does not fit the format is refused with the file's
-name, since a report must never show numbers that were misread.
+front, and ``trials.csv`` and ``sensitivity.csv`` may be missing; ``sparsity.csv`` is there where something was to be
+pruned. Everything else that does not fit the format is refused with the file's name, since a report must never show
+numbers that were misread.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
-from precision import AccuracyStats, Budget, DataError, EngineError, Footprint, LatencyStats, LayerChoice, UsageError
+from precision import AccuracyStats, Budget, EngineError, Footprint, LatencyStats, LayerChoice, UsageError
+from report.fields import cell, damaged, finite, read_csv
+from report.network import NetworkInfo
+from report.training import TrainInfo
 
 SCHEMA_VERSION = 1
-_DAMAGED = "restore the file, or run the search again with --resume to have it written anew"
-_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,8 @@ class Point:
         layers: Layer name → choice.
         footprint: What the compiled model takes; None where not asked, or where the runtime does not tell.
         engine: Path of the runtime's own file, relative to the run folder; None where not written.
+        network: The network it was made from; None for the given one.
+        compressed_bytes: Size of the model file deflated; None where not measured.
     """
 
     id: str
@@ -69,6 +72,8 @@ class Point:
     layers: Mapping[str, LayerChoice]
     footprint: Footprint | None = None
     engine: str | None = None
+    network: NetworkInfo | None = None
+    compressed_bytes: int | None = None
 
     @property
     def shown_latency(self) -> LatencyStats | None:
@@ -83,7 +88,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One candidate the search looked at; what was not measured is None."""
+    """One candidate the search looked at; what was not measured is None; ``network`` is empty for the given one."""
 
     number: int
     origin: str
@@ -97,6 +102,7 @@ class Trial:
     seconds: float | None
     reason: str
     choices: Mapping[str, LayerChoice]
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +113,18 @@ class Score:
     choice: LayerChoice
     alone: float
     restored: float
+    loss: float
+    dropped: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparsityScore:
+    """One row of the table of sparsities: a prune group alone at one level; ``loss`` is NaN where not scored."""
+
+    group: str
+    sparsity: float
+    kept: int
+    channels: int
     loss: float
     dropped: str
 
@@ -132,7 +150,9 @@ class RunResults:
         nearest: Budget (``latency``, ``size``, ``accuracy``) → id of the nearest point, when nothing is feasible.
         points: Id → point, in the file's order.
         time_split_s: Part → seconds, ``total`` included.
+        train: The run's training; None without passes.
         trials, scores: Empty where an interrupted run has not written them.
+        sparsities: Empty where nothing was to be pruned.
     """
 
     name: str
@@ -155,8 +175,10 @@ class RunResults:
     nearest: Mapping[str, str]
     points: Mapping[str, Point]
     time_split_s: Mapping[str, float]
+    train: TrainInfo | None = None
     trials: tuple[Trial, ...] = ()
     scores: tuple[Score, ...] = ()
+    sparsities: tuple[SparsityScore, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -191,22 +213,20 @@ class RunResults:
         try:
             results = _results(data)
         except (KeyError, TypeError, ValueError, AttributeError, EngineError) as error:
-            raise _damaged(path, error) from error
-        trials = _read_csv(folder / "trials.csv", _trial, required=results.complete)
-        scores = _read_csv(folder / "sensitivity.csv", _score, required=results.complete)
-        return replace(results, trials=trials, scores=scores)
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    what = f"no entry {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-    return DataError(f"'{path}' is damaged: {what}", _DAMAGED)
+            raise damaged(path, error) from error
+        return replace(
+            results,
+            trials=read_csv(folder / "trials.csv", _trial, required=results.complete),
+            scores=read_csv(folder / "sensitivity.csv", _score, required=results.complete),
+            sparsities=read_csv(folder / "sparsity.csv", _sparsity_score, required=False),
+        )
 
 
 def _read_json(path: Path) -> Any:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
         raise UsageError(
@@ -252,7 +272,8 @@ def _results(data: Mapping[str, Any]) -> RunResults:
         recommended=data["recommended"],
         nearest=MappingProxyType(dict(data["nearest"])),
         points=MappingProxyType(points),
-        time_split_s=MappingProxyType({str(part): _finite(part, s) for part, s in data["time_split_s"].items()}),
+        train=None if data.get("train") is None else TrainInfo.from_json(data["train"]),
+        time_split_s=MappingProxyType({str(part): finite(part, s) for part, s in data["time_split_s"].items()}),
     )
     named = (*results.front, *results.nearest.values(), *filter(None, (results.recommended,)))
     unknown = [id_ for id_ in named if id_ not in points]
@@ -283,6 +304,8 @@ def _point(id_: str, data: Mapping[str, Any]) -> Point:
         layers=MappingProxyType({str(name): LayerChoice.parse(text) for name, text in data["layers"].items()}),
         footprint=_footprint(id_, data.get("footprint")),
         engine=data.get("engine"),
+        network=None if data.get("network") is None else NetworkInfo.from_json(data["network"]),
+        compressed_bytes=None if data.get("compressed_bytes") is None else int(data["compressed_bytes"]),
     )
 
 
@@ -292,7 +315,7 @@ def _footprint(id_: str, data: Mapping[str, Any] | None) -> Footprint | None:
     footprint = Footprint.from_json(data)
     for name, value in footprint.to_json().items():
         if value is not None:
-            _finite(f"{name} of point {id_!r}", value)
+            finite(f"{name} of point {id_!r}", value)
     return footprint
 
 
@@ -301,7 +324,7 @@ def _latency(id_: str, data: Mapping[str, Any] | None) -> LatencyStats | None:
         return None
     stats = LatencyStats.from_json(data)
     for name, value in stats.to_json().items():
-        _finite(f"{name} of point {id_!r}", value)
+        finite(f"{name} of point {id_!r}", value)
     return stats
 
 
@@ -310,55 +333,33 @@ def _accuracy(id_: str, data: Mapping[str, Any] | None) -> AccuracyStats | None:
         return None
     stats = AccuracyStats.from_json(data)
     for name, value in stats.to_json().items():
-        _finite(f"accuracy {name} of point {id_!r}", value)
+        finite(f"accuracy {name} of point {id_!r}", value)
     return stats
 
 
-def _finite(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{what}: expected a finite number, got {value!r}")
-    return float(value)
-
-
-def _read_csv(path: Path, parse: Callable[[Mapping[str, str]], _Row], *, required: bool) -> tuple[_Row, ...]:
-    if not required and not path.exists():
-        return ()
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise _damaged(path, error) from error
-    parsed = []
-    for line, row in enumerate(rows, start=2):
-        try:
-            parsed.append(parse(row))
-        except (KeyError, TypeError, ValueError, AttributeError, EngineError) as error:
-            raise DataError(f"{_damaged(path, error).message} (row {line})", _DAMAGED) from error
-    return tuple(parsed)
-
-
 def _trial(row: Mapping[str, str]) -> Trial:
-    size_bytes, samples = _number(row["size_bytes"]), _number(row["accuracy_samples"])
+    size_bytes, samples = cell(row["size_bytes"]), cell(row["accuracy_samples"])
     return Trial(
         number=int(row["number"]),
         origin=row["origin"],
         state=row["state"],
         size_bytes=None if size_bytes is None else int(size_bytes),
-        latency_ms=_number(row["latency_ms"]),
-        latency_p90_ms=_number(row["latency_p90_ms"]),
-        ratio=_number(row["ratio"]),
-        accuracy=_number(row["accuracy"]),
+        latency_ms=cell(row["latency_ms"]),
+        latency_p90_ms=cell(row["latency_p90_ms"]),
+        ratio=cell(row["ratio"]),
+        accuracy=cell(row["accuracy"]),
         accuracy_samples=None if samples is None else int(samples),
-        seconds=_number(row["seconds"]),
+        seconds=cell(row["seconds"]),
         reason=row["reason"],
         choices=MappingProxyType(
             {str(group): LayerChoice.parse(text) for group, text in json.loads(row["choices"] or "{}").items()}
         ),
+        network=row.get("network") or "",
     )
 
 
 def _score(row: Mapping[str, str]) -> Score:
-    alone, restored, loss = (_number(row[name]) for name in ("alone", "restored", "loss"))
+    alone, restored, loss = (cell(row[name]) for name in ("alone", "restored", "loss"))
     return Score(
         group=row["group"],
         choice=LayerChoice.parse(row["choice"]),
@@ -369,7 +370,13 @@ def _score(row: Mapping[str, str]) -> Score:
     )
 
 
-def _number(text: str) -> float | None:
-    """A cell's number; None for an empty cell or NaN, which is how tables write what was not measured."""
-    value = float(text) if text else math.nan
-    return None if math.isnan(value) else value
+def _sparsity_score(row: Mapping[str, str]) -> SparsityScore:
+    loss = cell(row["loss"])
+    return SparsityScore(
+        group=row["group"],
+        sparsity=finite("sparsity", float(row["sparsity"])),
+        kept=int(row["kept"]),
+        channels=int(row["channels"]),
+        loss=math.nan if loss is None else loss,
+        dropped=row["dropped"],
+    )

@@ -1,0 +1,172 @@
+"""How a point's network was made from the given one: what was pruned, how it was trained, what that bought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from report.fields import finite, finite_or_none
+
+
+class NetworkKind(StrEnum):
+    """What a network is made of; quantisation-aware training is told beside it (``NetworkInfo.qat``)."""
+
+    GIVEN = "given"
+    PRUNED = "pruned"
+    SPARSE = "sparse"
+    STUDENT = "student"
+    DISTILLED = "distilled"
+
+
+# The pass that decides the kind, the most telling one first.
+_KINDS = {
+    "student": NetworkKind.STUDENT,
+    "prune": NetworkKind.PRUNED,
+    "sparse": NetworkKind.SPARSE,
+    "distil": NetworkKind.DISTILLED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunedGroup:
+    """What a prune group lost.
+
+    Attributes:
+        name: The group's, which is its first layer's or its branch's module path.
+        branch: Whether it is a residual branch, which stays or goes as a whole.
+        channels: Channels before.
+        kept: Channels that stay; 0 for a removed branch.
+
+    Raises:
+        ValueError: If ``kept`` is not between 0 and ``channels``.
+    """
+
+    name: str
+    branch: bool
+    channels: int
+    kept: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.kept <= self.channels or self.channels < 1:
+            raise ValueError(f"prune group '{self.name}': expected 0 to {self.channels} channels kept, got {self.kept}")
+
+    @property
+    def share(self) -> float:
+        """Channels that stay over those before, 0 to 1."""
+        return self.kept / self.channels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInfo:
+    """One pass of a recipe.
+
+    Attributes:
+        name: The pass: ``prune``, ``sparse``, ``student``, ``distil`` or ``qat``.
+        steps: Training steps done; 0 for a pass without training.
+        seconds: What it took.
+        loss: The last loss its training reported, None without.
+    """
+
+    name: str
+    steps: int
+    seconds: float
+    loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkInfo:
+    """A network made from the given one.
+
+    Attributes:
+        label: In short: ``pruned``, ``student small``, ``2:4``.
+        pruned: Groups that lost something.
+        steps: The passes, in order.
+        macs: Multiply-adds per sample.
+        parameters: Weights and biases.
+        macs_share, parameters_share: The same over those of the given network.
+        train_s: All training of it, in seconds.
+        untrained_accuracy: In FP32 before any recovery, on the search's data; None where not scored.
+        fp32_accuracy: In FP32 after recovery, on the search's data; None where not scored.
+        file: Path of its FP32 graph, relative to the run folder; None where not written.
+    """
+
+    label: str
+    pruned: tuple[PrunedGroup, ...]
+    steps: tuple[StepInfo, ...]
+    macs: int
+    parameters: int
+    macs_share: float
+    parameters_share: float
+    train_s: float
+    untrained_accuracy: float | None = None
+    fp32_accuracy: float | None = None
+    file: str | None = None
+
+    @property
+    def kind(self) -> NetworkKind:
+        """What it is made of."""
+        passes = {step.name for step in self.steps}
+        return next((kind for name, kind in _KINDS.items() if name in passes), NetworkKind.GIVEN)
+
+    @property
+    def qat(self) -> bool:
+        """Whether the artifact's own quantisation was trained."""
+        return any(step.name == "qat" for step in self.steps)
+
+    @property
+    def trained_steps(self) -> int:
+        """Training steps of all its passes together."""
+        return sum(step.steps for step in self.steps)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, one key a field."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> NetworkInfo:
+        """Read ``to_json``'s form.
+
+        Raises:
+            KeyError, TypeError, ValueError: If it is not that.
+        """
+        label = str(data["label"])
+        share, parameters_share, train_s = (
+            finite(f"{name} of network {label!r}", data[name]) for name in ("macs_share", "parameters_share", "train_s")
+        )
+        untrained, trained = (
+            finite_or_none(f"{name} of network {label!r}", data.get(name))
+            for name in ("untrained_accuracy", "fp32_accuracy")
+        )
+        return cls(
+            label=label,
+            pruned=tuple(
+                PrunedGroup(
+                    name=str(group["name"]),
+                    branch=bool(group["branch"]),
+                    channels=int(group["channels"]),
+                    kept=int(group["kept"]),
+                )
+                for group in data["pruned"]
+            ),
+            steps=tuple(_step(label, step) for step in data["steps"]),
+            macs=int(data["macs"]),
+            parameters=int(data["parameters"]),
+            macs_share=share,
+            parameters_share=parameters_share,
+            train_s=train_s,
+            untrained_accuracy=untrained,
+            fp32_accuracy=trained,
+            file=data.get("file"),
+        )
+
+
+def _step(label: str, data: Mapping[str, Any]) -> StepInfo:
+    name = str(data["name"])
+    return StepInfo(
+        name=name,
+        steps=int(data["steps"]),
+        seconds=finite(f"seconds of '{name}' of network {label!r}", data["seconds"]),
+        loss=finite_or_none(f"loss of '{name}' of network {label!r}", data.get("loss")),
+    )
