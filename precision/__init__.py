@@ -1,4 +1,4 @@
-"""The vocabulary: precisions, choices, configs, budgets, measurements, workloads, errors. Frozen values only."""
+"""The vocabulary: precisions, choices, recipes, configs, budgets, measurements, workloads, errors. Frozen values."""
 
 from precision.budget import BYTES_PER_MB, Budget
 from precision.choice import FP16, FP32, LayerChoice, Precision, Rounding
@@ -17,6 +17,7 @@ from precision.errors import (
 )
 from precision.files import write_bytes, write_text
 from precision.measurement import AccuracyStats, Footprint, LatencyStats, Measurement
+from precision.recipe import Recipe, RecipeStep
 from precision.store import ContentStore, digest
 from precision.workload import Array, Inputs, Labelled, Metric, Workload, top1
 
@@ -47,6 +48,8 @@ __all__ = [
     "Precision",
     "PrecisionConfig",
     "RangeMethod",
+    "Recipe",
+    "RecipeStep",
     "Rounding",
     "UsageError",
     "Workload",

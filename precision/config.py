@@ -1,8 +1,9 @@
 """The reusable per-layer precision config: what was decided, and nothing that was measured.
 
 It holds the network's fingerprints, how activations were calibrated and the ranges found, and one choice a
-layer. With the network (and, for data-driven rounding, the calibration inputs or the run's cache) it rebuilds the
-same artifact byte for byte. Measurements and the machine they were taken on are in ``measurement.json`` instead.
+layer; for a pruned or trained network also the recipe that made it from the given one. With the network (and, for
+data-driven rounding, the calibration inputs or the run's cache) it rebuilds the same artifact byte for byte.
+Measurements and the machine they were taken on are in ``measurement.json`` instead.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from precision.choice import LayerChoice
 from precision.errors import ConfigError, UsageError
+from precision.recipe import Recipe
 
 SCHEMA_VERSION = 1
 
@@ -61,8 +63,8 @@ class PrecisionConfig:
     """One point's decisions.
 
     Attributes:
-        model: Fingerprint of the network with its weights.
-        architecture: Fingerprint of the network without its weights' values.
+        model: Fingerprint of the given network with its weights.
+        architecture: Fingerprint of the given network without its weights' values.
         dialect: Name of the dialect the config was searched in.
         calibration: How ``ranges`` were found.
         calibration_data: Digest of the calibration inputs used.
@@ -70,6 +72,8 @@ class PrecisionConfig:
         layers: Layer name → choice, every layer of the network, in the network's order.
         scales: Layer name → scales of its weight, one a channel, where training found them; empty for a network as
             it was given.
+        recipe: How the network that ``ranges``, ``layers`` and ``scales`` speak of was made from the given one; None
+            where it is the given one.
     """
 
     model: str
@@ -80,6 +84,7 @@ class PrecisionConfig:
     ranges: Mapping[str, tuple[float, float]]
     layers: Mapping[str, LayerChoice]
     scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranges", MappingProxyType(dict(self.ranges)))
@@ -99,6 +104,8 @@ class PrecisionConfig:
         }
         if self.scales:
             data["scales"] = {name: list(values) for name, values in self.scales.items()}
+        if self.recipe is not None:
+            data["recipe"] = self.recipe.to_json()
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
@@ -133,6 +140,7 @@ class PrecisionConfig:
                 ranges={name: _bounds(name, value) for name, value in data["ranges"].items()},
                 layers={name: LayerChoice.from_json(entry, name) for name, entry in data["layers"].items()},
                 scales={name: _scales(name, values) for name, values in data.get("scales", {}).items()},
+                recipe=Recipe.from_json(data["recipe"]) if "recipe" in data else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(

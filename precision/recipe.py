@@ -1,0 +1,123 @@
+"""How a network was made from the one a person gave: the passes in their order, with their options.
+
+A recipe holds decisions and fingerprints, no weights: the passes give the same network again from the same module and
+training inputs, on a CPU to the last bit. The options are each pass's own JSON and are read by that pass alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from precision.errors import ConfigError
+
+PASSES = ("prune", "sparse", "student", "distil", "qat")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeStep:
+    """One pass.
+
+    Attributes:
+        name: One of ``PASSES``.
+        options: What the pass's ``to_json`` gives, plain JSON.
+        ended_at: Training steps done where a budget cut the training short; None where it ran to its end.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    ended_at: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in PASSES:
+            raise ConfigError(f"recipe: unknown pass '{self.name}'", f"known passes: {', '.join(PASSES)}")
+        if self.ended_at is not None and (type(self.ended_at) is not int or self.ended_at < 0):
+            raise ConfigError(
+                f"recipe, pass '{self.name}': expected a whole ended_at of 0 or more, got {self.ended_at!r}"
+            )
+        try:
+            # A copy of its own, with tuples as the lists they are in a file: equal steps have equal keys.
+            plain = json.loads(json.dumps(dict(self.options), allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"recipe, pass '{self.name}': its options are no plain JSON ({error})") from error
+        object.__setattr__(self, "options", MappingProxyType(plain))
+
+    @property
+    def key(self) -> str:
+        """The step as text, the same for equal steps."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+
+    def ending_at(self, steps: int | None) -> RecipeStep:
+        """The same step cut short after so many training steps; None lets it run to its end."""
+        return replace(self, ended_at=steps)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; a training that ran to its end needs no mention."""
+        data: dict[str, Any] = {"pass": self.name, "options": dict(self.options)}
+        if self.ended_at is not None:
+            data["ended_at"] = self.ended_at
+        return data
+
+    @classmethod
+    def from_json(cls, data: Any) -> RecipeStep:
+        """Read ``to_json``'s form.
+
+        Raises:
+            ConfigError: If a key is unknown or missing, or a value is of the wrong type.
+        """
+        if not isinstance(data, dict) or not {"pass", "options"} <= set(data) <= {"pass", "options", "ended_at"}:
+            raise ConfigError(f"recipe: expected steps with pass, options and perhaps ended_at, got {data!r}")
+        if not isinstance(data["options"], dict):
+            raise ConfigError(f"recipe, pass '{data['pass']}': expected options by name, got {data['options']!r}")
+        return cls(name=data["pass"], options=data["options"], ended_at=data.get("ended_at"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a network was made from the one that was given.
+
+    Attributes:
+        steps: The passes in their order, one at least.
+        data: Digest of the training inputs, and labels if there are any.
+        network: Fingerprint of the network that came out.
+        architecture: Its fingerprint without its weights' values.
+    """
+
+    steps: tuple[RecipeStep, ...]
+    data: str
+    network: str
+    architecture: str
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise ConfigError("recipe: expected one step at least", "leave the recipe out for the network as given")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, one key a field."""
+        return {
+            "steps": [step.to_json() for step in self.steps],
+            "data": self.data,
+            "network": self.network,
+            "architecture": self.architecture,
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Recipe:
+        """Read ``to_json``'s form.
+
+        Raises:
+            ConfigError: If a key is missing, or a value is of the wrong type.
+        """
+        texts = ("data", "network", "architecture")
+        if not isinstance(data, dict) or set(data) != {"steps", *texts}:
+            raise ConfigError(f"recipe: expected an object with steps, {', '.join(texts)}, got {data!r}")
+        if not isinstance(data["steps"], list):
+            raise ConfigError(f"recipe: expected a list of steps, got {data['steps']!r}")
+        for name in texts:
+            if not isinstance(data[name], str):
+                raise ConfigError(f"recipe: expected {name} as text, got {data[name]!r}")
+        steps = tuple(RecipeStep.from_json(step) for step in data["steps"])
+        return cls(steps=steps, **{name: data[name] for name in texts})
