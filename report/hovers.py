@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Mapping
 
 from precision import AccuracyStats, LatencyStats, LayerChoice, Precision
-from report import wording
-from report.results import Point, ReportedLayer, RunResults, Score, Trial
-from report.tables import size_ratio
+from report import network_words, wording
+from report.network import PrunedGroup
+from report.results import Point, ReportedLayer, RunResults, Score, SparsityScore, Trial
+from report.tables import deflated_bytes, size_ratio
 
 
 def escape(text: str) -> str:
@@ -40,10 +41,11 @@ def choices_text(choices: Mapping[str, LayerChoice]) -> str:
 
 
 def layer_hover(layer: ReportedLayer, point: Point) -> str:
-    """One layer's choice in one point."""
+    """One layer's choice in one point, or that its network has no such layer."""
+    choice = point.layers.get(layer.name)
     return _lines(
         f"<b>{escape(layer.name)}</b> in {escape(point.id)}",
-        choice_words(point.layers[layer.name]),
+        "not in this network" if choice is None else choice_words(choice),
         f"{escape(layer.op)}, {layer.parameters:,} weights",
         f"decided with group {escape(layer.group)}" if layer.group != layer.name else "",
     )
@@ -55,13 +57,15 @@ def _lines(*lines: str) -> str:
 
 def point_hover(results: RunResults, point: Point) -> str:
     """One kept point: what it measured and what it is made of."""
-    share = size_ratio(results, point)
+    share, deflated = size_ratio(results, point), deflated_bytes(point)
     return _lines(
         f"<b>{escape(point.id)}</b> ({escape(point.origin)})",
         _accuracy_words(point.shown_accuracy, results.metric),
         _latency_words(point.shown_latency),
         "size " + wording.size(point.size_bytes) + (f", {wording.ratio(share)} FP32" if share is not None else ""),
+        "" if deflated is None else f"compressed {wording.size(deflated)}",
         escape(point.text),
+        *map(escape, network_words.lines(point.network, results.metric) if point.network else ()),
         *(escape(f"misses {violation}") for violation in point.violations),
         "" if point.held is not False else "its latency ratio did not hold when timed again",
     )
@@ -92,6 +96,7 @@ def trial_hover(results: RunResults, trial: Trial) -> str:
         f"latency {wording.latency(trial.latency_ms)} median{p90}{share}",
         f"size {wording.size(trial.size_bytes)}",
         choices_text(trial.choices),
+        f"network {escape(trial.network)}" if trial.network else "",
         escape(trial.reason),
     )
 
@@ -103,3 +108,23 @@ def score_hover(score: Score, context: str, value: float) -> str:
         f"{context}: {wording.number(value)}",
         f"left out: {escape(score.dropped)}" if score.dropped else "",
     )
+
+
+def sparsity_hover(score: SparsityScore) -> str:
+    """One prune group alone at one level, as measured."""
+    return _lines(
+        f"<b>{escape(score.group)}</b> {score.sparsity:.0%} pruned",
+        f"{score.kept} of {score.channels} channels stay",
+        f"divergence: {wording.number(score.loss)}",
+        f"left out: {escape(score.dropped)}" if score.dropped else "",
+    )
+
+
+def kept_hover(point: Point, group: PrunedGroup | None, whole: PrunedGroup) -> str:
+    """One prune group in one point's network; ``group`` is None where it stayed ``whole``."""
+    if whole.branch:
+        words = "branch stays" if group is None else "branch removed"
+    else:
+        kept = whole.channels if group is None else group.kept
+        words = f"{kept} of {whole.channels} channels stay"
+    return _lines(f"<b>{escape(whole.name)}</b> in {escape(point.id)}", words)

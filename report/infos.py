@@ -16,11 +16,12 @@ from precision import BYTES_PER_MB, Precision
 from report import wording
 from report.front import staircase
 from report.hovers import escape, layer_hover, point_hover, score_hover, trial_hover
+from report.network import NetworkKind
 from report.results import Point, RunResults, Score
 from report.tables import table
 
 # Parts of a run that are the work itself; the rest is ours to keep small.
-USEFUL_PARTS = ("inference", "compilation", "solver", "calibration")
+USEFUL_PARTS = ("inference", "compilation", "solver", "calibration", "training")
 
 
 class Cost(Enum):
@@ -32,12 +33,14 @@ class Cost(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """One mark of a front plot: position in the axes' units, short label, hover text."""
+    """One mark of a front plot: position in the axes' units, short label, hover text, and what network it is of."""
 
     x: float
     y: float
     label: str
     hover: str
+    network: NetworkKind = NetworkKind.GIVEN
+    qat: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,8 @@ class FrontInfo:
 
     Attributes:
         x_title, y_title: With units.
-        tried: Every trial whose accuracy was scored, as the search saw it.
+        tried: Every trial of the given network whose accuracy was scored, as the search saw it.
+        tried_made: The same of networks made from it.
         finalists: Points that were kept and are neither on the front nor baselines.
         front: Points of the front in all three objectives, by rising cost.
         steps: (x, y) of those no other beats in these two objectives alone: what the line connects.
@@ -58,6 +62,7 @@ class FrontInfo:
     x_title: str
     y_title: str
     tried: tuple[Mark, ...]
+    tried_made: tuple[Mark, ...]
     finalists: tuple[Mark, ...]
     front: tuple[Mark, ...]
     steps: tuple[tuple[float, float], ...]
@@ -74,14 +79,14 @@ class HeatmapInfo:
     Attributes:
         layers: Rows, in the network's order.
         points: Columns, fastest first.
-        precisions: One tuple a row: the precision in each column.
+        precisions: One tuple a row: the precision in each column, None where that network has no such layer.
         hovers: The same shape: the full choice in words.
         recommended: Column of the recommended point, None without one.
     """
 
     layers: tuple[str, ...]
     points: tuple[str, ...]
-    precisions: tuple[tuple[Precision, ...], ...]
+    precisions: tuple[tuple[Precision | None, ...], ...]
     hovers: tuple[tuple[str, ...], ...]
     recommended: int | None
 
@@ -129,7 +134,7 @@ class TimeInfo:
     Attributes:
         parts: (name, seconds), in the order written, without the total.
         total_s: Wall clock in seconds.
-        useful: Share of the total in inference, compilation, solver and calibration; 0 to 1.
+        useful: Share of the total in ``USEFUL_PARTS``; 0 to 1.
     """
 
     parts: tuple[tuple[str, float], ...]
@@ -151,15 +156,17 @@ def front_info(results: RunResults, cost: Cost) -> FrontInfo:
     def mark(point: Point) -> Mark:
         latency, accuracy = point.shown_latency, point.shown_accuracy
         x, y = position(latency.median_ms if latency else None, point.size_bytes, accuracy.value if accuracy else None)
-        return Mark(x=x, y=y, label=escape(point.id), hover=point_hover(results, point))
+        kind, qat = (point.network.kind, point.network.qat) if point.network else (NetworkKind.GIVEN, False)
+        return Mark(x=x, y=y, label=escape(point.id), hover=point_hover(results, point), network=kind, qat=qat)
 
     def marks(ids: tuple[str, ...]) -> tuple[Mark, ...]:
         return tuple(sorted(filter(_is_drawable, (mark(results.points[id_]) for id_ in ids)), key=lambda m: m.x))
 
-    tried = []
+    tried: dict[bool, list[Mark]] = {False: [], True: []}  # by whether the network was made
     for trial in results.trials:
         x, y = position(trial.latency_ms, trial.size_bytes, trial.accuracy)
-        tried.append(Mark(x=x, y=y, label=f"trial {trial.number}", hover=trial_hover(results, trial)))
+        seen = Mark(x=x, y=y, label=f"trial {trial.number}", hover=trial_hover(results, trial))
+        tried[bool(trial.network)] += filter(_is_drawable, (seen,))
     front = marks(results.front)
     others = tuple(id_ for id_ in results.points if id_ not in results.front and id_ not in results.baselines)
     recommended = marks((results.recommended,)) if results.recommended is not None else ()
@@ -167,7 +174,8 @@ def front_info(results: RunResults, cost: Cost) -> FrontInfo:
     return FrontInfo(
         x_title="median latency (ms)" if cost is Cost.LATENCY else f"file size ({unit})",
         y_title=f"{results.metric} (%)" if in_percent else escape(results.metric),
-        tried=tuple(filter(_is_drawable, tried)),
+        tried=tuple(tried[False]),
+        tried_made=tuple(tried[True]),
         finalists=marks(others),
         front=front,
         steps=staircase((m.x, m.y) for m in front),
@@ -179,14 +187,24 @@ def front_info(results: RunResults, cost: Cost) -> FrontInfo:
 
 
 def heatmap_info(results: RunResults) -> HeatmapInfo:
-    """Precision per layer of the front's points; without a front, of the baselines'."""
+    """Precision per layer of the front's points; without a front, of the baselines'.
+
+    A made network may lack layers of the given one; of a student that shares none of them there is no column.
+    """
+    names = {layer.name for layer in results.layers}
     rows = [row for row in table(results) if row.on_front or not results.front]
+    rows = [row for row in rows if not results.points[row.id].network or names & results.points[row.id].layers.keys()]
     points = [results.points[row.id] for row in rows]
-    shown = [layer for layer in results.layers if all(layer.name in point.layers for point in points)]
+    whole = [point for point in points if point.network is None]
+    shown = [
+        layer
+        for layer in results.layers
+        if all(layer.name in point.layers for point in whole) and any(layer.name in point.layers for point in points)
+    ]
     return HeatmapInfo(
         layers=tuple(escape(layer.name) for layer in shown),
         points=tuple(escape(point.id) for point in points),
-        precisions=tuple(tuple(point.layers[layer.name].precision for point in points) for layer in shown),
+        precisions=tuple(tuple(_precision(point, layer.name) for point in points) for layer in shown),
         hovers=tuple(tuple(layer_hover(layer, point) for point in points) for layer in shown),
         recommended=next((column for column, row in enumerate(rows) if row.recommended), None),
     )
@@ -243,6 +261,11 @@ def time_info(results: RunResults) -> TimeInfo:
 def trial_states(results: RunResults) -> tuple[tuple[str, int], ...]:
     """How many trials ended in each state, most frequent first."""
     return tuple(Counter(trial.state for trial in results.trials).most_common())
+
+
+def _precision(point: Point, layer: str) -> Precision | None:
+    choice = point.layers.get(layer)
+    return choice.precision if choice else None
 
 
 def _alone(score: Score) -> float:

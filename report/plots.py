@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from precision import Precision
 from report.infos import FrontInfo, HeatmapInfo, Mark, SensitivityInfo, TimeInfo
+from report.network import NetworkKind
 
 PRECISION_COLOURS = {
     Precision.FP32: "#8a8f98",
@@ -24,6 +25,14 @@ PRECISION_COLOURS = {
 FRONT_COLOUR = "#0072b2"
 BASELINE_COLOUR = "#cc79a7"
 RECOMMENDED_COLOUR = "#d55e00"
+NETWORK_LOOKS = {
+    NetworkKind.GIVEN: (FRONT_COLOUR, "circle"),
+    NetworkKind.PRUNED: ("#009e73", "triangle-down"),
+    NetworkKind.SPARSE: ("#56b4e9", "hexagon"),
+    NetworkKind.STUDENT: ("#e69f00", "square"),
+    NetworkKind.DISTILLED: ("#7570b3", "pentagon"),
+}
+"""Colour and shape; a dot inside stands for quantisation-aware training."""
 FAINT_COLOUR = "rgba(138, 143, 152, 0.45)"
 SHADE_COLOUR = "rgba(213, 94, 0, 0.07)"
 LIMIT_LINE = {"color": RECOMMENDED_COLOUR, "width": 1.5, "dash": "dash"}
@@ -34,18 +43,19 @@ MAX_TEXT_COLUMNS = 24
 COLUMN_PX = 64
 BELOW_LIMIT = 3.0  # of the distance from the accuracy budget to the best point
 BELOW_TOP = 0.05  # at least this part of the best accuracy is shown below the accuracy budget
-_HOVER = "%{hovertext}<extra></extra>"
+HOVER = "%{hovertext}<extra></extra>"
 
 
 def draw_front(info: FrontInfo) -> go.Figure:
     """Accuracy against one cost: trials faint, the front as a staircase, baselines, budgets and the recommended."""
     figure = go.Figure()
     figure.add_trace(scatter("tried", info.tried, {"color": FAINT_COLOUR, "size": 6}))
-    figure.add_trace(
-        scatter(
-            "other finalists", info.finalists, {"color": "rgba(0, 114, 178, 0.5)", "size": 7, "symbol": "circle-open"}
-        )
-    )
+    if info.tried_made:
+        faint = {"color": FAINT_COLOUR, "size": 6, "symbol": "triangle-down"}
+        figure.add_trace(scatter("tried on other networks", info.tried_made, faint))
+    shapes = [f"{NETWORK_LOOKS[mark.network][1]}-open{'-dot' * mark.qat}" for mark in info.finalists]
+    look = {"color": [NETWORK_LOOKS[mark.network][0] for mark in info.finalists], "opacity": 0.5, "size": 7}
+    figure.add_trace(scatter("other finalists", info.finalists, {**look, "symbol": shapes}))
     figure.add_trace(
         go.Scatter(
             name="best so far along the axis",
@@ -57,7 +67,8 @@ def draw_front(info: FrontInfo) -> go.Figure:
             showlegend=False,
         )
     )
-    figure.add_trace(scatter("Pareto front", info.front, {"color": FRONT_COLOUR, "size": 10}))
+    for trace in _front_traces(info.front):
+        figure.add_trace(trace)
     baselines = scatter(
         "baselines",
         info.baselines,
@@ -86,6 +97,25 @@ def draw_front(info: FrontInfo) -> go.Figure:
     return figure
 
 
+def _front_traces(marks: tuple[Mark, ...]) -> tuple[go.Scatter, ...]:
+    """The front's marks, one trace a kind of network, so that the legend tells the kinds."""
+    present = {(mark.network, mark.qat) for mark in marks}
+    kinds = [kind for network in NetworkKind for qat in (False, True) if (kind := (network, qat)) in present]
+    if kinds in ([], [(NetworkKind.GIVEN, False)]):
+        return (scatter("Pareto front", marks, {"color": FRONT_COLOUR, "size": 10}),)
+    traces = []
+    for network, qat in kinds:
+        colour, shape = NETWORK_LOOKS[network]
+        traces.append(
+            scatter(
+                f"front: {network.value}{', QAT' * qat}",
+                tuple(mark for mark in marks if (mark.network, mark.qat) == (network, qat)),
+                {"color": colour, "size": 10 + 2 * qat, "symbol": shape + "-dot" * qat},
+            )
+        )
+    return tuple(traces)
+
+
 def draw_heatmap(info: HeatmapInfo) -> go.Figure:
     """Precision per layer (rows) and front point (columns); the recommended column is framed."""
     levels = list(Precision)
@@ -93,22 +123,22 @@ def draw_heatmap(info: HeatmapInfo) -> go.Figure:
     for index, precision in enumerate(levels):
         colour = PRECISION_COLOURS[precision]
         scale += [(index / len(levels), colour), ((index + 1) / len(levels), colour)]
-    columns, rows = list(range(len(info.points))), list(range(len(info.layers)))
+    columns = list(range(len(info.points)))
     figure = go.Figure(
         go.Heatmap(
             x=columns,
-            y=rows,
-            z=[[levels.index(precision) for precision in row] for row in info.precisions],
+            y=list(range(len(info.layers))),
+            z=[[levels.index(precision) if precision else None for precision in row] for row in info.precisions],
             zmin=-0.5,
             zmax=len(levels) - 0.5,
             colorscale=scale,
             xgap=2,
             ygap=1,
-            text=[[str(precision.bits) for precision in row] for row in info.precisions],
+            text=[[str(precision.bits) if precision else "" for precision in row] for row in info.precisions],
             texttemplate="%{text}" if len(columns) <= MAX_TEXT_COLUMNS else None,
             textfont={"size": 10, "color": "rgba(0, 0, 0, 0.75)"},
             hovertext=[list(row) for row in info.hovers],
-            hovertemplate=_HOVER,
+            hovertemplate=HOVER,
             colorbar={
                 "tickvals": list(range(len(levels))),
                 "ticktext": [precision.value for precision in levels],
@@ -121,7 +151,16 @@ def draw_heatmap(info: HeatmapInfo) -> go.Figure:
             },
         )
     )
-    labels = [f"<b>★ {name}</b>" if column == info.recommended else name for column, name in enumerate(info.points)]
+    lay_out_heatmap(figure, info.points, info.layers, info.recommended)
+    return figure
+
+
+def lay_out_heatmap(
+    figure: go.Figure, points: tuple[str, ...], names: tuple[str, ...], recommended: int | None
+) -> None:
+    """Names at the rows, points at the columns, the recommended one framed."""
+    columns, rows = list(range(len(points))), list(range(len(names)))
+    labels = [f"<b>★ {name}</b>" if column == recommended else name for column, name in enumerate(points)]
     figure.update_layout(**layout(70 + ROW_PX * max(len(rows), 8)))
     figure.update_layout(margin_b=10)
     if len(columns) <= MAX_TEXT_COLUMNS // 2:
@@ -135,18 +174,17 @@ def draw_heatmap(info: HeatmapInfo) -> go.Figure:
         tickangle=-45 if len(columns) > 8 else 0,
     )
     figure.update_yaxes(
-        tickvals=rows, ticktext=list(info.layers), autorange="reversed", showgrid=False, zeroline=False, automargin=True
+        tickvals=rows, ticktext=list(names), autorange="reversed", showgrid=False, zeroline=False, automargin=True
     )
-    if info.recommended is not None:
+    if recommended is not None:
         figure.add_shape(
             type="rect",
-            x0=info.recommended - 0.5,
-            x1=info.recommended + 0.5,
+            x0=recommended - 0.5,
+            x1=recommended + 0.5,
             y0=-0.5,
             y1=len(rows) - 0.5,
             line={"color": RECOMMENDED_COLOUR, "width": 2.5},
         )
-    return figure
 
 
 def draw_sensitivity(info: SensitivityInfo) -> go.Figure:
@@ -165,10 +203,16 @@ def draw_sensitivity(info: SensitivityInfo) -> go.Figure:
                     "symbol": "circle" if series.context == "alone" else "diamond-open",
                 },
                 hovertext=list(series.hovers),
-                hovertemplate=_HOVER,
+                hovertemplate=HOVER,
             )
         )
-    orders = (("network order", info.groups), ("most sensitive first", info.ranked))
+    lay_out_groups(figure, info.groups, info.ranked, "divergence from FP32")
+    return figure
+
+
+def lay_out_groups(figure: go.Figure, groups: tuple[str, ...], ranked: tuple[str, ...], title: str) -> None:
+    """Groups along the axis, in two orders to choose from; a log axis for what is scored."""
+    orders = (("network order", groups), ("most sensitive first", ranked))
     figure.update_layout(
         **layout(430),
         legend=LEGEND_ABOVE,
@@ -192,10 +236,9 @@ def draw_sensitivity(info: SensitivityInfo) -> go.Figure:
         ],
     )
     figure.update_xaxes(
-        categoryorder="array", categoryarray=list(info.groups), type="category", tickangle=-50, automargin=True
+        categoryorder="array", categoryarray=list(groups), type="category", tickangle=-50, automargin=True
     )
-    figure.update_yaxes(title="divergence from FP32", type="log", exponentformat="power", zeroline=False)
-    return figure
+    figure.update_yaxes(title=title, type="log", exponentformat="power", zeroline=False)
 
 
 def draw_time(info: TimeInfo) -> go.Figure:
@@ -215,7 +258,7 @@ def draw_time(info: TimeInfo) -> go.Figure:
                 insidetextanchor="middle",
                 textangle=0,
                 hovertext=[f"{part}: {seconds:.1f} s ({share:.1%})"],
-                hovertemplate=_HOVER,
+                hovertemplate=HOVER,
             )
         )
     figure.update_layout(
@@ -250,7 +293,7 @@ def scatter(name: str, marks: tuple[Mark, ...], marker: dict[str, Any]) -> go.Sc
         mode="markers",
         marker=marker,
         hovertext=[mark.hover for mark in marks],
-        hovertemplate=_HOVER,
+        hovertemplate=HOVER,
         showlegend=bool(marks),
     )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from precision import Footprint
-from report import wording
+from report import network_words, wording
+from report.network import NetworkInfo
 from report.results import Point, RunResults
 
 COLUMNS = (
@@ -26,7 +28,14 @@ COLUMNS = (
 
 FOOTPRINT_COLUMNS = ("engine", "weights", "activations")
 """Beside the sizes, where a runtime told any of them."""
+DEFLATED_COLUMN = "deflated"
+"""Beside the sizes, where a file shrinks by more than a tenth when it is compressed."""
+NETWORK_COLUMN = "network"
+"""Before the budgets, where a point has another network than the given one."""
+NETWORK_COLUMNS = ("MACs", "parameters", "training", "bought")
+"""After ``NETWORK_COLUMN`` on the page, which has the room."""
 _BESIDE = COLUMNS.index("budgets")
+_SHRUNK = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +46,7 @@ class TableRow:
         id: The point's.
         recommended, on_front, baseline, feasible: What it is.
         cells: Its text, one a column; the first is ``★`` for the recommended point.
+        network_cells: One each of ``NETWORK_COLUMNS``; empty where every point has the given network.
     """
 
     id: str
@@ -45,15 +55,36 @@ class TableRow:
     baseline: bool
     feasible: bool
     cells: tuple[str, ...]
+    network_cells: tuple[str, ...] = ()
 
 
 def columns(results: RunResults) -> tuple[str, ...]:
-    """Headings of ``table``: ``COLUMNS``, with those of footprints where any is known."""
-    return (*COLUMNS[:_BESIDE], *(FOOTPRINT_COLUMNS if _told(results) else ()), *COLUMNS[_BESIDE:])
+    """Headings of ``table``: ``COLUMNS``, with those of what only some runs have."""
+    return (
+        *COLUMNS[:_BESIDE],
+        *((DEFLATED_COLUMN,) if _shrinks(results) else ()),
+        *(FOOTPRINT_COLUMNS if _told(results) else ()),
+        *((NETWORK_COLUMN,) if _made(results) else ()),
+        *COLUMNS[_BESIDE:],
+    )
 
 
 def _told(results: RunResults) -> bool:
     return any(point.footprint for point in results.points.values())
+
+
+def _made(results: RunResults) -> bool:
+    return any(point.network for point in results.points.values())
+
+
+def _shrinks(results: RunResults) -> bool:
+    return any(deflated_bytes(point) is not None for point in results.points.values())
+
+
+def deflated_bytes(point: Point) -> int | None:
+    """Size of the compressed file; None where unknown, or hardly less than that of the file."""
+    known = point.compressed_bytes
+    return known if known is not None and known < _SHRUNK * point.size_bytes else None
 
 
 def size_ratio(results: RunResults, point: Point) -> float | None:
@@ -92,6 +123,7 @@ def _row(results: RunResults, point: Point) -> TableRow:
     latency, accuracy = point.shown_latency, point.shown_accuracy
     limited = any(limit is not None for limit in results.budget.to_json().values())
     footprint = (point.footprint or Footprint()).to_json().values() if _told(results) else ()
+    made = _made(results)
     return TableRow(
         id=point.id,
         recommended=recommended,
@@ -108,16 +140,36 @@ def _row(results: RunResults, point: Point) -> TableRow:
             wording.ratio(latency.ratio if latency else None),
             wording.size(point.size_bytes),
             wording.ratio(size_ratio(results, point)),
+            *((wording.size(deflated_bytes(point)),) if _shrinks(results) else ()),
             *map(wording.size, footprint),
+            *((network_words.name(point.network),) if made else ()),
             "; ".join(point.violations) or ("met" if point.feasible and limited else wording.MISSING),
             point.text,
         ),
+        network_cells=_network_cells(point.network, results.metric) if made else (),
+    )
+
+
+def _network_cells(network: NetworkInfo | None, metric: str) -> tuple[str, ...]:
+    if network is None:
+        return (wording.ratio(1.0), wording.ratio(1.0), wording.MISSING, wording.MISSING)
+    return (
+        wording.ratio(network.macs_share),
+        wording.ratio(network.parameters_share),
+        network_words.training(network),
+        network_words.bought(network, metric),
     )
 
 
 def pareto_frame(results: RunResults) -> pd.DataFrame:
-    """One row a point of the front, fastest first: the contents of ``pareto.csv``; footprints where any is known."""
-    told = _told(results)
+    """One row a point of the front, fastest first: the contents of ``pareto.csv``, with what only some runs have."""
+    told, made = _told(results), _made(results)
+    deflated = any(point.compressed_bytes is not None for point in results.points.values())
+    extra = (
+        *((DEFLATED_CSV_COLUMN,) if deflated else ()),
+        *(Footprint().to_json() if told else ()),
+        *(NETWORK_CSV_COLUMNS if made else ()),
+    )
     rows = []
     for entry in table(results):
         if not entry.on_front:
@@ -140,10 +192,32 @@ def pareto_frame(results: RunResults) -> pd.DataFrame:
                 "feasible": point.feasible,
                 "config": point.config,
                 "model": point.model,
-                **((point.footprint or Footprint()).to_json() if told else {}),
+                DEFLATED_CSV_COLUMN: point.compressed_bytes,
+                **(point.footprint or Footprint()).to_json(),
+                **_network_values(point.network),
             }
         )
-    return pd.DataFrame(rows, columns=[*PARETO_COLUMNS, *(Footprint().to_json() if told else ())])
+    frame = pd.DataFrame(rows, columns=[*PARETO_COLUMNS, *extra])
+    return frame.astype({name: "Int64" for name in _WHOLE_COLUMNS if name in extra})
+
+
+def _network_values(network: NetworkInfo | None) -> dict[str, Any]:
+    if network is None:
+        return {"network": network_words.GIVEN, "macs_share": 1.0, "parameters_share": 1.0, "train_s": 0.0}
+    return {
+        "network": network.label,
+        "pruned": " ".join(f"{group.name}:{group.kept}/{group.channels}" for group in network.pruned),
+        "passes": " ".join(step.name for step in network.steps),
+        "macs": network.macs,
+        "macs_share": network.macs_share,
+        "parameters": network.parameters,
+        "parameters_share": network.parameters_share,
+        "train_s": network.train_s,
+        "train_steps": network.trained_steps,
+        "untrained_accuracy": network.untrained_accuracy,
+        "fp32_accuracy": network.fp32_accuracy,
+        "network_file": network.file,
+    }
 
 
 PARETO_COLUMNS = (
@@ -162,3 +236,19 @@ PARETO_COLUMNS = (
     "config",
     "model",
 )
+DEFLATED_CSV_COLUMN = "compressed_bytes"
+NETWORK_CSV_COLUMNS = (
+    "network",
+    "pruned",
+    "passes",
+    "macs",
+    "macs_share",
+    "parameters",
+    "parameters_share",
+    "train_s",
+    "train_steps",
+    "untrained_accuracy",
+    "fp32_accuracy",
+    "network_file",
+)
+_WHOLE_COLUMNS = (DEFLATED_CSV_COLUMN, "macs", "parameters", "train_steps")  # else pandas makes them float for gaps

@@ -1,0 +1,52 @@
+"""What was done to a network, in words: for tables, hover texts and the page's details."""
+
+from __future__ import annotations
+
+from report import wording
+from report.network import NetworkInfo
+
+GIVEN = "given"
+
+
+def name(network: NetworkInfo | None) -> str:
+    """A network in a word or two, for a column of a table."""
+    return GIVEN if network is None else network.label
+
+
+def sizes(network: NetworkInfo) -> str:
+    """``0.41 × multiply-adds, 0.37 × parameters``."""
+    macs, parameters = wording.ratio(network.macs_share), wording.ratio(network.parameters_share)
+    return f"{macs} multiply-adds, {parameters} parameters"
+
+
+def pruned(network: NetworkInfo) -> str:
+    """``4 groups narrowed, 1 branch removed``; empty where nothing was pruned."""
+    branches = sum(group.branch for group in network.pruned)
+    narrowed = len(network.pruned) - branches
+    parts = [f"{narrowed} group{'s' * (narrowed != 1)} narrowed"] if narrowed else []
+    parts += [f"{branches} branch{'es' * (branches != 1)} removed"] if branches else []
+    return ", ".join(parts)
+
+
+def training(network: NetworkInfo) -> str:
+    """``3 min 12 s``, or ``none``."""
+    return wording.duration(network.train_s) if network.train_s or network.trained_steps else "none"
+
+
+def bought(network: NetworkInfo, metric: str) -> str:
+    """Accuracy in FP32 before and after recovery: ``61.20 → 91.30 %``."""
+    before, after = network.untrained_accuracy, network.fp32_accuracy
+    if before is None and after is None:
+        return wording.MISSING
+    unit = " %" if before is not None and after is not None else ""
+    return f"{wording.accuracy(before, metric).removesuffix(unit)} → {wording.accuracy(after, metric)}"
+
+
+def lines(network: NetworkInfo, metric: str) -> tuple[str, ...]:
+    """All of it, one statement a line; empty ones where there is nothing to say."""
+    steps = f", {network.trained_steps:,} steps" if network.trained_steps else ""
+    return (
+        f"network {network.label}: {sizes(network)}",
+        pruned(network),
+        f"training {training(network)}{steps}; in FP32 {bought(network, metric)}",
+    )

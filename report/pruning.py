@@ -1,0 +1,123 @@
+"""What the plots of pruning show: which groups each point's network lost, and how much each sparsity alone hurts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from report.hovers import escape, kept_hover, sparsity_hover
+from report.network import PrunedGroup
+from report.results import Point, RunResults, SparsityScore
+from report.tables import table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptInfo:
+    """Channels that stay, per prune group and point.
+
+    Attributes:
+        groups: Rows: groups that some point's network lost channels of.
+        points: Columns, fastest first: points whose network was pruned.
+        shares: One tuple a row: the share that stays in each column, 1 where the group was left whole.
+        hovers: The same shape.
+        recommended: Column of the recommended point, None without one.
+    """
+
+    groups: tuple[str, ...]
+    points: tuple[str, ...]
+    shares: tuple[tuple[float, ...], ...]
+    hovers: tuple[tuple[str, ...], ...]
+    recommended: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparsitySeries:
+    """One level of sparsity.
+
+    Attributes:
+        sparsity: The share removed; 1 for branches, which go as a whole.
+        groups: Groups with a score.
+        values: What is drawn: the score, raised to ``SparsityInfo.floor`` where a log axis could not show it.
+        hovers: The score as measured.
+    """
+
+    sparsity: float
+    groups: tuple[str, ...]
+    values: tuple[float, ...]
+    hovers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparsityInfo:
+    """Divergence per prune group and sparsity.
+
+    Attributes:
+        groups: In the order written.
+        ranked: The same, most sensitive first, by the largest score.
+        series: One a level, ascending.
+        floor: The lowest value that can be drawn; scores at or below zero are drawn here.
+    """
+
+    groups: tuple[str, ...]
+    ranked: tuple[str, ...]
+    series: tuple[SparsitySeries, ...]
+    floor: float
+
+
+def kept_info(results: RunResults) -> KeptInfo:
+    """Groups and points of the table's pruned networks; empty without any."""
+    pruned = [
+        (point, {group.name: group for group in point.network.pruned})
+        for row in table(results)
+        if (point := results.points[row.id]).network is not None and point.network.pruned
+    ]
+    sample = {group.name: group for _, groups in pruned for group in groups.values()}
+    names = sorted(sample, key=_order(results))
+
+    def cell(point: Point, groups: dict[str, PrunedGroup], name: str) -> str:
+        return kept_hover(point, groups.get(name), sample[name])
+
+    return KeptInfo(
+        groups=tuple(escape(name) for name in names),
+        points=tuple(escape(point.id) for point, _ in pruned),
+        shares=tuple(tuple(groups[name].share if name in groups else 1.0 for _, groups in pruned) for name in names),
+        hovers=tuple(tuple(cell(point, groups, name) for point, groups in pruned) for name in names),
+        recommended=next((column for column, (p, _) in enumerate(pruned) if p.id == results.recommended), None),
+    )
+
+
+def _order(results: RunResults) -> Callable[[str], int]:
+    """A group's place: that of the first layer which it is named after, or which lies in it."""
+    layers = [layer.name for layer in results.layers]
+
+    def place(name: str) -> int:
+        inside = (index for index, layer in enumerate(layers) if layer == name or layer.startswith(f"{name}."))
+        return next(inside, len(layers))
+
+    return place
+
+
+def sparsity_info(scores: Sequence[SparsityScore]) -> SparsityInfo:
+    """Scores per group and level; what was not scored is left out."""
+    known = [score for score in scores if math.isfinite(score.loss) and score.sparsity > 0]
+    floor = min((score.loss for score in known if score.loss > 0), default=1e-9) / 2
+    groups = tuple(dict.fromkeys(score.group for score in scores))
+    worst = {group: max((s.loss for s in known if s.group == group), default=-math.inf) for group in groups}
+    series = []
+    for level in sorted({score.sparsity for score in known}):
+        scored = [score for score in known if score.sparsity == level]
+        series.append(
+            SparsitySeries(
+                sparsity=level,
+                groups=tuple(escape(score.group) for score in scored),
+                values=tuple(max(score.loss, floor) for score in scored),
+                hovers=tuple(sparsity_hover(score) for score in scored),
+            )
+        )
+    return SparsityInfo(
+        groups=tuple(escape(group) for group in groups),
+        ranked=tuple(escape(group) for group in sorted(groups, key=lambda group: -worst[group])),
+        series=tuple(series),
+        floor=floor,
+    )

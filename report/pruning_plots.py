@@ -1,0 +1,62 @@
+"""Draws the plots of ``report.pruning`` in the style of ``report.plots``."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from report import plots
+from report.pruning import KeptInfo, SparsityInfo
+
+# From gone over narrow to whole; whole is quiet on light and dark pages alike.
+KEPT_SCALE = ((0.0, "#d55e00"), (0.01, "#d55e00"), (0.011, "#e69f00"), (1.0, "rgba(138, 143, 152, 0.3)"))
+LEVEL_COLOURS = ("#56b4e9", "#009e73", "#e69f00", "#d55e00", "#0072b2")
+BRANCH_LOOK = {"color": "#cc79a7", "size": 10, "symbol": "x"}
+
+
+def draw_kept(info: KeptInfo) -> go.Figure:
+    """Share of channels that stays per group (rows) and point (columns); the recommended column is framed."""
+    columns, rows = list(range(len(info.points))), list(range(len(info.groups)))
+    figure = go.Figure(
+        go.Heatmap(
+            x=columns,
+            y=rows,
+            z=[list(row) for row in info.shares],
+            zmin=0,
+            zmax=1,
+            colorscale=[list(stop) for stop in KEPT_SCALE],
+            showscale=False,
+            xgap=2,
+            ygap=1,
+            text=[[_share_text(share) for share in row] for row in info.shares],
+            texttemplate="%{text}" if len(columns) <= plots.MAX_TEXT_COLUMNS else None,
+            textfont={"size": 10, "color": "rgba(0, 0, 0, 0.75)"},
+            hovertext=[list(row) for row in info.hovers],
+            hovertemplate=plots.HOVER,
+        )
+    )
+    plots.lay_out_heatmap(figure, info.points, info.groups, info.recommended)
+    return figure
+
+
+def _share_text(share: float) -> str:
+    return "" if share == 1 else "gone" if share == 0 else f"{share:.0%}"
+
+
+def draw_sparsity(info: SparsityInfo) -> go.Figure:
+    """Divergence per prune group on a log axis, one mark a level; crosses are whole branches."""
+    figure = go.Figure()
+    for index, series in enumerate(info.series):
+        look = {"color": LEVEL_COLOURS[index % len(LEVEL_COLOURS)], "size": 9}
+        figure.add_trace(
+            go.Scatter(
+                name=f"{series.sparsity:.0%} of channels removed" if series.sparsity < 1 else "branch removed",
+                x=list(series.groups),
+                y=list(series.values),
+                mode="markers",
+                marker=look if series.sparsity < 1 else BRANCH_LOOK,
+                hovertext=list(series.hovers),
+                hovertemplate=plots.HOVER,
+            )
+        )
+    plots.lay_out_groups(figure, info.groups, info.ranked, "divergence from the whole network")
+    return figure
