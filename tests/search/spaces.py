@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
 from lowering.dialect import Arithmetic
 from lowering.inventory import Group, Inventory, Layer
 from precision import FP16, FP32, LayerChoice, Precision, Rounding
+from search.prune_space import PruneSpace
 from search.space import Code, GroupSpace, Space
 from sensitivity.table import SensitivityRow, SensitivityTable
 
@@ -38,12 +41,36 @@ def chain(groups: int, seed: int = 0, fp16: Arithmetic = Arithmetic.FLOAT) -> Sp
     return Space(groups=tuple(spaces), edges=tuple((g, g + 1) for g in range(groups - 1)))
 
 
+def channels(name: str, reader: str, loss: float = 0.01) -> PruneSpace:
+    """Output channels of layer ``name``, which ``reader`` reads: rows of the one and columns of the other go."""
+    left = (1.0, 0.75, 0.5)
+    return PruneSpace(
+        name=name, sparsities=(0.0, 0.25, 0.5), losses=(0.0, loss, 4 * loss), parts={name: left, reader: left}
+    )
+
+
+def branch(name: str, *layers: str, loss: float = 0.05) -> PruneSpace:
+    """A residual branch with all its layers."""
+    return PruneSpace(
+        name=name, sparsities=(0.0, 1.0), losses=(0.0, loss), parts=dict.fromkeys(layers or (name,), (1.0, 0.0))
+    )
+
+
+def prunable_chain(groups: int, seed: int = 0, fp16: Arithmetic = Arithmetic.FLOAT) -> Space:
+    """``chain`` of at least 5 groups, with channels between every two from the first on, and a branch of two of them.
+
+    The branch ``b`` is made of ``g2`` and ``g3``: the channels between those are gone with it.
+    """
+    rng = np.random.default_rng([seed, 1])
+    space = chain(groups, seed, fp16)
+    prunes = [channels(f"g{g}", f"g{g + 1}", 10.0 ** rng.uniform(-4, -2)) for g in range(0, groups - 1, 2)]
+    return replace(space, prunes=(*prunes, branch("b", "g2", "g3", loss=10.0 ** rng.uniform(-3, -1))))
+
+
 def everything(space: Space) -> list[Code]:
-    """Every index tuple, baseline-only choices included."""
-    codes: list[Code] = [()]
-    for group in space.groups:
-        codes = [(*code, i) for code in codes for i in range(len(group.choices))]
-    return codes
+    """Every canonical index tuple, baseline-only choices included."""
+    widths = [*(len(group.choices) for group in space.groups), *(len(prune.sparsities) for prune in space.prunes)]
+    return [code for code in product(*map(range, widths)) if space.canonical(code) == code]
 
 
 def inventory(choices: Mapping[str, tuple[LayerChoice, ...]], edges: tuple[tuple[int, int], ...] = ()) -> Inventory:
