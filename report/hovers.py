@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from precision import AccuracyStats, LatencyStats, LayerChoice, Precision
 from report import network_words, wording
-from report.network import PrunedGroup
+from report.network import NetworkInfo, PrunedGroup
 from report.results import Point, ReportedLayer, RunResults, Score, SparsityScore, Trial
 from report.tables import deflated_bytes, size_ratio
 
@@ -65,10 +65,16 @@ def point_hover(results: RunResults, point: Point) -> str:
         "size " + wording.size(point.size_bytes) + (f", {wording.ratio(share)} FP32" if share is not None else ""),
         "" if deflated is None else f"compressed {wording.size(deflated)}",
         escape(point.text),
-        *map(escape, network_words.lines(point.network, results.metric) if point.network else ()),
+        *_network_lines(point.network, results.metric),
         *(escape(f"misses {violation}") for violation in point.violations),
         "" if point.held is not False else "its latency ratio did not hold when timed again",
     )
+
+
+def _network_lines(network: NetworkInfo | None, metric: str) -> tuple[str, ...]:
+    if network is None:
+        return ()
+    return (f"network {escape(network.label)}", *network_words.statements(network, metric))
 
 
 def _accuracy_words(stats: AccuracyStats | None, metric: str) -> str:

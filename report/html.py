@@ -18,10 +18,12 @@ import jinja2
 import plotly.graph_objects as go
 import plotly.offline
 
-from report import plots, wording
+from report import plots, pruning_plots, wording
 from report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info, trial_states
+from report.network_details import halving_rows, network_details, training_text
+from report.pruning import kept_info, sparsity_info
 from report.results import RunResults
-from report.tables import TableRow, columns, table
+from report.tables import NETWORK_COLUMN, NETWORK_COLUMNS, TableRow, columns, table
 from report.verdict import budget_texts, verdict
 
 CONTENT_POLICY = (
@@ -55,12 +57,19 @@ def page(results: RunResults) -> str:
         verdict=verdict(results),
         budgets=budget_texts(results),
         columns=columns(results),
+        network_column=NETWORK_COLUMN,
+        network_columns=NETWORK_COLUMNS,
         rows=rows,
         timed_again=all(results.points[row.id].latency and results.points[row.id].accuracy for row in rows),
         links=_links(results, rows),
         fronts=_front_plots(results),
+        networks=network_details(results),
+        training=training_text(results.train) if results.train else "",
+        halving=halving_rows(results.train, results.metric) if results.train else (),
+        kept=_kept_plot(results),
         heatmap=_heatmap_plot(results),
         sensitivity=_sensitivity_plot(results),
+        sparsity=_sparsity_plot(results),
         time=_time_plot(results),
         trial_states=trial_states(results),
         facts=facts(results),
@@ -70,7 +79,6 @@ def page(results: RunResults) -> str:
 def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
     """What the numbers are tied to: (name, value) rows of the environment table."""
     settings, device = results.settings, results.device
-    calibration = settings.get("calibration") or {}
     rows = [
         ("Device", device.get("device")),
         ("Cores", device.get("cores")),
@@ -84,8 +92,9 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
         ("Metric", results.metric),
         ("Held-back samples", settings.get("holdout_samples")),
         ("Search samples", settings.get("search_samples")),
-        ("Calibration", ", ".join(f"{name} {value}" for name, value in calibration.items())),
+        ("Calibration", settings.get("calibration")),
         ("Precisions", settings.get("precisions")),
+        ("Passes", settings.get("passes")),
         *((f"Left out: {name}", why) for name, why in (settings.get("withheld") or {}).items()),
         ("Trials asked for", settings.get("trials")),
         ("Seed", settings.get("seed")),
@@ -95,10 +104,12 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
         ("Started", results.created),
         ("Command", settings.get("command")),
     ]
-    return tuple((name, _text(value)) for name, value in rows if value not in (None, "", [], ()))
+    return tuple((name, _text(value)) for name, value in rows if value not in (None, "", [], (), {}))
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
     return ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
 
 
@@ -107,7 +118,8 @@ def _links(results: RunResults, rows: tuple[TableRow, ...]) -> Mapping[str, tupl
     links = {}
     for row in rows:
         point = results.points[row.id]
-        found = (("config", point.config), ("model", point.model), ("engine", point.engine))
+        network = point.network.file if point.network else None
+        found = (("config", point.config), ("model", point.model), ("engine", point.engine), ("network", network))
         links[row.id] = tuple((label, "./" + quote(path)) for label, path in found if path)
     return links
 
@@ -138,6 +150,28 @@ def _heatmap_plot(results: RunResults) -> Plot | None:
     return as_plot("precisions", "Precision per layer", note, plots.draw_heatmap(info))
 
 
+def _kept_plot(results: RunResults) -> Plot | None:
+    info = kept_info(results)
+    if not info.groups:
+        return None
+    note = (
+        "Share of the channels that stays, per prune group and pruned point, from the fastest to the slowest; empty "
+        "where the group was left whole, gone where a residual branch was removed."
+    )
+    return as_plot("kept", "What was pruned", note, pruning_plots.draw_kept(info))
+
+
+def _sparsity_plot(results: RunResults) -> Plot | None:
+    info = sparsity_info(results.sparsities)
+    if not info.series:
+        return None
+    note = (
+        "How far the outputs move from those of the whole network where this group alone is pruned, before any "
+        "training. The lowest marks stand for zero or less; the pointer shows the value."
+    )
+    return as_plot("sparsity", "Sensitivity to pruning", note, pruning_plots.draw_sparsity(info))
+
+
 def _sensitivity_plot(results: RunResults) -> Plot | None:
     info = sensitivity_info(results.scores)
     if not info.series:
@@ -154,8 +188,9 @@ def _time_plot(results: RunResults) -> Plot | None:
     info = time_info(results)
     if not info.parts:
         return None
+    work = "solver, calibration and training" if results.train else "solver and calibration"
     note = (
         f"{wording.duration(info.total_s)} in all, {info.useful:.0%} of it in the runtime (inference and compilation), "
-        "solver and calibration."
+        f"{work}."
     )
     return as_plot("time", "Where the time went", note, plots.draw_time(info))

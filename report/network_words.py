@@ -42,11 +42,11 @@ def bought(network: NetworkInfo, metric: str) -> str:
     return f"{wording.accuracy(before, metric).removesuffix(unit)} → {wording.accuracy(after, metric)}"
 
 
-def lines(network: NetworkInfo, metric: str) -> tuple[str, ...]:
-    """All of it, one statement a line; empty ones where there is nothing to say."""
+def statements(network: NetworkInfo, metric: str) -> tuple[str, str, str]:
+    """What is left, what was pruned (empty without) and what training bought."""
     steps = f", {network.trained_steps:,} steps" if network.trained_steps else ""
     return (
-        f"network {network.label}: {sizes(network)}",
+        sizes(network),
         pruned(network),
         f"training {training(network)}{steps}; in FP32 {bought(network, metric)}",
     )

@@ -15,7 +15,7 @@
     var target = document.getElementById(source.dataset.plot), spec = JSON.parse(source.textContent);
     plots.push(target);
     Plotly.newPlot(target, spec.data, spec.layout, { responsive: true, displaylogo: false,
-      displayModeBar: target.id === "time" || target.id === "precisions" ? false : "hover",
+      displayModeBar: target.id === "time" || target.id === "precisions" || target.id === "kept" ? false : "hover",
       modeBarButtonsToRemove: ["select2d", "lasso2d"] });
   });
   apply(dark.matches);

@@ -141,16 +141,7 @@ def measurement(
             }
 
     ids = list(points)
-    objectives = [
-        Objectives(
-            accuracy=point["accuracy"]["value"],
-            latency_ms=point["latency"]["median_ms"],
-            size_bytes=point["size_bytes"],
-        )
-        for point in points.values()
-    ]
-    front = [ids[index] for index in pareto_front(objectives)]
-    front.sort(key=lambda id_: points[id_]["latency"]["median_ms"])
+    front = front_of(points)
     finalists = {*uniform, *front, *ids[4:8]}
     points = {id_: point for id_, point in points.items() if id_ in finalists}
     feasible = [id_ for id_ in front if points[id_]["feasible"]]
@@ -217,6 +208,17 @@ def measurement(
         },
     }
     return data, rows
+
+
+def front_of(points: dict[str, dict[str, Any]]) -> list[str]:
+    """Ids of the Pareto-optimal points, fastest first."""
+    objectives = [
+        Objectives(accuracy=_value(point), latency_ms=point["latency"]["median_ms"], size_bytes=point["size_bytes"])
+        for point in points.values()
+    ]
+    ids = list(points)
+    front = [ids[index] for index in pareto_front(objectives)]
+    return sorted(front, key=lambda id_: float(points[id_]["latency"]["median_ms"]))
 
 
 def _value(point: dict[str, Any]) -> float:
