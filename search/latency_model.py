@@ -17,11 +17,18 @@ y       their measured ratios minus 1                             (n,)
 σ       noise of a ratio; the grid value with least LOO error      scalar
 ======  ========================================================  =======
 
+Where networks may be pruned, what stays of a group scales what it costs, and a removed branch saves its layers' share
+and something besides (its additions, its memory traffic):
+
+    ratio(a) − 1 = Σ_g [(w_g + c_gk)·r_g − w_g] + boundaries between groups that stay + Σ_b [b is removed]·d_b
+
+with r_g the part of group g that stays, w_g the share of FP32's latency that scales with it, and d_b.
+
 FP32 is 1 by definition, hence no intercept. The parameters get a Gaussian prior, with a shared part and one part
-for each group and edge (c_gk = s_g·C_k + γ_gk, e_uv = B/|edges| + δ_uv), so that a uniform baseline alone spreads over
-the groups by their weight s_g and one boundary seen teaches about the others. The posterior mean is the ridge
-estimate μ + (XᵀX/σ² + diag τ⁻²)⁻¹ Xᵀ(y − Xμ)/σ²; leave-one-out residuals come from the hat matrix in closed form
-(Rasmussen & Williams, *Gaussian Processes for Machine Learning*, §5.4.2, for the dual form used here).
+for each group and edge (c_gk = s_g·C_k + γ_gk, w_g = s_g·W + ω_g, e_uv = B/|edges| + δ_uv), so that a uniform baseline
+alone spreads over the groups by their weight s_g and one boundary seen teaches about the others. The posterior mean is
+the ridge estimate μ + (XᵀX/σ² + diag τ⁻²)⁻¹ Xᵀ(y − Xμ)/σ²; leave-one-out residuals come from the hat matrix in closed
+form (Rasmussen & Williams, *Gaussian Processes for Machine Learning*, §5.4.2, for the dual form used here).
 
 Predictions only decide what to try next. No number from here is ever reported as a latency.
 """
@@ -36,7 +43,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowering.dialect import Arithmetic
-from search.space import Assignment, Code, Domain, Space
+from search.prune_space import Pruning
+from search.space import UNPRUNED, Assignment, Code, Domain, Space
 
 Vector = NDArray[np.float64]
 
@@ -44,6 +52,8 @@ _NOISE_GRID = (0.003, 0.01, 0.03, 0.1)
 # Expected ratio − 1 with everything in one arithmetic.
 _GAINS = {Arithmetic.INTEGER: -0.6, Arithmetic.BLOCK: -0.3, Arithmetic.HALF: -0.4}
 _BOUNDARIES = 0.4  # expected cost of having every edge a boundary
+_SCALING = 0.8  # expected share of FP32's latency that scales with what is left of the groups
+_BRANCH_DEVIATION = 0.02  # of what a removed branch saves besides its layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +65,9 @@ class LatencyModel:
         gains: Arithmetic → what it changes, per group, in units of FP32's latency; shape (groups,). What is not among
             them changes nothing.
         boundary: What a boundary costs, per edge; shape (edges,).
+        scaling: What each group's FP32 latency has that scales with what is left of it; shape (groups,). Empty where
+            nothing may be pruned.
+        branches: What removing the whole of a prune variable adds besides; shape (variables,), 0 where it cannot be.
         observations: Measurements it was fitted to.
         loo_error: Root mean square leave-one-out error of the ratio; NaN below two observations.
     """
@@ -64,25 +77,31 @@ class LatencyModel:
     boundary: tuple[float, ...]
     observations: int
     loo_error: float
+    scaling: tuple[float, ...] = ()
+    branches: tuple[float, ...] = ()
 
-    def predict(self, assignment: Assignment) -> float:
-        """Predicted latency over FP32's; exactly 1 where everything is in FP32's arithmetic."""
-        return self.predict_code(self.space.encode(assignment))
+    def predict(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> float:
+        """Predicted latency over FP32's; exactly 1 where everything is there and in FP32's arithmetic."""
+        return self.predict_code(self.space.encode(assignment, pruning))
 
     def predict_code(self, code: Code) -> float:
         """``predict`` for an index tuple."""
-        kinds = _kinds(self.space, code)
+        kinds, left = _kinds(self.space, code), self.space.remaining(code)
         total = 1.0
-        for group, kind in enumerate(kinds):
-            total += self._gain(group, kind)
-        domains = [Domain.of(kind) for kind in kinds]
-        for (first, second), cost in zip(self.space.edges, self.boundary, strict=True):
-            if domains[first] is not domains[second]:
+        for group, (kind, part) in enumerate(zip(kinds, left, strict=True)):
+            total += self._gain(group, kind) * part
+            if part < 1:
+                total -= self.scaling[group] * (1 - part)
+        for crossed, cost in zip(_boundaries(self.space, kinds, left), self.boundary, strict=True):
+            if crossed:
+                total += cost
+        for removed, cost in zip(_removed(self.space, code), self.branches, strict=True):
+            if removed:
                 total += cost
         return total
 
     def choice_cost(self, group: int, choice: int) -> float:
-        """What one choice of one group adds to the ratio, boundaries apart."""
+        """What one choice of one group that is not pruned adds to the ratio, boundaries apart."""
         return self._gain(group, self.space.groups[group].arithmetic[choice])
 
     def _gain(self, group: int, kind: Arithmetic) -> float:
@@ -91,7 +110,7 @@ class LatencyModel:
 
 
 def fit_latency_model(space: Space, observations: Sequence[tuple[Assignment, float]]) -> LatencyModel:
-    """Fit to measured ratios; without observations the result is the prior.
+    """Fit to measured ratios of the given network; without observations the result is the prior.
 
     Args:
         space: The space.
@@ -104,7 +123,7 @@ def fit_latency_model(space: Space, observations: Sequence[tuple[Assignment, flo
 
 
 def fit_codes(space: Space, codes: Sequence[Code], measured: Sequence[float]) -> LatencyModel:
-    """``fit_latency_model`` for index tuples and their ratios."""
+    """``fit_latency_model`` for index tuples, which may be pruned, and their ratios."""
     ratios = np.array(measured, dtype=np.float64)
     if not (np.isfinite(ratios).all() and (ratios > 0).all()):
         raise ValueError(f"latency ratios must be positive and finite, got {ratios.tolist()}")
@@ -116,7 +135,7 @@ def fit_codes(space: Space, codes: Sequence[Code], measured: Sequence[float]) ->
     x = np.array(rows, dtype=np.float64).reshape(len(rows), len(mean))
     theta, error = _posterior(x, ratios - 1.0, mean, deviation)
     groups, edges = len(space.groups), len(space.edges)
-    shared, own = theta[: len(kinds) + 1], theta[len(kinds) + 1 :]
+    shared, own, pruned = np.split(theta, np.cumsum([len(kinds) + 1, len(kinds) * groups + edges]))
     return LatencyModel(
         space=space,
         gains={
@@ -126,6 +145,8 @@ def fit_codes(space: Space, codes: Sequence[Code], measured: Sequence[float]) ->
         boundary=tuple((shared[-1] / max(edges, 1) + own[len(kinds) * groups :]).tolist()),
         observations=len(rows),
         loo_error=error,
+        scaling=tuple((weights * pruned[0] + pruned[1 : groups + 1]).tolist()) if space.prunes else (),
+        branches=tuple(pruned[groups + 1 :].tolist()),
     )
 
 
@@ -141,22 +162,35 @@ def group_weights(space: Space) -> Vector:
 
 
 def _prior(space: Space, kinds: Sequence[Arithmetic], weights: Vector) -> tuple[Vector, Vector]:
-    """Mean and standard deviation of (C per arithmetic, B, γ per arithmetic and group, δ per edge)."""
+    """Mean and standard deviation of the parameters.
+
+    They are (C per arithmetic, B, γ per arithmetic and group, δ per edge), and (W, ω per group, d per variable) where
+    there are prune variables.
+    """
     groups, edges = len(space.groups), len(space.edges)
     # A boundary costs about what the layers beside it could save: of the order of one group's share.
     edge_deviation = np.full(edges, 0.5 / max(groups, 1))
     mean = np.concatenate([[*(_GAINS[kind] for kind in kinds), _BOUNDARIES], np.zeros(len(kinds) * groups + edges)])
     deviation = np.concatenate([np.full(len(kinds) + 1, 0.5), *[0.7 * weights] * len(kinds), edge_deviation])
-    return mean, deviation
+    if not space.prunes:
+        return mean, deviation
+    variables = len(space.prunes)
+    return (
+        np.concatenate([mean, [_SCALING], np.zeros(groups + variables)]),
+        np.concatenate([deviation, [0.5], 0.7 * weights, np.full(variables, _BRANCH_DEVIATION)]),
+    )
 
 
 def _features(space: Space, kinds: Sequence[Arithmetic], code: Code, weights: Vector) -> Vector:
-    taken = _kinds(space, code)
-    own = [np.array([other is kind for other in taken], dtype=np.float64) for kind in kinds]
-    domains = [Domain.of(kind) for kind in taken]
-    boundary = np.array([domains[first] is not domains[second] for first, second in space.edges], dtype=np.float64)
+    taken, left = _kinds(space, code), space.remaining(code)
+    parts = np.array(left)
+    own = [np.array([other is kind for other in taken], dtype=np.float64) * parts for kind in kinds]
+    boundary = np.array(_boundaries(space, taken, left), dtype=np.float64)
     shared = [*(column @ weights for column in own), boundary.sum() / max(len(boundary), 1)]
-    return np.concatenate([shared, *own, boundary])
+    features = np.concatenate([shared, *own, boundary])
+    if not space.prunes:
+        return features
+    return np.concatenate([features, [(parts - 1) @ weights], parts - 1, np.array(_removed(space, code), dtype=float)])
 
 
 def _posterior(x: Vector, y: Vector, mean: Vector, deviation: Vector) -> tuple[Vector, float]:
@@ -178,4 +212,15 @@ def _posterior(x: Vector, y: Vector, mean: Vector, deviation: Vector) -> tuple[V
 
 
 def _kinds(space: Space, code: Code) -> list[Arithmetic]:
-    return [group.arithmetic[i] for group, i in zip(space.groups, code, strict=True)]
+    return [group.arithmetic[i] for group, i in zip(space.groups, space.choices(code), strict=True)]
+
+
+def _boundaries(space: Space, kinds: Sequence[Arithmetic], left: Sequence[float]) -> list[bool]:
+    """Which edges join two domains; those of a group that is gone don't."""
+    domains = [Domain.of(kind) for kind in kinds]
+    return [bool(left[u] and left[v]) and domains[u] is not domains[v] for u, v in space.edges]
+
+
+def _removed(space: Space, code: Code) -> list[bool]:
+    """Which prune variables remove their whole."""
+    return [prune.sparsities[i] == 1 for prune, i in zip(space.prunes, space.levels(code), strict=True)]

@@ -35,7 +35,7 @@ from sensitivity.table import SensitivityTable
 Assignment = Mapping[str, LayerChoice]  # group name → choice, every group of the space
 Code = tuple[int, ...]  # index into each group's choices, then into each prune variable's sparsities
 
-_UNPRUNED: Pruning = {}
+UNPRUNED: Pruning = {}
 
 _LADDER = (Precision.INT4, Precision.INT8, Precision.FP16, Precision.FP32)  # lowest first
 
@@ -162,7 +162,7 @@ class Space:
         """How many assignments and prunings solver and sampler may propose, equal networks counted apart."""
         return math.prod((*(len(group.proposed) for group in self.groups), *(len(p.sparsities) for p in self.prunes)))
 
-    def encode(self, assignment: Assignment, pruning: Pruning = _UNPRUNED) -> Code:
+    def encode(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> Code:
         """The canonical indices of an assignment's choices and a pruning's sparsities.
 
         Raises:
@@ -182,7 +182,11 @@ class Space:
 
     def decode(self, code: Code) -> dict[str, LayerChoice]:
         """The assignment an index tuple stands for; ``pruning`` gives the rest."""
-        return {group.name: group.choices[i] for group, i in zip(self.groups, self._choices(code), strict=True)}
+        return {group.name: group.choices[i] for group, i in zip(self.groups, self.choices(code), strict=True)}
+
+    def choices(self, code: Code) -> Code:
+        """The groups' part of a code."""
+        return code[: len(self.groups)]
 
     def levels(self, code: Code) -> Levels:
         """The prune variables' part of a code."""
@@ -204,7 +208,7 @@ class Space:
             return code
         levels = self.remains.canonical(levels)
         left = self.remains.groups(levels)
-        return (*(c if part else 0 for c, part in zip(self._choices(code), left, strict=True)), *levels)
+        return (*(c if part else 0 for c, part in zip(self.choices(code), left, strict=True)), *levels)
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Optuna's form of the space: name → categories (choice texts, sparsities as text)."""
@@ -212,7 +216,7 @@ class Space:
         found |= {prune.param: list(prune.texts) for prune in self.prunes}
         return {name: CategoricalDistribution(texts) for name, texts in found.items()}
 
-    def to_params(self, assignment: Assignment, pruning: Pruning = _UNPRUNED) -> dict[str, str]:
+    def to_params(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> dict[str, str]:
         """Optuna's form of an assignment and a pruning: name → choice text or sparsity."""
         params = {group.name: assignment[group.name].text for group in self.groups}
         levels = zip(self.prunes, self.remains.levels(pruning), strict=True)
@@ -235,20 +239,20 @@ class Space:
         """
         return self.remains.parse(params)
 
-    def loss(self, assignment: Assignment, pruning: Pruning = _UNPRUNED) -> float:
+    def loss(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> float:
         """Sum of the losses of the groups that stay, and of the pruning's as it is before any training."""
         code = self.encode(assignment, pruning)
         left = self.remaining(code)
-        rows = [g.losses[i] for g, i, part in zip(self.groups, self._choices(code), left, strict=True) if part]
+        rows = [g.losses[i] for g, i, part in zip(self.groups, self.choices(code), left, strict=True) if part]
         return math.fsum((*rows, *(p.losses[i] for p, i in zip(self.prunes, self.levels(code), strict=True))))
 
-    def size_bytes(self, assignment: Assignment, pruning: Pruning = _UNPRUNED) -> int:
+    def size_bytes(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> int:
         """Sum of the groups' bytes: the weights' share of the file."""
         return self.code_bytes(self.encode(assignment, pruning))
 
     def code_bytes(self, code: Code) -> int:
         """``size_bytes`` of an index tuple."""
-        rows = zip(self.groups, self._choices(code), self.remaining(code), strict=True)
+        rows = zip(self.groups, self.choices(code), self.remaining(code), strict=True)
         return round(math.fsum(group.size_bytes[i] * part for group, i, part in rows))
 
     def uniform(self, precision: Precision) -> dict[str, LayerChoice]:
@@ -262,7 +266,7 @@ class Space:
             found.setdefault(self.encode(self.uniform(precision)), precision.value)
         return [(name, self.decode(code)) for code, name in found.items()]
 
-    def describe(self, assignment: Assignment, pruning: Pruning = _UNPRUNED) -> str:
+    def describe(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> str:
         """Layers a choice, highest precision first, then what is pruned.
 
         For instance ``int8:mse ×18, int4:gptq ×2; pruned 25% conv1, conv2, 50% conv3; without layer3.1``.
@@ -274,10 +278,6 @@ class Space:
         ordered = sorted(+counts, key=lambda choice: (-choice.precision.bits, choice.text))
         kept = ", ".join(f"{choice.text} ×{counts[choice]}" for choice in ordered)
         return "; ".join((kept, *self.remains.describe(pruning)))
-
-    def _choices(self, code: Code) -> Code:
-        """The groups' part of a code."""
-        return code[: len(self.groups)]
 
 
 def build_space(

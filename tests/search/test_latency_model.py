@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from precision import Precision
 from search.latency_model import LatencyModel, fit_codes, fit_latency_model, group_weights
 from search.moves import draw
 from search.space import Code, Space
-from tests.search.spaces import chain
+from tests.search.spaces import chain, prunable_chain
 
 
 def _truth(space: Space, seed: int = 0) -> LatencyModel:
@@ -139,3 +140,81 @@ def test_bad_ratios_are_refused(ratio: float) -> None:
     space = chain(3)
     with pytest.raises(ValueError, match="latency ratios must be positive and finite"):
         fit_latency_model(space, [(space.uniform(Precision.INT8), ratio)])
+
+
+def _pruned_truth(space: Space, seed: int = 0) -> LatencyModel:
+    rng = np.random.default_rng([seed, 1])
+    count = len(space.groups)
+    return replace(
+        _truth(space, seed),
+        scaling=tuple((rng.uniform(0.5, 1.0, count) / count).tolist()),
+        branches=(*(0.0,) * (len(space.prunes) - 1), -0.03),
+    )
+
+
+def _draw_pruned(space: Space, rng: np.random.Generator) -> Code:
+    levels = (int(rng.integers(len(prune.sparsities))) for prune in space.prunes)
+    return space.canonical((*space.choices(draw(space, rng)), *levels))
+
+
+def test_pruned_latency_by_hand() -> None:
+    """What stays of a group scales its share and its gain; what is gone has neither, nor boundaries."""
+    space = prunable_chain(5)
+    model = LatencyModel(
+        space=space,
+        gains={Arithmetic.INTEGER: (-0.1,) * 5},
+        boundary=(0.02,) * 4,
+        observations=0,
+        loo_error=math.nan,
+        scaling=(0.16,) * 5,
+        branches=(0.0, 0.0, -0.01),
+    )
+    int8 = space.uniform(Precision.INT8)
+    assert model.predict(int8) == pytest.approx(0.5)
+    assert model.predict(int8, {"g0": 0.5}) == pytest.approx(0.5 - 2 * 0.5 * (0.16 - 0.1))
+    assert model.predict(int8, {"b": 1.0}) == pytest.approx(0.5 - 2 * (0.16 - 0.1) - 0.01)
+    fp32 = space.uniform(Precision.FP32)
+    assert model.predict(fp32, {"b": 1.0}) == pytest.approx(1 - 2 * 0.16 - 0.01)
+    beside = {**fp32, "g1": int8["g1"]}
+    assert model.predict(beside) == pytest.approx(1 - 0.1 + 2 * 0.02)
+    assert model.predict(beside, {"b": 1.0}) == pytest.approx(1 - 0.1 + 0.02 - 2 * 0.16 - 0.01)
+
+
+def test_learns_what_pruning_saves() -> None:
+    """Costs of pruned, of low-bit and of pruned low-bit networks, and a branch's own saving, come back from mixes."""
+    space = prunable_chain(8)
+    truth = _pruned_truth(space)
+    rng = np.random.default_rng(5)
+    train, test = [_draw_pruned(space, rng) for _ in range(200)], [_draw_pruned(space, rng) for _ in range(60)]
+    noisy = [truth.predict_code(code) * math.exp(rng.normal(0, 0.003)) for code in train]
+    prior, few, many = (fit_codes(space, train[:n], noisy[:n]) for n in (0, 12, 200))
+    assert _errors(many, truth, test) < 0.01
+    assert _errors(many, truth, test) < 0.5 * _errors(few, truth, test) < 0.5 * _errors(prior, truth, test)
+    # Channels take two groups at a time: which of them a saving comes from can't be told.
+    pairs = np.reshape(many.scaling, (4, 2)).sum(axis=1), np.reshape(truth.scaling, (4, 2)).sum(axis=1)
+    assert pairs[0] == pytest.approx(pairs[1], abs=0.015)
+    assert many.gains[Arithmetic.INTEGER] == pytest.approx(truth.gains[Arithmetic.INTEGER], abs=0.015)
+    assert many.branches == pytest.approx(truth.branches, abs=0.01)
+
+
+def test_pruning_blind_model_fits_worse() -> None:
+    """Planted bug: a model that takes pruned groups for whole ones is far off, so the test above would notice."""
+    space = prunable_chain(8)
+    truth, blind = _pruned_truth(space), replace(space, prunes=())
+    rng = np.random.default_rng(5)
+    train, test = [_draw_pruned(space, rng) for _ in range(200)], [_draw_pruned(space, rng) for _ in range(60)]
+    ratios = [truth.predict_code(code) for code in train]
+    model = fit_codes(blind, [space.choices(code) for code in train], ratios)
+    seen = [model.predict_code(space.choices(code)) for code in test]
+    assert np.sqrt(np.mean((np.array(seen) - [truth.predict_code(code) for code in test]) ** 2)) > 0.05
+
+
+def test_prior_of_pruning_is_sane() -> None:
+    """Unseen, half of the channels save a good part of the latency, and nothing is below 0."""
+    space = prunable_chain(8)
+    model = fit_codes(space, [], [])
+    half = {prune.name: 0.5 for prune in space.prunes if prune.name != "b"}
+    assert 0.5 < model.predict(space.uniform(Precision.FP32), half) < 0.8
+    assert 0 < model.predict(space.uniform(Precision.INT8), {**half, "b": 1.0}) < 0.5
+    assert fit_codes(chain(8), [], []).scaling == ()
+    assert model.gains == fit_codes(chain(8), [], []).gains
