@@ -1,24 +1,24 @@
-"""Structured pruning: channels and heads are removed for good, so that latency and size really fall.
+"""Structured pruning: channels, heads and residual branches go for good, so that latency and size really fall.
 
 Which groups exist is decided by ``prune_groups``, which of their units go by ``prune_importance``, how many by the
-sparsity asked for and by the sizes that the runtime's kernels like.
+sparsity asked for and by the sizes that the runtime's kernels like. A branch goes by name alone.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from passes.batch_norm import reestimate_batch_norm
 from passes.data import TrainingData
 from passes.device import modes_kept
 from passes.options import options_from_json, options_to_json
+from passes.prune_branches import find_branches, remove_branches
 from passes.prune_counts import example_tensors
 from passes.prune_graph import DependencyGraph
 from passes.prune_groups import PruneGroup, Status, find_prune_groups, remove_units
@@ -26,23 +26,13 @@ from passes.prune_importance import Importance, unit_importances
 from precision import ConfigError
 
 
-def rounded_channels(channels: int, sparsity: float, round_to: int) -> int:
-    """Channels that stay: the multiple of ``round_to`` nearest to ``channels · (1 − sparsity)``, the larger of two.
-
-    Never fewer than ``round_to``, so never none, and never more than there are; all of them at sparsity 0.
-    """
-    if sparsity <= 0:
-        return channels
-    wanted = round_to * math.floor(channels * (1 - sparsity) / round_to + 0.5)
-    return min(channels, max(round_to, wanted))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StructuredPrune:
     """Removes the least important units of each named group.
 
     Attributes:
-        sparsity: Group name → fraction of its channels to remove, in [0, 1); groups that are left out stay whole.
+        sparsity: Group name → fraction of its channels to remove, in [0, 1), or 1 for a residual branch; groups that
+            are left out stay whole, those whose layers all go with a branch are not looked at.
         importance: What is removed first.
         round_to: Channels that stay are a multiple of it, heads in so many that their channels are.
         samples: Samples for the importance.
@@ -59,8 +49,8 @@ class StructuredPrune:
 
     def __post_init__(self) -> None:
         for name, sparsity in self.sparsity.items():
-            if not 0 <= sparsity < 1:
-                raise ConfigError(f"pruning, group '{name}': expected a sparsity in [0, 1), got {sparsity:g}")
+            if not 0 <= sparsity <= 1:
+                raise ConfigError(f"pruning, group '{name}': expected a sparsity in [0, 1], got {sparsity:g}")
         for name, least in (("round_to", 1), ("samples", 1), ("batch_norm_samples", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"pruning: expected {name} ≥ {least}, got {getattr(self, name)}")
@@ -78,36 +68,42 @@ class StructuredPrune:
         """
         return options_from_json(cls, data, "pass 'prune'")
 
-    def apply(self, module: nn.Module, data: TrainingData, *, groups: Sequence[PruneGroup] | None = None) -> nn.Module:
+    def apply(
+        self,
+        module: nn.Module,
+        data: TrainingData,
+        *,
+        groups: Sequence[PruneGroup] | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+    ) -> nn.Module:
         """A smaller copy.
 
         Args:
             module: The trained network, without parametrisations; left as it is.
             data: Inputs for tracing and importance, labels if there are any.
             groups: Of ``find_prune_groups`` for this module, if they are at hand.
+            scores: Of ``importances`` for this module and options like these, if they are at hand.
 
         Raises:
-            ConfigError: If a name is no group of the module, or a group cannot be pruned.
+            ConfigError: If a name is no group of the module, a group cannot be pruned, or not to that sparsity.
             ModelError: If the module cannot be traced.
         """
         found = {group.name: group for group in groups or find_prune_groups(module, data.inputs)}
-        chosen = [found[name] for name in found if self.sparsity.get(name, 0) > 0]
-        for name in self.sparsity:
-            if name not in found:
-                known = ", ".join(name for name, group in found.items() if group.status is Status.PRUNABLE)
-                raise ConfigError(f"pruning: the network has no group '{name}'", f"groups that can be pruned: {known}")
-        for group in chosen:
-            if group.status is Status.FIXED:
-                raise ConfigError(f"pruning: group '{group.name}' cannot be pruned: {group.reason}", "leave it out")
-        kept = self.kept_units(module, chosen, data)
+        channels, branches = self._chosen(found)
+        examples = example_tensors(module, data.inputs)
+        kept = self.kept_units(module, channels, data, scores=scores)
         smaller = copy.deepcopy(module)
         wanted = {name: parameter.requires_grad for name, parameter in smaller.named_parameters()}
-        if chosen:
-            graph = DependencyGraph(smaller, example_tensors(smaller, data.inputs))
-            for group in chosen:
+        if channels:
+            graph = DependencyGraph(smaller, examples)
+            for group in channels:
                 stays = set(kept[group.name])
-                channels = [c for index, unit in enumerate(group.units) if index not in stays for c in unit]
-                remove_units(smaller, graph, (group.name, group.heads), sorted(channels), len(stays))
+                gone = [c for index, unit in enumerate(group.units) if index not in stays for c in unit]
+                remove_units(smaller, graph, (group.name, group.heads), sorted(gone), len(stays))
+        if branches:
+            # Channels first: a trace has widths and heads in it as they were.
+            known = find_branches(module, examples)
+            smaller = remove_branches(smaller, [branch for branch in known if branch.name in branches])
         for name, parameter in smaller.named_parameters():
             parameter.requires_grad_(wanted[name])
         if self.batch_norm_samples:
@@ -115,16 +111,47 @@ class StructuredPrune:
                 reestimate_batch_norm(smaller, data.inputs, samples=self.batch_norm_samples)
         return smaller
 
+    def importances(self, module: nn.Module, groups: Sequence[PruneGroup], data: TrainingData) -> dict[str, Tensor]:
+        """Group → importance of its units, float64 (units,), for each group of channels that is not fixed.
+
+        They depend on the module, the data, ``importance``, ``samples`` and ``seed`` alone, so many prunings of one
+        module can share them.
+        """
+        free = [group for group in groups if not group.branch and group.status is not Status.FIXED]
+        return unit_importances(module, free, self.importance, data, samples=self.samples, seed=self.seed)
+
     def kept_units(
-        self, module: nn.Module, groups: Sequence[PruneGroup], data: TrainingData
+        self,
+        module: nn.Module,
+        groups: Sequence[PruneGroup],
+        data: TrainingData,
+        *,
+        scores: Mapping[str, Tensor] | None = None,
     ) -> dict[str, tuple[int, ...]]:
-        """For each of these groups the units that stay, in ascending order."""
-        scores = unit_importances(module, groups, self.importance, data, samples=self.samples, seed=self.seed)
+        """For each of these groups of channels the units that stay, in ascending order."""
+        known = self.importances(module, groups, data) if scores is None else scores
         kept = {}
         for group in groups:
-            size = group.channels // len(group.units)
-            step = math.lcm(self.round_to, size) // size
-            count = rounded_channels(len(group.units), self.sparsity.get(group.name, 0), step)
-            order = torch.sort(scores[group.name], descending=True, stable=True).indices
+            count = group.kept(self.sparsity.get(group.name, 0), self.round_to)
+            order = torch.sort(known[group.name], descending=True, stable=True).indices
             kept[group.name] = tuple(sorted(order[:count].tolist()))
         return kept
+
+    def _chosen(self, found: Mapping[str, PruneGroup]) -> tuple[list[PruneGroup], set[str]]:
+        """Groups whose channels go, without those that go with a branch, and names of branches that go."""
+        for name in self.sparsity:
+            if name not in found:
+                known = ", ".join(name for name, group in found.items() if group.status is Status.PRUNABLE)
+                raise ConfigError(f"pruning: the network has no group '{name}'", f"groups that can be pruned: {known}")
+        chosen = [group for name, group in found.items() if self.sparsity.get(name, 0) > 0]
+        for group in chosen:
+            if group.status is Status.FIXED:
+                raise ConfigError(f"pruning: group '{group.name}' cannot be pruned: {group.reason}", "leave it out")
+            if group.branch != (self.sparsity[group.name] == 1):
+                what = "a residual branch: expected 0 or 1" if group.branch else "channels: expected less than 1"
+                raise ConfigError(
+                    f"pruning: group '{group.name}' is {what}, got a sparsity of {self.sparsity[group.name]:g}"
+                )
+        gone = {layer for group in chosen if group.branch for layer in group.layers}
+        channels = [group for group in chosen if not group.branch and not gone.issuperset(group.parts(0, 1))]
+        return channels, {group.name for group in chosen if group.branch}

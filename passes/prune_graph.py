@@ -36,6 +36,7 @@ class Role(StrEnum):
     CONSUMER = "consumer"  # it reads them
     CARRIER = "carrier"  # both: norms, depthwise convolutions, parameters added or multiplied
     OUTPUT = "output"  # the network returns them
+    WHOLE = "whole"  # not channels but all of the layer, which is in a residual branch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +48,14 @@ class Member:
         role: Side of the layer.
         channels: The layer's own channels on that side.
         roots: For each of them the channel of the group's root that it depends on.
+        share: Part of the layer's weights that goes with all of them, 0 to 1; 0 for norms and parameters.
     """
 
     layer: str
     role: Role
     channels: tuple[int, ...]
     roots: tuple[int, ...]
+    share: float
 
 
 class DependencyGraph:
@@ -82,6 +85,7 @@ class DependencyGraph:
             ) from error
         self._module = module
         self._names = {part: name for name, part in module.named_modules()}
+        self._layers = {name: part for part, name in self._names.items() if isinstance(part, LAYERS)}
         self._graph = library.DependencyGraph()
         self._output = library.ops.OPTYPE.OUTPUT
         for parameter in module.parameters():
@@ -116,7 +120,13 @@ class DependencyGraph:
                 name = "" if role is Role.OUTPUT else self._name(item.dep.target.module)
                 merged.setdefault((name, role), {}).update(zip(item.idxs, item.root_idxs, strict=True))
         return tuple(
-            Member(layer=name, role=role, channels=tuple(pairs), roots=tuple(pairs.values()))
+            Member(
+                layer=name,
+                role=role,
+                channels=tuple(pairs),
+                roots=tuple(pairs.values()),
+                share=self._share(name, role, len(pairs)),
+            )
             for (name, role), pairs in merged.items()
         )
 
@@ -139,6 +149,15 @@ class DependencyGraph:
         if isinstance(part, LAYERS) and not is_depthwise(part):
             return Role.PRODUCER if self._graph.is_out_channel_pruning_fn(handler) else Role.CONSUMER
         return Role.CARRIER
+
+    def _share(self, name: str, role: Role, channels: int) -> float:
+        # A convolution of groups has its input columns in all of them: shares of channels hold for it as well.
+        layer = self._layers.get(name)
+        if layer is None or role is Role.OUTPUT:
+            return 0.0
+        outputs = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        inputs = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+        return channels / (inputs if role is Role.CONSUMER else outputs)
 
     def _name(self, part: Any) -> str:
         if isinstance(part, nn.Parameter):

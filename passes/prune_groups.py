@@ -1,18 +1,21 @@
-"""Groups of channels that can be removed, each proved on the network itself before it is offered.
+"""What can be removed from a network, each proved on the network itself before it is offered.
 
-A group is named after its first layer's module path, which is the layer's name in the exported network too. Proof:
-half of its units are removed from a copy, and the result must equal the whole network with the columns that read
-them set to zero, up to rounding. That refuses whatever tracing cannot see: widths written into ``forward`` (the
-zero-padded shortcut of the CIFAR residual networks fixes the width of each stage's stream; the channels inside the
-blocks are free), norms over channels, reshapes that mix heads.
+A group of channels is named after its first layer's module path, which is the layer's name in the exported network
+too. Proof: half of its units are removed from a copy, and the result must equal the whole network with the columns
+that read them set to zero, up to rounding. That refuses whatever tracing cannot see: widths written into ``forward``
+(the zero-padded shortcut of the CIFAR residual networks fixes the width of each stage's stream; the channels inside
+the blocks are free), norms over channels, reshapes that mix heads.
 
 Attention heads are tried where channels alone do not pass: channels of one head go together, and the module's own
 count of heads (``num_heads``, ``heads`` …) follows.
+
+A residual branch (``prune_branches``) is a group of one unit: all of it goes, or nothing.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from passes.device import modes_kept
+from passes.prune_branches import Branch, find_branches, proved
 from passes.prune_counts import example_tensors, layer_macs
-from passes.prune_graph import LAYERS, DependencyGraph, Member, Role, is_depthwise, units_of, weight_rows
+from passes.prune_graph import LAYERS, DependencyGraph, Member, Role, units_of, weight_rows
+from passes.prune_proof import difference, outputs_of
 from precision import Inputs, ModelError
 
+UNTRACED = "residual branches"  # the group that says why branches were not looked for
 HEAD_COUNTS = ("num_heads", "heads", "n_heads", "n_head", "nhead", "num_attention_heads")
-TOLERANCE = 1e-4  # of the largest output: float32 sums in another order stay below 1e-5
-EFFECT = 1e-2  # of what silencing the channels changes, so that a bug shows in a network that hardly reacts to them
 
 
 class Status(StrEnum):
@@ -38,14 +41,25 @@ class Status(StrEnum):
     FIXED = "fixed"  # cannot be pruned
 
 
+def rounded_channels(channels: int, sparsity: float, round_to: int) -> int:
+    """Channels that stay: the multiple of ``round_to`` nearest to ``channels · (1 − sparsity)``, the larger of two.
+
+    Never fewer than ``round_to``, so never none, and never more than there are; all of them at sparsity 0.
+    """
+    if sparsity <= 0:
+        return channels
+    wanted = round_to * math.floor(channels * (1 - sparsity) / round_to + 0.5)
+    return min(channels, max(round_to, wanted))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneGroup:
-    """Channels of several layers that can only be removed together.
+    """Channels of several layers that can only be removed together, or a residual branch.
 
     Attributes:
-        name: Module path of the first layer that produces them.
-        channels: Output channels of that layer.
-        units: Sets of these channels that only go together: one channel each, or a head.
+        name: Module path of the first layer that produces them; of a branch the path that its layers share.
+        channels: Output channels of that layer; 1 for a branch.
+        units: Sets of these channels that only go together: one channel each, or a head; a branch is one.
         heads: Path of the integer that counts the heads, such as ``blocks.0.attention.heads``; empty without.
         members: Every layer touched.
         weights: Weights that go with the channels: rows of producers, columns of consumers.
@@ -54,6 +68,7 @@ class PruneGroup:
         macs_share: ``macs`` over those of the network, 0 to 1.
         status: Whether it may be pruned.
         reason: Why not; empty for prunable ones.
+        branch: Whether it is a residual branch, all of which goes at sparsity 1; there is none in between.
     """
 
     name: str
@@ -67,15 +82,35 @@ class PruneGroup:
     macs_share: float
     status: Status
     reason: str
+    branch: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Paths of the layers with weights in it."""
         return tuple(dict.fromkeys(member.layer for member in self.members if member.layer))
 
+    def kept(self, sparsity: float, round_to: int) -> int:
+        """Units that stay.
+
+        Args:
+            sparsity: Fraction to remove, 0 to 1.
+            round_to: Channels that stay are a multiple of it, heads in so many that their channels are.
+        """
+        if self.branch:
+            return int(sparsity < 1)
+        size = self.channels // len(self.units)
+        return rounded_channels(len(self.units), sparsity, math.lcm(round_to, size) // size)
+
+    def parts(self, sparsity: float, round_to: int) -> dict[str, float]:
+        """Layer → the share of its weights and multiply-adds that stays, 0 to 1; arguments as for ``kept``."""
+        return _parts(self.members, 1 - self.kept(sparsity, round_to) / len(self.units))
+
 
 def find_prune_groups(module: nn.Module, inputs: Inputs) -> tuple[PruneGroup, ...]:
-    """Every group in the order of definition, those that cannot be pruned with the reason.
+    """Every group of channels in the order of definition, then every residual branch in the order of computation.
+
+    Those that cannot be removed come with the reason; where ``forward`` cannot be traced for branches, a group named
+    ``residual branches`` without layers says so.
 
     Args:
         module: The trained network; left as it is.
@@ -90,17 +125,17 @@ def find_prune_groups(module: nn.Module, inputs: Inputs) -> tuple[PruneGroup, ..
     graph = DependencyGraph(traced, examples)
     macs = layer_macs(traced, inputs)
     weights = {name: part.weight.numel() for name, part in traced.named_modules() if isinstance(part, LAYERS)}
+    whole = (sum(weights.values()), max(1, macs[""]))
     found: list[PruneGroup] = []
     for root in graph.roots():
         members = graph.members(root)
-        # A convolution of groups has its input columns in all of them: shares of channels hold for it as well.
-        parts = _parts(traced, members)
         units, heads, reason = _prove(module, examples, graph, root, members)
         status = Status.FIXED if reason else Status.PRUNABLE
         if not found and not reason:
             status, reason = Status.KEPT, "the network's first layer is in it"
-        touched = round(sum(weights[name] * part for name, part in parts.items()))
-        cost = round(sum(macs.get(name, 0) * part for name, part in parts.items()))
+        stays = _parts(members, 1.0)
+        touched = round(sum(weights[name] * (1 - part) for name, part in stays.items()))
+        cost = round(sum(macs.get(name, 0) * (1 - part) for name, part in stays.items()))
         found.append(
             PruneGroup(
                 name=root,
@@ -109,14 +144,38 @@ def find_prune_groups(module: nn.Module, inputs: Inputs) -> tuple[PruneGroup, ..
                 heads=heads,
                 members=members,
                 weights=touched,
-                weights_share=touched / sum(weights.values()),
+                weights_share=touched / whole[0],
                 macs=cost,
-                macs_share=cost / max(1, macs[""]),
+                macs_share=cost / whole[1],
                 status=status,
                 reason=reason,
             )
         )
-    return tuple(found)
+    try:
+        branches = proved(module, find_branches(module, examples), examples)
+    except ModelError as error:
+        return (*found, _branch_group(Branch(name=UNTRACED, reason=error.message), whole))
+    return (*found, *(_branch_group(branch, whole) for branch in branches))
+
+
+def _branch_group(branch: Branch, whole: tuple[int, int]) -> PruneGroup:
+    """A branch as a group of one unit, in a network of so many (weights, multiply-adds)."""
+    return PruneGroup(
+        name=branch.name,
+        channels=1,
+        units=((0,),),
+        heads="",
+        members=tuple(
+            Member(layer=layer, role=Role.WHOLE, channels=(), roots=(), share=1.0) for layer in branch.layers
+        ),
+        weights=branch.weights,
+        weights_share=branch.weights / whole[0],
+        macs=branch.macs,
+        macs_share=branch.macs / whole[1],
+        status=Status.FIXED if branch.reason else Status.PRUNABLE,
+        reason=branch.reason,
+        branch=True,
+    )
 
 
 def remove_units(
@@ -152,13 +211,6 @@ def mask_columns(module: nn.Module, members: tuple[Member, ...], channels: set[i
         width = weight.shape[axis]
         own = {c % width for c, root in zip(member.channels, member.roots, strict=True) if root in channels}
         weight.index_fill_(axis, torch.tensor(sorted(own), dtype=torch.long, device=weight.device), 0.0)
-
-
-def outputs_of(module: nn.Module, examples: tuple[Tensor, ...]) -> list[Tensor]:
-    """All tensors that the module returns in evaluation mode."""
-    with modes_kept(module), torch.no_grad():
-        module.eval()
-        return _flat(module(*examples))
 
 
 def _prove(
@@ -203,15 +255,7 @@ def _differs(
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError, ModelError) as error:
         return f"the module does not run with fewer of them ({str(error).strip().splitlines()[0]})"
     mask_columns(masked, members, set(channels))
-    whole = outputs_of(module, examples)
-    for ours, wanted, before in zip(outputs, outputs_of(masked, examples), whole, strict=True):
-        if ours.shape != wanted.shape:
-            return f"the output's shape changes from {tuple(wanted.shape)} to {tuple(ours.shape)}"
-        largest = wanted.abs().max().item()
-        gap, effect = ((wanted - other).abs().max().item() / max(largest, 1e-12) for other in (ours, before))
-        if not gap <= min(TOLERANCE, max(EFFECT * effect, TOLERANCE / 100)):
-            return f"removing channels changes what the others compute (outputs differ by {gap:.1e} of the largest)"
-    return ""
+    return difference("channels", outputs, outputs_of(masked, examples), outputs_of(module, examples))
 
 
 def _head_counters(module: nn.Module, root: str, units: int) -> list[tuple[str, int]]:
@@ -222,25 +266,10 @@ def _head_counters(module: nn.Module, root: str, units: int) -> list[tuple[str, 
     return [(path, count) for path, count in found if isinstance(count, int) and count > 1 and units % count == 0]
 
 
-def _parts(module: nn.Module, members: tuple[Member, ...]) -> dict[str, float]:
-    """Layer → the part of its weights that goes with the channels, 0 to 1."""
-    kept: dict[str, float] = {}
+def _parts(members: tuple[Member, ...], gone: float) -> dict[str, float]:
+    """Layer → the share of it that stays once that fraction of the units is gone."""
+    stays: dict[str, float] = {}
     for member in members:
-        layer = module.get_submodule(member.layer) if member.role is not Role.OUTPUT else None
-        if not isinstance(layer, LAYERS):
-            continue
-        outputs = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-        inputs = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        whole = inputs if member.role is Role.CONSUMER and not is_depthwise(layer) else outputs
-        kept[member.layer] = kept.get(member.layer, 1.0) * (1 - len(member.channels) / whole)
-    return {name: 1 - part for name, part in kept.items()}
-
-
-def _flat(outputs: object) -> list[Tensor]:
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if isinstance(outputs, dict):
-        outputs = tuple(outputs.values())
-    if isinstance(outputs, tuple | list):
-        return [tensor for item in outputs for tensor in _flat(item)]
-    return []
+        if member.share > 0:  # a layer that produces and reads these channels shrinks twice
+            stays[member.layer] = stays.get(member.layer, 1.0) * (1 - member.share * gone)
+    return stays

@@ -17,11 +17,12 @@ from torch.nn.utils import parametrize
 
 from lowering.export import export_reference
 from passes.data import TrainingData
-from passes.prune import StructuredPrune, rounded_channels
+from passes.prune import StructuredPrune
 from passes.prune_counts import count_macs, count_parameters, example_tensors
 from passes.prune_graph import DependencyGraph, Role
-from passes.prune_groups import PruneGroup, Status, find_prune_groups, outputs_of
+from passes.prune_groups import PruneGroup, Status, find_prune_groups, rounded_channels
 from passes.prune_importance import Importance
+from passes.prune_proof import outputs_of
 from passes.prune_weights import Mask
 from precision import ConfigError, ModelError
 from tests.passes.nets import image_data, plain, same_weights, trained_looking
@@ -29,7 +30,8 @@ from tests.passes.prune_nets import NETS, Fixed, Transformer, net
 
 
 def everything(groups: Sequence[PruneGroup], sparsity: float = 0.5) -> dict[str, float]:
-    return {group.name: sparsity for group in groups if group.status is not Status.FIXED}
+    free = [group for group in groups if not group.branch and group.status is not Status.FIXED]
+    return {group.name: sparsity for group in free}
 
 
 def silenced(module: nn.Module, groups: Sequence[PruneGroup], kept: dict[str, tuple[int, ...]]) -> nn.Module:
@@ -115,7 +117,8 @@ def test_groups_are_named_and_explained() -> None:
     """Blocks' inner channels can go; what fixes a width, and the outputs, say why they stay."""
     module, data = net("resnet")
     groups = {group.name: group for group in find_prune_groups(module, data.inputs)}
-    assert list(groups) == ["conv1", "layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1", "linear"]
+    channels = [name for name, group in groups.items() if not group.branch]
+    assert channels == ["conv1", "layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1", "linear"]
     inner = groups["layer2.0.conv1"]
     assert inner.layers == ("layer2.0.conv1", "layer2.0.bn1", "layer2.0.conv2")
     assert (inner.channels, inner.status, inner.reason) == (32, Status.PRUNABLE, "")
@@ -221,8 +224,10 @@ def test_options_survive_json_and_wrong_ones_are_named() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             StructuredPrune(sparsity=wrong).apply(module, data)
-    with pytest.raises(ConfigError, match=r"group 'a': expected a sparsity in \[0, 1\), got 1"):
-        StructuredPrune.from_json({"sparsity": {"a": 1.0}})
+    with pytest.raises(ConfigError, match="group 'conv1' is channels: expected less than 1, got a sparsity of 1"):
+        StructuredPrune(sparsity={"conv1": 1.0}).apply(module, data)
+    with pytest.raises(ConfigError, match=r"group 'a': expected a sparsity in \[0, 1\], got 1.5"):
+        StructuredPrune.from_json({"sparsity": {"a": 1.5}})
     with pytest.raises(ConfigError, match="importance: expected one of magnitude, taylor, fisher, got 'luck'"):
         StructuredPrune.from_json({"importance": "luck"})
     with pytest.raises(ConfigError, match="expected round_to ≥ 1, got 0"):

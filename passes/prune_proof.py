@@ -1,0 +1,52 @@
+"""When two networks count as computing the same: what every pruning is proved by before it is offered.
+
+Outputs may differ by what float32 sums in another order do, and by a small share of what the pruning itself changes,
+so that a bug shows in a network that hardly reacts to what is removed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from passes.device import modes_kept
+
+TOLERANCE = 1e-4  # of the largest output: float32 sums in another order stay below 1e-5
+EFFECT = 1e-2  # of what silencing changes
+
+
+def outputs_of(module: nn.Module, examples: tuple[Tensor, ...]) -> list[Tensor]:
+    """All tensors that the module returns in evaluation mode."""
+    with modes_kept(module), torch.no_grad():
+        module.eval()
+        return tensors_in(module(*examples))
+
+
+def tensors_in(outputs: object) -> list[Tensor]:
+    """The tensors of whatever a module returns, in order."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    if isinstance(outputs, dict):
+        outputs = tuple(outputs.values())
+    if isinstance(outputs, tuple | list):
+        return [tensor for item in outputs for tensor in tensors_in(item)]
+    return []
+
+
+def difference(what: str, outputs: list[Tensor], wanted: list[Tensor], whole: list[Tensor]) -> str:
+    """Why a network without ``what`` is not the network with it silenced; empty if it is.
+
+    Args:
+        what: Is removed, for the message.
+        outputs: Of the network without it.
+        wanted: Of the network in which it is silent.
+        whole: Of the network as it was.
+    """
+    for ours, right, before in zip(outputs, wanted, whole, strict=True):
+        if ours.shape != right.shape:
+            return f"the output's shape changes from {tuple(right.shape)} to {tuple(ours.shape)}"
+        largest = right.abs().max().item()
+        gap, effect = ((right - other).abs().max().item() / max(largest, 1e-12) for other in (ours, before))
+        if not gap <= min(TOLERANCE, max(EFFECT * effect, TOLERANCE / 100)):
+            return f"removing {what} changes what the others compute (outputs differ by {gap:.1e} of the largest)"
+    return ""
