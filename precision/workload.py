@@ -57,6 +57,14 @@ class Workload(Protocol):
             the keys name the exported network's inputs, in the order of ``forward``'s arguments.
         evaluation: Labelled inputs; part of them is held back from the search.
         metric: How outputs are scored; ``top1`` is built in.
+
+    Optional attributes, read only where they are used:
+        batch_size: Samples per timed inference unless ``--batch-size`` says otherwise; a positive whole number.
+        training: ``Inputs`` or ``Labelled``, needed by ``--passes``: what pruning, distillation and
+            quantisation-aware training read. Prepared like ``calibration``; labels are class numbers, shape (n,).
+        students: A list of ``torch.nn.Module``, smaller architectures to train by distillation; same inputs and
+            output shapes as the model. What they are initialised with is where their training starts.
+        augment: Fields of ``passes.data.Augmentation`` for training images: ``{"mirror": 0.5, "shift": 4}``.
     """
 
     @property

@@ -1,7 +1,7 @@
 """What a run folder belongs to: a run is resumed only with the network, data, machine and options it began with.
 
-Budgets, the number of trials and the time limit may change: they decide where a search goes and when it ends, not
-what was measured.
+Budgets, that of training among them, the number of trials and the time limit may change: they decide where a search
+goes and when it ends, not what was measured.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from precision import Metric, UsageError, Workload, digest, top1, write_text
-from search.options import RunOptions
+from precision import Inputs, Labelled, Metric, UsageError, Workload, digest, top1, write_text
+from search.options import PassOptions, RunOptions
 
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
@@ -30,12 +30,12 @@ def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], op
     """What decides a run's measurements, in words → value.
 
     Args:
-        workload: Its data and metric.
+        workload: Its data and metric; with passes also what they train with, as ``search.inputs`` loads it.
         fingerprint: The network's.
         device: The backend's fingerprint as JSON.
         options: Those that matter are picked out.
     """
-    return {
+    identity = {
         "the network": fingerprint,
         "the calibration data": digest(dict(workload.calibration)),
         "the evaluation data": digest(dict(workload.evaluation.inputs), workload.evaluation.labels),
@@ -50,6 +50,8 @@ def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], op
         "--sensitivity-samples": str(options.sensitivity_samples),
         "the calibration settings": json.dumps(options.calibration.to_json(), sort_keys=True),
     }
+    # A run without passes has the identity it had before there were any.
+    return identity if options.passes is None else identity | _identify_passes(workload, options.passes)
 
 
 def check_folder(folder: Path, identity: Mapping[str, str], *, resume: bool) -> Mapping[str, Any] | None:
@@ -77,9 +79,10 @@ def check_folder(folder: Path, identity: Mapping[str, str], *, resume: bool) -> 
         raise UsageError(
             f"--resume: '{path}' is damaged: {type(error).__name__}: {error}", "start afresh with another --out"
         ) from error
-    differing = [name for name in identity if recorded.get(name) != identity[name]]
+    differing = [name for name in {**identity, **recorded} if recorded.get(name) != identity.get(name)]
     if differing:
-        shown = [f"{name} (was {recorded.get(name)}, is {identity[name]})" for name in differing if name[0] == "-"]
+        was, now = ({name: found.get(name, "none") for name in differing} for found in (recorded, identity))
+        shown = [f"{name} (was {was[name]}, is {now[name]})" for name in differing if name[0] == "-"]
         named = [name for name in differing if name[0] != "-"]
         raise UsageError(
             f"--resume: the run in '{folder}' was about something else; different: {', '.join([*named, *shown])}",
@@ -96,3 +99,21 @@ def write_run(folder: Path, identity: Mapping[str, str], *, study: str, created:
     """
     data = {"schema_version": SCHEMA_VERSION, "created": created, "study": study, "identity": dict(identity)}
     write_text(folder / RUN_FILE, json.dumps(data, indent=1) + "\n")
+
+
+def _identify_passes(workload: Workload, passes: PassOptions) -> dict[str, str]:
+    training: Labelled | Inputs = getattr(workload, "training")  # noqa: B009 - not in the protocol
+    students = {
+        name: [repr(student), {key: tensor.cpu().float().numpy() for key, tensor in student.state_dict().items()}]
+        for name, student in getattr(workload, "students", {}).items()
+    }
+    inputs, labels = (training.inputs, training.labels) if isinstance(training, Labelled) else (training, None)
+    return {
+        "the training data": digest(dict(inputs), labels),
+        "the students or their first weights": digest(students),
+        "the augmentation": json.dumps(getattr(workload, "augment", {}), sort_keys=True),
+        "--passes": passes.names,
+        "--sparsities": ",".join(f"{level:g}" for level in passes.sparsities),
+        "--round-to": "auto" if passes.round_to is None else str(passes.round_to),
+        "--importance": passes.importance,
+    }

@@ -6,17 +6,16 @@ and cast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from lowering.export import export_reference
 from lowering.load import load_reference
 from lowering.reference import Reference
 from precision import (
     DataError,
-    EngineError,
     Inputs,
     Labelled,
     Metric,
@@ -27,13 +26,13 @@ from precision import (
     top1,
 )
 from search.arrays import LABELS, check_classes, check_inputs, check_labels, read_npz
+from search.options import PassOptions
+from search.pass_inputs import check_module, nothing_to_distil, own_code, read_pass_inputs
 from search.source import Source
-from search.workloads import DEFAULT_WORKLOAD, load_metric, load_workload, user_failure
+from search.workloads import DEFAULT_WORKLOAD, load_metric, load_workload
 
 if TYPE_CHECKING:
     import torch
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +61,9 @@ class LoadedWorkload:
     Attributes:
         name, model, calibration, evaluation, metric: As in ``Workload``.
         batch_size: Samples per timed inference that the workload asks for; None leaves it open.
+        training: Inputs that passes train on, with int64 class numbers if there are labels; None without passes.
+        students: Name → network to train by distillation, ``SmallNet-1``; empty without that pass.
+        augment: Fields of ``passes.data.Augmentation``.
     """
 
     name: str
@@ -70,6 +72,9 @@ class LoadedWorkload:
     evaluation: Labelled
     metric: Metric
     batch_size: int | None = None
+    training: Labelled | Inputs | None = None
+    students: Mapping[str, torch.nn.Module] = field(default_factory=dict)
+    augment: Mapping[str, float] = field(default_factory=dict)
 
 
 def open_source(source: Source) -> Opened:
@@ -86,7 +91,7 @@ def open_source(source: Source) -> Opened:
             source=source,
             label=f"workload '{label}'",
             name=str(workload.name),
-            metric=_own_code(f"workload '{label}': metric", lambda: workload.metric),
+            metric=own_code(f"workload '{label}': metric", lambda: workload.metric),
             workload=workload,
         )
     for option, value, use in (
@@ -103,12 +108,15 @@ def open_source(source: Source) -> Opened:
     return Opened(source=source, label=str(source.model), name=source.model.stem, metric=metric, workload=None)
 
 
-def load(opened: Opened, asked_batch: int | None) -> tuple[LoadedWorkload, Reference]:
+def load(
+    opened: Opened, asked_batch: int | None, passes: PassOptions | None = None
+) -> tuple[LoadedWorkload, Reference]:
     """Everything a search needs to know of a network and its data, checked.
 
     Args:
         opened: Where they are.
         asked_batch: The batch a PyTorch module is exported with where a dynamic one is impossible.
+        passes: For which the workload's training inputs are read too.
 
     Raises:
         EngineError: A model, data or workload error.
@@ -116,6 +124,7 @@ def load(opened: Opened, asked_batch: int | None) -> tuple[LoadedWorkload, Refer
     source, metric = opened.source, opened.metric
     calibration: Inputs
     arrays: Inputs
+    model: torch.nn.Module | Path
     if opened.workload is None:
         assert source.model is not None
         assert source.calibration is not None
@@ -123,19 +132,23 @@ def load(opened: Opened, asked_batch: int | None) -> tuple[LoadedWorkload, Refer
         reference = load_reference(source.model)
         calibration = check_inputs(read_npz(source.calibration), reference, str(source.calibration))
         arrays, where = read_npz(source.evaluation), str(source.evaluation)
-        model: torch.nn.Module | Path = source.model
+        model = source.model
         wish = None
     else:
         workload = opened.workload
-        reference, calibration = _network(workload, opened.label, asked_batch)
+        calibration, model = _calibration(workload, opened.label), _model(workload, opened.label)
+        if passes is not None:
+            check_module(model, opened.label)
+        reference = _reference(model, calibration, opened.name, asked_batch)
+        calibration = check_inputs(calibration, reference, f"{opened.label}: calibration")
         where = f"{opened.label}: evaluation"
-        labelled = _own_code(where, lambda: workload.evaluation)
+        labelled = own_code(where, lambda: workload.evaluation)
         if not isinstance(labelled, Labelled):
             raise WorkloadError(
                 f"{where} is a {type(labelled).__name__}, expected precision.Labelled",
                 "write Labelled(inputs={'input': x}, labels=y)",
             )
-        arrays, model = {**labelled.inputs, LABELS: labelled.labels}, workload.model
+        arrays = {**labelled.inputs, LABELS: labelled.labels}
         wish = getattr(workload, "batch_size", None)
         if wish is not None and (not isinstance(wish, int) or wish < 1):
             raise WorkloadError(f"{opened.label}: expected a positive whole batch_size, got {wish!r}")
@@ -147,7 +160,7 @@ def load(opened: Opened, asked_batch: int | None) -> tuple[LoadedWorkload, Refer
         metric=metric,
         batch_size=wish,
     )
-    return loaded, reference
+    return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 
 
 def load_network(source: Source) -> tuple[Reference, Inputs | None]:
@@ -161,8 +174,11 @@ def load_network(source: Source) -> tuple[Reference, Inputs | None]:
         if source.calibration is None:
             return reference, None
         return reference, check_inputs(read_npz(source.calibration), reference, str(source.calibration))
-    label = source.workload or DEFAULT_WORKLOAD
-    return _network(load_workload(label, source.data), f"workload '{label}'", None)
+    name = source.workload or DEFAULT_WORKLOAD
+    workload, label = load_workload(name, source.data), f"workload '{name}'"
+    calibration, model = _calibration(workload, label), _model(workload, label)
+    reference = _reference(model, calibration, str(workload.name), None)
+    return reference, check_inputs(calibration, reference, f"{label}: calibration")
 
 
 def batch_size(asked: int | None, workload: LoadedWorkload, reference: Reference) -> int:
@@ -213,20 +229,44 @@ def not_a_classifier(reference: Reference, shape: tuple[int | None, ...]) -> Dat
     )
 
 
-def _network(workload: Workload, label: str, asked_batch: int | None) -> tuple[Reference, Inputs]:
+def _with_passes(loaded: LoadedWorkload, opened: Opened, reference: Reference, passes: PassOptions) -> LoadedWorkload:
+    assert opened.workload is not None  # --passes is refused with --model
+    try:
+        count = classes(reference)
+    except DataError as error:
+        first = reference.output_names[0]
+        raise DataError(
+            f"--passes: pruning and distillation read class scores, expected output '{first}' of shape (n, classes), "
+            f"got {reference.output_shapes[first]}",
+            "leave --passes out",
+        ) from error
+    module = check_module(loaded.model, opened.label)
+    brought = read_pass_inputs(
+        opened.workload, opened.label, reference, teacher=module if passes.distil else None, classes=count
+    )
+    if passes.distil and not (passes.prune or passes.sparse or brought.students):
+        raise nothing_to_distil(opened.label)
+    return replace(loaded, training=brought.training, students=brought.students, augment=brought.augment)
+
+
+def _calibration(workload: Workload, label: str) -> Inputs:
     where = f"{label}: calibration"
-    calibration = _own_code(where, lambda: workload.calibration)
+    calibration = own_code(where, lambda: workload.calibration)
     if not isinstance(calibration, Mapping):
         raise WorkloadError(
             f"{where} is a {type(calibration).__name__}, expected a mapping of arrays",
             "write {'input': x}, one array per network input",
         )
-    model = _own_code(f"{label}: model", lambda: workload.model)
-    if isinstance(model, str | Path):
-        reference = load_reference(Path(model))
-    else:
-        reference = _exported(model, calibration, str(workload.name), asked_batch)
-    return reference, check_inputs(calibration, reference, where)
+    return calibration
+
+
+def _model(workload: Workload, label: str) -> torch.nn.Module | Path:
+    model = own_code(f"{label}: model", lambda: workload.model)
+    return Path(model) if isinstance(model, str) else model
+
+
+def _reference(model: torch.nn.Module | Path, inputs: Inputs, name: str, asked_batch: int | None) -> Reference:
+    return load_reference(model) if isinstance(model, Path) else _exported(model, inputs, name, asked_batch)
 
 
 def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: int | None) -> Reference:
@@ -249,12 +289,3 @@ def _evaluation(arrays: Inputs, reference: Reference, metric: Metric, source: st
             f"'{source}': holds {samples} sample; part of the evaluation data is held back, so expected 2 or more"
         )
     return Labelled(inputs=inputs, labels=labels)
-
-
-def _own_code(what: str, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except EngineError:
-        raise
-    except Exception as error:
-        raise user_failure(what, error) from error

@@ -2,10 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from precision import Budget, CalibrationSettings, Precision, UsageError
+
+IMPORTANCES = ("taylor", "fisher", "magnitude")  # of ``passes.prune_importance``
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassOptions:
+    """Which passes take part in a search, and how.
+
+    Attributes:
+        prune: Remove channels and residual branches.
+        distil: Train what passes made, and the workload's students, on the given network's answers.
+        qat: Train finalists as the artifacts they will be.
+        sparse: Offer 2:4 weights.
+        train_budget_s: Seconds of training in the whole run.
+        sparsities: Fractions of a group's channels that may go, ascending, without 0.
+        round_to: Channels that stay are a multiple of it; None: what the runtime's kernels like.
+        importance: What is removed first, one of ``IMPORTANCES``.
+    """
+
+    prune: bool = False
+    distil: bool = False
+    qat: bool = False
+    sparse: bool = False
+    train_budget_s: float = 600.0
+    sparsities: tuple[float, ...] = (0.25, 0.5, 0.75)
+    round_to: int | None = None
+    importance: str = "taylor"
+
+    def __post_init__(self) -> None:
+        if not (self.prune or self.distil or self.qat or self.sparse):
+            raise UsageError("--passes: expected some of prune,distill,qat,sparse, got nothing")
+        if not 0 < self.train_budget_s < math.inf:
+            raise UsageError(f"--train-budget: expected a positive number of minutes, got {self.train_budget_s / 60:g}")
+        ascending = list(self.sparsities) == sorted(set(self.sparsities))
+        if not self.sparsities or not ascending or not all(0 < level < 1 for level in self.sparsities):
+            got = ",".join(f"{level:g}" for level in self.sparsities) or "nothing"
+            raise UsageError(
+                f"--sparsities: expected ascending fractions between 0 and 1, got {got}", "as in 0.25,0.5,0.75"
+            )
+        if self.round_to is not None and self.round_to < 1:
+            raise UsageError(f"--round-to: expected a positive whole number or auto, got {self.round_to}")
+        if self.importance not in IMPORTANCES:
+            raise UsageError(f"--importance: expected one of {', '.join(IMPORTANCES)}, got '{self.importance}'")
+
+    @property
+    def names(self) -> str:
+        """As on the command line, ``prune,distill,qat``."""
+        asked = {"prune": self.prune, "distill": self.distil, "qat": self.qat, "sparse": self.sparse}
+        return ",".join(name for name, wanted in asked.items() if wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +78,7 @@ class RunOptions:
         storage: Optuna storage URL; None is SQLite in the run folder.
         save_engine: Keep each finalist as the runtime's own file as well.
         resume: Continue the run in ``out`` instead of starting afresh.
+        passes: Passes that take part in the search; None is none.
     """
 
     budget: Budget
@@ -45,6 +96,7 @@ class RunOptions:
     storage: str | None = None
     save_engine: bool = False
     resume: bool = False
+    passes: PassOptions | None = None
 
     def __post_init__(self) -> None:
         for option, value in (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from precision import ContentStore, Metric, UsageError, top1
 from search import folder, progress
-from search.commands import arguments
+from search.commands import arguments, pass_arguments
 from search.events import Listener
 from search.options import RunOptions
 
@@ -27,6 +27,7 @@ of the result was built and timed on the real runtime; each comes as a model fil
   search --budget-ms 5 --min-acc 0.75                      on an embedded demo
   search --model net.onnx --calib calib.npz --eval eval.npz --budget-ms 0.3 --max-drop 0.01
   search --workload my_module:workload --budget-mb 0.4 --time-limit 5m
+  search --workload my_module:workload --passes prune,distill,qat --train-budget 20 --max-drop 0.01
   search --backend ort-cpu,openvino --budget-ms ort-cpu=5,openvino=4      on both, compared"""
 EPILOG = """\
 Commands:
@@ -77,6 +78,7 @@ def build_parser() -> arguments.Parser:
     group.add_argument(
         "--storage", metavar="URL", help="Optuna storage of the study (default: SQLite in the run folder)"
     )
+    pass_arguments.add_passes(parser)
     output = parser.add_argument_group("Output")
     output.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: runs/NAME-1, -2, ...)")
     output.add_argument(
@@ -113,6 +115,7 @@ def all_options(
         UsageError: If one makes no sense.
     """
     budgets = arguments.budgets_of(args, backends)
+    passes = pass_arguments.passes_of(args)
     return tuple(
         RunOptions(
             budget=budgets[backend],
@@ -130,6 +133,7 @@ def all_options(
             storage=args.storage,
             save_engine=args.save_engine,
             resume=args.resume,
+            passes=passes,
         )
         for backend in backends
     )
@@ -146,6 +150,8 @@ def run(argv: Sequence[str]) -> int:
     # Everything that can be refused cheaply is refused before the network is loaded, or a demo trained.
     names = tuple(name.strip() for name in args.backend.split(","))
     all_options(args, names, dict.fromkeys(names, args.out or folder.RUNS), args.batch_size or 1)
+    passes = pass_arguments.passes_of(args)
+    pass_arguments.check_backends(passes, names)
     backends = arguments.backends_of(args)
     if args.out is not None:
         folder.check_writable(folder.choose(args.out, "", resume=args.resume))
@@ -153,6 +159,10 @@ def run(argv: Sequence[str]) -> int:
 
     opened = open_source(source)
     _check_fractions(args, opened.metric)
+    if passes is not None and opened.workload is not None:
+        from search.pass_inputs import check_passes
+
+        check_passes(opened.workload, opened.label, passes)
     out = folder.choose(args.out, opened.name, resume=args.resume)
     folder.check_writable(out)
     if args.resume:
@@ -184,7 +194,7 @@ def _search(
     from search.run import run as run_search
 
     listener.phase("load", None)
-    workload, reference = load(opened, args.batch_size)
+    workload, reference = load(opened, args.batch_size, pass_arguments.passes_of(args))
     options = options_of(args, out, batch_size(args.batch_size, workload, reference))
     check_reference(reference, backend, workload, threads=options.threads, batch_size=options.batch_size)
     store = ContentStore(out / "cache")

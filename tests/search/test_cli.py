@@ -13,7 +13,7 @@ import pytest
 from precision import Budget, CalibrationSettings, Precision, RangeMethod
 from search import cli
 from search.commands import apply, arguments, inspect, main_job, measure, report, sensitivity
-from search.options import RunOptions
+from search.options import PassOptions, RunOptions
 from search.source import Source
 from tests.search.command_line import outcome
 
@@ -58,6 +58,20 @@ GIVEN: dict[str, tuple[list[str], dict[str, object]]] = {
     "--out": (["there"], {"out": OUT}),
     "--resume": ([], {"resume": True}),
     "--save-engine": ([], {"save_engine": True}),
+    "--passes": (["qat,distill"], {"passes": PassOptions(distil=True, qat=True)}),
+    "--train-budget": (
+        ["--passes", "qat", "--train-budget", "2.5"],
+        {"passes": PassOptions(qat=True, train_budget_s=150.0)},
+    ),
+    "--sparsities": (
+        ["--passes", "prune", "--sparsities", "0.5,0.25"],
+        {"passes": PassOptions(prune=True, sparsities=(0.25, 0.5))},
+    ),
+    "--round-to": (["--passes", "prune", "--round-to", "16"], {"passes": PassOptions(prune=True, round_to=16)}),
+    "--importance": (
+        ["--passes", "prune", "--importance", "fisher"],
+        {"passes": PassOptions(prune=True, importance="fisher")},
+    ),
 }
 ELSEWHERE = {"--help", "--version", "--quiet"}  # tested below by what they do
 
