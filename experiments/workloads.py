@@ -3,17 +3,20 @@
 ``digits`` is a workload and needs no files; the others are functions from the data folder (``--data``; None for the
 default of ``experiments.data``) to a workload. Nothing is read before a property of the workload is.
 
-| workload | network | calibration | evaluation |
-| --- | --- | --- | --- |
-| ``digits`` | ``DigitsNet`` | 898 digits it was trained on | the 899 others |
-| ``resnet20``, ``resnet56`` | ``ResNetCifar`` | 1,024 CIFAR-10 training images | 9,980 test images |
-| ``squeezenet`` | ``SqueezeNet`` 1.1 | 512 ImageNet-class photographs | 1,000 others |
-| ``mobilenet`` | ``MobileNetV1`` 0.25 | 512 ImageNet-class photographs | 1,000 others |
+| workload | network | calibration | training | evaluation |
+| --- | --- | --- | --- | --- |
+| ``digits`` | ``DigitsNet`` | 898 digits it was trained on | the same, with labels | the 899 others |
+| ``resnet20``, ``resnet56`` | ``ResNetCifar`` | 1,024 CIFAR-10 training images | 10,000 | 9,980 test images |
+| ``squeezenet`` | ``SqueezeNet`` 1.1 | 512 ImageNet-class photographs | the same | 1,000 others |
+| ``mobilenet`` | ``MobileNetV1`` 0.25 | 512 ImageNet-class photographs | the same | 1,000 others |
+
+Training images come without labels but for the digits. The photographs are few: a pass can restore what rounding cost,
+hardly what much pruning did. ``digits`` and ``resnet20`` bring a student each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -37,6 +40,9 @@ from precision import Inputs, Labelled, Metric, Workload, top1
 
 CIFAR_CALIBRATION = 1024
 IMAGENET_CALIBRATION = 512  # as float32 they take 308 MB
+CIFAR_AUGMENT = {"mirror": 0.5, "shift": 4}  # what the published weights were trained with
+IMAGENET_AUGMENT = {"mirror": 0.5, "shift": 16}
+STUDENT_DEPTH = 14
 
 
 class ImageWorkload:
@@ -47,6 +53,9 @@ class ImageWorkload:
         network: Loads the network.
         calibration: Loads the calibration inputs.
         evaluation: Loads the labelled inputs.
+        training: Loads the training inputs; None is those of the calibration.
+        augment: How training images vary.
+        students: From the network to smaller ones; None is none.
         batch_size: Samples per timed inference unless ``--batch-size`` says otherwise.
     """
 
@@ -59,13 +68,19 @@ class ImageWorkload:
         network: Callable[[], nn.Module],
         calibration: Callable[[], Inputs],
         evaluation: Callable[[], Labelled],
+        training: Callable[[], Inputs] | None = None,
+        augment: Mapping[str, float],
+        students: Callable[[nn.Module], Sequence[nn.Module]] | None = None,
         batch_size: int = 1,
     ) -> None:
         self.name = name
         self.batch_size = batch_size
+        self.augment = augment
         self._network = network
         self._calibration = calibration
         self._evaluation = evaluation
+        self._training = training
+        self._students = students
 
     @cached_property
     def model(self) -> nn.Module:
@@ -82,13 +97,23 @@ class ImageWorkload:
         """Labelled inputs, float32 (n, 3, h, w) and int64 (n,)."""
         return self._evaluation()
 
+    @cached_property
+    def training(self) -> Inputs:
+        """Unlabelled training inputs, float32 (n, 3, h, w)."""
+        return self.calibration if self._training is None else self._training()
+
+    @cached_property
+    def students(self) -> Sequence[nn.Module]:
+        """Smaller networks, not trained yet."""
+        return () if self._students is None else self._students(self.model)
+
 
 digits: Workload = DigitsWorkload()
 
 
 def resnet20(data: Path | None = None) -> Workload:
-    """ResNet-20 on CIFAR-10."""
-    return _resnet(20, data)
+    """ResNet-20 on CIFAR-10; its student is a ResNet-14 that starts from the teacher's own first blocks."""
+    return _resnet(20, data, lambda teacher: (shallower(teacher, STUDENT_DEPTH),))
 
 
 def resnet56(data: Path | None = None) -> Workload:
@@ -119,19 +144,35 @@ def mobilenet(data: Path | None = None) -> Workload:
     )
 
 
-def _resnet(depth: int, data: Path | None) -> Workload:
+def shallower(teacher: nn.Module, depth: int) -> ResNetCifar:
+    """A residual network of ``depth`` layers with a deeper one's stem, first blocks of each stage and classifier."""
+    student = ResNetCifar(depth)
+    weights = teacher.state_dict()
+    student.load_state_dict({name: weights[name] for name in student.state_dict()})
+    return student.eval()
+
+
+def _resnet(
+    depth: int, data: Path | None, students: Callable[[nn.Module], Sequence[nn.Module]] | None = None
+) -> Workload:
     folder = data_folder(data)
     weights = f"cifar10/resnet{depth}.safetensors"
 
+    def images() -> Labelled:
+        return load_cifar(data_file(folder, "cifar10/cifar10_train_10k.npz"), IMAGENET_STATISTICS)
+
     def calibration() -> Inputs:
-        images = load_cifar(data_file(folder, "cifar10/cifar10_train_10k.npz"), IMAGENET_STATISTICS)
-        return take(images, spread_sample(len(images), CIFAR_CALIBRATION))
+        found = images()
+        return take(found, spread_sample(len(found), CIFAR_CALIBRATION))
 
     return ImageWorkload(
         name=f"resnet{depth}",
         network=lambda: load_weights(ResNetCifar(depth), data_file(folder, weights), from_data_parallel),
         calibration=calibration,
         evaluation=lambda: load_cifar(data_file(folder, "cifar10/cifar10_test.npz"), IMAGENET_STATISTICS),
+        training=lambda: images().inputs,
+        augment=CIFAR_AUGMENT,
+        students=students,
     )
 
 
@@ -146,4 +187,5 @@ def _imagenet(name: str, folder: Path, network: Callable[[], nn.Module], normali
         network=network,
         calibration=lambda: images("calib_train_sample", IMAGENET_CALIBRATION).inputs,
         evaluation=lambda: images("eval_nips17", None),
+        augment=IMAGENET_AUGMENT,
     )

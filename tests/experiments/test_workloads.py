@@ -12,6 +12,8 @@ from torch import nn
 
 from experiments import workloads
 from experiments.data import IMAGENET_STATISTICS, SYMMETRIC, Normalisation, load_imagenet
+from experiments.digits import DigitsWorkload
+from experiments.networks import DigitsNet, ResNetCifar
 from precision import DataError, Labelled, Workload, top1
 
 MAKERS = {
@@ -111,3 +113,38 @@ def test_published_accuracy(data_folder: Path, name: str, samples: int, expected
     assert len(evaluation) == samples
     # Two images either way: sums of floats differ in their last bits from machine to machine.
     assert abs(_hits(workload.model, evaluation) - expected) <= 2
+
+
+def test_digits_brings_a_student() -> None:
+    """The demonstration trains on its training half, with a student of fewer weights that starts the same each time."""
+    first, second = DigitsWorkload(), DigitsWorkload()
+    assert len(first.training) == len(first.calibration["images"])
+    assert first.training.labels.shape == (898,)
+    assert not {"mirror"} & set(first.augment)
+    (student,), (again,) = first.students, second.students
+    weights = sum(parameter.numel() for parameter in student.parameters())
+    assert weights < sum(parameter.numel() for parameter in DigitsNet().parameters()) / 8
+    for ours, theirs in zip(student.parameters(), again.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_shallower_network_starts_as_the_deeper_one() -> None:
+    """A student keeps the first blocks of each stage; the planted bug, another block, differs."""
+    teacher = ResNetCifar(20)
+    student = workloads.shallower(teacher, 14)
+    ours, theirs = student.state_dict(), teacher.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    assert set(theirs) - set(ours) == {name for name in theirs if name.split(".")[1:2] == ["2"]}
+    assert not torch.equal(ours["layer1.1.conv1.weight"], theirs["layer1.2.conv1.weight"])
+
+
+@pytest.mark.data
+def test_training_images(data_folder: Path) -> None:
+    """CIFAR networks have all 10,000 training images without labels, photographs those of the calibration."""
+    workload = workloads.resnet20(data_folder)
+    training = getattr(workload, "training")  # noqa: B009 - not in the protocol
+    assert training["images"].shape == (10_000, 3, 32, 32)
+    assert getattr(workload, "augment") == {"mirror": 0.5, "shift": 4}  # noqa: B009
+    (student,) = getattr(workload, "students")  # noqa: B009
+    assert isinstance(student, ResNetCifar)
+    assert len(getattr(workloads.resnet56(data_folder), "students")) == 0  # noqa: B009
