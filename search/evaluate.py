@@ -18,89 +18,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from statistics import median
 
-from backends.base import Backend, CompiledModel
-from backends.timing import TimingSettings, time_paired
-from lowering.lowerer import Lowerer
-from precision import BackendError, Budget, Inputs, LatencyStats, LayerChoice, LoweringError, digest
+from backends.base import CompiledModel
+from backends.timing import TimingSettings
+from precision import BackendError, Budget, LatencyStats, LayerChoice, LoweringError, digest
 from search.accuracy import Scored, Scorer, no_better, surely_worse
-from search.ledger import Ledger, Lowered
-from search.metered import MeteredModel
+from search.bench import QUICK, REFERENCE, Bench
+from search.ledger import Lowered
 from search.preference import preference
-from search.stopwatch import Kind, Stopwatch
-from search.trial import Candidate, Outcome, Trial
+from search.trial import COST, Candidate, Outcome, Trial
 
-QUICK = TimingSettings(
-    slot_ms=5.0, warmup_runs=2, min_rounds=6, max_rounds=24, max_seconds_per_model=0.15, target=0.015
-)
 SEARCH_PART = "search"
-REFERENCE = "fp32"
-_REMEMBERED = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """What candidates are tried on.
-
-    Attributes:
-        lowerer: Writes them.
-        backend: Compiles and runs them.
-        inputs: One batch, what every timed run gets.
-        threads, batch_size: As timed.
-        cores: What scoring may use.
-        ledger: Remembers.
-        watch: Clocks.
-        quiet: FP32's latency in the latest timings, in ms: the fastest of them tells a disturbed machine.
-    """
-
-    lowerer: Lowerer
-    backend: Backend
-    inputs: Inputs
-    threads: int
-    batch_size: int
-    cores: int
-    ledger: Ledger
-    watch: Stopwatch
-    quiet: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
-
-    def lower(self, layers: Mapping[str, LayerChoice]) -> bytes:
-        """The artifact's bytes."""
-        with self.watch.measure(Kind.LOWERING):
-            return self.lowerer.lower(layers)
-
-    def compile(self, model: bytes) -> CompiledModel:
-        """Compile for timing."""
-        with self.watch.measure(Kind.COMPILATION):
-            return self.backend.compile(model, threads=self.threads, batch_size=self.batch_size)
-
-    def compile_to_score(self, model: bytes) -> CompiledModel:
-        """Compile for scoring, with every core this process may use."""
-        with self.watch.measure(Kind.COMPILATION):
-            return MeteredModel(self.backend.compile(model, threads=self.cores), self.watch)
-
-    def time(self, models: Mapping[str, CompiledModel], settings: TimingSettings) -> dict[str, LatencyStats]:
-        """Paired with ``REFERENCE``, which is among the models."""
-        with self.watch.measure(Kind.INFERENCE):
-            stats = time_paired(
-                models,
-                REFERENCE,
-                self.inputs,
-                self.patient(settings),
-                threads=self.threads,
-                batch_size=self.batch_size,
-                clock=self.backend.clock,
-            )
-        self.quiet.append(stats[REFERENCE].median_ms)
-        return stats
-
-    def patient(self, settings: TimingSettings) -> TimingSettings:
-        """Settings that wait for the speed the machine is known to have."""
-        return replace(settings, quiet_ms=min(self.quiet, default=None))
 
 
 class Evaluator:
@@ -179,8 +111,7 @@ class Evaluator:
         return trial
 
     def _attempt(self, candidate: Candidate) -> _Attempt:
-        layers = self._bench.lowerer.inventory.spread(candidate.choices)
-        build = _Build(self._bench, layers)
+        build = _Build(self._bench, self._bench.layers(candidate), candidate.network)
         lowered = build.lowered()
         if lowered.failure:
             return _Attempt(outcome=Outcome.FAILED, reason=lowered.failure)
@@ -194,6 +125,9 @@ class Evaluator:
         attempt.latency = self._latency(lowered.artifact, build, candidate.name == REFERENCE)
         own = attempt.latency.median_ms / attempt.latency.ratio
         attempt.latency_ms = attempt.latency.ratio * (self.reference_ms if self.trials else own)
+        if candidate.origin == COST:
+            attempt.outcome = Outcome.TIMED
+            return attempt
         excess = self._over(attempt)
         if excess and not candidate.name and not self._nearest(attempt):
             attempt.outcome, attempt.reason = Outcome.OVER_BUDGET, excess
@@ -301,20 +235,21 @@ class _Attempt:
 class _Build:
     """One artifact, written and compiled when first needed and at most once."""
 
-    def __init__(self, bench: Bench, layers: Mapping[str, LayerChoice]) -> None:
+    def __init__(self, bench: Bench, layers: Mapping[str, LayerChoice], network: str) -> None:
         self._bench = bench
         self._layers = layers
+        self._network = network
         self._bytes: bytes | None = None
         self._compiled: CompiledModel | None = None
         self._to_score: CompiledModel | None = None
 
     def lowered(self) -> Lowered:
         """From the ledger, else written, and noted."""
-        lowered = self._bench.ledger.lowered(self._layers)
+        lowered = self._bench.ledger.lowered(self._layers, self._network)
         if lowered is None:
             data = self._written()
             lowered = Lowered(artifact=digest(data), size_bytes=len(data))
-            self._bench.ledger.note_lowered(self._layers, lowered)
+            self._bench.ledger.note_lowered(self._layers, lowered, self._network)
         return lowered
 
     def compiled(self) -> CompiledModel:
@@ -336,7 +271,7 @@ class _Build:
     def _written(self) -> bytes:
         if self._bytes is None:
             with self._noting():
-                self._bytes = self._bench.lower(self._layers)
+                self._bytes = self._bench.lower(self._layers, self._network)
         return self._bytes
 
     @contextmanager
@@ -345,5 +280,5 @@ class _Build:
             yield
         except (LoweringError, BackendError) as error:
             failed = Lowered(artifact="", size_bytes=0, failure=error.message)
-            self._bench.ledger.note_lowered(self._layers, failed)
+            self._bench.ledger.note_lowered(self._layers, failed, self._network)
             raise

@@ -12,6 +12,7 @@ in the rounds that count for the point, took 10 % more than over all: its ratio 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +28,13 @@ from precision import (
     Footprint,
     LatencyStats,
     LayerChoice,
-    PrecisionConfig,
     write_bytes,
     write_text,
 )
 from report.front import pareto_front
 from report.results import Point
 from search.accuracy import Scorer
-from search.evaluate import REFERENCE, Bench
+from search.bench import REFERENCE, Bench
 from search.preference import preference
 from search.stopwatch import Kind
 from search.trial import Outcome, Trial, summarise
@@ -100,17 +100,23 @@ def describe(trial: Trial, layers: Mapping[str, LayerChoice]) -> Point:
     )
 
 
-def write_files(bench: Bench, folder: Path, point: Point) -> tuple[str, str]:
+def write_files(bench: Bench, folder: Path, point: Point, network: str = "") -> tuple[str, str]:
     """Write a point's config and model; returns their paths relative to ``folder``.
+
+    Args:
+        bench: Writes them.
+        folder: The run folder.
+        point: What was decided.
+        network: Key of the network that is quantised; empty for the given one.
 
     Raises:
         OutputError: If they cannot be written.
     """
     config, model = f"configs/{point.id}.json", f"models/{point.id}.onnx"
     with bench.watch.measure(Kind.LOWERING):
-        document: PrecisionConfig = bench.lowerer.config(point.layers)
+        document = bench.config(point.layers, network)
     write_text(folder / config, document.to_json())
-    write_bytes(folder / model, bench.lower(point.layers))
+    write_bytes(folder / model, bench.lower(point.layers, network))
     return config, model
 
 
@@ -140,6 +146,11 @@ def footprint(bench: Bench, artifact: str, name: str, built: Built) -> Footprint
         found = built[name].footprint()
         bench.ledger.note_footprint(artifact, found)
     return found if found.known else None
+
+
+def compressed_bytes(file: Path) -> int:
+    """Size of a model file, deflated: what weights of few values or many zeros take in an archive."""
+    return len(zlib.compress(file.read_bytes(), 9))
 
 
 def write_engine(folder: Path, name: str, model: CompiledModel) -> str | None:

@@ -52,15 +52,15 @@ class Ledger:
         self._scoring = scoring
         self._scores: dict[tuple[str, str], Scored] = {}
 
-    def lowered(self, layers: Mapping[str, LayerChoice]) -> Lowered | None:
-        """What layer name → choice was written as, if it ever was."""
-        data = self._store.get_json("lowered", self._choices_key(layers))
+    def lowered(self, layers: Mapping[str, LayerChoice], network: str = "") -> Lowered | None:
+        """What layer name → choice was written as for a network (its key; empty for the given one), if it ever was."""
+        data = self._store.get_json("lowered", self._choices_key(layers, network))
         return Lowered(**data) if data else None
 
-    def note_lowered(self, layers: Mapping[str, LayerChoice], lowered: Lowered) -> None:
+    def note_lowered(self, layers: Mapping[str, LayerChoice], lowered: Lowered, network: str = "") -> None:
         """Keep what layer name → choice was written as."""
         data = {"artifact": lowered.artifact, "size_bytes": lowered.size_bytes, "failure": lowered.failure}
-        self._store.put_json("lowered", self._choices_key(layers), data)
+        self._store.put_json("lowered", self._choices_key(layers, network), data)
 
     def latency(self, artifact: str) -> LatencyStats | None:
         """The artifact's paired latency, if it was timed."""
@@ -105,5 +105,5 @@ class Ledger:
         arrays = {"scores": scored.scores, "samples": np.asarray(scored.samples)}
         self._store.put_arrays("scored", digest(self._scoring, artifact, part), arrays)
 
-    def _choices_key(self, layers: Mapping[str, LayerChoice]) -> str:
-        return digest(self._lowering, {layer: choice.text for layer, choice in layers.items()})
+    def _choices_key(self, layers: Mapping[str, LayerChoice], network: str) -> str:
+        return digest(self._lowering, network, {layer: choice.text for layer, choice in layers.items()})

@@ -16,14 +16,16 @@ from typing import Any
 
 from precision import write_text
 from report.results import SCHEMA_VERSION, Point
-from search.evaluate import REFERENCE
+from report.training import TrainInfo
+from search.bench import REFERENCE
 from search.recommend import Judgement
 from search.trial import Trial
+from sensitivity.sparsity import SparsityTable
 from sensitivity.table import SensitivityTable
 
 TRIAL_COLUMNS = (
     "number", "origin", "state", "size_bytes", "latency_ms", "latency_p90_ms", "ratio", "accuracy", "accuracy_samples",
-    "seconds", "reason", "choices",
+    "seconds", "reason", "choices", "network", "pruning",
 )  # fmt: skip
 CHECKPOINT_S = 10.0
 
@@ -50,6 +52,10 @@ class Record:
         """Write ``sensitivity.csv``."""
         write_text(self.folder / "sensitivity.csv", table.frame().to_csv(index=False))
 
+    def write_sparsity(self, table: SparsityTable) -> None:
+        """Write ``sparsity.csv``."""
+        write_text(self.folder / "sparsity.csv", table.frame().to_csv(index=False))
+
     def write_trials(self, trials: Iterable[Trial]) -> None:
         """Write ``trials.csv``; ``latency_ms`` is the trial's own median."""
         write_text(self.folder / "trials.csv", _table(TRIAL_COLUMNS, map(_trial_row, trials)))
@@ -62,6 +68,7 @@ class Record:
         complete: bool,
         stopped: str | None,
         time_split_s: Mapping[str, float],
+        train: TrainInfo | None = None,
     ) -> None:
         """Write ``measurement.json``, which reports and ``pareto.csv`` are made from.
 
@@ -71,6 +78,7 @@ class Record:
             complete: Whether the run came to its end.
             stopped: What ended it early, else None.
             time_split_s: Kind of work → seconds.
+            train: The run's training; None without passes.
         """
         data = {
             "schema_version": SCHEMA_VERSION,
@@ -84,6 +92,7 @@ class Record:
             "nearest": dict(judgement.nearest),
             "points": {id_: _point_json(point) for id_, point in judgement.points.items()},
             "time_split_s": dict(time_split_s),
+            "train": train.to_json() if train else None,
         }
         write_text(self.folder / "measurement.json", json.dumps(data, indent=1, allow_nan=False) + "\n")
         self._written = time.monotonic()
@@ -121,6 +130,8 @@ def _trial_row(trial: Trial) -> Sequence[object]:
         round(trial.seconds, 4),
         trial.reason,
         json.dumps(trial.candidate.texts),
+        trial.candidate.network,
+        json.dumps(dict(trial.candidate.pruning)),
     )
 
 
@@ -141,5 +152,7 @@ def _point_json(point: Point) -> dict[str, Any]:
         "violations": list(point.violations),
         "held": point.held,
         "footprint": point.footprint.to_json() if point.footprint else None,
+        "network": point.network.to_json() if point.network else None,
+        "compressed_bytes": point.compressed_bytes,
         "layers": {layer: choice.text for layer, choice in point.layers.items()},
     }

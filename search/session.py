@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from precision import (
     ContentStore,
     DataError,
     Inputs,
+    Labelled,
     LoweringError,
     Precision,
     UsageError,
@@ -23,14 +24,16 @@ from precision import (
     digest,
 )
 from search.accuracy import BATCH, FIRST_STAGE, Scorer
-from search.evaluate import QUICK, Bench, Evaluator
+from search.bench import QUICK, Bench
+from search.evaluate import Evaluator
 from search.events import Listener
 from search.finalists import CLOSE, Rerun
 from search.holdout import split
 from search.identity import check_folder, identify, metric_name, write_run
 from search.ledger import Ledger
+from search.made import MadeNetworks, Making
 from search.metered import MeteredSampler
-from search.options import RunOptions
+from search.options import PassOptions, RunOptions
 from search.record import Record, earlier_split_s
 from search.sampler import FrontSampler
 from search.space import Space
@@ -53,6 +56,7 @@ class Session:
         store: The run's cache.
         calibration: Unlabelled inputs.
         metric: The metric's name.
+        making: Makes networks, where passes take part; else None.
         study_name: Name of the Optuna study.
         earlier_study: Name of the study of the run that is resumed; None for a fresh start.
     """
@@ -66,6 +70,7 @@ class Session:
     store: ContentStore
     calibration: Inputs
     metric: str
+    making: Making | None
     study_name: str
     earlier_study: str | None
 
@@ -74,12 +79,18 @@ class Session:
         """Optuna storage URL."""
         return self.options.storage or default_storage(self.options.out)
 
-    def open_study(self, space: Space) -> tuple[Study, FrontSampler]:
-        """The run's study; its finished trials are the evaluator's from here on."""
-        sampler = FrontSampler(space, self.options.budget, self.options.seed)
-        study = Study(self.storage, self.study_name, space, MeteredSampler(sampler, self.bench.watch))
+    def open_study(self, space: Space, sampler: FrontSampler, family: str = "") -> Study:
+        """The run's study of a space; its finished trials are the evaluator's from here on.
+
+        Args:
+            space: What may be decided.
+            sampler: Proposes.
+            family: The student architecture whose space it is; empty for the given network's.
+        """
+        name = f"{self.study_name}-{family}" if family else self.study_name
+        study = Study(self.storage, name, space, MeteredSampler(sampler, self.bench.watch), family)
         self.evaluator.trials.extend(study.trials())
-        return study, sampler
+        return study
 
     def earlier_trials(self, space: Space) -> list[Trial]:
         """Trials of the run that is resumed, where other budgets gave it another study."""
@@ -110,6 +121,7 @@ def prepare(
 
     search_part, held_part = split(workload.evaluation, options.holdout, options.seed)
     store = ContentStore(options.out / "cache")
+    making = _making(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
     bench = Bench(
         lowerer=lowerer,
         backend=backend,
@@ -119,6 +131,7 @@ def prepare(
         cores=max(options.threads, available_cores()),
         ledger=_ledger(store, identity),
         watch=watch,
+        made=making.made if making else {},
     )
     try:
         layers = lowerer.inventory.spread({group.name: FP32 for group in lowerer.inventory.groups})
@@ -156,6 +169,7 @@ def prepare(
             "holdout_samples": len(held_part),
             "search_samples": len(search_part),
             "timing": {"search": QUICK.to_json(), "finalists": CLOSE.to_json()},
+            "passes": asdict(options.passes) if options.passes else None,
             "command": command,
         },
         "budget": options.budget.to_json(),
@@ -170,9 +184,42 @@ def prepare(
         store=store,
         calibration=workload.calibration,
         metric=metric_name(workload.metric),
+        making=making,
         study_name=study_name,
         earlier_study=earlier["study"] if earlier else None,
     )
+
+
+def _making(
+    workload: Workload,
+    lowerer: Lowerer,
+    options: PassOptions,
+    store: ContentStore,
+    watch: Stopwatch,
+    listener: Listener,
+) -> Making:
+    """What makes networks of a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
+    from passes.data import TrainingData
+    from search.networks import Maker, TrainBudget
+
+    found: Inputs | Labelled = workload.training  # type: ignore[attr-defined]
+    if isinstance(found, Labelled):
+        data = TrainingData(inputs=found.inputs, labels=found.labels)
+    else:
+        data = TrainingData(inputs=found)
+    maker = Maker(
+        module=workload.model,
+        given=lowerer,
+        data=data,
+        students=getattr(workload, "students", {}),
+        store=store,
+        budget=TrainBudget(limit_s=options.train_budget_s),
+        name=workload.name,
+        augment=getattr(workload, "augment", {}),
+        importance=options.importance,
+        on_step=listener.step,
+    )
+    return Making(options=options, maker=maker, made=MadeNetworks(maker, store, watch), store=store)
 
 
 def _offered(backend: Backend, options: RunOptions, listener: Listener) -> tuple[RunOptions, dict[str, str]]:

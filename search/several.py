@@ -21,10 +21,12 @@ from lowering.lowerer import Lowerer
 from precision import LayerChoice, Workload, write_text
 from report.comparison import BACKENDS_FILE, SCHEMA_VERSION
 from search.events import Listener
+from search.explore import explore
 from search.options import RunOptions
 from search.preference import preference
-from search.run import EXIT_INTERRUPTED, EXIT_MET, EXIT_MISSED, INTERRUPTED, RunOutcome, conclude, explore
+from search.run import EXIT_INTERRUPTED, EXIT_MET, EXIT_MISSED, RunOutcome, conclude
 from search.session import prepare
+from search.settle import INTERRUPTED
 from search.several_exchange import Exchanged, Party, exchange
 from search.trial import Outcome
 

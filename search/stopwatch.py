@@ -18,6 +18,7 @@ class Kind(StrEnum):
     COMPILATION = "compilation"
     SOLVER = "solver"
     CALIBRATION = "calibration"
+    TRAINING = "training"  # pruning, training and exporting networks
     LOWERING = "lowering"
     OTHER = "other"
 

@@ -3,6 +3,7 @@
 A trial's params are the groups' choices (text). Its user attributes:
 
     origin, name   where the candidate came from; a baseline's id
+    network        key of the network that was quantised; empty for the given one
     state          how it ended (``search.trial.Outcome``)
     ratio, latency_ms, size_bytes, accuracy   what was measured, as far as it was
     record         the rest, for ``--resume`` to read back
@@ -37,7 +38,12 @@ from search.trial import Candidate, Outcome, Trial
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 
-_STATES = {Outcome.FAILED: TrialState.FAIL, Outcome.OVER_BUDGET: TrialState.PRUNED, Outcome.STOPPED: TrialState.PRUNED}
+_STATES = {
+    Outcome.FAILED: TrialState.FAIL,
+    Outcome.OVER_BUDGET: TrialState.PRUNED,
+    Outcome.STOPPED: TrialState.PRUNED,
+    Outcome.TIMED: TrialState.PRUNED,
+}
 
 
 def default_storage(folder: Path) -> str:
@@ -53,12 +59,13 @@ class Study:
         name: The study's name there.
         space: What trials may take.
         sampler: Proposes what was not enqueued.
+        family: The student architecture whose space it is; empty for the given network's.
 
     Raises:
         UsageError: If the storage cannot be opened.
     """
 
-    def __init__(self, url: str, name: str, space: Space, sampler: BaseSampler) -> None:
+    def __init__(self, url: str, name: str, space: Space, sampler: BaseSampler, family: str = "") -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             self._storage = open_storage(url)
@@ -72,6 +79,7 @@ class Study:
             ) from error
         self._space = space
         self._sampler = sampler
+        self._family = family
         self._live = optuna.create_study(directions=DIRECTIONS)
         self._live.add_trials(self._kept.get_trials(deepcopy=False))
         # Enqueued trials need no sampling, and Optuna would sample for them all the same.
@@ -85,18 +93,22 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """Finished trials, read back."""
-        return [_read(self._space, frozen) for frozen in self._live.get_trials(deepcopy=False) if _finished(frozen)]
+        found = self._live.get_trials(deepcopy=False)
+        return [_read(self._space, frozen, self._family) for frozen in found if _finished(frozen)]
 
     def ask(self, candidate: Candidate | None = None) -> tuple[int, Candidate]:
         """A trial of ``candidate``, or of what the sampler proposes; its number and what is to be tried."""
         if candidate is not None:
-            self._live.enqueue_trial(self._space.to_params(candidate.choices))
+            self._live.enqueue_trial(self._space.to_params(candidate.choices, candidate.pruning))
         self._live.sampler = self._idle if candidate is not None else self._sampler
         trial = self._live.ask(self._space.distributions())
         if candidate is None:
-            candidate = Candidate(origin="sampler", choices=self._space.from_params(trial.params))
-        trial.set_user_attr("origin", candidate.origin)
-        trial.set_user_attr("name", candidate.name)
+            candidate = Candidate(
+                origin="sampler",
+                choices=self._space.from_params(trial.params),
+                pruning=self._space.pruning_of(trial.params),
+                family=self._family,
+            )
         self._asked = trial
         return trial.number, candidate
 
@@ -144,7 +156,13 @@ def _values(trial: Trial) -> list[float] | None:
 
 
 def _attributes(trial: Trial) -> dict[str, Any]:
-    attributes: dict[str, Any] = {"state": trial.outcome.value}
+    candidate = trial.candidate
+    attributes: dict[str, Any] = {
+        "origin": candidate.origin,
+        "name": candidate.name,
+        "network": candidate.network,
+        "state": trial.outcome.value,
+    }
     if trial.size_bytes is not None:
         attributes["size_bytes"] = trial.size_bytes
     if trial.latency is not None:
@@ -168,13 +186,18 @@ def _finished(frozen: FrozenTrial) -> bool:
     return frozen.state.is_finished() and "record" in frozen.user_attrs
 
 
-def _read(space: Space, frozen: FrozenTrial) -> Trial:
+def _read(space: Space, frozen: FrozenTrial, family: str = "") -> Trial:
     attributes = frozen.user_attrs
     record: Mapping[str, Any] = json.loads(attributes["record"])
     return Trial(
         number=frozen.number,
         candidate=Candidate(
-            origin=attributes["origin"], choices=space.from_params(frozen.params), name=attributes.get("name", "")
+            origin=attributes["origin"],
+            choices=space.from_params(frozen.params),
+            name=attributes.get("name", ""),
+            pruning=space.pruning_of(frozen.params),
+            network=attributes.get("network", ""),
+            family=family,
         ),
         outcome=Outcome(attributes["state"]),
         artifact=record["artifact"],

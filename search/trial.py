@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -13,6 +13,7 @@ from precision import AccuracyStats, LatencyStats, LayerChoice
 from report.front import Objectives
 
 EXCHANGE = "exchange"  # origin of what another backend's search found
+COST = "cost"  # origin of what is timed alone, to learn what pruning saves
 
 
 class Outcome(StrEnum):
@@ -21,6 +22,7 @@ class Outcome(StrEnum):
     COMPLETE = "complete"
     OVER_BUDGET = "over budget"  # timed and weighed, and not worth scoring
     STOPPED = "stopped"  # scored on some samples, until it could no longer matter
+    TIMED = "timed"  # to learn what pruning saves; neither trained nor scored
     FAILED = "failed"  # refused by the dialect or by the runtime
     REPEATED = "repeated"  # the same artifact as an earlier trial's
 
@@ -31,22 +33,29 @@ class Candidate:
 
     Attributes:
         origin: Where it came from: ``baseline``, ``ladder``, ``split``, ``solver``, ``sampler`` …
-        choices: Group name → choice, every group.
+        choices: Group name → choice, every group of the space it is from.
         name: Fixed id of what is measured in full whatever comes of it: a baseline (``int8``), or another backend's
             config (``ort-cpu.p07``); empty for everything else.
+        pruning: Prune group → sparsity, those above 0.
+        network: Key of the network that is quantised (``search.made``); empty for the given one.
+        family: The student architecture whose space it is from; empty for the given network's.
     """
 
     origin: str
     choices: Mapping[str, LayerChoice]
     name: str = ""
+    pruning: Mapping[str, float] = field(default_factory=dict)
+    network: str = ""
+    family: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", MappingProxyType(dict(self.choices)))
+        object.__setattr__(self, "pruning", MappingProxyType(dict(self.pruning)))
 
     @property
     def key(self) -> str:
-        """The same for equal choices."""
-        return json.dumps(self.texts, sort_keys=True)
+        """The same for equal choices of one network."""
+        return json.dumps([self.network, self.texts], sort_keys=True)
 
     @property
     def texts(self) -> dict[str, str]:
@@ -88,13 +97,14 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """The point's id in the results: the baseline's name, else ``p`` and the number."""
-        return self.candidate.name or f"p{self.number:02d}"
+        """The point's id in the results: the baseline's name, else ``p`` and the number, after the student's name."""
+        family = f"{self.candidate.family}-" if self.candidate.family else ""
+        return self.candidate.name or f"{family}p{self.number:02d}"
 
     @property
     def measured(self) -> bool:
         """Whether the artifact is its own and was timed."""
-        return self.latency is not None and self.outcome not in (Outcome.REPEATED, Outcome.FAILED)
+        return self.latency is not None and self.outcome not in (Outcome.REPEATED, Outcome.FAILED, Outcome.TIMED)
 
     @property
     def feasible(self) -> bool:

@@ -7,7 +7,8 @@ import pytest
 
 from precision import FP32, Budget, ContentStore
 from search.accuracy import Scored, Scorer
-from search.evaluate import Bench, Evaluator
+from search.bench import Bench
+from search.evaluate import Evaluator
 from search.ledger import Ledger
 from search.stopwatch import Stopwatch
 from search.trial import Candidate, Outcome, Trial

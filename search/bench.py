@@ -1,0 +1,125 @@
+"""What candidates are tried on: it writes them, compiles them, times them beside FP32, and clocks all of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from backends.base import Backend, CompiledModel
+from backends.timing import TimingSettings, time_paired
+from lowering.lowerer import Lowerer
+from precision import FP32, Inputs, LatencyStats, LayerChoice, LoweringError, PrecisionConfig
+from search.ledger import Ledger
+from search.metered import MeteredModel
+from search.stopwatch import Kind, Stopwatch
+from search.trial import Candidate
+
+if TYPE_CHECKING:
+    from search.networks import Network
+
+QUICK = TimingSettings(
+    slot_ms=5.0, warmup_runs=2, min_rounds=6, max_rounds=24, max_seconds_per_model=0.15, target=0.015
+)
+REFERENCE = "fp32"
+_REMEMBERED = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What candidates are tried on.
+
+    Attributes:
+        lowerer: Writes the given network.
+        backend: Compiles and runs them.
+        inputs: One batch, what every timed run gets.
+        threads, batch_size: As timed.
+        cores: What scoring may use.
+        ledger: Remembers.
+        watch: Clocks.
+        made: Networks that passes made of the given one, by key.
+        quiet: FP32's latency in the latest timings, in ms: the fastest of them tells a disturbed machine.
+    """
+
+    lowerer: Lowerer
+    backend: Backend
+    inputs: Inputs
+    threads: int
+    batch_size: int
+    cores: int
+    ledger: Ledger
+    watch: Stopwatch
+    made: Mapping[str, Network] = field(default_factory=dict)
+    quiet: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+
+    def writer(self, network: str) -> Lowerer:
+        """Writes the network of that key; the given one for none."""
+        return self.made[network].lowerer if network else self.lowerer
+
+    def layers(self, candidate: Candidate) -> dict[str, LayerChoice]:
+        """Layer name → choice, every layer of the candidate's network.
+
+        Where pruning has left a layer that may not take its choice, it takes the nearest that it may.
+
+        Raises:
+            LoweringError: If its network could not be made.
+        """
+        if candidate.pruning and not candidate.network:
+            raise LoweringError("the network cannot be pruned so")
+        writer = self.writer(candidate.network)
+        if candidate.family or not candidate.network:
+            return writer.inventory.spread(candidate.choices)
+        wanted = self.lowerer.inventory.spread(candidate.choices)
+        return {layer.name: nearest(wanted[layer.name], layer.choices) for layer in writer.inventory.layers}
+
+    def lower(self, layers: Mapping[str, LayerChoice], network: str = "") -> bytes:
+        """The artifact's bytes."""
+        with self.watch.measure(Kind.LOWERING):
+            return self.writer(network).lower(layers)
+
+    def config(self, layers: Mapping[str, LayerChoice], network: str = "") -> PrecisionConfig:
+        """The reusable config of a network's layers: about the given one, with the recipe that made it if any."""
+        config = self.writer(network).config(layers)
+        if not network:
+            return config
+        given = self.lowerer.reference
+        recipe = self.made[network].recipe
+        return replace(config, model=given.fingerprint, architecture=given.architecture, recipe=recipe)
+
+    def compile(self, model: bytes) -> CompiledModel:
+        """Compile for timing."""
+        with self.watch.measure(Kind.COMPILATION):
+            return self.backend.compile(model, threads=self.threads, batch_size=self.batch_size)
+
+    def compile_to_score(self, model: bytes) -> CompiledModel:
+        """Compile for scoring, with every core this process may use."""
+        with self.watch.measure(Kind.COMPILATION):
+            return MeteredModel(self.backend.compile(model, threads=self.cores), self.watch)
+
+    def time(self, models: Mapping[str, CompiledModel], settings: TimingSettings) -> dict[str, LatencyStats]:
+        """Paired with ``REFERENCE``, which is among the models."""
+        with self.watch.measure(Kind.INFERENCE):
+            stats = time_paired(
+                models,
+                REFERENCE,
+                self.inputs,
+                self.patient(settings),
+                threads=self.threads,
+                batch_size=self.batch_size,
+                clock=self.backend.clock,
+            )
+        self.quiet.append(stats[REFERENCE].median_ms)
+        return stats
+
+    def patient(self, settings: TimingSettings) -> TimingSettings:
+        """Settings that wait for the speed the machine is known to have."""
+        return replace(settings, quiet_ms=min(self.quiet, default=None))
+
+
+def nearest(wanted: LayerChoice, offered: Sequence[LayerChoice]) -> LayerChoice:
+    """The choice itself if it is offered, else one of the same precision, else of the next higher one that is."""
+    if wanted in offered:
+        return wanted
+    higher = [choice for choice in offered if choice.precision.bits >= wanted.precision.bits]
+    return min(higher, key=lambda c: (c.precision.bits, c.weight_only is not wanted.weight_only), default=FP32)

@@ -1,0 +1,289 @@
+"""The search itself: from the first calibration to the last candidate tried.
+
+    calibration → sensitivity → space → baselines → seeds → study
+
+With passes, the space has prunings too, and networks are made along the way (``search.joint``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+
+import numpy as np
+
+from precision import LayerChoice
+from report import wording
+from search import seeds, settle
+from search.bench import REFERENCE
+from search.latency_model import LatencyModel, fit_codes
+from search.metered import MeteredBackend, MeteredWriter
+from search.sampler import FrontSampler
+from search.session import Session
+from search.settle import INTERRUPTED, TIME_LIMIT
+from search.several_translate import adapt
+from search.space import Code, Space, build_space
+from search.stopwatch import Kind
+from search.study import Study
+from search.trial import Candidate, Outcome, Trial
+from sensitivity.score import planned_steps, score
+from sensitivity.table import SensitivityTable
+
+LADDER_SEEDS = 8
+SPLIT_SEEDS = 6
+SOLVER_SEEDS = 8
+_MOST_REPEATS = 20
+_FINALISTS_SHARE = 0.2
+_FINALISTS_MOST_S = 30.0
+
+
+def explore(session: Session, starts: Sequence[Mapping[str, LayerChoice]] = ()) -> str | None:
+    """Everything up to the finalists.
+
+    Args:
+        session: What ``search.session.prepare`` made.
+        starts: Configs (layer name → choice) worth trying first, after the baselines.
+
+    Returns:
+        What ended it early, else None.
+    """
+    try:
+        stopped = _search(session, starts)
+        settle.checkpoint(session)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return stopped
+
+
+def _search(session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> str | None:
+    table = sensitivity_of(session)
+    space = space_of(session, table)
+    if session.making is not None:
+        from search.joint import search_jointly
+
+        return search_jointly(session, session.making, space, table, starts)
+    sampler = FrontSampler(space, session.options.budget, session.options.seed)
+    study = session.open_study(space, sampler)
+    explorer = Explorer(session, space, study)
+    try:
+        session.listener.phase("search", session.options.trials)
+        explorer.baselines()
+        return explorer.all(explorer.seeds(starts)) or explorer.sample(lambda: sampler.exhausted(study.live))
+    finally:
+        study.close()
+
+
+def sensitivity_of(session: Session) -> SensitivityTable:
+    """Calibrate the given network, and score every choice of every group of it."""
+    options, bench, listener = session.options, session.bench, session.listener
+    listener.phase("calibrate", None)
+    with bench.watch.measure(Kind.CALIBRATION):
+        offered = {choice for group in bench.lowerer.inventory.groups for choice in group.choices}
+        bench.lowerer.prepare(sorted(choice for choice in offered if choice.precision in options.precisions))
+    listener.phase("sensitivity", planned_steps(bench.lowerer.inventory, options.precisions))
+    table = score(
+        MeteredWriter(bench.lowerer, bench.watch),
+        MeteredBackend(bench.backend.stand_in(), bench.watch),
+        session.calibration,
+        samples=options.sensitivity_samples,
+        precisions=options.precisions,
+        threads=options.threads,
+        store=session.store,
+        on_step=listener.step,
+    )
+    session.record.write_sensitivity(table)
+    return table
+
+
+def space_of(session: Session, table: SensitivityTable, network: str = "") -> Space:
+    """What may be decided about a network (its key; empty for the given one)."""
+    with session.bench.watch.measure(Kind.CALIBRATION):
+        lowerer = session.bench.writer(network)
+        precisions = session.options.precisions
+        return build_space(lowerer.inventory, table, precisions, lowerer.weight_bytes, lowerer.dialect.arithmetic)
+
+
+class Explorer:
+    """Tries candidates of one space, one after the other, and tells its study.
+
+    Args:
+        session: The run's things.
+        space: What may be decided.
+        study: Of that space.
+        family: The student architecture whose space it is; empty for the given network's.
+
+    Attributes:
+        share: Of the time limit, after which it is late.
+        part: Of the run's trials, after which it is full.
+    """
+
+    def __init__(self, session: Session, space: Space, study: Study, family: str = "") -> None:
+        self.session = session
+        self.space = space
+        self.study = study
+        self.family = family
+        self.share = 1.0
+        self.part = 1.0
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Those of this space so far."""
+        return [t for t in self.session.evaluator.trials if t.candidate.family == self.family]
+
+    @property
+    def full(self) -> bool:
+        """Whether as many candidates were measured as the run may, or as are this explorer's part of them."""
+        uncounted = (Outcome.REPEATED, Outcome.TIMED)
+        measured = sum(trial.outcome not in uncounted for trial in self.session.evaluator.trials)
+        return measured >= self.part * self.session.options.trials
+
+    @property
+    def late(self) -> bool:
+        """Whether the time limit leaves only what the finalists need, or this explorer's share of it is used up."""
+        limit = self.session.options.time_limit_s
+        if limit is None:
+            return False
+        return self.session.bench.watch.elapsed_s >= self.share * (limit - finalists_s(limit))
+
+    def attempt(
+        self, candidate: Candidate | None = None, made: Callable[[Candidate], Candidate] | None = None
+    ) -> Trial:
+        """Try a candidate, or what the study proposes.
+
+        Args:
+            candidate: None lets the study propose.
+            made: Gives what the study proposes its network.
+        """
+        session = self.session
+        number, asked = self.study.ask(candidate)
+        if candidate is None and made is not None:
+            asked = made(asked)
+        best = session.evaluator.best
+        trial = session.evaluator.run(number, asked)
+        self.study.tell(trial)
+        session.listener.step(f"{trial.id} ({asked.origin}): {trial.outcome.value}")
+        better = session.evaluator.best
+        if better is not None and better is not best:
+            session.listener.best(_words(better, session.metric))
+        if session.record.due:
+            settle.checkpoint(session)
+        return trial
+
+    def baselines(self) -> None:
+        """Try the uniform precisions."""
+        known = {trial.candidate.key for trial in self.trials}
+        for name, choices in self.space.baselines():
+            candidate = Candidate(origin="baseline", choices=choices, name=name, family=self.family)
+            if candidate.key not in known:
+                self.attempt(candidate)
+        settle.checkpoint(self.session)
+
+    def all(self, candidates: Iterable[Candidate]) -> str | None:
+        """Try them until trials or time are used up; returns what ended it early, else None."""
+        for candidate in candidates:
+            if self.full:
+                return None
+            if self.late:
+                return TIME_LIMIT
+            self.attempt(candidate)
+        return None
+
+    def sample(
+        self,
+        exhausted: Callable[[], bool],
+        made: Callable[[Candidate], Candidate] | None = None,
+        after: Callable[[Trial], None] = lambda _: None,
+    ) -> str | None:
+        """Ask the sampler until the trials, the space or the time are used up.
+
+        Args:
+            exhausted: Whether there is nothing left to propose.
+            made: Gives a proposal its network.
+            after: Told of each trial.
+
+        Returns:
+            What ended it early, else None.
+        """
+        repeats = 0
+        while not self.full:
+            if self.late:
+                return TIME_LIMIT
+            trial = self.attempt(made=made)
+            after(trial)
+            repeats = repeats + 1 if trial.outcome is Outcome.REPEATED else 0
+            if repeats and (repeats >= _MOST_REPEATS or exhausted()):
+                count = len(self.session.evaluator.trials)
+                self.session.listener.warn(f"everything worth trying was tried after {count} trials")
+                return None
+        return None
+
+    def code(self, trial: Trial) -> Code:
+        """What a trial of this space decided."""
+        return self.space.encode(trial.candidate.choices, trial.candidate.pruning)
+
+    def model(self) -> LatencyModel:
+        """Fitted to all that was timed."""
+        with self.session.bench.watch.measure(Kind.SOLVER):
+            timed = [(self.code(trial), trial.latency.ratio) for trial in self.trials if trial.latency]
+            return fit_codes(self.space, [code for code, _ in timed], [ratio for _, ratio in timed])
+
+    @property
+    def overhead_bytes(self) -> int:
+        """What the given network's file holds besides its weights."""
+        fp32 = next(trial for trial in self.trials if trial.candidate.name == REFERENCE)
+        return (fp32.size_bytes or 0) - self.space.size_bytes(fp32.candidate.choices)
+
+    def seeds(self, starts: Sequence[Mapping[str, LayerChoice]], part: float = 1.0) -> Iterator[Candidate]:
+        """Precisions for the given network: what an earlier run under other budgets tried, starts, then the seeds.
+
+        Args:
+            starts: Configs (layer name → choice) worth trying.
+            part: Of the usual number of seeds.
+        """
+        session, space = self.session, self.space
+        trials, budget = self.trials, session.options.budget
+        tried: set[Code] = {self.code(trial) for trial in trials}
+        for trial in session.earlier_trials(space):
+            code = self.code(trial)
+            if code not in tried:
+                tried.add(code)
+                yield trial.candidate
+        solved = sum(trial.candidate.origin == "solver" for trial in trials)
+        solver = seeds.solver_seeds(
+            space,
+            self.model,
+            max_ratio=budget.latency_ms / session.evaluator.reference_ms if budget.latency_ms else None,
+            max_bytes=budget.size_bytes,
+            overhead_bytes=self.overhead_bytes,
+        )
+        inventory = session.bench.lowerer.inventory
+
+        def count(usual: int) -> int:
+            return max(1, round(part * usual))
+
+        streams = (
+            (("other backend", adapt(layers, inventory, space)) for layers in starts),
+            islice(seeds.ladder(space), count(LADDER_SEEDS)),
+            seeds.splits(space, np.random.default_rng(session.options.seed), count(SPLIT_SEEDS)),
+            islice(solver, max(count(SOLVER_SEEDS) - solved, 0)),
+        )
+        stream = seeds.distinct(space, streams, tried)
+        while True:
+            with session.bench.watch.measure(Kind.SOLVER):
+                found = next(stream, None)
+            if found is None:
+                return
+            yield Candidate(origin=found[0], choices=found[1])
+
+
+def finalists_s(limit_s: float) -> float:
+    """What of a time limit is kept for measuring the finalists, in seconds."""
+    return min(_FINALISTS_SHARE * limit_s, _FINALISTS_MOST_S)
+
+
+def _words(trial: Trial, metric: str) -> str:
+    assert trial.accuracy is not None
+    return (
+        f"{wording.accuracy(trial.accuracy.value, metric)}, {wording.latency(trial.latency_ms)}, "
+        f"{wording.size(trial.size_bytes)}"
+    )

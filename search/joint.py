@@ -1,0 +1,361 @@
+"""The search when passes may change the network: precisions, prunings, students and training under the same budgets.
+
+    precisions of the given network ─► costs of pruning, timed ─► for each target below what precisions alone reach:
+      joint solve ─► pruning, precisions ─► network made ─► briefly distilled ─► tried ─┐
+           ▲                                                                            ▼
+      refitted models ◄──────────────── successive halving (``search.halving``) ◄── worth (``search.appraisal``)
+    ─► sampler over precisions and prunings ─► full recovery of those who can enter the front (``search.recovery``)
+
+A network is made once for each pruning and trained on from where it stood; all its candidates are tried on it as it is
+then. Half of the training budget is kept for the recovery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from precision import EngineError, LayerChoice, Precision, RecipeStep
+from report.front import pareto_front
+from search import recovery
+from search.appraisal import Appraiser
+from search.explore import Explorer, finalists_s
+from search.forecast import Forecast
+from search.halving import RUNGS, Contender, Halving
+from search.history import History
+from search.made import Making
+from search.pruning import prune_spaces
+from search.sampler import FrontSampler
+from search.seeds import joint_seeds
+from search.session import Session
+from search.settle import TIME_LIMIT
+from search.space import Code, Space
+from search.stopwatch import Kind
+from search.students import enter_students
+from search.trial import COST, Candidate, Outcome, Trial
+from sensitivity.table import SensitivityTable
+
+_PRECISION_PART = 0.35  # of the trials, and of the time, for the given network
+_NETWORKS_PART = 0.8  # of the trials, when no network is made any more on purpose
+_SEEDS_PART = 0.5  # of the usual seeds
+_SEARCH_SHARE = 0.5  # of the training budget
+_MOST_COSTS = 10
+_MOST_CODES = 4  # candidates of a network that are tried again after training
+_TARGETS = (0.85, 0.7, 0.55, 0.95, 0.78, 0.62, 0.48)  # of what the given network reaches by precisions alone
+_NEAR_LIMIT = (0.97, 0.88)  # of a limit that it does not reach
+
+
+def search_jointly(
+    session: Session,
+    making: Making,
+    space: Space,
+    table: SensitivityTable,
+    starts: Sequence[Mapping[str, LayerChoice]],
+) -> str | None:
+    """Search over precisions and networks.
+
+    Args:
+        session: The run's things.
+        making: Makes networks.
+        space: The given network's.
+        table: Its sensitivities; their measure is used for prunings too.
+        starts: Configs (layer name → choice) worth trying first.
+
+    Returns:
+        What ended it early, else None.
+    """
+    if making.options.prune:
+        space = prune_spaces(session, making, space, table.measure)
+    joint = JointSearch(session, making, space)
+    try:
+        return joint.run(starts)
+    finally:
+        for study in joint.studies:
+            study.close()
+
+
+class JointSearch:
+    """The state of such a search.
+
+    Args:
+        session: The run's things.
+        making: Makes networks.
+        space: With its prunings.
+    """
+
+    def __init__(self, session: Session, making: Making, space: Space) -> None:
+        self.session = session
+        self.making = making
+        self.space = space
+        self._sampler = FrontSampler(
+            space, session.options.budget, session.options.seed, prunings=self._prunings, fresh=self._fresh
+        )
+        self.study = session.open_study(space, self._sampler)
+        self.studies = [self.study]
+        self.explorer = Explorer(session, space, self.study)
+        self.explorers = {"": self.explorer}  # by family
+        self.appraiser = Appraiser(session.evaluator, session.options.budget)
+        self.halving = Halving(
+            making.unit_steps, lambda c: self.appraiser.worth(c.trials, RUNGS - c.rungs), making.history
+        )
+        self.contenders: list[Contender] = []
+        self._made: dict[tuple[int, ...], Contender] = {}
+        self._new: Contender | None = None
+
+    def run(self, starts: Sequence[Mapping[str, LayerChoice]]) -> str | None:
+        """The whole of it; returns what ended it early, else None."""
+        session, explorer = self.session, self.explorer
+        session.listener.phase("search", session.options.trials)
+        explorer.baselines()
+        explorer.part, explorer.share = _PRECISION_PART, _PRECISION_PART
+        explorer.all(explorer.seeds(starts, _SEEDS_PART))
+        explorer.share = self._search_share
+        explorer.part = _NETWORKS_PART
+        if self.making.options.prune:
+            self._learn_costs()
+            self._make_networks()
+        if self.making.options.sparse:
+            self._make_sparse()
+        enter_students(self)
+        explorer.part = 1.0
+        explorer.sample(lambda: self._sampler.exhausted(self.study.live), made=self._with_network, after=self._after)
+        explorer.share = 1.0
+        recovery.recover(self)
+        return TIME_LIMIT if explorer.late else None
+
+    def code_with(self, choices: Mapping[str, LayerChoice], pruning: Mapping[str, float]) -> Code:
+        """The canonical code."""
+        return self.space.canonical(self.space.encode(choices, pruning))
+
+    # ------------------------------------------------------------------ networks
+
+    def enter(self, contender: Contender, candidates: Sequence[Mapping[str, LayerChoice]], explorer: Explorer) -> None:
+        """Try a new network and lead it through the rungs.
+
+        Args:
+            contender: Made, without trials.
+            candidates: Group → choice, what is tried on it.
+            explorer: Of its space.
+        """
+        self.contenders.append(contender)
+        self.try_on(contender, candidates, explorer, origin=contender.base[0].name)
+        self._race(contender, explorer)
+
+    def try_on(
+        self,
+        contender: Contender,
+        candidates: Sequence[Mapping[str, LayerChoice]],
+        explorer: Explorer,
+        origin: str,
+    ) -> None:
+        """Try candidates on a network as it is now."""
+        tried = []
+        for choices in candidates:
+            candidate = Candidate(
+                origin=origin,
+                choices=choices,
+                pruning=contender.pruning,
+                network=contender.network,
+                family=contender.family,
+            )
+            tried.append(explorer.attempt(candidate))
+        contender.trials += [trial for trial in tried if trial.outcome is not Outcome.FAILED]
+
+    def train(self, contender: Contender, steps: int, explorer: Explorer, most: int = _MOST_CODES) -> bool:
+        """Train a network on, and try the best of its candidates again.
+
+        Returns:
+            Whether it was trained: False where the budget left nothing.
+        """
+        best = max((t.accuracy.value for t in contender.trials if t.accuracy), default=float("nan"))
+        steps_now = [*contender.steps, self.making.maker.distil_step(steps)]
+        key = self.making.made.add(steps_now)
+        network = self.making.made[key]
+        if len(network.steps) == len(contender.steps):
+            return False
+        again = self.best_of(contender.trials, most)
+        contender.network, contender.steps, contender.trials = key, tuple(network.steps), []
+        self.try_on(contender, again, explorer, origin="trained")
+        after = max((t.accuracy.value for t in contender.trials if t.accuracy), default=float("nan"))
+        if best == best and after == after:
+            self.appraiser.learn(best, after)
+        return True
+
+    @staticmethod
+    def best_of(trials: Sequence[Trial], most: int) -> list[dict[str, LayerChoice]]:
+        """Choices of the trials that no other of them beats, the most accurate first."""
+        scored = [trial for trial in trials if trial.accuracy is not None and trial.latency is not None]
+        front = [scored[i] for i in pareto_front([trial.objectives for trial in scored])]
+        front.sort(key=lambda trial: -trial.objectives.accuracy)
+        distinct = {trial.candidate.key: dict(trial.candidate.choices) for trial in front}
+        return list(distinct.values())[:most]
+
+    def made(self, label: str, base: Sequence[RecipeStep], **where: object) -> Contender | None:
+        """A network from the given one, trained through the first rung where the run distils; None where it fails."""
+        steps = list(base)
+        if self.making.options.distil:
+            steps.append(self.making.maker.distil_step(self.halving.steps_of(0)))
+        try:
+            key = self.making.made.add(steps)
+        except EngineError as error:
+            self.session.listener.warn(f"{label}: {error.message}")
+            return None
+        network = self.making.made[key]
+        contender = Contender(label=label, base=tuple(base), network=key, steps=tuple(network.steps), rungs=1)
+        for name, value in where.items():
+            setattr(contender, name, value)
+        self.session.listener.step(f"{label}: made")
+        return contender
+
+    def may_train(self) -> bool:
+        """Whether the search's share of the training budget has something left."""
+        budget = self.making.maker.budget
+        return budget.limit_s is None or budget.spent_s < _SEARCH_SHARE * budget.limit_s
+
+    @property
+    def _search_share(self) -> float:
+        """Of the time limit, when what is left is kept for the recovery."""
+        limit, budget = self.session.options.time_limit_s, self.making.maker.budget
+        if limit is None or budget.limit_s is None or not (self.making.options.distil or self.making.options.qat):
+            return 1.0
+        usable = limit - finalists_s(limit)
+        return 1.0 - min((1 - _SEARCH_SHARE) * budget.limit_s * 1.15 / usable, 0.5)
+
+    def _race(self, contender: Contender, explorer: Explorer) -> None:
+        def train(one: Contender, steps: int) -> bool:
+            return self.may_train() and not explorer.late and self.train(one, steps, explorer)
+
+        if self.making.options.distil:
+            self.halving.run(contender, train)
+
+    # ------------------------------------------------------------------ pruned networks
+
+    def _learn_costs(self) -> None:
+        """Time a few random prunings, untrained, at the lowest precision and some at the highest."""
+        space, rng = self.space, np.random.default_rng([self.session.options.seed, len(self.space.prunes)])
+        known = {trial.candidate.key for trial in self.explorer.trials if trial.candidate.origin == COST}
+        low, high = space.uniform(Precision.INT8), space.uniform(Precision.FP32)
+        for number in range(min(2 + len(space.prunes) // 2, _MOST_COSTS)):
+            if self.explorer.late:
+                return
+            code = [int(rng.integers(len(prune.sparsities))) for prune in space.prunes]
+            if number == 0:  # every channel group at its highest
+                code = [len(p.sparsities) - 1 if p.sparsities[-1] < 1 else 0 for p in space.prunes]
+            whole = space.canonical((*space.encode(low), *code))
+            pruning = space.pruning(whole)
+            try:
+                network = self.making.made.add([self.making.maker.prune_step(pruning)])
+            except EngineError as error:
+                self.session.listener.warn(f"pruning {_shown(pruning)}: {error.message}")
+                continue
+            for choices in (low, high)[: 2 if number < 3 and low != high else 1]:
+                candidate = Candidate(origin=COST, choices=choices, pruning=pruning, network=network)
+                if candidate.key not in known:
+                    self.explorer.attempt(candidate)
+
+    def _make_networks(self) -> None:
+        for ratio, size in self._targets():
+            if self.explorer.full or self.explorer.late or not self.may_train():
+                return
+            code = self._solved(ratio, size)
+            if code is not None and self._sparsities(code) not in self._made:
+                contender = self._pruned(code)
+                if contender is not None:
+                    self.enter(contender, self._candidates(code), self.explorer)
+
+    def _targets(self) -> Iterator[tuple[float | None, float | None]]:
+        """Limits of (ratio, bytes) to solve at: near what is asked for if that is out of reach, then below."""
+        trials = [t for t in self.explorer.trials if t.measured and not t.candidate.network]
+        ratio = min(t.latency.ratio for t in trials if t.latency)
+        size = min(t.size_bytes for t in trials if t.size_bytes)
+        budget, evaluator = self.session.options.budget, self.session.evaluator
+        limit = budget.latency_ms / evaluator.reference_ms if budget.latency_ms is not None else None
+        if limit is not None and limit < ratio:
+            yield from ((limit * near, None) for near in _NEAR_LIMIT)
+        if budget.size_bytes is not None and budget.size_bytes < size:
+            yield from ((None, budget.size_bytes * near) for near in _NEAR_LIMIT)
+        for part in _TARGETS:
+            yield ratio * part, None
+            yield None, size * part
+
+    def _solved(self, ratio: float | None, size: float | None) -> Code | None:
+        with self.session.bench.watch.measure(Kind.SOLVER):
+            history = History.of(self.space, self.study.live)
+            weight = Forecast(self.space, self.session.options.budget, history).prune_weight
+            stream = joint_seeds(
+                self.space,
+                self.explorer.model(),
+                [ratio],
+                [size],
+                prune_weight=weight,
+                overhead_bytes=self.explorer.overhead_bytes,
+            )
+            found = next(stream, None)
+        return found[1] if found else None
+
+    def _candidates(self, code: Code) -> list[dict[str, LayerChoice]]:
+        """The solution, and uniform low precisions beside it."""
+        solved = self.space.decode(code)
+        uniform = [self.space.uniform(precision) for precision in (Precision.INT8, Precision.INT4)]
+        return [solved, *(choices for choices in _distinct(uniform) if choices != solved)]
+
+    def _pruned(self, code: Code) -> Contender | None:
+        pruning = self.space.pruning(code)
+        contender = self.made(_shown(pruning), [self.making.maker.prune_step(pruning)], pruning=pruning)
+        if contender is not None:
+            self._made[self._sparsities(code)] = contender
+        return contender
+
+    def _make_sparse(self) -> None:
+        contender = self.made("2:4", [self.making.maker.sparse_step()])
+        if contender is not None:
+            uniform = [self.space.uniform(p) for p in (Precision.FP32, Precision.INT8, Precision.INT4)]
+            self.enter(contender, _distinct(uniform), self.explorer)
+
+    # ------------------------------------------------------------------ for the sampler
+
+    def _sparsities(self, code: Code) -> tuple[int, ...]:
+        return tuple(code[len(self.space.groups) :])
+
+    def _prunings(self) -> Sequence[tuple[int, ...]]:
+        return [tuple(0 for _ in self.space.prunes), *self._made]
+
+    def _fresh(self) -> bool:
+        return bool(self.space.prunes) and self.may_train() and not self.explorer.late
+
+    def _with_network(self, candidate: Candidate) -> Candidate:
+        """What the sampler proposes, on the network of its pruning; a new one is made."""
+        if not candidate.pruning:
+            return candidate
+        code = self.code_with(candidate.choices, candidate.pruning)
+        contender = self._made.get(self._sparsities(code))
+        if contender is None:
+            contender = self._new = self._pruned(code)
+        network = contender.network if contender else ""
+        return Candidate(origin=candidate.origin, choices=candidate.choices, pruning=candidate.pruning, network=network)
+
+    def _after(self, trial: Trial) -> None:
+        if self._new is not None:
+            contender, self._new = self._new, None
+            self.contenders.append(contender)
+            contender.trials.append(trial)
+            self._race(contender, self.explorer)
+            return
+        for contender in self.contenders:
+            if contender.network == trial.candidate.network and trial.outcome is not Outcome.FAILED:
+                contender.trials.append(trial)
+
+
+def _shown(pruning: Mapping[str, float]) -> str:
+    """``layer1.0 removed, layer2.1.conv1 50 %``."""
+    parts = [f"{name} removed" if part == 1 else f"{name} −{part:.0%}" for name, part in pruning.items()]
+    return ", ".join(parts) or "not pruned"
+
+
+def _distinct(assignments: Sequence[dict[str, LayerChoice]]) -> list[dict[str, LayerChoice]]:
+    found: list[dict[str, LayerChoice]] = []
+    for assignment in assignments:
+        if assignment not in found:
+            found.append(assignment)
+    return found

@@ -1,0 +1,119 @@
+"""What makes networks in a run, and the networks by key: what a candidate names, and a resumed run makes again.
+
+A key is the digest of a network's steps, which are kept in the run's cache; making them again takes finished trainings
+from there too.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from precision import ContentStore, RecipeStep, digest
+from search.halving import FACTOR, RUNGS, Judged
+from search.options import PassOptions
+from search.stopwatch import Kind, Stopwatch
+
+if TYPE_CHECKING:
+    from search.networks import Maker, Network
+
+_KIND = "network"
+_PACE_STEPS = 4
+_LADDER_PART = 0.3  # of the training budget that one network may use up to the last rung
+_LEAST_STEPS, _MOST_STEPS = 45, 2700  # of one network up to the last rung
+
+
+class MadeNetworks(Mapping[str, "Network"]):
+    """Networks by key.
+
+    Args:
+        maker: Makes them.
+        store: Where their steps are kept.
+        watch: Clocks their making as training.
+    """
+
+    def __init__(self, maker: Maker, store: ContentStore, watch: Stopwatch) -> None:
+        self._maker = maker
+        self._store = store
+        self._watch = watch
+        self._made: dict[str, Network] = {}
+
+    def add(self, steps: Sequence[RecipeStep]) -> str:
+        """Make a network; returns its key.
+
+        A training that its budget cut short is in the network's own steps as it was.
+
+        Raises:
+            ModelError: If it cannot be made.
+        """
+        if self.key_of(steps) in self._made:
+            return self.key_of(steps)
+        with self._watch.measure(Kind.TRAINING):
+            network = self._maker.make(steps)
+        key = self.key_of(network.steps)
+        if key not in self._made:
+            self._store.put_json(_KIND, key, [step.to_json() for step in network.steps])
+            self._made[key] = network
+        return key
+
+    @staticmethod
+    def key_of(steps: Sequence[RecipeStep]) -> str:
+        """The key of the network that these steps make, if no budget cuts them short."""
+        return digest([step.key for step in steps])[:16]
+
+    def __getitem__(self, key: str) -> Network:
+        if key not in self._made:
+            kept = self._store.get_json(_KIND, key)
+            if kept is None or self.add([RecipeStep.from_json(step) for step in kept]) != key:
+                raise KeyError(key)
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
+@dataclass(frozen=True)
+class Making:
+    """What a run with passes has besides others.
+
+    Attributes:
+        options: Which passes, and how.
+        maker: Makes networks.
+        made: Those it made.
+        store: The run's cache.
+        history: The race's decisions so far.
+    """
+
+    options: PassOptions
+    maker: Maker
+    made: MadeNetworks
+    store: ContentStore
+    history: list[Judged] = field(default_factory=list)
+
+    @cached_property
+    def pace_s(self) -> float:
+        """Seconds a distillation step of the given network takes; measured once in a run's life."""
+        key = digest("pace", self.maker.distil_step(_PACE_STEPS).key)
+        kept = self.store.get_json("pace", key)
+        if kept is None:
+            from passes.distil import Distil
+
+            options = Distil.from_json(self.maker.distil_step(_PACE_STEPS).options)
+            student = copy.deepcopy(self.maker.module)
+            trained = options.train(student, self.maker.data, teacher=self.maker.module)
+            kept = {"seconds": max(trained.seconds / _PACE_STEPS, 1e-4)}
+            self.store.put_json("pace", key, kept)
+        return float(kept["seconds"])
+
+    @property
+    def unit_steps(self) -> int:
+        """Training steps of the first rung: the last one then ends after a part of the whole budget, at most."""
+        limit = self.maker.budget.limit_s
+        whole = _MOST_STEPS if limit is None else _LADDER_PART * limit / self.pace_s
+        return int(min(max(whole, _LEAST_STEPS), _MOST_STEPS)) // int(FACTOR ** (RUNGS - 1))

@@ -1,0 +1,81 @@
+"""Architectures of the user's own: each is trained by distillation and has a space of its own.
+
+A student races like a pruned network, at uniform precisions; once it has had its full training, precisions for its
+layers are solved for under the same budgets. Latencies are ratios to the given network's FP32.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from precision import Precision
+from search import seeds
+from search.explore import Explorer, space_of
+from search.halving import Contender
+from search.metered import MeteredBackend, MeteredWriter
+from search.sampler import FrontSampler
+from search.stopwatch import Kind
+from sensitivity.score import score
+
+if TYPE_CHECKING:
+    from search.joint import JointSearch
+
+_SAMPLES = 64
+_SEEDS = 6
+
+
+def enter_students(joint: JointSearch) -> None:
+    """Make every student, try it, and let it race."""
+    making = joint.making
+    if not making.options.distil:
+        return
+    for name in making.maker.students:
+        if joint.explorer.late or not joint.may_train():
+            return
+        contender = joint.made(f"student {name}", [making.maker.student_step(name)], family=name)
+        if contender is None:
+            continue
+        explorer = _explorer(joint, contender)
+        joint.explorers[name] = explorer
+        uniform = [explorer.space.uniform(precision) for precision in (Precision.FP32, Precision.INT8, Precision.INT4)]
+        joint.enter(contender, [c for i, c in enumerate(uniform) if c not in uniform[:i]], explorer)
+
+
+def refine(joint: JointSearch, contender: Contender) -> None:
+    """Solve for a trained student's precisions under the budgets, and try what comes of it."""
+    explorer, session = joint.explorers[contender.family], joint.session
+    budget, fp32_ms = session.options.budget, session.evaluator.reference_ms
+    tried = {explorer.code(trial) for trial in contender.trials}
+    solved = seeds.solver_seeds(
+        explorer.space,
+        explorer.model,
+        max_ratio=budget.latency_ms / fp32_ms if budget.latency_ms is not None else None,
+        max_bytes=budget.size_bytes,
+    )
+    with session.bench.watch.measure(Kind.SOLVER):
+        found = list(islice(seeds.distinct(explorer.space, [solved], tried), _SEEDS))
+    joint.try_on(contender, [choices for _, choices in found], explorer, origin="student")
+
+
+def _explorer(joint: JointSearch, contender: Contender) -> Explorer:
+    """With a space whose losses were scored on the student as it is now."""
+    session = joint.session
+    bench, options = session.bench, session.options
+    lowerer = bench.writer(contender.network)
+    table = score(
+        MeteredWriter(lowerer, bench.watch),
+        MeteredBackend(bench.backend.stand_in(), bench.watch),
+        session.calibration,
+        samples=min(options.sensitivity_samples, _SAMPLES),
+        precisions=options.precisions,
+        threads=options.threads,
+        store=session.store,
+        on_step=session.listener.step,
+    )
+    space = space_of(session, table, contender.network)
+    study = session.open_study(space, FrontSampler(space, options.budget, options.seed), contender.family)
+    joint.studies.append(study)
+    explorer = Explorer(session, space, study, contender.family)
+    explorer.share, explorer.part = joint.explorer.share, joint.explorer.part
+    return explorer
