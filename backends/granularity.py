@@ -88,7 +88,7 @@ def preferred_multiple(
     threads: int,
     store: ContentStore,
     candidates: Sequence[int] = (8, 16),
-    precisions: Sequence[Precision] = (Precision.FP32, Precision.INT8),
+    precisions: Sequence[Precision] = (Precision.INT8,),
     batch_size: int = 1,
 ) -> Granularity:
     """Time the chains, or find in ``store`` what they took on this device.
@@ -99,8 +99,8 @@ def preferred_multiple(
         threads: The backend's threads.
         store: Where the answer is kept.
         candidates: Multiples to choose from, the finest first.
-        precisions: To time, the one that most layers will have last; those that the backend withholds or refuses are
-            left out, FP32 never.
+        precisions: To time after FP32, the one that most layers will have last; those that the backend withholds or
+            refuses are left out.
         batch_size: Samples a run.
 
     Raises:
@@ -109,7 +109,8 @@ def preferred_multiple(
     """
     assert len(candidates) > 1, candidates
     assert all(0 < fine < coarse for fine, coarse in pairwise(candidates)), candidates
-    offered = [precision for precision in precisions if precision not in backend.withheld()]
+    lower = [precision for precision in precisions if precision is not Precision.FP32]
+    offered = [Precision.FP32, *(precision for precision in lower if precision not in backend.withheld())]
     key = digest(
         *("granularity", _SCHEMA, backend.name, backend.fingerprint().to_json(), threads, batch_size),
         *(tuple(candidates), tuple(precision.value for precision in offered)),

@@ -83,7 +83,7 @@ def _ask(
     write: Callable[[onnx.ModelProto, Precision], bytes] = _write,
     store: ContentStore | None = None,
     candidates: tuple[int, ...] = (8, 16),
-    precisions: tuple[Precision, ...] = (FP32, INT8),
+    precisions: tuple[Precision, ...] = (INT8,),
 ) -> Granularity:
     return preferred_multiple(
         backend, write, threads=1, store=store or ContentStore(None), candidates=candidates, precisions=precisions
@@ -130,8 +130,15 @@ def test_a_precision_that_cannot_be_written_does_not_decide() -> None:
             raise LoweringError("no half here")
         return _write(proto, precision)
 
-    found = _ask(PaddingBackend({FP32: 8, INT8: 16}), write=write, precisions=(FP32, INT8, FP16))
+    found = _ask(PaddingBackend({FP32: 8, INT8: 16}), write=write, precisions=(INT8, FP16))
     assert (found.multiple, list(found.ratios)) == (16, [FP32, INT8])
+
+
+def test_fp32_is_always_timed() -> None:
+    """It comes first wherever it is named, and alone where nothing else is."""
+    backend = PaddingBackend({FP32: 16, INT8: 8})
+    assert list(_ask(backend, precisions=(INT8, FP32)).ratios) == [FP32, INT8]
+    assert _ask(backend, precisions=()).multiple == _ask(backend, precisions=(FP32,)).multiple == 16
 
 
 def test_what_is_no_property_of_the_precision_is_raised() -> None:
