@@ -102,7 +102,8 @@ def trial_hover(results: RunResults, trial: Trial) -> str:
         f"latency {wording.latency(trial.latency_ms)} median{p90}{share}",
         f"size {wording.size(trial.size_bytes)}",
         choices_text(trial.choices),
-        f"network {escape(trial.network)}" if trial.network else "",
+        f"network {escape(trial.network[:8])}" if trial.network else "",
+        network_words.losses([share == 1 for share in trial.pruning.values() if share > 0]),
         escape(trial.reason),
     )
 

@@ -63,7 +63,7 @@ def page(results: RunResults) -> str:
         timed_again=all(results.points[row.id].latency and results.points[row.id].accuracy for row in rows),
         links=_links(results, rows),
         fronts=_front_plots(results),
-        networks=network_details(results),
+        networks=[(network, network.file and "./" + quote(network.file)) for network in network_details(results)],
         training=training_text(results.train) if results.train else "",
         halving=halving_rows(results.train, results.metric) if results.train else (),
         kept=_kept_plot(results),
@@ -118,8 +118,7 @@ def _links(results: RunResults, rows: tuple[TableRow, ...]) -> Mapping[str, tupl
     links = {}
     for row in rows:
         point = results.points[row.id]
-        network = point.network.file if point.network else None
-        found = (("config", point.config), ("model", point.model), ("engine", point.engine), ("network", network))
+        found = (("config", point.config), ("model", point.model), ("engine", point.engine))
         links[row.id] = tuple((label, "./" + quote(path)) for label, path in found if path)
     return links
 
@@ -147,6 +146,10 @@ def _heatmap_plot(results: RunResults) -> Plot | None:
     if not info.points or not info.layers:
         return None
     note = "Bits a weight takes in the file, per layer in network order; points from the fastest to the slowest."
+    if any(precision is None for row in info.precisions for precision in row):
+        note += " Empty where a pruned network has no such layer."
+    if info.strangers:
+        note += f" Without a column, having none of these layers: {', '.join(info.strangers)}."
     return as_plot("precisions", "Precision per layer", note, plots.draw_heatmap(info))
 
 
@@ -155,7 +158,7 @@ def _kept_plot(results: RunResults) -> Plot | None:
     if not info.groups:
         return None
     note = (
-        "Share of the channels that stays, per prune group and pruned point, from the fastest to the slowest; empty "
+        "Share of the channels that stays, per prune group and pruned point, from the fastest to the slowest; grey "
         "where the group was left whole, gone where a residual branch was removed."
     )
     return as_plot("kept", "What was pruned", note, pruning_plots.draw_kept(info))

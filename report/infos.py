@@ -82,6 +82,7 @@ class HeatmapInfo:
         precisions: One tuple a row: the precision in each column, None where that network has no such layer.
         hovers: The same shape: the full choice in words.
         recommended: Column of the recommended point, None without one.
+        strangers: Points without a column, whose network has none of these layers.
     """
 
     layers: tuple[str, ...]
@@ -89,6 +90,7 @@ class HeatmapInfo:
     precisions: tuple[tuple[Precision | None, ...], ...]
     hovers: tuple[tuple[str, ...], ...]
     recommended: int | None
+    strangers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,9 +194,8 @@ def heatmap_info(results: RunResults) -> HeatmapInfo:
     A made network may lack layers of the given one; of a student that shares none of them there is no column.
     """
     names = {layer.name for layer in results.layers}
-    rows = [row for row in table(results) if row.on_front or not results.front]
-    rows = [row for row in rows if not results.points[row.id].network or names & results.points[row.id].layers.keys()]
-    points = [results.points[row.id] for row in rows]
+    listed = [results.points[row.id] for row in table(results) if row.on_front or not results.front]
+    points = [point for point in listed if point.network is None or names & point.layers.keys()]
     whole = [point for point in points if point.network is None]
     shown = [
         layer
@@ -206,7 +207,8 @@ def heatmap_info(results: RunResults) -> HeatmapInfo:
         points=tuple(escape(point.id) for point in points),
         precisions=tuple(tuple(_precision(point, layer.name) for point in points) for layer in shown),
         hovers=tuple(tuple(layer_hover(layer, point) for point in points) for layer in shown),
-        recommended=next((column for column, row in enumerate(rows) if row.recommended), None),
+        recommended=next((column for column, p in enumerate(points) if p.id == results.recommended), None),
+        strangers=tuple(point.id for point in listed if point not in points),
     )
 
 

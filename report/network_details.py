@@ -72,12 +72,12 @@ def _group(group: PrunedGroup) -> tuple[str, str, str]:
 
 
 def training_text(train: TrainInfo) -> str:
-    """``6 min 12 s of 10 min 0 s of training; 14 networks made, 9 trained on, 3 to the end``."""
+    """``6 min 12 s of 10 min 0 s of training; 14 networks made, 9 trained, 3 promotions``."""
     budget = "" if train.budget_s is None else f" of {wording.duration(train.budget_s)}"
-    made = f"{train.networks} network{'s' * (train.networks != 1)} made"
+    networks, promotions = "s" * (train.networks != 1), "s" * (train.promoted != 1)
     return (
-        f"{wording.duration(train.spent_s)}{budget} of training; {made}, {train.trained} trained on, "
-        f"{train.promoted} to the end"
+        f"{wording.duration(train.spent_s)}{budget} of training; {train.networks} network{networks} made, "
+        f"{train.trained} trained, {train.promoted} promotion{promotions}"
     )
 
 

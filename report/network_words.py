@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from report import wording
 from report.network import NetworkInfo
 
@@ -21,10 +23,15 @@ def sizes(network: NetworkInfo) -> str:
 
 def pruned(network: NetworkInfo) -> str:
     """``4 groups narrowed, 1 branch removed``; empty where nothing was pruned."""
-    branches = sum(group.branch for group in network.pruned)
-    narrowed = len(network.pruned) - branches
+    return losses([group.branch for group in network.pruned])
+
+
+def losses(branches: Sequence[bool]) -> str:
+    """The same of groups of which each is a branch or not."""
+    removed = sum(branches)
+    narrowed = len(branches) - removed
     parts = [f"{narrowed} group{'s' * (narrowed != 1)} narrowed"] if narrowed else []
-    parts += [f"{branches} branch{'es' * (branches != 1)} removed"] if branches else []
+    parts += [f"{removed} branch{'es' * (removed != 1)} removed"] if removed else []
     return ", ".join(parts)
 
 

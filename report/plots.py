@@ -106,11 +106,14 @@ def _front_traces(marks: tuple[Mark, ...]) -> tuple[go.Scatter, ...]:
     traces = []
     for network, qat in kinds:
         colour, shape = NETWORK_LOOKS[network]
+        look: dict[str, Any] = {"color": colour, "size": 10, "symbol": shape}
+        if qat:
+            look.update(size=13, symbol=f"{shape}-dot", line={"width": 1, "color": "white"})
         traces.append(
             scatter(
                 f"front: {network.value}{', QAT' * qat}",
                 tuple(mark for mark in marks if (mark.network, mark.qat) == (network, qat)),
-                {"color": colour, "size": 10 + 2 * qat, "symbol": shape + "-dot" * qat},
+                look,
             )
         )
     return tuple(traces)

@@ -7,8 +7,16 @@ import plotly.graph_objects as go
 from report import plots
 from report.pruning import KeptInfo, SparsityInfo
 
-# From gone over narrow to whole; whole is quiet on light and dark pages alike.
-KEPT_SCALE = ((0.0, "#d55e00"), (0.01, "#d55e00"), (0.011, "#e69f00"), (1.0, "rgba(138, 143, 152, 0.3)"))
+# From gone over narrow to nearly whole, all of it opaque for the sake of the text in it; whole is quiet and has none.
+WHOLE_COLOUR = "rgba(138, 143, 152, 0.3)"
+KEPT_SCALE = (
+    (0.0, "#d55e00"),
+    (0.001, "#d55e00"),
+    (0.002, "#e69f00"),
+    (0.998, "#f2e3bd"),
+    (0.999, WHOLE_COLOUR),
+    (1.0, WHOLE_COLOUR),
+)
 LEVEL_COLOURS = ("#56b4e9", "#009e73", "#e69f00", "#d55e00", "#0072b2")
 BRANCH_LOOK = {"color": "#cc79a7", "size": 10, "symbol": "x"}
 
@@ -59,4 +67,5 @@ def draw_sparsity(info: SparsityInfo) -> go.Figure:
             )
         )
     plots.lay_out_groups(figure, info.groups, info.ranked, "divergence from the whole network")
+    figure.update_yaxes(dtick="D2")  # its few decades would be crowded with the digits between powers of ten
     return figure

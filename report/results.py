@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -88,7 +88,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One candidate the search looked at; what was not measured is None; ``network`` is empty for the given one."""
+    """One candidate the search looked at; what was not measured is None.
+
+    ``network`` is a key, empty for the given one; ``pruning`` is prune group → share removed, 1 for a branch.
+    """
 
     number: int
     origin: str
@@ -103,6 +106,7 @@ class Trial:
     reason: str
     choices: Mapping[str, LayerChoice]
     network: str = ""
+    pruning: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -355,6 +359,9 @@ def _trial(row: Mapping[str, str]) -> Trial:
             {str(group): LayerChoice.parse(text) for group, text in json.loads(row["choices"] or "{}").items()}
         ),
         network=row.get("network") or "",
+        pruning=MappingProxyType(
+            {str(group): finite("sparsity", share) for group, share in json.loads(row.get("pruning") or "{}").items()}
+        ),
     )
 
 

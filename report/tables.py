@@ -29,10 +29,10 @@ COLUMNS = (
 FOOTPRINT_COLUMNS = ("engine", "weights", "activations")
 """Beside the sizes, where a runtime told any of them."""
 DEFLATED_COLUMN = "deflated"
-"""Beside the sizes, where a file shrinks by more than a tenth when it is compressed."""
+"""Beside the sizes, where there are other networks and a file shrinks by more than a tenth when it is compressed."""
 NETWORK_COLUMN = "network"
 """Before the budgets, where a point has another network than the given one."""
-NETWORK_COLUMNS = ("MACs", "parameters", "training", "bought")
+NETWORK_COLUMNS = ("MACs", "params", "training", "bought")
 """After ``NETWORK_COLUMN`` on the page, which has the room."""
 _BESIDE = COLUMNS.index("budgets")
 _SHRUNK = 0.9
@@ -78,7 +78,7 @@ def _made(results: RunResults) -> bool:
 
 
 def _shrinks(results: RunResults) -> bool:
-    return any(deflated_bytes(point) is not None for point in results.points.values())
+    return _made(results) and any(deflated_bytes(point) is not None for point in results.points.values())
 
 
 def deflated_bytes(point: Point) -> int | None:
@@ -164,12 +164,7 @@ def _network_cells(network: NetworkInfo | None, metric: str) -> tuple[str, ...]:
 def pareto_frame(results: RunResults) -> pd.DataFrame:
     """One row a point of the front, fastest first: the contents of ``pareto.csv``, with what only some runs have."""
     told, made = _told(results), _made(results)
-    deflated = any(point.compressed_bytes is not None for point in results.points.values())
-    extra = (
-        *((DEFLATED_CSV_COLUMN,) if deflated else ()),
-        *(Footprint().to_json() if told else ()),
-        *(NETWORK_CSV_COLUMNS if made else ()),
-    )
+    extra = (*(Footprint().to_json() if told else ()), *(NETWORK_CSV_COLUMNS if made else ()))
     rows = []
     for entry in table(results):
         if not entry.on_front:
@@ -192,7 +187,7 @@ def pareto_frame(results: RunResults) -> pd.DataFrame:
                 "feasible": point.feasible,
                 "config": point.config,
                 "model": point.model,
-                DEFLATED_CSV_COLUMN: point.compressed_bytes,
+                "compressed_bytes": point.compressed_bytes,
                 **(point.footprint or Footprint()).to_json(),
                 **_network_values(point.network),
             }
@@ -236,8 +231,8 @@ PARETO_COLUMNS = (
     "config",
     "model",
 )
-DEFLATED_CSV_COLUMN = "compressed_bytes"
 NETWORK_CSV_COLUMNS = (
+    "compressed_bytes",
     "network",
     "pruned",
     "passes",
@@ -251,4 +246,4 @@ NETWORK_CSV_COLUMNS = (
     "fp32_accuracy",
     "network_file",
 )
-_WHOLE_COLUMNS = (DEFLATED_CSV_COLUMN, "macs", "parameters", "train_steps")  # else pandas makes them float for gaps
+_WHOLE_COLUMNS = ("compressed_bytes", "macs", "parameters", "train_steps")  # else pandas makes them float for gaps

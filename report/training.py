@@ -36,8 +36,8 @@ class TrainInfo:
         budget_s: What was allowed, in seconds; None without limit.
         spent_s: What was used.
         networks: Networks made.
-        trained: Those of them that were trained on after the first look.
-        promoted: Those that got the full recovery.
+        trained: Those of them that were trained at all.
+        promoted: How often one was let go on to the next rung.
         history: The successive halving, in the order in which it went.
     """
 

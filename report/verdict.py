@@ -73,7 +73,9 @@ def verdict(results: RunResults) -> Verdict:
         details.append("The run has not finished; what it knew is below.")
     if results.recommended is not None:
         meets = "meets every budget" if budget_texts(results) else "is recommended (no budget was set)"
-        text = f"{results.recommended} {meets}: {describe(results, results.points[results.recommended])}"
+        point = results.points[results.recommended]
+        network = f" ({point.network.label})" if point.network else ""
+        text = f"{point.id}{network} {meets}: {describe(results, point)}"
         return Verdict(outcome=Outcome.MET, headline=text, details=tuple(details))
     if not results.complete and not results.nearest:
         text = "Stopped before a point could be recommended"

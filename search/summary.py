@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TextIO
 
+from report.network_details import training_text
 from report.results import RunResults
 from report.tables import columns, front_rows
 from report.verdict import verdict
@@ -24,6 +25,8 @@ def print_summary(folder: Path, stream: TextIO, *, quiet: bool) -> None:
         stream.write("\n")
         _print_table(results, stream)
         stream.write(f"\n{conditions(results)}\n{time_split(results)}\n")
+        if results.train is not None:
+            stream.write(f"{training_text(results.train)}\n")
     stream.write(f"\n{found.headline}\n" if not quiet else f"{found.headline}\n")
     for detail in found.details:
         stream.write(f"{detail}\n")
@@ -69,4 +72,5 @@ def files(folder: Path, results: RunResults) -> str:
     if point is not None:
         lines += [f"model   {folder / point.model}"] if point.model else []
         lines += [f"config  {folder / point.config}"] if point.config else []
+        lines += [f"network {folder / point.network.file}"] if point.network and point.network.file else []
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ NETWORKS = {
     "p61": prune_network((0.25, 0.25, 0.0, 0.25)),
     "p62": prune_network((0.5, 0.25, 0.5, 0.25, 0.5), BRANCHES[:1]),
     "p63": prune_network((0.5, 0.25, 0.5, 0.25, 0.5), BRANCHES[:1]),
-    "p64": prune_network((0.5, 0.25, 0.5, 0.25, 0.5), BRANCHES[:1], qat=True),
+    "p64": prune_network((0.5, 0.5, 0.5, 0.5, 0.5), BRANCHES[:1], qat=True),
     "p65": prune_network((0.75, 0.5, 0.75, 0.5, 0.75, 0.5), BRANCHES),
     "p66": STUDENT,
     "p67": SPARSE,
@@ -183,15 +184,16 @@ def passes_run(folder: Path) -> Path:
                 "accuracy": points[id_]["accuracy"]["value"],
                 "accuracy_samples": 900,
                 "reason": "",
-                "network": network.label,
+                "network": "5f3a" * 16,
+                "pruning": json.dumps({group.name: 1 - group.share for group in network.pruned}),
             }
         )
     data["front"] = synthetic.front_of(points)
-    data["recommended"] = "p64"
+    data["recommended"] = "p62"
     data["train"] = TRAIN.to_json()
     data["settings"]["passes"] = ["prune", "distil", "sparse", "qat"]
     data["time_split_s"].update(training=421.0, total=data["time_split_s"]["total"] + 421.0)
-    synthetic.write_run(folder, data, [{"network": "", **row} for row in trials])
+    synthetic.write_run(folder, data, [{"network": "", "pruning": "{}", **row} for row in trials])
     with (folder / "sparsity.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(sparsity_rows()[0]))
         writer.writeheader()
