@@ -1,21 +1,30 @@
-"""The example of the page on adding a backend works as it stands there."""
+"""The examples of the pages on adding a backend and on passes work as they stand there."""
 
 from __future__ import annotations
 
 import importlib
 import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import torch
 
 from backends import Backend, get_backend
 from lowering.dialects.registry import get_dialect
+from passes.prune_groups import Status, find_prune_groups
+from precision import top1
+from search.commands import arguments, main_job, pass_arguments
+from search.inputs import load, open_source
+from search.options import PassOptions
+from search.pass_inputs import check_passes
 from tests.backends.conformance import BackendConformance
-from tests.search.command_line import outcome, write_files
+from tests.search.command_line import enter, outcome, write_files
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "adding-a-backend.md"
+PASSES_PAGE = PAGE.with_name("passes.md")
 NAME = "my_runtime:ReferenceBackend"
 
 
@@ -64,3 +73,52 @@ def test_the_example_runs_the_main_job(
     argv = files.argv("--backend", NAME, "--max-drop", "0.5", "--trials", "3", "--sensitivity-samples", "2", "--quiet")
     assert outcome([*argv, "--precisions", "int8", "--out", str(folder / "run")]) == 0
     assert (folder / "run" / "report.html").is_file()
+
+
+@pytest.fixture
+def passes_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The page on passes with its file in the working folder; its command."""
+    text = PASSES_PAGE.read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    enter(tmp_path, monkeypatch)
+    monkeypatch.delitem(sys.modules, "my_digits", raising=False)
+    (tmp_path / "my_digits.py").write_text(code, encoding="utf-8")
+    command = re.search(r"^\$ search (.*)$", text, re.MULTILINE)
+    assert command
+    return command[1]
+
+
+def test_the_example_of_the_passes_page_brings_what_they_need(passes_example: str) -> None:
+    """Options and workload of the page pass every check, and the network has something to prune."""
+    args = arguments.parse(main_job.build_parser(), shlex.split(passes_example))
+    passes = pass_arguments.passes_of(args)
+    assert passes == PassOptions(prune=True, distil=True, qat=True, train_budget_s=300.0)
+    opened = open_source(arguments.source_of(args))
+    assert opened.workload is not None
+    check_passes(opened.workload, opened.label, passes)
+    workload, _ = load(opened, None, passes)
+    assert isinstance(workload.model, torch.nn.Module)
+    assert isinstance(workload.training, Mapping)
+    assert list(workload.students) == ["Sequential-1"]
+    part = workload.evaluation
+    with torch.inference_mode():
+        outputs = workload.model.eval()(torch.from_numpy(part.inputs["images"]))
+    assert top1((outputs.numpy(),), part.labels).mean() > 0.8
+    groups = find_prune_groups(workload.model, workload.training)
+    assert any(group.status is Status.PRUNABLE for group in groups)
+
+
+def test_the_passes_page_names_every_option() -> None:
+    """Each option of the group stands in the page's table with its default."""
+    page = PASSES_PAGE.read_text(encoding="utf-8")
+    defaults = PassOptions(prune=True)
+    for option, default in (
+        ("--passes", "none"),
+        ("--train-budget", f"{defaults.train_budget_s / 60:g}"),
+        ("--sparsities", ",".join(f"{level:g}" for level in defaults.sparsities)),
+        ("--round-to", "auto"),
+        ("--importance", defaults.importance),
+    ):
+        assert f"| `{option}` | {default} |" in page
+    for name in pass_arguments.PASSES:
+        assert f"| `{name}` |" in page
