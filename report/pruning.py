@@ -87,13 +87,13 @@ def kept_info(results: RunResults) -> KeptInfo:
     )
 
 
-def _order(results: RunResults) -> Callable[[str], int]:
-    """A group's place: that of the first layer which it is named after, or which lies in it."""
+def _order(results: RunResults) -> Callable[[str], tuple[int, str]]:
+    """A group's place: that of the first layer which it is named after, or which lies in it; a branch before those."""
     layers = [layer.name for layer in results.layers]
 
-    def place(name: str) -> int:
+    def place(name: str) -> tuple[int, str]:
         inside = (index for index, layer in enumerate(layers) if layer == name or layer.startswith(f"{name}."))
-        return next(inside, len(layers))
+        return (next(inside, len(layers)), name)
 
     return place
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,13 +18,19 @@ from report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_
 from report.plots import draw_front, draw_heatmap, draw_sensitivity, draw_time
 from report.render import render
 from report.results import RunResults
-from tests.report import synthetic
+from tests.report import synthetic, synthetic_passes
 
 RUNS = {
     "feasible": synthetic.feasible_run,
     "infeasible": synthetic.infeasible_run,
     "interrupted": synthetic.interrupted_run,
     "early": synthetic.early_run,
+    "passes": synthetic_passes.passes_run,
+}
+PLOTS = ["front-latency", "front-size", "precisions", "sensitivity", "time"]
+PLOTS_OF = {
+    "early": ["time"],
+    "passes": ["front-latency", "front-size", "kept", "precisions", "sensitivity", "sparsity", "time"],
 }
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -80,8 +87,7 @@ def test_every_plot_has_a_place_and_a_readable_spec(pages: dict[str, str], name:
     """Each spec is JSON with data and layout, for an element that is there."""
     text = pages[name]
     specs = re.findall(r'<script type="application/json" data-plot="([a-z-]+)">(.*?)</script>', text)
-    expected = ["front-latency", "front-size", "precisions", "sensitivity", "time"]
-    assert [id_ for id_, _ in specs] == (["time"] if name == "early" else expected)
+    assert [id_ for id_, _ in specs] == PLOTS_OF.get(name, PLOTS)
     for id_, spec in specs:
         assert f'<div class="plot" id="{id_}"></div>' in text
         assert set(json.loads(spec)) >= {"data", "layout"}
@@ -107,13 +113,26 @@ def test_the_page_of_an_interrupted_run_claims_no_more_than_it_knows(pages: dict
     assert "No front yet" in text
 
 
-def test_names_cannot_become_markup(tmp_path: Path) -> None:
+def test_the_page_tells_the_networks(pages: dict[str, str]) -> None:
+    """What each point's network lost, how it was trained and what that bought; the recommended one's is open."""
+    text = pages["passes"]
+    for part in ("<h2>Networks</h2>", "10.20 → 95.80 %", "9 networks made", "<details open>", "32 → 16", "went on"):
+        assert part in text
+    assert 'class="points dense"' in text
+    assert 'href="./networks/0123456789abcdef.onnx"' in text
+    assert "Without a column, having none of these layers: p66." in text
+    for part in ("Networks", "<details", "dense", "bought", "training"):
+        assert part not in re.sub(r"<style>.*?</style>", "", pages["feasible"], flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("make", [synthetic.feasible_run, synthetic_passes.passes_run])
+def test_names_cannot_become_markup(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     """A hostile name of a layer, network or workload adds no element to the page."""
-    folder = synthetic.feasible_run(tmp_path)
+    folder = make(tmp_path)
     plain = elements(own_part(page(RunResults.load(folder))))
     path = folder / "measurement.json"
     text = path.read_text()
-    for name in ("conv1", "digits", "Example Processor 9000"):
+    for name in ("conv1", "digits", "Example Processor 9000", "student small", "layer2.4", "pruned 0.81"):
         text = text.replace(name, EVIL)
     path.write_text(text)
     hostile = own_part(page(RunResults.load(folder)))
@@ -198,7 +217,7 @@ def test_plots_draw_what_was_computed(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium to run the page")
 def test_a_browser_draws_every_plot(tmp_path: Path) -> None:
     """The page's script runs to its end under its own policy."""
-    path = render(synthetic.feasible_run(tmp_path / "run"))
+    path = render(synthetic_passes.passes_run(tmp_path / "run"))
     options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
     options += " --disable-component-update --disable-sync --enable-logging=stderr"
     options += " --virtual-time-budget=4000 --dump-dom"
@@ -206,5 +225,5 @@ def test_a_browser_draws_every_plot(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert complaints == []
-    for id_ in ("front-latency", "front-size", "precisions", "sensitivity", "time"):
+    for id_ in PLOTS_OF["passes"]:
         assert re.search(rf'id="{id_}"[^>]*>\s*<div class="plot-container', done.stdout), id_
