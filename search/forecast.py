@@ -2,7 +2,10 @@
 
 Latency comes from the latency model, size from the groups' bytes and what files hold besides them, and accuracy from
 a falling step function of the logarithm of the summed loss, fitted to all scored trials (isotonic regression, Barlow
-et al., *Statistical Inference under Order Restrictions*, 1972): losses order candidates well and scale badly.
+et al., *Statistical Inference under Order Restrictions*, 1972): losses order candidates well and scale badly. The loss
+of a pruning was measured before any training, which takes most of it back: it counts with the weight ρ, of a short
+grid, under which the steps err least. Of several trials of one code (its network was trained on in between) the best
+accuracy counts.
 
 A candidate's score is the hypervolume it adds within the user's budgets, relative to that box, plus a tenth of what
 it adds anywhere: fronts are also shown beyond the budgets, and before anything fits that is what leads there.
@@ -12,22 +15,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from precision import Budget
+from precision import Budget, Precision
 from search.gains import gains
 from search.history import History, Record
 from search.latency_model import fit_codes
-from search.solver import Problem
+from search.problem import Problem
 from search.space import Code, Space
 
 _ELSEWHERE = 0.1
 _TIE_SLOPE = 0.01  # accuracy span lost a decade of loss, where the steps see no difference
 _MARGIN = 1.05
+_PRUNE_WEIGHTS = (1.0, 0.3, 0.1, 0.03, 0.01)  # of equally good ones the first is taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +51,7 @@ class Limits:
     @classmethod
     def of(cls, space: Space, budget: Budget, history: History) -> Limits:
         """What ``budget`` means next to the FP32 point; without it, limits relative to FP32 are left out."""
-        fp32 = tuple(0 for _ in space.groups)
+        fp32 = space.encode(space.uniform(Precision.FP32))
         known = [r.accuracy for r in history.records if r.code == fp32 and math.isfinite(r.accuracy)]
         limit = budget.latency_ms / history.reference_ms if budget.latency_ms is not None else math.nan
         floor = budget.accuracy_floor(known[0] if known else math.nan)
@@ -83,18 +87,23 @@ class Forecast:
         self.problem = Problem.of(space, model, history.overhead_bytes(space))
         self.limits = Limits.of(space, budget, history)
         points = [r for r in history.records if r.complete and math.isfinite(r.accuracy + r.ratio + r.size_bytes)]
-        self._bytes = self.problem.size(tuple(0 for _ in space.groups)) or 1.0
+        self._bytes = self.problem.size(space.encode(space.uniform(Precision.FP32))) or 1.0
         measured = np.array([[-r.accuracy, r.ratio, r.size_bytes / self._bytes] for r in points]).reshape(-1, 3)
         kept = _nondominated(measured)
         self.front = tuple(point for point, keep in zip(points, kept, strict=True) if keep)
         self._front = measured[kept]
-        self._losses, self._accuracies = self._fit_accuracy(history)
+        self.problem, self._losses, self._accuracies = _fit_accuracy(self.problem, history)
         self._anywhere = self._corner(measured)
         self._within = self._box()
 
+    @property
+    def prune_weight(self) -> float:
+        """ρ, how much of a pruning's loss is left after training; 1 before a pruned network was scored."""
+        return self.problem.prune_weight
+
     def accuracy(self, codes: Sequence[Code]) -> NDArray[np.float64]:
         """Predicted accuracies, shape (n,); on an arbitrary scale before anything was scored."""
-        decades = np.array([self._decade(code) for code in codes])
+        decades = _decades(self.problem, codes)
         span = max(float(np.ptp(self._accuracies)), 1e-3)
         steps = np.interp(decades, self._losses, self._accuracies)
         return np.asarray(steps - _TIE_SLOPE * span * (decades - self._losses[0]))
@@ -115,22 +124,6 @@ class Forecast:
             total += worth * gains(self._front, corner, points) / volume
         return total
 
-    def _decade(self, code: Code) -> float:
-        return math.log10(self.problem.loss(code) + self._floor)
-
-    @property
-    def _floor(self) -> float:
-        """Keeps FP32's loss of 0 on the logarithmic scale, below every other."""
-        return 0.1 * min((loss for row in self.problem.losses for loss in row if loss > 0), default=1.0)
-
-    def _fit_accuracy(self, history: History) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        scored = [(self._decade(r.code), r.accuracy) for r in history.records if math.isfinite(r.accuracy)]
-        if not scored:
-            return np.array([-9.0, 1.0]), np.array([1.0, 0.0])
-        scored.sort(key=lambda pair: (pair[0], -pair[1]))
-        decades, accuracies = (np.array(column) for column in zip(*scored, strict=True))
-        return decades, np.asarray(isotonic_regression(accuracies, increasing=False).x)
-
     def _corner(self, measured: NDArray[np.float64]) -> NDArray[np.float64]:
         worst = measured.max(axis=0, initial=-np.inf)
         lowest = float(self._accuracies.min()) - 0.05 * max(float(np.ptp(self._accuracies)), 1e-3)
@@ -147,6 +140,35 @@ class Forecast:
             corner[2] = min(corner[2], limits.size_bytes / self._bytes)
         # The limits themselves are allowed, the corner of a volume is not: move it by a hair.
         return corner * (1 + 1e-9 * np.sign(corner))
+
+
+def _fit_accuracy(problem: Problem, history: History) -> tuple[Problem, NDArray[np.float64], NDArray[np.float64]]:
+    """The problem with the prune weight that orders the scores best; decades of loss and the accuracy at each."""
+    best: dict[Code, float] = {}
+    for record in history.records:
+        if math.isfinite(record.accuracy):
+            best[record.code] = max(record.accuracy, best.get(record.code, -math.inf))
+    if not best:
+        return problem, np.array([-9.0, 1.0]), np.array([1.0, 0.0])
+    pruned = any(any(code[len(problem.losses) :]) for code in best)
+    fits = []
+    for weight in _PRUNE_WEIGHTS if pruned else _PRUNE_WEIGHTS[:1]:
+        weighted = replace(problem, prune_weight=weight)
+        scored = sorted(zip(_decades(weighted, list(best)).tolist(), best.values(), strict=True), key=_falling)
+        decades, accuracies = (np.array(column) for column in zip(*scored, strict=True))
+        steps = np.asarray(isotonic_regression(accuracies, increasing=False).x)
+        fits.append((float(np.sum((steps - accuracies) ** 2)), weighted, decades, steps))
+    return min(fits, key=lambda fit: fit[0])[1:]
+
+
+def _falling(pair: tuple[float, float]) -> tuple[float, float]:
+    return pair[0], -pair[1]
+
+
+def _decades(problem: Problem, codes: Sequence[Code]) -> NDArray[np.float64]:
+    """Logarithms of the summed losses; FP32's loss of 0 stays on the scale, below every other."""
+    floor = 0.1 * min((loss for row in problem.losses for loss in row if loss > 0), default=1.0)
+    return np.array([math.log10(problem.loss(code) + floor) for code in codes])
 
 
 def _nondominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from precision import Precision
-from search.solver import Problem, solve
+from search.problem import Problem
+from search.solver import solve
 from search.space import Code, GroupSpace, Space
 
 _SWAP_TRIALS = 16  # partners a swap looks at

@@ -98,12 +98,14 @@ class Remains:
     def groups(self, levels: Levels) -> tuple[float, ...]:
         """The part of each group that stays: exactly 1 where nothing is pruned, exactly 0 where all is gone."""
         left = self.layers(levels)
-        found = []
-        for members in self.members:
-            parts = [left.get(layer, 1.0) for layer in members]
-            lost = math.fsum(share * (1 - part) for share, part in zip(members.values(), parts, strict=True))
-            found.append(1 - lost if any(parts) else 0.0)
-        return tuple(found)
+        return tuple(self.part(group, left) for group in range(len(self.members)))
+
+    def part(self, group: int, left: Mapping[str, float]) -> float:
+        """The part of one group that stays where ``layers`` are left so."""
+        members = self.members[group]
+        parts = [left.get(layer, 1.0) for layer in members]
+        lost = math.fsum(share * (1 - part) for share, part in zip(members.values(), parts, strict=True))
+        return 1 - lost if any(parts) else 0.0
 
     def touching(self, group: int) -> tuple[int, ...]:
         """Indices of the variables that leave less than all of a group at some level."""
@@ -123,15 +125,21 @@ class Remains:
             if all(layer in prune.parts and prune.parts[layer][level] == 0 for layer in self.prunes[variable].parts)
         )
 
-    def canonical(self, levels: Levels) -> Levels:
-        """The levels that stand for all those of the same network: what removes more layers stays."""
-        kept = list(levels)
-        for p in sorted(range(len(kept)), key=lambda p: (len(self.prunes[p].parts), -p)):
-            if kept[p]:
-                without = self.layers((*kept[:p], 0, *kept[p + 1 :]))
+    def canonical(self, code: tuple[int, ...]) -> tuple[int, ...]:
+        """The code (choices, then levels) that stands for all those of the same network and precisions.
+
+        Of variables that remove the same layers, the one that removes more stays; a group that is gone takes choice 0.
+        """
+        choices, levels = code[: len(self.members)], list(code[len(self.members) :])
+        if not (self.prunes and any(levels)):
+            return code
+        for p in sorted(range(len(levels)), key=lambda p: (len(self.prunes[p].parts), -p)):
+            if levels[p]:
+                without = self.layers((*levels[:p], 0, *levels[p + 1 :]))
                 if all(without.get(layer) == 0 for layer in self.prunes[p].parts):
-                    kept[p] = 0
-        return tuple(kept)
+                    levels[p] = 0
+        left = self.groups(tuple(levels))
+        return (*(choice if part else 0 for choice, part in zip(choices, left, strict=True)), *levels)
 
     def levels(self, pruning: Pruning) -> Levels:
         """Indices of a pruning's sparsities.

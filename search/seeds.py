@@ -19,7 +19,8 @@ import numpy as np
 from lowering.dialect import Arithmetic
 from precision import LayerChoice, Precision
 from search.latency_model import LatencyModel
-from search.solver import Problem, solve
+from search.problem import Problem
+from search.solver import solve
 from search.space import ARITHMETICS, Code, Space
 
 Seed = tuple[str, dict[str, LayerChoice]]  # origin, assignment

@@ -1,21 +1,31 @@
 """The exact part of the search: least summed loss under predicted latency and size, by integer programming.
 
-A multiple-choice knapsack with boundary terms, solved by HiGHS through ``scipy.optimize.milp``:
+A multiple-choice knapsack with boundary terms and prune variables, solved by HiGHS through ``scipy.optimize.milp``:
 
-    minimise    Σ_g Σ_c w_g·loss_gc·x_gc
-    subject to  Σ_c x_gc = 1                                            every group takes one choice
-                base + Σ latency_gc·x_gc + Σ_e boundary_e·y_e ≤ L       predicted ratio to FP32
-                overhead + Σ bytes_gc·x_gc ≤ S
-                y_e = 0 where the domains of u and v are the same, else 1
+    minimise    Σ_g w_g·loss_g(c_g) + ρ·Σ_p w_p·loss_p(s_p)
+    subject to  base + Σ_g latency_g(c_g, s) + Σ_e boundary_e·[domains differ] + Σ_p branch_p·[s_p removes all] ≤ L
+                overhead + Σ_g bytes_g(c_g)·r_g(s) ≤ S
 
-With a_gd = Σ_{c in domain d} x_gc that is linear: y_e ≥ |a_ud − a_vd| and y_e ≤ 2 − a_ud − a_vd for every domain d; one
-domain's lower bounds follow from the others'. Lower bounds alone would do where boundaries cost something; a fitted
-model may also find one that pays, so the upper bounds are there as well. Costs enter HiGHS as whole numbers of a small
-unit, with half a unit to spare, because its tolerances are absolute. They are rounded *down*, so that nothing feasible
-is lost; every solution is then evaluated again in plain arithmetic, and one that breaks a limit (or was tried before)
-is cut off and the rest solved again: what comes back keeps its limits exactly. Should that take too many cuts, costs
-are rounded *up*, which can only err towards caution. NaN and infinite coefficients are refused: HiGHS answers them with
-nonsense.
+over one choice c_g a group and one level s_p a prune variable; r_g is the part of the group that stays, latency is
+latency_gc·r_g − scaling_g·(1 − r_g), and a group that is gone has neither loss nor boundaries. That is linear in
+
+    x_gck  group g takes choice c at combination k of the levels of the variables that touch it; Σ_ck x_gck = 1
+    z_ps   variable p is at level s: Σ x_gck over the k with p at s, for every group g that p touches
+    y_e    the edge is a boundary: y_e ≥ a_ud − a_vd − gone_v, likewise with u and v exchanged, y_e ≤ 2 − a_ud − a_vd,
+           y_e ≤ 1 − gone_u, y_e ≤ 1 − gone_v, with a_gd = Σ x in domain d and gone_g = Σ x of combinations that
+           remove g; one domain's lower bounds follow from the others'
+
+Lower bounds alone would do where boundaries cost something; a fitted model may also find one that pays, so the upper
+bounds are there as well.
+
+Costs enter HiGHS as whole numbers of a small unit, with half a unit to spare, because its tolerances are absolute. They
+are rounded *down*, so that nothing feasible is lost; every solution is then evaluated again in plain arithmetic, and
+one that breaks a limit (or was tried before) is cut off and the rest solved again: what comes back keeps its limits
+exactly. Should that take too many cuts, costs are rounded *up*, which can only err towards caution. NaN and infinite
+coefficients are refused (``search.problem``): HiGHS answers them with nonsense.
+
+Where so many prune variables touch one group that their levels combine in too many ways, those of least share of the
+latency are not pruned by that solve.
 
 Deterministic, unless the time limit strikes; then the best solution found so far counts.
 """
@@ -24,88 +34,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from search.latency_model import LatencyModel
+from search.problem import Problem, keeps
+from search.prune_space import Levels
 from search.quiet import quiet_stdout
-from search.space import Code, Domain, Space
+from search.space import Code, Domain
 
 _OBJECTIVE_SCALE = 1e4  # HiGHS stops within an absolute gap of 1e-6; losses span five orders of magnitude
 _UNITS = 1e5  # the largest cost of a row in units; an x off by HiGHS's tolerance is then a tenth of a unit
 _MAX_CUTS = 12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Coefficients, one row a group and one entry a choice.
-
-    Attributes:
-        losses: loss_gc ≥ 0.
-        latency: latency_gc, in units of FP32's latency.
-        sizes: bytes_gc.
-        domains: What the choice reads and writes: an edge whose ends differ in it is a boundary.
-        allowed: Whether the choice may be taken.
-        edges: Pairs of group indices.
-        boundary: boundary_e, in units of FP32's latency.
-        overhead_bytes: What the file holds besides the groups' weights.
-        base: Predicted ratio where every coefficient is 0.
-    """
-
-    losses: tuple[tuple[float, ...], ...]
-    latency: tuple[tuple[float, ...], ...]
-    sizes: tuple[tuple[float, ...], ...]
-    domains: tuple[tuple[Domain, ...], ...]
-    allowed: tuple[tuple[bool, ...], ...]
-    edges: tuple[tuple[int, int], ...] = ()
-    boundary: tuple[float, ...] = ()
-    overhead_bytes: float = 0.0
-    base: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, rows in (("loss", self.losses), ("latency", self.latency), ("size", self.sizes)):
-            for group, row in enumerate(rows):
-                if not all(map(math.isfinite, row)):
-                    raise ValueError(f"{name} of group {group} must be finite, got {row}")
-        if not all(map(math.isfinite, (*self.boundary, self.overhead_bytes, self.base))):
-            raise ValueError(f"boundary, overhead and base must be finite, got {self.boundary}")
-        if len(self.edges) != len(self.boundary):
-            raise ValueError(f"expected one boundary cost an edge, got {len(self.boundary)} for {len(self.edges)}")
-
-    @classmethod
-    def of(cls, space: Space, model: LatencyModel, overhead_bytes: float = 0.0) -> Problem:
-        """The problem a space and a latency model pose."""
-        return cls(
-            losses=tuple(group.losses for group in space.groups),
-            latency=tuple(
-                tuple(model.choice_cost(g, c) for c in range(len(group.choices)))
-                for g, group in enumerate(space.groups)
-            ),
-            sizes=tuple(tuple(map(float, group.size_bytes)) for group in space.groups),
-            domains=tuple(tuple(map(Domain.of, group.arithmetic)) for group in space.groups),
-            allowed=tuple(tuple(c not in group.baseline_only for c in group.choices) for group in space.groups),
-            edges=space.edges,
-            boundary=model.boundary,
-            overhead_bytes=overhead_bytes,
-        )
-
-    def loss(self, code: Code) -> float:
-        """Summed loss of a solution, unweighted."""
-        return math.fsum(row[c] for row, c in zip(self.losses, code, strict=True))
-
-    def ratio(self, code: Code) -> float:
-        """Predicted latency of a solution over FP32's."""
-        domains = [row[c] for row, c in zip(self.domains, code, strict=True)]
-        crossed = (cost for (u, v), cost in zip(self.edges, self.boundary, strict=True) if domains[u] != domains[v])
-        return math.fsum((self.base, *(row[c] for row, c in zip(self.latency, code, strict=True)), *crossed))
-
-    def size(self, code: Code) -> float:
-        """Bytes of a solution, overhead included."""
-        return math.fsum((self.overhead_bytes, *(row[c] for row, c in zip(self.sizes, code, strict=True))))
+_MAX_COMBINATIONS = 64  # of levels, a group
 
 
 def solve(
@@ -114,6 +59,7 @@ def solve(
     max_ratio: float | None = None,
     max_bytes: float | None = None,
     weights: Sequence[float] | None = None,
+    fixed: Levels | None = None,
     tried: Collection[Code] = (),
     gap: float = 0.0,
     time_limit_s: float = 2.0,
@@ -124,44 +70,97 @@ def solve(
         problem: Coefficients.
         max_ratio: L, upper limit of the predicted ratio; None is none.
         max_bytes: S, upper limit of the bytes; None is none.
-        weights: w_g ≥ 0, one a group; None weighs all alike.
+        weights: w ≥ 0, one a group, then one a prune variable; None weighs all alike.
+        fixed: Levels of the prune variables; None leaves them to the solver.
         tried: Solutions not to come back with.
         gap: Relative optimality gap at which HiGHS may stop; 0 asks for the optimum.
         time_limit_s: Wall-clock limit of each run of HiGHS, in seconds.
 
     Returns:
-        One index a group, or None where nothing fits (or nothing was found in time).
+        One index a group, then one a prune variable, canonical; None where nothing fits (or was found in time).
 
     Raises:
-        ValueError: If a limit or a weight is NaN or infinite, or a weight is negative.
+        ValueError: If a limit or a weight is NaN or infinite, or a weight is negative, or a fixed level is not there.
     """
     for name, limit in (("max_ratio", max_ratio), ("max_bytes", max_bytes)):
         if limit is not None and not math.isfinite(limit):
             raise ValueError(f"{name} must be finite or None, got {limit}")
-    scale = np.ones(len(problem.losses)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if scale.shape != (len(problem.losses),) or not np.isfinite(scale).all() or (scale < 0).any():
-        raise ValueError(f"weights must be one finite number ≥ 0 a group, got {scale.tolist()}")
+    count = len(problem.losses) + problem.variables
+    scale = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    if scale.shape != (count,) or not np.isfinite(scale).all() or (scale < 0).any():
+        raise ValueError(f"weights must be one finite number ≥ 0 a group and prune variable, got {scale.tolist()}")
+    offered = _offered(problem, fixed)
     for rounding in (np.floor, np.ceil):
-        program = _Program(problem, max_ratio, max_bytes, scale, rounding)
+        program = _Program(problem, max_ratio, max_bytes, scale, offered, rounding)
         for _ in range(_MAX_CUTS):
-            code = program.run(gap, time_limit_s)
-            if code is None:
+            columns = program.run(gap, time_limit_s)
+            if columns is None:
                 return None
+            code = problem.remains.canonical(program.code(columns))
             if keeps(problem, code, max_ratio, max_bytes) and code not in tried:
                 return code
-            program.cut_off(code)
+            program.cut_off(columns)
     return None
 
 
-def keeps(problem: Problem, code: Code, max_ratio: float | None, max_bytes: float | None) -> bool:
-    """Whether a solution keeps both limits, evaluated in plain arithmetic."""
-    return (max_ratio is None or problem.ratio(code) <= max_ratio) and (
-        max_bytes is None or problem.size(code) <= max_bytes
-    )
+class _Column(NamedTuple):
+    """One x: a choice of a group at the levels of the variables that touch it."""
+
+    choice: int
+    levels: dict[int, int]
+    loss: float
+    latency: float
+    size: float
+    domain: Domain | None  # None: the group is gone
+    allowed: bool
+
+
+def _offered(problem: Problem, fixed: Levels | None) -> list[tuple[int, ...]]:
+    """The levels of each prune variable that a solve decides between."""
+    prunes = problem.remains.prunes
+    if fixed is None:
+        levels = [tuple(range(len(prune.sparsities))) for prune in prunes]
+    elif len(fixed) == len(prunes) and all(0 <= s < len(p.sparsities) for s, p in zip(fixed, prunes, strict=True)):
+        levels = [(level,) for level in fixed]
+    else:
+        raise ValueError(f"fixed must be one level a prune variable, got {fixed}")
+
+    def share(variable: int) -> float:
+        left = problem.remains.groups(tuple(levels[p][-1] if p == variable else 0 for p in range(len(prunes))))
+        return math.fsum(cost * (1 - part) for cost, part in zip(problem.scaling, left, strict=True))
+
+    for group in range(len(problem.losses)):
+        touching = problem.remains.touching(group)
+        for variable in sorted(touching, key=share):
+            if math.prod(len(levels[p]) for p in touching) > _MAX_COMBINATIONS:
+                levels[variable] = levels[variable][:1]
+    return levels
+
+
+def _columns(problem: Problem, group: int, offered: Sequence[tuple[int, ...]]) -> list[_Column]:
+    """All x of a group; where it is gone there is one choice."""
+    touching = problem.remains.touching(group)
+    found = []
+    for combination in product(*(offered[p] for p in touching)):
+        levels = dict(zip(touching, combination, strict=True))
+        left = problem.remains.layers(tuple(levels.get(p, 0) for p in range(len(offered))))
+        part = problem.remains.part(group, left) if touching else 1.0
+        for choice in range(len(problem.losses[group]) if part else 1):
+            column = _Column(
+                choice=choice,
+                levels=levels,
+                loss=problem.losses[group][choice] if part else 0.0,
+                latency=problem.cost(group, choice, part),
+                size=problem.sizes[group][choice] * part,
+                domain=problem.domains[group][choice] if part else None,
+                allowed=problem.allowed[group][choice],
+            )
+            found.append(column)
+    return found
 
 
 class _Program:
-    """The matrices of one solve; columns are all x_gc, group by group, then all y_e."""
+    """The matrices of one solve; columns are all x, group by group, then all y_e, then all z, variable by variable."""
 
     def __init__(
         self,
@@ -169,71 +168,117 @@ class _Program:
         max_ratio: float | None,
         max_bytes: float | None,
         weights: NDArray[np.float64],
+        offered: Sequence[tuple[int, ...]],
         rounding: Callable[[float], float],
     ) -> None:
         self._round = rounding
-        widths = [len(row) for row in problem.losses]
+        self._offered = offered
+        self._groups = [_columns(problem, group, offered) for group in range(len(problem.losses))]
+        self._edges = len(problem.edges)
+        # First column of each group, of y and of each variable, and how many columns there are.
+        widths = [*map(len, self._groups), self._edges, *map(len, offered)]
         self._starts = np.concatenate([[0], np.cumsum(widths)]).astype(int)
-        self._choices = int(self._starts[-1])
-        self._columns = self._choices + len(problem.edges)
+        self._y = int(self._starts[len(self._groups)])
         self._rows: list[dict[int, float]] = []
         self._lower: list[float] = []
         self._upper: list[float] = []
-        for start, width in zip(self._starts, widths, strict=False):
-            self._add({start + c: 1.0 for c in range(width)}, 1.0, 1.0)
+        for start, stop in self._exclusive():
+            self._add(dict.fromkeys(range(start, stop), 1.0), 1.0, 1.0)
         self._add_edges(problem)
-        latency = dict(enumerate(value for row in problem.latency for value in row))
-        latency |= {self._choices + e: cost for e, cost in enumerate(problem.boundary)}
+        self._add_levels(problem)
+        flat = [column for columns in self._groups for column in columns]
+        z = [(p, level) for p, levels in enumerate(offered) for level in levels]
         if max_ratio is not None:
-            self._add_limit(latency, max_ratio - problem.base)
+            removals = [problem.removal(p, level) for p, level in z]
+            self._add_limit([*(c.latency for c in flat), *problem.boundary, *removals], max_ratio - problem.base)
         if max_bytes is not None:
-            sizes = dict(enumerate(value for row in problem.sizes for value in row))
-            self._add_limit(sizes, max_bytes - problem.overhead_bytes)
-        loss = np.concatenate([w * np.asarray(row) for w, row in zip(weights, problem.losses, strict=True)] or [[]])
+            self._add_limit([c.size for c in flat], max_bytes - problem.overhead_bytes)
+        loss = np.zeros(int(self._starts[-1]))
+        weighted = [w * c.loss for w, columns in zip(weights, self._groups, strict=False) for c in columns]
+        loss[: self._y] = weighted
+        scale = problem.prune_weight * weights[len(self._groups) :]
+        loss[self._y + self._edges :] = [scale[p] * problem.remains.prunes[p].losses[level] for p, level in z]
         peak = float(np.abs(loss).max(initial=0.0))
-        self._objective = np.zeros(self._columns)
-        self._objective[: self._choices] = loss * (_OBJECTIVE_SCALE / peak if peak > 0 else 1.0)
-        allowed = np.array([value for row in problem.allowed for value in row], dtype=np.float64)
-        self._bounds = Bounds(np.zeros(self._columns), np.concatenate([allowed, np.ones(len(problem.edges))]))
-        self._integrality = np.ones(
-            self._columns
-        )  # y too: without a continuous rest, nothing is left for HiGHS to repair
+        self._objective = loss * (_OBJECTIVE_SCALE / peak if peak > 0 else 1.0)
+        upper = np.ones(len(loss))
+        upper[: self._y] = [column.allowed for column in flat]
+        self._bounds = Bounds(np.zeros(len(loss)), upper)
+        self._integrality = np.ones(len(loss))  # y too: without a continuous rest, nothing is left for HiGHS to repair
+
+    def _exclusive(self) -> list[tuple[int, int]]:
+        """Ranges of columns of which exactly one is taken: each group's, each variable's."""
+        ranges = list(zip(self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=True))
+        return ranges[: len(self._groups)] + ranges[len(self._groups) + 1 :]
 
     def _add(self, row: dict[int, float], lower: float, upper: float) -> None:
         self._rows.append(row)
         self._lower.append(lower)
         self._upper.append(upper)
 
-    def _add_limit(self, row: dict[int, float], limit: float) -> None:
-        """Add Σ row ≤ limit in whole units; a limit that holds in real numbers holds in costs rounded down."""
-        unit = (max((abs(value) for value in row.values()), default=0.0) or 1.0) / _UNITS
-        units = {column: float(self._round(value / unit)) for column, value in row.items()}
+    def _add_limit(self, costs: Sequence[float], limit: float) -> None:
+        """Add Σ costs ≤ limit in whole units; a limit that holds in real numbers holds in costs rounded down."""
+        unit = (max(map(abs, costs), default=0.0) or 1.0) / _UNITS
+        units = {column: float(self._round(cost / unit)) for column, cost in enumerate(costs)}
         self._add(
             {column: value for column, value in units.items() if value}, -math.inf, math.floor(limit / unit) + 0.5
         )
 
     def _add_edges(self, problem: Problem) -> None:
         for edge, (first, second) in enumerate(problem.edges):
-            y = self._choices + edge
-            here, there = problem.domains[first], problem.domains[second]
-            for domain in (d for d in Domain if d in here or d in there):
-                u = {self._starts[first] + c: 1.0 for c, other in enumerate(here) if other is domain}
-                v = {self._starts[second] + c: 1.0 for c, other in enumerate(there) if other is domain}
-                self._add({**u, **v, y: 1.0}, -math.inf, 2.0)  # y ≤ 2 − u − v
-                if domain is not Domain.FLOAT:
-                    minus_u, minus_v = dict.fromkeys(u, -1.0), dict.fromkeys(v, -1.0)
-                    self._add({**minus_u, **v, y: -1.0}, -math.inf, 0.0)  # y ≥ v − u
-                    self._add({**u, **minus_v, y: -1.0}, -math.inf, 0.0)  # y ≥ u − v
+            y = self._y + edge
+            gone_u, gone_v = self._taken(first, None), self._taken(second, None)
+            for gone in (gone_u, gone_v):
+                if gone:
+                    self._add({**gone, y: 1.0}, -math.inf, 1.0)  # y ≤ 1 − gone
+            for domain in Domain:
+                u, v = self._taken(first, domain), self._taken(second, domain)
+                if u or v:
+                    self._add({**u, **v, y: 1.0}, -math.inf, 2.0)  # y ≤ 2 − u − v
+                    if domain is not Domain.FLOAT:
+                        minus = dict.fromkeys((*u, *gone_u), -1.0)
+                        self._add({**minus, **v, y: -1.0}, -math.inf, 0.0)  # y ≥ v − u − gone_u
+                        minus = dict.fromkeys((*v, *gone_v), -1.0)
+                        self._add({**u, **minus, y: -1.0}, -math.inf, 0.0)  # y ≥ u − v − gone_v
 
-    def cut_off(self, code: Code) -> None:
-        """Exclude one solution: at least one group must change."""
-        self._add({self._starts[g] + c: 1.0 for g, c in enumerate(code)}, -math.inf, len(code) - 1.0)
+    def _taken(self, group: int, domain: Domain | None) -> dict[int, float]:
+        start = int(self._starts[group])
+        return {start + i: 1.0 for i, column in enumerate(self._groups[group]) if column.domain is domain}
 
-    def run(self, gap: float, time_limit_s: float) -> Code | None:
-        """Solve what stands; None where HiGHS has no solution to offer."""
+    def _add_levels(self, problem: Problem) -> None:
+        """Tie each group's combinations to z, and keep at 0 what another variable has removed altogether."""
+        z = {(p, s): self._z(p) + i for p, levels in enumerate(self._offered) for i, s in enumerate(levels)}
+        for group, columns in enumerate(self._groups):
+            start = int(self._starts[group])
+            for p, level in (pair for pair in z if pair[0] in columns[0].levels):
+                row = {start + i: 1.0 for i, column in enumerate(columns) if column.levels[p] == level}
+                self._add({**row, z[p, level]: -1.0}, 0.0, 0.0)
+        for p in range(len(self._offered)):
+            for other, level in problem.remains.covers(p):
+                if (p, 0) in z and (other, level) in z:
+                    self._add({z[other, level]: 1.0, z[p, 0]: -1.0}, -math.inf, 0.0)
+
+    def _z(self, variable: int) -> int:
+        return int(self._starts[len(self._groups) + 1 + variable])
+
+    def code(self, columns: Sequence[int]) -> Code:
+        """What columns, one of each group and each variable, stand for."""
+        count = len(self._groups)
+        choices = [
+            group[i - start].choice
+            for group, i, start in zip(self._groups, columns, self._starts.tolist(), strict=False)
+        ]
+        levels = [self._offered[p][i - self._z(p)] for p, i in enumerate(columns[count:])]
+        return (*choices, *levels)
+
+    def cut_off(self, columns: Sequence[int]) -> None:
+        """Exclude one solution: at least one group or variable must change."""
+        self._add(dict.fromkeys(columns, 1.0), -math.inf, len(columns) - 1.0)
+
+    def run(self, gap: float, time_limit_s: float) -> list[int] | None:
+        """Solve what stands: the column taken of each group and each variable; None where HiGHS has none to offer."""
         entries = [(r, c, value) for r, row in enumerate(self._rows) for c, value in row.items()]
         rows, columns, values = zip(*entries, strict=True)
-        matrix = sparse.csr_array((values, (rows, columns)), shape=(len(self._rows), self._columns))
+        matrix = sparse.csr_array((values, (rows, columns)), shape=(len(self._rows), len(self._objective)))
         with quiet_stdout():
             result = milp(
                 self._objective,
@@ -244,5 +289,4 @@ class _Program:
             )
         if result.x is None:
             return None
-        bounds = zip(self._starts[:-1], self._starts[1:], strict=True)
-        return tuple(int(np.argmax(result.x[start:stop])) for start, stop in bounds)
+        return [start + int(np.argmax(result.x[start:stop])) for start, stop in self._exclusive()]

@@ -203,12 +203,7 @@ class Space:
 
     def canonical(self, code: Code) -> Code:
         """The code that stands for all those of the same network and precisions."""
-        levels = self.levels(code)
-        if not any(levels):
-            return code
-        levels = self.remains.canonical(levels)
-        left = self.remains.groups(levels)
-        return (*(c if part else 0 for c, part in zip(self.choices(code), left, strict=True)), *levels)
+        return self.remains.canonical(code)
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Optuna's form of the space: name → categories (choice texts, sparsities as text)."""

@@ -19,8 +19,8 @@ from search.forecast import Forecast, Limits
 from search.history import History
 from search.latency_model import fit_latency_model
 from search.moves import draw, flip, mutate, resolve, swap
+from search.problem import Problem
 from search.sampler import FrontSampler
-from search.solver import Problem
 from search.space import Code, GroupSpace, Space
 from tests.search.spaces import INT4, INT8, chain, everything
 

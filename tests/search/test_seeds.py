@@ -12,8 +12,8 @@ import pytest
 from lowering.dialect import Arithmetic
 from precision import FP16, FP32, LayerChoice, Precision
 from search.latency_model import LatencyModel, fit_latency_model
+from search.problem import Problem
 from search.seeds import Seed, distinct, ladder, ranking, solver_seeds, splits
-from search.solver import Problem
 from search.space import Code, GroupSpace, Space
 from tests.search.spaces import INT4, INT8, chain
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.latency_model import fit_latency_model
-from search.solver import Problem, keeps, solve
+from search.problem import Problem, keeps
+from search.solver import solve
 from search.space import Code, Domain
 from tests.search.spaces import chain
 
