@@ -78,6 +78,20 @@ def calibrate(
     return {name: ranges[name] for name in names}
 
 
+def run_network(reference: onnx.ModelProto, inputs: Inputs) -> list[Array]:
+    """All outputs of the FP32 network on one batch.
+
+    Raises:
+        ModelError: If ONNX Runtime refuses the network, or fails on the inputs.
+    """
+    session, errors = _session(reference, ())
+    try:
+        outputs: list[Array] = session.run(None, dict(inputs))
+    except errors as error:
+        raise ModelError(f"ONNX Runtime failed on the FP32 network: {error}", "check that it runs as it is") from error
+    return outputs
+
+
 def _measure(probe: _Probe, settings: CalibrationSettings) -> dict[str, Range]:
     """One pass for the extremes and, unless they are the answer, one for the histograms."""
     lows = dict.fromkeys(probe.tensors, 0.0)

@@ -1,20 +1,36 @@
-"""PyTorch modules to references, by the dynamo exporter."""
+"""PyTorch modules to references, by the dynamo exporter.
+
+Exporting takes seconds, nearly all of it for tracing and translation, which depend on a module's structure alone. An
+``Exporter`` keeps the untouched graph of each structure, where initialisers still have the parameters' names, and
+writes the weights of later modules into it, those with fewer channels too; folding, fusing and normalisation follow as
+for any other network. What comes out is run beside the module, and exported anew where the two disagree: where widths
+are numbers in the graph, as a flattened map's is.
+"""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import numpy_helper
 
+from lowering.calibration import run_network
 from lowering.reference import Reference, make_reference
-from precision import Inputs, ModelError
+from precision import Array, Inputs, ModelError, digest
 
 if TYPE_CHECKING:
     import torch
+
+_FAILURES = (RuntimeError, TypeError, ValueError, KeyError, AttributeError, NotImplementedError)
+_SAMPLES = 4  # that a module and its graph must agree on
+_TOLERANCE = 1e-3  # of the largest output
 
 
 def export_reference(module: torch.nn.Module, inputs: Inputs, *, name: str, batch: int | None = None) -> Reference:
@@ -29,12 +45,65 @@ def export_reference(module: torch.nn.Module, inputs: Inputs, *, name: str, batc
     Raises:
         ModelError: If the exporter fails; its own reason is in the message.
     """
+    return make_reference(_optimised(_program(module, inputs, name, batch)), name)
+
+
+class Exporter:
+    """Exports modules that mostly have the same structure: really the first time, by exchanging weights then.
+
+    What ``reference`` gives depends on the module alone, not on those before it, and is what ``export_reference``
+    gives up to the names of inner tensors.
+
+    Args:
+        inputs: As for ``export_reference``; what modules and graphs are compared on.
+        name: Workload's name, for messages.
+        batch: A fixed batch size, or None for a dynamic one.
+    """
+
+    def __init__(self, inputs: Inputs, name: str, *, batch: int | None = None) -> None:
+        count = batch or _SAMPLES
+        self._inputs = {key: np.resize(array, (count, *array.shape[1:])) for key, array in inputs.items()}
+        self._name = name
+        self._batch = batch
+        self._graphs: dict[str, onnx.ModelProto] = {}
+
+    def reference(self, module: torch.nn.Module) -> Reference:
+        """Export a module on the CPU, in evaluation mode; its own mode is restored.
+
+        Raises:
+            ModelError: If the exporter fails.
+        """
+        structure = _structure(module)
+        kept = self._graphs.get(structure)
+        reference = None if kept is None else self._filled(kept, module)
+        if reference is None:
+            program = _program(module, self._inputs, self._name, self._batch)
+            self._graphs[structure] = program.model_proto
+            reference = self._filled(self._graphs[structure], module)
+        return reference or export_reference(module, self._inputs, name=self._name, batch=self._batch)
+
+    def _filled(self, graph: onnx.ModelProto, module: torch.nn.Module) -> Reference | None:
+        """The graph with the module's weights; None where that is not the module."""
+        import torch
+
+        proto = _with_weights(graph, module)
+        if proto is None:
+            return None
+        program = torch.onnx.ONNXProgram(ir.from_proto(proto), None)
+        try:
+            reference = make_reference(_optimised(program), self._name)
+            found = run_network(reference.proto, self._inputs)
+        except (ModelError, *_FAILURES):
+            return None  # widths that were written into the graph
+        return reference if _agree(found, _outputs(module, self._inputs)) else None
+
+
+def _program(module: torch.nn.Module, inputs: Inputs, name: str, batch: int | None) -> torch.onnx.ONNXProgram:
+    """The exporter's graph as it comes, before anything is folded."""
     import torch
 
     # Two samples at least: an axis of size 1 would be specialised by the exporter.
-    count = batch or 2
-    arrays = [np.resize(array, (count, *array.shape[1:])) for array in inputs.values()]
-    example = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+    example = _tensors({key: np.resize(array, (batch or 2, *array.shape[1:])) for key, array in inputs.items()})
     # A named dimension makes the exporter refuse a network that fixes its batch; an automatic one would not.
     shapes = tuple({0: torch.export.Dim("batch")} for _ in example) if batch is None else None
     training = module.training
@@ -42,9 +111,15 @@ def export_reference(module: torch.nn.Module, inputs: Inputs, *, name: str, batc
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                module, example, dynamo=True, input_names=list(inputs), dynamic_shapes=shapes, verbose=False
+                module,
+                example,
+                dynamo=True,
+                input_names=list(inputs),
+                dynamic_shapes=shapes,
+                verbose=False,
+                optimize=False,
             )
-    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+    except _FAILURES as error:
         reason = str(error).strip().split("\n")[0]
         kind = "a dynamic batch" if batch is None else f"batch {batch}"
         raise ModelError(
@@ -54,7 +129,72 @@ def export_reference(module: torch.nn.Module, inputs: Inputs, *, name: str, batc
     finally:
         module.train(training)
     assert program is not None
-    return make_reference(program.model_proto, name)
+    return program
+
+
+def _optimised(program: torch.onnx.ONNXProgram) -> onnx.ModelProto:
+    with _quiet():
+        program.optimize()
+    return program.model_proto
+
+
+def _structure(module: torch.nn.Module) -> str:
+    """Digest of the layers' paths and classes; a module that was traced has its own code besides."""
+    layers = [(path, type(part).__module__, type(part).__qualname__) for path, part in module.named_modules()]
+    code = [str(part.code) for part in module.modules() if hasattr(part, "graph") and hasattr(part, "code")]
+    return digest(layers, code)
+
+
+def _with_weights(graph: onnx.ModelProto, module: torch.nn.Module) -> onnx.ModelProto | None:
+    """A copy with the module's parameters, buffers and shapes; None if a parameter is no initialiser of the graph."""
+    tensors = dict(chain(module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)))
+    names = {tensor.name for tensor in graph.graph.initializer}
+    written = {id(tensor) for name, tensor in tensors.items() if name in names}
+    if any(tensor.is_floating_point() and id(tensor) not in written for tensor in tensors.values()):
+        return None
+    proto = onnx.ModelProto()
+    proto.CopyFrom(graph)
+    for initializer in proto.graph.initializer:
+        if initializer.name in tensors:
+            value = np.ascontiguousarray(tensors[initializer.name].detach().numpy())
+            initializer.CopyFrom(numpy_helper.from_array(value, initializer.name))
+    groups = {f"{path}.weight": part.groups for path, part in module.named_modules() if hasattr(part, "groups")}
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "group" and node.input[1] in groups:
+                attribute.i = groups[node.input[1]]
+    del proto.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+
+
+def _outputs(module: torch.nn.Module, inputs: Inputs) -> list[Array]:
+    import torch
+    from torch.utils import _pytree
+
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            leaves = _pytree.tree_leaves(module(*_tensors(inputs)))
+    finally:
+        for part, mode in modes:
+            part.training = mode
+    return [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def _agree(found: Sequence[Array], wanted: Sequence[Array]) -> bool:
+    if [array.shape for array in found] != [array.shape for array in wanted]:
+        return False
+    return all(
+        np.allclose(one, other, rtol=0, atol=_TOLERANCE * float(np.abs(other).max(initial=0)))
+        for one, other in zip(found, wanted, strict=True)
+    )
+
+
+def _tensors(inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    import torch
+
+    return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in inputs.values())
 
 
 @contextmanager

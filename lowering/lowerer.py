@@ -74,6 +74,11 @@ class Lowerer:
         self.calibration_digest = calibration_digest or ""
         self._weights: dict[tuple[LayerChoice, str], RoundedWeight] = {}
 
+    @property
+    def calibration(self) -> Inputs | None:
+        """The calibration inputs that are used, the first ``settings.samples``; None where none are at hand."""
+        return self._calibration
+
     @cached_property
     def inventory(self) -> Inventory:
         """Layers, groups and what each may become."""

@@ -1,0 +1,186 @@
+"""An exporter gives what a real export gives, up to the names of inner tensors, whatever it exported before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from experiments.networks import ResNetCifar
+from lowering import export
+from lowering.export import Exporter, export_reference
+from lowering.reference import Reference
+from precision import Inputs
+from tests.passes.nets import trained_looking
+
+
+class Literal(nn.Module):
+    """Its width is a number in the traced graph."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.conv = nn.Conv2d(3, width, 3)
+        self.fc = nn.Linear(width, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.conv(images).flatten(2).mean(2).reshape(-1, self.width) * self.width)
+        return logits
+
+
+class Pooled(nn.Module):
+    """A depthwise convolution between two others, and a mean."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 3, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.depthwise = nn.Conv2d(width, width, 3, groups=width)
+        self.fc = nn.Linear(width, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.depthwise(torch.relu(self.norm(self.conv(images)))).mean((2, 3)))
+        return logits
+
+
+class Twice(nn.Module):
+    """Two layers with one weight, and a parameter that is not used."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.second.weight = self.first.weight
+        self.unused = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(torch.relu(self.first(x.mean((2, 3)))))
+        return out
+
+
+# Name → (network of a width, channels and side of its images).
+NETS: dict[str, tuple[Callable[[int], nn.Module], int, int]] = {
+    "pooled": (Pooled, 3, 8),
+    "resnet": (lambda _: ResNetCifar(8), 3, 16),
+    "literal": (Literal, 3, 8),
+    "twice": (lambda _: Twice(3), 3, 8),
+}
+
+
+def made(name: str, width: int, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return trained_looking(NETS[name][0](width), seed)
+
+
+def images(name: str) -> Inputs:
+    _, channels, side = NETS[name]
+    return {"x": np.random.default_rng(0).normal(size=(6, channels, side, side)).astype(np.float32)}
+
+
+def anonymous(reference: Reference) -> list[object]:
+    """The graph with tensors numbered in the order in which nodes mention them, and weights as values."""
+    graph = reference.proto.graph
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    numbers: dict[str, int] = {}
+
+    def number(name: str) -> object:
+        if name in weights:
+            array = weights[name]
+            return array.dtype.str, array.shape, array.tobytes()
+        return numbers.setdefault(name, len(numbers))
+
+    nodes = [
+        (
+            node.op_type,
+            [number(name) for name in node.input],
+            [number(name) for name in node.output],
+            sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute),
+        )
+        for node in graph.node
+    ]
+    return [nodes, *(value.SerializeToString(deterministic=True) for value in (*graph.input, *graph.output))]
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """Modules that were really exported."""
+    found: list[nn.Module] = []
+    real = export._program
+
+    def counted(module: nn.Module, inputs: Inputs, name: str, batch: int | None) -> torch.onnx.ONNXProgram:
+        found.append(module)
+        return real(module, inputs, name, batch)
+
+    monkeypatch.setattr(export, "_program", counted)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "batch"), [("pooled", None), ("pooled", 3), ("resnet", None)], ids=["pooled", "fixed batch", "resnet"]
+)
+def test_exchanged_weights_are_a_real_export(name: str, batch: int | None, exports: list[nn.Module]) -> None:
+    """Other weights and fewer channels of one structure cost no export, and come out as if they were the first."""
+    exporter = Exporter(images(name), name, batch=batch)
+    exporter.reference(made(name, 16, 1))
+    module = made(name, 8, 2).train()
+    found = exporter.reference(module)
+    assert len(exports) == 1
+    assert module.training
+    alone = Exporter(images(name), name, batch=batch).reference(module)
+    wanted = export_reference(module, images(name), name=name, batch=batch)
+    assert found.fingerprint == alone.fingerprint
+    assert anonymous(found) == anonymous(wanted)
+    assert found.input_shapes == wanted.input_shapes
+
+
+def test_widths_in_the_graph_are_exported_anew(exports: list[nn.Module]) -> None:
+    """A graph that has another module's width in it is not taken for this one's."""
+    exporter = Exporter(images("literal"), "literal")
+    for width in (16, 8):
+        module = made("literal", width, 2)
+        found = exporter.reference(module)
+        assert anonymous(found) == anonymous(export_reference(module, images("literal"), name="literal"))
+    assert len(exports) == 4  # each of them twice
+
+
+def test_parameters_without_initialiser_are_exported(exports: list[nn.Module]) -> None:
+    """Where the graph lacks a parameter, nothing is exchanged; one tied to another is not lacking."""
+    exporter = Exporter(images("twice"), "twice")
+    for seed in (1, 2):
+        module = made("twice", 3, seed)
+        wanted = export_reference(module, images("twice"), name="twice")
+        assert anonymous(exporter.reference(module)) == anonymous(wanted)
+    assert len(exports) > 2
+
+
+def test_structures_are_kept_apart(exports: list[nn.Module]) -> None:
+    """Another structure is exported, and the first one is still known afterwards."""
+    exporter = Exporter(images("pooled"), "nets")
+    exporter.reference(made("pooled", 16, 1))
+    exporter.reference(made("literal", 16, 1))
+    exporter.reference(made("pooled", 8, 2))
+    assert len(exports) == 2
+
+
+def test_disagreement_is_seen(monkeypatch: pytest.MonkeyPatch, exports: list[nn.Module]) -> None:
+    """Planted bug: weights that are written wrongly do not pass for the module's."""
+    real = export._with_weights
+
+    def wrong(graph: onnx.ModelProto, module: nn.Module) -> onnx.ModelProto | None:
+        proto = real(graph, module)
+        assert proto is not None
+        tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == "depthwise.weight")
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
+        return proto
+
+    exporter = Exporter(images("pooled"), "pooled")
+    exporter.reference(made("pooled", 16, 1))
+    monkeypatch.setattr(export, "_with_weights", wrong)
+    module = made("pooled", 8, 2)
+    found = exporter.reference(module)
+    assert len(exports) == 3
+    assert anonymous(found) == anonymous(export_reference(module, images("pooled"), name="pooled"))
