@@ -1,0 +1,128 @@
+"""Successive halving, and what a network is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+
+from precision import AccuracyStats, Budget, LatencyStats
+from search.appraisal import USUAL_GAP, Appraiser
+from search.evaluate import Evaluator
+from search.halving import RUNGS, Contender, Halving, Judged
+from search.trial import Candidate, Outcome, Trial
+
+
+def contender(name: str) -> Contender:
+    return Contender(label=name, base=(), network=name, steps=(), rungs=1)
+
+
+def race(values: Sequence[Sequence[float]], allowed: int = 99) -> tuple[list[int], list[Judged]]:
+    """Leads contenders with these worths at each rung through the race; returns how far each came."""
+    history: list[Judged] = []
+    trained = 0
+
+    def train(_: Contender, steps: int) -> bool:
+        nonlocal trained
+        assert steps > 0
+        trained += 1
+        return trained <= allowed
+
+    worths: dict[str, Sequence[float]] = {}
+    halving = Halving(10, lambda c: worths[c.label][c.rungs - 1], history)
+    came = []
+    for number, row in enumerate(values):
+        one = contender(f"n{number}")
+        worths[one.label] = row
+        halving.run(one, train)
+        came.append(one.rungs)
+    return came, history
+
+
+def test_rungs_triple_the_training() -> None:
+    halving = Halving(10, lambda _: 0.0, [])
+    steps = [halving.steps_of(rung) for rung in range(RUNGS)]
+    assert [sum(steps[: rung + 1]) for rung in range(RUNGS)] == [10, 30, 90]
+
+
+def test_the_best_third_goes_on_and_the_rest_stays() -> None:
+    came, history = race([[0.1] * 3, [0.2] * 3, [0.9] * 3, [0.3] * 3, [0.05] * 3, [1.0] * 3])
+    assert came[0] == came[1] == 1, "nothing is trained on before there is something to compare with"
+    assert came[2] > 1
+    assert came[3] == came[4] == 1
+    assert came[5] > 1
+    assert [judged.promoted for judged in history if judged.rung == 0] == [False, False, True, False, False, True]
+
+
+def test_a_worthless_network_is_not_trained_on() -> None:
+    came, _ = race([[0.0] * 3] * 6)
+    assert came == [1] * 6
+
+
+def test_an_empty_budget_ends_the_race_where_it_stands() -> None:
+    came, history = race([[0.1] * 3, [0.1] * 3, [1.0] * 3], allowed=0)
+    assert came[2] == 1
+    assert history[-1].promoted, "it was chosen, but the budget left nothing"
+
+
+@dataclass
+class Known:
+    """What an appraiser asks of an evaluator."""
+
+    trials: list[Trial]
+    reference_ms: float = 2.0
+    reference_accuracy: float = 0.9
+
+
+def trial(number: int, accuracy: float, ratio: float, size: int, network: str = "") -> Trial:
+    return Trial(
+        number=number,
+        candidate=Candidate(origin="test", choices={}, network=network),
+        outcome=Outcome.COMPLETE,
+        size_bytes=size,
+        latency=LatencyStats(
+            **{
+                **{name: 0.0 for name in LatencyStats.__dataclass_fields__},
+                "ratio": ratio,
+                "median_ms": 2 * ratio,
+            }  # type: ignore[arg-type]
+        ),
+        latency_ms=2 * ratio,
+        accuracy=AccuracyStats.from_json({"value": accuracy, "ci_low": accuracy, "ci_high": accuracy, "samples": 100}),
+        misses={},
+        seconds=0.0,
+    )
+
+
+def appraiser(trials: list[Trial], **limits: Any) -> Appraiser:
+    return Appraiser(cast(Evaluator, Known(trials)), Budget(**limits))
+
+
+def test_worth_is_what_a_network_adds_to_the_others_front() -> None:
+    given = [trial(0, 0.9, 1.0, 1000), trial(1, 0.89, 0.6, 300)]
+    fast, slow = trial(2, 0.85, 0.3, 200, "a"), trial(3, 0.85, 0.65, 310, "b")
+    judge = appraiser([*given, fast, slow], max_drop=0.05)
+    assert judge.worth([fast], 0) > 0
+    assert judge.worth([slow], 0) == 0, "another is faster, smaller and more accurate"
+
+
+def test_training_that_is_still_to_come_counts() -> None:
+    given = [trial(0, 0.9, 1.0, 1000)]
+    weak = trial(1, 0.5, 0.3, 200, "a")
+    judge = appraiser([*given, weak], max_drop=0.05)
+    assert judge.worth([weak], 0) == 0
+    assert judge.hope(2) == pytest.approx(1 - USUAL_GAP**2)
+    assert judge.worth([weak], 4) > 0
+    judge.learn(0.5, 0.86)  # a tenth of the gap was left
+    assert judge.hope(1) == pytest.approx(0.9)
+    assert judge.worth([weak], 1) > 0
+
+
+def test_what_is_over_a_limit_is_worth_nothing() -> None:
+    given = [trial(0, 0.9, 1.0, 1000)]
+    found = trial(1, 0.9, 0.6, 200, "a")
+    assert appraiser([*given, found], latency_ms=1.0).worth([found], 0) == 0
+    assert appraiser([*given, found], latency_ms=1.4).worth([found], 0) > 0
+    assert appraiser([*given, found], size_bytes=100.0).worth([found], 0) == 0
