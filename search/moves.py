@@ -1,4 +1,4 @@
-"""How a sampler gets from what it knows to something new: four moves over index tuples.
+"""How a sampler gets from what it knows to something new: moves over index tuples.
 
     swap     raise one group, lower another at about equal predicted cost: along the front
     flip     a run of neighbouring groups to one precision: across the valley that boundaries dig around single groups
@@ -6,16 +6,22 @@
     resolve  solve again under log-normally re-weighted losses: the table may be wrong about a group, and this is the
              way to find out (SPDY, Frantar & Alistarh, ICML 2022, §3.2: search over per-layer coefficients that a
              budgeted solver turns into candidates)
+    transfer the same precisions on another network that was made by pruning
+    reprune  one to three prune variables a level up or down: a network that is still to be made
 
-Each returns None where it found nothing to do. None of them looks at what was tried.
+All but the last two stay on the network they start from, or are given. Each returns None where it found nothing to do.
+None of them looks at what was tried.
 """
 
 from __future__ import annotations
+
+from collections import Counter
 
 import numpy as np
 
 from precision import Precision
 from search.problem import Problem
+from search.prune_space import Levels
 from search.solver import solve
 from search.space import Code, GroupSpace, Space
 
@@ -28,7 +34,8 @@ _SOLVE_GAP = 0.01  # the weights are random anyway
 
 def swap(problem: Problem, space: Space, code: Code, rng: np.random.Generator) -> Code | None:
     """Lower one group's loss and raise another's, so that predicted latency and size stay about the same."""
-    changes = [(g, c) for g, group in enumerate(space.groups) for c in group.proposed if c != code[g]]
+    left = space.remaining(code)
+    changes = [(g, c) for g, group in enumerate(space.groups) if left[g] for c in group.proposed if c != code[g]]
     loss = {(g, c): problem.losses[g][c] - problem.losses[g][code[g]] for g, c in changes}
     raises = [change for change in changes if loss[change] < 0]
     if not raises:
@@ -55,13 +62,16 @@ def flip(space: Space, code: Code, rng: np.random.Generator) -> Code | None:
     length = min(1 + int(rng.geometric(min(1.0, 3.0 / count))), count)
     start = int(rng.integers(count - length + 1))
     level = list(Precision)[int(rng.integers(len(Precision)))]
-    new = tuple(_step(group, level) if start <= g < start + length else code[g] for g, group in enumerate(space.groups))
+    run = range(start, start + length)
+    choices = (_step(group, level) if g in run else code[g] for g, group in enumerate(space.groups))
+    new = space.canonical((*choices, *space.levels(code)))
     return new if new != code else None
 
 
 def mutate(space: Space, code: Code, rng: np.random.Generator) -> Code | None:
     """Give one to three groups any other choice."""
-    movable = [g for g, group in enumerate(space.groups) if len(group.proposed) > 1]
+    left = space.remaining(code)
+    movable = [g for g, group in enumerate(space.groups) if len(group.proposed) > 1 and left[g]]
     if not movable:
         return None
     new = code
@@ -77,28 +87,55 @@ def resolve(
     max_bytes: float | None,
     tried: frozenset[Code],
     rng: np.random.Generator,
+    fixed: Levels | None = None,
 ) -> Code | None:
-    """The best untried solution under randomly re-weighted losses."""
-    weights = np.exp(_WEIGHT_SPREAD * rng.standard_normal(len(problem.losses)))
+    """The best untried solution under randomly re-weighted losses, on the network of ``fixed`` or on any."""
+    weights = np.exp(_WEIGHT_SPREAD * rng.standard_normal(len(problem.losses) + problem.variables))
     return solve(
         problem,
         max_ratio=max_ratio,
         max_bytes=max_bytes,
         weights=weights.tolist(),
+        fixed=fixed,
         tried=tried,
         gap=_SOLVE_GAP,
         time_limit_s=_SOLVE_LIMIT_S,
     )
 
 
-def draw(space: Space, rng: np.random.Generator) -> Code:
-    """Any assignment, every choice of a group alike."""
-    return tuple(group.proposed[int(rng.integers(len(group.proposed)))] for group in space.groups)
+def transfer(space: Space, code: Code, levels: Levels) -> Code | None:
+    """The same precisions at other levels; groups that were gone take the precision that most of the others have."""
+    left, choices = space.remaining(code), space.choices(code)
+    rows = list(zip(space.groups, choices, left, strict=True))
+    taken = Counter(group.choices[c].precision for group, c, part in rows if part)
+    common = max(taken, key=lambda level: taken[level], default=Precision.FP32)
+    revived = (c if part else _step(group, common) for group, c, part in rows)
+    new = space.canonical((*revived, *levels))
+    return new if new != code else None
+
+
+def reprune(space: Space, code: Code, rng: np.random.Generator) -> Code | None:
+    """Take one to three prune variables a level up or down."""
+    levels = list(space.levels(code))
+    movable = [p for p, prune in enumerate(space.prunes) if len(prune.sparsities) > 1]
+    if not movable:
+        return None
+    for p in rng.choice(movable, size=min(int(rng.integers(1, 4)), len(movable)), replace=False).tolist():
+        up = bool(rng.integers(2)) if levels[p] < len(space.prunes[p].sparsities) - 1 else False
+        levels[p] += 1 if up or levels[p] == 0 else -1
+    return transfer(space, code, tuple(levels))
+
+
+def draw(space: Space, rng: np.random.Generator, levels: Levels | None = None) -> Code:
+    """Any assignment, every choice of a group alike, at ``levels``; on the network as it was given by default."""
+    choices = [group.proposed[int(rng.integers(len(group.proposed)))] for group in space.groups]
+    return space.canonical((*choices, *((0,) * len(space.prunes) if levels is None else levels)))
 
 
 def proposable(space: Space, code: Code) -> Code:
     """``code`` with every choice that a baseline alone may use replaced by the one that dominates it."""
-    return tuple(c if c in group.proposed else _alike(group, c) for group, c in zip(space.groups, code, strict=True))
+    rows = zip(space.groups, space.choices(code), strict=True)
+    return (*(c if c in group.proposed else _alike(group, c) for group, c in rows), *space.levels(code))
 
 
 def _with(code: Code, change: tuple[int, int]) -> Code:

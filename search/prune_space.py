@@ -97,6 +97,8 @@ class Remains:
 
     def groups(self, levels: Levels) -> tuple[float, ...]:
         """The part of each group that stays: exactly 1 where nothing is pruned, exactly 0 where all is gone."""
+        if not any(levels):
+            return (1.0,) * len(self.members)
         left = self.layers(levels)
         return tuple(self.part(group, left) for group in range(len(self.members)))
 

@@ -5,9 +5,10 @@
     splits     random runs of neighbouring groups in one arithmetic each: the mixes of few boundaries that tell a
                group's own latency from its boundaries' (seeded)
     solver     least summed loss under a grid of budgets, nearest to the user's first
+    joint      the same over precisions and prunings: networks worth making, each with the precisions that go with it
 
-Each is a lazy stream of (origin, assignment), so a caller can interleave them, stop any time, and refit the latency
-model between two solver seeds; ``distinct`` joins streams without repeats.
+Each is a lazy stream of (origin, assignment), of (origin, code) where networks are pruned, so a caller can interleave
+them, stop any time, and refit the latency model between two solver seeds; ``distinct`` joins streams without repeats.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from search.space import ARITHMETICS, Code, Space
 Seed = tuple[str, dict[str, LayerChoice]]  # origin, assignment
 
 _MAX_SEGMENTS = 5
+_JOINT_GAP = 0.01  # losses of prunings are rough guesses
 _NEAR_BUDGET = (1.0, 0.9, 0.97, 1.06, 0.8)  # multiples of a budget, in the order they are worth trying
 
 
@@ -117,16 +119,49 @@ def solver_seeds(
     """
     ratios = _near(max_ratio) or (None, *_latency_steps(space, model(), steps))
     sizes = _near(max_bytes) or (None, *_size_steps(space, overhead_bytes, steps))
-    pairs = sorted(
-        ((i, j) for i in range(len(ratios)) for j in range(len(sizes))), key=lambda pair: (pair[0] + pair[1], pair)
-    )
-    for i, j in pairs:
-        if ratios[i] is None and sizes[j] is None:
-            continue  # no limit at all: that is FP32
+    for ratio, size in _pairs(ratios, sizes):
         problem = Problem.of(space, model(), overhead_bytes)
-        code = solve(problem, max_ratio=ratios[i], max_bytes=sizes[j])
+        code = solve(problem, max_ratio=ratio, max_bytes=size, fixed=(0,) * len(space.prunes))
         if code is not None:
             yield "solver", space.decode(code)
+
+
+def joint_seeds(
+    space: Space,
+    model: LatencyModel,
+    ratios: Sequence[float | None],
+    sizes: Sequence[float | None],
+    *,
+    prune_weight: float = 1.0,
+    overhead_bytes: float = 0.0,
+) -> Iterator[tuple[str, Code]]:
+    """Solutions of least summed loss over precisions and prunings, each of another pruning, none unpruned.
+
+    Args:
+        space: The space.
+        model: The latency model to solve with.
+        ratios: Limits over FP32's latency; None is none. Each is tried with each of ``sizes``, the first ones first.
+        sizes: Limits of the whole file in bytes; None is none.
+        prune_weight: How much of a pruning's loss is left after training.
+        overhead_bytes: What the file holds besides the groups' weights.
+    """
+    problem = Problem.of(space, model, overhead_bytes, prune_weight)
+    seen = {(0,) * len(space.prunes)}
+    for ratio, size in _pairs(ratios, sizes):
+        code = solve(problem, max_ratio=ratio, max_bytes=size, gap=_JOINT_GAP)
+        if code is not None and space.levels(code) not in seen:
+            seen.add(space.levels(code))
+            yield "joint", code
+
+
+def _pairs(
+    ratios: Sequence[float | None], sizes: Sequence[float | None]
+) -> Iterator[tuple[float | None, float | None]]:
+    """Every limit with every other, the first ones first; without the pair of no limit at all, which is FP32."""
+    indices = ((i, j) for i in range(len(ratios)) for j in range(len(sizes)))
+    for i, j in sorted(indices, key=lambda pair: (pair[0] + pair[1], pair)):
+        if ratios[i] is not None or sizes[j] is not None:
+            yield ratios[i], sizes[j]
 
 
 def _near(limit: float | None) -> tuple[float | None, ...]:
