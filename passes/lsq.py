@@ -26,25 +26,28 @@ SMALLEST_RATIO = 1 / 64
 
 
 class _Lsq(torch.autograd.Function):
-    """Eq. 1 and 2 forwards, eq. 3 and 5 backwards."""
+    """Eq. 1 and 2 forwards, eq. 3 and 5 backwards.
+
+    Activations are large and each pass over them costs: codes are clipped before they are rounded, which gives the
+    same ones and tells what was outside, and one operator, the gradient of a clip, stands for compare and select.
+    """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, step: Tensor, low: int, high: int, gradient_scale: float) -> Tensor:
-        scaled = values / step
-        ctx.save_for_backward(scaled)
+        clipped = (values / step).clamp_(low, high)
+        ctx.save_for_backward(clipped)
         ctx.ends = (low, high)
         ctx.gradient_scale = gradient_scale
         ctx.step_shape = step.shape
-        return torch.round(scaled).clamp_(low, high).mul_(step)
+        return torch.round(clipped).mul_(step)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        (scaled,) = ctx.saved_tensors
-        low, high = ctx.ends
-        outside = (scaled <= low) | (scaled >= high)
-        slope = torch.round(scaled).clamp_(low, high).sub_(torch.where(outside, 0.0, scaled))
-        for_step = (gradients[0] * slope).sum_to_size(ctx.step_shape) * ctx.gradient_scale
-        return gradients[0].masked_fill(outside, 0.0), for_step, None, None, None
+        (clipped,) = ctx.saved_tensors
+        inside = torch.ops.aten.hardtanh_backward  # its first operand between the ends, 0 on and beyond them
+        slope = torch.round(clipped).sub_(inside(clipped, clipped, *ctx.ends))
+        for_step = slope.mul_(gradients[0]).sum_to_size(ctx.step_shape) * ctx.gradient_scale
+        return inside(gradients[0], clipped, *ctx.ends), for_step, None, None, None
 
 
 def quantise(values: Tensor, step: Tensor, low: int, high: int, *, sharing: int) -> Tensor:

@@ -8,8 +8,9 @@ norms are settled before it starts, and the trained network and the artifact agr
 
 It starts from the codes and scales of the choices' own rounding (GPTQ's, say) and from the calibrated ranges. Weights,
 biases, weight scales and activation scales train (``lsq``); zero points and which tensors are quantised stay. The
-default loss is the divergence from the FP32 network's outputs, so labels are not needed. Which quantiser of the
-artifact belongs to which tensor is found by writing it twice, each tensor's range stretched by a factor of its own.
+default loss is the divergence from the FP32 network's outputs, or from a teacher's, so labels are not needed. Which
+quantiser of the artifact belongs to which tensor is found by writing it twice, each tensor's range stretched by a
+factor of its own.
 
 Afterwards the learned scales are the network's: ``QatResult.reference`` has the weights the artifact computes with,
 ``scales`` makes their codes exact, ``ranges`` gives the activations' quantisers back to the bit; ``Lowerer`` takes all
@@ -21,8 +22,10 @@ it is), a Clip on a tensor with several readers whose bound moves to another cod
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,12 +41,15 @@ from lowering.lowerer import Lowerer
 from lowering.rounding.guard import layer_bias, minimum_scales
 from lowering.rounding.weight import RoundedWeight
 from passes.data import Batch, TrainingData
+from passes.options import options_from_json, options_to_json
+from passes.prune_counts import example_tensors
+from passes.prune_proof import outputs_of, tensors_in
 from passes.qat_layers import TrainedLayer, TrainedWeight, trained_weight
 from passes.qat_network import ArtifactNetwork, activation_quantisers
 from passes.qat_result import QatResult, result_of
 from passes.train import ParameterGroup, Supervision, train
 from passes.training import Optimiser, Training
-from precision import ConfigError, LayerChoice, LoweringError, Precision
+from precision import ConfigError, LayerChoice, LoweringError, ModelError, Precision
 
 # Where a bias limits a weight's scale (``lowering.rounding.guard``), this leaves it room to grow.
 _ROOM = 4.0
@@ -81,12 +87,26 @@ class Qat:
                 name = rule.partition(" ")[0]
                 raise ConfigError(f"pass 'qat': expected {rule}, got {getattr(self, name)!r}", f"change {name}")
 
+    def to_json(self) -> dict[str, Any]:
+        """Every option as plain JSON."""
+        return options_to_json(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Qat:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ConfigError: If an option is unknown or wrong.
+        """
+        return options_from_json(cls, data, "pass 'qat'")
+
     def apply(
         self,
         lowerer: Lowerer,
         choices: Mapping[str, LayerChoice],
         data: TrainingData,
         *,
+        teacher: nn.Module | None = None,
         supervision: Supervision | None = None,
         device: torch.device | None = None,
     ) -> QatResult:
@@ -96,22 +116,27 @@ class Qat:
             lowerer: The network in its dialect, with calibration inputs or ranges; not modified.
             choices: Layer name → choice, every layer.
             data: Inputs in the network's order; labels are read if ``labels`` is above 0.
+            teacher: The network to learn from, in any mode, left as it is: the unpruned one where ``lowerer`` has a
+                pruned one. None is the lowerer's own network at FP32.
             supervision: Checkpoints, reports and time.
             device: Where to train; None is the CPU.
 
         Raises:
             LoweringError: If a choice is not offered, or a layer or operator cannot be trained.
             ConfigError: If labels are wanted and missing.
-            ModelError: If the training diverges.
+            ModelError: If the training diverges, or the teacher's outputs have other shapes than the network's.
         """
         if self.labels > 0 and data.labels is None:
             raise ConfigError("pass 'qat': labels above 0 need labelled data, and there are none", "set labels to 0")
-        network = self.network(lowerer, choices).to(device or torch.device("cpu"))
-        teacher = ArtifactNetwork(lowerer.reference.proto, {}, ()).to(device or torch.device("cpu")).eval()
+        device = device or torch.device("cpu")
+        network = self.network(lowerer, choices).to(device)
+        own = ArtifactNetwork(lowerer.reference.proto, {}, ()) if teacher is None else copy.deepcopy(teacher)
+        frozen = own.to(device).eval().requires_grad_(False)
+        _check_shapes(network, frozen, data)
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
             with torch.no_grad():
-                wanted = teacher(*batch.inputs)
+                wanted = frozen(*batch.inputs)
             return self._loss(_outputs(module(*batch.inputs)), _outputs(wanted), batch)
 
         trained = train(network, loss, data, self.training, supervision=supervision, grouping=self._group)
@@ -226,8 +251,18 @@ def trained_bias(view: GraphView, node: onnx.NodeProto) -> NDArray[np.float32] |
     return value.astype(np.float32)
 
 
-def _outputs(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (found,) if isinstance(found, Tensor) else found
+def _check_shapes(network: nn.Module, teacher: nn.Module, data: TrainingData) -> None:
+    examples = example_tensors(network, data.inputs)
+    found, wanted = ([tuple(part.shape) for part in outputs_of(module, examples)] for module in (network, teacher))
+    if found != wanted:
+        raise ModelError(
+            f"pass 'qat': the network's outputs have the shapes {found}, the teacher's {wanted}",
+            "they need the same outputs",
+        )
+
+
+def _outputs(found: object) -> tuple[Tensor, ...]:
+    return tuple(tensors_in(found))
 
 
 def _classes(output: Tensor) -> Tensor:

@@ -147,6 +147,9 @@ def _slice(node: Node) -> Operator:
             size = source.shape[axis]
             # A negative step's end before the first entry is −size − 1 or less; Python calls that None.
             stop = None if step < 0 and end < -size else end
+            if step > 0:
+                source = source[(slice(None),) * (axis % source.dim()) + (slice(start, stop, step),)]
+                continue
             wanted = range(size)[slice(start, stop, step)]
             source = source.index_select(axis, torch.tensor(list(wanted), device=source.device))
         return (source,)

@@ -13,11 +13,10 @@ from onnx import numpy_helper
 from lowering.apply import apply_config
 from passes.checkpoint import StoredCheckpoint
 from passes.data import TrainingData
-from passes.options import options_from_json, options_to_json
 from passes.qat import TRAINING, Qat
 from passes.qat_result import QatResult, with_values
 from passes.train import Ended, Progress, Supervision
-from precision import ConfigError, ContentStore, LayerChoice, LoweringError, PrecisionConfig, top1
+from precision import ConfigError, ContentStore, LayerChoice, LoweringError, ModelError, PrecisionConfig, top1
 from tests.lowering.candidates import lowerer_of, sqnr_db, uniform, with_bug
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
 from tests.passes.qat_nets import (
@@ -196,6 +195,37 @@ def test_labels_take_part() -> None:
         mixed.apply(lowerer, choices, unlabelled())
 
 
+class _Elsewhere(torch.nn.Module):
+    """Answers with the same logits for every image."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.linspace(-8, 8, classes))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.logits + torch.zeros(len(images), 1)
+
+
+def test_another_teacher_is_learned_from() -> None:
+    """The network comes nearer to the teacher given, which stays as it is; one with other classes is refused."""
+    lowerer, inputs = digits_lowerer(), digits()[1].inputs
+    choices = choices_of(lowerer, "int4:mse")
+    options, teacher = Qat(training=QUICK), _Elsewhere(10).train()
+    wanted = simulated(_Elsewhere(10), inputs)[0]
+    result = options.apply(lowerer, choices, unlabelled(), teacher=teacher)
+    before, after = (
+        float(np.square(simulated(network, inputs)[0] - wanted).mean())
+        for network in (options.network(lowerer, choices), result.network)
+    )
+    assert after < 0.8 * before
+    assert teacher.training
+    assert teacher.logits.requires_grad
+    with pytest.raises(
+        ModelError, match=r"network's outputs have the shapes \[\(2, 10\)\], the teacher's \[\(2, 9\)\]"
+    ):
+        options.apply(lowerer, choices, unlabelled(), teacher=_Elsewhere(9))
+
+
 def test_blocks_are_refused() -> None:
     """Weights in blocks are refused by the layer's name."""
     lowerer = lowerer_of("gemm")
@@ -206,7 +236,7 @@ def test_blocks_are_refused() -> None:
 def test_options_are_plain_json() -> None:
     """The pass is its options."""
     options = Qat(training=replace(TRAINING, steps=7, seed=3), temperature=2.0, int4_bits=3)
-    assert options_from_json(Qat, options_to_json(options), "pass 'qat'") == options
+    assert Qat.from_json(options.to_json()) == options
 
 
 @pytest.mark.parametrize(
@@ -215,7 +245,7 @@ def test_options_are_plain_json() -> None:
 def test_wrong_options_are_refused(field: str, value: float) -> None:
     """An option out of range is named with what was expected."""
     with pytest.raises(ConfigError, match=f"pass 'qat': expected {field} .*, got {value}"):
-        options_from_json(Qat, {field: value}, "pass 'qat'")
+        Qat.from_json({field: value})
 
 
 def test_with_values_keeps_the_architecture() -> None:
