@@ -3,7 +3,9 @@
 Settings (TensorRT documentation, "Best Practices" and "Advanced Topics"; see also the command line of ``trtexec``):
 TF32 is on by default, so a true FP32 baseline clears its flag; tactics are timed 8 times each, for the best of two that
 are near must not be drawn by chance; the optimisation level is the default, since level 0 ignores the timing cache;
-detailed profiling verbosity keeps the names of the ONNX nodes in the plan and costs no latency.
+detailed profiling verbosity keeps the names of the ONNX nodes in the plan and costs no latency. The builder may look at
+weights and take sparse kernels where two of four are zero ("Structured Sparsity"); where they are not, the flag does
+nothing, so it is always set.
 
 Refused: dynamic axes other than the first, for which there is no telling what sizes to optimise for.
 """
@@ -124,6 +126,7 @@ def _configured(builder: trt.Builder, math: FloatMath) -> trt.IBuilderConfig:
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     config.avg_timing_iterations = TIMING_ITERATIONS
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if math is FloatMath.TF32:
         config.set_flag(trt.BuilderFlag.TF32)
     else:

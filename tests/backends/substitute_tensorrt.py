@@ -303,7 +303,7 @@ def substitute(control: Control) -> ModuleType:
         "NetworkDefinitionCreationFlag": SimpleNamespace(STRONGLY_TYPED=1),
         "MemoryPoolType": SimpleNamespace(WORKSPACE="WORKSPACE"),
         "ProfilingVerbosity": SimpleNamespace(DETAILED="DETAILED"),
-        "BuilderFlag": SimpleNamespace(TF32="TF32"),
+        "BuilderFlag": SimpleNamespace(TF32="TF32", SPARSE_WEIGHTS="SPARSE_WEIGHTS"),
         "TensorIOMode": SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT"),
         "EngineStat": SimpleNamespace(TOTAL_WEIGHTS_SIZE="TOTAL_WEIGHTS_SIZE"),
         "LayerInformationFormat": SimpleNamespace(JSON="JSON"),

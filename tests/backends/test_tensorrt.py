@@ -55,10 +55,10 @@ def test_networks_are_strongly_typed(
 
 @pytest.mark.parametrize(("kind", "flags"), [(TensorRtBackend, set()), (TensorRtTf32Backend, {"TF32"})])
 def test_builds_are_configured(control: Control, kind: type[TensorRtBackend], flags: set[str]) -> None:
-    """FP32 is FP32 unless the backend is named after TF32; tactics are timed 8 times; names stay in the plan."""
+    """FP32 is FP32 unless the backend is named after TF32; sparse kernels may be taken; names stay in the plan."""
     kind(lambda: control.cuda).compile(models.linear(), threads=1, batch_size=4)
     (config,) = control.configs
-    assert config.flags == flags
+    assert config.flags == flags | {"SPARSE_WEIGHTS"}
     assert config.pools == {"WORKSPACE": WORKSPACE_BYTES}
     assert (config.avg_timing_iterations, config.profiling_verbosity) == (8, "DETAILED")
     assert config.profiles == [{"x": ([4, 3], [4, 3], [4, 3])}]
