@@ -133,13 +133,16 @@ class LsqWeight(nn.Module):
         low: Smallest code.
         high: Largest.
         least: Scales stay at or above these; as ``scales``.
+        stays: Where weights may be other than zero, the weight's shape; None is everywhere.
     """
 
     unit: Tensor
     least: Tensor
+    stays: Tensor | None
 
-    def __init__(self, scales: Tensor, low: int, high: int, least: Tensor) -> None:
+    def __init__(self, scales: Tensor, low: int, high: int, least: Tensor, stays: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("stays", stays, persistent=False)
         self.low, self.high = low, high
         self.register_buffer("unit", scales * high)
         self.register_buffer("least", least)
@@ -152,6 +155,7 @@ class LsqWeight(nn.Module):
     def forward(self, shares: Tensor) -> Tensor:
         """Shares (the weight's shape) → ŵ."""
         scales = self.scales()
+        shares = shares if self.stays is None else shares * self.stays
         return quantise(shares * self.unit, scales, self.low, self.high, sharing=shares.numel() // scales.numel())
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -165,17 +169,21 @@ class FloatWeight(nn.Module):
     Args:
         unit: The largest weight of each channel, broadcastable to the weight.
         kind: ``torch.float32``, or ``torch.float16`` for a weight that is rounded to it.
+        stays: As in ``LsqWeight``.
     """
 
     unit: Tensor
+    stays: Tensor | None
 
-    def __init__(self, unit: Tensor, kind: torch.dtype) -> None:
+    def __init__(self, unit: Tensor, kind: torch.dtype, stays: Tensor | None = None) -> None:
         super().__init__()
         self.kind = kind
+        self.register_buffer("stays", stays, persistent=False)
         self.register_buffer("unit", unit)
 
     def forward(self, shares: Tensor) -> Tensor:
         """Shares (the weight's shape) → weight as the artifact holds it."""
+        shares = shares if self.stays is None else shares * self.stays
         return (shares * self.unit).to(self.kind).to(shares.dtype)
 
     def right_inverse(self, weight: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def trained_weight(
     bits: int,
     least: NDArray[np.float64] | None,
 ) -> TrainedWeight:
-    """A layer's weight as it starts.
+    """A layer's weight as it starts. What is zero in the network, and in the codes, stays zero: it was pruned.
 
     Args:
         layer: The layer.
@@ -109,11 +109,17 @@ def trained_weight(
         axes = [axis for axis in range(weight.ndim) if axis != layer.channel_axis]
         unit = exact.abs().amax(dim=axes, keepdim=True)
         kind = torch.float16 if choice.precision is Precision.FP16 else torch.float32
-        return TrainedWeight(exact, FloatWeight(torch.where(unit > 0, unit, 1.0), kind))
+        return TrainedWeight(exact, FloatWeight(torch.where(unit > 0, unit, 1.0), kind, _some(exact != 0)))
     codes, scales = torch.from_numpy(np.array(start[0])), torch.from_numpy(np.array(start[1])).reshape(shape)
     # The codes it starts with stay, and of the weight as much as does not change them.
     latent = scales * (codes + (exact / scales - codes).clamp(-_WITHIN, _WITHIN))
     floor = np.full(scales.numel(), np.finfo(np.float32).tiny) if least is None else least
     floors = torch.from_numpy(np.maximum(floor, np.finfo(np.float32).tiny).astype(np.float32)).reshape(shape)
     low, high = CODE_RANGES[bits]
-    return TrainedWeight(latent, LsqWeight(scales, low, high, torch.minimum(floors, scales)))
+    stays = _some((exact != 0) | (codes != 0))
+    return TrainedWeight(latent, LsqWeight(scales, low, high, torch.minimum(floors, scales), stays))
+
+
+def _some(stays: Tensor) -> Tensor | None:
+    """A mask, or None where it is all true."""
+    return None if bool(stays.all()) else stays

@@ -200,6 +200,24 @@ def test_a_pruned_network_exports(name: str) -> None:
     assert np.abs(out - wanted).max() < 1e-5 * max(1.0, np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("importance", list(Importance))
+def test_importances_are_shared(monkeypatch: pytest.MonkeyPatch, importance: Importance) -> None:
+    """Scores computed once give every pruning what it would have computed itself, and are not computed again."""
+    module, data = net("digits")
+    groups = find_prune_groups(module, data.inputs)
+    scores = StructuredPrune(importance=importance).importances(module, groups, data)
+    free = [group for group in groups if not group.branch and group.status is not Status.FIXED]
+    assert {name: len(score) for name, score in scores.items()} == {group.name: len(group.units) for group in free}
+    some = [
+        StructuredPrune(sparsity=sparsity, importance=importance)
+        for sparsity in ({"block1.conv1": 0.5}, {"block2.conv1": 0.25, "widen.pointwise": 0.5}, {"block2": 1.0})
+    ]
+    wanted = [options.apply(module, data, groups=groups) for options in some]
+    monkeypatch.setattr("passes.prune.unit_importances", None)
+    for options, expected in zip(some, wanted, strict=True):
+        assert same_weights(options.apply(module, data, groups=groups, scores=scores), expected)
+
+
 def test_batch_norm_is_measured_anew_if_wanted() -> None:
     """With samples for it, statistics differ from the surgery's; modes and frozen parameters are kept."""
     module, data = net("plain")
