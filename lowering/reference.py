@@ -51,7 +51,15 @@ def make_reference(model: onnx.ModelProto, source: str) -> Reference:
     Raises:
         ModelError: If it cannot be normalised, has no input or no output, or is too large for one file.
     """
-    proto = normalise(model, source)
+    return read_reference(normalise(model, source), source)
+
+
+def read_reference(proto: onnx.ModelProto, source: str) -> Reference:
+    """Take the fingerprints of a network that was normalised before, such as another reference's.
+
+    Raises:
+        ModelError: If it has no input or no output, or is too large for one file.
+    """
     if not proto.graph.input or not proto.graph.output or not proto.graph.node:
         raise ModelError(
             f"'{source}': the network has {len(proto.graph.input)} inputs, {len(proto.graph.node)} nodes and "
