@@ -4,7 +4,7 @@ Rung r of a network ends after 3^r units of training. A network stays in the rac
 third of those that came as far (Li et al., arXiv:1810.05934: asynchronous successive halving, so that no network
 waits for another). One that drops out keeps what it learned, and may still be among the finalists.
 
-The study lives in memory: a resumed run takes every training from its cache and comes to the same decisions.
+The study lives in memory. In a resumed run the networks that were made before enter it with what they are worth by now.
 """
 
 from __future__ import annotations
@@ -103,14 +103,22 @@ class Halving:
             entry.report(value, FACTOR ** (contender.rungs - 1))
             last = contender.rungs == RUNGS
             promoted = not last and not entry.should_prune() and value > 0
-            self._note(contender, value, promoted)
+            self._note(contender, contender.rungs - 1, value, promoted=promoted)
             if not promoted or not train(contender, self.steps_of(contender.rungs)):
                 break
             contender.rungs += 1
         self._study.tell(entry, None if not last else value, TrialState.COMPLETE if last else TrialState.PRUNED)
 
-    def _note(self, contender: Contender, value: float, promoted: bool) -> None:
-        rung = contender.rungs - 1
+    def restore(self, contender: Contender) -> None:
+        """Let a contender of an interrupted run count among those that came as far as it did."""
+        entry, value = self._study.ask(), self._worth(contender)
+        for rung in range(contender.rungs):
+            entry.report(value, FACTOR**rung)
+            entry.should_prune()
+            self._note(contender, rung, value, promoted=rung < contender.rungs - 1)
+        self._study.tell(entry, state=TrialState.PRUNED)
+
+    def _note(self, contender: Contender, rung: int, value: float, *, promoted: bool) -> None:
         accuracy = max((trial.accuracy.value for trial in contender.trials if trial.accuracy), default=None)
         self._history.append(
             Judged(

@@ -13,6 +13,7 @@ then. Half of the training budget is kept for the recovery.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from search.students import enter_students
 from search.trial import COST, Candidate, Outcome, Trial
 from sensitivity.table import SensitivityTable
 
+SPARSE = "2:4"  # the family of networks with two zeros among any four weights
 _PRECISION_PART = 0.35  # of the trials, and of the time, for the given network
 _NETWORKS_PART = 0.8  # of the trials, when no network is made any more on purpose
 _SEEDS_PART = 0.5  # of the usual seeds
@@ -108,6 +110,7 @@ class JointSearch:
         session, explorer = self.session, self.explorer
         session.listener.phase("search", session.options.trials)
         explorer.baselines()
+        self._restore()
         explorer.part, explorer.share = _PRECISION_PART, _PRECISION_PART
         explorer.all(explorer.seeds(starts, _SEEDS_PART))
         explorer.share = self._search_share
@@ -123,10 +126,6 @@ class JointSearch:
         explorer.share = 1.0
         recovery.recover(self)
         return TIME_LIMIT if explorer.late else None
-
-    def code_with(self, choices: Mapping[str, LayerChoice], pruning: Mapping[str, float]) -> Code:
-        """The canonical code."""
-        return self.space.canonical(self.space.encode(choices, pruning))
 
     # ------------------------------------------------------------------ networks
 
@@ -208,6 +207,18 @@ class JointSearch:
         self.session.listener.step(f"{label}: made")
         return contender
 
+    def explorer_of(self, contender: Contender, space: Space) -> Explorer:
+        """For a network with a space of its own."""
+        session = self.session
+        study = session.open_study(
+            space, FrontSampler(space, session.options.budget, session.options.seed), contender.family
+        )
+        self.studies.append(study)
+        explorer = Explorer(session, space, study, contender.family)
+        explorer.share, explorer.part = self.explorer.share, self.explorer.part
+        self.explorers[contender.family] = explorer
+        return explorer
+
     def may_train(self) -> bool:
         """Whether the search's share of the training budget has something left."""
         budget = self.making.maker.budget
@@ -229,6 +240,33 @@ class JointSearch:
         if self.making.options.distil:
             self.halving.run(contender, train)
 
+    def _restore(self) -> None:
+        """Take up the given architecture's networks where an interrupted run left them."""
+        found: dict[str, list[Trial]] = {}
+        for trial in self.explorer.trials:
+            if trial.candidate.network and trial.candidate.origin not in (COST, "one-shot", "qat"):
+                found.setdefault(trial.candidate.network, []).append(trial)
+        latest: dict[str, str] = {}
+        for network in found:
+            steps = self.making.made.steps(network)
+            base = self.making.made.key_of([step for step in steps if step.name != "distil"])
+            if base not in latest or len(steps) > len(self.making.made.steps(latest[base])):
+                latest[base] = network
+        for network in latest.values():
+            steps, pruning = self.making.made.steps(network), found[network][0].candidate.pruning
+            contender = Contender(
+                label=_shown(pruning),
+                base=tuple(step for step in steps if step.name != "distil"),
+                pruning=pruning,
+                network=network,
+                steps=steps,
+                trials=found[network],
+                rungs=min(max(sum(step.name == "distil" for step in steps), 1), RUNGS),
+            )
+            self.contenders.append(contender)
+            self._made[self.space.levels(self.explorer.code(found[network][0]))] = contender
+            self.halving.restore(contender)
+
     # ------------------------------------------------------------------ pruned networks
 
     def _learn_costs(self) -> None:
@@ -242,7 +280,7 @@ class JointSearch:
             code = [int(rng.integers(len(prune.sparsities))) for prune in space.prunes]
             if number == 0:  # every channel group at its highest
                 code = [len(p.sparsities) - 1 if p.sparsities[-1] < 1 else 0 for p in space.prunes]
-            whole = space.canonical((*space.encode(low), *code))
+            whole = space.canonical((*space.choices(space.encode(low)), *code))
             pruning = space.pruning(whole)
             try:
                 network = self.making.made.add([self.making.maker.prune_step(pruning)])
@@ -259,7 +297,7 @@ class JointSearch:
             if self.explorer.full or self.explorer.late or not self.may_train():
                 return
             code = self._solved(ratio, size)
-            if code is not None and self._sparsities(code) not in self._made:
+            if code is not None and self.space.levels(code) not in self._made:
                 contender = self._pruned(code)
                 if contender is not None:
                     self.enter(contender, self._candidates(code), self.explorer)
@@ -304,19 +342,17 @@ class JointSearch:
         pruning = self.space.pruning(code)
         contender = self.made(_shown(pruning), [self.making.maker.prune_step(pruning)], pruning=pruning)
         if contender is not None:
-            self._made[self._sparsities(code)] = contender
+            self._made[self.space.levels(code)] = contender
         return contender
 
     def _make_sparse(self) -> None:
-        contender = self.made("2:4", [self.making.maker.sparse_step()])
+        contender = self.made(SPARSE, [self.making.maker.sparse_step()], family=SPARSE)
         if contender is not None:
-            uniform = [self.space.uniform(p) for p in (Precision.FP32, Precision.INT8, Precision.INT4)]
-            self.enter(contender, _distinct(uniform), self.explorer)
+            explorer = self.explorer_of(contender, replace(self.space, prunes=()))
+            uniform = [explorer.space.uniform(p) for p in (Precision.FP32, Precision.INT8, Precision.INT4)]
+            self.enter(contender, _distinct(uniform), explorer)
 
     # ------------------------------------------------------------------ for the sampler
-
-    def _sparsities(self, code: Code) -> tuple[int, ...]:
-        return tuple(code[len(self.space.groups) :])
 
     def _prunings(self) -> Sequence[tuple[int, ...]]:
         return [tuple(0 for _ in self.space.prunes), *self._made]
@@ -328,8 +364,8 @@ class JointSearch:
         """What the sampler proposes, on the network of its pruning; a new one is made."""
         if not candidate.pruning:
             return candidate
-        code = self.code_with(candidate.choices, candidate.pruning)
-        contender = self._made.get(self._sparsities(code))
+        code = self.space.encode(candidate.choices, candidate.pruning)
+        contender = self._made.get(self.space.levels(code))
         if contender is None:
             contender = self._new = self._pruned(code)
         network = contender.network if contender else ""

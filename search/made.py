@@ -64,11 +64,20 @@ class MadeNetworks(Mapping[str, "Network"]):
         """The key of the network that these steps make, if no budget cuts them short."""
         return digest([step.key for step in steps])[:16]
 
+    def steps(self, key: str) -> tuple[RecipeStep, ...]:
+        """How a network is made, which an earlier process may have done.
+
+        Raises:
+            KeyError: If no such network was ever made in this run.
+        """
+        kept = self._store.get_json(_KIND, key)
+        if kept is None:
+            raise KeyError(key)
+        return tuple(RecipeStep.from_json(step) for step in kept)
+
     def __getitem__(self, key: str) -> Network:
-        if key not in self._made:
-            kept = self._store.get_json(_KIND, key)
-            if kept is None or self.add([RecipeStep.from_json(step) for step in kept]) != key:
-                raise KeyError(key)
+        if key not in self._made and self.add(self.steps(key)) != key:
+            raise KeyError(key)
         return self._made[key]
 
     def __iter__(self) -> Iterator[str]:

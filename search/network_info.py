@@ -40,7 +40,7 @@ def network_info(making: Making, key: str, trials: Sequence[Trial]) -> NetworkIn
     network = making.made[key]
     steps = tuple(network.steps)
     plain = steps[:-1] if steps[-1].name == "qat" else steps
-    module = making.made[making.made.add(plain)].module if plain else making.maker.module
+    module = (making.made[making.made.add(plain)].module if plain else None) or making.maker.module
     inputs = making.maker.data.inputs
     macs, whole = count_macs(module, inputs), count_macs(making.maker.module, inputs)
     parameters, all_parameters = count_parameters(module), count_parameters(making.maker.module)
@@ -106,7 +106,7 @@ def _step(network: Network, index: int) -> StepInfo:
         name=step.name,
         steps=step.ended_at if step.ended_at is not None else training_steps(step),
         seconds=network.step_seconds[place],
-        loss=network.losses[place] if place < len(network.losses) else None,
+        loss=network.losses[place],
     )
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BATCH_NORM_SAMPLES = 2048
+BATCH_NORM_SAMPLES = 1024
 _REMEMBERED = 8  # states and networks, so that one that is trained on is not pruned again
 _SCORES = "importances"
 
@@ -47,7 +47,7 @@ class Network:
         module: On the CPU, in evaluation mode. None after quantisation-aware training.
         lowerer: Writes it.
         recipe: The steps with fingerprints; None for the given network.
-        seconds: Spent on its trainings, all of them together, whenever that was.
+        step_seconds: Spent on each training, whenever that was, in the order of the steps that train.
         losses: What each training's loss was at its end, in the order of the steps that train.
     """
 
@@ -55,8 +55,13 @@ class Network:
     module: nn.Module | None
     lowerer: Lowerer
     recipe: Recipe | None
-    seconds: float
+    step_seconds: tuple[float, ...]
     losses: tuple[float, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Spent on all of its trainings together."""
+        return sum(self.step_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +239,7 @@ class Maker:
             module=module,
             lowerer=lowerer,
             recipe=recipe,
-            seconds=sum(training.seconds for training in state.trained),
+            step_seconds=tuple(training.seconds for training in state.trained),
             losses=tuple(training.loss for training in state.trained),
         )
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from backends.granularity import dialect_writer, preferred_multiple
 from precision import Precision, digest
 from search.made import Making
+from search.prune_space import PruneSpace
 from search.session import Session
-from search.space import PruneSpace, Space
+from search.space import Space
 from search.stopwatch import Kind
 from sensitivity.sparsity import planned_steps, score_sparsities
 

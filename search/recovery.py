@@ -9,6 +9,7 @@ stood. Before it, each network's state without any training is tried too: the re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def recover(joint: JointSearch) -> None:
 def _left_s(joint: JointSearch) -> float:
     """Seconds that both the training budget and the time limit leave."""
     session, budget = joint.session, joint.making.maker.budget
-    left_s = budget.left_s
+    left_s = budget.left_s if budget.left_s is not None else math.inf
     limit = session.options.time_limit_s
     if limit is not None:
         left_s = min(left_s, limit - finalists_s(limit) - session.bench.watch.elapsed_s)

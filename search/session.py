@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from backends.affinity import available_cores
 from backends.base import Backend
@@ -40,6 +40,10 @@ from search.space import Space
 from search.stopwatch import Stopwatch
 from search.study import Study, default_storage, past_trials
 from search.trial import Trial
+
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +204,8 @@ def _making(
 ) -> Making:
     """What makes networks of a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
     from passes.data import TrainingData
-    from search.networks import Maker, TrainBudget
+    from search.networks import Maker
+    from search.trainings import TrainBudget
 
     found: Inputs | Labelled = workload.training  # type: ignore[attr-defined]
     if isinstance(found, Labelled):
@@ -208,7 +213,7 @@ def _making(
     else:
         data = TrainingData(inputs=found)
     maker = Maker(
-        module=workload.model,
+        module=cast("nn.Module", workload.model),
         given=lowerer,
         data=data,
         students=getattr(workload, "students", {}),

@@ -51,10 +51,9 @@ def _with_files(session: Session, trial: Trial, point: Point) -> Point:
     config, model = finalists.write_files(session.bench, folder, point, key)
     made = point.network
     if made is not None and session.making is not None:
-        from search.networks import save_network
+        from search.network_files import save_network
 
-        file = save_network(folder, session.making.made[key])
-        made = replace(made, file=file.relative_to(folder).as_posix())
+        made = replace(made, file=save_network(folder, session.making.made[key]).as_posix())
     return replace(point, config=config, model=model, network=made)
 
 

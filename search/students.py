@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from precision import Precision
 from search import seeds
-from search.explore import Explorer, space_of
+from search.explore import space_of
 from search.halving import Contender
 from search.metered import MeteredBackend, MeteredWriter
-from search.sampler import FrontSampler
+from search.space import Space
 from search.stopwatch import Kind
 from sensitivity.score import score
 
@@ -36,8 +36,7 @@ def enter_students(joint: JointSearch) -> None:
         contender = joint.made(f"student {name}", [making.maker.student_step(name)], family=name)
         if contender is None:
             continue
-        explorer = _explorer(joint, contender)
-        joint.explorers[name] = explorer
+        explorer = joint.explorer_of(contender, _space(joint, contender))
         uniform = [explorer.space.uniform(precision) for precision in (Precision.FP32, Precision.INT8, Precision.INT4)]
         joint.enter(contender, [c for i, c in enumerate(uniform) if c not in uniform[:i]], explorer)
 
@@ -58,13 +57,12 @@ def refine(joint: JointSearch, contender: Contender) -> None:
     joint.try_on(contender, [choices for _, choices in found], explorer, origin="student")
 
 
-def _explorer(joint: JointSearch, contender: Contender) -> Explorer:
-    """With a space whose losses were scored on the student as it is now."""
+def _space(joint: JointSearch, contender: Contender) -> Space:
+    """Of precisions alone, their losses scored on the student as it is now."""
     session = joint.session
     bench, options = session.bench, session.options
-    lowerer = bench.writer(contender.network)
     table = score(
-        MeteredWriter(lowerer, bench.watch),
+        MeteredWriter(bench.writer(contender.network), bench.watch),
         MeteredBackend(bench.backend.stand_in(), bench.watch),
         session.calibration,
         samples=min(options.sensitivity_samples, _SAMPLES),
@@ -73,9 +71,4 @@ def _explorer(joint: JointSearch, contender: Contender) -> Explorer:
         store=session.store,
         on_step=session.listener.step,
     )
-    space = space_of(session, table, contender.network)
-    study = session.open_study(space, FrontSampler(space, options.budget, options.seed), contender.family)
-    joint.studies.append(study)
-    explorer = Explorer(session, space, study, contender.family)
-    explorer.share, explorer.part = joint.explorer.share, joint.explorer.part
-    return explorer
+    return space_of(session, table, contender.network)
