@@ -27,7 +27,7 @@ def apply_config(
 
     Args:
         config: The config.
-        reference: The network.
+        reference: The network that its layers are of: with a recipe, the one that was made by it.
         calibration: Unlabelled inputs, (n, …) each, or None.
         store: Where rounded weights may lie.
         allow_new_weights: Accept other weights of the same architecture.
@@ -37,7 +37,8 @@ def apply_config(
         DataError: If calibration inputs are needed and missing.
     """
     dialect = get_dialect(config.dialect)
-    same_weights = reference.fingerprint == config.model
+    model = config.model if config.recipe is None else config.recipe.network
+    same_weights = reference.fingerprint == model
     lowerer = Lowerer(
         reference,
         dialect,
@@ -82,7 +83,8 @@ def _check_layers(config: PrecisionConfig, lowerer: Lowerer) -> None:
             f"the config is for another network than '{lowerer.reference.source}' (layers {'; '.join(parts)})",
             "give the model the config was made for",
         )
-    if lowerer.reference.architecture != config.architecture:
+    architecture = config.architecture if config.recipe is None else config.recipe.architecture
+    if lowerer.reference.architecture != architecture:
         raise ConfigError(
             f"the config is for another network than '{lowerer.reference.source}': the layers have the same names, "
             "but shapes or operators differ",

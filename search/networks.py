@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from passes.prune import StructuredPrune
     from passes.prune_groups import PruneGroup
 
+__all__ = ["Maker", "Network", "TrainBudget"]
+
 T = TypeVar("T")
 
 BATCH_NORM_SAMPLES = 1024

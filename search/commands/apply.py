@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from precision import ContentStore, PrecisionConfig, UsageError, write_bytes
+from precision import ContentStore, PrecisionConfig, Recipe, UsageError, write_bytes
 from search.commands import arguments
 
 USAGE = "search apply CONFIG (--model ONNX | --workload MODULE:ATTR) -o OUT [options]"
 DESCRIPTION = """\
 Write the model that a config describes. With the network it was made for, the result equals the run's own model byte
 for byte. Where weights were rounded on data (GPTQ), give the same calibration inputs, or leave the config in its run
-folder, whose cache has the rounded weights.
+folder, whose cache has the rounded weights. A config of a pruned or trained network finds it in its run folder's
+networks/; without it, pruning and training are repeated from the workload's torch module and training inputs.
 
   search apply runs/net-1/configs/p07.json --model net.onnx -o deploy.onnx"""
 EXIT_OK = 0
@@ -31,6 +33,13 @@ def build_parser() -> arguments.Parser:
         action="store_true",
         help="accept a fine-tuned checkpoint of the same architecture (default: off)",
     )
+    group = parser.add_argument_group("Pruned and trained networks")
+    group.add_argument(
+        "--network", type=Path, metavar="ONNX", help="the made network (default: the one in the run folder's networks/)"
+    )
+    group.add_argument(
+        "--repeat-training", action="store_true", help="prune and train again, even if it is at hand (default: off)"
+    )
     return parser
 
 
@@ -43,26 +52,60 @@ def run(argv: Sequence[str]) -> int:
     args = arguments.parse(build_parser(), argv)
     if args.model is None and args.workload is None:
         raise UsageError("expected the config's network: --model or --workload", "see 'search apply --help'")
+    if args.network is not None and args.repeat_training:
+        raise UsageError("--network cannot be combined with --repeat-training", "leave one of them out")
     config = PrecisionConfig.load(args.config)
 
-    from lowering.apply import apply_config
     from report.wording import size
-    from search.inputs import load_network
 
-    reference, calibration = load_network(arguments.source_of(args))
-    artifact = apply_config(
-        config,
-        reference,
-        calibration=calibration,
-        store=ContentStore(_cache_of(args.config)),
-        allow_new_weights=args.allow_new_weights,
-    )
+    artifact = _given(config, args) if config.recipe is None else _made(config, config.recipe, args)
     write_bytes(args.out, artifact)
     sys.stdout.write(f"{args.out}: {size(len(artifact))}, {len(config.layers)} layers\n")
     return EXIT_OK
 
 
-def _cache_of(config: Path) -> Path | None:
-    """The cache of the run that ``config`` lies in, if it lies in one."""
-    cache = config.resolve().parent.parent / "cache"
-    return cache if cache.is_dir() else None
+def _given(config: PrecisionConfig, args: argparse.Namespace) -> bytes:
+    from lowering.apply import apply_config
+    from search.inputs import load_network
+
+    for option, asked in (("--network", args.network is not None), ("--repeat-training", args.repeat_training)):
+        if asked:
+            raise UsageError(f"{option}: the config is of the given network, which no pass has changed", "leave it out")
+    reference, calibration = load_network(arguments.source_of(args))
+    return apply_config(
+        config,
+        reference,
+        calibration=calibration,
+        store=_cache_of(args.config),
+        allow_new_weights=args.allow_new_weights,
+    )
+
+
+def _made(config: PrecisionConfig, recipe: Recipe, args: argparse.Namespace) -> bytes:
+    from search.apply_recipe import apply_recipe
+
+    return apply_recipe(
+        config,
+        recipe,
+        arguments.source_of(args),
+        run=_run_of(args.config),
+        store=_cache_of(args.config),
+        network=args.network,
+        repeat=args.repeat_training,
+        allow_new_weights=args.allow_new_weights,
+        warn=_warn,
+    )
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"warning: {text}\n")
+
+
+def _run_of(config: Path) -> Path:
+    return config.resolve().parent.parent
+
+
+def _cache_of(config: Path) -> ContentStore:
+    """The cache of the run that ``config`` lies in; one in memory if it lies in none."""
+    cache = _run_of(config) / "cache"
+    return ContentStore(cache if cache.is_dir() else None)

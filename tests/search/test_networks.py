@@ -17,7 +17,7 @@ from passes.checkpoint import StoredCheckpoint
 from precision import ConfigError, ContentStore, Recipe, RecipeStep
 from search.networks import Maker, Network
 from tests.passes.nets import same_weights
-from tests.search.making import choices_of, maker, samples
+from tests.search.making import Small, choices_of, maker, samples
 
 STEPS = 45
 
@@ -57,7 +57,7 @@ def check_lowered(network: Network) -> None:
     with torch.no_grad():
         wanted = network.module(torch.from_numpy(np.array(inputs["images"]))).numpy()
     (found,) = run_network(network.lowerer.reference.proto, inputs)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(found, np.float32), wanted, atol=1e-5)
 
 
 def test_the_given_network() -> None:
@@ -72,7 +72,7 @@ def test_pruned_and_trained(tmp_path: Path, updates: list[int]) -> None:
     """A recipe gives the same network in another process without any training, and its JSON is the recipe again."""
     first = maker(tmp_path)
     found = first.make((pruned(first), first.distil_step(STEPS)))
-    assert found.module is not None
+    assert isinstance(found.module, Small)
     assert found.module.conv1.out_channels == 8
     assert [step.name for step in found.steps] == ["prune", "distil"]
     assert len(found.losses) == 1
@@ -138,7 +138,7 @@ def test_budget(tmp_path: Path, updates: list[int], monkeypatch: pytest.MonkeyPa
 
 
 def _defaults() -> dict[str, Any]:
-    return dict(training.Supervision.__init__.__kwdefaults__)
+    return dict(training.Supervision.__init__.__kwdefaults__ or {})
 
 
 @pytest.mark.parametrize("done", [1, 20, 31])
@@ -160,7 +160,7 @@ def test_zeros_stay_zeros() -> None:
     """Training after 2:4 zeros keeps them, and what is exported has them baked in."""
     made = maker()
     found = made.make((made.sparse_step(), made.distil_step(4)))
-    assert found.module is not None
+    assert isinstance(found.module, Small)
     weight = found.module.conv1.weight.detach().reshape(16, 2, 4, 9)
     assert ((weight != 0).sum(2) <= 2).all()
     assert (weight != 0).any()
