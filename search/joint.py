@@ -115,12 +115,14 @@ class JointSearch:
         explorer.all(explorer.seeds(starts, _SEEDS_PART))
         explorer.share = self._search_share
         explorer.part = _NETWORKS_PART
+        session.listener.phase("networks", None)
         if self.making.options.prune:
             self._learn_costs()
             self._make_networks()
         if self.making.options.sparse:
             self._make_sparse()
         enter_students(self)
+        session.listener.phase("sampling", None)
         explorer.part = 1.0
         explorer.sample(lambda: self._sampler.exhausted(self.study.live), made=self._with_network, after=self._after)
         explorer.share = 1.0

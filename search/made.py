@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _KIND = "network"
 _PACE_STEPS = 4
 _LADDER_PART = 0.3  # of the training budget that one network may use up to the last rung
-_LEAST_STEPS, _MOST_STEPS = 45, 2700  # of one network up to the last rung
+_LADDER_EPOCHS = 8  # and as often it sees the training data
+_LEAST_STEPS = 45
 
 
 class MadeNetworks(Mapping[str, "Network"]):
@@ -124,5 +125,12 @@ class Making:
     def unit_steps(self) -> int:
         """Training steps of the first rung: the last one then ends after a part of the whole budget, at most."""
         limit = self.maker.budget.limit_s
-        whole = _MOST_STEPS if limit is None else _LADDER_PART * limit / self.pace_s
-        return int(min(max(whole, _LEAST_STEPS), _MOST_STEPS)) // int(FACTOR ** (RUNGS - 1))
+        whole = self.steps_of(_LADDER_EPOCHS)
+        if limit is not None:
+            whole = min(whole, int(_LADDER_PART * limit / self.pace_s))
+        return max(whole, _LEAST_STEPS) // int(FACTOR ** (RUNGS - 1))
+
+    def steps_of(self, epochs: int) -> int:
+        """Distillation steps in which the training data are seen so often."""
+        options = self.maker.distil_step(1).options
+        return epochs * -(-len(self.maker.data) // int(options["training"]["batch_size"]))

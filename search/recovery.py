@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 _NETWORKS = 3
 _ARTIFACTS = 2
 _LEAST_STEPS = 10
-_MOST_STEPS = 4000
+_LEAST_MOST = 100  # steps that few data may be seen in all the same
+_MOST_EPOCHS = 20
 _QAT_MOST_STEPS = 1000
 _QAT_PACE = 3.0  # a step of the artifact takes so many of the module
 _QAT_SHARE = 0.35  # of the budget, where there are networks to recover as well
@@ -44,7 +45,8 @@ def recover(joint: JointSearch) -> None:
         if left_s <= 0:
             return
         share_s = (1 - _QAT_SHARE * options.qat) * left_s / (len(chosen) - index)
-        steps = int(min(share_s / _step_s(joint, contender), _MOST_STEPS))
+        most = max(joint.making.steps_of(_MOST_EPOCHS), _LEAST_MOST)
+        steps = int(min(share_s / _step_s(joint, contender), most))
         if steps >= _LEAST_STEPS:
             _train(joint, contender, steps)
     if options.qat:
