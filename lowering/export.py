@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from lowering.calibration import run_network
 from lowering.reference import Reference, make_reference
@@ -163,8 +163,33 @@ def _with_weights(graph: onnx.ModelProto, module: torch.nn.Module) -> onnx.Model
         for attribute in node.attribute:
             if attribute.name == "group" and node.input[1] in groups:
                 attribute.i = groups[node.input[1]]
+    _open_reshapes(proto.graph)
     del proto.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+
+
+def _open_reshapes(graph: onnx.GraphProto) -> None:
+    """Let a Reshape that keeps its first axis compute its last one, in place: flattened maps have their width there."""
+    made = {output: node for node in graph.node for output in node.output}
+    for place, node in reversed(list(enumerate(graph.node))):
+        shape = made.get(node.input[1]) if node.op_type == "Reshape" else None
+        if shape is None or shape.op_type != "Concat":
+            continue
+        first, *others = (_constant(made.get(name)) for name in shape.input)
+        sizes = [size for part in others if part is not None for size in part]
+        if first is None and None not in others and sizes and min(sizes) > 0:
+            opened = numpy_helper.from_array(np.array([0, *sizes[:-1], -1], np.int64))
+            node.input[1] = f"{node.output[0]}_open"
+            del node.attribute[:]  # allowzero alone: here a zero stands for the axis as it is
+            graph.node.insert(place, helper.make_node("Constant", [], [node.input[1]], value=opened))
+
+
+def _constant(node: onnx.NodeProto | None) -> Sequence[int] | None:
+    """The whole numbers of a Constant of them."""
+    if node is None or node.op_type != "Constant":
+        return None
+    value = node.attribute[0]
+    return tuple(numpy_helper.to_array(value.t).ravel()) if value.name == "value" else tuple(value.ints)
 
 
 def _outputs(module: torch.nn.Module, inputs: Inputs) -> list[Array]:
