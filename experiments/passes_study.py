@@ -94,7 +94,7 @@ def _study(options: argparse.Namespace) -> None:
 
 def _pruned(module: nn.Module, calibration: Inputs, data: TrainingData, steps: int) -> list[State]:
     groups = find_prune_groups(module, data.inputs)
-    sparsity = {group.name: SPARSITY for group in groups if group.status is Status.PRUNABLE}
+    sparsity = {group.name: SPARSITY for group in groups if group.status is Status.PRUNABLE and not group.branch}
     prune = StructuredPrune(sparsity=sparsity)
     training = Training(steps=steps, augment=Augmentation(mirror=True, shift=4))
     states = _written("as given", module, calibration, 0.0, QUANTISED)
