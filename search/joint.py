@@ -7,7 +7,7 @@
     ─► sampler over precisions and prunings ─► full recovery of those who can enter the front (``search.recovery``)
 
 A network is made once for each pruning and trained on from where it stood; all its candidates are tried on it as it is
-then. Half of the training budget is kept for the recovery.
+then. The larger part of the training budget is kept for the recovery.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SPARSE = "2:4"  # the family of networks with two zeros among any four weights
 _PRECISION_PART = 0.35  # of the trials, and of the time, for the given network
 _NETWORKS_PART = 0.8  # of the trials, when no network is made any more on purpose
 _SEEDS_PART = 0.5  # of the usual seeds
-_SEARCH_SHARE = 0.5  # of the training budget
+_SEARCH_SHARE = 0.4  # of the training budget
 _MOST_COSTS = 10
 _MOST_CODES = 4  # candidates of a network that are tried again after training
 _TARGETS = (0.85, 0.7, 0.55, 0.95, 0.78, 0.62, 0.48)  # of what the given network reaches by precisions alone

@@ -179,7 +179,7 @@ class Maker:
         from passes.training import Optimiser, Training
 
         # Without norms to hold activations, that rate would be too much.
-        optimiser, rate = (Optimiser.SGD, 0.05) if batch_norms(self.module) else (Optimiser.ADAM, 1e-3)
+        optimiser, rate = (Optimiser.SGD, 0.02) if batch_norms(self.module) else (Optimiser.ADAM, 1e-3)
         training = Training(
             steps=steps,
             batch_size=min(128, len(self.data)),

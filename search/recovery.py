@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from search.joint import JointSearch
 
 _NETWORKS = 3
+_WHOLE_EPOCHS = 6  # that each network should get, or fewer networks are chosen
 _ARTIFACTS = 2
 _LEAST_STEPS = 10
 _LEAST_MOST = 100  # steps that few data may be seen in all the same
-_MOST_EPOCHS = 20
+_MOST_EPOCHS = 15
 _QAT_MOST_STEPS = 1000
 _QAT_PACE = 3.0  # a step of the artifact takes so many of the module
-_QAT_SHARE = 0.35  # of the budget, where there are networks to recover as well
+_QAT_SHARE = 0.2  # of the budget, where there are networks to recover as well
 _RUNGS_WORTH = 2  # the full recovery is expected to do what so many rungs would
 
 
 def recover(joint: JointSearch) -> None:
     """Spend the rest of the budget."""
     options, budget = joint.making.options, joint.making.maker.budget
-    chosen = _best_networks(joint) if options.distil else []
+    chosen = _best_networks(joint)[: _affordable(joint)] if options.distil else []
     if chosen:
         joint.session.listener.phase("recovery", len(chosen))
     for index, contender in enumerate(chosen):
@@ -52,6 +53,12 @@ def recover(joint: JointSearch) -> None:
     if options.qat:
         _train_artifacts(joint)
     joint.session.listener.step(f"trained for {budget.spent_s:.0f} s in all")
+
+
+def _affordable(joint: JointSearch) -> int:
+    """How many networks the budget can train for long enough to matter, one at least."""
+    whole_s = joint.making.steps_of(_WHOLE_EPOCHS) * joint.making.pace_s
+    return int(min(max(_left_s(joint) / whole_s, 1), _NETWORKS))
 
 
 def _left_s(joint: JointSearch) -> float:

@@ -41,7 +41,6 @@ from search.stopwatch import Stopwatch
 from search.study import Study, default_storage, past_trials
 from search.trial import Trial
 
-
 if TYPE_CHECKING:
     from torch import nn
 
