@@ -67,6 +67,29 @@ def test_an_empty_budget_ends_the_race_where_it_stands() -> None:
     assert history[-1].promoted, "it was chosen, but the budget left nothing"
 
 
+def test_networks_of_an_interrupted_run_count() -> None:
+    """Those that were taken up are what a new one is compared with, and their rungs are in the history."""
+    history: list[Judged] = []
+    worths = {"weak": 0.1, "middle": 0.5, "new": 0.3, "best": 0.9}
+    halving = Halving(10, lambda c: worths[c.label], history)
+    came = {}
+    for name, rungs in (("weak", 1), ("middle", 2)):
+        one = contender(name)
+        one.rungs = rungs
+        halving.restore(one)
+    assert [(j.label, j.rung, j.promoted) for j in history] == [
+        ("weak", 0, False),
+        ("middle", 0, True),
+        ("middle", 1, False),
+    ]
+    for name in ("new", "best"):
+        one = contender(name)
+        halving.run(one, lambda *_: True)
+        came[name] = one.rungs
+    assert came["new"] == 1
+    assert came["best"] > 1
+
+
 @dataclass
 class Known:
     """What an appraiser asks of an evaluator."""
