@@ -210,7 +210,7 @@ def test_artifacts_are_trained(trained: Found, tmp_path: Path, monkeypatch: pyte
 def test_a_tiny_training_budget(tmp_path: Path) -> None:
     """The run ends well with networks that had next to no training; what is over the budget is one training's step."""
     passes = PassOptions(prune=True, distil=True, train_budget_s=0.001)
-    found = searched(options(tmp_path / "run", passes, trials=10))
+    found = searched(options(tmp_path / "run", passes, trials=7))
     assert found.outcome.exit_code == 0
     train = found.results.train
     assert train is not None
@@ -228,7 +228,7 @@ class Killer(Heard):
 
 def test_interrupted_and_resumed(tmp_path: Path) -> None:
     """Trials that were done are kept, and no training is done again."""
-    asked = options(tmp_path / "run", PassOptions(prune=True, distil=True, train_budget_s=AMPLE_S))
+    asked = options(tmp_path / "run", PassOptions(prune=True, distil=True, train_budget_s=AMPLE_S), trials=8)
     with quick() as before:
         stopped = search(asked, Killer())
     assert stopped.exit_code == 130
