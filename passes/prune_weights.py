@@ -175,6 +175,9 @@ def bake(module: nn.Module) -> nn.Module:
             made = type(part)
             part.__class__ = type(made.__name__, made.__bases__, dict(vars(made)))
             parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
+            # Removal puts the weight behind the bias; it goes where it was, for graphs list parameters in order.
+            for name in [name for name, _ in part.named_parameters(recurse=False) if name != "weight"]:
+                part.register_parameter(name, part._parameters.pop(name))
     return found
 
 

@@ -58,7 +58,8 @@ def test_stopwatch_splits_nested_work_without_counting_twice() -> None:
     now[0] += 16
     split = watch.split_s()
     assert split == {
-        "inference": 4, "compilation": 0, "solver": 0, "calibration": 0, "training": 0, "lowering": 10, "other": 17, "total": 31,
+        "inference": 4, "compilation": 0, "solver": 0, "calibration": 0, "training": 0, "lowering": 10, "other": 17,
+        "total": 31,
     }  # fmt: skip
     assert watch.elapsed_s == 31
     resumed = Stopwatch(clock=lambda: now[0], before_s=split)

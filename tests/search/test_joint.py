@@ -169,12 +169,7 @@ def test_configs_rebuild_their_models(found: Found) -> None:
     [
         NetworkKind.PRUNED,
         NetworkKind.STUDENT,
-        pytest.param(
-            NetworkKind.SPARSE,
-            marks=pytest.mark.xfail(
-                strict=True, reason="weights that were masked are exported in an order of their own"
-            ),
-        ),
+        NetworkKind.SPARSE,
     ],
 )
 def test_recipes_are_followed_again(
