@@ -42,9 +42,10 @@ _PRECISION_PART = 0.35  # of the trials, and of the time, for the given network
 _NETWORKS_PART = 0.8  # of the trials, when no network is made any more on purpose
 _SEEDS_PART = 0.5  # of the usual seeds
 _SEARCH_SHARE = 0.4  # of the training budget
+_FRESH_PART = 0.2  # of the trials, as many networks the sampler may bring it to
 _MOST_COSTS = 10
 _MOST_CODES = 4  # candidates of a network that are tried again after training
-_TARGETS = (0.85, 0.7, 0.55, 0.95, 0.78, 0.62, 0.48)  # of what the given network reaches by precisions alone
+_TARGETS = (0.7, 0.5, 0.85, 0.6)  # of what the given network reaches by precisions alone
 _NEAR_LIMIT = (0.97, 0.88)  # of a limit that it does not reach
 
 
@@ -289,7 +290,7 @@ class JointSearch:
             except EngineError as error:
                 self.session.listener.warn(f"pruning {_shown(pruning)}: {error.message}")
                 continue
-            for choices in (low, high)[: 2 if number < 3 and low != high else 1]:
+            for choices in (low, high)[: 2 if number == 0 and low != high else 1]:
                 candidate = Candidate(origin=COST, choices=choices, pruning=pruning, network=network)
                 if candidate.key not in known:
                     self.explorer.attempt(candidate)
@@ -335,10 +336,8 @@ class JointSearch:
         return found[1] if found else None
 
     def _candidates(self, code: Code) -> list[dict[str, LayerChoice]]:
-        """The solution, and uniform low precisions beside it."""
-        solved = self.space.decode(code)
-        uniform = [self.space.uniform(precision) for precision in (Precision.INT8, Precision.INT4)]
-        return [solved, *(choices for choices in _distinct(uniform) if choices != solved)]
+        """The solution, and the lowest uniform precision beside it."""
+        return _distinct([self.space.decode(code), self.space.uniform(Precision.INT4)])
 
     def _pruned(self, code: Code) -> Contender | None:
         pruning = self.space.pruning(code)
@@ -360,7 +359,8 @@ class JointSearch:
         return [tuple(0 for _ in self.space.prunes), *self._made]
 
     def _fresh(self) -> bool:
-        return bool(self.space.prunes) and self.may_train() and not self.explorer.late
+        few = len(self._made) < _FRESH_PART * self.session.options.trials
+        return bool(self.space.prunes) and few and self.may_train() and not self.explorer.late
 
     def _with_network(self, candidate: Candidate) -> Candidate:
         """What the sampler proposes, on the network of its pruning; a new one is made."""

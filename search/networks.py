@@ -36,6 +36,7 @@ __all__ = ["Maker", "Network", "TrainBudget"]
 T = TypeVar("T")
 
 BATCH_NORM_SAMPLES = 1024
+CALIBRATION_SAMPLES = 256  # at most: there are many networks, and each is calibrated
 _REMEMBERED = 8  # states and networks, so that one that is trained on is not pruned again
 _SCORES = "importances"
 
@@ -252,7 +253,8 @@ class Maker:
         module = bake(state.module).eval()
         given = self._given
         reference = self._exporter.reference(module)
-        return module, Lowerer(reference, given.dialect, given.calibration, given.settings, self._store)
+        settings = replace(given.settings, samples=min(given.settings.samples, CALIBRATION_SAMPLES))
+        return module, Lowerer(reference, given.dialect, given.calibration, settings, self._store)
 
     def _followed(self, state: _State, step: RecipeStep) -> _State:
         if state.module is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from precision import Budget, CalibrationSettings, Precision, UsageError
 
+MOST_TRAINING_S = 600.0  # where no budget is given
 IMPORTANCES = ("taylor", "fisher", "magnitude")  # of ``passes.prune_importance``
 
 
@@ -20,7 +21,7 @@ class PassOptions:
         distil: Train what passes made, and the workload's students, on the given network's answers.
         qat: Train finalists as the artifacts they will be.
         sparse: Offer 2:4 weights.
-        train_budget_s: Seconds of training in the whole run.
+        train_budget_s: Seconds of training in the whole run; None: what usually pays, ``MOST_TRAINING_S`` at most.
         sparsities: Fractions of a group's channels that may go, ascending, without 0.
         round_to: Channels that stay are a multiple of it; None: what the runtime's kernels like.
         importance: What is removed first, one of ``IMPORTANCES``.
@@ -30,7 +31,7 @@ class PassOptions:
     distil: bool = False
     qat: bool = False
     sparse: bool = False
-    train_budget_s: float = 600.0
+    train_budget_s: float | None = None
     sparsities: tuple[float, ...] = (0.25, 0.5, 0.75)
     round_to: int | None = None
     importance: str = "taylor"
@@ -38,7 +39,7 @@ class PassOptions:
     def __post_init__(self) -> None:
         if not (self.prune or self.distil or self.qat or self.sparse):
             raise UsageError("--passes: expected some of prune,distill,qat,sparse, got nothing")
-        if not 0 < self.train_budget_s < math.inf:
+        if self.train_budget_s is not None and not 0 < self.train_budget_s < math.inf:
             raise UsageError(f"--train-budget: expected a positive number of minutes, got {self.train_budget_s / 60:g}")
         ascending = list(self.sparsities) == sorted(set(self.sparsities))
         if not self.sparsities or not ascending or not all(0 < level < 1 for level in self.sparsities):
@@ -50,6 +51,11 @@ class PassOptions:
             raise UsageError(f"--round-to: expected a positive whole number or auto, got {self.round_to}")
         if self.importance not in IMPORTANCES:
             raise UsageError(f"--importance: expected one of {', '.join(IMPORTANCES)}, got '{self.importance}'")
+
+    @property
+    def limit_s(self) -> float:
+        """Seconds of training that may not be exceeded."""
+        return MOST_TRAINING_S if self.train_budget_s is None else self.train_budget_s
 
     @property
     def names(self) -> str:

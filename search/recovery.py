@@ -23,12 +23,12 @@ from search.trial import Candidate, Outcome, Trial
 if TYPE_CHECKING:
     from search.joint import JointSearch
 
-_NETWORKS = 3
+_NETWORKS, _USUAL_NETWORKS = 3, 2  # with a budget of the user's own, and without
 _WHOLE_EPOCHS = 6  # that each network should get, or fewer networks are chosen
 _ARTIFACTS = 2
 _LEAST_STEPS = 10
-_LEAST_MOST = 100  # steps that few data may be seen in all the same
-_MOST_EPOCHS = 15
+_LEAST_MOST = 60  # steps that few data may be seen in all the same
+_MOST_EPOCHS, _USUAL_EPOCHS = 60, 8  # likewise
 _QAT_MOST_STEPS = 1000
 _QAT_PACE = 3.0  # a step of the artifact takes so many of the module
 _QAT_SHARE = 0.2  # of the budget, where there are networks to recover as well
@@ -46,7 +46,8 @@ def recover(joint: JointSearch) -> None:
         if left_s <= 0:
             return
         share_s = (1 - _QAT_SHARE * options.qat) * left_s / (len(chosen) - index)
-        most = max(joint.making.steps_of(_MOST_EPOCHS), _LEAST_MOST)
+        epochs = _USUAL_EPOCHS if options.train_budget_s is None else _MOST_EPOCHS
+        most = max(joint.making.steps_of(epochs), _LEAST_MOST)
         steps = int(min(share_s / _step_s(joint, contender), most))
         if steps >= _LEAST_STEPS:
             _train(joint, contender, steps)
@@ -58,7 +59,8 @@ def recover(joint: JointSearch) -> None:
 def _affordable(joint: JointSearch) -> int:
     """How many networks the budget can train for long enough to matter, one at least."""
     whole_s = joint.making.steps_of(_WHOLE_EPOCHS) * joint.making.pace_s
-    return int(min(max(_left_s(joint) / whole_s, 1), _NETWORKS))
+    usual = joint.making.options.train_budget_s is None
+    return int(min(max(_left_s(joint) / whole_s, 1), _USUAL_NETWORKS if usual else _NETWORKS))
 
 
 def _left_s(joint: JointSearch) -> float:
@@ -82,7 +84,7 @@ def _best_networks(joint: JointSearch) -> list[Contender]:
     """Those worth most after more training, one of each family and pruning."""
     worth = {id(c): joint.appraiser.worth(c.trials, _RUNGS_WORTH + RUNGS - c.rungs) for c in joint.contenders}
     ranked = sorted(joint.contenders, key=lambda contender: -worth[id(contender)])
-    return [contender for contender in ranked if worth[id(contender)] > 0][:_NETWORKS]
+    return [contender for contender in ranked if worth[id(contender)] > 0]
 
 
 def _train(joint: JointSearch, contender: Contender, steps: int) -> None:

@@ -217,7 +217,7 @@ def _making(
         data=data,
         students=getattr(workload, "students", {}),
         store=store,
-        budget=TrainBudget(limit_s=options.train_budget_s),
+        budget=TrainBudget(limit_s=options.limit_s),
         name=workload.name,
         augment=getattr(workload, "augment", {}),
         importance=options.importance,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from precision import UsageError
 from search.commands import arguments
-from search.options import IMPORTANCES, PassOptions
+from search.options import IMPORTANCES, MOST_TRAINING_S, PassOptions
 
 # As typed → the field of PassOptions.
 PASSES = {"prune": "prune", "distill": "distil", "qat": "qat", "sparse": "sparse"}
@@ -74,7 +74,8 @@ def add_passes(parser: argparse.ArgumentParser) -> None:
         "--train-budget",
         type=arguments.number,
         metavar="MIN",
-        help=f"minutes of training in the whole run (default: {_DEFAULTS.train_budget_s / _MINUTE_S:g})",
+        help="minutes of training in the whole run "
+        f"(default: what usually pays, {MOST_TRAINING_S / _MINUTE_S:g} at most)",
     )
     group.add_argument(
         "--sparsities",
@@ -123,7 +124,7 @@ def passes_of(args: argparse.Namespace) -> PassOptions | None:
     minutes = args.train_budget
     return PassOptions(
         **dict.fromkeys(args.passes, True),
-        train_budget_s=_DEFAULTS.train_budget_s if minutes is None else minutes * _MINUTE_S,
+        train_budget_s=None if minutes is None else minutes * _MINUTE_S,
         sparsities=_DEFAULTS.sparsities if args.sparsities is None else args.sparsities,
         round_to=None if args.round_to == "auto" else args.round_to,
         importance=args.importance or _DEFAULTS.importance,
