@@ -1,9 +1,11 @@
-"""What a network is worth training further: the volume its best candidate would add to the front of all others.
+"""What a network is worth training further: the volume its best candidate would add to the given network's front.
+
+Not to the front of all, which grows as a run goes: networks that were tried early and late would not compare.
 
 Objectives are accuracy, ratio to FP32's latency and size relative to FP32's file. Training has more to give the less
 of it there was, so a candidate is appraised with part of its gap to FP32's accuracy closed: the part that further
-training closed in networks that had it, and before there are any a usual one. Limits bound the volume; accuracy counts
-somewhat below its floor too, or nothing would lead there.
+training closed in networks that had it, and before there are any a usual one. Limits bound the volume; below the
+floor of accuracy it counts a tenth, or nothing would lead there.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from search.trial import Outcome, Trial
 
 USUAL_GAP = 0.6  # of a gap that a rung's training leaves
 _BELOW_FLOOR = 3.0  # gaps between FP32 and the floor that count below the floor
+_BELOW = 0.1  # what volume below the floor counts beside volume above it
 _WITHOUT_FLOOR = 0.3  # of FP32's accuracy that counts, without a floor
 
 
@@ -53,15 +56,19 @@ class Appraiser:
         reference = self._evaluator.reference_accuracy
         if not scored or not math.isfinite(reference):
             return 0.0
-        networks = {trial.candidate.network for trial in own} - {""}
         rivals = [
             trial
             for trial in self._evaluator.trials
-            if trial.outcome is Outcome.COMPLETE and trial not in own and trial.candidate.network not in networks
+            if trial.outcome is Outcome.COMPLETE and trial not in own and not trial.candidate.network
         ]
         front = np.array([self._point(trial, 0) for trial in rivals]).reshape(-1, 3)
         points = np.array([self._point(trial, rungs) for trial in scored])
-        return float(gains(front, self._corner(), points).max())
+        corner = self._corner()
+        total = _BELOW * gains(front, corner, points)
+        floor = self._budget.accuracy_floor(reference)
+        if math.isfinite(floor):
+            total = total + gains(front, np.array([-floor + 1e-9, *corner[1:]]), points)
+        return float(total.max())
 
     def _point(self, trial: Trial, rungs: int) -> tuple[float, float, float]:
         assert trial.accuracy is not None

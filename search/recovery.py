@@ -163,6 +163,6 @@ def _spread(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _integer(joint: JointSearch, trial: Trial) -> bool:
-    """Whether most of its layers compute on integers with weights of few bits, without blocks."""
+    """Whether it has integer weights to train, and none in blocks, which training does not know."""
     choices = joint.session.bench.layers(trial.candidate).values()
     return any(choice.precision.is_integer for choice in choices) and not any(c.block_size for c in choices)

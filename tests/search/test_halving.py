@@ -149,3 +149,10 @@ def test_what_is_over_a_limit_is_worth_nothing() -> None:
     assert appraiser([*given, found], latency_ms=1.0).worth([found], 0) == 0
     assert appraiser([*given, found], latency_ms=1.4).worth([found], 0) > 0
     assert appraiser([*given, found], size_bytes=100.0).worth([found], 0) == 0
+
+
+def test_reaching_the_floor_counts_more_than_volume_below_it() -> None:
+    given = [trial(0, 0.9, 1.0, 1000)]
+    near, far = trial(1, 0.895, 0.5, 500, "a"), trial(2, 0.875, 0.1, 100, "b")
+    judge = appraiser([*given, near, far], max_drop=0.01)
+    assert judge.worth([near], 0) > judge.worth([far], 0) > 0
