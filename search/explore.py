@@ -81,18 +81,24 @@ def sensitivity_of(session: Session) -> SensitivityTable:
         offered = {choice for group in bench.lowerer.inventory.groups for choice in group.choices}
         bench.lowerer.prepare(sorted(choice for choice in offered if choice.precision in options.precisions))
     listener.phase("sensitivity", planned_steps(bench.lowerer.inventory, options.precisions))
-    table = score(
-        MeteredWriter(bench.lowerer, bench.watch),
+    table = scored(session, "", options.sensitivity_samples)
+    session.record.write_sensitivity(table)
+    return table
+
+
+def scored(session: Session, network: str, samples: int) -> SensitivityTable:
+    """Every choice of every group of a network (its key; empty for the given one), on so many calibration samples."""
+    options, bench = session.options, session.bench
+    return score(
+        MeteredWriter(bench.writer(network), bench.watch),
         MeteredBackend(bench.backend.stand_in(), bench.watch),
         session.calibration,
-        samples=options.sensitivity_samples,
+        samples=samples,
         precisions=options.precisions,
         threads=options.threads,
         store=session.store,
-        on_step=listener.step,
+        on_step=session.listener.step,
     )
-    session.record.write_sensitivity(table)
-    return table
 
 
 def space_of(session: Session, table: SensitivityTable, network: str = "") -> Space:

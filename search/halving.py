@@ -48,6 +48,11 @@ class Contender:
     trials: list[Trial] = field(default_factory=list)
     rungs: int = 0
 
+    @property
+    def accuracy(self) -> float | None:
+        """Its best candidate's, on the search's data; None where nothing was scored."""
+        return max((trial.accuracy.value for trial in self.trials if trial.accuracy), default=None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
@@ -119,14 +124,13 @@ class Halving:
         self._study.tell(entry, state=TrialState.PRUNED)
 
     def _note(self, contender: Contender, rung: int, value: float, *, promoted: bool) -> None:
-        accuracy = max((trial.accuracy.value for trial in contender.trials if trial.accuracy), default=None)
         self._history.append(
             Judged(
                 label=contender.label,
                 rung=rung,
                 steps=self.unit * FACTOR**rung,
                 value=value,
-                accuracy=accuracy,
+                accuracy=contender.accuracy,
                 promoted=promoted,
             )
         )

@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from precision import EngineError, LayerChoice, Precision, RecipeStep
 from report.front import pareto_front
 from search import recovery
@@ -26,12 +24,13 @@ from search.forecast import Forecast
 from search.halving import RUNGS, Contender, Halving
 from search.history import History
 from search.made import Making
+from search.prune_costs import learn_costs, shown
 from search.pruning import prune_spaces
 from search.sampler import FrontSampler
 from search.seeds import joint_seeds
 from search.session import Session
 from search.settle import TIME_LIMIT
-from search.space import Code, Space
+from search.space import UNPRUNED, Code, Space
 from search.stopwatch import Kind
 from search.students import enter_students
 from search.trial import COST, Candidate, Outcome, Trial
@@ -43,7 +42,6 @@ _NETWORKS_PART = 0.8  # of the trials, when no network is made any more on purpo
 _SEEDS_PART = 0.5  # of the usual seeds
 _SEARCH_SHARE = 0.4  # of the training budget
 _FRESH_PART = 0.2  # of the trials, as many networks the sampler may bring it to
-_MOST_COSTS = 10
 _MOST_CODES = 4  # candidates of a network that are tried again after training
 _TARGETS = (0.7, 0.5, 0.85, 0.6)  # of what the given network reaches by precisions alone
 _NEAR_LIMIT = (0.97, 0.88)  # of a limit that it does not reach
@@ -118,7 +116,7 @@ class JointSearch:
         explorer.part = _NETWORKS_PART
         session.listener.phase("networks", None)
         if self.making.options.prune:
-            self._learn_costs()
+            learn_costs(self)
             self._make_networks()
         if self.making.options.sparse:
             self._make_sparse()
@@ -137,11 +135,11 @@ class JointSearch:
 
         Args:
             contender: Made, without trials.
-            candidates: Group → choice, what is tried on it.
+            candidates: Group → choice, what is tried on it; equal ones once.
             explorer: Of its space.
         """
         self.contenders.append(contender)
-        self.try_on(contender, candidates, explorer, origin=contender.base[0].name)
+        self.try_on(contender, _distinct(candidates), explorer, origin=contender.base[0].name)
         self._race(contender, explorer)
 
     def try_on(
@@ -164,36 +162,37 @@ class JointSearch:
             tried.append(explorer.attempt(candidate))
         contender.trials += [trial for trial in tried if trial.outcome is not Outcome.FAILED]
 
-    def train(self, contender: Contender, steps: int, explorer: Explorer, most: int = _MOST_CODES) -> bool:
+    def train(self, contender: Contender, steps: int, explorer: Explorer) -> bool:
         """Train a network on, and try the best of its candidates again.
 
         Returns:
             Whether it was trained: False where the budget left nothing.
         """
-        best = max((t.accuracy.value for t in contender.trials if t.accuracy), default=float("nan"))
+        before = contender.accuracy
         steps_now = [*contender.steps, self.making.maker.distil_step(steps)]
         key = self.making.made.add(steps_now)
         network = self.making.made[key]
         if len(network.steps) == len(contender.steps):
             return False
-        again = self.best_of(contender.trials, most)
+        again = self.best_of(contender.trials)
         contender.network, contender.steps, contender.trials = key, tuple(network.steps), []
         self.try_on(contender, again, explorer, origin="trained")
-        after = max((t.accuracy.value for t in contender.trials if t.accuracy), default=float("nan"))
-        if best == best and after == after:
-            self.appraiser.learn(best, after)
+        if before is not None and contender.accuracy is not None:
+            self.appraiser.learn(before, contender.accuracy)
         return True
 
     @staticmethod
-    def best_of(trials: Sequence[Trial], most: int) -> list[dict[str, LayerChoice]]:
+    def best_of(trials: Sequence[Trial]) -> list[dict[str, LayerChoice]]:
         """Choices of the trials that no other of them beats, the most accurate first."""
         scored = [trial for trial in trials if trial.accuracy is not None and trial.latency is not None]
         front = [scored[i] for i in pareto_front([trial.objectives for trial in scored])]
         front.sort(key=lambda trial: -trial.objectives.accuracy)
         distinct = {trial.candidate.key: dict(trial.candidate.choices) for trial in front}
-        return list(distinct.values())[:most]
+        return list(distinct.values())[:_MOST_CODES]
 
-    def made(self, label: str, base: Sequence[RecipeStep], **where: object) -> Contender | None:
+    def made(
+        self, label: str, base: Sequence[RecipeStep], *, pruning: Mapping[str, float] = UNPRUNED, family: str = ""
+    ) -> Contender | None:
         """A network from the given one, trained through the first rung where the run distils; None where it fails."""
         steps = list(base)
         if self.making.options.distil:
@@ -204,9 +203,15 @@ class JointSearch:
             self.session.listener.warn(f"{label}: {error.message}")
             return None
         network = self.making.made[key]
-        contender = Contender(label=label, base=tuple(base), network=key, steps=tuple(network.steps), rungs=1)
-        for name, value in where.items():
-            setattr(contender, name, value)
+        contender = Contender(
+            label=label,
+            base=tuple(base),
+            pruning=pruning,
+            family=family,
+            network=key,
+            steps=tuple(network.steps),
+            rungs=1,
+        )
         self.session.listener.step(f"{label}: made")
         return contender
 
@@ -258,7 +263,7 @@ class JointSearch:
         for network in latest.values():
             steps, pruning = self.making.made.steps(network), found[network][0].candidate.pruning
             contender = Contender(
-                label=_shown(pruning),
+                label=shown(pruning),
                 base=tuple(step for step in steps if step.name != "distil"),
                 pruning=pruning,
                 network=network,
@@ -271,29 +276,6 @@ class JointSearch:
             self.halving.restore(contender)
 
     # ------------------------------------------------------------------ pruned networks
-
-    def _learn_costs(self) -> None:
-        """Time a few random prunings, untrained, at the lowest precision and some at the highest."""
-        space, rng = self.space, np.random.default_rng([self.session.options.seed, len(self.space.prunes)])
-        known = {trial.candidate.key for trial in self.explorer.trials if trial.candidate.origin == COST}
-        low, high = space.uniform(Precision.INT8), space.uniform(Precision.FP32)
-        for number in range(min(2 + len(space.prunes) // 2, _MOST_COSTS)):
-            if self.explorer.late:
-                return
-            code = [int(rng.integers(len(prune.sparsities))) for prune in space.prunes]
-            if number == 0:  # every channel group at its highest
-                code = [len(p.sparsities) - 1 if p.sparsities[-1] < 1 else 0 for p in space.prunes]
-            whole = space.canonical((*space.choices(space.encode(low)), *code))
-            pruning = space.pruning(whole)
-            try:
-                network = self.making.made.add([self.making.maker.prune_step(pruning)])
-            except EngineError as error:
-                self.session.listener.warn(f"pruning {_shown(pruning)}: {error.message}")
-                continue
-            for choices in (low, high)[: 2 if number == 0 and low != high else 1]:
-                candidate = Candidate(origin=COST, choices=choices, pruning=pruning, network=network)
-                if candidate.key not in known:
-                    self.explorer.attempt(candidate)
 
     def _make_networks(self) -> None:
         for ratio, size in self._targets():
@@ -337,11 +319,11 @@ class JointSearch:
 
     def _candidates(self, code: Code) -> list[dict[str, LayerChoice]]:
         """The solution, and the lowest uniform precision beside it."""
-        return _distinct([self.space.decode(code), self.space.uniform(Precision.INT4)])
+        return [self.space.decode(code), self.space.uniform(Precision.INT4)]
 
     def _pruned(self, code: Code) -> Contender | None:
         pruning = self.space.pruning(code)
-        contender = self.made(_shown(pruning), [self.making.maker.prune_step(pruning)], pruning=pruning)
+        contender = self.made(shown(pruning), [self.making.maker.prune_step(pruning)], pruning=pruning)
         if contender is not None:
             self._made[self.space.levels(code)] = contender
         return contender
@@ -351,7 +333,7 @@ class JointSearch:
         if contender is not None:
             explorer = self.explorer_of(contender, replace(self.space, prunes=()))
             uniform = [explorer.space.uniform(p) for p in (Precision.FP32, Precision.INT8, Precision.INT4)]
-            self.enter(contender, _distinct(uniform), explorer)
+            self.enter(contender, uniform, explorer)
 
     # ------------------------------------------------------------------ for the sampler
 
@@ -385,14 +367,8 @@ class JointSearch:
                 contender.trials.append(trial)
 
 
-def _shown(pruning: Mapping[str, float]) -> str:
-    """``layer1.0 removed, layer2.1.conv1 50 %``."""
-    parts = [f"{name} removed" if part == 1 else f"{name} −{part:.0%}" for name, part in pruning.items()]
-    return ", ".join(parts) or "not pruned"
-
-
-def _distinct(assignments: Sequence[dict[str, LayerChoice]]) -> list[dict[str, LayerChoice]]:
-    found: list[dict[str, LayerChoice]] = []
+def _distinct(assignments: Sequence[Mapping[str, LayerChoice]]) -> list[Mapping[str, LayerChoice]]:
+    found: list[Mapping[str, LayerChoice]] = []
     for assignment in assignments:
         if assignment not in found:
             found.append(assignment)

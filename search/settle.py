@@ -104,7 +104,7 @@ def measured_again(session: Session, also: Sequence[Trial]) -> Judgement:
                 latency=there[point.id],
                 held=point.id in holding,
                 accuracy=accuracy,
-                compressed_bytes=finalists.compressed_bytes(files[point.id]),
+                compressed_bytes=finalists.compressed_bytes(files[point.id]) if session.making else None,
                 footprint=finalists.footprint(bench, artifacts[point.id], point.id, built),
                 engine=finalists.write_engine(folder, point.id, built[point.id])
                 if session.options.save_engine

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 from precision import Precision
 from search import seeds
-from search.explore import space_of
+from search.explore import scored, space_of
 from search.halving import Contender
-from search.metered import MeteredBackend, MeteredWriter
 from search.space import Space
 from search.stopwatch import Kind
-from sensitivity.score import score
 
 if TYPE_CHECKING:
     from search.joint import JointSearch
@@ -38,7 +36,7 @@ def enter_students(joint: JointSearch) -> None:
             continue
         explorer = joint.explorer_of(contender, _space(joint, contender))
         uniform = [explorer.space.uniform(precision) for precision in (Precision.FP32, Precision.INT8, Precision.INT4)]
-        joint.enter(contender, [c for i, c in enumerate(uniform) if c not in uniform[:i]], explorer)
+        joint.enter(contender, uniform, explorer)
 
 
 def refine(joint: JointSearch, contender: Contender) -> None:
@@ -59,16 +57,5 @@ def refine(joint: JointSearch, contender: Contender) -> None:
 
 def _space(joint: JointSearch, contender: Contender) -> Space:
     """Of precisions alone, their losses scored on the student as it is now."""
-    session = joint.session
-    bench, options = session.bench, session.options
-    table = score(
-        MeteredWriter(bench.writer(contender.network), bench.watch),
-        MeteredBackend(bench.backend.stand_in(), bench.watch),
-        session.calibration,
-        samples=min(options.sensitivity_samples, _SAMPLES),
-        precisions=options.precisions,
-        threads=options.threads,
-        store=session.store,
-        on_step=session.listener.step,
-    )
-    return space_of(session, table, contender.network)
+    session, network = joint.session, contender.network
+    return space_of(session, scored(session, network, min(session.options.sensitivity_samples, _SAMPLES)), network)
