@@ -4,9 +4,9 @@
 
 Structured pruning takes half of the channels of every group that can be pruned (Taylor importance); distillation from
 the unpruned network uses the 10,000 training images without their labels. Every state is lowered for ONNX Runtime's
-processor provider in FP32 and in INT8, scored through it on all test images, and timed interleaved with the original in
-FP32. With ``--bits 3`` (or 4) the original network is also trained with all its weights at so few bits (stored as INT4)
-and 8-bit activations.
+processor provider in FP32 and quantised, scored through it on all test images, and timed interleaved with the original
+in FP32. With ``--bits 4 3`` the original network is also trained with all its weights at so few bits (three are stored
+as four) and 8-bit activations.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of the published weights and images")
     parser.add_argument("--steps", type=int, default=1500, help="distillation steps of 128 images")
-    parser.add_argument("--bits", type=int, choices=(3, 4), help="also train the network at so many bits")
+    parser.add_argument(
+        "--bits", type=int, nargs="*", default=[], choices=(3, 4), help="also train the given network at so many bits"
+    )
     parser.add_argument("--bit-steps", type=int, default=TRAINING.steps, help="steps of that training")
     options = parser.parse_args(argv)
     try:
@@ -87,8 +89,8 @@ def _study(options: argparse.Namespace) -> None:
     ).inputs
     data = TrainingData(inputs=images)
     states = _pruned(workload.model, workload.calibration, data, options.steps)
-    if options.bits:
-        states.append(_trained(workload.model, workload.calibration, data, options.bits, options.bit_steps))
+    for bits in options.bits:
+        states.append(_trained(workload.model, workload.calibration, data, bits, options.bit_steps))
     _report(states, workload.calibration, workload.evaluation)
 
 

@@ -23,8 +23,8 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from experiments.synthetic import Synthetic
 from precision import Budget, Precision
 from report.front import Objectives, hypervolume
-from search.sampler import FrontSampler
-from search.space import Code, Space
+from search.proposals.sampler import FrontSampler
+from search.proposals.space import Code, Space
 
 _SLACK = 0.15  # of the way from uniform INT8's latency back to FP32's
 _SIZE, _DROP = 0.25, 0.03  # size over FP32's, drop of accuracy

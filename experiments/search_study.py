@@ -21,8 +21,8 @@ from typing import Any
 from backends import THOROUGH, time_in_fresh_process
 from precision import BYTES_PER_MB, EngineError
 from search.cli import main as search
+from search.inputs.workloads import load_workload
 from search.tables import plain_table
-from search.workloads import load_workload
 
 MAX_DROP = 0.01
 SIZE_SHARE = 0.20

@@ -31,8 +31,8 @@ from lowering.export import export_reference
 from lowering.load import load_reference
 from lowering.lowerer import Lowerer
 from precision import CalibrationSettings, ContentStore, EngineError
+from search.inputs.workloads import load_workload
 from search.tables import plain_table
-from search.workloads import load_workload
 from sensitivity.divergence import choose_measure, divergence
 
 INTEGER = ("int8:nearest", "int8:mse", "int4:mse", "int4:gptq")

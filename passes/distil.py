@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from passes.data import Batch, TrainingData
-from passes.device import device_of, modes_kept, seeded
+from passes.device import device_of, lay, modes_kept, seeded
 from passes.options import options_from_json, options_to_json
 from passes.prune_counts import example_tensors
 from passes.train import Supervision, Trained, train
@@ -106,6 +106,7 @@ class Distil:
             ModelError: If the networks' outputs differ in shape.
         """
         frozen = copy.deepcopy(teacher).to(device_of(student)).eval().requires_grad_(False)
+        lay(frozen, torch.channels_last)
         for name, network in (("student", student), ("teacher", frozen)):
             missing = set(self.feature_layers) - {path for path, _ in network.named_modules()}
             if missing:

@@ -43,6 +43,7 @@ from lowering.lowerer import Lowerer
 from lowering.rounding.guard import layer_bias, minimum_scales
 from lowering.rounding.weight import RoundedWeight
 from passes.data import Batch, TrainingData
+from passes.device import lay
 from passes.options import options_from_json, options_to_json
 from passes.prune_counts import example_tensors
 from passes.prune_proof import outputs_of, tensors_in
@@ -134,6 +135,7 @@ class Qat:
         network = self.network(lowerer, choices).to(device)
         own = ArtifactNetwork(lowerer.reference.proto, {}, ()) if teacher is None else copy.deepcopy(teacher)
         frozen = own.to(device).eval().requires_grad_(False)
+        lay(frozen, torch.channels_last)
         _check_shapes(network, frozen, data)
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:

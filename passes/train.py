@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from passes.batch_norm import freeze_batch_norm
 from passes.checkpoint import Checkpoint, pack, unpack
 from passes.data import Batch, TrainingData, rows_of_step
-from passes.device import device_of, modes_kept, seeded
+from passes.device import channels_last, device_of, modes_kept, seeded
 from passes.options import options_to_json
 from passes.training import Optimiser, Training
 from precision import ModelError
@@ -146,7 +146,7 @@ def train(
     supervision = supervision or Supervision()
     whole = nn.ModuleDict({"module": module} | ({} if adapters is None else {"adapters": adapters}))
     run = _Run(whole, _optimiser(whole, options, grouping), options, supervision)
-    with modes_kept(whole), seeded(options.seed, run.device):
+    with modes_kept(whole), channels_last(whole), seeded(options.seed, run.device):
         run.restore()
         while run.ended is None:
             whole.train()

@@ -17,7 +17,7 @@ from search.stopwatch import Kind, Stopwatch
 from search.trial import Candidate
 
 if TYPE_CHECKING:
-    from search.networks import Network
+    from search.networks.maker import Network
 
 QUICK = TimingSettings(
     slot_ms=5.0, warmup_runs=2, min_rounds=6, max_rounds=24, max_seconds_per_model=0.15, target=0.015

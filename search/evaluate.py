@@ -4,12 +4,13 @@
 
 Machines drift: the same model is some per cent slower an hour later, or while somebody else computes. The ratio to FP32
 in interleaved runs hardly moves. So the search decides by ``ratio × the FP32 median over the whole run``; the final
-verdict is about the absolute latency in a fresh process (``search.finalists``).
+verdict is about the absolute latency in a fresh process (``search.results.finalists``).
 
 Scoring stops as soon as the accuracy cannot reach the floor (upper end of its 95 % interval), or is worse than that of
 a point that is no slower and no larger (paired by sample, 99 %; after a thousand samples, no better than it): such a
 candidate cannot enter the front by more than noise. Scoring uses every core, timing as many as asked. What is over
-the latency or size limit is not scored at all, but for baselines, and for the nearest while nothing keeps the limits.
+the latency or size limit is not scored at all, but for the nearest while nothing keeps the limits. Baselines, and what
+others are compared with, are always measured in full.
 
 A candidate that cannot be written or compiled is an outcome with its reason; only FP32 failing is an error.
 """
@@ -29,7 +30,7 @@ from precision import BackendError, Budget, LatencyStats, LayerChoice, LoweringE
 from search.accuracy import Scored, Scorer, no_better, surely_worse
 from search.bench import QUICK, REFERENCE, Bench
 from search.ledger import Lowered
-from search.preference import preference
+from search.results.preference import preference
 from search.trial import COST, Candidate, Outcome, Trial
 
 SEARCH_PART = "search"
@@ -129,16 +130,16 @@ class Evaluator:
             attempt.outcome = Outcome.TIMED
             return attempt
         excess = self._over(attempt)
-        if excess and not candidate.name and not self._nearest(attempt):
+        if excess and not candidate.in_full and not self._nearest(attempt):
             attempt.outcome, attempt.reason = Outcome.OVER_BUDGET, excess
             return attempt
-        self._score(attempt, build, stoppable=not candidate.name)
+        self._score(attempt, build, stoppable=not candidate.in_full)
         return attempt
 
     def _twin(self, artifact: str, candidate: Candidate) -> Trial | None:
         """An earlier trial of the same artifact; for what is to be measured in full, one that was."""
         same = (trial for trial in self.trials if trial.artifact == artifact)
-        return next((trial for trial in same if not candidate.name or trial.outcome is Outcome.COMPLETE), None)
+        return next((trial for trial in same if not candidate.in_full or trial.outcome is Outcome.COMPLETE), None)
 
     def _latency(self, artifact: str, build: _Build, is_reference: bool) -> LatencyStats:
         latency = self._bench.ledger.latency(artifact)

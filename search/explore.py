@@ -2,7 +2,7 @@
 
     calibration → sensitivity → space → baselines → seeds → study
 
-With passes, the space has prunings too, and networks are made along the way (``search.joint``).
+With passes, the space has prunings too, and networks are made along the way (``search.networks.joint``).
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import numpy as np
 
 from precision import LayerChoice
 from report import wording
-from search import seeds, settle
 from search.bench import REFERENCE
-from search.latency_model import LatencyModel, fit_codes
 from search.metered import MeteredBackend, MeteredWriter
-from search.sampler import FrontSampler
+from search.proposals import seeds
+from search.proposals.latency_model import LatencyModel, fit_codes
+from search.proposals.sampler import FrontSampler
+from search.proposals.space import Code, Space, build_space
+from search.results import settle
+from search.results.settle import INTERRUPTED, TIME_LIMIT
 from search.session import Session
-from search.settle import INTERRUPTED, TIME_LIMIT
-from search.several_translate import adapt
-from search.space import Code, Space, build_space
+from search.several.translate import adapt
 from search.stopwatch import Kind
 from search.study import Study
 from search.trial import Candidate, Outcome, Trial
@@ -59,7 +60,7 @@ def _search(session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> st
     table = sensitivity_of(session)
     space = space_of(session, table)
     if session.making is not None:
-        from search.joint import search_jointly
+        from search.networks.joint import search_jointly
 
         return search_jointly(session, session.making, space, table, starts)
     sampler = FrontSampler(space, session.options.budget, session.options.seed)

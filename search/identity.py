@@ -30,7 +30,7 @@ def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], op
     """What decides a run's measurements, in words → value.
 
     Args:
-        workload: Its data and metric; with passes also what they train with, as ``search.inputs`` loads it.
+        workload: Its data and metric; with passes also what they train with, as ``search.inputs.loading`` loads it.
         fingerprint: The network's.
         device: The backend's fingerprint as JSON.
         options: Those that matter are picked out.

@@ -17,13 +17,13 @@ from lowering.lowerer import Lowerer
 from precision import Workload
 from report.render import render
 from report.results import Point
-from search import settle
 from search.events import Listener
 from search.explore import explore
 from search.options import RunOptions
-from search.recommend import Judgement
+from search.results import settle
+from search.results.recommend import Judgement
+from search.results.settle import INTERRUPTED
 from search.session import Session, prepare
-from search.settle import INTERRUPTED
 from search.trial import Trial
 
 EXIT_MET = 0

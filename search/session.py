@@ -27,16 +27,16 @@ from search.accuracy import BATCH, FIRST_STAGE, Scorer
 from search.bench import QUICK, Bench
 from search.evaluate import Evaluator
 from search.events import Listener
-from search.finalists import CLOSE, Rerun
 from search.holdout import split
 from search.identity import check_folder, identify, metric_name, write_run
 from search.ledger import Ledger
-from search.made import MadeNetworks, Making
 from search.metered import MeteredSampler
+from search.networks.made import MadeNetworks, Making
 from search.options import PassOptions, RunOptions
-from search.record import Record, earlier_split_s
-from search.sampler import FrontSampler
-from search.space import Space
+from search.proposals.sampler import FrontSampler
+from search.proposals.space import Space
+from search.results.finalists import CLOSE, Rerun
+from search.results.record import Record, earlier_split_s
 from search.stopwatch import Stopwatch
 from search.study import Study, default_storage, past_trials
 from search.trial import Trial
@@ -203,8 +203,8 @@ def _making(
 ) -> Making:
     """What makes networks of a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
     from passes.data import TrainingData
-    from search.networks import Maker
-    from search.trainings import TrainBudget
+    from search.networks.maker import Maker
+    from search.networks.trainings import TrainBudget
 
     found: Inputs | Labelled = workload.training  # type: ignore[attr-defined]
     if isinstance(found, Labelled):

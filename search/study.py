@@ -33,7 +33,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from precision import AccuracyStats, LatencyStats, UsageError
-from search.space import Space
+from search.proposals.space import Space
 from search.trial import Candidate, Outcome, Trial
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)

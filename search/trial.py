@@ -14,6 +14,8 @@ from report.front import Objectives
 
 EXCHANGE = "exchange"  # origin of what another backend's search found
 COST = "cost"  # origin of what is timed alone, to learn what pruning saves
+ONE_SHOT = "one-shot"  # origin of a network in FP32 before any training of it
+RECOVERED = "recovered"  # origin of a network in FP32 after its full recovery
 
 
 class Outcome(StrEnum):
@@ -34,10 +36,10 @@ class Candidate:
     Attributes:
         origin: Where it came from: ``baseline``, ``ladder``, ``split``, ``solver``, ``sampler`` …
         choices: Group name → choice, every group of the space it is from.
-        name: Fixed id of what is measured in full whatever comes of it: a baseline (``int8``), or another backend's
-            config (``ort-cpu.p07``); empty for everything else.
+        name: Fixed id of a baseline (``int8``), or of another backend's config (``ort-cpu.p07``); empty for everything
+            else.
         pruning: Prune group → sparsity, those above 0.
-        network: Key of the network that is quantised (``search.made``); empty for the given one.
+        network: Key of the network that is quantised (``search.networks.made``); empty for the given one.
         family: The student architecture whose space it is from; empty for the given network's.
     """
 
@@ -51,6 +53,11 @@ class Candidate:
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", MappingProxyType(dict(self.choices)))
         object.__setattr__(self, "pruning", MappingProxyType(dict(self.pruning)))
+
+    @property
+    def in_full(self) -> bool:
+        """Whether it is measured and scored in full whatever the limits say, for comparison."""
+        return bool(self.name) or self.origin in (ONE_SHOT, RECOVERED)
 
     @property
     def key(self) -> str:

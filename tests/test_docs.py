@@ -17,9 +17,9 @@ from lowering.dialects.registry import get_dialect
 from passes.prune_groups import Status, find_prune_groups
 from precision import top1
 from search.commands import arguments, main_job, pass_arguments
-from search.inputs import load, open_source
+from search.inputs.loading import load, open_source
+from search.inputs.passes import check_passes
 from search.options import PassOptions
-from search.pass_inputs import check_passes
 from tests.backends.conformance import BackendConformance
 from tests.search.command_line import enter, outcome, write_files
 

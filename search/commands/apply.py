@@ -66,7 +66,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _given(config: PrecisionConfig, args: argparse.Namespace) -> bytes:
     from lowering.apply import apply_config
-    from search.inputs import load_network
+    from search.inputs.loading import load_network
 
     for option, asked in (("--network", args.network is not None), ("--repeat-training", args.repeat_training)):
         if asked:
@@ -82,7 +82,7 @@ def _given(config: PrecisionConfig, args: argparse.Namespace) -> bytes:
 
 
 def _made(config: PrecisionConfig, recipe: Recipe, args: argparse.Namespace) -> bytes:
-    from search.apply_recipe import apply_recipe
+    from search.networks.apply_recipe import apply_recipe
 
     return apply_recipe(
         config,

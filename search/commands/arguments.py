@@ -21,7 +21,7 @@ from precision import (
     RangeMethod,
     UsageError,
 )
-from search.source import Source
+from search.inputs.source import Source
 
 if TYPE_CHECKING:
     from backends.base import Backend

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from precision import CalibrationSettings, ContentStore, UsageError
 from search.commands import arguments
-from search.source import Source
+from search.inputs.source import Source
 from search.tables import write_table
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
 
     from lowering.dialects.registry import get_dialect
     from lowering.lowerer import Lowerer
-    from search.inputs import load_network
+    from search.inputs.loading import load_network
 
     reference, _ = load_network(source)
     dialect = get_dialect(backend.dialect)

@@ -17,7 +17,7 @@ from search.options import RunOptions
 
 if TYPE_CHECKING:
     from backends.base import Backend
-    from search.inputs import Opened
+    from search.inputs.loading import Opened
 
 USAGE = "search [options]\n       search COMMAND ... (COMMAND --help says more)"
 DESCRIPTION = """\
@@ -155,12 +155,12 @@ def run(argv: Sequence[str]) -> int:
     backends = arguments.backends_of(args)
     if args.out is not None:
         folder.check_writable(folder.choose(args.out, "", resume=args.resume))
-    from search.inputs import open_source
+    from search.inputs.loading import open_source
 
     opened = open_source(source)
     _check_fractions(args, opened.metric)
     if passes is not None and opened.workload is not None:
-        from search.pass_inputs import check_passes
+        from search.inputs.passes import check_passes
 
         check_passes(opened.workload, opened.label, passes)
     out = folder.choose(args.out, opened.name, resume=args.resume)
@@ -174,11 +174,11 @@ def run(argv: Sequence[str]) -> int:
         else:
             code = _search(args, opened, backends[args.backend.strip()], out, listener, command)
     if len(backends) > 1:
-        from search.several_summary import summarise
+        from search.several.summary import summarise
 
         summarise(out, sys.stdout, quiet=args.quiet)
     else:
-        from search.summary import print_summary
+        from search.results.summary import print_summary
 
         print_summary(out, sys.stdout, quiet=args.quiet)
     return code
@@ -189,8 +189,8 @@ def _search(
 ) -> int:
     from lowering.dialects.registry import get_dialect
     from lowering.lowerer import Lowerer
-    from search.inputs import batch_size, load
-    from search.preflight import check_reference
+    from search.inputs.loading import batch_size, load
+    from search.inputs.preflight import check_reference
     from search.run import run as run_search
 
     listener.phase("load", None)
@@ -212,9 +212,9 @@ def _search_several(
 ) -> int:
     from lowering.dialects.registry import get_dialect
     from lowering.lowerer import Lowerer
-    from search.inputs import batch_size, load
-    from search.preflight import check_reference
-    from search.several import Contestant, labels, run_several
+    from search.inputs.loading import batch_size, load
+    from search.inputs.preflight import check_reference
+    from search.several.runs import Contestant, labels, run_several
 
     listener.phase("load", None)
     workload, reference = load(opened, args.batch_size)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from precision import Array, DataError, LatencyStats, ModelError, UsageError
-from search.arrays import LABELS, cast, read_npz
 from search.commands import arguments
+from search.inputs.arrays import LABELS, cast, read_npz
 from search.tables import write_table
 
 if TYPE_CHECKING:

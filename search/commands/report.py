@@ -34,8 +34,8 @@ def run(argv: Sequence[str]) -> int:
 
     from report.comparison import Comparison, is_comparison
     from report.render import render
-    from search.several_summary import summarise
-    from search.summary import print_summary
+    from search.results.summary import print_summary
+    from search.several.summary import summarise
 
     if is_comparison(args.folder):
         for party in Comparison.load(args.folder).parties:

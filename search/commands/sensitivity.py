@@ -67,7 +67,7 @@ def run(argv: Sequence[str]) -> int:
     from lowering.dialects.registry import get_dialect
     from lowering.lowerer import Lowerer
     from report.render import render_sensitivity
-    from search.inputs import load_network
+    from search.inputs.loading import load_network
     from sensitivity.score import planned_steps, score
 
     with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=None) as listener:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from precision import FP32, AccuracyStats, Budget, ContentStore, LatencyStats
 from search.accuracy import Scored
-from search.finalists import MOST, choose, holds
 from search.ledger import Ledger, Lowered
+from search.results.finalists import MOST, choose, holds
 from search.stopwatch import Kind, Stopwatch
 from search.trial import Candidate, Outcome, Trial, summarise
 from tests.search.toy import INT4, INT8

@@ -13,8 +13,8 @@ import pytest
 from precision import Budget, CalibrationSettings, Precision, RangeMethod
 from search import cli
 from search.commands import apply, arguments, inspect, main_job, measure, report, sensitivity
+from search.inputs.source import Source
 from search.options import PassOptions, RunOptions
-from search.source import Source
 from tests.search.command_line import outcome
 
 PARSERS = {

@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from report.results import RunResults
-from search.summary import conditions
+from search.results.summary import conditions
 from search.tables import plain_table
 from tests.search.command_line import Files, enter, network, outcome, write_files
 
@@ -191,7 +191,7 @@ def test_interrupted_before_the_search(
         raise KeyboardInterrupt
 
     files = write_files(tmp_path)
-    monkeypatch.setattr("search.inputs.load", interrupt)
+    monkeypatch.setattr("search.inputs.loading.load", interrupt)
     assert outcome(files.argv("--out", str(tmp_path / "run"))) == 130
     assert "interrupted" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

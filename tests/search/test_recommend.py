@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from precision import FP32, AccuracyStats, Budget, LatencyStats
 from report.results import Point
-from search.recommend import Judgement, judge
+from search.results.recommend import Judgement, judge
 
 
 def point(id_: str, accuracy: float, latency_ms: float, size_bytes: int, held: bool | None = True) -> Point:

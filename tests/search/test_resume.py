@@ -16,7 +16,8 @@ from precision import (
     UsageError,
 )
 from report.results import RunResults
-from search import finalists, study
+from search import study
+from search.results import finalists
 from tests.search import toy
 from tests.search.toy_runs import elsewhere, options, real_storage, search
 

@@ -11,13 +11,13 @@ from search.bench import Bench
 from search.evaluate import Evaluator
 from search.ledger import Ledger
 from search.stopwatch import Stopwatch
-from search.trial import Candidate, Outcome, Trial
+from search.trial import ONE_SHOT, RECOVERED, Candidate, Outcome, Trial
 from tests.search import toy
 
 SAMPLES = 1000
 
 
-def evaluated(budget: Budget) -> list[Trial]:
+def evaluated(budget: Budget, origin: str = "test") -> list[Trial]:
     """FP32, then random mixes of choices."""
     work = toy.workload(samples=SAMPLES)
     backend, lowerer = toy.ToyBackend(), toy.ToyLowerer()
@@ -39,8 +39,8 @@ def evaluated(budget: Budget) -> list[Trial]:
     for number in range(1, 40):
         picks = rng.integers(len(toy.CHOICES), size=len(toy.LAYERS))
         choices = {layer: toy.CHOICES[pick] for layer, pick in zip(toy.LAYERS, picks, strict=True)}
-        evaluator.run(number, Candidate(origin="test", choices=choices))
-    evaluator.run(40, Candidate(origin="test", choices=choices))
+        evaluator.run(number, Candidate(origin=origin, choices=choices))
+    evaluator.run(40, Candidate(origin=origin, choices=choices))
     return evaluator.trials
 
 
@@ -76,6 +76,15 @@ def test_only_hopeless_candidates_are_stopped(budget: Budget) -> None:
     assert not wrongly_stopped(trials, budget.accuracy_floor(1.0))
     complete = [trial for trial in trials if trial.outcome is Outcome.COMPLETE]
     assert all(trial.accuracy is not None and trial.accuracy.samples == SAMPLES for trial in complete)
+
+
+@pytest.mark.parametrize("origin", [ONE_SHOT, RECOVERED])
+def test_what_others_are_compared_with_is_scored_in_full(origin: str) -> None:
+    """However slow, large or inaccurate it is, whereas other candidates of the same choices are not."""
+    budget = Budget(min_accuracy=0.95, latency_ms=0.1, size_bytes=1)
+    assert {trial.outcome for trial in evaluated(budget)} >= {Outcome.OVER_BUDGET}
+    trials = [trial for trial in evaluated(budget, origin) if trial.outcome is not Outcome.REPEATED]
+    assert all(trial.accuracy is not None and trial.accuracy.samples == SAMPLES for trial in trials)
 
 
 def test_oracle_notices_a_comparison_the_wrong_way_round(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,9 @@ import pytest
 from backends.timing import TimingSettings, time_paired
 from lowering.inventory import Group
 from precision import Array, Budget, Inputs, LatencyStats
-from search import finalists
 from search.options import RunOptions
-from search.several import Contestant, SeveralOutcome, labels, run_several
+from search.results import finalists
+from search.several.runs import Contestant, SeveralOutcome, labels, run_several
 from tests.search import toy
 from tests.search.toy_runs import Heard
 

@@ -16,9 +16,10 @@ from precision import (
     LatencyStats,
 )
 from report.results import RunResults
-from search import finalists, study
+from search import study
 from search.events import Silent
 from search.options import RunOptions
+from search.results import finalists
 from search.run import RunOutcome, run
 from tests.search import toy
 

@@ -1,0 +1,1 @@
+"""What a person brings: read, checked, put together."""

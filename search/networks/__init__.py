@@ -1,0 +1,1 @@
+"""Networks that passes make, and the search over them."""

@@ -1,0 +1,123 @@
+"""What a network is worth training further: the volume its best candidate would add to the given network's front.
+
+Not to the front of all, which grows as a run goes: networks that were tried early and late would not compare.
+
+Objectives are accuracy, ratio to FP32's latency and size relative to FP32's file. What is over a limit of latency or
+size counts nothing; what is within it counts as if the limit were somewhat higher, or holding it just so would be worth
+nothing. Below the floor of accuracy volume counts a tenth, or nothing would lead there.
+
+A candidate is appraised with the accuracy it would have after further training. A network's gap to FP32's accuracy is
+taken to fall with a power of the training steps, as errors do (Hestness et al., arXiv:1712.00409); the power is learned
+from the networks that were trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precision import Budget
+from search.evaluate import Evaluator
+from search.proposals.gains import gains
+from search.trial import Outcome, Trial
+
+USUAL_POWER = 0.25  # counts as one network seen
+_BELOW_FLOOR = 3.0  # gaps between FP32 and the floor that count below the floor
+_BELOW = 0.1  # what volume below the floor counts beside volume above it
+_WITHOUT_FLOOR = 0.3  # of FP32's accuracy that counts, without a floor
+_BEYOND = 1.5  # of a limit: where volume within it ends
+
+
+class Appraiser:
+    """Judges networks by their trials.
+
+    Args:
+        evaluator: Knows all trials.
+        budget: Limits.
+    """
+
+    def __init__(self, evaluator: Evaluator, budget: Budget) -> None:
+        self._evaluator = evaluator
+        self._budget = budget
+        self._powers = [USUAL_POWER]
+
+    def learn(self, before: float, after: float, times: float) -> None:
+        """Take note of the best accuracy of a network before and after training to so many times the steps."""
+        reference = self._evaluator.reference_accuracy
+        if before < reference and times > 1:
+            left = min(max((reference - after) / (reference - before), 0.01), 1.0)
+            self._powers.append(-math.log(left) / math.log(times))
+
+    def hope(self, times: float) -> float:
+        """The part of an accuracy's gap that training to so many times the steps is expected to close."""
+        return 1.0 - float(max(times, 1.0) ** -fmean(self._powers))
+
+    def worth(self, own: Sequence[Trial], times: float) -> float:
+        """What a network's trials would add after training to so many times the steps; ≥ 0."""
+        scored = self._usable(own)
+        reference = self._evaluator.reference_accuracy
+        if not scored or not math.isfinite(reference):
+            return 0.0
+        rivals = [
+            trial
+            for trial in self._usable(self._evaluator.trials)
+            if trial.outcome is Outcome.COMPLETE and trial not in own and not trial.candidate.network
+        ]
+        front = np.array([self._point(trial, 1) for trial in rivals]).reshape(-1, 3)
+        points = np.array([self._point(trial, times) for trial in scored])
+        corner = self._corner()
+        total = _BELOW * gains(front, corner, points)
+        floor = self._budget.accuracy_floor(reference)
+        if math.isfinite(floor):
+            total = total + gains(front, np.array([-floor + 1e-9, *corner[1:]]), points)
+        return float(total.max())
+
+    def reaches(self, own: Sequence[Trial], times: float) -> bool:
+        """Whether one of a network's trials is expected to reach the floor, and holds the limits."""
+        floor = self._budget.accuracy_floor(self._evaluator.reference_accuracy)
+        return any(-self._point(trial, times)[0] >= floor for trial in self._usable(own))
+
+    def _usable(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those that were scored and are within the limits of latency and size."""
+        ratio, size = self._limits
+        return [
+            trial
+            for trial in trials
+            if trial.accuracy is not None
+            and trial.latency is not None
+            and trial.latency.ratio <= ratio
+            and (trial.size_bytes or 0) <= size * self._fp32_bytes
+        ]
+
+    def _point(self, trial: Trial, times: float) -> tuple[float, float, float]:
+        assert trial.accuracy is not None
+        assert trial.latency is not None
+        assert trial.size_bytes is not None
+        gap = max(self._evaluator.reference_accuracy - trial.accuracy.value, 0.0)
+        accuracy = trial.accuracy.value + self.hope(times) * gap
+        return -accuracy, trial.latency.ratio, trial.size_bytes / self._fp32_bytes
+
+    @property
+    def _fp32_bytes(self) -> float:
+        return float(max(trial.size_bytes or 0 for trial in self._evaluator.trials))
+
+    @property
+    def _limits(self) -> tuple[float, float]:
+        """Of latency and size, as shares of FP32's; infinite without one."""
+        latency_ms, size_bytes = self._budget.latency_ms, self._budget.size_bytes
+        return (
+            math.inf if latency_ms is None else latency_ms / self._evaluator.reference_ms,
+            math.inf if size_bytes is None else size_bytes / self._fp32_bytes,
+        )
+
+    def _corner(self) -> NDArray[np.float64]:
+        reference = self._evaluator.reference_accuracy
+        floor = self._budget.accuracy_floor(reference)
+        least = reference - _BELOW_FLOOR * max(reference - floor, 0.01) if math.isfinite(floor) else 0.0
+        if not math.isfinite(floor):
+            least = reference - _WITHOUT_FLOOR * abs(reference)
+        return np.array([-least, *(min(_BEYOND * limit, 1.0) for limit in self._limits)])

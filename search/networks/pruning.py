@@ -1,0 +1,78 @@
+"""What may be pruned, and what it costs: sparsities as further variables of the space."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from backends.granularity import dialect_writer, preferred_multiple
+from precision import Precision, digest
+from search.networks.made import Making
+from search.proposals.prune_space import PruneSpace
+from search.proposals.space import Space
+from search.session import Session
+from search.stopwatch import Kind
+from sensitivity.sparsity import planned_steps, score_sparsities
+
+
+def prune_spaces(session: Session, making: Making, space: Space, measure: str) -> Space:
+    """The space with a variable for each prune group; written as ``sparsity.csv`` too.
+
+    Args:
+        session: The run's things.
+        making: Knows the groups.
+        space: Of precisions.
+        measure: What losses are measured in: that of the precisions.
+
+    Raises:
+        ModelError: If the module cannot be traced.
+    """
+    bench, options, maker = session.bench, making.options, making.maker
+    multiple = options.round_to
+    if multiple is None:
+        session.listener.phase("channel counts", None)
+        with bench.watch.measure(Kind.INFERENCE):
+            multiple = preferred_multiple(
+                bench.backend,
+                dialect_writer(bench.lowerer.dialect),
+                threads=bench.threads,
+                store=session.store,
+                precisions=[p for p in (Precision.FP32, Precision.INT8) if p in session.options.precisions],
+                batch_size=bench.batch_size,
+            ).multiple
+    maker.round_to = multiple
+    with bench.watch.measure(Kind.CALIBRATION):
+        groups = maker.groups
+        session.listener.phase("sparsity", planned_steps(groups, levels=options.sparsities, round_to=multiple))
+        table = score_sparsities(
+            maker.module,
+            groups,
+            maker.data,
+            session.calibration,
+            levels=options.sparsities,
+            round_to=multiple,
+            samples=session.options.sensitivity_samples,
+            measure=measure,
+            store=session.store,
+            key=digest(bench.lowerer.reference.fingerprint, maker.data_digest),
+            on_step=session.listener.step,
+            importance=options.importance,
+        )
+    session.record.write_sparsity(table)
+    layers = {layer.name for layer in bench.lowerer.inventory.layers}
+    found = {group.name: group for group in groups}
+    prunes = []
+    for name, losses in table.losses().items():
+        shares = [found[name].parts(sparsity, multiple) for sparsity in losses]
+        touched = [layer for layer in found[name].layers if layer in layers]
+        if len(losses) > 1 and touched:
+            prunes.append(
+                PruneSpace(
+                    name=name,
+                    sparsities=tuple(losses),
+                    losses=tuple(losses.values()),
+                    parts={layer: tuple(share.get(layer, 1.0) for share in shares) for layer in touched},
+                )
+            )
+    if not prunes:
+        session.listener.warn("no channels or branches of this network can be pruned: sparsity.csv has the reasons")
+    return replace(space, prunes=tuple(prunes))

@@ -1,0 +1,1 @@
+"""What may be decided, and what is worth trying next."""

@@ -1,0 +1,124 @@
+"""What a study has taught so far, read back from its trials: the only memory the sampler has.
+
+Because nothing else is remembered, a resumed study continues exactly where it stood. A recorded trial has the
+space's params (those of prune variables may be missing: not pruned) and the user attributes ``ratio``, ``latency_ms``,
+``size_bytes``, ``accuracy`` (may be missing) and ``state`` (``complete``, ``over budget``, ``stopped``, ``timed``,
+``failed``; a ``timed`` one was built for its cost alone).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from search.proposals.prune_space import PREFIX
+from search.proposals.space import Code, Space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One trial.
+
+    Attributes:
+        code: What was tried; a code is tried again where its network was trained on.
+        ratio: Measured latency over FP32's; NaN where it was not timed.
+        latency_ms: Measured latency; NaN where it was not timed.
+        size_bytes: The artifact's size; NaN where it was not built.
+        accuracy: Its accuracy; NaN where it was not scored.
+        complete: Whether the accuracy is final, not that of a trial stopped early.
+    """
+
+    code: Code
+    ratio: float
+    latency_ms: float
+    size_bytes: float
+    accuracy: float
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """All trials of a study that belong to the space.
+
+    Attributes:
+        records: Finished trials, in the study's order.
+        tried: What finished, runs or waits in the queue.
+    """
+
+    records: tuple[Record, ...]
+    tried: frozenset[Code]
+
+    @classmethod
+    def of(cls, space: Space, study: Study) -> History:
+        """Read a study; trials of another space are passed over."""
+        records, tried = [], set()
+        texts = _Texts.of(space)
+        for trial in study.get_trials(deepcopy=False):
+            code = texts.code({**trial.system_attrs.get("fixed_params", {}), **trial.params})
+            if code is None:
+                continue
+            tried.add(code)
+            if trial.state.is_finished():
+                records.append(_record(code, trial))
+        return cls(records=tuple(records), tried=frozenset(tried))
+
+    @property
+    def reference_ms(self) -> float:
+        """FP32's latency in milliseconds; NaN before anything was timed."""
+        found = [r.latency_ms / r.ratio for r in self.records if r.ratio > 0 and math.isfinite(r.latency_ms)]
+        return median(found) if found else math.nan
+
+    def overhead_bytes(self, space: Space) -> float:
+        """What files hold besides the groups' weights: the median over the trials; 0 before any was built."""
+        excess = [r.size_bytes - space.code_bytes(r.code) for r in self.records if math.isfinite(r.size_bytes)]
+        return float(np.median(excess)) if excess else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Texts:
+    """Reads params as indices: name → text → index, of the groups and of the prune variables."""
+
+    space: Space
+    groups: Mapping[str, Mapping[str, int]]
+    prunes: Mapping[str, Mapping[str, int]]
+
+    @classmethod
+    def of(cls, space: Space) -> _Texts:
+        return cls(
+            space=space,
+            groups={group.name: {c.text: i for i, c in enumerate(group.choices)} for group in space.groups},
+            prunes={prune.param: {text: i for i, text in enumerate(prune.texts)} for prune in space.prunes},
+        )
+
+    def code(self, params: Mapping[str, Any]) -> Code | None:
+        """What a trial's params stand for; None while they are being drawn, or where they belong to another space."""
+        pruned = [name for name, text in params.items() if name.startswith(PREFIX) and text != "0"]
+        if not all(name in self.prunes for name in pruned):
+            return None
+        choices = [indices.get(params.get(name, "")) for name, indices in self.groups.items()]
+        levels = [indices.get(params.get(name, "0")) for name, indices in self.prunes.items()]
+        code = [index for index in (*choices, *levels) if index is not None]
+        return self.space.canonical(tuple(code)) if len(code) == len(choices) + len(levels) else None
+
+
+def _record(code: Code, trial: FrozenTrial) -> Record:
+    return Record(
+        code=code,
+        ratio=_number(trial, "ratio"),
+        latency_ms=_number(trial, "latency_ms"),
+        size_bytes=_number(trial, "size_bytes"),
+        accuracy=_number(trial, "accuracy"),
+        complete=trial.user_attrs.get("state") == "complete",
+    )
+
+
+def _number(trial: FrozenTrial, key: str) -> float:
+    value = trial.user_attrs.get(key)
+    return float(value) if isinstance(value, int | float) else math.nan

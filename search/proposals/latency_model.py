@@ -1,0 +1,226 @@
+"""Predicts a candidate's latency, as a ratio to FP32, from which groups run in which arithmetic.
+
+Latency does not add up over layers: where two neighbours want their tensors in different types, the runtime converts.
+So the model is linear in an indicator a group and arithmetic *and* one a boundary:
+
+    ratio(a) − 1 = Σ_g Σ_k [arithmetic of a_g is k]·c_gk + Σ_(u,v)∈edges [domain of a_u ≠ domain of a_v]·e_uv
+
+with k over the arithmetics (integer, block-wise, half) that the space offers besides float. Which two domains (integer,
+half, float) meet makes no difference to e_uv: one number an edge is all that a few dozen measurements can tell.
+
+======  ========================================================  =======
+symbol  meaning                                                   shape
+======  ========================================================  =======
+X       features of the observed candidates                       (n, p)
+y       their measured ratios minus 1                             (n,)
+μ, τ    prior mean and standard deviation of the parameters       (p,)
+σ       noise of a ratio; the grid value with least LOO error      scalar
+======  ========================================================  =======
+
+Where networks may be pruned, what stays of a group scales what it costs, and a removed branch saves its layers' share
+and something besides (its additions, its memory traffic):
+
+    ratio(a) − 1 = Σ_g [(w_g + c_gk)·r_g − w_g] + boundaries between groups that stay + Σ_b [b is removed]·d_b
+
+with r_g the part of group g that stays, w_g the share of FP32's latency that scales with it, and d_b.
+
+FP32 is 1 by definition, hence no intercept. The parameters get a Gaussian prior, with a shared part and one part
+for each group and edge (c_gk = s_g·C_k + γ_gk, w_g = s_g·W + ω_g, e_uv = B/|edges| + δ_uv), so that a uniform baseline
+alone spreads over the groups by their weight s_g and one boundary seen teaches about the others. The posterior mean is
+the ridge estimate μ + (XᵀX/σ² + diag τ⁻²)⁻¹ Xᵀ(y − Xμ)/σ²; leave-one-out residuals come from the hat matrix in closed
+form (Rasmussen & Williams, *Gaussian Processes for Machine Learning*, §5.4.2, for the dual form used here).
+
+Predictions only decide what to try next. No number from here is ever reported as a latency.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowering.dialect import Arithmetic
+from search.proposals.prune_space import Pruning
+from search.proposals.space import UNPRUNED, Assignment, Code, Domain, Space
+
+Vector = NDArray[np.float64]
+
+_NOISE_GRID = (0.003, 0.01, 0.03, 0.1)
+# Expected ratio − 1 with everything in one arithmetic.
+_GAINS = {Arithmetic.INTEGER: -0.6, Arithmetic.BLOCK: -0.3, Arithmetic.HALF: -0.4}
+_BOUNDARIES = 0.4  # expected cost of having every edge a boundary
+_SCALING = 0.8  # expected share of FP32's latency that scales with what is left of the groups
+_BRANCH_DEVIATION = 0.02  # of what a removed branch saves besides its layers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyModel:
+    """A fitted model.
+
+    Attributes:
+        space: The space it speaks about.
+        gains: Arithmetic → what it changes, per group, in units of FP32's latency; shape (groups,). What is not among
+            them changes nothing.
+        boundary: What a boundary costs, per edge; shape (edges,).
+        scaling: What each group's FP32 latency has that scales with what is left of it; shape (groups,). Empty where
+            nothing may be pruned.
+        branches: What removing the whole of a prune variable adds besides; shape (variables,), 0 where it cannot be.
+        observations: Measurements it was fitted to.
+        loo_error: Root mean square leave-one-out error of the ratio; NaN below two observations.
+    """
+
+    space: Space
+    gains: Mapping[Arithmetic, tuple[float, ...]]
+    boundary: tuple[float, ...]
+    observations: int
+    loo_error: float
+    scaling: tuple[float, ...] = ()
+    branches: tuple[float, ...] = ()
+
+    def predict(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> float:
+        """Predicted latency over FP32's; exactly 1 where everything is there and in FP32's arithmetic."""
+        return self.predict_code(self.space.encode(assignment, pruning))
+
+    def predict_code(self, code: Code) -> float:
+        """``predict`` for an index tuple."""
+        kinds, left = _kinds(self.space, code), self.space.remaining(code)
+        total = 1.0
+        for group, (kind, part) in enumerate(zip(kinds, left, strict=True)):
+            total += self._gain(group, kind) * part
+            if part < 1:
+                total -= self.scaling[group] * (1 - part)
+        for crossed, cost in zip(_boundaries(self.space, kinds, left), self.boundary, strict=True):
+            if crossed:
+                total += cost
+        for removed, cost in zip(_removed(self.space, code), self.branches, strict=True):
+            if removed:
+                total += cost
+        return total
+
+    def choice_cost(self, group: int, choice: int) -> float:
+        """What one choice of one group that is not pruned adds to the ratio, boundaries apart."""
+        return self._gain(group, self.space.groups[group].arithmetic[choice])
+
+    def _gain(self, group: int, kind: Arithmetic) -> float:
+        gains = self.gains.get(kind)
+        return gains[group] if gains else 0.0
+
+
+def fit_latency_model(space: Space, observations: Sequence[tuple[Assignment, float]]) -> LatencyModel:
+    """Fit to measured ratios of the given network; without observations the result is the prior.
+
+    Args:
+        space: The space.
+        observations: (assignment, measured latency over FP32's).
+
+    Raises:
+        ValueError: If a ratio is not a positive, finite number.
+    """
+    return fit_codes(space, [space.encode(assignment) for assignment, _ in observations], [r for _, r in observations])
+
+
+def fit_codes(space: Space, codes: Sequence[Code], measured: Sequence[float]) -> LatencyModel:
+    """``fit_latency_model`` for index tuples, which may be pruned, and their ratios."""
+    ratios = np.array(measured, dtype=np.float64)
+    if not (np.isfinite(ratios).all() and (ratios > 0).all()):
+        raise ValueError(f"latency ratios must be positive and finite, got {ratios.tolist()}")
+    weights = group_weights(space)
+    offered = {kind for group in space.groups for kind in group.arithmetic}
+    kinds = tuple(kind for kind in _GAINS if kind in offered)
+    mean, deviation = _prior(space, kinds, weights)
+    rows = [_features(space, kinds, code, weights) for code in codes]
+    x = np.array(rows, dtype=np.float64).reshape(len(rows), len(mean))
+    theta, error = _posterior(x, ratios - 1.0, mean, deviation)
+    groups, edges = len(space.groups), len(space.edges)
+    shared, own, pruned = np.split(theta, np.cumsum([len(kinds) + 1, len(kinds) * groups + edges]))
+    return LatencyModel(
+        space=space,
+        gains={
+            kind: tuple((weights * shared[k] + own[k * groups : (k + 1) * groups]).tolist())
+            for k, kind in enumerate(kinds)
+        },
+        boundary=tuple((shared[-1] / max(edges, 1) + own[len(kinds) * groups :]).tolist()),
+        observations=len(rows),
+        loo_error=error,
+        scaling=tuple((weights * pruned[0] + pruned[1 : groups + 1]).tolist()) if space.prunes else (),
+        branches=tuple(pruned[groups + 1 :].tolist()),
+    )
+
+
+def group_weights(space: Space) -> Vector:
+    """Each group's expected share of the latency, shape (groups,); sums to 1.
+
+    Half by count, half by FP32 bytes: bytes alone would starve early convolutions, which have few weights and
+    large activations.
+    """
+    sizes = np.array([group.size_bytes[0] for group in space.groups], dtype=np.float64)
+    count = max(len(sizes), 1)
+    return np.asarray(0.5 / count + 0.5 * sizes / sizes.sum() if sizes.sum() > 0 else np.full(len(sizes), 1 / count))
+
+
+def _prior(space: Space, kinds: Sequence[Arithmetic], weights: Vector) -> tuple[Vector, Vector]:
+    """Mean and standard deviation of the parameters.
+
+    They are (C per arithmetic, B, γ per arithmetic and group, δ per edge), and (W, ω per group, d per variable) where
+    there are prune variables.
+    """
+    groups, edges = len(space.groups), len(space.edges)
+    # A boundary costs about what the layers beside it could save: of the order of one group's share.
+    edge_deviation = np.full(edges, 0.5 / max(groups, 1))
+    mean = np.concatenate([[*(_GAINS[kind] for kind in kinds), _BOUNDARIES], np.zeros(len(kinds) * groups + edges)])
+    deviation = np.concatenate([np.full(len(kinds) + 1, 0.5), *[0.7 * weights] * len(kinds), edge_deviation])
+    if not space.prunes:
+        return mean, deviation
+    variables = len(space.prunes)
+    return (
+        np.concatenate([mean, [_SCALING], np.zeros(groups + variables)]),
+        np.concatenate([deviation, [0.5], 0.7 * weights, np.full(variables, _BRANCH_DEVIATION)]),
+    )
+
+
+def _features(space: Space, kinds: Sequence[Arithmetic], code: Code, weights: Vector) -> Vector:
+    taken, left = _kinds(space, code), space.remaining(code)
+    parts = np.array(left)
+    own = [np.array([other is kind for other in taken], dtype=np.float64) * parts for kind in kinds]
+    boundary = np.array(_boundaries(space, taken, left), dtype=np.float64)
+    shared = [*(column @ weights for column in own), boundary.sum() / max(len(boundary), 1)]
+    features = np.concatenate([shared, *own, boundary])
+    if not space.prunes:
+        return features
+    return np.concatenate([features, [(parts - 1) @ weights], parts - 1, np.array(_removed(space, code), dtype=float)])
+
+
+def _posterior(x: Vector, y: Vector, mean: Vector, deviation: Vector) -> tuple[Vector, float]:
+    """Posterior mean and leave-one-out error, at the grid's noise with the least such error."""
+    if not len(y):
+        return mean, math.nan
+    spread = x * deviation
+    gram = spread @ spread.T
+    residual = y - x @ mean
+    best: tuple[float, Vector] | None = None
+    for noise in _NOISE_GRID:
+        precision = np.linalg.inv(gram + noise**2 * np.eye(len(y)))
+        alpha = precision @ residual
+        error = float(np.sqrt(np.mean((alpha / np.diag(precision)) ** 2)))
+        if best is None or error < best[0]:
+            best = (error, mean + deviation * (spread.T @ alpha))
+    assert best is not None
+    return best[1], best[0] if len(y) > 1 else math.nan
+
+
+def _kinds(space: Space, code: Code) -> list[Arithmetic]:
+    return [group.arithmetic[i] for group, i in zip(space.groups, space.choices(code), strict=True)]
+
+
+def _boundaries(space: Space, kinds: Sequence[Arithmetic], left: Sequence[float]) -> list[bool]:
+    """Which edges join two domains; those of a group that is gone don't."""
+    domains = [Domain.of(kind) for kind in kinds]
+    return [bool(left[u] and left[v]) and domains[u] is not domains[v] for u, v in space.edges]
+
+
+def _removed(space: Space, code: Code) -> list[bool]:
+    """Which prune variables remove their whole."""
+    return [prune.sparsities[i] == 1 for prune, i in zip(space.prunes, space.levels(code), strict=True)]

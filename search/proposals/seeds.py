@@ -1,0 +1,182 @@
+"""Where a search starts: assignments worth measuring before a sampler has anything to learn from.
+
+    baselines  uniform precisions, the yardstick
+    ladder     a uniform low precision with the k most sensitive groups, or the first or last k, one step higher
+    splits     random runs of neighbouring groups in one arithmetic each: the mixes of few boundaries that tell a
+               group's own latency from its boundaries' (seeded)
+    solver     least summed loss under a grid of budgets, nearest to the user's first
+    joint      the same over precisions and prunings: networks worth making, each with the precisions that go with it
+
+Each is a lazy stream of (origin, assignment), of (origin, code) where networks are pruned, so a caller can interleave
+them, stop any time, and refit the latency model between two solver seeds; ``distinct`` joins streams without repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from lowering.dialect import Arithmetic
+from precision import LayerChoice, Precision
+from search.proposals.latency_model import LatencyModel
+from search.proposals.problem import Problem
+from search.proposals.solver import solve
+from search.proposals.space import ARITHMETICS, Code, Space
+
+Seed = tuple[str, dict[str, LayerChoice]]  # origin, assignment
+
+_MAX_SEGMENTS = 5
+_JOINT_GAP = 0.01  # losses of prunings are rough guesses
+_NEAR_BUDGET = (1.0, 0.9, 0.97, 1.06, 0.8)  # multiples of a budget, in the order they are worth trying
+
+
+def distinct(space: Space, streams: Iterable[Iterable[Seed]], tried: set[Code]) -> Iterator[Seed]:
+    """The streams one after the other without what is in ``tried``, to which each yielded assignment is added."""
+    for stream in streams:
+        for origin, assignment in stream:
+            code = space.encode(assignment)
+            if code not in tried:
+                tried.add(code)
+                yield origin, assignment
+
+
+def ladder(space: Space) -> Iterator[Seed]:
+    """Uniform INT8 and INT4 with k = 1, 2, 4 … groups one step higher.
+
+    The k groups are the most sensitive ones at the low precision, the first ones, or the last ones. All ladders'
+    small k come before any ladder's large k. Nothing is yielded for a precision that no group offers.
+    """
+    count = len(space.groups)
+    ladders = [
+        (low, high, order)
+        for low, high in ((Precision.INT8, Precision.FP16), (Precision.INT4, Precision.INT8))
+        if any(group.choices[group.lead(low)].precision is low for group in space.groups)
+        for order in (ranking(space, low), range(count), range(count - 1, -1, -1))
+    ]
+    k = 1
+    while k < count:
+        for low, high, order in ladders:
+            raised = set(order[:k])
+            yield (
+                "ladder",
+                space.decode(tuple(g.lead(high if i in raised else low) for i, g in enumerate(space.groups))),
+            )
+        k *= 2
+
+
+def ranking(space: Space, precision: Precision) -> Sequence[int]:
+    """Indices of the groups by their loss at ``precision``, most sensitive first, ties in the network's order."""
+    losses = [group.losses[group.lead(precision)] for group in space.groups]
+    return sorted(range(len(losses)), key=lambda i: (-losses[i], i))
+
+
+def splits(space: Space, rng: np.random.Generator, count: int) -> Iterator[Seed]:
+    """``count`` mixes of 2 to 5 runs of neighbouring groups, each in another arithmetic than the one before."""
+    groups, sides = len(space.groups), _levels(space)
+    if groups < 2 or len(sides) < 2:
+        return
+    for _ in range(count):
+        segments = int(rng.integers(2, min(_MAX_SEGMENTS, groups) + 1))
+        cuts = sorted(rng.choice(np.arange(1, groups), size=segments - 1, replace=False).tolist())
+        side = int(rng.integers(len(sides)))
+        code: list[int] = []
+        for start, stop in zip((0, *cuts), (*cuts, groups), strict=True):
+            levels = sides[side]
+            level = levels[int(rng.integers(len(levels)))]
+            code += [group.lead(level) for group in space.groups[start:stop]]
+            side = (side + 1 + int(rng.integers(len(sides) - 1))) % len(sides)
+        yield "split", space.decode(tuple(code))
+
+
+def _levels(space: Space) -> list[list[Precision]]:
+    """Precisions by the arithmetic that they bring about, the most preferred one that any group reaches."""
+    sides: dict[Arithmetic, list[Precision]] = {}
+    for precision in Precision:
+        reached = [group.arithmetic[group.lead(precision)] for group in space.groups]
+        sides.setdefault(min(reached, key=ARITHMETICS.index, default=Arithmetic.FLOAT), []).append(precision)
+    return list(sides.values())
+
+
+def solver_seeds(
+    space: Space,
+    model: Callable[[], LatencyModel],
+    *,
+    max_ratio: float | None,
+    max_bytes: float | None,
+    overhead_bytes: float = 0.0,
+    steps: int = 4,
+) -> Iterator[Seed]:
+    """Solutions of least summed loss under a grid of budgets.
+
+    Args:
+        space: The space.
+        model: Gives the latency model to solve with; asked before each solve, so that a refit counts.
+        max_ratio: The latency budget over FP32's latency; None spans the reachable range in ``steps``.
+        max_bytes: The size budget of the whole file; None likewise.
+        overhead_bytes: What the file holds besides the groups' weights.
+        steps: Grid points of a limit that has no budget.
+    """
+    ratios = _near(max_ratio) or (None, *_latency_steps(space, model(), steps))
+    sizes = _near(max_bytes) or (None, *_size_steps(space, overhead_bytes, steps))
+    for ratio, size in _pairs(ratios, sizes):
+        problem = Problem.of(space, model(), overhead_bytes)
+        code = solve(problem, max_ratio=ratio, max_bytes=size, fixed=(0,) * len(space.prunes))
+        if code is not None:
+            yield "solver", space.decode(code)
+
+
+def joint_seeds(
+    space: Space,
+    model: LatencyModel,
+    ratios: Sequence[float | None],
+    sizes: Sequence[float | None],
+    *,
+    prune_weight: float = 1.0,
+    overhead_bytes: float = 0.0,
+) -> Iterator[tuple[str, Code]]:
+    """Solutions of least summed loss over precisions and prunings, each of another pruning, none unpruned.
+
+    Args:
+        space: The space.
+        model: The latency model to solve with.
+        ratios: Limits over FP32's latency; None is none. Each is tried with each of ``sizes``, the first ones first.
+        sizes: Limits of the whole file in bytes; None is none.
+        prune_weight: How much of a pruning's loss is left after training.
+        overhead_bytes: What the file holds besides the groups' weights.
+    """
+    problem = Problem.of(space, model, overhead_bytes, prune_weight)
+    seen = {(0,) * len(space.prunes)}
+    for ratio, size in _pairs(ratios, sizes):
+        code = solve(problem, max_ratio=ratio, max_bytes=size, gap=_JOINT_GAP)
+        if code is not None and space.levels(code) not in seen:
+            seen.add(space.levels(code))
+            yield "joint", code
+
+
+def _pairs(
+    ratios: Sequence[float | None], sizes: Sequence[float | None]
+) -> Iterator[tuple[float | None, float | None]]:
+    """Every limit with every other, the first ones first; without the pair of no limit at all, which is FP32."""
+    indices = ((i, j) for i in range(len(ratios)) for j in range(len(sizes)))
+    for i, j in sorted(indices, key=lambda pair: (pair[0] + pair[1], pair)):
+        if ratios[i] is not None or sizes[j] is not None:
+            yield ratios[i], sizes[j]
+
+
+def _near(limit: float | None) -> tuple[float | None, ...]:
+    return () if limit is None else tuple(limit * factor for factor in _NEAR_BUDGET)
+
+
+def _latency_steps(space: Space, model: LatencyModel, steps: int) -> tuple[float, ...]:
+    fastest = min(model.predict(assignment) for _, assignment in space.baselines())
+    slowest = 1.0
+    if all(kind is Arithmetic.FLOAT for group in space.groups for kind in group.arithmetic):
+        return ()  # everything runs at FP32's speed
+    return tuple(np.linspace(fastest, slowest, steps + 1)[:-1].tolist())
+
+
+def _size_steps(space: Space, overhead_bytes: float, steps: int) -> tuple[float, ...]:
+    smallest = sum(min(group.size_bytes) for group in space.groups) + overhead_bytes
+    largest = sum(group.size_bytes[0] for group in space.groups) + overhead_bytes
+    return tuple(np.geomspace(max(smallest, 1.0), max(largest, 1.0), steps + 1)[:-1].tolist())

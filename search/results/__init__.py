@@ -1,0 +1,1 @@
+"""What a search comes to: finalists, recommendation, tables, files."""

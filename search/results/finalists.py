@@ -1,0 +1,291 @@
+"""Who goes into the results, and what is reported of them: measured again, elsewhere, on data the search never saw.
+
+    chosen from the trials → model and config files → timed together here → timed together in a fresh process
+    → those that do not hold, or met a slow machine, are timed there once more → footprints → scored on the
+    held-back samples
+
+A point *holds* where its ratio to FP32 in the fresh process is within 5 % of that in the search's own process, both
+timed thoroughly with all finalists interleaved. What does not hold is kept in the results, marked, and never on the
+front. The reported latency is the absolute median in the fresh process. A point met a *slow machine* where FP32 itself,
+in the rounds that count for the point, took 10 % more than over all: its ratio is sound then, its milliseconds are not.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from backends.base import CompiledModel
+from backends.fresh import time_in_fresh_process
+from backends.timing import TimingSettings
+from precision import (
+    AccuracyStats,
+    Budget,
+    Footprint,
+    LatencyStats,
+    LayerChoice,
+    write_bytes,
+    write_text,
+)
+from report.front import pareto_front
+from report.results import Point
+from search.accuracy import Scorer
+from search.bench import REFERENCE, Bench
+from search.results.preference import preference
+from search.stopwatch import Kind
+from search.trial import Outcome, Trial, summarise
+
+MOST = 12
+TOLERANCE = 0.05
+SLOWNESS = 0.1
+CLOSE = TimingSettings(slot_ms=10.0, min_rounds=12, max_rounds=60, max_seconds_per_model=0.6, target=0.01)
+HELD_BACK_PART = "held back"
+_BEST_FEASIBLE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerun:
+    """How finalists are measured again.
+
+    Attributes:
+        scorer: The held-back part of the evaluation data.
+        backend: Name of the runtime, for the fresh process.
+        timing: How closely.
+    """
+
+    scorer: Scorer
+    backend: str
+    timing: TimingSettings = CLOSE
+
+
+def choose(trials: Sequence[Trial], budget: Budget, most: int = MOST) -> list[Trial]:
+    """The trials worth reporting, in order of their numbers.
+
+    Baselines first; then the preferred feasible ones; where none is feasible, the nearest by each limit; then the
+    front, spread as widely as the remaining places allow.
+    """
+    timed = [t for t in trials if t.measured]
+    complete = [t for t in timed if t.outcome is Outcome.COMPLETE]
+    feasible = sorted((t for t in complete if t.feasible), key=lambda t: preference(budget)(t.objectives))
+    chosen = _distinct(
+        [*(t for t in timed if t.candidate.name), *feasible[:_BEST_FEASIBLE], *_nearest(timed, feasible)]
+    )
+    front = [complete[i] for i in pareto_front([t.objectives for t in complete])]
+    rest = _spread([t for t in front if t not in chosen], [t for t in chosen if t in complete], most - len(chosen))
+    return sorted([*chosen[:most], *rest], key=lambda trial: trial.number)
+
+
+def describe(trial: Trial, layers: Mapping[str, LayerChoice]) -> Point:
+    """A trial as a point of the results, as the search saw it; not judged yet."""
+    assert trial.size_bytes is not None
+    return Point(
+        id=trial.id,
+        origin=trial.candidate.origin,
+        text=summarise(layers),
+        config=None,
+        model=None,
+        size_bytes=trial.size_bytes,
+        latency=None,
+        search_latency=trial.latency,
+        accuracy=None,
+        search_accuracy=trial.accuracy,
+        feasible=False,
+        violations=(),
+        held=None,
+        layers=layers,
+    )
+
+
+def write_files(bench: Bench, folder: Path, point: Point, network: str = "") -> tuple[str, str]:
+    """Write a point's config and model; returns their paths relative to ``folder``.
+
+    Args:
+        bench: Writes them.
+        folder: The run folder.
+        point: What was decided.
+        network: Key of the network that is quantised; empty for the given one.
+
+    Raises:
+        OutputError: If they cannot be written.
+    """
+    config, model = f"configs/{point.id}.json", f"models/{point.id}.onnx"
+    with bench.watch.measure(Kind.LOWERING):
+        document = bench.config(point.layers, network)
+    write_text(folder / config, document.to_json())
+    write_bytes(folder / model, bench.lower(point.layers, network))
+    return config, model
+
+
+class Built:
+    """Saved models, each compiled as it is timed when first needed and at most once.
+
+    Args:
+        bench: What they run on.
+        files: Id → model file.
+    """
+
+    def __init__(self, bench: Bench, files: Mapping[str, Path]) -> None:
+        self._bench = bench
+        self.files = files
+        self._compiled: dict[str, CompiledModel] = {}
+
+    def __getitem__(self, name: str) -> CompiledModel:
+        if name not in self._compiled:
+            self._compiled[name] = self._bench.compile(self.files[name].read_bytes())
+        return self._compiled[name]
+
+
+def footprint(bench: Bench, artifact: str, name: str, built: Built) -> Footprint | None:
+    """What a finalist takes once compiled; None where the runtime does not tell."""
+    found = bench.ledger.footprint(artifact)
+    if found is None:
+        found = built[name].footprint()
+        bench.ledger.note_footprint(artifact, found)
+    return found if found.known else None
+
+
+def compressed_bytes(file: Path) -> int:
+    """Size of a model file, deflated: what weights of few values or many zeros take in an archive."""
+    return len(zlib.compress(file.read_bytes(), 9))
+
+
+def write_engine(folder: Path, name: str, model: CompiledModel) -> str | None:
+    """Write the runtime's own file of a model; returns its path relative to ``folder``, None where there is none.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    data, path = model.engine(), f"models/{name}.engine"
+    if data is None:
+        return None
+    write_bytes(folder / path, data)
+    return path
+
+
+def time_twice(
+    bench: Bench, built: Built, artifacts: Mapping[str, str], rerun: Rerun
+) -> tuple[dict[str, LatencyStats], dict[str, LatencyStats], frozenset[str]]:
+    """Time saved models together in this process, then in a fresh one; those that do not hold there once more.
+
+    Args:
+        bench: What they run on.
+        built: The models; the reference is among them.
+        artifacts: Id → digest, by which finished timings are found again.
+        rerun: How they are timed.
+
+    Returns:
+        Id → latency in this process, id → latency in the fresh one, and the ids that hold.
+    """
+    files = built.files
+    here = _remembered(bench, "here", artifacts, lambda: bench.time({id_: built[id_] for id_ in files}, rerun.timing))
+    there = _remembered(bench, "elsewhere", artifacts, lambda: _time_elsewhere(bench, files, here, rerun))
+    return here, there, frozenset(name for name in files if holds(here[name], there[name]))
+
+
+def _time_elsewhere(
+    bench: Bench, files: Mapping[str, Path], here: Mapping[str, LatencyStats], rerun: Rerun
+) -> dict[str, LatencyStats]:
+    def once(names: Iterable[str]) -> dict[str, LatencyStats]:
+        with bench.watch.measure(Kind.INFERENCE):
+            return time_in_fresh_process(
+                rerun.backend,
+                {name: files[name] for name in names},
+                REFERENCE,
+                bench.inputs,
+                bench.patient(rerun.timing),
+                threads=bench.threads,
+                batch_size=bench.batch_size,
+            )
+
+    there = once(files)
+    shaky = {name for name in files if not holds(here[name], there[name])}
+    slow = {name for name in files if disturbed(there[name], there[REFERENCE])}
+    if shaky | slow:
+        again = once(dict.fromkeys((REFERENCE, *(name for name in files if name in shaky | slow))))
+        quieter = {name for name in slow if _own_fp32(again[name]) < _own_fp32(there[name])}
+        there |= {name: again[name] for name in shaky | quieter}
+    return there
+
+
+def _remembered(
+    bench: Bench, kind: str, artifacts: Mapping[str, str], measure: Callable[[], dict[str, LatencyStats]]
+) -> dict[str, LatencyStats]:
+    known = bench.ledger.together(kind, list(artifacts.values()))
+    if known is None:
+        measured = measure()
+        known = {artifacts[name]: latency for name, latency in measured.items()}
+        bench.ledger.note_together(kind, known)
+    return {name: known[artifact] for name, artifact in artifacts.items()}
+
+
+def holds(here: LatencyStats, there: LatencyStats) -> bool:
+    """Whether two timings agree about the ratio to FP32."""
+    return abs(there.ratio / here.ratio - 1) <= TOLERANCE
+
+
+def disturbed(latency: LatencyStats, reference: LatencyStats) -> bool:
+    """Whether the machine was slow while a model was timed: FP32 was, in the very rounds that count for the model."""
+    return _own_fp32(latency) > (1 + SLOWNESS) * reference.median_ms
+
+
+def _own_fp32(latency: LatencyStats) -> float:
+    """FP32's latency in a model's own rounds, in ms."""
+    return latency.median_ms / latency.ratio
+
+
+def score(bench: Bench, artifact: str, file: Path, scorer: Scorer) -> AccuracyStats:
+    """Score a saved model on everything held back; from the ledger where it was done before."""
+    scored = bench.ledger.scored(artifact, HELD_BACK_PART)
+    if scored is None or scored.samples < len(scorer):
+        model = bench.compile_to_score(file.read_bytes())
+        scored = scorer.extend(model, scored, len(scorer))
+        bench.ledger.note_scored(artifact, HELD_BACK_PART, scored)
+    return scored.stats
+
+
+def _nearest(timed: Sequence[Trial], feasible: Sequence[Trial]) -> Iterable[Trial]:
+    if feasible or not timed:
+        return
+    limits = {limit for trial in timed for limit in trial.misses}
+    yield min(timed, key=lambda trial: _excess(trial, limits))
+    for limit in ("latency", "size", "accuracy"):
+        known = [trial for trial in timed if limit in trial.misses]
+        if known:
+            # The nearest by one limit, of those that keep the others if there are any.
+            yield min(known, key=lambda t: (_excess(t, limits - {limit}) > 0, t.misses[limit]))
+            yield min(known, key=lambda t: t.misses[limit])
+
+
+def _excess(trial: Trial, limits: Iterable[str]) -> float:
+    return sum(max(trial.misses.get(limit, 0.0), 0.0) for limit in limits)
+
+
+def _distinct(trials: Iterable[Trial]) -> list[Trial]:
+    return list({trial.number: trial for trial in trials}.values())
+
+
+def _spread(candidates: Sequence[Trial], chosen: Sequence[Trial], places: int) -> list[Trial]:
+    """Greedy: the candidate farthest from everything chosen so far, in units of the front's extent."""
+    if places <= 0 or not candidates:
+        return []
+    everyone = [*candidates, *chosen]
+    values = np.array(
+        [[o.accuracy, o.latency_ms, np.log(o.size_bytes)] for o in (trial.objectives for trial in everyone)]
+    )
+    extent = np.ptp(values, axis=0)
+    values = (values - values.min(axis=0)) / np.where(extent > 0, extent, 1.0)
+    own, others = values[: len(candidates)], values[len(candidates) :]
+    distance = np.full(len(candidates), np.inf)
+    for other in others:
+        distance = np.minimum(distance, np.linalg.norm(own - other, axis=1))
+    picked: list[Trial] = []
+    while len(picked) < min(places, len(candidates)):
+        index = int(np.argmax(distance))
+        picked.append(candidates[index])
+        distance = np.minimum(distance, np.linalg.norm(own - own[index], axis=1))
+        distance[index] = -1.0
+    return picked

@@ -1,0 +1,158 @@
+"""The run folder's tables and ``measurement.json``, written in one step each, as the run goes.
+
+An interruption at any moment leaves a folder that can be read: what stands there is complete for the moment at which
+it was written. Numbers are written as measured, without rounding.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from precision import write_text
+from report.results import SCHEMA_VERSION, Point
+from report.training import TrainInfo
+from search.bench import REFERENCE
+from search.results.recommend import Judgement
+from search.trial import Trial
+from sensitivity.sparsity import SparsityTable
+from sensitivity.table import SensitivityTable
+
+TRIAL_COLUMNS = (
+    "number", "origin", "state", "size_bytes", "latency_ms", "latency_p90_ms", "ratio", "accuracy", "accuracy_samples",
+    "seconds", "reason", "choices", "network", "pruning",
+)  # fmt: skip
+CHECKPOINT_S = 10.0
+
+
+class Record:
+    """What a run writes.
+
+    Args:
+        folder: The run folder.
+        header: The parts of ``measurement.json`` that are known from the start.
+    """
+
+    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._header = dict(header)
+        self._written = -CHECKPOINT_S
+
+    @property
+    def due(self) -> bool:
+        """Whether the last checkpoint is long enough ago for another."""
+        return time.monotonic() - self._written >= CHECKPOINT_S
+
+    def write_sensitivity(self, table: SensitivityTable) -> None:
+        """Write ``sensitivity.csv``."""
+        write_text(self.folder / "sensitivity.csv", table.frame().to_csv(index=False))
+
+    def write_sparsity(self, table: SparsityTable) -> None:
+        """Write ``sparsity.csv``."""
+        write_text(self.folder / "sparsity.csv", table.frame().to_csv(index=False))
+
+    def write_trials(self, trials: Iterable[Trial]) -> None:
+        """Write ``trials.csv``; ``latency_ms`` is the trial's own median."""
+        write_text(self.folder / "trials.csv", _table(TRIAL_COLUMNS, map(_trial_row, trials)))
+
+    def write_results(
+        self,
+        judgement: Judgement,
+        baselines: Sequence[str],
+        *,
+        complete: bool,
+        stopped: str | None,
+        time_split_s: Mapping[str, float],
+        train: TrainInfo | None = None,
+    ) -> None:
+        """Write ``measurement.json``, which reports and ``pareto.csv`` are made from.
+
+        Args:
+            judgement: Points, front, recommendation.
+            baselines: Ids of the uniform points.
+            complete: Whether the run came to its end.
+            stopped: What ended it early, else None.
+            time_split_s: Kind of work → seconds.
+            train: The run's training; None without passes.
+        """
+        data = {
+            "schema_version": SCHEMA_VERSION,
+            **self._header,
+            "complete": complete,
+            "stopped": stopped,
+            "reference": REFERENCE,
+            "baselines": list(baselines),
+            "front": list(judgement.front),
+            "recommended": judgement.recommended,
+            "nearest": dict(judgement.nearest),
+            "points": {id_: _point_json(point) for id_, point in judgement.points.items()},
+            "time_split_s": dict(time_split_s),
+            "train": train.to_json() if train else None,
+        }
+        write_text(self.folder / "measurement.json", json.dumps(data, indent=1, allow_nan=False) + "\n")
+        self._written = time.monotonic()
+
+
+def earlier_split_s(folder: Path) -> Mapping[str, float]:
+    """Where the time of the run in ``folder`` went so far; nothing where it has not said."""
+    try:
+        split = json.loads((folder / "measurement.json").read_text(encoding="utf-8"))["time_split_s"]
+        return {str(kind): float(seconds) for kind, seconds in split.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _trial_row(trial: Trial) -> Sequence[object]:
+    latency, accuracy = trial.latency, trial.accuracy
+    return (
+        trial.number,
+        trial.candidate.origin,
+        trial.outcome.value,
+        trial.size_bytes,
+        latency and latency.median_ms,
+        latency and latency.p90_ms,
+        latency and latency.ratio,
+        accuracy and accuracy.value,
+        accuracy and accuracy.samples,
+        round(trial.seconds, 4),
+        trial.reason,
+        json.dumps(trial.candidate.texts),
+        trial.candidate.network,
+        json.dumps(dict(trial.candidate.pruning)),
+    )
+
+
+def _point_json(point: Point) -> dict[str, Any]:
+    return {
+        "id": point.id,
+        "origin": point.origin,
+        "text": point.text,
+        "config": point.config,
+        "model": point.model,
+        "engine": point.engine,
+        "size_bytes": point.size_bytes,
+        "latency": point.latency.to_json() if point.latency else None,
+        "search_latency": point.search_latency.to_json() if point.search_latency else None,
+        "accuracy": point.accuracy.to_json() if point.accuracy else None,
+        "search_accuracy": point.search_accuracy.to_json() if point.search_accuracy else None,
+        "feasible": point.feasible,
+        "violations": list(point.violations),
+        "held": point.held,
+        "footprint": point.footprint.to_json() if point.footprint else None,
+        "network": point.network.to_json() if point.network else None,
+        "compressed_bytes": point.compressed_bytes,
+        "layers": {layer: choice.text for layer, choice in point.layers.items()},
+    }

@@ -1,0 +1,119 @@
+"""Small spaces and inventories that several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from lowering.dialect import Arithmetic
+from lowering.inventory import Group, Inventory, Layer
+from precision import FP16, FP32, LayerChoice, Precision, Rounding
+from search.proposals.prune_space import PruneSpace
+from search.proposals.space import Code, GroupSpace, Space
+from sensitivity.table import SensitivityRow, SensitivityTable
+
+INT8 = LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE)
+INT8_NEAREST = LayerChoice(precision=Precision.INT8)
+INT4 = LayerChoice(precision=Precision.INT4, rounding=Rounding.GPTQ)
+INT4_WEIGHTS = LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True)
+INT4_BLOCK = LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, block_size=32)
+
+
+def chain(groups: int, seed: int = 0, fp16: Arithmetic = Arithmetic.FLOAT) -> Space:
+    """A chain of groups with four choices each; losses over four decades, seeded; ``fp16`` is what FP16 runs in."""
+    rng = np.random.default_rng(seed)
+    spaces = []
+    for g in range(groups):
+        low = 10.0 ** rng.uniform(-5, -2)
+        size = int(rng.integers(100, 1000)) * 32
+        spaces.append(
+            GroupSpace(
+                name=f"g{g}",
+                choices=(FP32, FP16, INT8, INT4),
+                losses=(0.0, low / 100, low, 30 * low),
+                size_bytes=(size, size // 2, size // 4, size // 8),
+                arithmetic=(Arithmetic.FLOAT, fp16, Arithmetic.INTEGER, Arithmetic.INTEGER),
+            )
+        )
+    return Space(groups=tuple(spaces), edges=tuple((g, g + 1) for g in range(groups - 1)))
+
+
+def channels(name: str, reader: str, loss: float = 0.01) -> PruneSpace:
+    """Output channels of layer ``name``, which ``reader`` reads: rows of the one and columns of the other go."""
+    left = (1.0, 0.75, 0.5)
+    return PruneSpace(
+        name=name, sparsities=(0.0, 0.25, 0.5), losses=(0.0, loss, 4 * loss), parts={name: left, reader: left}
+    )
+
+
+def branch(name: str, *layers: str, loss: float = 0.05) -> PruneSpace:
+    """A residual branch with all its layers."""
+    return PruneSpace(
+        name=name, sparsities=(0.0, 1.0), losses=(0.0, loss), parts=dict.fromkeys(layers or (name,), (1.0, 0.0))
+    )
+
+
+def prunable_chain(groups: int, seed: int = 0, fp16: Arithmetic = Arithmetic.FLOAT) -> Space:
+    """``chain`` of at least 5 groups, with channels between every two from the first on, and a branch of two of them.
+
+    The branch ``b`` is made of ``g2`` and ``g3``: the channels between those are gone with it.
+    """
+    rng = np.random.default_rng([seed, 1])
+    space = chain(groups, seed, fp16)
+    prunes = [channels(f"g{g}", f"g{g + 1}", 10.0 ** rng.uniform(-4, -2)) for g in range(0, groups - 1, 2)]
+    return replace(space, prunes=(*prunes, branch("b", "g2", "g3", loss=10.0 ** rng.uniform(-3, -1))))
+
+
+def everything(space: Space) -> list[Code]:
+    """Every canonical index tuple, baseline-only choices included."""
+    widths = [*(len(group.choices) for group in space.groups), *(len(prune.sparsities) for prune in space.prunes)]
+    return [code for code in product(*map(range, widths)) if space.canonical(code) == code]
+
+
+def inventory(choices: Mapping[str, tuple[LayerChoice, ...]], edges: tuple[tuple[int, int], ...] = ()) -> Inventory:
+    """One layer a group, except that a group named ``a+1`` has layers ``a`` and ``a'``."""
+    layers, groups = [], []
+    for name, offered in choices.items():
+        first = name.removesuffix("+1")
+        names = (first, f"{first}'") if name.endswith("+1") else (first,)
+        groups.append(Group(name=name, layers=names, reason="", choices=offered))
+        layers += [
+            Layer(
+                name=layer,
+                node=layer,
+                op="Conv",
+                weight=f"{layer}.weight",
+                weight_shape=(8, 8, 3, 3),
+                channel_axis=0,
+                conv_groups=1,
+                parameters=576,
+                choices=offered,
+                refused={},
+            )
+            for layer in names
+        ]
+    return Inventory(layers=tuple(layers), groups=tuple(groups), edges=edges, left_alone={})
+
+
+def table(rows: dict[str, dict[LayerChoice, float]], dropped: dict[tuple[str, LayerChoice], str]) -> SensitivityTable:
+    """A table with the given losses; ``dropped`` rows have NaN."""
+    kept = [
+        SensitivityRow(group=group, choice=choice, alone=loss, restored=loss, loss=loss)
+        for group, losses in rows.items()
+        for choice, loss in losses.items()
+    ]
+    gone = [
+        SensitivityRow(
+            group=group, choice=choice, alone=float("nan"), restored=float("nan"), loss=float("nan"), dropped=reason
+        )
+        for (group, choice), reason in dropped.items()
+    ]
+    return SensitivityTable(measure="kl", samples=8, rows=tuple(kept + gone))
+
+
+def size_of(_layer: str, choice: LayerChoice) -> int:
+    """Bytes by storage width, a little more with a scale per block."""
+    return 576 * choice.precision.bits // 8 + (72 if choice.block_size else 0)
