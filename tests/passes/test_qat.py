@@ -210,7 +210,7 @@ def test_another_teacher_is_learned_from() -> None:
     """The network comes nearer to the teacher given, which stays as it is; one with other classes is refused."""
     lowerer, inputs = digits_lowerer(), digits()[1].inputs
     choices = choices_of(lowerer, "int4:mse")
-    options, teacher = Qat(training=QUICK), _Elsewhere(10).train()
+    options, teacher = Qat(training=replace(QUICK, steps=40)), _Elsewhere(10).train()
     wanted = simulated(_Elsewhere(10), inputs)[0]
     result = options.apply(lowerer, choices, unlabelled(), teacher=teacher)
     before, after = (
