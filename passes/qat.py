@@ -14,9 +14,8 @@ factor of its own.
 
 Afterwards the learned scales are the network's: ``QatResult.reference`` has the weights the artifact computes with,
 ``scales`` makes their codes exact, ``ranges`` gives the activations' quantisers back to the bit; ``Lowerer`` takes all
-three. Weights that are zero at the start, in the network and in its codes, stay zero: a sparse network stays sparse,
-unless GPTQ filled the zeros before. Fewer than four bits are a matter of training alone: codes of fewer levels, stored
-in four bits.
+three. Weights that are zero at the start, in the network and in its codes, stay zero: a sparse network stays sparse.
+Fewer than four bits are a matter of training alone: codes of fewer levels, stored in four bits.
 
 Not handled: weights in blocks, operators that ``qat_operators`` does not know, a constant Add behind a MatMul (stays as
 it is), a Clip on a tensor with several readers whose bound moves to another code as the scale is learned.

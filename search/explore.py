@@ -14,9 +14,9 @@ import numpy as np
 
 from precision import LayerChoice
 from report import wording
-from search.bench import REFERENCE
 from search.metered import MeteredBackend, MeteredWriter
 from search.proposals import seeds
+from search.proposals.history import History
 from search.proposals.latency_model import LatencyModel, fit_codes
 from search.proposals.sampler import FrontSampler
 from search.proposals.space import Code, Space, build_space
@@ -235,10 +235,9 @@ class Explorer:
             return fit_codes(self.space, [code for code, _ in timed], [ratio for _, ratio in timed])
 
     @property
-    def overhead_bytes(self) -> int:
-        """What the given network's file holds besides its weights."""
-        fp32 = next(trial for trial in self.trials if trial.candidate.name == REFERENCE)
-        return (fp32.size_bytes or 0) - self.space.size_bytes(fp32.candidate.choices)
+    def overhead_bytes(self) -> float:
+        """What files hold besides the groups' weights."""
+        return History.of(self.space, self.study.live).overhead_bytes(self.space)
 
     def seeds(self, starts: Sequence[Mapping[str, LayerChoice]], part: float = 1.0) -> Iterator[Candidate]:
         """Precisions for the given network: what an earlier run under other budgets tried, starts, then the seeds.

@@ -116,4 +116,5 @@ def _identify_passes(workload: Workload, passes: PassOptions) -> dict[str, str]:
         "--sparsities": ",".join(f"{level:g}" for level in passes.sparsities),
         "--round-to": "auto" if passes.round_to is None else str(passes.round_to),
         "--importance": passes.importance,
+        "--sparse-weights": ",".join(pattern.text for pattern in passes.sparse_weights),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,50 @@ from precision import Budget, CalibrationSettings, Precision, UsageError
 
 MOST_TRAINING_S = 600.0  # where no budget is given
 IMPORTANCES = ("taylor", "fisher", "magnitude")  # of ``passes.prune_importance``
+_N_OF_M = re.compile(r"(\d+):(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class SparsePattern:
+    """Which weights become zero: ``2:4`` or a fraction of all of them, ``0.8``.
+
+    Attributes:
+        text: As typed.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not (0 < self.n < self.m or 0 < self.fraction < 1):
+            raise UsageError(
+                f"--sparse-weights: expected N:M with N below M, or a fraction between 0 and 1, got '{self.text}'",
+                "as in 2:4,0.8",
+            )
+
+    @property
+    def n(self) -> int:
+        """Weights that stay among any ``m`` neighbours; 0 for a fraction."""
+        found = _N_OF_M.fullmatch(self.text)
+        return int(found[1]) if found else 0
+
+    @property
+    def m(self) -> int:
+        """See ``n``; 0 for a fraction."""
+        found = _N_OF_M.fullmatch(self.text)
+        return int(found[2]) if found else 0
+
+    @property
+    def fraction(self) -> float:
+        """Of all weights, which become zero; 0 for N:M, NaN where the text is neither."""
+        try:
+            return 0.0 if self.m else float(self.text)
+        except ValueError:
+            return math.nan
+
+    @property
+    def label(self) -> str:
+        """``2:4``, ``80 % zeros``."""
+        return f"{self.n}:{self.m}" if self.m else f"{self.fraction:.0%} zeros".replace("%", " %")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +65,12 @@ class PassOptions:
         prune: Remove channels and residual branches.
         distil: Train what passes made, and the workload's students, on the given network's answers.
         qat: Train finalists as the artifacts they will be.
-        sparse: Offer 2:4 weights.
+        sparse: Offer networks with zeros among their weights.
         train_budget_s: Seconds of training in the whole run; None: what usually pays, ``MOST_TRAINING_S`` at most.
         sparsities: Fractions of a group's channels that may go, ascending, without 0.
         round_to: Channels that stay are a multiple of it; None: what the runtime's kernels like.
         importance: What is removed first, one of ``IMPORTANCES``.
+        sparse_weights: Patterns of zeros, a network each.
     """
 
     prune: bool = False
@@ -35,6 +81,7 @@ class PassOptions:
     sparsities: tuple[float, ...] = (0.25, 0.5, 0.75)
     round_to: int | None = None
     importance: str = "taylor"
+    sparse_weights: tuple[SparsePattern, ...] = (SparsePattern("2:4"),)
 
     def __post_init__(self) -> None:
         if not (self.prune or self.distil or self.qat or self.sparse):
@@ -49,6 +96,8 @@ class PassOptions:
             )
         if self.round_to is not None and self.round_to < 1:
             raise UsageError(f"--round-to: expected a positive whole number or auto, got {self.round_to}")
+        if self.sparse and not self.sparse_weights:
+            raise UsageError("--sparse-weights: expected patterns, got nothing", "as in 2:4,0.8")
         if self.importance not in IMPORTANCES:
             raise UsageError(f"--importance: expected one of {', '.join(IMPORTANCES)}, got '{self.importance}'")
 

@@ -20,6 +20,9 @@ Behind a rounded prefix the layer sees X where the network as it was had X̃, an
 weights, ``retargeted``: W + W (X̃ − X) Xᵀ (X Xᵀ)⁻¹, damped alike. On CIFAR-10 ResNet-20 with all weights at 4 bits it
 took the mean KL divergence from FP32 on the test images from 0.015 to 0.010.
 
+Weights of a sparse layer that are zero stay zero: their codes are, and what ``retargeted`` or earlier columns wanted of
+them is their error, which the columns after them make up for (as in SparseGPT; Frantar and Alistarh, arXiv:2301.00774).
+
 A row for which all this ended worse than rounding to nearest (GPTQ is greedy) keeps the nearest codes, so the result
 is never worse than them.
 """
@@ -37,7 +40,9 @@ LAZY_COLUMNS = 128
 Floats = NDArray[np.float64]
 
 
-def gptq_codes(rows: Floats, hessian: Floats, scales: Floats, bits: int) -> NDArray[np.int8]:
+def gptq_codes(
+    rows: Floats, hessian: Floats, scales: Floats, bits: int, zeros: NDArray[np.bool_] | None = None
+) -> NDArray[np.int8]:
     """Codes for ``rows`` (g, o, k) under ``hessian`` (g, k, k).
 
     Args:
@@ -45,7 +50,9 @@ def gptq_codes(rows: Floats, hessian: Floats, scales: Floats, bits: int) -> NDAr
         hessian: Symmetric, positive semidefinite, finite; any positive multiple gives the same codes.
         scales: Each weight's scale, broadcastable to ``rows``.
         bits: 8 or 4.
+        zeros: (g, o, k), weights whose codes are to be zero; None are.
     """
+    zeros = np.zeros(rows.shape, dtype=np.bool_) if zeros is None else zeros
     k = rows.shape[-1]
     order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=-1, kind="stable")
     scales = np.broadcast_to(scales, rows.shape)
@@ -54,10 +61,11 @@ def gptq_codes(rows: Floats, hessian: Floats, scales: Floats, bits: int) -> NDAr
         np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], axis=1), order[:, None, :], axis=2),
         np.take_along_axis(scales, order[:, None, :], axis=2),
         bits,
+        np.take_along_axis(zeros, order[:, None, :], axis=2),
     )
     back = np.argsort(order, axis=-1)
     codes = np.take_along_axis(codes, back[:, None, :], axis=2)
-    nearest = nearest_codes(rows, scales, bits)
+    nearest = np.where(zeros, np.int8(0), nearest_codes(rows, scales, bits))
     if k == 1:
         return nearest
     worse = proxy_loss(rows - scales * codes, hessian) > proxy_loss(rows - scales * nearest, hessian)
@@ -83,7 +91,9 @@ def proxy_loss(error: Floats, hessian: Floats) -> Floats:
     return loss
 
 
-def _rounded_in_order(rows: Floats, hessian: Floats, scales: Floats, bits: int) -> NDArray[np.int8]:
+def _rounded_in_order(
+    rows: Floats, hessian: Floats, scales: Floats, bits: int, zeros: NDArray[np.bool_]
+) -> NDArray[np.int8]:
     low, high = CODE_RANGES[bits]
     factor = _inverse_factor(hessian)
     work = rows.copy()
@@ -94,7 +104,7 @@ def _rounded_in_order(rows: Floats, hessian: Floats, scales: Floats, bits: int) 
         errors = np.empty((*rows.shape[:2], stop - start))
         for j in range(start, stop):
             column, step = work[..., j], scales[..., j]
-            code = np.clip(np.rint(column / step), low, high)
+            code = np.where(zeros[..., j], 0.0, np.clip(np.rint(column / step), low, high))
             error = (column - step * code) / factor[:, j, j, None]
             work[..., j + 1 : stop] -= error[..., None] * factor[:, None, j, j + 1 : stop]
             codes[..., j] = code

@@ -31,11 +31,13 @@ from lowering.rounding.weight import RoundedWeight
 from precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding, digest
 
 # Raise it whenever the same settings would give other codes, scales or corrections than before.
-SCHEMA = 2
+SCHEMA = 3
 KIND = "rounded"
 # Hessians are accumulated over about so many output positions, evenly spaced: all 512 · 32² of a small image
 # network's first layers gave the same accuracy in eight times the time.
 HESSIAN_COLUMNS = 65_536
+# A weight of which so much is zero was made sparse: its zeros stay.
+SPARSE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +111,12 @@ def _gptq(problem: RoundingProblem) -> Solution:
     hessian, drift = problem.hessian, problem.drift
     assert hessian is not None, "GPTQ is given the Hessian"
     assert drift is not None, "and the drift"
-    problem = replace(problem, rows=retargeted(problem.rows, hessian, drift))
-    scales = _scales(problem, mse_scales)
+    zeros = problem.rows == 0 if np.mean(problem.rows == 0) >= SPARSE else None
+    wanted = retargeted(problem.rows, hessian, drift)
+    kept = wanted if zeros is None else np.where(zeros, 0.0, wanted)
+    scales = _scales(replace(problem, rows=kept), mse_scales)
     steps = problem.view.element_scales(scales, problem.block_size).astype(np.float64)
-    return gptq_codes(problem.rows, hessian, steps, problem.bits), scales
+    return gptq_codes(wanted, hessian, steps, problem.bits, zeros), scales
 
 
 METHODS: Mapping[Rounding, Method] = MappingProxyType(

@@ -9,7 +9,7 @@ from typing import Literal
 
 from precision import UsageError
 from search.commands import arguments
-from search.options import IMPORTANCES, MOST_TRAINING_S, PassOptions
+from search.options import IMPORTANCES, MOST_TRAINING_S, PassOptions, SparsePattern
 
 # As typed → the field of PassOptions.
 PASSES = {"prune": "prune", "distill": "distil", "qat": "qat", "sparse": "sparse"}
@@ -56,6 +56,15 @@ def multiple(text: str) -> int | Literal["auto"]:
     return "auto" if text.strip() == "auto" else arguments.positive(text)
 
 
+def patterns(text: str) -> tuple[SparsePattern, ...]:
+    """Patterns of zeros from ``2:4,0.8``, each once.
+
+    Raises:
+        UsageError: If one is none.
+    """
+    return tuple(dict.fromkeys(SparsePattern(part.strip()) for part in text.split(",") if part.strip()))
+
+
 def add_passes(parser: argparse.ArgumentParser) -> None:
     """Which passes, and how much they may train."""
     group = parser.add_argument_group(
@@ -68,7 +77,7 @@ def add_passes(parser: argparse.ArgumentParser) -> None:
         type=names,
         metavar="LIST",
         help=f"some of {','.join(PASSES)}: remove channels and branches, learn from the given network, train the "
-        "quantised model, 2:4 weights (default: none)",
+        "quantised model, zeros among the weights (default: none)",
     )
     group.add_argument(
         "--train-budget",
@@ -96,6 +105,13 @@ def add_passes(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"what prune removes first: %(choices)s (default: {_DEFAULTS.importance})",
     )
+    group.add_argument(
+        "--sparse-weights",
+        type=patterns,
+        metavar="LIST",
+        help="zeros that sparse puts among the weights, a network for each: N:M, or a fraction of all weights "
+        f"(default: {','.join(pattern.text for pattern in _DEFAULTS.sparse_weights)})",
+    )
 
 
 def passes_of(args: argparse.Namespace) -> PassOptions | None:
@@ -109,10 +125,12 @@ def passes_of(args: argparse.Namespace) -> PassOptions | None:
         "--sparsities": args.sparsities,
         "--round-to": args.round_to,
         "--importance": args.importance,
+        "--sparse-weights": args.sparse_weights,
     }
     for option, value in ours.items():
-        needed = "--passes" if option == "--train-budget" else "--passes prune"
-        if value is not None and (args.passes is None or (needed != "--passes" and "prune" not in args.passes)):
+        which = {"--train-budget": "", "--sparse-weights": "sparse"}.get(option, "prune")
+        needed = f"--passes {which}".rstrip()
+        if value is not None and (args.passes is None or (which and which not in args.passes)):
             raise UsageError(f"{option} has no effect without {needed}", f"add {needed}, or leave {option} out")
     if args.passes is None:
         return None
@@ -128,6 +146,7 @@ def passes_of(args: argparse.Namespace) -> PassOptions | None:
         sparsities=_DEFAULTS.sparsities if args.sparsities is None else args.sparsities,
         round_to=None if args.round_to == "auto" else args.round_to,
         importance=args.importance or _DEFAULTS.importance,
+        sparse_weights=_DEFAULTS.sparse_weights if args.sparse_weights is None else args.sparse_weights,
     )
 
 

@@ -10,6 +10,7 @@ from report.network import NetworkInfo, PrunedGroup, StepInfo
 from report.training import RungInfo, TrainInfo
 from search.networks.made import Making
 from search.networks.maker import Network
+from search.options import SparsePattern
 from search.trial import Trial
 
 TRAININGS = ("distil", "qat")
@@ -18,13 +19,18 @@ TRAININGS = ("distil", "qat")
 def label(steps: tuple[RecipeStep, ...], key: str) -> str:
     """In short: ``pruned 3f2a``, ``student SmallNet-1``, ``2:4``, with ``qat`` where the artifact was trained."""
     first = steps[0]
-    name = {
-        "prune": f"pruned {key[:4]}",
-        "student": f"student {first.options.get('name', '')}",
-        "sparse": "2:4",
-        "qat": "given",
-    }.get(first.name, "given")
+    name = "given"
+    if first.name == "prune":
+        name = f"pruned {key[:4]}"
+    elif first.name == "student":
+        name = f"student {first.options['name']}"
+    elif first.name == "sparse":
+        name = _pattern(first.options).label
     return f"{name} qat" if steps[-1].name == "qat" else name
+
+
+def _pattern(options: Mapping[str, Any]) -> SparsePattern:
+    return SparsePattern(f"{options['n']}:{options['m']}" if "n" in options else str(options["sparsity"]))
 
 
 def network_info(making: Making, key: str, trials: Sequence[Trial]) -> NetworkInfo:

@@ -38,7 +38,6 @@ from search.stopwatch import Kind
 from search.trial import COST, ONE_SHOT, Candidate, Outcome, Trial
 from sensitivity.table import SensitivityTable
 
-SPARSE = "2:4"  # the family of networks with two zeros among any four weights
 _PRECISION_PART = 0.35  # of the trials, and of the time, for the given network
 _NETWORKS_PART = 0.8  # of the trials, when no network is made any more on purpose
 _SEEDS_PART = 0.5  # of the usual seeds
@@ -335,8 +334,13 @@ class JointSearch:
         return contender
 
     def _make_sparse(self) -> None:
-        contender = self.made(SPARSE, [self.making.maker.sparse_step()], family=SPARSE)
-        if contender is not None:
+        for pattern in self.making.options.sparse_weights:
+            if self.explorer.full or self.explorer.late:
+                return
+            family = pattern.label.replace(" ", "")
+            contender = self.made(pattern.label, [self.making.maker.sparse_step(pattern)], family=family)
+            if contender is None:
+                continue
             explorer = self.explorer_of(contender, replace(self.space, prunes=()))
             uniform = [explorer.space.uniform(p) for p in (Precision.FP32, Precision.INT8, Precision.INT4)]
             self.enter(contender, uniform, explorer)

@@ -22,6 +22,7 @@ from lowering.lowerer import Lowerer
 from precision import ConfigError, ContentStore, LayerChoice, Recipe, RecipeStep, digest
 from search.networks.trained_artifact import lowerer_of, values_of
 from search.networks.trainings import Finished, TrainBudget, Trainings
+from search.options import SparsePattern
 
 if TYPE_CHECKING:
     import torch
@@ -163,11 +164,12 @@ class Maker:
         )
         return RecipeStep(name="prune", options=options.to_json())
 
-    def sparse_step(self) -> RecipeStep:
-        """Zeros in two of every four weights, which trainings that follow leave there."""
-        from passes.prune_weights import NMPrune
+    def sparse_step(self, pattern: SparsePattern) -> RecipeStep:
+        """Zeros among the weights, which trainings that follow leave there."""
+        from passes.prune_weights import NMPrune, UnstructuredPrune
 
-        return RecipeStep(name="sparse", options=NMPrune(n=2, m=4).to_json())
+        options = NMPrune(n=pattern.n, m=pattern.m) if pattern.m else UnstructuredPrune(sparsity=pattern.fraction)
+        return RecipeStep(name="sparse", options=options.to_json())
 
     def student_step(self, name: str) -> RecipeStep:
         """One of the students instead of the given network."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -76,9 +75,12 @@ class History:
         return median(found) if found else math.nan
 
     def overhead_bytes(self, space: Space) -> float:
-        """What files hold besides the groups' weights: the median over the trials; 0 before any was built."""
+        """What files hold besides the groups' weights; 0 before any was built.
+
+        The most that any did, since a limit of size is to be kept: quantisers and scales take some thousand bytes.
+        """
         excess = [r.size_bytes - space.code_bytes(r.code) for r in self.records if math.isfinite(r.size_bytes)]
-        return float(np.median(excess)) if excess else 0.0
+        return float(max(excess, default=0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from precision import Budget, CalibrationSettings, Precision, RangeMethod
 from search import cli
 from search.commands import apply, arguments, inspect, main_job, measure, report, sensitivity
 from search.inputs.source import Source
-from search.options import PassOptions, RunOptions
+from search.options import PassOptions, RunOptions, SparsePattern
 from tests.search.command_line import outcome
 
 PARSERS = {
@@ -71,6 +71,10 @@ GIVEN: dict[str, tuple[list[str], dict[str, object]]] = {
     "--importance": (
         ["--passes", "prune", "--importance", "fisher"],
         {"passes": PassOptions(prune=True, importance="fisher")},
+    ),
+    "--sparse-weights": (
+        ["--passes", "sparse", "--sparse-weights", "2:4,0.8"],
+        {"passes": PassOptions(sparse=True, sparse_weights=(SparsePattern("2:4"), SparsePattern("0.8")))},
     ),
 }
 ELSEWHERE = {"--help", "--version", "--quiet"}  # tested below by what they do

@@ -92,6 +92,18 @@ def test_groups_are_independent() -> None:
         np.testing.assert_array_equal(together[part], gptq_codes(rows[part], hessian[part], scales[part], 4))
 
 
+def test_zeros_of_a_sparse_weight_stay() -> None:
+    """Their codes are zero, and the other weights make up for what was wanted of them."""
+    rows, hessian = _correlated(1, 12, 40, seed=7)
+    zeros = np.random.default_rng(8).random(rows.shape) < 0.5
+    scales = _scales(rows)
+    codes = gptq_codes(rows, hessian, scales, 4, zeros)
+    assert not codes[zeros].any()
+    assert codes[~zeros].any()
+    plain = np.where(zeros, 0, nearest_codes(rows, scales, 4))
+    assert _loss(rows, codes, scales, hessian).sum() < 0.8 * _loss(rows, plain, scales, hessian).sum()
+
+
 def test_dead_columns_are_rounded_to_nearest() -> None:
     """A column whose inputs were always zero keeps its nearest code; so does a layer without any input."""
     rows, hessian = _correlated(1, 6, 12, seed=4)

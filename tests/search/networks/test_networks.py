@@ -12,10 +12,12 @@ import torch
 from onnx import numpy_helper
 
 from lowering.calibration import run_network
+from lowering.rounding.network import SPARSE
 from passes import train as training
 from passes.checkpoint import StoredCheckpoint
-from precision import ConfigError, ContentStore, Recipe, RecipeStep
+from precision import ConfigError, ContentStore, LayerChoice, Recipe, RecipeStep
 from search.networks.maker import Maker, Network
+from search.options import SparsePattern
 from tests.passes.nets import same_weights
 from tests.search.networks.making import Small, choices_of, maker, samples
 
@@ -156,10 +158,32 @@ def test_ended_at(done: int, updates: list[int]) -> None:
     assert same(again.make((step,)), found)
 
 
-def test_zeros_stay_zeros() -> None:
-    """Training after 2:4 zeros keeps them, and what is exported has them baked in."""
+@pytest.mark.parametrize("text", ["2:4", "0.5"])
+def test_zeros_stay_zeros(text: str) -> None:
+    """Training after zeros keeps them, what is exported has them baked in, and rounding leaves them."""
     made = maker()
-    found = made.make((made.sparse_step(), made.distil_step(4)))
+    found = made.make((made.sparse_step(SparsePattern(text)), made.distil_step(4)))
+    assert found.module is not None
+    weights = [tensor for tensor in found.module.parameters() if tensor.dim() > 1]
+    zeros = [part == 0 for part in weights]
+    assert sum(int(part.sum()) for part in zeros) == pytest.approx(0.5 * sum(w.numel() for w in weights), rel=0.1)
+    rounded = found.lowerer.rounded(LayerChoice.parse("int4:gptq"))
+    for layer in found.lowerer.inventory.layers:
+        value = np.asarray(
+            next(
+                numpy_helper.to_array(tensor)
+                for tensor in found.lowerer.reference.proto.graph.initializer
+                if tensor.name == layer.weight
+            )
+        )
+        if np.mean(value == 0) >= SPARSE:
+            assert not rounded[layer.name].codes[value == 0].any()
+
+
+def test_two_of_four_are_zero() -> None:
+    """In every four neighbours along the inputs, before training and after."""
+    made = maker()
+    found = made.make((made.sparse_step(SparsePattern("2:4")), made.distil_step(4)))
     assert isinstance(found.module, Small)
     weight = found.module.conv1.weight.detach().reshape(16, 2, 4, 9)
     assert ((weight != 0).sum(2) <= 2).all()
