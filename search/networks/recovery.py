@@ -30,7 +30,7 @@ _LEAST_STEPS = 10
 _LEAST_MOST = 60  # steps that few data may be seen in all the same
 _MOST_EPOCHS, _USUAL_EPOCHS = 60, 8  # likewise
 _QAT_MOST_STEPS = 1000
-_QAT_PACE = 3.0  # a step of the artifact takes so many of the module
+_QAT_PACE = 0.7  # a step of the artifact takes so many of the module, its batches being half as large
 _QAT_SHARE = 0.2  # of the budget, where there are networks to recover as well
 
 
