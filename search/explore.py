@@ -18,6 +18,7 @@ from search.metered import MeteredBackend, MeteredWriter
 from search.proposals import seeds
 from search.proposals.history import History
 from search.proposals.latency_model import LatencyModel, fit_codes
+from search.proposals.overhead import Overhead
 from search.proposals.sampler import FrontSampler
 from search.proposals.space import Code, Space, build_space
 from search.results import settle
@@ -235,9 +236,9 @@ class Explorer:
             return fit_codes(self.space, [code for code, _ in timed], [ratio for _, ratio in timed])
 
     @property
-    def overhead_bytes(self) -> float:
+    def overhead(self) -> Overhead:
         """What files hold besides the groups' weights."""
-        return History.of(self.space, self.study.live).overhead_bytes(self.space)
+        return History.of(self.space, self.study.live).overhead(self.space)
 
     def seeds(self, starts: Sequence[Mapping[str, LayerChoice]], part: float = 1.0) -> Iterator[Candidate]:
         """Precisions for the given network: what an earlier run under other budgets tried, starts, then the seeds.
@@ -260,7 +261,7 @@ class Explorer:
             self.model,
             max_ratio=budget.latency_ms / session.evaluator.reference_ms if budget.latency_ms else None,
             max_bytes=budget.size_bytes,
-            overhead_bytes=self.overhead_bytes,
+            overhead=self.overhead,
         )
         inventory = session.bench.lowerer.inventory
 

@@ -45,7 +45,7 @@ _SEARCH_SHARE = 0.4  # of the training budget
 _FRESH_PART = 0.2  # of the trials, as many networks the sampler may bring it to
 _MOST_CODES = 4  # candidates of a network that are tried again after training
 _TARGETS = (0.7, 0.5, 0.85, 0.6)  # of what the given network reaches by precisions alone
-_NEAR_LIMIT = (0.97, 0.88)  # of a limit that it does not reach
+_NEAR = ((0.97, 0.99), (0.88, 0.9))  # of limits (latency, size) that it does not reach; sizes are predicted better
 
 
 def search_jointly(
@@ -301,8 +301,8 @@ class JointSearch:
             return (ratio if ratio < math.inf else None, size if size < math.inf else None)
 
         if limit < ratio or size_limit < size:
-            yield from (within(limit * near, size_limit * near) for near in _NEAR_LIMIT)
-        limit, size_limit = limit * _NEAR_LIMIT[0], size_limit * _NEAR_LIMIT[0]
+            yield from (within(limit * near, size_limit * near_size) for near, near_size in _NEAR)
+        limit, size_limit = limit * _NEAR[0][0], size_limit * _NEAR[0][1]
         for part in _TARGETS:
             yield within(min(ratio * part, limit), size_limit)
             yield within(limit, min(size * part, size_limit))
@@ -317,7 +317,7 @@ class JointSearch:
                 [ratio],
                 [size],
                 prune_weight=weight,
-                overhead_bytes=self.explorer.overhead_bytes,
+                overhead=self.explorer.overhead,
             )
             found = next(stream, None)
         return found[1] if found else None

@@ -84,7 +84,7 @@ class Forecast:
         timed = [r for r in history.records if math.isfinite(r.ratio) and r.ratio > 0]
         model = fit_codes(space, [r.code for r in timed], [r.ratio for r in timed])
         self.error = model.loo_error
-        self.problem = Problem.of(space, model, history.overhead_bytes(space))
+        self.problem = Problem.of(space, model, history.overhead(space))
         self.limits = Limits.of(space, budget, history)
         points = [r for r in history.records if r.complete and math.isfinite(r.accuracy + r.ratio + r.size_bytes)]
         self._bytes = self.problem.size(space.encode(space.uniform(Precision.FP32))) or 1.0

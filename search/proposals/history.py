@@ -17,6 +17,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from search.proposals.overhead import Overhead, fit_overhead
 from search.proposals.prune_space import PREFIX
 from search.proposals.space import Code, Space
 
@@ -74,13 +75,10 @@ class History:
         found = [r.latency_ms / r.ratio for r in self.records if r.ratio > 0 and math.isfinite(r.latency_ms)]
         return median(found) if found else math.nan
 
-    def overhead_bytes(self, space: Space) -> float:
-        """What files hold besides the groups' weights; 0 before any was built.
-
-        The most that any did, since a limit of size is to be kept: quantisers and scales take some thousand bytes.
-        """
-        excess = [r.size_bytes - space.code_bytes(r.code) for r in self.records if math.isfinite(r.size_bytes)]
-        return float(max(excess, default=0.0))
+    def overhead(self, space: Space) -> Overhead:
+        """What files hold besides the groups' weights; nothing before any was built."""
+        built = [record for record in self.records if math.isfinite(record.size_bytes)]
+        return fit_overhead(space, [record.code for record in built], [record.size_bytes for record in built])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ import math
 from dataclasses import dataclass
 
 from search.proposals.latency_model import LatencyModel
+from search.proposals.overhead import NO_OVERHEAD, Overhead
 from search.proposals.prune_space import Levels, Remains
 from search.proposals.space import Code, Domain, Space
 
@@ -31,12 +32,12 @@ class Problem:
     Attributes:
         losses: loss_gc ≥ 0.
         latency: latency_gc, in units of FP32's latency.
-        sizes: bytes_gc.
+        sizes: bytes_gc, with what a choice brings besides weights.
         domains: What the choice reads and writes: an edge whose ends differ in it is a boundary.
         allowed: Whether the choice may be taken.
         edges: Pairs of group indices.
         boundary: boundary_e, in units of FP32's latency.
-        overhead_bytes: What the file holds besides the groups' weights.
+        overhead_bytes: What every file holds besides.
         base: Predicted ratio where every coefficient is 0.
         remains: What pruning leaves of the groups; its variables are the problem's.
         scaling: scaling_g, in units of FP32's latency; empty where nothing may be pruned.
@@ -79,7 +80,9 @@ class Problem:
             raise ValueError(f"expected one boundary cost an edge, got {len(self.boundary)} for {len(self.edges)}")
 
     @classmethod
-    def of(cls, space: Space, model: LatencyModel, overhead_bytes: float = 0.0, prune_weight: float = 1.0) -> Problem:
+    def of(
+        cls, space: Space, model: LatencyModel, overhead: Overhead = NO_OVERHEAD, prune_weight: float = 1.0
+    ) -> Problem:
         """The problem a space and a latency model pose."""
         return cls(
             losses=tuple(group.losses for group in space.groups),
@@ -87,12 +90,12 @@ class Problem:
                 tuple(model.choice_cost(g, c) for c in range(len(group.choices)))
                 for g, group in enumerate(space.groups)
             ),
-            sizes=tuple(tuple(map(float, group.size_bytes)) for group in space.groups),
+            sizes=tuple(overhead.sizes(group) for group in space.groups),
             domains=tuple(tuple(map(Domain.of, group.arithmetic)) for group in space.groups),
             allowed=tuple(tuple(c not in group.baseline_only for c in group.choices) for group in space.groups),
             edges=space.edges,
             boundary=model.boundary,
-            overhead_bytes=overhead_bytes,
+            overhead_bytes=overhead.base,
             remains=space.remains,
             scaling=model.scaling,
             branches=model.branches,

@@ -20,6 +20,7 @@ import numpy as np
 from lowering.dialect import Arithmetic
 from precision import LayerChoice, Precision
 from search.proposals.latency_model import LatencyModel
+from search.proposals.overhead import NO_OVERHEAD, Overhead
 from search.proposals.problem import Problem
 from search.proposals.solver import solve
 from search.proposals.space import ARITHMETICS, Code, Space
@@ -104,7 +105,7 @@ def solver_seeds(
     *,
     max_ratio: float | None,
     max_bytes: float | None,
-    overhead_bytes: float = 0.0,
+    overhead: Overhead = NO_OVERHEAD,
     steps: int = 4,
 ) -> Iterator[Seed]:
     """Solutions of least summed loss under a grid of budgets.
@@ -114,13 +115,13 @@ def solver_seeds(
         model: Gives the latency model to solve with; asked before each solve, so that a refit counts.
         max_ratio: The latency budget over FP32's latency; None spans the reachable range in ``steps``.
         max_bytes: The size budget of the whole file; None likewise.
-        overhead_bytes: What the file holds besides the groups' weights.
+        overhead: What files hold besides the groups' weights.
         steps: Grid points of a limit that has no budget.
     """
     ratios = _near(max_ratio) or (None, *_latency_steps(space, model(), steps))
-    sizes = _near(max_bytes) or (None, *_size_steps(space, overhead_bytes, steps))
+    sizes = _near(max_bytes) or (None, *_size_steps(space, overhead, steps))
     for ratio, size in _pairs(ratios, sizes):
-        problem = Problem.of(space, model(), overhead_bytes)
+        problem = Problem.of(space, model(), overhead)
         code = solve(problem, max_ratio=ratio, max_bytes=size, fixed=(0,) * len(space.prunes))
         if code is not None:
             yield "solver", space.decode(code)
@@ -133,7 +134,7 @@ def joint_seeds(
     sizes: Sequence[float | None],
     *,
     prune_weight: float = 1.0,
-    overhead_bytes: float = 0.0,
+    overhead: Overhead = NO_OVERHEAD,
 ) -> Iterator[tuple[str, Code]]:
     """Solutions of least summed loss over precisions and prunings, each of another pruning, none unpruned.
 
@@ -143,9 +144,9 @@ def joint_seeds(
         ratios: Limits over FP32's latency; None is none. Each is tried with each of ``sizes``, the first ones first.
         sizes: Limits of the whole file in bytes; None is none.
         prune_weight: How much of a pruning's loss is left after training.
-        overhead_bytes: What the file holds besides the groups' weights.
+        overhead: What files hold besides the groups' weights.
     """
-    problem = Problem.of(space, model, overhead_bytes, prune_weight)
+    problem = Problem.of(space, model, overhead, prune_weight)
     seen = {(0,) * len(space.prunes)}
     for ratio, size in _pairs(ratios, sizes):
         code = solve(problem, max_ratio=ratio, max_bytes=size, gap=_JOINT_GAP)
@@ -176,7 +177,8 @@ def _latency_steps(space: Space, model: LatencyModel, steps: int) -> tuple[float
     return tuple(np.linspace(fastest, slowest, steps + 1)[:-1].tolist())
 
 
-def _size_steps(space: Space, overhead_bytes: float, steps: int) -> tuple[float, ...]:
-    smallest = sum(min(group.size_bytes) for group in space.groups) + overhead_bytes
-    largest = sum(group.size_bytes[0] for group in space.groups) + overhead_bytes
+def _size_steps(space: Space, overhead: Overhead, steps: int) -> tuple[float, ...]:
+    sizes = [overhead.sizes(group) for group in space.groups]
+    smallest = sum(map(min, sizes)) + overhead.base
+    largest = sum(row[0] for row in sizes) + overhead.base
     return tuple(np.geomspace(max(smallest, 1.0), max(largest, 1.0), steps + 1)[:-1].tolist())

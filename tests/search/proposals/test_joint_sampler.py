@@ -16,6 +16,7 @@ from search.proposals.forecast import Forecast
 from search.proposals.history import History, Record
 from search.proposals.latency_model import fit_codes
 from search.proposals.moves import flip, mutate, reprune, swap, transfer
+from search.proposals.overhead import Overhead
 from search.proposals.problem import Problem
 from search.proposals.prune_space import Levels
 from search.proposals.sampler import FrontSampler
@@ -166,7 +167,7 @@ def test_history_reads_prunings() -> None:
     assert [record.complete for record in history.records] == [True, False, False]
     assert math.isfinite(history.records[1].ratio)
     assert math.isnan(history.records[1].accuracy)
-    assert history.overhead_bytes(space) == 500
+    assert history.overhead(space).base == pytest.approx(500, rel=0.01)
     assert history.records[0].code[2:4] == (0, 0)
 
 
@@ -250,11 +251,11 @@ def test_joint_seeds_differ_in_pruning() -> None:
     """Each is pruned, canonical, keeps one of the limits, and is the only one of its pruning."""
     space = prunable_chain(8)
     model = fit_codes(space, [], [])
-    problem = Problem.of(space, model, 1000.0)
+    problem = Problem.of(space, model, Overhead(1000.0))
     whole = problem.size(space.encode(space.uniform(Precision.FP32)))
     limits = [0.35, 0.3, 0.25, 0.2]
     found = list(
-        joint_seeds(space, model, [None, *limits], [None, 0.1 * whole], prune_weight=0.1, overhead_bytes=1000.0)
+        joint_seeds(space, model, [None, *limits], [None, 0.1 * whole], prune_weight=0.1, overhead=Overhead(1000.0))
     )
     assert len(found) >= 2
     assert {origin for origin, _ in found} == {"joint"}

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.proposals.latency_model import fit_codes
+from search.proposals.overhead import Overhead
 from search.proposals.problem import Problem, keeps
 from search.proposals.prune_space import Levels, PruneSpace, Remains
 from search.proposals.solver import solve
@@ -218,7 +219,7 @@ def test_network_size_is_solved_within_the_limit() -> None:
     rng = np.random.default_rng(0)
     more = [channels(f"g{g}", f"g{g + 1}", 10.0 ** rng.uniform(-4, -2)) for g in range(1, 19, 2)]
     space = replace(space, prunes=(*space.prunes, *more))
-    problem = Problem.of(space, fit_codes(space, [], []), 5000.0, 0.1)
+    problem = Problem.of(space, fit_codes(space, [], []), Overhead(5000.0), 0.1)
     first, second = (solve(problem, max_ratio=0.4, gap=0.01) for _ in range(2))
     assert first is not None
     assert first == second

@@ -12,6 +12,7 @@ import pytest
 from lowering.dialect import Arithmetic
 from precision import FP16, FP32, LayerChoice, Precision
 from search.proposals.latency_model import LatencyModel, fit_latency_model
+from search.proposals.overhead import Overhead
 from search.proposals.problem import Problem
 from search.proposals.seeds import Seed, distinct, ladder, ranking, solver_seeds, splits
 from search.proposals.space import Code, GroupSpace, Space
@@ -140,10 +141,10 @@ def test_solver_seeds_aim_at_the_budgets(max_ratio: float | None, max_bytes: flo
         calls.append(len(calls))
         return fit_latency_model(space, [])
 
-    stream = solver_seeds(space, model, max_ratio=max_ratio, max_bytes=max_bytes, overhead_bytes=1000.0)
+    stream = solver_seeds(space, model, max_ratio=max_ratio, max_bytes=max_bytes, overhead=Overhead(1000.0))
     origin, first = next(stream)
     asked = len(calls)
-    problem = Problem.of(space, fit_latency_model(space, []), 1000.0)
+    problem = Problem.of(space, fit_latency_model(space, []), Overhead(1000.0))
     code = space.encode(first)
     assert origin == "solver"
     assert max_bytes is None or problem.size(code) <= max_bytes

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.proposals.latency_model import fit_latency_model
+from search.proposals.overhead import Overhead
 from search.proposals.problem import Problem, keeps
 from search.proposals.solver import solve
 from search.proposals.space import Code, Domain
@@ -174,7 +175,7 @@ def test_tried_solutions_do_not_come_back() -> None:
 def test_network_size_is_solved_within_limits() -> None:
     """A network of 40 groups is solved, twice alike."""
     space = chain(40)
-    problem = Problem.of(space, fit_latency_model(space, []), 5000.0)
+    problem = Problem.of(space, fit_latency_model(space, []), Overhead(5000.0))
     limit = 0.2 * problem.size(tuple(0 for _ in space.groups))
     first, second = (solve(problem, max_ratio=0.6, max_bytes=limit, gap=0.01) for _ in range(2))
     assert first is not None
