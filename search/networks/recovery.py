@@ -152,8 +152,9 @@ def _best_artifacts(joint: JointSearch) -> list[Trial]:
     ]
     latest = {contender.network for contender in joint.contenders} | {""}
     current = [trial for trial in trials if trial.candidate.network in latest]
-    ranked = sorted(current, key=lambda trial: -joint.appraiser.worth([trial], FACTOR))
-    return _spread(ranked)[:_ARTIFACTS]
+    worth = {id(trial): joint.appraiser.worth([trial], FACTOR) for trial in current}
+    ranked = sorted(current, key=lambda trial: -worth[id(trial)])
+    return _spread([trial for trial in ranked if worth[id(trial)] > 0])[:_ARTIFACTS]
 
 
 def _spread(trials: Sequence[Trial]) -> list[Trial]:
