@@ -32,7 +32,7 @@ DEFLATED_COLUMN = "deflated"
 """Beside the sizes, where there are other networks and a file shrinks by more than a tenth when it is compressed."""
 NETWORK_COLUMN = "network"
 """Before the budgets, where a point has another network than the given one."""
-NETWORK_COLUMNS = ("MACs", "params", "training", "bought")
+NETWORK_COLUMNS = ("training", "bought")
 """After ``NETWORK_COLUMN`` on the page, which has the room."""
 _BESIDE = COLUMNS.index("budgets")
 _SHRUNK = 0.9
@@ -152,13 +152,8 @@ def _row(results: RunResults, point: Point) -> TableRow:
 
 def _network_cells(network: NetworkInfo | None, metric: str) -> tuple[str, ...]:
     if network is None:
-        return (wording.ratio(1.0), wording.ratio(1.0), wording.MISSING, wording.MISSING)
-    return (
-        wording.ratio(network.macs_share),
-        wording.ratio(network.parameters_share),
-        network_words.training(network),
-        network_words.bought(network, metric),
-    )
+        return (wording.MISSING, wording.MISSING)
+    return (network_words.training(network), network_words.bought(network, metric))
 
 
 def pareto_frame(results: RunResults) -> pd.DataFrame:

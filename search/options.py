@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from precision import Budget, CalibrationSettings, Precision, UsageError
 
@@ -105,6 +106,19 @@ class PassOptions:
     def limit_s(self) -> float:
         """Seconds of training that may not be exceeded."""
         return MOST_TRAINING_S if self.train_budget_s is None else self.train_budget_s
+
+    def to_json(self) -> dict[str, Any]:
+        """What is said of them in results: options of passes that take part."""
+        found: dict[str, Any] = {"passes": self.names, "train_budget_s": self.train_budget_s or "auto"}
+        if self.prune:
+            found |= {
+                "sparsities": list(self.sparsities),
+                "round_to": self.round_to or "auto",
+                "importance": self.importance,
+            }
+        if self.sparse:
+            found["sparse_weights"] = [pattern.text for pattern in self.sparse_weights]
+        return found
 
     @property
     def names(self) -> str:

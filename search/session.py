@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -172,7 +172,7 @@ def prepare(
             "holdout_samples": len(held_part),
             "search_samples": len(search_part),
             "timing": {"search": QUICK.to_json(), "finalists": CLOSE.to_json()},
-            "passes": asdict(options.passes) if options.passes else None,
+            "passes": options.passes.to_json() if options.passes else None,
             "command": command,
         },
         "budget": options.budget.to_json(),
