@@ -9,13 +9,12 @@ from __future__ import annotations
 import io
 import pickle
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from precision import ContentStore, write_bytes
+from precision import ContentStore
 
 KIND = "training"
 
@@ -50,28 +49,6 @@ class StoredCheckpoint:
     def save(self, state: bytes) -> None:
         """See ``Checkpoint``."""
         self.store.put_arrays(KIND, self.key, {"state": np.frombuffer(state, np.uint8)})
-
-
-@dataclass(frozen=True, slots=True)
-class FileCheckpoint:
-    """In a file of its own.
-
-    Attributes:
-        path: Its folder is made if need be.
-    """
-
-    path: Path
-
-    def load(self) -> bytes | None:
-        """See ``Checkpoint``."""
-        try:
-            return self.path.read_bytes()
-        except OSError:
-            return None
-
-    def save(self, state: bytes) -> None:
-        """See ``Checkpoint``."""
-        write_bytes(self.path, state)
 
 
 def pack(state: dict[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from passes.checkpoint import Checkpoint, FileCheckpoint, StoredCheckpoint, pack, unpack
+from passes.checkpoint import StoredCheckpoint, pack, unpack
 from passes.data import Augmentation, Batch, TrainingData, rows_of_step
 from passes.options import options_from_json, options_to_json
 from passes.train import Ended, ParameterGroup, Progress, Supervision, train
@@ -72,7 +72,7 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path, optimiser
             raise KilledError
         return cross_entropy(module, batch)
 
-    supervision = Supervision(every=5, checkpoint=FileCheckpoint(tmp_path / "state" / "one"))
+    supervision = Supervision(every=5, checkpoint=StoredCheckpoint(ContentStore(tmp_path), "one"))
     with pytest.raises(KilledError, match=r"^$"):
         train(killed, dies, data, options, supervision=supervision)
     assert not same_weights(killed, whole)
@@ -84,7 +84,7 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path, optimiser
 @pytest.mark.parametrize("dropped", ["optimiser", "random", "step"])
 def test_a_state_that_forgets_something_is_noticed(tmp_path: Path, dropped: str) -> None:
     """Planted bugs: a resumed training without its momentum, random state or step differs."""
-    data, checkpoint = image_data(), FileCheckpoint(tmp_path / "one")
+    data, checkpoint = image_data(), StoredCheckpoint(ContentStore(tmp_path), "one")
     whole, fresh = plain(dropout=0.5), plain(dropout=0.5)
     train(whole, cross_entropy, data, OPTIONS)
     stop = Supervision(every=5, checkpoint=checkpoint, watch=lambda _, progress: progress.step == 5)
@@ -102,12 +102,10 @@ def test_a_state_that_forgets_something_is_noticed(tmp_path: Path, dropped: str)
     assert not same_weights(fresh, whole)
 
 
-@pytest.mark.parametrize("kind", ["file", "store", "memory"])
+@pytest.mark.parametrize("kind", ["folder", "memory"])
 def test_a_finished_training_is_not_repeated(tmp_path: Path, kind: str) -> None:
     """With its state at hand nothing is trained again; with other options it is."""
-    checkpoint: Checkpoint = FileCheckpoint(tmp_path / "one")
-    if kind != "file":
-        checkpoint = StoredCheckpoint(ContentStore(tmp_path if kind == "store" else None), "key")
+    checkpoint = StoredCheckpoint(ContentStore(tmp_path if kind == "folder" else None), "key")
     data, supervision = image_data(), Supervision(checkpoint=checkpoint)
     first, second = plain(), plain()
     train(first, cross_entropy, data, OPTIONS, supervision=supervision)
@@ -124,11 +122,11 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path, kind: str) -> None:
 
 def test_a_damaged_state_counts_as_none(tmp_path: Path) -> None:
     """Half a file is no reason to fail: the training starts over."""
-    path, data = tmp_path / "one", image_data()
-    supervision = Supervision(checkpoint=FileCheckpoint(path))
+    data, checkpoint = image_data(), StoredCheckpoint(ContentStore(tmp_path), "one")
+    supervision = Supervision(checkpoint=checkpoint)
     first, second = plain(), plain()
     train(first, cross_entropy, data, OPTIONS, supervision=supervision)
-    path.write_bytes(path.read_bytes()[:500])
+    checkpoint.save((checkpoint.load() or b"")[:500])
     train(second, cross_entropy, data, OPTIONS, supervision=supervision)
     assert same_weights(first, second)
 
