@@ -26,9 +26,9 @@ from precision import (
     top1,
 )
 from search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels, read_npz
-from search.inputs.passes import check_module, nothing_to_distil, own_code, read_pass_inputs
+from search.inputs.passes import check_module, nothing_to_distil, read_pass_inputs
 from search.inputs.source import Source
-from search.inputs.workloads import DEFAULT_WORKLOAD, load_metric, load_workload
+from search.inputs.workloads import DEFAULT_WORKLOAD, load_metric, load_workload, own_code
 from search.options import PassOptions
 
 if TYPE_CHECKING:

@@ -7,24 +7,23 @@ is what a loss can use; a student must answer like the network it learns from.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lowering.reference import Reference
 from precision import DataError, EngineError, Inputs, Labelled, UsageError, Workload, WorkloadError
 from search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels
-from search.inputs.workloads import user_failure
+from search.inputs.workloads import own_code
 from search.options import PassOptions
 
 if TYPE_CHECKING:
     import torch
 
-T = TypeVar("T")
 PAGE = "docs/passes.md"
 _WRITE = "write {'input': x}, or Labelled(inputs={'input': x}, labels=y)"
 
@@ -117,20 +116,6 @@ def read_pass_inputs(
         students={} if teacher is None else _students(workload, label, inputs, teacher),
         augment=_augment(workload, label),
     )
-
-
-def own_code(what: str, read: Callable[[], T]) -> T:
-    """What a person's own code gives; whatever it raises names it and the line.
-
-    Raises:
-        EngineError: As raised, or made of what was raised.
-    """
-    try:
-        return read()
-    except EngineError:
-        raise
-    except Exception as error:
-        raise user_failure(what, error) from error
 
 
 def _training(workload: Workload, label: str, reference: Reference, classes: int | None) -> Labelled | Inputs:

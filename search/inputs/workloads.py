@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from precision import EngineError, Metric, Workload, WorkloadError, top1
 from precision.naming import failed, load_attribute
 
+T = TypeVar("T")
 DEFAULT_WORKLOAD = "experiments.workloads:digits"
 METRICS: dict[str, Metric] = {"top1": top1}
 _PARTS = ("name", "model", "calibration", "evaluation", "metric")
@@ -62,9 +63,18 @@ def load_metric(name: str) -> Metric:
     return cast(Metric, found)
 
 
-def user_failure(what: str, error: BaseException) -> WorkloadError:
-    """An error out of a person's own code, with the line it came from."""
-    return WorkloadError(failed(what, error), "run it alone in Python to see why")
+def own_code(what: str, read: Callable[[], T]) -> T:
+    """What a person's own code gives; whatever it raises names it and the line.
+
+    Raises:
+        EngineError: As raised, or made of what was raised.
+    """
+    try:
+        return read()
+    except EngineError:
+        raise
+    except Exception as error:
+        raise WorkloadError(failed(what, error), "run it alone in Python to see why") from error
 
 
 def _is_workload(found: object) -> bool:
@@ -88,12 +98,7 @@ def _call(make: Callable[..., object], name: str, data: Path | None) -> object:
         raise WorkloadError(
             f"--data: '{name}' takes no arguments, so it takes no folder", "leave --data out, or write make(data)"
         )
-    try:
-        return make(data) if parameters else make()
-    except EngineError:
-        raise
-    except Exception as error:
-        raise user_failure(f"--workload: '{name}'", error) from error
+    return own_code(f"--workload: '{name}'", lambda: make(data) if parameters else make())
 
 
 def _parameters(make: Callable[..., object]) -> int:

@@ -16,9 +16,9 @@ from lowering.lowerer import Lowerer
 from lowering.reference import Reference
 from precision import ConfigError, ContentStore, Inputs, Labelled, PrecisionConfig, Recipe, UsageError
 from search.inputs.loading import load_network
-from search.inputs.passes import check_module, own_code, read_pass_inputs
+from search.inputs.passes import check_module, read_pass_inputs
 from search.inputs.source import Source
-from search.inputs.workloads import DEFAULT_WORKLOAD, load_workload
+from search.inputs.workloads import DEFAULT_WORKLOAD, load_workload, own_code
 from search.networks.files import load_network_file, network_file
 
 if TYPE_CHECKING:
