@@ -25,7 +25,7 @@ from search.evaluate import Evaluator
 from search.proposals.gains import gains
 from search.trial import Outcome, Trial
 
-USUAL_POWER = 0.25  # counts as one network seen
+USUAL_POWER = 0.33  # counts as one network seen
 _BELOW_FLOOR = 3.0  # gaps between FP32 and the floor that count below the floor
 _BELOW = 0.1  # what volume below the floor counts beside volume above it
 _WITHOUT_FLOOR = 0.3  # of FP32's accuracy that counts, without a floor
@@ -80,6 +80,11 @@ class Appraiser:
         """Whether one of a network's trials is expected to reach the floor, and holds the limits."""
         floor = self._budget.accuracy_floor(self._evaluator.reference_accuracy)
         return any(-self._point(trial, times)[0] >= floor for trial in self._usable(own))
+
+    def forecast(self, own: Sequence[Trial], times: float) -> float:
+        """The best accuracy of a network after training to so many times the steps; −∞ where nothing was scored."""
+        scored = (trial for trial in own if trial.accuracy is not None and trial.latency is not None)
+        return max((-self._point(trial, times)[0] for trial in scored), default=-math.inf)
 
     def _usable(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that were scored and are within the limits of latency and size."""

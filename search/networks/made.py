@@ -128,12 +128,15 @@ class Making:
 
     @property
     def unit_steps(self) -> int:
-        """Training steps of the first rung: the last one then ends after a part of the whole budget, at most."""
+        """Training steps of the first rung.
+
+        The last one then ends after a part of the whole budget, unless the first would be too short to tell anything.
+        """
         limit = self.maker.budget.limit_s
         whole = self.steps_of(_LADDER_EPOCHS)
         if limit is not None:
             whole = min(whole, int(_LADDER_PART * limit / self.pace_s))
-        return max(whole, _LEAST_STEPS) // int(FACTOR ** (RUNGS - 1))
+        return max(whole // int(FACTOR ** (RUNGS - 1)), min(_LEAST_STEPS, self.steps_of(1)))
 
     def steps_of(self, epochs: int) -> int:
         """Distillation steps in which the training data are seen so often."""

@@ -50,7 +50,10 @@ def recover(joint: JointSearch) -> None:
 
 
 def _chosen(joint: JointSearch) -> list[Contender]:
-    """As many as the budget can train for long enough to matter; fewer where only longer training reaches the floor."""
+    """As many as the budget can train for long enough to matter; fewer where only longer training reaches the floor.
+
+    Where none is worth anything yet it is the most accurate: time that is left is best spent on it.
+    """
     whole_s = joint.making.steps_of(_WHOLE_EPOCHS) * joint.making.pace_s
     usual = joint.making.options.train_budget_s is None
     count = int(min(max(_left_s(joint) / whole_s, 1), _USUAL_NETWORKS if usual else _NETWORKS))
@@ -59,8 +62,11 @@ def _chosen(joint: JointSearch) -> list[Contender]:
         worth = {id(c): joint.appraiser.worth(c.trials, times[id(c)]) for c in joint.contenders}
         ranked = sorted(joint.contenders, key=lambda contender: -worth[id(contender)])
         best = [contender for contender in ranked if worth[id(contender)] > 0][:count]
-        if count == 1 or any(joint.appraiser.reaches(c.trials, times[id(c)]) for c in best):
+        if any(joint.appraiser.reaches(c.trials, times[id(c)]) for c in best):
             return best
+        if count == 1:
+            scored = [contender for contender in joint.contenders if contender.accuracy is not None]
+            return best or sorted(scored, key=lambda c: -joint.appraiser.forecast(c.trials, times[id(c)]))[:1]
         count -= 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -137,6 +138,8 @@ def test_training_that_is_still_to_come_counts() -> None:
     judge = appraiser([*given, weak], max_drop=0.05)
     assert judge.worth([weak], 1) == 0
     assert not judge.reaches([weak], 1)
+    assert judge.forecast([weak], 1) == 0.5
+    assert judge.forecast([], 1) == -math.inf
     assert judge.hope(16) == pytest.approx(1 - 16**-USUAL_POWER)
     assert judge.worth([weak], 100) > 0
     judge.learn(0.5, 0.8, 2)  # twice the steps left a quarter of the gap: the second power
