@@ -39,10 +39,10 @@ from search.trial import COST, ONE_SHOT, Candidate, Outcome, Trial
 from sensitivity.table import SensitivityTable
 
 _PRECISION_PART = 0.35  # of the trials, and of the time, for the given network
-_NETWORKS_PART = 0.8  # of the trials, when no network is made any more on purpose
+_NETWORKS_PART = 0.7  # of the trials, when no network is made any more on purpose
 _SEEDS_PART = 0.5  # of the usual seeds
 _SEARCH_SHARE = 0.4  # of the training budget
-_FRESH_PART = 0.2  # of the trials, as many networks the sampler may bring it to
+_FRESH_PART = 0.1  # of the trials, as many networks the sampler may bring it to
 _MOST_CODES = 4  # candidates of a network that are tried again after training
 _TARGETS = (0.7, 0.5, 0.85, 0.6)  # of what the given network reaches by precisions alone
 _NEAR = ((0.97, 0.99), (0.88, 0.9))  # of limits (latency, size) that it does not reach; sizes are predicted better
