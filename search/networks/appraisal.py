@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,20 @@ _BELOW_FLOOR = 3.0  # gaps between FP32 and the floor that count below the floor
 _BELOW = 0.1  # what volume below the floor counts beside volume above it
 _WITHOUT_FLOOR = 0.3  # of FP32's accuracy that counts, without a floor
 _BEYOND = 1.5  # of a limit: where volume within it ends
+
+
+class Rank(NamedTuple):
+    """What speaks for training a network further, the weightiest first.
+
+    Attributes:
+        reaches: Whether one of its candidates within the limits is expected to reach the floor.
+        worth: See ``Appraiser.worth``.
+        accuracy: The best that is expected; −∞ where nothing was scored.
+    """
+
+    reaches: bool
+    worth: float
+    accuracy: float
 
 
 class Appraiser:
@@ -76,15 +91,15 @@ class Appraiser:
             total = total + gains(front, np.array([-floor + 1e-9, *corner[1:]]), points)
         return float(total.max())
 
-    def reaches(self, own: Sequence[Trial], times: float) -> bool:
-        """Whether one of a network's trials is expected to reach the floor, and holds the limits."""
+    def rank(self, own: Sequence[Trial], times: float) -> Rank:
+        """What speaks for training a network to so many times the steps; the greater the better."""
         floor = self._budget.accuracy_floor(self._evaluator.reference_accuracy)
-        return any(-self._point(trial, times)[0] >= floor for trial in self._usable(own))
-
-    def forecast(self, own: Sequence[Trial], times: float) -> float:
-        """The best accuracy of a network after training to so many times the steps; −∞ where nothing was scored."""
-        scored = (trial for trial in own if trial.accuracy is not None and trial.latency is not None)
-        return max((-self._point(trial, times)[0] for trial in scored), default=-math.inf)
+        scored = [trial for trial in own if trial.accuracy is not None and trial.latency is not None]
+        return Rank(
+            reaches=any(-self._point(trial, times)[0] >= floor for trial in self._usable(own)),
+            worth=self.worth(own, times),
+            accuracy=max((-self._point(trial, times)[0] for trial in scored), default=-math.inf),
+        )
 
     def _usable(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that were scored and are within the limits of latency and size."""

@@ -58,15 +58,13 @@ def _chosen(joint: JointSearch) -> list[Contender]:
     usual = joint.making.options.train_budget_s is None
     count = int(min(max(_left_s(joint) / whole_s, 1), _USUAL_NETWORKS if usual else _NETWORKS))
     while True:
-        times = {id(contender): _times(joint, contender, count) for contender in joint.contenders}
-        worth = {id(c): joint.appraiser.worth(c.trials, times[id(c)]) for c in joint.contenders}
-        ranked = sorted(joint.contenders, key=lambda contender: -worth[id(contender)])
-        best = [contender for contender in ranked if worth[id(contender)] > 0][:count]
-        if any(joint.appraiser.reaches(c.trials, times[id(c)]) for c in best):
+        ranks = {}
+        for contender in joint.contenders:
+            ranks[contender.network] = joint.appraiser.rank(contender.trials, _times(joint, contender, count))
+        ranked = sorted(joint.contenders, key=lambda contender: ranks[contender.network], reverse=True)
+        best = [contender for contender in ranked if ranks[contender.network].worth > 0][:count] or ranked[:1]
+        if count == 1 or any(ranks[contender.network].reaches for contender in best):
             return best
-        if count == 1:
-            scored = [contender for contender in joint.contenders if contender.accuracy is not None]
-            return best or sorted(scored, key=lambda c: -joint.appraiser.forecast(c.trials, times[id(c)]))[:1]
         count -= 1
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from precision import AccuracyStats, Budget, LatencyStats
 from search.evaluate import Evaluator
-from search.networks.appraisal import USUAL_POWER, Appraiser
+from search.networks.appraisal import USUAL_POWER, Appraiser, Rank
 from search.networks.halving import RUNGS, Contender, Halving, Judged
 from search.trial import Candidate, Outcome, Trial
 
@@ -137,15 +137,26 @@ def test_training_that_is_still_to_come_counts() -> None:
     weak = trial(1, 0.5, 0.3, 200, "a")
     judge = appraiser([*given, weak], max_drop=0.05)
     assert judge.worth([weak], 1) == 0
-    assert not judge.reaches([weak], 1)
-    assert judge.forecast([weak], 1) == 0.5
-    assert judge.forecast([], 1) == -math.inf
+    assert judge.rank([weak], 1) == Rank(reaches=False, worth=0.0, accuracy=0.5)
+    assert judge.rank([], 1).accuracy == -math.inf
     assert judge.hope(16) == pytest.approx(1 - 16**-USUAL_POWER)
     assert judge.worth([weak], 100) > 0
     judge.learn(0.5, 0.8, 2)  # twice the steps left a quarter of the gap: the second power
     assert judge.hope(4) == pytest.approx(1 - 4 ** -((2 + USUAL_POWER) / 2))
     assert judge.worth([weak], 8) > 0
-    assert judge.reaches([weak], 8)
+    assert judge.rank([weak], 8).reaches
+
+
+def test_who_can_reach_the_floor_comes_first() -> None:
+    """A much faster network that stays below it is worth more volume, and less training; else the more accurate one."""
+    given = [trial(0, 0.9, 1.0, 1000)]
+    fast, safe, lost = trial(1, 0.82, 0.1, 100, "a"), trial(2, 0.87, 0.8, 800, "b"), trial(3, 0.5, 1.0, 1000, "c")
+    judge = appraiser([*given, fast, safe, lost], max_drop=0.02)
+    assert judge.worth([fast], 4) > judge.worth([safe], 4)
+    assert judge.rank([safe], 4) > judge.rank([fast], 4) > judge.rank([lost], 4)
+    worse = trial(4, 0.4, 1.0, 1000, "d")
+    assert judge.rank([lost], 1)[:2] == judge.rank([worse], 1)[:2]
+    assert judge.rank([lost], 1) > judge.rank([worse], 1)
 
 
 def test_what_is_over_a_limit_is_worth_nothing() -> None:
@@ -153,7 +164,7 @@ def test_what_is_over_a_limit_is_worth_nothing() -> None:
     found = trial(1, 0.9, 0.6, 200, "a")
     assert appraiser([*given, found], latency_ms=1.0).worth([found], 1) == 0
     assert appraiser([*given, found], latency_ms=1.2).worth([found], 1) > 0, "just held"
-    assert not appraiser([*given, found], size_bytes=199).reaches([found], 1)
+    assert not appraiser([*given, found], size_bytes=199).rank([found], 1).reaches
     assert appraiser([*given, found], size_bytes=100.0).worth([found], 0) == 0
 
 
