@@ -335,8 +335,6 @@ class JointSearch:
 
     def _make_sparse(self) -> None:
         for pattern in self.making.options.sparse_weights:
-            if self.explorer.full or self.explorer.late:
-                return
             family = pattern.label.replace(" ", "")
             contender = self.made(pattern.label, [self.making.maker.sparse_step(pattern)], family=family)
             if contender is None:

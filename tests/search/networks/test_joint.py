@@ -130,19 +130,15 @@ def test_what_training_bought_is_said(found: Found) -> None:
 
 
 def test_limits_hold_for_every_network_that_is_made_on_purpose(found: Found, tmp_path: Path) -> None:
-    """Where size is limited a faster network is solved for within that limit too; otherwise some are larger."""
-
-    def sizes(rows: list[dict[str, str]]) -> list[int]:
-        """Of the first candidate on each network, which is what was solved for."""
-        first = {row["network"]: int(row["size_bytes"]) for row in reversed(rows) if row["origin"] == "prune"}
-        return list(first.values())
-
-    limit = min(sizes(found.rows())) * 1.2
-    assert max(sizes(found.rows())) > limit
+    """Where size is limited below what precisions reach, a faster network is solved for within that limit too."""
+    limit = 0.85 * min(int(row["size_bytes"]) for row in found.rows() if row["origin"] == "baseline")
     passes = PassOptions(prune=True, distil=True, train_budget_s=AMPLE_S)
-    limited = searched(options(tmp_path / "run", passes, budget=Budget(size_bytes=limit), trials=12))
-    assert sizes(limited.rows())
-    assert max(sizes(limited.rows())) <= 1.05 * limit
+    limited = searched(options(tmp_path / "run", passes, budget=Budget(size_bytes=limit), trials=20))
+    # The first candidate on each network is what was solved for.
+    rows = [row for row in reversed(limited.rows()) if row["origin"] == "prune"]
+    sizes = {row["network"]: int(row["size_bytes"]) for row in rows}
+    assert len(sizes) > 1
+    assert max(sizes.values()) <= 1.05 * limit
 
 
 def test_students_and_sparse_networks_have_spaces_of_their_own(found: Found) -> None:
