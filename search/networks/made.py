@@ -25,7 +25,7 @@ _KIND = "network"
 _PACE_STEPS = 4
 _LADDER_PART = 0.3  # of the training budget that one network may use up to the last rung
 _LADDER_EPOCHS = 8  # and as often it sees the training data
-_LEAST_STEPS = 45
+_LEAST_STEPS = 45  # of the first rung, unless the data are seen whole in fewer
 
 
 class MadeNetworks(Mapping[str, "Network"]):
