@@ -167,7 +167,7 @@ def test_zeros_stay_zeros(text: str) -> None:
     weights = [tensor for tensor in found.module.parameters() if tensor.dim() > 1]
     zeros = [part == 0 for part in weights]
     assert sum(int(part.sum()) for part in zeros) == pytest.approx(0.5 * sum(w.numel() for w in weights), rel=0.1)
-    rounded = found.lowerer.rounded(LayerChoice.parse("int4:gptq"))
+    rounded, sparse = found.lowerer.rounded(LayerChoice.parse("int4:gptq")), 0
     for layer in found.lowerer.inventory.layers:
         value = np.asarray(
             next(
@@ -178,6 +178,8 @@ def test_zeros_stay_zeros(text: str) -> None:
         )
         if np.mean(value == 0) >= SPARSE:
             assert not rounded[layer.name].codes[value == 0].any()
+            sparse += 1
+    assert sparse
 
 
 def test_two_of_four_are_zero() -> None:
