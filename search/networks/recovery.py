@@ -147,7 +147,10 @@ def _train_artifacts(joint: JointSearch) -> None:
 
 
 def _best_artifacts(joint: JointSearch) -> list[Trial]:
-    """Low-bit trials worth most if training closed part of their gap to FP32, of different networks first."""
+    """Low-bit trials worth most if training closed part of their gap to FP32, of different networks first.
+
+    Where none is worth anything it is the most accurate one.
+    """
     trials = [
         trial
         for explorer in joint.explorers.values()
@@ -156,9 +159,9 @@ def _best_artifacts(joint: JointSearch) -> list[Trial]:
     ]
     latest = {contender.network for contender in joint.contenders} | {""}
     current = [trial for trial in trials if trial.candidate.network in latest]
-    worth = {id(trial): joint.appraiser.worth([trial], FACTOR) for trial in current}
-    ranked = sorted(current, key=lambda trial: -worth[id(trial)])
-    return _spread([trial for trial in ranked if worth[id(trial)] > 0])[:_ARTIFACTS]
+    ranks = {id(trial): joint.appraiser.rank([trial], FACTOR) for trial in current}
+    ranked = sorted(current, key=lambda trial: ranks[id(trial)], reverse=True)
+    return _spread([trial for trial in ranked if ranks[id(trial)].worth > 0])[:_ARTIFACTS] or ranked[:1]
 
 
 def _spread(trials: Sequence[Trial]) -> list[Trial]:
