@@ -1,6 +1,7 @@
 """What pruning saves: a few random prunings of the given network, untrained, timed and never scored.
 
-The latency model learns from them how each layer's cost falls with what stays of it.
+The latency model learns from them how each layer's cost falls with what stays of it. Residual branches are there, or
+one random half of them is gone, or the other half: each is another architecture, and takes seconds to export.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from precision import EngineError, Precision
+from search.proposals.prune_space import PruneSpace
 from search.trial import COST, Candidate
 
 if TYPE_CHECKING:
@@ -25,12 +27,15 @@ def learn_costs(joint: JointSearch) -> None:
     rng = np.random.default_rng([session.options.seed, len(space.prunes)])
     known = {trial.candidate.key for trial in explorer.trials if trial.candidate.origin == COST}
     low, high = space.uniform(Precision.INT8), space.uniform(Precision.FP32)
+    first = rng.random(len(space.prunes)) < 0.5
+    gone = (np.zeros_like(first), first, ~first)
     for number in range(min(2 + len(space.prunes) // 2, _MOST)):
         if explorer.late:
             return
-        code = [int(rng.integers(len(prune.sparsities))) for prune in space.prunes]
-        if number == 0:
-            code = [len(p.sparsities) - 1 if p.sparsities[-1] < 1 else 0 for p in space.prunes]
+        code = [
+            _level(prune, bool(without), rng, highest=number == 0)
+            for prune, without in zip(space.prunes, gone[number % len(gone)], strict=True)
+        ]
         whole = space.canonical((*space.choices(space.encode(low)), *code))
         pruning = space.pruning(whole)
         try:
@@ -42,6 +47,16 @@ def learn_costs(joint: JointSearch) -> None:
             candidate = Candidate(origin=COST, choices=choices, pruning=pruning, network=network)
             if candidate.key not in known:
                 explorer.attempt(candidate)
+
+
+def _level(prune: PruneSpace, without: bool, rng: np.random.Generator, *, highest: bool) -> int:
+    """Index of a sparsity: the whole gone where it may be and is to be, else a random or the highest part of it."""
+    last = len(prune.sparsities) - 1
+    if prune.sparsities[last] == 1:
+        if without:
+            return last
+        last -= 1
+    return last if highest else int(rng.integers(last + 1))
 
 
 def shown(pruning: Mapping[str, float]) -> str:
