@@ -1,11 +1,12 @@
 """Precisions alone, pruning alone, distillation alone and everything together: four fronts at equal wall clock.
 
-    python -m experiments.joint_study --workload experiments.workloads:resnet20 --data ../shared/data --minutes 12
+    python -m experiments.joint_study --workload experiments.workloads:resnet20 --data ../shared/data --minutes 20
 
 Each search is a run as a user would start it, with the same time limit and within the same accuracy drop; pruning
 alone and distillation alone keep FP32. Fronts are those of the finalists: latency as a ratio to FP32 timed beside it in
 a fresh process, accuracy on held-back data. Their hypervolumes share one worst corner: FP32's latency and size, and
-twice the allowed drop. ``fronts.html`` in ``--out`` shows them; ``--again`` makes both from finished runs.
+twice the allowed drop. ``fronts.html`` in ``--out`` shows them. Searches that are finished there already are kept, one
+that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from report.front import Objectives, hypervolume, pareto_front
 from report.results import Point, RunResults
 from search.tables import plain_table
 
-MINUTES = 12.0
+MINUTES = 20.0
 TRAIN_SHARE = 0.75  # of the time limit
 FAST, FAST_DROP = 0.35, 0.02
 SMALL, SMALL_DROP = 0.12, 0.01
@@ -67,12 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="time limit of each search")
     parser.add_argument("--max-drop", type=float, default=FAST_DROP, help="accuracy that may be lost")
     parser.add_argument("--out", type=Path, default=Path("runs/joint-study"), help="folder for the run folders")
-    parser.add_argument("--again", action="store_true", help="table and plot of runs that are there, nothing else")
     parser.add_argument("options", nargs="*", help="further options of every search with pruning, after --")
     options = parser.parse_args(argv)
     try:
-        if not options.again:
-            for name, passes in SEARCHES.items():
+        for name, passes in SEARCHES.items():
+            if not _finished(options.out / _folder(name)):
                 _search(options, name, passes)
         fronts = [_front(options.out / _folder(name), name, options.max_drop) for name in SEARCHES]
         _report(fronts, options.out)
@@ -86,13 +86,18 @@ def _folder(name: str) -> str:
     return name.replace(" ", "-")
 
 
+def _finished(folder: Path) -> bool:
+    return (folder / "run.json").exists() and RunResults.load(folder).complete
+
+
 def _search(options: argparse.Namespace, name: str, passes: Sequence[str]) -> None:
     command = ["--workload", options.workload, *(["--data", str(options.data)] if options.data else [])]
     command += ["--max-drop", str(options.max_drop), "--time-limit", f"{options.minutes:g}m", "--trials", "1000"]
     command += [*passes, *(options.options if "prune" in " ".join(passes) else ())]
     if "--passes" in command:
         command += ["--train-budget", f"{TRAIN_SHARE * options.minutes:g}"]
-    command += ["--out", str(options.out / _folder(name)), "--quiet"]
+    folder = options.out / _folder(name)
+    command += ["--out", str(folder), "--quiet", *(["--resume"] if folder.exists() else [])]
     sys.stdout.write(f"$ search {shlex.join(command)}\n")
     sys.stdout.flush()
     status = subprocess.run([sys.executable, "-m", "search", *command], check=False).returncode

@@ -10,7 +10,7 @@ Scoring stops as soon as the accuracy cannot reach the floor (upper end of its 9
 a point that is no slower and no larger (paired by sample, 99 %; after a thousand samples, no better than it): such a
 candidate cannot enter the front by more than noise. Scoring uses every core, timing as many as asked. What is over
 the latency or size limit is not scored at all, but for the nearest while nothing keeps the limits. Baselines, and what
-others are compared with, are always measured in full.
+others are compared with, are always measured in full; what a network is judged by is scored on a thousand samples.
 
 A candidate that cannot be written or compiled is an outcome with its reason; only FP32 failing is an error.
 """
@@ -34,6 +34,7 @@ from search.results.preference import preference
 from search.trial import COST, Candidate, Outcome, Trial
 
 SEARCH_PART = "search"
+_TO_JUDGE = 1000  # samples that a network is judged by at least
 
 
 class Evaluator:
@@ -133,7 +134,8 @@ class Evaluator:
         if excess and not candidate.in_full and not self._nearest(attempt):
             attempt.outcome, attempt.reason = Outcome.OVER_BUDGET, excess
             return attempt
-        self._score(attempt, build, stoppable=not candidate.in_full)
+        least = len(self._scorer) if candidate.in_full else _TO_JUDGE if candidate.judges_network else 0
+        self._score(attempt, build, least)
         return attempt
 
     def _twin(self, artifact: str, candidate: Candidate) -> Trial | None:
@@ -151,12 +153,14 @@ class Evaluator:
             self._bench.ledger.note_latency(artifact, latency)
         return latency
 
-    def _score(self, attempt: _Attempt, build: _Build, *, stoppable: bool) -> None:
+    def _score(self, attempt: _Attempt, build: _Build, least: int) -> None:
+        """Score on growing subsets; on so many samples whether it can still matter or not."""
         ledger, artifact = self._bench.ledger, attempt.artifact
         assert artifact is not None
         attempt.scored = known = ledger.scored(artifact, SEARCH_PART)
         while attempt.scored is None or attempt.scored.samples < len(self._scorer):
-            reason = self._hopeless(attempt, attempt.scored) if stoppable and attempt.scored else ""
+            stoppable = attempt.scored is not None and attempt.scored.samples >= least
+            reason = self._hopeless(attempt, attempt.scored) if attempt.scored and stoppable else ""
             if reason:
                 attempt.outcome, attempt.reason = Outcome.STOPPED, reason
                 break

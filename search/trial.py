@@ -60,6 +60,11 @@ class Candidate:
         return bool(self.name) or self.origin in (ONE_SHOT, RECOVERED)
 
     @property
+    def judges_network(self) -> bool:
+        """Whether what its network may come to is judged by it."""
+        return bool(self.network) and self.origin != "sampler"
+
+    @property
     def key(self) -> str:
         """The same for equal choices of one network."""
         return json.dumps([self.network, self.texts], sort_keys=True)

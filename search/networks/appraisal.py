@@ -8,7 +8,8 @@ nothing. Below the floor of accuracy volume counts a tenth, or nothing would lea
 
 A candidate is appraised with the accuracy it would have after further training. A network's gap to FP32's accuracy is
 taken to fall with a power of the training steps, as errors do (Hestness et al., arXiv:1712.00409); the power is learned
-from the networks that were trained on.
+from the networks that were trained on. It differs between networks: worth is the mean over a lower, the learned and a
+higher power.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from search.evaluate import Evaluator
 from search.proposals.gains import gains
 from search.trial import Outcome, Trial
 
-USUAL_POWER = 0.33  # counts as one network seen
+USUAL_POWER = 0.5  # counts as one network seen
+_POWERS = (0.6, 1.0, 1.6)  # times the learned one, equally likely
 _BELOW_FLOOR = 3.0  # gaps between FP32 and the floor that count below the floor
 _BELOW = 0.1  # what volume below the floor counts beside volume above it
 _WITHOUT_FLOOR = 0.3  # of FP32's accuracy that counts, without a floor
@@ -45,6 +47,13 @@ class Rank(NamedTuple):
     reaches: bool
     worth: float
     accuracy: float
+
+
+class Hope(NamedTuple):
+    """A trial as it would be after training its network to so many times the steps."""
+
+    trial: Trial
+    times: float
 
 
 class Appraiser:
@@ -67,12 +76,21 @@ class Appraiser:
             left = min(max((reference - after) / (reference - before), 0.01), 1.0)
             self._powers.append(-math.log(left) / math.log(times))
 
-    def hope(self, times: float) -> float:
-        """The part of an accuracy's gap that training to so many times the steps is expected to close."""
-        return 1.0 - float(max(times, 1.0) ** -fmean(self._powers))
+    def hope(self, times: float, power: float = 1.0) -> float:
+        """The part of an accuracy's gap that training to so many times the steps closes, at so many times the power."""
+        return 1.0 - float(max(times, 1.0) ** -(power * fmean(self._powers)))
 
-    def worth(self, own: Sequence[Trial], times: float) -> float:
-        """What a network's trials would add after training to so many times the steps; ≥ 0."""
+    def worth(self, own: Sequence[Trial], times: float, beside: Sequence[Hope] = ()) -> float:
+        """What a network's trials would add after training to so many times the steps.
+
+        Args:
+            own: Its trials.
+            times: The steps over those so far.
+            beside: What is counted as there already besides the given network's trials.
+
+        Returns:
+            ≥ 0.
+        """
         scored = self._usable(own)
         reference = self._evaluator.reference_accuracy
         if not scored or not math.isfinite(reference):
@@ -82,22 +100,25 @@ class Appraiser:
             for trial in self._usable(self._evaluator.trials)
             if trial.outcome is Outcome.COMPLETE and trial not in own and not trial.candidate.network
         ]
-        front = np.array([self._point(trial, 1) for trial in rivals]).reshape(-1, 3)
-        points = np.array([self._point(trial, times) for trial in scored])
-        corner = self._corner()
-        total = _BELOW * gains(front, corner, points)
+        known = [self._point(trial, 1) for trial in rivals]
+        known += [self._point(hope.trial, hope.times) for hope in beside if self._usable([hope.trial])]
+        front, corner = np.array(known).reshape(-1, 3), self._corner()
         floor = self._budget.accuracy_floor(reference)
-        if math.isfinite(floor):
-            total = total + gains(front, np.array([-floor + 1e-9, *corner[1:]]), points)
-        return float(total.max())
+        total = np.zeros(len(scored))
+        for power in _POWERS:
+            points = np.array([self._point(trial, times, power) for trial in scored])
+            total += _BELOW * gains(front, corner, points)
+            if math.isfinite(floor):
+                total += gains(front, np.array([-floor + 1e-9, *corner[1:]]), points)
+        return float(total.max()) / len(_POWERS)
 
-    def rank(self, own: Sequence[Trial], times: float) -> Rank:
-        """What speaks for training a network to so many times the steps; the greater the better."""
+    def rank(self, own: Sequence[Trial], times: float, beside: Sequence[Hope] = ()) -> Rank:
+        """What speaks for training a network to so many times the steps, as in ``worth``; the greater the better."""
         floor = self._budget.accuracy_floor(self._evaluator.reference_accuracy)
         scored = [trial for trial in own if trial.accuracy is not None and trial.latency is not None]
         return Rank(
             reaches=any(-self._point(trial, times)[0] >= floor for trial in self._usable(own)),
-            worth=self.worth(own, times),
+            worth=self.worth(own, times, beside),
             accuracy=max((-self._point(trial, times)[0] for trial in scored), default=-math.inf),
         )
 
@@ -113,12 +134,12 @@ class Appraiser:
             and (trial.size_bytes or 0) <= size * self._fp32_bytes
         ]
 
-    def _point(self, trial: Trial, times: float) -> tuple[float, float, float]:
+    def _point(self, trial: Trial, times: float, power: float = 1.0) -> tuple[float, float, float]:
         assert trial.accuracy is not None
         assert trial.latency is not None
         assert trial.size_bytes is not None
         gap = max(self._evaluator.reference_accuracy - trial.accuracy.value, 0.0)
-        accuracy = trial.accuracy.value + self.hope(times) * gap
+        accuracy = trial.accuracy.value + self.hope(times, power) * gap
         return -accuracy, trial.latency.ratio, trial.size_bytes / self._fp32_bytes
 
     @property

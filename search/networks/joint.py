@@ -104,6 +104,9 @@ class JointSearch:
         self.contenders: list[Contender] = []
         self._made: dict[tuple[int, ...], Contender] = {}
         self._new: Contender | None = None
+        limit = session.options.time_limit_s
+        if limit is not None:
+            making.maker.budget.time_left = lambda: limit - finalists_s(limit) - session.bench.watch.elapsed_s
 
     def run(self, starts: Sequence[Mapping[str, LayerChoice]]) -> str | None:
         """The whole of it; returns what ended it early, else None."""

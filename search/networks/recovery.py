@@ -1,20 +1,22 @@
 """The full recovery: what is left of the training budget goes to networks and artifacts that can enter the front.
 
-    networks by worth ─► distilled on ─► their best candidates tried again
+    networks by worth ─► distilled on ─► their best candidates tried again ─► the best of them, likewise, with the rest
     artifacts by worth ─► quantisation-aware training ─► tried
 
-Time is split evenly among those chosen, and what one leaves unused goes to the next. Each is trained from where it
-stood. Before it, each network's state without any training is tried too: the report says what training bought.
+What a network would come to is known roughly at first, so half of the time goes to several of them, each chosen for
+what it would add to the others; the rest goes to the one that further training would bring most. Time is split evenly
+among those chosen, and what one leaves unused goes to the next. Each is trained from where it stood. Before it, each
+network's state without any training is tried too: the report says what training bought.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from precision import EngineError, Precision
-from search.explore import finalists_s
+from search.networks.appraisal import Hope, Rank
 from search.networks.halving import FACTOR, Contender
 from search.networks.info import distilled
 from search.networks.students import refine
@@ -23,8 +25,10 @@ from search.trial import ONE_SHOT, RECOVERED, Candidate, Outcome, Trial
 if TYPE_CHECKING:
     from search.networks.joint import JointSearch
 
-_NETWORKS, _USUAL_NETWORKS = 3, 2  # with a budget of the user's own, and without
-_WHOLE_EPOCHS = 6  # that each network should get, or fewer networks are chosen
+_SHARED = 0.5  # of the time, for several networks; the rest is for one
+_NETWORKS, _USUAL_NETWORKS = 3, 2  # with a budget of the user's own, and without, where all of the time is shared
+_WHOLE_EPOCHS = 2  # that each network should get at least, or fewer networks are chosen
+_TRYING = 0.1  # of the time left goes by while candidates are tried
 _ARTIFACTS = 2
 _LEAST_STEPS = 10
 _LEAST_MOST = 60  # steps that few data may be seen in all the same
@@ -34,62 +38,121 @@ _QAT_PACE = 0.7  # a step of the artifact takes so many of the module, its batch
 _QAT_SHARE = 0.2  # of the budget, where there are networks to recover as well
 
 
+class _Plan(NamedTuple):
+    """How the time is used from now on.
+
+    Attributes:
+        shared_s: Seconds of training for several networks.
+        rest_s: For the one of them that goes on.
+        kept_s: For artifacts.
+    """
+
+    shared_s: float
+    rest_s: float
+    kept_s: float
+
+
 def recover(joint: JointSearch) -> None:
     """Spend the rest of the budget."""
     options, budget = joint.making.options, joint.making.maker.budget
-    chosen = _chosen(joint) if options.distil else []
-    if chosen:
-        joint.session.listener.phase("recovery", len(chosen))
-    for index, contender in enumerate(chosen):
-        steps = _steps(joint, contender, len(chosen) - index)
-        if steps >= _LEAST_STEPS:
-            _train(joint, contender, steps)
+    if options.distil:
+        _distil(joint)
     if options.qat:
         _train_artifacts(joint)
     joint.session.listener.step(f"trained for {budget.spent_s:.0f} s in all")
 
 
-def _chosen(joint: JointSearch) -> list[Contender]:
-    """As many as the budget can train for long enough to matter; fewer where only longer training reaches the floor.
+def _distil(joint: JointSearch) -> None:
+    left_s = _left_s(joint)
+    kept_s = _QAT_SHARE * joint.making.options.qat * left_s
+    part = 1.0 if joint.making.options.train_budget_s is None else _SHARED
+    plan = _Plan(part * (left_s - kept_s), (1 - part) * (left_s - kept_s), kept_s)
+    several = _chosen(joint, joint.contenders, plan)
+    if len(several) == 1:
+        plan = _Plan(plan.shared_s + plan.rest_s, 0.0, kept_s)
+    if several:
+        joint.session.listener.phase("recovery", len(several))
+    recovered = _train_all(joint, several, plan)
+    if plan.rest_s:
+        plan = _Plan(max(_left_s(joint) - kept_s, 0.0), 0.0, kept_s)
+        recovered += _train_all(joint, _chosen(joint, several, plan, most=1), plan)
+    for contender in {contender.label: contender for contender in recovered}.values():
+        explorer = joint.explorers[contender.family]
+        joint.try_on(contender, [explorer.space.uniform(Precision.FP32)], explorer, origin=RECOVERED)
+        if contender.family:
+            refine(joint, contender)
 
+
+def _train_all(joint: JointSearch, chosen: Sequence[Contender], plan: _Plan) -> list[Contender]:
+    """Train networks in turn, and try their candidates; returns those that were trained."""
+    trained = []
+    for index, contender in enumerate(chosen):
+        share_s = (_left_s(joint) - plan.rest_s - plan.kept_s) / (len(chosen) - index)
+        steps = _steps(joint, contender, share_s)
+        if steps < _LEAST_STEPS:
+            continue
+        _try_untrained(joint, contender)
+        if joint.train(contender, steps, joint.explorers[contender.family]):
+            trained.append(contender)
+    return trained
+
+
+def _chosen(
+    joint: JointSearch, contenders: Sequence[Contender], plan: _Plan, most: int | None = None
+) -> list[Contender]:
+    """Those that further training would bring most, each beside those chosen before it.
+
+    They are as many as can be trained for long enough to matter, fewer where only longer training reaches the floor.
     Where none is worth anything yet it is the most accurate: time that is left is best spent on it.
     """
+    if most is None:
+        most = _USUAL_NETWORKS if joint.making.options.train_budget_s is None else _NETWORKS
     whole_s = joint.making.steps_of(_WHOLE_EPOCHS) * joint.making.pace_s
-    usual = joint.making.options.train_budget_s is None
-    count = int(min(max(_left_s(joint) / whole_s, 1), _USUAL_NETWORKS if usual else _NETWORKS))
-    while True:
-        ranks = {}
-        for contender in joint.contenders:
-            ranks[contender.network] = joint.appraiser.rank(contender.trials, _times(joint, contender, count))
-        ranked = sorted(joint.contenders, key=lambda contender: ranks[contender.network], reverse=True)
-        best = [contender for contender in ranked if ranks[contender.network].worth > 0][:count] or ranked[:1]
-        if count == 1 or any(ranks[contender.network].reaches for contender in best):
-            return best
+    count = int(min(max(plan.shared_s / whole_s, 1), most))
+    found: list[tuple[Contender, Rank]] = []
+    while count:
+        found = _spread_out(joint, contenders, plan, count)
+        if any(rank.reaches for _, rank in found):
+            break
         count -= 1
+    return [contender for contender, _ in found]
 
 
-def _times(joint: JointSearch, contender: Contender, count: int) -> float:
-    """How many times the steps of its training so far it would have had, if so many networks were recovered."""
+def _spread_out(
+    joint: JointSearch, contenders: Sequence[Contender], plan: _Plan, count: int
+) -> list[tuple[Contender, Rank]]:
+    found: list[tuple[Contender, Rank]] = []
+    beside = [Hope(trial, 1) for one in joint.contenders for trial in one.trials if trial.outcome is Outcome.COMPLETE]
+    others = list(contenders)
+    while others and len(found) < count:
+        share_s = plan.shared_s / count + plan.rest_s
+        times = [_times(joint, contender, share_s) for contender in others]
+        ranks = [joint.appraiser.rank(c.trials, t, beside) for c, t in zip(others, times, strict=True)]
+        best = max(range(len(others)), key=lambda i: ranks[i] if not found else (False, ranks[i].worth))
+        if found and ranks[best].worth <= 0:
+            break
+        beside += [Hope(trial, times[best]) for trial in others[best].trials]
+        found.append((others.pop(best), ranks[best]))
+    return found
+
+
+def _times(joint: JointSearch, contender: Contender, share_s: float) -> float:
+    """How many times the steps of its training so far it would have had after so many seconds more."""
     done = max(distilled(contender.steps), 1)
-    return (done + _steps(joint, contender, count)) / done
+    return (done + _steps(joint, contender, share_s)) / done
 
 
-def _steps(joint: JointSearch, contender: Contender, count: int) -> int:
-    """Training steps for a network if what is left is for so many."""
-    options = joint.making.options
-    share_s = (1 - _QAT_SHARE * options.qat) * _left_s(joint) / count
-    epochs = _USUAL_EPOCHS if options.train_budget_s is None else _MOST_EPOCHS
+def _steps(joint: JointSearch, contender: Contender, share_s: float) -> int:
+    """Training steps for a network in so many seconds."""
+    epochs = _USUAL_EPOCHS if joint.making.options.train_budget_s is None else _MOST_EPOCHS
     return int(min(share_s / _step_s(joint, contender), max(joint.making.steps_of(epochs), _LEAST_MOST)))
 
 
 def _left_s(joint: JointSearch) -> float:
-    """Seconds that both the training budget and the time limit leave."""
-    session, budget = joint.session, joint.making.maker.budget
+    """Seconds of training that both the budget and the time limit leave."""
+    budget = joint.making.maker.budget
     left_s = budget.left_s if budget.left_s is not None else math.inf
-    limit = session.options.time_limit_s
-    if limit is not None:
-        left_s = min(left_s, limit - finalists_s(limit) - session.bench.watch.elapsed_s)
-    return max(left_s, 0.0)
+    return min(left_s, (1 - _TRYING) * max(budget.time_left(), 0.0))
 
 
 def _step_s(joint: JointSearch, contender: Contender) -> float:
@@ -98,20 +161,11 @@ def _step_s(joint: JointSearch, contender: Contender) -> float:
     return network.seconds / done if done and network.seconds else joint.making.pace_s
 
 
-def _train(joint: JointSearch, contender: Contender, steps: int) -> None:
-    explorer = joint.explorers[contender.family]
-    _try_untrained(joint, contender)
-    if not joint.train(contender, steps, explorer):
-        return
-    joint.try_on(contender, [explorer.space.uniform(Precision.FP32)], explorer, origin=RECOVERED)
-    if contender.family:
-        refine(joint, contender)
-
-
 def _try_untrained(joint: JointSearch, contender: Contender) -> None:
     """The network in FP32 as it was before any training."""
     base = joint.making.made.add(contender.base)
-    if base != contender.network and not contender.family:
+    tried = any(t.candidate.origin == ONE_SHOT and t.candidate.network == base for t in joint.explorer.trials)
+    if base != contender.network and not contender.family and not tried:
         high = joint.space.uniform(Precision.FP32)
         joint.explorer.attempt(Candidate(origin=ONE_SHOT, choices=high, pruning=contender.pruning, network=base))
 

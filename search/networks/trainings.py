@@ -28,10 +28,14 @@ class TrainBudget:
 
     Args:
         limit_s: In all; None is without limit.
+
+    Attributes:
+        time_left: Seconds until all training has to end, whatever the budget has left; may fall below 0.
     """
 
     def __init__(self, limit_s: float | None = None) -> None:
         self.limit_s = limit_s
+        self.time_left: Callable[[], float] = lambda: math.inf
         self._noted: dict[str, float] = {}
 
     @property
@@ -42,15 +46,20 @@ class TrainBudget:
     @property
     def left_s(self) -> float | None:
         """Seconds left, 0 at least; None without limit."""
-        return None if self.limit_s is None else max(0.0, self.limit_s - self.spent_s)
+        return self._left(0.0)
 
     def left_for(self, key: str) -> float | None:
         """Seconds that one training may take in all, those it has taken included."""
-        return None if self.limit_s is None else max(0.0, self.limit_s - self.spent_s + self._noted.get(key, 0.0))
+        return self._left(self._noted.get(key, 0.0))
 
     def note(self, key: str, seconds: float) -> None:
         """A training has taken so long by now; one that was kept from an earlier run counts too."""
         self._noted[key] = max(seconds, self._noted.get(key, 0.0))
+
+    def _left(self, taken: float) -> float | None:
+        left = math.inf if self.limit_s is None else self.limit_s - self.spent_s
+        left = taken + min(left, max(self.time_left(), 0.0))
+        return None if left == math.inf else max(0.0, left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

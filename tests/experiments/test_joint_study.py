@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_fronts_of_finished_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A row a search with its hypervolume against everything's, the bars with what was reached, and a page."""
-    assert main(["--again", "--out", str(folder), "--max-drop", "0.05"]) == 0
+    assert main(["--out", str(folder), "--max-drop", "0.05"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {name: next(line for line in lines if line.startswith(name)).split() for name in SEARCHES}
     volumes = {name: float(row[len(name.split()) + 1]) for name, row in rows.items()}
@@ -37,7 +37,9 @@ def test_fronts_of_finished_runs(folder: Path, capsys: pytest.CaptureFixture[str
     assert all(name in page for name in SEARCHES)
 
 
-def test_a_run_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The folder is named."""
-    assert main(["--again", "--out", str(tmp_path)]) == 2
-    assert "precisions-alone" in capsys.readouterr().err
+def test_a_search_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is named, with its command and its exit status."""
+    assert main(["--workload", "nowhere:nothing", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "nowhere:nothing" in said.out
+    assert "'precisions alone' ended with status 2" in said.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -202,6 +203,14 @@ def test_recipes_are_followed_again(
         again = applied(found, point, "--repeat-training")
     assert not trainings
     assert again == (found.outcome.folder / str(point.model)).read_bytes()
+
+
+def test_costs_take_few_architectures(found: Found) -> None:
+    """Every branch is gone in some of the networks that are only timed, and at most three sets of branches are."""
+    prunings = [json.loads(row["pruning"]) for row in found.rows() if row["origin"] == "cost"]
+    gone = {frozenset(name for name, part in pruning.items() if part == 1) for pruning in prunings}
+    assert len(gone) <= 3
+    assert frozenset().union(*gone) == {"block1", "block2"}
 
 
 def test_artifacts_are_trained(trained: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
