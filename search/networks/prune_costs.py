@@ -46,6 +46,7 @@ def learn_costs(joint: JointSearch) -> None:
         for choices in (low, high)[: 2 if number == 0 and low != high else 1]:
             candidate = Candidate(origin=COST, choices=choices, pruning=pruning, network=network)
             if candidate.key not in known:
+                known.add(candidate.key)
                 explorer.attempt(candidate)
 
 
