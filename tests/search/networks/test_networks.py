@@ -17,6 +17,7 @@ from passes import train as training
 from passes.checkpoint import StoredCheckpoint
 from precision import ConfigError, ContentStore, LayerChoice, Recipe, RecipeStep
 from search.networks.maker import Maker, Network
+from search.networks.trainings import TrainBudget
 from search.options import SparsePattern
 from tests.passes.nets import same_weights
 from tests.search.networks.making import Small, choices_of, maker, samples
@@ -112,6 +113,21 @@ def test_killed_in_the_middle(tmp_path: Path, updates: list[int], monkeypatch: p
     resumed = maker(tmp_path)
     assert same(resumed.make((resumed.distil_step(STEPS),)), wanted)
     assert updates == [*range(30), *range(20, STEPS)]
+
+
+def test_the_time_limit_ends_training_too() -> None:
+    """Whichever leaves less decides; what a training has taken already is its own."""
+    budget = TrainBudget(30)
+    budget.note("one", 10)
+    assert (budget.left_s, budget.left_for("one")) == (20, 30)
+    budget.time_left = lambda: 5
+    assert (budget.left_s, budget.left_for("one")) == (5, 15)
+    budget.time_left = lambda: -1
+    assert (budget.left_s, budget.left_for("one")) == (0, 10)
+    unlimited = TrainBudget()
+    assert unlimited.left_s is None
+    unlimited.time_left = lambda: 5
+    assert unlimited.left_s == 5
 
 
 def test_budget(tmp_path: Path, updates: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,79 @@
+"""Whom the last of the training budget is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from precision import RecipeStep
+from search.networks import recovery
+from search.networks.halving import Contender
+from search.trial import Trial
+from tests.search.networks.test_halving import appraiser, trial
+
+STEP_S = 0.5
+DONE = 40
+
+
+@dataclass
+class Joint:
+    """What recovery asks of a joint search."""
+
+    trials: list[Trial]
+    contenders: list[Contender] = field(default_factory=list)
+    budget_s: float | None = 600.0
+
+    def __post_init__(self) -> None:
+        self.appraiser = appraiser(self.trials, max_drop=0.02)
+        self.making = SimpleNamespace(
+            options=SimpleNamespace(train_budget_s=self.budget_s),
+            steps_of=lambda epochs: 50 * epochs,
+            pace_s=STEP_S,
+            made={one.network: SimpleNamespace(seconds=STEP_S * DONE) for one in self.contenders},
+        )
+
+
+def contender(tried: Trial) -> Contender:
+    step = RecipeStep(name="distil", options={"training": {"steps": DONE}})
+    name = tried.candidate.network
+    return Contender(label=name, base=(), network=name, steps=(step,), trials=[tried], rungs=1)
+
+
+def chosen(tried: list[Trial], shared_s: float, rest_s: float, **more: Any) -> list[str]:
+    given = trial(0, 0.9, 1.0, 1000)
+    joint: Any = Joint([given, *tried], [contender(one) for one in tried], **more)
+    plan = recovery._Plan(shared_s, rest_s, 0.0)
+    return [one.label for one in recovery._chosen(joint, joint.contenders, plan)]
+
+
+FAST, TWIN, SMALL = (
+    trial(1, 0.86, 0.3, 600, "fast"),
+    trial(2, 0.86, 0.31, 601, "twin"),
+    trial(3, 0.86, 0.8, 100, "small"),
+)
+
+
+def test_each_is_chosen_beside_the_others() -> None:
+    """The second is not one that comes to the same as the first, though it is worth next to as much by itself."""
+    assert chosen([FAST, TWIN, SMALL], 200, 300)[:2] == ["fast", "small"]
+
+
+def test_as_many_as_can_be_trained_for_long_enough() -> None:
+    assert len(chosen([FAST, SMALL], 2 * 50 * recovery._WHOLE_EPOCHS * STEP_S, 300)) == 2
+    assert len(chosen([FAST, SMALL], 1.9 * 50 * recovery._WHOLE_EPOCHS * STEP_S, 300)) == 1
+    assert chosen([], 300, 300) == []
+
+
+@pytest.mark.parametrize(("gap", "count"), [(0.04, 2), (0.085, 1)])
+def test_fewer_where_only_longer_training_reaches_the_floor(gap: float, count: int) -> None:
+    """Both come near in half of the time; with a wide gap only one that gets all of it."""
+    left = [trial(1, 0.9 - gap, 0.3, 600, "a"), trial(2, 0.9 - gap, 0.8, 100, "b")]
+    assert len(chosen(left, 500, 0)) == count
+
+
+def test_the_most_accurate_where_none_is_worth_anything() -> None:
+    """Both are larger and slower than FP32."""
+    assert chosen([trial(1, 0.5, 1.2, 1200, "bad"), trial(2, 0.6, 1.2, 1200, "better")], 100, 300) == ["better"]
