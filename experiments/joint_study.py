@@ -87,7 +87,7 @@ def _folder(name: str) -> str:
 
 
 def _finished(folder: Path) -> bool:
-    return (folder / "run.json").exists() and RunResults.load(folder).complete
+    return (folder / "measurement.json").exists() and RunResults.load(folder).complete
 
 
 def _search(options: argparse.Namespace, name: str, passes: Sequence[str]) -> None:

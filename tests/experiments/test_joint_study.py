@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_fronts_of_finished_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fronts_of_finished_runs(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A row a search with its hypervolume against everything's, the bars with what was reached, and a page."""
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a finished search was started again"))
     assert main(["--out", str(folder), "--max-drop", "0.05"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {name: next(line for line in lines if line.startswith(name)).split() for name in SEARCHES}
