@@ -72,7 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         for name, passes in SEARCHES.items():
-            if not _finished(options.out / _folder(name)):
+            folder = options.out / _folder(name)
+            if _finished(folder):
+                sys.stdout.write(f"{folder} is finished and kept, whatever its options were\n")
+            else:
                 _search(options, name, passes)
         fronts = [_front(options.out / _folder(name), name, options.max_drop) for name in SEARCHES]
         _report(fronts, options.out)
@@ -97,7 +100,7 @@ def _search(options: argparse.Namespace, name: str, passes: Sequence[str]) -> No
     if "--passes" in command:
         command += ["--train-budget", f"{TRAIN_SHARE * options.minutes:g}"]
     folder = options.out / _folder(name)
-    command += ["--out", str(folder), "--quiet", *(["--resume"] if folder.exists() else [])]
+    command += ["--out", str(folder), "--quiet", *(["--resume"] if folder.is_dir() and any(folder.iterdir()) else [])]
     sys.stdout.write(f"$ search {shlex.join(command)}\n")
     sys.stdout.flush()
     status = subprocess.run([sys.executable, "-m", "search", *command], check=False).returncode

@@ -159,8 +159,8 @@ class Evaluator:
         assert artifact is not None
         attempt.scored = known = ledger.scored(artifact, SEARCH_PART)
         while attempt.scored is None or attempt.scored.samples < len(self._scorer):
-            stoppable = attempt.scored is not None and attempt.scored.samples >= least
-            reason = self._hopeless(attempt, attempt.scored) if attempt.scored and stoppable else ""
+            scored = attempt.scored
+            reason = self._hopeless(attempt, scored) if scored and scored.samples >= least else ""
             if reason:
                 attempt.outcome, attempt.reason = Outcome.STOPPED, reason
                 break

@@ -128,7 +128,8 @@ def _spread_out(
         share_s = plan.shared_s / count + plan.rest_s
         times = [_times(joint, contender, share_s) for contender in others]
         ranks = [joint.appraiser.rank(c.trials, t, beside) for c, t in zip(others, times, strict=True)]
-        best = max(range(len(others)), key=lambda i: ranks[i] if not found else (False, ranks[i].worth))
+        speaks = 1 if found else 0  # the first is one that reaches the floor, if any does; worth speaks for the others
+        best = max(range(len(others)), key=lambda i: ranks[i][speaks:])
         if found and ranks[best].worth <= 0:
             break
         beside += [Hope(trial, times[best]) for trial in others[best].trials]
