@@ -39,7 +39,7 @@ from search.trial import COST, ONE_SHOT, Candidate, Outcome, Trial
 from sensitivity.table import SensitivityTable
 
 _PRECISION_PART = 0.35  # of the trials, and of the time, for the given network
-_NETWORKS_PART = 0.6  # of the trials, when no network is made any more on purpose
+_NETWORKS_PART = 0.5  # of the trials, when no network is made any more on purpose
 _SEEDS_PART = 0.5  # of the usual seeds
 _SEARCH_SHARE = 0.4  # of the training budget
 _FRESH_PART = 0.1  # of the trials, as many networks the sampler may bring it to

@@ -66,7 +66,7 @@ def choose(trials: Sequence[Trial], budget: Budget, most: int = MOST) -> list[Tr
     """The trials worth reporting, in order of their numbers.
 
     Baselines first; then the preferred feasible ones; where none is feasible, the nearest by each limit; then the
-    front, spread as widely as the remaining places allow.
+    front, spread as widely as the remaining places allow, without what is hopelessly inaccurate.
     """
     timed = [t for t in trials if t.measured]
     complete = [t for t in timed if t.outcome is Outcome.COMPLETE]
@@ -74,7 +74,8 @@ def choose(trials: Sequence[Trial], budget: Budget, most: int = MOST) -> list[Tr
     chosen = _distinct(
         [*(t for t in timed if t.candidate.name), *feasible[:_BEST_FEASIBLE], *_nearest(timed, feasible)]
     )
-    front = [complete[i] for i in pareto_front([t.objectives for t in complete])]
+    useful = _near_the_floor(complete) if feasible else complete
+    front = [useful[i] for i in pareto_front([t.objectives for t in useful])]
     rest = _spread([t for t in front if t not in chosen], [t for t in chosen if t in complete], most - len(chosen))
     return sorted([*chosen[:most], *rest], key=lambda trial: trial.number)
 
@@ -258,6 +259,12 @@ def _nearest(timed: Sequence[Trial], feasible: Sequence[Trial]) -> Iterable[Tria
             # The nearest by one limit, of those that keep the others if there are any.
             yield min(known, key=lambda t: (_excess(t, limits - {limit}) > 0, t.misses[limit]))
             yield min(known, key=lambda t: t.misses[limit])
+
+
+def _near_the_floor(complete: Sequence[Trial]) -> list[Trial]:
+    """Those that miss the accuracy floor by no more than the most accurate one exceeds it."""
+    best = max(trial.objectives.accuracy for trial in complete)
+    return [t for t in complete if 2 * t.misses.get("accuracy", 0.0) <= best - t.objectives.accuracy]
 
 
 def _excess(trial: Trial, limits: Iterable[str]) -> float:

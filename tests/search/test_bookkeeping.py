@@ -140,6 +140,15 @@ def test_finalists_of_a_hopeless_run_are_the_nearest() -> None:
     assert [t.number for t in choose([reference, nearest, middling], Budget())] == [0, 1]
 
 
+def test_finalists_are_not_hopelessly_inaccurate() -> None:
+    """Below a floor of 0.7 the front goes down as far as the best exceeds it, unless nothing is feasible."""
+    best = trial(0, 0.9, 1.0, 4000, misses={"accuracy": -0.2})
+    near = trial(1, 0.55, 0.5, 2000, misses={"accuracy": 0.15})
+    useless = trial(2, 0.1, 0.1, 100, misses={"accuracy": 0.6})
+    assert [t.number for t in choose([best, near, useless], Budget())] == [0, 1]
+    assert [t.number for t in choose([near, useless], Budget())] == [1, 2]
+
+
 @given(st.floats(0.05, 5), st.floats(0.8, 1.25))
 def test_holding_is_within_five_per_cent(ratio: float, factor: float) -> None:
     """Both directions count: a point that is faster elsewhere was not measured well either."""
