@@ -11,7 +11,7 @@ from typing import Any
 from precision import Budget, CalibrationSettings, Precision, UsageError
 
 MOST_TRAINING_S = 600.0  # where no budget is given
-IMPORTANCES = ("taylor", "fisher", "magnitude")  # of ``passes.prune_importance``
+IMPORTANCES = ("taylor", "fisher", "hessian", "magnitude")  # of ``passes.prune_importance``
 _N_OF_M = re.compile(r"(\d+):(\d+)")
 
 
