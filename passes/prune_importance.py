@@ -88,7 +88,7 @@ def unit_importances(
                 Importance.FISHER: values.square() / 2,
                 Importance.HESSIAN: values / 2,
             }[importance].sum(0)
-    parts = (totals / used).split([len(group.units) for group in groups])
+    parts = torch.split(totals / used, [len(group.units) for group in groups])
     return {group.name: part for group, part in zip(groups, parts, strict=True)}
 
 
