@@ -12,7 +12,8 @@ teacher's size); where widths differ a 1×1 adapter is trained along and thrown 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,9 @@ from passes.options import options_from_json, options_to_json
 from passes.prune_counts import example_tensors
 from passes.train import Supervision, Trained, train
 from passes.training import Training
-from precision import ConfigError, ModelError
+from precision import ConfigError, ModelError, digest
+
+_KEPT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +92,24 @@ class Distil:
         return student
 
     def train(
-        self, student: nn.Module, data: TrainingData, *, teacher: nn.Module, supervision: Supervision | None = None
+        self,
+        student: nn.Module,
+        data: TrainingData,
+        *,
+        teacher: nn.Module,
+        supervision: Supervision | None = None,
+        answers: Answers | None = None,
     ) -> Trained:
-        """Like ``apply``, in place, with checkpoints, reports and a time budget."""
+        """Like ``apply``, in place, with checkpoints, reports, a time budget, and what this teacher answered before."""
         if self.label_weight > 0 and data.labels is None:
             raise ConfigError(f"distillation: label_weight {self.label_weight:g} needs labels", "set it to 0")
-        loss = self.loss(student, teacher, data)
+        loss = self.loss(student, teacher, data, answers)
         adapters = loss.adapters if len(loss.adapters) else None
         return train(student, loss, data, self.training, supervision=supervision, adapters=adapters)
 
-    def loss(self, student: nn.Module, teacher: nn.Module, data: TrainingData) -> DistillationLoss:
+    def loss(
+        self, student: nn.Module, teacher: nn.Module, data: TrainingData, answers: Answers | None = None
+    ) -> DistillationLoss:
         """The loss for ``passes.train``, with a frozen copy of the teacher on the student's device.
 
         Raises:
@@ -125,7 +136,33 @@ class Distil:
             )
         with seeded(self.training.seed, device_of(student)):
             adapters = [_adapter(path, ours[path], theirs[path]) for path in self.feature_layers]
-        return DistillationLoss(self, frozen, nn.ModuleList(adapters).to(device_of(student)))
+        return DistillationLoss(self, frozen, nn.ModuleList(adapters).to(device_of(student)), answers)
+
+
+class Answers:
+    """One teacher's logits of whole batches: networks that are trained on the same batches ask it once.
+
+    Args:
+        limit_bytes: The logits asked for longest ago go where they are more.
+    """
+
+    def __init__(self, limit_bytes: int = _KEPT_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._bytes = 0
+
+    def of(self, batch: Batch, ask: Callable[[], Tensor]) -> Tensor:
+        """The logits of a batch, (n, classes); ``ask`` computes them."""
+        if batch.inputs[0].device.type != "cpu":
+            return ask()  # quicker there than to find out whether the batch is known
+        key = digest(*(tensor.numpy() for tensor in batch.inputs))
+        if key not in self._kept:
+            self._kept[key] = logits = ask()
+            self._bytes += logits.nbytes
+            while self._bytes > self._limit_bytes and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
 
 class DistillationLoss:
@@ -135,18 +172,26 @@ class DistillationLoss:
         options: Its weights.
         teacher: Frozen, in evaluation mode.
         adapters: One per feature layer, in their order.
+        answers: The teacher's so far, where they are kept.
     """
 
-    def __init__(self, options: Distil, teacher: nn.Module, adapters: nn.ModuleList) -> None:
+    def __init__(
+        self, options: Distil, teacher: nn.Module, adapters: nn.ModuleList, answers: Answers | None = None
+    ) -> None:
         self.adapters = adapters
         self._options = options
         self._teacher = teacher
+        self._answers = answers
 
     def __call__(self, student: nn.Module, batch: Batch) -> Tensor:
         """The mean over the batch."""
         options = self._options
+
+        def ask() -> Tensor:
+            return _logits(self._teacher(*batch.inputs))
+
         with torch.no_grad(), _features(self._teacher, options.feature_layers) as theirs:
-            wanted = _logits(self._teacher(*batch.inputs))
+            wanted = ask() if self._answers is None or options.feature_layers else self._answers.of(batch, ask)
         with _features(student, options.feature_layers) as ours:
             answer = _logits(student(*batch.inputs))
         loss = (1 - options.label_weight) * divergence(answer, wanted, options.temperature)

@@ -244,7 +244,7 @@ class _Scorer:
         if kept is None:
             try:
                 pruned = self._pruned(row)
-                outputs = self._outputs(pruned)
+                outputs = torch_outputs(pruned, self._inputs)
             except (ModelError, RuntimeError) as error:
                 return replace(row, dropped=f"the network does not run pruned so ({_first_line(error)})")
             kept = {
@@ -260,7 +260,7 @@ class _Scorer:
 
     @cached_property
     def _reference(self) -> Outputs:
-        return self._outputs(self._module)
+        return torch_outputs(self._module, self._inputs)
 
     @cached_property
     def _whole_macs(self) -> int:
@@ -275,14 +275,16 @@ class _Scorer:
 
         return count_macs(module, self._data.inputs)
 
-    def _outputs(self, module: nn.Module) -> Outputs:
-        from passes.data import TrainingData
-        from passes.device import device_of
-        from passes.prune_proof import outputs_of
 
-        batches = TrainingData(inputs=self._inputs).batches(_BATCH, device_of(module))
-        parts = [outputs_of(module, batch.inputs) for batch in batches]
-        return tuple(np.concatenate([part.cpu().numpy() for part in column]) for column in zip(*parts, strict=True))
+def torch_outputs(module: nn.Module, inputs: Inputs) -> Outputs:
+    """What a module answers, one array per output, (n, …) each."""
+    from passes.data import TrainingData
+    from passes.device import device_of
+    from passes.prune_proof import outputs_of
+
+    batches = TrainingData(inputs=inputs).batches(_BATCH, device_of(module))
+    parts = [outputs_of(module, batch.inputs) for batch in batches]
+    return tuple(np.concatenate([part.cpu().numpy() for part in column]) for column in zip(*parts, strict=True))
 
 
 def _first_line(error: Exception) -> str:

@@ -4,7 +4,8 @@ Not to the front of all, which grows as a run goes: networks that were tried ear
 
 Objectives are accuracy, ratio to FP32's latency and size relative to FP32's file. What is over a limit of latency or
 size counts nothing; what is within it counts as if the limit were somewhat higher, or holding it just so would be worth
-nothing. Below the floor of accuracy volume counts a tenth, or nothing would lead there.
+nothing. So does what reaches the floor of accuracy: as if the floor were as far below FP32 again. Volume of what does
+not reach it counts a tenth, or nothing would lead there.
 
 A candidate is appraised with the accuracy it would have after further training. A network's gap to FP32's accuracy is
 taken to fall with a power of the training steps, as errors do (Hestness et al., arXiv:1712.00409); the power is learned
@@ -29,7 +30,9 @@ from search.trial import Outcome, Trial
 
 USUAL_POWER = 0.5  # counts as one network seen
 _POWERS = (0.6, 1.0, 1.6)  # times the learned one, equally likely
-_BELOW_FLOOR = 3.0  # gaps between FP32 and the floor that count below the floor
+_LEAST_GAP = 0.01  # between FP32 and the floor, for what follows
+_BELOW_FLOOR = 3.0  # gaps that count for what does not reach the floor, from FP32 down
+_FLOOR = 2.0  # and for what reaches it
 _BELOW = 0.1  # what volume below the floor counts beside volume above it
 _WITHOUT_FLOOR = 0.3  # of FP32's accuracy that counts, without a floor
 _BEYOND = 1.5  # of a limit: where volume within it ends
@@ -104,12 +107,14 @@ class Appraiser:
         known += [self._point(hope.trial, hope.times) for hope in beside if self._usable([hope.trial])]
         front, corner = np.array(known).reshape(-1, 3), self._corner()
         floor = self._budget.accuracy_floor(reference)
+        lower = np.array([reference - _FLOOR * max(reference - floor, _LEAST_GAP), *-corner[1:]]) * -1
         total = np.zeros(len(scored))
         for power in _POWERS:
             points = np.array([self._point(trial, times, power) for trial in scored])
             total += _BELOW * gains(front, corner, points)
             if math.isfinite(floor):
-                total += gains(front, np.array([-floor + 1e-9, *corner[1:]]), points)
+                reaching = front[-front[:, 0] >= floor]
+                total += np.where(-points[:, 0] >= floor, gains(reaching, lower, points), 0.0)
         return float(total.max()) / len(_POWERS)
 
     def rank(self, own: Sequence[Trial], times: float, beside: Sequence[Hope] = ()) -> Rank:
@@ -158,7 +163,7 @@ class Appraiser:
     def _corner(self) -> NDArray[np.float64]:
         reference = self._evaluator.reference_accuracy
         floor = self._budget.accuracy_floor(reference)
-        least = reference - _BELOW_FLOOR * max(reference - floor, 0.01) if math.isfinite(floor) else 0.0
+        least = reference - _BELOW_FLOOR * max(reference - floor, _LEAST_GAP) if math.isfinite(floor) else 0.0
         if not math.isfinite(floor):
             least = reference - _WITHOUT_FLOOR * abs(reference)
         return np.array([-least, *(min(_BEYOND * limit, 1.0) for limit in self._limits)])

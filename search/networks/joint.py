@@ -12,14 +12,13 @@ then. The larger part of the training budget is kept for the recovery.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from precision import EngineError, LayerChoice, Precision, RecipeStep
 from report.front import pareto_front
 from search.explore import Explorer, finalists_s
-from search.networks import recovery
+from search.networks import recovery, targets
 from search.networks.appraisal import Appraiser
 from search.networks.halving import FACTOR, RUNGS, Contender, Halving
 from search.networks.info import distilled
@@ -27,14 +26,10 @@ from search.networks.made import Making
 from search.networks.prune_costs import learn_costs, shown
 from search.networks.pruning import prune_spaces
 from search.networks.students import enter_students
-from search.proposals.forecast import Forecast
-from search.proposals.history import History
 from search.proposals.sampler import FrontSampler
-from search.proposals.seeds import joint_seeds
 from search.proposals.space import UNPRUNED, Code, Space
 from search.results.settle import TIME_LIMIT
 from search.session import Session
-from search.stopwatch import Kind
 from search.trial import COST, ONE_SHOT, Candidate, Outcome, Trial
 from sensitivity.table import SensitivityTable
 
@@ -44,8 +39,6 @@ _SEEDS_PART = 0.5  # of the usual seeds
 _SEARCH_SHARE = 0.4  # of the training budget
 _FRESH_PART = 0.1  # of the trials, as many networks the sampler may bring it to
 _MOST_CODES = 4  # candidates of a network that are tried again after training
-_TARGETS = (0.7, 0.5, 0.85, 0.6)  # of what the given network reaches by precisions alone
-_NEAR = ((0.97, 0.99), (0.88, 0.9))  # of limits (latency, size) that it does not reach; sizes are predicted better
 
 
 def search_jointly(
@@ -69,7 +62,7 @@ def search_jointly(
     """
     if making.options.prune:
         space = prune_spaces(session, making, space, table.measure)
-    joint = JointSearch(session, making, space)
+    joint = JointSearch(session, making, space, table.measure)
     try:
         return joint.run(starts)
     finally:
@@ -84,12 +77,14 @@ class JointSearch:
         session: The run's things.
         making: Makes networks.
         space: With its prunings.
+        measure: Of losses, ``kl`` or ``nsr``.
     """
 
-    def __init__(self, session: Session, making: Making, space: Space) -> None:
+    def __init__(self, session: Session, making: Making, space: Space, measure: str) -> None:
         self.session = session
         self.making = making
         self.space = space
+        self.measure = measure
         self._sampler = FrontSampler(
             space, session.options.budget, session.options.seed, prunings=self._prunings, fresh=self._fresh
         )
@@ -282,48 +277,14 @@ class JointSearch:
     # ------------------------------------------------------------------ pruned networks
 
     def _make_networks(self) -> None:
-        for ratio, size in self._targets():
+        for number, limits in enumerate(targets.limits(self)):
             if self.explorer.full or self.explorer.late or not self.may_train():
                 return
-            code = self._solved(ratio, size)
+            code = targets.solved(self, limits, number)
             if code is not None and self.space.levels(code) not in self._made:
                 contender = self._pruned(code)
                 if contender is not None:
                     self.enter(contender, self._candidates(code), self.explorer)
-
-    def _targets(self) -> Iterator[tuple[float | None, float | None]]:
-        """Limits of (ratio, bytes) to solve at: near the budget if that is out of reach, then below, within it."""
-        trials = [t for t in self.explorer.trials if t.measured and not t.candidate.network]
-        ratio = min(t.latency.ratio for t in trials if t.latency)
-        size = min(t.size_bytes for t in trials if t.size_bytes)
-        budget, evaluator = self.session.options.budget, self.session.evaluator
-        limit = budget.latency_ms / evaluator.reference_ms if budget.latency_ms is not None else math.inf
-        size_limit = budget.size_bytes if budget.size_bytes is not None else math.inf
-
-        def within(ratio: float, size: float) -> tuple[float | None, float | None]:
-            return (ratio if ratio < math.inf else None, size if size < math.inf else None)
-
-        if limit < ratio or size_limit < size:
-            yield from (within(limit * near, size_limit * near_size) for near, near_size in _NEAR)
-        limit, size_limit = limit * _NEAR[0][0], size_limit * _NEAR[0][1]
-        for part in _TARGETS:
-            yield within(min(ratio * part, limit), size_limit)
-            yield within(limit, min(size * part, size_limit))
-
-    def _solved(self, ratio: float | None, size: float | None) -> Code | None:
-        with self.session.bench.watch.measure(Kind.SOLVER):
-            history = History.of(self.space, self.study.live)
-            weight = Forecast(self.space, self.session.options.budget, history).prune_weight
-            stream = joint_seeds(
-                self.space,
-                self.explorer.model(),
-                [ratio],
-                [size],
-                prune_weight=weight,
-                overhead=self.explorer.overhead,
-            )
-            found = next(stream, None)
-        return found[1] if found else None
 
     def _candidates(self, code: Code) -> list[dict[str, LayerChoice]]:
         """The solution, and the lowest uniform precision beside it."""

@@ -13,15 +13,16 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from lowering.export import Exporter
 from lowering.lowerer import Lowerer
 from precision import ConfigError, ContentStore, LayerChoice, Recipe, RecipeStep, digest
+from search.networks.state import State, done, remember
 from search.networks.trained_artifact import lowerer_of, values_of
-from search.networks.trainings import Finished, TrainBudget, Trainings
+from search.networks.trainings import TrainBudget, Trainings
 from search.options import SparsePattern
 
 if TYPE_CHECKING:
@@ -29,16 +30,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from passes.data import TrainingData
+    from passes.distil import Answers
     from passes.prune import StructuredPrune
     from passes.prune_groups import PruneGroup
 
 __all__ = ["Maker", "Network", "TrainBudget"]
 
-T = TypeVar("T")
-
 BATCH_NORM_SAMPLES = 1024
 CALIBRATION_SAMPLES = 256  # at most: there are many networks, and each is calibrated
-_REMEMBERED = 8  # states and networks, so that one that is trained on is not pruned again
 _SCORES = "importances"
 
 
@@ -66,25 +65,6 @@ class Network:
     def seconds(self) -> float:
         """Spent on all of its trainings together."""
         return sum(self.step_seconds)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _State:
-    """Where a recipe has come to.
-
-    Attributes:
-        key: Digest of everything so far.
-        steps: Done.
-        module: With its masks on, if it has some.
-        lowerer: Of a network that exists in its artifact's terms alone; None while there is a module to export.
-        trained: What its trainings came to.
-    """
-
-    key: str
-    steps: tuple[RecipeStep, ...] = ()
-    module: nn.Module | None
-    lowerer: Lowerer | None = None
-    trained: tuple[Finished, ...] = field(default=())
 
 
 class Maker:
@@ -132,7 +112,7 @@ class Maker:
         self._augment = dict(augment or {})
         self._importance = importance
         self._scores: dict[str, dict[str, Tensor]] = {}
-        self._states: OrderedDict[str, _State] = OrderedDict()
+        self._states: OrderedDict[str, State] = OrderedDict()
         self._networks: OrderedDict[str, Network] = OrderedDict()
 
     @cached_property
@@ -214,18 +194,38 @@ class Maker:
             ModelError: If the network cannot be traced, trained or exported.
             LoweringError: If it cannot be trained as it is quantised.
         """
-        key = digest("recipe", self._given.reference.fingerprint, self.data_digest)
-        state = _State(key=key, module=self.module)
+        state = self._start
         for step in steps:
             state = self._followed(state, step)
         return self._network(state)
 
-    def _network(self, state: _State) -> Network:
+    def pruned(self, sparsity: Mapping[str, float]) -> nn.Module:
+        """The given network pruned and not trained, prune group → sparsity; not to be changed.
+
+        Raises:
+            ModelError: If it cannot be pruned so.
+        """
+        module = self._followed(self._start, self.prune_step(sparsity)).module
+        assert module is not None
+        return module
+
+    @property
+    def _start(self) -> State:
+        key = digest("recipe", self._given.reference.fingerprint, self.data_digest)
+        return State(key=key, module=self.module)
+
+    @cached_property
+    def _answers(self) -> Answers:
+        from passes.distil import Answers
+
+        return Answers()
+
+    def _network(self, state: State) -> Network:
         if state.key not in self._networks:
-            _remember(self._networks, state.key, self._lowered(state))
+            remember(self._networks, state.key, self._lowered(state))
         return self._networks[state.key]
 
-    def _lowered(self, state: _State) -> Network:
+    def _lowered(self, state: State) -> Network:
         module, lowerer = state.module, state.lowerer
         if not state.steps:
             lowerer = self._given
@@ -248,7 +248,7 @@ class Maker:
             losses=tuple(training.loss for training in state.trained),
         )
 
-    def _exported(self, state: _State) -> tuple[nn.Module, Lowerer]:
+    def _exported(self, state: State) -> tuple[nn.Module, Lowerer]:
         from passes.prune_weights import bake
 
         assert state.module is not None
@@ -258,7 +258,7 @@ class Maker:
         settings = replace(given.settings, samples=min(given.settings.samples, CALIBRATION_SAMPLES))
         return module, Lowerer(reference, given.dialect, given.calibration, settings, self._store)
 
-    def _followed(self, state: _State, step: RecipeStep) -> _State:
+    def _followed(self, state: State, step: RecipeStep) -> State:
         if state.module is None:
             raise ConfigError(
                 f"recipe: pass '{step.name}' cannot follow 'qat', which leaves no torch module", "make 'qat' the last"
@@ -275,10 +275,10 @@ class Maker:
         }[step.name]
         found = do(state, step, state.module)
         if found.steps != state.steps:
-            _remember(self._states, found.key, found)
+            remember(self._states, found.key, found)
         return found
 
-    def _pruned(self, state: _State, step: RecipeStep, module: nn.Module) -> _State:
+    def _pruned(self, state: State, step: RecipeStep, module: nn.Module) -> State:
         from passes.prune import StructuredPrune
         from passes.prune_weights import bake
 
@@ -287,9 +287,9 @@ class Maker:
             smaller = options.apply(bake(module), self.data)
         else:
             smaller = options.apply(module, self.data, groups=self.groups, scores=self._importances(options))
-        return _done(state, step, smaller)
+        return done(state, step, smaller)
 
-    def _sparse(self, state: _State, step: RecipeStep, module: nn.Module) -> _State:
+    def _sparse(self, state: State, step: RecipeStep, module: nn.Module) -> State:
         from passes.batch_norm import reestimate_batch_norm
         from passes.prune_weights import NMPrune, UnstructuredPrune, bake, masked
 
@@ -297,9 +297,9 @@ class Maker:
         whole = bake(module)
         zeroed = masked(whole, kind.from_json(step.options).masks(whole))
         reestimate_batch_norm(zeroed, self.data.inputs, samples=BATCH_NORM_SAMPLES)
-        return _done(state, step, zeroed)
+        return done(state, step, zeroed)
 
-    def _student(self, state: _State, step: RecipeStep, _: nn.Module) -> _State:
+    def _student(self, state: State, step: RecipeStep, _: nn.Module) -> State:
         name = step.options.get("name")
         if state.steps or name not in self.students:
             known = ", ".join(self.students) or "none"
@@ -309,9 +309,9 @@ class Maker:
             )
         student = copy.deepcopy(self.students[name]).cpu().eval().requires_grad_(True)
         weights = {path: tensor.detach().cpu().numpy() for path, tensor in student.state_dict().items()}
-        return replace(_done(state, step, student), key=digest(state.key, step.key, weights))
+        return replace(done(state, step, student), key=digest(state.key, step.key, weights))
 
-    def _distilled(self, state: _State, step: RecipeStep, module: nn.Module) -> _State:
+    def _distilled(self, state: State, step: RecipeStep, module: nn.Module) -> State:
         from passes.distil import Distil
 
         options = Distil.from_json(step.options)
@@ -319,16 +319,18 @@ class Maker:
 
         def train(supervision: Any) -> tuple[dict[str, Any], Any]:
             working = copy.deepcopy(module).to(_device())
-            trained = options.train(working, self.data, teacher=self.module, supervision=supervision)
+            trained = options.train(
+                working, self.data, teacher=self.module, supervision=supervision, answers=self._answers
+            )
             return {"weights": working.cpu().state_dict()}, trained
 
         finished = self._trainings.finish(state.key, step, options.training.steps, train)
         if finished is None:
             return state
         student.load_state_dict(finished.values["weights"])
-        return _done(state, step.ending_at(finished.ended_at), student, finished)
+        return done(state, step.ending_at(finished.ended_at), student, finished)
 
-    def _quantised(self, state: _State, step: RecipeStep, _: nn.Module) -> _State:
+    def _quantised(self, state: State, step: RecipeStep, _: nn.Module) -> State:
         from passes.qat import Qat
 
         if set(step.options) != {"qat", "choices"}:
@@ -348,8 +350,8 @@ class Maker:
         finished = self._trainings.finish(key, step, options.training.steps, train)
         if finished is None:
             return state
-        done = _done(state, step.ending_at(finished.ended_at), None, finished)
-        return replace(done, lowerer=lowerer_of(finished.values, before, self._store))
+        found = done(state, step.ending_at(finished.ended_at), None, finished)
+        return replace(found, lowerer=lowerer_of(finished.values, before, self._store))
 
     def _importances(self, options: StructuredPrune) -> dict[str, Tensor]:
         """Of the given network, computed once in a run's life."""
@@ -377,21 +379,6 @@ class Maker:
         from passes.options import options_from_json
 
         return options_from_json(Augmentation, self._augment, "workload, augment")
-
-
-def _done(state: _State, step: RecipeStep, module: nn.Module | None, *trained: Finished) -> _State:
-    return _State(
-        key=digest(state.key, step.key),
-        steps=(*state.steps, step),
-        module=module,
-        trained=(*state.trained, *trained),
-    )
-
-
-def _remember(kept: OrderedDict[str, T], key: str, value: T) -> None:
-    kept[key] = value
-    while len(kept) > _REMEMBERED:
-        kept.popitem(last=False)
 
 
 def _device() -> torch.device:

@@ -13,7 +13,7 @@ from torch import nn
 
 from passes.checkpoint import StoredCheckpoint
 from passes.data import Batch, TrainingData
-from passes.distil import Distil, LinearAdapter, divergence
+from passes.distil import Answers, Distil, LinearAdapter, divergence
 from passes.prune import StructuredPrune
 from passes.train import Ended, Supervision, train
 from passes.training import Training
@@ -72,6 +72,56 @@ def test_a_pruned_copy_learns_without_labels() -> None:
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert not trained.training
     assert same_weights(trained, OPTIONS.apply(student, UNLABELLED, teacher=teacher))
+
+
+class Asked(nn.Module):
+    """Counts how often a teacher is run; copies count together."""
+
+    def __init__(self, teacher: nn.Module, counts: list[int]) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.counts = counts
+
+    def __deepcopy__(self, memo: object) -> Asked:
+        return Asked(copy.deepcopy(self.teacher), self.counts)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) == OPTIONS.training.batch_size:
+            self.counts.append(len(images))
+        answer: torch.Tensor = self.teacher(images)
+        return answer
+
+
+def test_a_teacher_answers_once_for_all() -> None:
+    """Networks trained on the same batches ask it once for each, and learn the same to the last bit."""
+    counts: list[int] = []
+    teacher, answers = Asked(plain(), counts), Answers()
+    options = replace(OPTIONS, training=replace(OPTIONS.training, steps=3))
+    for seed in (1, 2, 1):
+        student, alone = plain(seed), plain(seed)
+        options.train(student, UNLABELLED, teacher=teacher, answers=answers)
+        options.train(alone, UNLABELLED, teacher=teacher.teacher)
+        assert same_weights(student, alone)
+    assert len(counts) == 3
+    other = replace(options, training=replace(options.training, seed=5))
+    other.train(plain(1), UNLABELLED, teacher=teacher, answers=answers)
+    assert len(counts) == 6, "other batches"
+
+
+def test_answers_asked_for_longest_ago_go_first() -> None:
+    counts: list[int] = []
+    batches = [Batch(inputs=(torch.full((2, 1), float(i)),)) for i in range(3)]
+    answers = Answers(limit_bytes=2 * 2 * 4)  # two batches of two floats
+
+    def ask() -> torch.Tensor:
+        counts.append(1)
+        return torch.zeros(2, 1)
+
+    for index in (0, 1, 0, 2, 0):
+        answers.of(batches[index], ask)
+    assert len(counts) == 3
+    answers.of(batches[1], ask)
+    assert len(counts) == 4
 
 
 def test_a_student_of_another_architecture_learns() -> None:

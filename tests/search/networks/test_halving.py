@@ -173,3 +173,11 @@ def test_reaching_the_floor_counts_more_than_volume_below_it() -> None:
     near, far = trial(1, 0.895, 0.5, 500, "a"), trial(2, 0.875, 0.1, 100, "b")
     judge = appraiser([*given, near, far], max_drop=0.01)
     assert judge.worth([near], 0) > judge.worth([far], 0) > 0
+
+
+def test_just_reaching_the_floor_is_worth_something() -> None:
+    """Who allows a drop wants something for it: much faster at the floor beats somewhat faster above it."""
+    given = [trial(0, 0.9, 1.0, 1000), trial(1, 0.9, 0.6, 600)]
+    bare, fine, short = trial(2, 0.881, 0.3, 600, "a"), trial(3, 0.899, 0.5, 600, "b"), trial(4, 0.879, 0.3, 600, "c")
+    judge = appraiser([*given, bare, fine, short], max_drop=0.02)
+    assert judge.worth([bare], 1) > judge.worth([fine], 1) > judge.worth([short], 1) > 0

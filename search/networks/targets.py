@@ -1,0 +1,115 @@
+"""Which pruned networks to make: limits to solve at, and of several solutions the one that hurts least as a whole.
+
+The solver adds up what each pruning costs alone. Several together cost something else, all branches of a stage far
+more; so the solution is compared with solutions for slightly other losses: each is pruned, not trained, and its
+divergence from the given network measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from precision import EngineError
+from search.proposals.forecast import Forecast
+from search.proposals.history import History
+from search.proposals.seeds import joint_seeds
+from search.proposals.space import Code, Space
+from search.stopwatch import Kind
+from sensitivity.divergence import divergence
+from sensitivity.sparsity import torch_outputs
+
+if TYPE_CHECKING:
+    from search.networks.joint import JointSearch
+
+Limits = tuple[float | None, float | None]  # ratio to FP32's latency, bytes of the file; None is none
+
+_TARGETS = (0.7, 0.5, 0.85, 0.6)  # of what the given network reaches by precisions alone
+_NEAR = ((0.97, 0.99), (0.88, 0.9))  # of limits (latency, size) that it does not reach; sizes are predicted better
+_RIVALS = 4  # solutions for other losses
+_OTHERWISE = 0.5  # standard deviation of a loss's logarithm
+_LEAST_RUNG = 30  # training steps of a first rung; comparing takes as long as about as many
+
+
+def limits(joint: JointSearch) -> Iterator[Limits]:
+    """Near the budget if that is out of the given network's reach, then below what precisions reach, within it."""
+    trials = [t for t in joint.explorer.trials if t.measured and not t.candidate.network]
+    ratio = min(t.latency.ratio for t in trials if t.latency)
+    size = min(t.size_bytes for t in trials if t.size_bytes)
+    budget, evaluator = joint.session.options.budget, joint.session.evaluator
+    limit = budget.latency_ms / evaluator.reference_ms if budget.latency_ms is not None else math.inf
+    size_limit = budget.size_bytes if budget.size_bytes is not None else math.inf
+
+    def within(ratio: float, size: float) -> Limits:
+        return (ratio if ratio < math.inf else None, size if size < math.inf else None)
+
+    if limit < ratio or size_limit < size:
+        yield from (within(limit * near, size_limit * near_size) for near, near_size in _NEAR)
+    limit, size_limit = limit * _NEAR[0][0], size_limit * _NEAR[0][1]
+    for part in _TARGETS:
+        yield within(min(ratio * part, limit), size_limit)
+        yield within(limit, min(size * part, size_limit))
+
+
+def solved(joint: JointSearch, limits: Limits, number: int) -> Code | None:
+    """The pruning and precisions to make a network of; None where the limits cannot be met.
+
+    Args:
+        joint: The search.
+        limits: What the network is to keep.
+        number: Of this call, for the random numbers.
+    """
+    first = _solution(joint, joint.space, limits)
+    if first is None or joint.making.unit_steps < _LEAST_RUNG:
+        return first
+    generator = np.random.default_rng([joint.session.options.seed, number])
+    codes = {joint.space.levels(first): first}
+    for _ in range(_RIVALS):
+        code = _solution(joint, _otherwise(joint.space, generator), limits)
+        if code is not None:
+            codes.setdefault(joint.space.levels(code), code)
+    return _least_harmful(joint, list(codes.values())) if len(codes) > 1 else first
+
+
+def _solution(joint: JointSearch, space: Space, limits: Limits) -> Code | None:
+    with joint.session.bench.watch.measure(Kind.SOLVER):
+        history = History.of(joint.space, joint.study.live)
+        weight = Forecast(joint.space, joint.session.options.budget, history).prune_weight
+        ratio, size = limits
+        stream = joint_seeds(
+            space, joint.explorer.model(), [ratio], [size], prune_weight=weight, overhead=joint.explorer.overhead
+        )
+        found = next(stream, None)
+    return found[1] if found else None
+
+
+def _otherwise(space: Space, generator: np.random.Generator) -> Space:
+    """The space with other losses of prunings, each group's by one factor."""
+    factors = np.exp(generator.normal(0, _OTHERWISE, len(space.prunes)))
+    prunes = (
+        replace(prune, losses=tuple(float(factor * loss) for loss in prune.losses))
+        for prune, factor in zip(space.prunes, factors, strict=True)
+    )
+    return replace(space, prunes=tuple(prunes))
+
+
+def _least_harmful(joint: JointSearch, codes: Sequence[Code]) -> Code:
+    """The one whose pruning diverges least from the given network before any training, on the calibration samples."""
+    session, maker = joint.session, joint.making.maker
+    inputs = {name: array[: session.options.sensitivity_samples] for name, array in session.calibration.items()}
+    losses = []
+    with session.bench.watch.measure(Kind.CALIBRATION):
+        reference = torch_outputs(maker.module, inputs)
+        for code in codes:
+            try:
+                answers = torch_outputs(maker.pruned(joint.space.pruning(code)), inputs)
+            except EngineError:
+                losses.append(math.inf)
+                continue
+            loss = float(divergence(joint.measure, reference, answers).mean())
+            losses.append(loss if math.isfinite(loss) else math.inf)
+    return codes[int(np.argmin(losses))]
