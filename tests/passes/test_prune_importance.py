@@ -55,7 +55,7 @@ def test_curvature_is_the_second_derivative(monkeypatch: pytest.MonkeyPatch) -> 
 
     def loss(scale: float, unit: int, labels: Tensor, temperature: float) -> Tensor:
         faded = copy.deepcopy(module)
-        faded[3].weight.data[:, unit] *= scale
+        faded.get_parameter("3.weight").data[:, unit] *= scale
         with torch.no_grad():
             return functional.cross_entropy(faded(torch.from_numpy(images)) / temperature, labels)
 
