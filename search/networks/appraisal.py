@@ -30,7 +30,7 @@ from search.trial import Outcome, Trial
 
 USUAL_POWER = 0.5  # counts as one network seen
 _POWERS = (0.6, 1.0, 1.6)  # times the learned one, equally likely
-_LEAST_GAP = 0.01  # between FP32 and the floor, for what follows
+LEAST_GAP = 0.01  # between FP32 and the floor, for what follows
 _BELOW_FLOOR = 3.0  # gaps that count for what does not reach the floor, from FP32 down
 _FLOOR = 2.0  # and for what reaches it
 _BELOW = 0.1  # what volume below the floor counts beside volume above it
@@ -107,7 +107,7 @@ class Appraiser:
         known += [self._point(hope.trial, hope.times) for hope in beside if self._usable([hope.trial])]
         front, corner = np.array(known).reshape(-1, 3), self._corner()
         floor = self._budget.accuracy_floor(reference)
-        lower = np.array([reference - _FLOOR * max(reference - floor, _LEAST_GAP), *-corner[1:]]) * -1
+        lower = np.array([reference - _FLOOR * max(reference - floor, LEAST_GAP), *-corner[1:]]) * -1
         total = np.zeros(len(scored))
         for power in _POWERS:
             points = np.array([self._point(trial, times, power) for trial in scored])
@@ -163,7 +163,7 @@ class Appraiser:
     def _corner(self) -> NDArray[np.float64]:
         reference = self._evaluator.reference_accuracy
         floor = self._budget.accuracy_floor(reference)
-        least = reference - _BELOW_FLOOR * max(reference - floor, _LEAST_GAP) if math.isfinite(floor) else 0.0
+        least = reference - _BELOW_FLOOR * max(reference - floor, LEAST_GAP) if math.isfinite(floor) else 0.0
         if not math.isfinite(floor):
             least = reference - _WITHOUT_FLOOR * abs(reference)
         return np.array([-least, *(min(_BEYOND * limit, 1.0) for limit in self._limits)])

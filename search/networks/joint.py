@@ -30,7 +30,7 @@ from search.proposals.sampler import FrontSampler
 from search.proposals.space import UNPRUNED, Code, Space
 from search.results.settle import TIME_LIMIT
 from search.session import Session
-from search.trial import COST, ONE_SHOT, Candidate, Outcome, Trial
+from search.trial import COST, ONE_SHOT, RECOVERED, Candidate, Outcome, Trial
 from sensitivity.table import SensitivityTable
 
 _PRECISION_PART = 0.35  # of the trials, and of the time, for the given network
@@ -173,7 +173,7 @@ class JointSearch:
         network = self.making.made[key]
         if len(network.steps) == len(contender.steps):
             return False
-        again = self.best_of(contender.trials)
+        again = self.best_of([trial for trial in contender.trials if trial.candidate.origin != RECOVERED])
         contender.network, contender.steps, contender.trials = key, tuple(network.steps), []
         self.try_on(contender, again, explorer, origin="trained")
         if before is not None and contender.accuracy is not None and done:

@@ -1,7 +1,7 @@
 """The full recovery: what is left of the training budget goes to networks and artifacts that can enter the front.
 
     networks by worth ─► distilled on ─► their best candidates tried again ─► the best of them, likewise, with the rest
-    artifacts by worth ─► quantisation-aware training ─► tried
+    artifacts by worth ─► quantisation-aware training ─► tried   (where rounding costs something)
 
 What a network would come to is known roughly at first, so half of the time goes to several of them, each chosen for
 what it would add to the others; the rest goes to the one that further training would bring most. Time is split evenly
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from precision import EngineError, Precision
-from search.networks.appraisal import Hope, Rank
+from search.networks.appraisal import LEAST_GAP, Hope, Rank
 from search.networks.halving import FACTOR, Contender
 from search.networks.info import distilled
 from search.networks.students import refine
@@ -36,6 +36,7 @@ _MOST_EPOCHS, _USUAL_EPOCHS = 60, 8  # likewise
 _QAT_MOST_STEPS = 1000
 _QAT_PACE = 0.7  # a step of the artifact takes so many of the module, its batches being half as large
 _QAT_SHARE = 0.2  # of the budget, where there are networks to recover as well
+_ROUNDING = 0.1  # of the allowed drop: rounding that costs less is not worth the time
 
 
 class _Plan(NamedTuple):
@@ -74,13 +75,37 @@ def _distil(joint: JointSearch) -> None:
         joint.session.listener.phase("recovery", len(several))
     recovered = _train_all(joint, several, plan)
     if plan.rest_s:
+        _try_unrounded(joint, recovered)
+        kept_s *= _rounding_costs(joint)
         plan = _Plan(max(_left_s(joint) - kept_s, 0.0), 0.0, kept_s)
         recovered += _train_all(joint, _chosen(joint, several, plan, most=1), plan)
-    for contender in {contender.label: contender for contender in recovered}.values():
-        explorer = joint.explorers[contender.family]
-        joint.try_on(contender, [explorer.space.uniform(Precision.FP32)], explorer, origin=RECOVERED)
+    recovered = list({contender.label: contender for contender in recovered}.values())
+    _try_unrounded(joint, recovered)
+    for contender in recovered:
         if contender.family:
             refine(joint, contender)
+
+
+def _try_unrounded(joint: JointSearch, recovered: Sequence[Contender]) -> None:
+    """In FP32, where that was not tried."""
+    for contender in recovered:
+        if not any(trial.candidate.origin == RECOVERED for trial in contender.trials):
+            explorer = joint.explorers[contender.family]
+            joint.try_on(contender, [explorer.space.uniform(Precision.FP32)], explorer, origin=RECOVERED)
+
+
+def _rounding_costs(joint: JointSearch) -> bool:
+    """Whether there is an artifact worth training whose network is clearly more accurate without its rounding."""
+    evaluator, budget = joint.session.evaluator, joint.session.options.budget
+    reference = evaluator.reference_accuracy
+    allowed = max(reference - budget.accuracy_floor(reference), LEAST_GAP)
+    least = _ROUNDING * (allowed if math.isfinite(allowed) else LEAST_GAP)
+    best: dict[str, float] = {}
+    for trial in evaluator.trials:
+        if trial.outcome is Outcome.COMPLETE:
+            network = trial.candidate.network
+            best[network] = max(best.get(network, -math.inf), trial.objectives.accuracy)
+    return any(best[t.candidate.network] - t.objectives.accuracy >= least for t in _best_artifacts(joint))
 
 
 def _train_all(joint: JointSearch, chosen: Sequence[Contender], plan: _Plan) -> list[Contender]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from precision import RecipeStep
+from precision import Budget, RecipeStep
 from search.networks import recovery
 from search.networks.halving import Contender
 from search.trial import Trial
@@ -77,3 +77,20 @@ def test_fewer_where_only_longer_training_reaches_the_floor(gap: float, count: i
 def test_the_most_accurate_where_none_is_worth_anything() -> None:
     """Both are larger and slower than FP32."""
     assert chosen([trial(1, 0.5, 1.2, 1200, "bad"), trial(2, 0.6, 1.2, 1200, "better")], 100, 300) == ["better"]
+
+
+@pytest.mark.parametrize(("rounded", "costs"), [(0.874, True), (0.8795, False)])
+def test_rounding_must_cost_something(monkeypatch: pytest.MonkeyPatch, rounded: float, costs: bool) -> None:
+    """A tenth of the drop that is allowed, 0.002, against what the same network does unrounded."""
+    given, artifact, unrounded = (
+        trial(0, 0.9, 1.0, 1000),
+        trial(1, rounded, 0.3, 300, "a"),
+        trial(2, 0.88, 0.6, 900, "a"),
+    )
+    joint: Any = Joint([given, artifact, unrounded])
+    monkeypatch.setattr(recovery, "_best_artifacts", lambda _: [artifact])
+    budget = Budget(max_drop=0.02)
+    joint.session = SimpleNamespace(
+        evaluator=SimpleNamespace(trials=joint.trials, reference_accuracy=0.9), options=SimpleNamespace(budget=budget)
+    )
+    assert recovery._rounding_costs(joint) is costs
