@@ -41,6 +41,8 @@ from precision import CalibrationSettings, ContentStore, EngineError, Inputs, La
 from search.tables import plain_table
 
 SPARSITY = 0.5
+RATE = 0.03
+TEMPERATURE = Distil(training=Training(steps=0)).temperature
 QUANTISED = ("int8:mse", "int4:gptq")
 
 
@@ -68,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of the published weights and images")
     parser.add_argument("--steps", type=int, default=1500, help="distillation steps of 128 images")
+    parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="of distillation")
     parser.add_argument(
         "--bits", type=int, nargs="*", default=[], choices=(3, 4), help="also train the given network at so many bits"
     )
@@ -88,17 +91,18 @@ def _study(options: argparse.Namespace) -> None:
         data_file(data_folder(options.data), "cifar10/cifar10_train_10k.npz"), IMAGENET_STATISTICS
     ).inputs
     data = TrainingData(inputs=images)
-    states = _pruned(workload.model, workload.calibration, data, options.steps)
+    states = _pruned(workload.model, workload.calibration, data, options)
     for bits in options.bits:
         states.append(_trained(workload.model, workload.calibration, data, bits, options.bit_steps))
     _report(states, workload.calibration, workload.evaluation)
 
 
-def _pruned(module: nn.Module, calibration: Inputs, data: TrainingData, steps: int) -> list[State]:
+def _pruned(module: nn.Module, calibration: Inputs, data: TrainingData, options: argparse.Namespace) -> list[State]:
     groups = find_prune_groups(module, data.inputs)
     sparsity = {group.name: SPARSITY for group in groups if group.status is Status.PRUNABLE and not group.branch}
     prune = StructuredPrune(sparsity=sparsity)
-    training = Training(steps=steps, augment=Augmentation(mirror=True, shift=4))
+    training = Training(steps=options.steps, learning_rate=RATE, augment=Augmentation(mirror=0.5, shift=4))
+    distil = Distil(training=training, temperature=options.temperature)
     states = _written("as given", module, calibration, 0.0, QUANTISED)
     start = time.perf_counter()
     smaller = prune.apply(module, data, groups=groups)
@@ -107,7 +111,7 @@ def _pruned(module: nn.Module, calibration: Inputs, data: TrainingData, steps: i
     smaller = replace(prune, batch_norm_samples=1024).apply(module, data, groups=groups)
     states += _written("… batch norm measured", smaller, calibration, time.perf_counter() - start, ())
     start = time.perf_counter()
-    recovered = Distil(training=training).apply(smaller, data, teacher=module)
+    recovered = distil.apply(smaller, data, teacher=module)
     return states + _written("… distilled", recovered, calibration, time.perf_counter() - start, QUANTISED)
 
 

@@ -46,7 +46,7 @@ class Distil:
     """
 
     training: Training
-    temperature: float = 4.0
+    temperature: float = 8.0  # nearly logits matched: pruned networks come back sooner than at 4
     label_weight: float = 0.0
     feature_weight: float = 0.0
     feature_layers: tuple[str, ...] = ()

@@ -38,7 +38,6 @@ __all__ = ["Maker", "Network", "TrainBudget"]
 
 BATCH_NORM_SAMPLES = 1024
 CALIBRATION_SAMPLES = 256  # at most: there are many networks, and each is calibrated
-_TEMPERATURE = 8.0  # of distillation: nearly logits matched, which recovered pruned networks sooner than 4
 _SCORES = "importances"
 
 
@@ -174,7 +173,7 @@ class Maker:
             augment=self._augmentation(),
             seed=seed,
         )
-        return RecipeStep(name="distil", options=Distil(training=training, temperature=_TEMPERATURE).to_json())
+        return RecipeStep(name="distil", options=Distil(training=training).to_json())
 
     def qat_step(self, choices: Mapping[str, LayerChoice], steps: int) -> RecipeStep:
         """Training as the artifact of layer name → choice, on the given network's answers."""
