@@ -1,8 +1,9 @@
 """Which pruned networks to make: limits to solve at, and of several solutions the one that hurts least as a whole.
 
 The solver adds up what each pruning costs alone. Several together cost something else, all branches of a stage far
-more; so the solution is compared with solutions for slightly other losses: each is pruned, not trained, and its
-divergence from the given network measured.
+more; so the solution is compared with solutions for slightly other losses whose sum is not much larger: each is pruned,
+not trained, and its divergence from the given network measured. The sum keeps its say because a divergence hardly grows
+any more once a network is broken, while it still matters how badly.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ Limits = tuple[float | None, float | None]  # ratio to FP32's latency, bytes of 
 _TARGETS = (0.7, 0.5, 0.85, 0.6)  # of what the given network reaches by precisions alone
 _NEAR = ((0.97, 0.99), (0.88, 0.9))  # of limits (latency, size) that it does not reach; sizes are predicted better
 _RIVALS = 4  # solutions for other losses
-_OTHERWISE = 0.5  # standard deviation of a loss's logarithm
+_OTHERWISE = 0.25  # standard deviation of a loss's logarithm
+_SLACK = 1.2  # times the least sum of losses
 _LEAST_RUNG = 30  # training steps of a first rung; comparing takes as long as about as many
 
 
@@ -67,10 +69,11 @@ def solved(joint: JointSearch, limits: Limits, number: int) -> Code | None:
     if first is None or joint.making.unit_steps < _LEAST_RUNG:
         return first
     generator = np.random.default_rng([joint.session.options.seed, number])
+    most = _SLACK * _summed(joint.space, first)
     codes = {joint.space.levels(first): first}
     for _ in range(_RIVALS):
         code = _solution(joint, _otherwise(joint.space, generator), limits)
-        if code is not None:
+        if code is not None and _summed(joint.space, code) <= most:
             codes.setdefault(joint.space.levels(code), code)
     return _least_harmful(joint, list(codes.values())) if len(codes) > 1 else first
 
@@ -95,6 +98,10 @@ def _otherwise(space: Space, generator: np.random.Generator) -> Space:
         for prune, factor in zip(space.prunes, factors, strict=True)
     )
     return replace(space, prunes=tuple(prunes))
+
+
+def _summed(space: Space, code: Code) -> float:
+    return math.fsum(prune.losses[level] for prune, level in zip(space.prunes, space.levels(code), strict=True))
 
 
 def _least_harmful(joint: JointSearch, codes: Sequence[Code]) -> Code:
