@@ -91,6 +91,9 @@ class StructuredPrune:
         found = {group.name: group for group in groups or find_prune_groups(module, data.inputs)}
         channels, branches = self._chosen(found)
         examples = example_tensors(module, data.inputs)
+        if scores is None and channels:
+            # Of all groups: what is estimated from random signs depends a little on what is scored with it.
+            scores = self.importances(module, list(found.values()), data)
         kept = self.kept_units(module, channels, data, scores=scores)
         smaller = copy.deepcopy(module)
         wanted = {name: parameter.requires_grad for name, parameter in smaller.named_parameters()}

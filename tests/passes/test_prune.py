@@ -246,7 +246,7 @@ def test_options_survive_json_and_wrong_ones_are_named() -> None:
         StructuredPrune(sparsity={"conv1": 1.0}).apply(module, data)
     with pytest.raises(ConfigError, match=r"group 'a': expected a sparsity in \[0, 1\], got 1.5"):
         StructuredPrune.from_json({"sparsity": {"a": 1.5}})
-    with pytest.raises(ConfigError, match="importance: expected one of magnitude, taylor, fisher, got 'luck'"):
+    with pytest.raises(ConfigError, match="importance: expected one of magnitude, taylor, fisher, hessian, got 'luck'"):
         StructuredPrune.from_json({"importance": "luck"})
     with pytest.raises(ConfigError, match="expected round_to ≥ 1, got 0"):
         StructuredPrune(round_to=0)
