@@ -107,7 +107,7 @@ class Appraiser:
         known += [self._point(hope.trial, hope.times) for hope in beside if self._usable([hope.trial])]
         front, corner = np.array(known).reshape(-1, 3), self._corner()
         floor = self._budget.accuracy_floor(reference)
-        lower = np.array([reference - _FLOOR * max(reference - floor, LEAST_GAP), *-corner[1:]]) * -1
+        lower = np.array([_FLOOR * max(reference - floor, LEAST_GAP) - reference, *corner[1:]])
         total = np.zeros(len(scored))
         for power in _POWERS:
             points = np.array([self._point(trial, times, power) for trial in scored])

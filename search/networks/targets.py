@@ -57,32 +57,32 @@ def limits(joint: JointSearch) -> Iterator[Limits]:
         yield within(limit, min(size * part, size_limit))
 
 
-def solved(joint: JointSearch, limits: Limits, number: int) -> Code | None:
+def solved(joint: JointSearch, kept: Limits, number: int) -> Code | None:
     """The pruning and precisions to make a network of; None where the limits cannot be met.
 
     Args:
         joint: The search.
-        limits: What the network is to keep.
+        kept: What the network is to keep.
         number: Of this call, for the random numbers.
     """
-    first = _solution(joint, joint.space, limits)
+    first = _solution(joint, joint.space, kept)
     if first is None or joint.making.unit_steps < _LEAST_RUNG:
         return first
     generator = np.random.default_rng([joint.session.options.seed, number])
     most = _SLACK * _summed(joint.space, first)
     codes = {joint.space.levels(first): first}
     for _ in range(_RIVALS):
-        code = _solution(joint, _otherwise(joint.space, generator), limits)
+        code = _solution(joint, _otherwise(joint.space, generator), kept)
         if code is not None and _summed(joint.space, code) <= most:
             codes.setdefault(joint.space.levels(code), code)
     return _least_harmful(joint, list(codes.values())) if len(codes) > 1 else first
 
 
-def _solution(joint: JointSearch, space: Space, limits: Limits) -> Code | None:
+def _solution(joint: JointSearch, space: Space, kept: Limits) -> Code | None:
     with joint.session.bench.watch.measure(Kind.SOLVER):
         history = History.of(joint.space, joint.study.live)
         weight = Forecast(joint.space, joint.session.options.budget, history).prune_weight
-        ratio, size = limits
+        ratio, size = kept
         stream = joint_seeds(
             space, joint.explorer.model(), [ratio], [size], prune_weight=weight, overhead=joint.explorer.overhead
         )
