@@ -41,7 +41,7 @@ from precision import CalibrationSettings, ContentStore, EngineError, Inputs, La
 from search.tables import plain_table
 
 SPARSITY = 0.5
-RATE = 0.03
+RATE = 0.03  # as the search trains networks that have batch norm
 TEMPERATURE = Distil(training=Training(steps=0)).temperature
 QUANTISED = ("int8:mse", "int4:gptq")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from lowering.lowerer import Lowerer
@@ -34,7 +34,7 @@ class State:
     steps: tuple[RecipeStep, ...] = ()
     module: nn.Module | None
     lowerer: Lowerer | None = None
-    trained: tuple[Finished, ...] = field(default=())
+    trained: tuple[Finished, ...] = ()
 
 
 def done(state: State, step: RecipeStep, module: nn.Module | None, *trained: Finished) -> State:

@@ -9,7 +9,7 @@ any more once a network is broken, while it still matters how badly.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -65,29 +65,36 @@ def solved(joint: JointSearch, kept: Limits, number: int) -> Code | None:
         kept: What the network is to keep.
         number: Of this call, for the random numbers.
     """
-    first = _solution(joint, joint.space, kept)
+    solution = _solver(joint)
+    first = solution(joint.space, kept)
     if first is None or joint.making.unit_steps < _LEAST_RUNG:
         return first
     generator = np.random.default_rng([joint.session.options.seed, number])
     most = _SLACK * _summed(joint.space, first)
     codes = {joint.space.levels(first): first}
     for _ in range(_RIVALS):
-        code = _solution(joint, _otherwise(joint.space, generator), kept)
+        code = solution(_otherwise(joint.space, generator), kept)
         if code is not None and _summed(joint.space, code) <= most:
             codes.setdefault(joint.space.levels(code), code)
     return _least_harmful(joint, list(codes.values())) if len(codes) > 1 else first
 
 
-def _solution(joint: JointSearch, space: Space, kept: Limits) -> Code | None:
-    with joint.session.bench.watch.measure(Kind.SOLVER):
+def _solver(joint: JointSearch) -> Callable[[Space, Limits], Code | None]:
+    """(space, limits) → the best pruning and its precisions, by what is known of latency, size and training so far."""
+    watch = joint.session.bench.watch
+    model, overhead = joint.explorer.model(), joint.explorer.overhead
+    with watch.measure(Kind.SOLVER):
         history = History.of(joint.space, joint.study.live)
         weight = Forecast(joint.space, joint.session.options.budget, history).prune_weight
+
+    def solution(space: Space, kept: Limits) -> Code | None:
         ratio, size = kept
-        stream = joint_seeds(
-            space, joint.explorer.model(), [ratio], [size], prune_weight=weight, overhead=joint.explorer.overhead
-        )
-        found = next(stream, None)
-    return found[1] if found else None
+        with watch.measure(Kind.SOLVER):
+            stream = joint_seeds(space, model, [ratio], [size], prune_weight=weight, overhead=overhead)
+            found = next(stream, None)
+        return found[1] if found else None
+
+    return solution
 
 
 def _otherwise(space: Space, generator: np.random.Generator) -> Space:

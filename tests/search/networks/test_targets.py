@@ -81,11 +81,11 @@ def test_the_least_harmful_as_a_whole(
     solutions = iter([code(1), code(2), None, code(1, branch=1), code(2)])
     spaces: list[Space] = []
 
-    def solution(_: object, space: Space, __: object) -> tuple[int, ...] | None:
+    def solution(space: Space, _: object) -> tuple[int, ...] | None:
         spaces.append(space)
         return next(solutions)
 
-    monkeypatch.setattr(targets, "_solution", solution)
+    monkeypatch.setattr(targets, "_solver", lambda _: solution)
     assert targets.solved(joint(steps, damage), (0.5, None), 0) == code(wanted)
     assert spaces[0] == SPACE
     if damage:
@@ -103,5 +103,5 @@ def test_other_losses_keep_their_order() -> None:
 
 def test_no_solution() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(targets, "_solution", lambda *_: None)
+        patch.setattr(targets, "_solver", lambda _: lambda *_: None)
         assert targets.solved(joint(100, {}), (0.1, None), 0) is None
