@@ -9,12 +9,13 @@ order:
 | magnitude | Σ w² over the members' rows and columns | Fang et al., arXiv:2301.12900, section 3.3 |
 | taylor | mean over samples of \|g\| | Molchanov et al., arXiv:1611.06440, equation 8 |
 | fisher | mean over samples of g² / 2 | Liu et al., arXiv:2108.00708, equation 6 |
-| hessian | mean over samples of h / 2 | LeCun et al., Optimal Brain Damage, NIPS 1989 |
+| hessian | \|mean over samples of h\| / 2 | LeCun et al., Optimal Brain Damage, NIPS 1989 |
 
 The loss is cross-entropy with the labels. Without labels they are drawn from the network's own predictions, softened
 by a temperature since a trained network is certain of what it was trained on; ``fisher`` is then the second-order
 change of the divergence from these predictions, exact in expectation; ``hessian`` takes that divergence itself. Its
-diagonal is estimated from products with random signs of each sample's own (Hutchinson, Commun. Stat. Simul. 18, 1989).
+diagonal is estimated from products with random signs of each sample's own (Hutchinson, Commun. Stat. Simul. 18, 1989);
+a negative estimate is a small value's noise, or a curvature that holds only nearby, so it is its size that counts.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def unit_importances(
                 Importance.FISHER: values.square() / 2,
                 Importance.HESSIAN: values / 2,
             }[importance].sum(0)
-    parts = torch.split(totals / used, [len(group.units) for group in groups])
+    parts = torch.split(totals.abs() / used, [len(group.units) for group in groups])
     return {group.name: part for group, part in zip(groups, parts, strict=True)}
 
 

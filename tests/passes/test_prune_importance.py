@@ -67,7 +67,7 @@ def test_curvature_is_the_second_derivative(monkeypatch: pytest.MonkeyPatch) -> 
         for unit in range(8):
             low, middle, high = (loss(scale, unit, labels, temperature) for scale in (1 - step, 1, 1 + step))
             curvature = (low - 2 * middle + high) / step**2
-            assert found[unit].item() == pytest.approx(curvature.item() / 2, rel=1e-3, abs=1e-8)
+            assert found[unit].item() == pytest.approx(abs(curvature.item()) / 2, rel=1e-3, abs=1e-8)
 
 
 def test_curvature_needs_few_signs() -> None:
