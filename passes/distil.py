@@ -2,19 +2,16 @@
 
     L = (1 − label_weight) · T² · KL(softmax(teacher / T) ‖ softmax(student / T))
         + label_weight · cross-entropy(student, labels)
-        + feature_weight · Σ over layers of ‖adapter(student) − teacher‖² / ‖teacher‖²
+        + feature_weight · mismatch of what layers read (``passes.features``)
 
-The first two terms are Hinton et al., arXiv:1503.02531, section 2 (T² keeps the gradient's size as T changes). The
-third compares named layers' outputs (Romero et al., FitNets, arXiv:1412.6550, equation 3, here relative to the
-teacher's size); where widths differ a 1×1 adapter is trained along and thrown away.
+The first two terms are Hinton et al., arXiv:1503.02531, section 2 (T² keeps the gradient's size as T changes).
 """
 
 from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +21,7 @@ from torch.nn import functional
 
 from passes.data import Batch, TrainingData
 from passes.device import device_of, lay, modes_kept, seeded
+from passes.features import FeatureMatch, features, match
 from passes.options import options_from_json, options_to_json
 from passes.prune_counts import example_tensors
 from passes.train import Supervision, Trained, train
@@ -42,7 +40,8 @@ class Distil:
         temperature: T.
         label_weight: Of the labels' cross-entropy, 0 to 1; more than 0 needs labels.
         feature_weight: Of the feature term.
-        feature_layers: Module paths, the same in both networks, whose outputs are compared.
+        feature_layers: Module paths, the same in both networks, of layers that should read the same; ``*`` alone is
+            every one that reads tensors of one shape in both.
     """
 
     training: Training
@@ -118,25 +117,19 @@ class Distil:
         """
         frozen = copy.deepcopy(teacher).to(device_of(student)).eval().requires_grad_(False)
         lay(frozen, torch.channels_last)
-        for name, network in (("student", student), ("teacher", frozen)):
-            missing = set(self.feature_layers) - {path for path, _ in network.named_modules()}
-            if missing:
-                raise ConfigError(f"distillation: the {name} has no layer '{sorted(missing)[0]}'")
         examples = example_tensors(student, data.inputs)
         with modes_kept(student), torch.no_grad():
             student.eval()
-            with _features(student, self.feature_layers) as ours:
-                answer = _logits(student(*examples))
-            with _features(frozen, self.feature_layers) as theirs:
-                wanted = _logits(frozen(*examples))
+            answer, wanted = _logits(student(*examples)), _logits(frozen(*examples))
         if answer.shape != wanted.shape:
             raise ModelError(
                 f"distillation: the student answers {tuple(answer.shape)}, the teacher {tuple(wanted.shape)}",
                 "they need the same classes",
             )
         with seeded(self.training.seed, device_of(student)):
-            adapters = [_adapter(path, ours[path], theirs[path]) for path in self.feature_layers]
-        return DistillationLoss(self, frozen, nn.ModuleList(adapters).to(device_of(student)), answers)
+            matching = match(self.feature_layers, student, frozen, data.inputs)
+        matching.adapters.to(device_of(student))
+        return DistillationLoss(self, frozen, matching, answers)
 
 
 class Answers:
@@ -171,14 +164,15 @@ class DistillationLoss:
     Args:
         options: Its weights.
         teacher: Frozen, in evaluation mode.
-        adapters: One per feature layer, in their order.
+        matching: Of the feature layers.
         answers: The teacher's so far, where they are kept.
     """
 
     def __init__(
-        self, options: Distil, teacher: nn.Module, adapters: nn.ModuleList, answers: Answers | None = None
+        self, options: Distil, teacher: nn.Module, matching: FeatureMatch, answers: Answers | None = None
     ) -> None:
-        self.adapters = adapters
+        self.adapters = matching.adapters
+        self._matching = matching
         self._options = options
         self._teacher = teacher
         self._answers = answers
@@ -190,18 +184,17 @@ class DistillationLoss:
         def ask() -> Tensor:
             return _logits(self._teacher(*batch.inputs))
 
-        with torch.no_grad(), _features(self._teacher, options.feature_layers) as theirs:
-            wanted = ask() if self._answers is None or options.feature_layers else self._answers.of(batch, ask)
-        with _features(student, options.feature_layers) as ours:
+        layers = self._matching.paths
+        with torch.no_grad(), features(self._teacher, layers) as theirs:
+            wanted = ask() if self._answers is None or layers else self._answers.of(batch, ask)
+        with features(student, layers) as ours:
             answer = _logits(student(*batch.inputs))
         loss = (1 - options.label_weight) * divergence(answer, wanted, options.temperature)
         if options.label_weight > 0:
             assert batch.labels is not None
             loss = loss + options.label_weight * functional.cross_entropy(answer, batch.labels)
-        for path, adapter in zip(options.feature_layers, self.adapters, strict=True):
-            difference = adapter(ours[path]) - theirs[path]
-            size = theirs[path].square().mean().clamp_min(1e-12)
-            loss = loss + options.feature_weight * difference.square().mean() / size
+        if layers:
+            loss = loss + options.feature_weight * self._matching(ours, theirs)
         return loss
 
 
@@ -218,61 +211,7 @@ def divergence(answer: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     return temperature**2 * functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 
 
-class LinearAdapter(nn.Module):
-    """A 1×1 map from one number of channels to another, for (n, c, …) and (n, tokens, c) alike.
-
-    Args:
-        inputs: Channels of the student.
-        outputs: Channels of the teacher.
-        axis: Of the channels.
-    """
-
-    def __init__(self, inputs: int, outputs: int, axis: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(inputs, outputs, bias=False)
-        self.axis = axis
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Replaces the channels along ``axis``."""
-        mapped: Tensor = self.linear(features.movedim(self.axis, -1))
-        return mapped.movedim(-1, self.axis)
-
-
-def _adapter(path: str, ours: Tensor, theirs: Tensor) -> nn.Module:
-    if ours.shape == theirs.shape:
-        return nn.Identity()
-    axes = [
-        axis for axis in range(1, ours.dim()) if ours.dim() == theirs.dim() and ours.shape[axis] != theirs.shape[axis]
-    ]
-    if len(axes) != 1 or axes[0] not in (1, ours.dim() - 1):
-        raise ConfigError(
-            f"distillation: layer '{path}' gives {tuple(ours.shape)} in the student and {tuple(theirs.shape)} in the "
-            "teacher; expected shapes that differ in channels alone",
-            "leave the layer out of feature_layers",
-        )
-    return LinearAdapter(ours.shape[axes[0]], theirs.shape[axes[0]], axes[0])
-
-
 def _logits(outputs: Any) -> Tensor:
     """The first output, (n, classes)."""
     first: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
     return first.reshape(len(first), -1)
-
-
-@contextmanager
-def _features(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """The outputs of those layers in the last forward pass inside."""
-    found: dict[str, Tensor] = {}
-
-    def keep(path: str) -> Any:
-        def hook(layer: nn.Module, arguments: Any, output: Tensor) -> None:  # noqa: ARG001 - torch's signature
-            found[path] = output
-
-        return hook
-
-    hooks = [module.get_submodule(path).register_forward_hook(keep(path)) for path in paths]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()

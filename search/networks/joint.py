@@ -168,7 +168,7 @@ class JointSearch:
             Whether it was trained: False where the budget left nothing.
         """
         before, done = contender.accuracy, distilled(contender.steps)
-        steps_now = [*contender.steps, self.making.maker.distil_step(steps)]
+        steps_now = [*contender.steps, self._distil_step(contender.base, steps)]
         key = self.making.made.add(steps_now)
         network = self.making.made[key]
         if len(network.steps) == len(contender.steps):
@@ -195,7 +195,7 @@ class JointSearch:
         """A network from the given one, trained through the first rung where the run distils; None where it fails."""
         steps = list(base)
         if self.making.options.distil:
-            steps.append(self.making.maker.distil_step(self.halving.steps_of(0)))
+            steps.append(self._distil_step(base, self.halving.steps_of(0)))
         try:
             key = self.making.made.add(steps)
         except EngineError as error:
@@ -239,6 +239,10 @@ class JointSearch:
             return 1.0
         usable = limit - finalists_s(limit)
         return 1.0 - min((1 - _SEARCH_SHARE) * budget.limit_s * 1.15 / usable, 0.5)
+
+    def _distil_step(self, base: Sequence[RecipeStep], steps: int) -> RecipeStep:
+        student = any(step.name == "student" for step in base)
+        return self.making.maker.distil_step(steps, student=student)
 
     def _race(self, contender: Contender, explorer: Explorer) -> None:
         def train(one: Contender, steps: int) -> bool:

@@ -39,6 +39,7 @@ __all__ = ["Maker", "Network", "TrainBudget"]
 BATCH_NORM_SAMPLES = 1024
 CALIBRATION_SAMPLES = 256  # at most: there are many networks, and each is calibrated
 _SCORES = "importances"
+_FEATURE_WEIGHT = 300.0  # in a distillation's loss: much more than answers, which follow when features are right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,14 +156,15 @@ class Maker:
         """One of the students instead of the given network."""
         return RecipeStep(name="student", options={"name": name})
 
-    def distil_step(self, steps: int, seed: int = 0) -> RecipeStep:
-        """Training on the given network's answers."""
+    def distil_step(self, steps: int, *, student: bool = False, seed: int = 0) -> RecipeStep:
+        """Training on the given network's answers, and but for a student on what its layers read too."""
         from passes.batch_norm import batch_norms
         from passes.distil import Distil
+        from passes.features import SHARED
         from passes.training import Optimiser, Training
 
         # Without norms to hold activations, that rate would be too much.
-        optimiser, rate = (Optimiser.SGD, 0.03) if batch_norms(self.module) else (Optimiser.ADAM, 1e-3)
+        optimiser, rate = (Optimiser.SGD, 0.05) if batch_norms(self.module) else (Optimiser.ADAM, 1e-3)
         training = Training(
             steps=steps,
             batch_size=min(128, len(self.data)),
@@ -173,7 +175,10 @@ class Maker:
             augment=self._augmentation(),
             seed=seed,
         )
-        return RecipeStep(name="distil", options=Distil(training=training).to_json())
+        options = Distil(training=training)
+        if not student:
+            options = replace(options, feature_layers=(SHARED,), feature_weight=_FEATURE_WEIGHT)
+        return RecipeStep(name="distil", options=options.to_json())
 
     def qat_step(self, choices: Mapping[str, LayerChoice], steps: int) -> RecipeStep:
         """Training as the artifact of layer name → choice, on the given network's answers."""

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.networks.resnet_cifar import ResNetCifar
 from passes.checkpoint import StoredCheckpoint
 from passes.data import Batch, TrainingData
-from passes.distil import Answers, Distil, LinearAdapter, divergence
+from passes.distil import Answers, Distil, divergence
+from passes.features import SHARED, FeatureMatch, LinearAdapter, features, match
 from passes.prune import StructuredPrune
 from passes.train import Ended, Supervision, train
 from passes.training import Training
@@ -153,18 +155,49 @@ def test_features_are_matched_through_an_adapter() -> None:
     assert [type(adapter) for adapter in loss.adapters] == [nn.Identity, LinearAdapter]
     batch = Batch(inputs=(torch.from_numpy(np.asarray(UNLABELLED.inputs["images"])),))
     feature = loss(student, batch) - replace(OPTIONS).loss(student, teacher, UNLABELLED)(student, batch)
-    ours = student.get_submodule("bn2")(student.get_submodule("conv2")(torch.relu(_first(student, batch))))
-    theirs = teacher.bn2(teacher.conv2(torch.relu(_first(teacher, batch))))
-    gap = (loss.adapters[1](ours) - theirs).square().mean() / theirs.square().mean()
-    assert feature.item() == pytest.approx(gap.item(), rel=1e-4)
+    ours, theirs = (_read(module, batch) for module in (student, teacher))
+    gaps = [
+        (adapter(mine) - yours).square().mean() / yours.square().mean()
+        for adapter, mine, yours in zip(loss.adapters, ours, theirs, strict=True)
+    ]
+    assert gaps[0] == 0
+    assert feature.item() == pytest.approx(gaps[1].item() / 2, rel=1e-4)
     reports = options.train(student, UNLABELLED, teacher=teacher, supervision=Supervision(every=20)).reports
     assert reports[1].loss < reports[0].loss
     assert not [name for name, _ in student.named_parameters() if "adapter" in name or "linear" in name]
 
 
-def _first(module: nn.Module, batch: Batch) -> torch.Tensor:
-    out: torch.Tensor = module.get_submodule("bn1")(module.get_submodule("conv1")(batch.inputs[0]))
-    return out
+def _read(module: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """By bn1 and bn2."""
+    first: torch.Tensor = module.get_submodule("conv1")(batch.inputs[0])
+    second: torch.Tensor = module.get_submodule("conv2")(torch.relu(module.get_submodule("bn1")(first)))
+    return first, second
+
+
+def test_what_both_networks_read_alike_is_found() -> None:
+    """Of a network with a layer thinner and a branch less: all layers but the one behind it and those in the branch."""
+    teacher = ResNetCifar(14).eval()
+    data = TrainingData(inputs=image_data(count=16, side=32).inputs)
+    student = StructuredPrune(sparsity={"layer1.0.conv1": 0.5, "layer2.1": 1.0}).apply(teacher, data)
+    matching = match((SHARED,), student, teacher, data.inputs)
+    layers = {name for name, part in teacher.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))}
+    assert layers - set(matching.paths) == {"layer1.0.conv2", "layer2.1.conv1", "layer2.1.conv2"}
+    gaps = []
+    for weight in (1e-6, 1e3):
+        training = replace(OPTIONS.training, gradient_norm=5.0)
+        options = replace(OPTIONS, training=training, feature_layers=(SHARED,), feature_weight=weight)
+        trained = options.apply(student, data, teacher=teacher).eval()
+        gaps.append(_mismatch(matching, trained, teacher, data))
+    assert gaps[1] < 0.8 * gaps[0]
+
+
+def _mismatch(matching: FeatureMatch, student: nn.Module, teacher: nn.Module, data: TrainingData) -> float:
+    found = []
+    for module in (student, teacher):
+        with torch.no_grad(), features(module, matching.paths) as read:
+            module(torch.from_numpy(np.asarray(data.inputs["images"])))
+        found.append(read)
+    return matching(*found).item()
 
 
 def test_adapters_resume_with_the_training() -> None:
@@ -193,6 +226,10 @@ def test_options_survive_json_and_wrong_ones_are_named() -> None:
         replace(OPTIONS, label_weight=0.5).apply(plain(), UNLABELLED, teacher=plain())
     with pytest.raises(ConfigError, match="the student has no layer 'bn9'"):
         replace(options, label_weight=0.0, feature_layers=("bn9",)).apply(plain(), UNLABELLED, teacher=plain())
+    unused = plain()
+    unused.add_module("spare", nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match="the student never calls layer 'spare' as a module"):
+        replace(options, label_weight=0.0, feature_layers=("spare",)).apply(unused, UNLABELLED, teacher=unused)
     student = nn.Sequential(nn.MaxPool2d(4), nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     student.add_module("conv1", nn.Identity())
     flat = replace(options, label_weight=0.0, feature_layers=("conv1",))
