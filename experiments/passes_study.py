@@ -31,18 +31,15 @@ from lowering.dialects.registry import get_dialect
 from lowering.export import export_reference
 from lowering.lowerer import Lowerer
 from passes.data import Augmentation, TrainingData
-from passes.distil import Distil
+from passes.distil import usual
 from passes.prune import StructuredPrune
 from passes.prune_counts import count_macs, count_parameters
 from passes.prune_groups import Status, find_prune_groups
 from passes.qat import TRAINING, Qat
-from passes.training import Training
 from precision import CalibrationSettings, ContentStore, EngineError, Inputs, Labelled
 from search.tables import plain_table
 
 SPARSITY = 0.5
-RATE = 0.03  # as the search trains networks that have batch norm
-TEMPERATURE = Distil(training=Training(steps=0)).temperature
 QUANTISED = ("int8:mse", "int4:gptq")
 
 
@@ -70,7 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of the published weights and images")
     parser.add_argument("--steps", type=int, default=1500, help="distillation steps of 128 images")
-    parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="of distillation")
     parser.add_argument(
         "--bits", type=int, nargs="*", default=[], choices=(3, 4), help="also train the given network at so many bits"
     )
@@ -101,8 +97,7 @@ def _pruned(module: nn.Module, calibration: Inputs, data: TrainingData, options:
     groups = find_prune_groups(module, data.inputs)
     sparsity = {group.name: SPARSITY for group in groups if group.status is Status.PRUNABLE and not group.branch}
     prune = StructuredPrune(sparsity=sparsity)
-    training = Training(steps=options.steps, learning_rate=RATE, augment=Augmentation(mirror=0.5, shift=4))
-    distil = Distil(training=training, temperature=options.temperature)
+    distil = usual(module, options.steps, augment=Augmentation(mirror=0.5, shift=4), samples=len(data))
     states = _written("as given", module, calibration, 0.0, QUANTISED)
     start = time.perf_counter()
     smaller = prune.apply(module, data, groups=groups)

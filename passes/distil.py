@@ -19,16 +19,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from passes.data import Batch, TrainingData
+from passes.batch_norm import batch_norms
+from passes.data import Augmentation, Batch, TrainingData
 from passes.device import device_of, lay, modes_kept, seeded
-from passes.features import FeatureMatch, features, match
+from passes.features import SHARED, FeatureMatch, features, match
 from passes.options import options_from_json, options_to_json
 from passes.prune_counts import example_tensors
 from passes.train import Supervision, Trained, train
-from passes.training import Training
+from passes.training import Optimiser, Training
 from precision import ConfigError, ModelError, digest
 
 _KEPT_BYTES = 256 * 2**20
+_FEATURE_WEIGHT = 300.0  # much more than answers, which follow where what layers read is right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,36 @@ class Distil:
             matching = match(self.feature_layers, student, frozen, data.inputs)
         matching.adapters.to(device_of(student))
         return DistillationLoss(self, frozen, matching, answers)
+
+
+def usual(
+    module: nn.Module, steps: int, *, augment: Augmentation, samples: int, seed: int = 0, like_teacher: bool = True
+) -> Distil:
+    """What brings pruned networks back soonest, as a search trains them.
+
+    Args:
+        module: The teacher.
+        steps: Updates of the weights.
+        augment: Of images.
+        samples: There are to train on.
+        seed: Of the training.
+        like_teacher: Whether the network was made from the teacher and can be held to what its layers read.
+    """
+    # Without norms to hold activations, that rate would be too much.
+    optimiser, rate = (Optimiser.SGD, 0.05) if batch_norms(module) else (Optimiser.ADAM, 1e-3)
+    training = Training(
+        steps=steps,
+        batch_size=min(128, samples),
+        learning_rate=rate,
+        optimiser=optimiser,
+        warmup=0.05,
+        gradient_norm=5.0,
+        augment=augment,
+        seed=seed,
+    )
+    if not like_teacher:
+        return Distil(training=training)
+    return Distil(training=training, feature_layers=(SHARED,), feature_weight=_FEATURE_WEIGHT)
 
 
 class Answers:

@@ -39,7 +39,6 @@ __all__ = ["Maker", "Network", "TrainBudget"]
 BATCH_NORM_SAMPLES = 1024
 CALIBRATION_SAMPLES = 256  # at most: there are many networks, and each is calibrated
 _SCORES = "importances"
-_FEATURE_WEIGHT = 300.0  # in a distillation's loss: much more than answers, which follow when features are right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,26 +157,16 @@ class Maker:
 
     def distil_step(self, steps: int, *, student: bool = False, seed: int = 0) -> RecipeStep:
         """Training on the given network's answers, and but for a student on what its layers read too."""
-        from passes.batch_norm import batch_norms
-        from passes.distil import Distil
-        from passes.features import SHARED
-        from passes.training import Optimiser, Training
+        from passes.distil import usual
 
-        # Without norms to hold activations, that rate would be too much.
-        optimiser, rate = (Optimiser.SGD, 0.05) if batch_norms(self.module) else (Optimiser.ADAM, 1e-3)
-        training = Training(
-            steps=steps,
-            batch_size=min(128, len(self.data)),
-            learning_rate=rate,
-            optimiser=optimiser,
-            warmup=0.05,
-            gradient_norm=5.0,
+        options = usual(
+            self.module,
+            steps,
             augment=self._augmentation(),
+            samples=len(self.data),
             seed=seed,
+            like_teacher=not student,
         )
-        options = Distil(training=training)
-        if not student:
-            options = replace(options, feature_layers=(SHARED,), feature_weight=_FEATURE_WEIGHT)
         return RecipeStep(name="distil", options=options.to_json())
 
     def qat_step(self, choices: Mapping[str, LayerChoice], steps: int) -> RecipeStep:
