@@ -36,6 +36,7 @@ _MOST_EPOCHS, _USUAL_EPOCHS = 60, 8  # likewise
 _QAT_MOST_STEPS = 1000
 _QAT_PACE = 0.7  # a step of the artifact takes so many of the module, its batches being half as large
 _QAT_SHARE = 0.2  # of the budget, where there are networks to recover as well
+_SCORED = (Outcome.COMPLETE, Outcome.STOPPED)  # one that was stopped below the floor is what training is for
 _ROUNDING = 0.1  # of the allowed drop: rounding that costs less is not worth the time
 
 
@@ -102,7 +103,7 @@ def _rounding_costs(joint: JointSearch) -> bool:
     least = _ROUNDING * (allowed if math.isfinite(allowed) else LEAST_GAP)
     best: dict[str, float] = {}
     for trial in evaluator.trials:
-        if trial.outcome is Outcome.COMPLETE:
+        if trial.outcome in _SCORED:
             network = trial.candidate.network
             best[network] = max(best.get(network, -math.inf), trial.objectives.accuracy)
     return any(best[t.candidate.network] - t.objectives.accuracy >= least for t in _best_artifacts(joint))
@@ -229,13 +230,15 @@ def _train_artifacts(joint: JointSearch) -> None:
 def _best_artifacts(joint: JointSearch) -> list[Trial]:
     """Low-bit trials worth most if training closed part of their gap to FP32, of different networks first.
 
-    Where none is worth anything it is the most accurate one.
+    Where none is worth anything it is the most accurate one; what is over a limit of latency or size stays so.
     """
     trials = [
         trial
         for explorer in joint.explorers.values()
         for trial in explorer.trials
-        if trial.outcome is Outcome.COMPLETE and _integer(joint, trial)
+        if trial.outcome in _SCORED
+        and not any(trial.misses.get(limit, 0.0) > 0 for limit in ("latency", "size"))
+        and _integer(joint, trial)
     ]
     latest = {contender.network for contender in joint.contenders} | {""}
     current = [trial for trial in trials if trial.candidate.network in latest]

@@ -66,7 +66,8 @@ def choose(trials: Sequence[Trial], budget: Budget, most: int = MOST) -> list[Tr
     """The trials worth reporting, in order of their numbers.
 
     Baselines first; then the preferred feasible ones; where none is feasible, the nearest by each limit; then the
-    front, spread as widely as the remaining places allow, without what is hopelessly inaccurate.
+    front, spread as widely as the remaining places allow, without what is hopelessly inaccurate; where none is feasible
+    also of what was not scored to its end.
     """
     timed = [t for t in trials if t.measured]
     complete = [t for t in timed if t.outcome is Outcome.COMPLETE]
@@ -74,9 +75,9 @@ def choose(trials: Sequence[Trial], budget: Budget, most: int = MOST) -> list[Tr
     chosen = _distinct(
         [*(t for t in timed if t.candidate.name), *feasible[:_BEST_FEASIBLE], *_nearest(timed, feasible)]
     )
-    useful = _near_the_floor(complete) if feasible else complete
+    useful = _near_the_floor(complete) if feasible else [t for t in timed if t.accuracy is not None]
     front = [useful[i] for i in pareto_front([t.objectives for t in useful])]
-    rest = _spread([t for t in front if t not in chosen], [t for t in chosen if t in complete], most - len(chosen))
+    rest = _spread([t for t in front if t not in chosen], [t for t in chosen if t in useful], most - len(chosen))
     return sorted([*chosen[:most], *rest], key=lambda trial: trial.number)
 
 
