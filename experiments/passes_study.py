@@ -97,7 +97,6 @@ def _pruned(module: nn.Module, calibration: Inputs, data: TrainingData, options:
     groups = find_prune_groups(module, data.inputs)
     sparsity = {group.name: SPARSITY for group in groups if group.status is Status.PRUNABLE and not group.branch}
     prune = StructuredPrune(sparsity=sparsity)
-    distil = usual(module, options.steps, augment=Augmentation(mirror=0.5, shift=4), samples=len(data))
     states = _written("as given", module, calibration, 0.0, QUANTISED)
     start = time.perf_counter()
     smaller = prune.apply(module, data, groups=groups)
@@ -105,9 +104,14 @@ def _pruned(module: nn.Module, calibration: Inputs, data: TrainingData, options:
     start = time.perf_counter()
     smaller = replace(prune, batch_norm_samples=1024).apply(module, data, groups=groups)
     states += _written("… batch norm measured", smaller, calibration, time.perf_counter() - start, ())
-    start = time.perf_counter()
-    recovered = distil.apply(smaller, data, teacher=module)
-    return states + _written("… distilled", recovered, calibration, time.perf_counter() - start, QUANTISED)
+    augment = Augmentation(mirror=0.5, shift=4)
+    for name, like_teacher in (("… distilled on answers alone", False), ("… distilled", True)):
+        distil = usual(module, options.steps, augment=augment, samples=len(data), like_teacher=like_teacher)
+        start = time.perf_counter()
+        recovered = distil.apply(smaller, data, teacher=module)
+        seconds = time.perf_counter() - start
+        states += _written(name, recovered, calibration, seconds, QUANTISED if like_teacher else ())
+    return states
 
 
 def _written(

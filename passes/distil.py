@@ -147,8 +147,8 @@ def usual(
         seed: Of the training.
         like_teacher: Whether the network was made from the teacher and can be held to what its layers read.
     """
-    # Without norms to hold activations, that rate would be too much.
-    optimiser, rate = (Optimiser.SGD, 0.05) if batch_norms(module) else (Optimiser.ADAM, 1e-3)
+    # Without norms to hold activations, such rates would be too much.
+    optimiser, rate = (Optimiser.SGD, 0.05 if like_teacher else 0.03) if batch_norms(module) else (Optimiser.ADAM, 1e-3)
     training = Training(
         steps=steps,
         batch_size=min(128, samples),
