@@ -149,6 +149,16 @@ def test_finalists_are_not_hopelessly_inaccurate() -> None:
     assert [t.number for t in choose([near, useless], Budget())] == [1, 2]
 
 
+def test_finalists_of_a_hopeless_run_may_have_been_stopped() -> None:
+    """Faster than what was scored to its end, and nearly as accurate; where something is feasible it is no finalist."""
+    reference = trial(0, 0.9, 1.0, 4000, misses={"accuracy": -0.1, "latency": 1.0})
+    slower = trial(1, 0.75, 0.5, 2000, misses={"accuracy": 0.05, "latency": -0.1})
+    stopped = trial(2, 0.74, 0.2, 1500, outcome=Outcome.STOPPED, misses={"accuracy": 0.06, "latency": -0.4})
+    feasible = trial(3, 0.85, 0.45, 3000, misses={"accuracy": -0.05, "latency": -0.1})
+    assert [t.number for t in choose([reference, slower, stopped], Budget())] == [0, 1, 2]
+    assert 2 not in [t.number for t in choose([reference, slower, stopped, feasible], Budget())]
+
+
 @given(st.floats(0.05, 5), st.floats(0.8, 1.25))
 def test_holding_is_within_five_per_cent(ratio: float, factor: float) -> None:
     """Both directions count: a point that is faster elsewhere was not measured well either."""

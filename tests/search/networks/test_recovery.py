@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from precision import Budget, RecipeStep
+from precision import Budget, LayerChoice, RecipeStep
 from search.networks import recovery
 from search.networks.halving import Contender
-from search.trial import Trial
+from search.trial import Outcome, Trial
 from tests.search.networks.test_halving import appraiser, trial
 
 STEP_S = 0.5
@@ -94,3 +94,14 @@ def test_rounding_must_cost_something(monkeypatch: pytest.MonkeyPatch, rounded: 
         evaluator=SimpleNamespace(trials=joint.trials, reference_accuracy=0.9), options=SimpleNamespace(budget=budget)
     )
     assert recovery._rounding_costs(joint) is costs
+
+
+def test_artifacts_below_the_floor_are_trained_and_too_slow_ones_not() -> None:
+    """Stopped while it was scored is what training is for; of the given network only a slow one was scored."""
+    slow = replace(trial(1, 0.899, 0.6, 300), misses={"latency": 0.5, "accuracy": -0.02})
+    below = replace(trial(2, 0.87, 0.3, 300, "a"), outcome=Outcome.STOPPED, misses={"latency": -0.2, "accuracy": 0.01})
+    joint: Any = Joint([trial(0, 0.9, 1.0, 1000), slow, below], [contender(below)])
+    joint.explorers = {"": SimpleNamespace(trials=joint.trials)}
+    int8 = LayerChoice.parse("int8")
+    joint.session = SimpleNamespace(bench=SimpleNamespace(layers=lambda _: {"conv": int8}))
+    assert recovery._best_artifacts(joint) == [below]
