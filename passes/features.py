@@ -80,7 +80,7 @@ def match(paths: Sequence[str], student: nn.Module, teacher: nn.Module, inputs: 
     every = tuple(paths) == (SHARED,)
     found = []
     for name, module in (("student", student), ("teacher", teacher)):
-        known = {path: part for path, part in module.named_modules()}
+        known = dict(module.named_modules())
         wanted = [path for path, part in known.items() if isinstance(part, LAYERS)] if every else paths
         missing = [path for path in wanted if path not in known]
         if missing:
