@@ -31,11 +31,12 @@ from lowering.rounding.weight import RoundedWeight
 from precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding, digest
 
 # Raise it whenever the same settings would give other codes, scales or corrections than before.
-SCHEMA = 4
+SCHEMA = 5
 KIND = "rounded"
-# Hessians are accumulated over about so many output positions, evenly spaced: all 512 · 32² of a small image
-# network's first layers gave the same accuracy in many times the time.
-HESSIAN_COLUMNS = 32_768
+# Hessians of k × k are accumulated over about so many output positions, evenly spaced, or as many times k where that is
+# more: all 512 · 32² of a small image network's first layers gave the same accuracy in many times the time.
+HESSIAN_COLUMNS = 8_192
+COLUMNS_PER_ROW = 16
 # A weight of which so much is zero was made sparse: its zeros stay.
 SPARSE = 0.25
 
@@ -272,9 +273,10 @@ def _moments(layer: Layer, view: MatrixView, streams: PrefixStreams) -> Moments:
     """The layer's 2 X Xᵀ and 2 (X̃ − X) Xᵀ, (groups, k, k) each."""
     unfolding = Unfolding.of(view, streams.node)
     k = view.rows(np.empty(view.shape, dtype=np.int8)).shape[-1]
+    wanted = max(HESSIAN_COLUMNS, COLUMNS_PER_ROW * k)
     hessian, drift = np.zeros((view.groups, k, k)), np.zeros((view.groups, k, k))
     for exact, rounded in streams.inputs():
-        positions = max(1, HESSIAN_COLUMNS // (streams.chunks * max(1, len(rounded))))
+        positions = max(1, wanted // (streams.chunks * max(1, len(rounded))))
         for columns, differences in zip(
             unfolding.columns(rounded, positions), unfolding.columns(exact - rounded, positions), strict=True
         ):
