@@ -6,6 +6,7 @@ Plotly reads a subset of HTML in labels and hover text, and layer names are the 
 from __future__ import annotations
 
 import html
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -123,6 +124,7 @@ def sparsity_hover(score: SparsityScore) -> str:
         f"<b>{escape(score.group)}</b> {score.sparsity:.0%} pruned",
         f"{score.kept} of {score.channels} channels stay",
         f"divergence: {wording.number(score.loss)}",
+        "" if math.isnan(score.trained) else f"after a short training: {wording.number(score.trained)}",
         f"left out: {escape(score.dropped)}" if score.dropped else "",
     )
 

@@ -123,13 +123,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparsityScore:
-    """One row of the table of sparsities: a prune group alone at one level; ``loss`` is NaN where not scored."""
+    """A prune group alone at one level; NaN are losses not scored, ``trained`` being what a short training leaves."""
 
     group: str
     sparsity: float
     kept: int
     channels: int
     loss: float
+    trained: float
     dropped: str
 
 
@@ -378,12 +379,13 @@ def _score(row: Mapping[str, str]) -> Score:
 
 
 def _sparsity_score(row: Mapping[str, str]) -> SparsityScore:
-    loss = cell(row["loss"])
+    loss, trained = cell(row["loss"]), cell(row.get("trained", ""))
     return SparsityScore(
         group=row["group"],
         sparsity=finite("sparsity", float(row["sparsity"])),
         kept=int(row["kept"]),
         channels=int(row["channels"]),
         loss=math.nan if loss is None else loss,
+        trained=math.nan if trained is None else trained,
         dropped=row["dropped"],
     )

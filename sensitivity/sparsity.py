@@ -4,9 +4,13 @@
             group alone pruned in one shot and its batch norm measured anew, from the network as it was given
     loss    the score, raised to that of every lower sparsity of the group: sampling noise must not sell channels
 
+    trained the score of the group's highest level after a short training, at most the loss; lower levels are given the
+            same share of theirs
+
 Scored in torch, not on the runtime: the pruned FP32 module is what FP32 on the runtime is, and exporting one takes
-seconds. Nothing is trained, so the losses rank what may go; how much of them recovery training leaves is another
-matter, and measured.
+seconds. Without training the losses say little of what recovery will leave: of two branches that cost the same, one
+may be made up for by the layers behind it and the other by none. Seconds of training for each group tell them apart
+(``score_trained``), where there is time.
 
 Levels are fractions of a group's channels; branches go whole or stay. A level is dropped, with its reason, where
 rounding leaves all channels or as many as a lower level, where the pruned network does not run, or where its outputs
@@ -53,6 +57,7 @@ class SparsityRow:
         channels: Channels there are.
         macs_share: Multiply-adds that go, over those of the network; NaN where it was not pruned.
         loss: Cleaned; NaN where the level is dropped.
+        trained: What a short training leaves of it; NaN where that was not tried.
         dropped: Why the level leaves the space, or the group where the sparsity is 0; empty where it stays.
     """
 
@@ -62,6 +67,7 @@ class SparsityRow:
     channels: int
     macs_share: float
     loss: float
+    trained: float = math.nan
     dropped: str = ""
 
 
@@ -81,16 +87,21 @@ class SparsityTable:
     rows: tuple[SparsityRow, ...]
 
     def losses(self) -> Mapping[str, dict[float, float]]:
-        """Group → the sparsities that stay, ascending from 0 → loss."""
+        """Group → the sparsities that stay, ascending from 0 → loss, after training where that was tried."""
         table: dict[str, dict[float, float]] = {}
         for row in self.rows:
             if not row.dropped:
-                table.setdefault(row.group, {})[row.sparsity] = row.loss
+                table.setdefault(row.group, {})[row.sparsity] = row.loss if math.isnan(row.trained) else row.trained
         return table
 
+    @property
+    def trained_groups(self) -> frozenset[str]:
+        """Whose ``losses`` are after training."""
+        return frozenset(row.group for row in self.rows if not math.isnan(row.trained))
+
     def frame(self) -> pd.DataFrame:
-        """Columns group, sparsity, kept, channels, macs_share, loss, dropped; the rows' order."""
-        columns = ["group", "sparsity", "kept", "channels", "macs_share", "loss", "dropped"]
+        """Columns group, sparsity, kept, channels, macs_share, loss, trained, dropped; the rows' order."""
+        columns = ["group", "sparsity", "kept", "channels", "macs_share", "loss", "trained", "dropped"]
         return pd.DataFrame([[getattr(row, name) for name in columns] for row in self.rows], columns=columns)
 
 
@@ -157,6 +168,47 @@ def score_sparsities(
             rows.append(scorer.scored(row))
             on_step(f"{row.group} {row.sparsity:g}")
     return SparsityTable(measure=measure, samples=sample_count(used), rows=clean(rows))
+
+
+def score_trained(
+    table: SparsityTable,
+    module: nn.Module,
+    inputs: Inputs,
+    trained: Callable[[Mapping[str, float]], nn.Module | None],
+) -> SparsityTable:
+    """See what training leaves of each group's loss.
+
+    Args:
+        table: Of ``module``, as ``score_sparsities`` gave it.
+        module: The network as it was given.
+        inputs: Those the table was scored on.
+        trained: {group: sparsity} → the network pruned so and trained; None where there is no time left for it. Where
+            it raises a ModelError, nothing of the group's loss is taken to go.
+
+    Returns:
+        The table with ``trained``; as it was where ``trained`` gave None.
+
+    Raises:
+        DataError: If the inputs do not fit each other, or the unpruned network's outputs are not finite.
+    """
+    used = {name: array[: table.samples] for name, array in inputs.items()}
+    whole = torch_outputs(module, used)
+    shares: dict[str, float] = {}
+    for group, losses in table.losses().items():
+        highest = max(losses)
+        if losses[highest] <= 0:
+            continue
+        try:
+            network = trained({group: highest})
+        except ModelError:
+            shares[group] = 1.0
+            continue
+        if network is None:
+            return table
+        score = float(divergence(table.measure, whole, torch_outputs(network, used)).mean())
+        shares[group] = min(score / losses[highest], 1.0) if math.isfinite(score) else 1.0
+    rows = tuple(replace(row, trained=row.loss * shares.get(row.group, math.nan)) for row in table.rows)
+    return replace(table, rows=rows)
 
 
 def clean(rows: Sequence[SparsityRow]) -> tuple[SparsityRow, ...]:

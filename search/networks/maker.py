@@ -203,6 +203,18 @@ class Maker:
         assert module is not None
         return module
 
+    def trained(self, sparsity: Mapping[str, float], steps: int) -> nn.Module | None:
+        """The given network pruned and trained for so many steps; None where the budget has not as many left.
+
+        Raises:
+            ModelError: If it cannot be pruned or trained so.
+        """
+        state = self._start
+        for step in (self.prune_step(sparsity), self.distil_step(steps)):
+            state = self._followed(state, step)
+        whole = len(state.steps) == 2 and state.steps[-1].ended_at is None
+        return state.module if whole else None
+
     @property
     def _start(self) -> State:
         key = digest("recipe", self._given.reference.fingerprint, self.data_digest)

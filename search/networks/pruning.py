@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from backends.granularity import dialect_writer, preferred_multiple
@@ -11,7 +12,10 @@ from search.proposals.prune_space import PruneSpace
 from search.proposals.space import Space
 from search.session import Session
 from search.stopwatch import Kind
-from sensitivity.sparsity import planned_steps, score_sparsities
+from sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
+
+_TRAINED_PART = 0.12  # of the training budget, or of the time limit if that is less
+_TRAINED_STEPS = (10, 40)  # fewer tell nothing, more tell little else
 
 
 def prune_spaces(session: Session, making: Making, space: Space, measure: str) -> Space:
@@ -57,6 +61,7 @@ def prune_spaces(session: Session, making: Making, space: Space, measure: str) -
             on_step=session.listener.step,
             importance=options.importance,
         )
+    table = _after_training(session, making, table)
     session.record.write_sparsity(table)
     layers = {layer.name for layer in bench.lowerer.inventory.layers}
     found = {group.name: group for group in groups}
@@ -70,9 +75,27 @@ def prune_spaces(session: Session, making: Making, space: Space, measure: str) -
                     name=name,
                     sparsities=tuple(losses),
                     losses=tuple(losses.values()),
+                    trained=name in table.trained_groups,
                     parts={layer: tuple(share.get(layer, 1.0) for share in shares) for layer in touched},
                 )
             )
     if not prunes:
         session.listener.warn("no channels or branches of this network can be pruned: sparsity.csv has the reasons")
     return replace(space, prunes=tuple(prunes))
+
+
+def _after_training(session: Session, making: Making, table: SparsityTable) -> SparsityTable:
+    """The table with what training takes back of each loss, where the user's own budget has time to find out."""
+    options, groups = making.options, sum(len(losses) > 1 for losses in table.losses().values())
+    if not options.distil or options.train_budget_s is None or not groups:
+        return table
+    limit_s = min(options.train_budget_s, session.options.time_limit_s or math.inf)
+    least, most = _TRAINED_STEPS
+    steps = min(int(_TRAINED_PART * limit_s / (groups * making.pace_s)), most)
+    if steps < least:
+        return table
+    session.listener.phase("sparsity, trained", groups)
+    with session.bench.watch.measure(Kind.TRAINING):
+        return score_trained(
+            table, making.maker.module, session.calibration, lambda sparsity: making.maker.trained(sparsity, steps)
+        )

@@ -3,7 +3,8 @@
 The solver adds up what each pruning costs alone. Several together cost something else, all branches of a stage far
 more; so the solution is compared with solutions for slightly other losses whose sum is not much larger: each is pruned,
 not trained, and its divergence from the given network measured. The sum keeps its say because a divergence hardly grows
-any more once a network is broken, while it still matters how badly.
+any more once a network is broken, while it still matters how badly. Losses that were measured after training are added
+up as they are: what a whole pruning costs before training would say the opposite.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def solved(joint: JointSearch, kept: Limits, number: int) -> Code | None:
     """
     solution = _solver(joint)
     first = solution(joint.space, kept)
-    if first is None or joint.making.unit_steps < _LEAST_RUNG:
+    trained = any(prune.trained for prune in joint.space.prunes)
+    if first is None or trained or joint.making.unit_steps < _LEAST_RUNG:
         return first
     generator = np.random.default_rng([joint.session.options.seed, number])
     most = _SLACK * _summed(joint.space, first)

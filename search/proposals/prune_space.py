@@ -40,12 +40,14 @@ class PruneSpace:
         losses: Loss of each, ≥ 0, in the measure of the precisions' losses; 0 first.
         parts: Layer name → share of the layer's weights and multiply-adds that stays, one a sparsity: 1 first, 0 where
             the layer is gone.
+        trained: Whether the losses are what a short training leaves.
     """
 
     name: str
     sparsities: tuple[float, ...]
     losses: tuple[float, ...]
     parts: Mapping[str, tuple[float, ...]]
+    trained: bool = False
 
     def __post_init__(self) -> None:
         ascending = all(a < b for a, b in zip(self.sparsities, self.sparsities[1:], strict=False))
