@@ -14,8 +14,8 @@ from search.session import Session
 from search.stopwatch import Kind
 from sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
 
-_TRAINED_PART = 0.12  # of the training budget, or of the time limit if that is less
-_TRAINED_STEPS = (10, 40)  # fewer tell nothing, more tell little else
+_TRAINED_PART = 0.15  # of the training budget, or of the time limit if that is less
+_TRAINED_STEPS = (8, 40)  # fewer tell nothing, more tell little else
 
 
 def prune_spaces(session: Session, making: Making, space: Space, measure: str) -> Space:
