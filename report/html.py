@@ -170,7 +170,8 @@ def _sparsity_plot(results: RunResults) -> Plot | None:
         return None
     note = (
         "How far the outputs move from those of the whole network where this group alone is pruned, before any "
-        "training. The lowest marks stand for zero or less; the pointer shows the value."
+        "training; open marks are what a short training leaves, which the search goes by. The lowest marks stand for "
+        "zero or less; the pointer shows the value."
     )
     return as_plot("sparsity", "Sensitivity to pruning", note, pruning_plots.draw_sparsity(info))
 

@@ -33,16 +33,18 @@ class KeptInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparsitySeries:
-    """One level of sparsity.
+    """One level of sparsity, before or after training.
 
     Attributes:
         sparsity: The share removed; 1 for branches, which go as a whole.
+        trained: Whether it is what a short training leaves.
         groups: Groups with a score.
         values: What is drawn: the score, raised to ``SparsityInfo.floor`` where a log axis could not show it.
         hovers: The score as measured.
     """
 
     sparsity: float
+    trained: bool
     groups: tuple[str, ...]
     values: tuple[float, ...]
     hovers: tuple[str, ...]
@@ -55,7 +57,7 @@ class SparsityInfo:
     Attributes:
         groups: In the order written.
         ranked: The same, most sensitive first, by the largest score.
-        series: One a level, ascending.
+        series: One a level, ascending; where there are scores after training, that of the level before them.
         floor: The lowest value that can be drawn; scores at or below zero are drawn here.
     """
 
@@ -101,20 +103,25 @@ def _order(results: RunResults) -> Callable[[str], tuple[int, str]]:
 def sparsity_info(scores: Sequence[SparsityScore]) -> SparsityInfo:
     """Scores per group and level; what was not scored is left out."""
     known = [score for score in scores if math.isfinite(score.loss) and score.sparsity > 0]
-    floor = min((score.loss for score in known if score.loss > 0), default=1e-9) / 2
+    losses = [loss for score in known for loss in (score.loss, score.trained)]
+    floor = min((loss for loss in losses if loss > 0), default=1e-9) / 2
     groups = tuple(dict.fromkeys(score.group for score in scores))
     worst = {group: max((s.loss for s in known if s.group == group), default=-math.inf) for group in groups}
     series = []
     for level in sorted({score.sparsity for score in known}):
-        scored = [score for score in known if score.sparsity == level]
-        series.append(
-            SparsitySeries(
-                sparsity=level,
-                groups=tuple(escape(score.group) for score in scored),
-                values=tuple(max(score.loss, floor) for score in scored),
-                hovers=tuple(sparsity_hover(score) for score in scored),
-            )
-        )
+        for trained in (False, True):
+            scored = {s: s.trained if trained else s.loss for s in known if s.sparsity == level}
+            shown = {score: loss for score, loss in scored.items() if math.isfinite(loss)}
+            if shown:
+                series.append(
+                    SparsitySeries(
+                        sparsity=level,
+                        trained=trained,
+                        groups=tuple(escape(score.group) for score in shown),
+                        values=tuple(max(loss, floor) for loss in shown.values()),
+                        hovers=tuple(sparsity_hover(score) for score in shown),
+                    )
+                )
     return SparsityInfo(
         groups=tuple(escape(group) for group in groups),
         ranked=tuple(escape(group) for group in sorted(groups, key=lambda group: -worst[group])),

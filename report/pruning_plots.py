@@ -51,17 +51,20 @@ def _share_text(share: float) -> str:
 
 
 def draw_sparsity(info: SparsityInfo) -> go.Figure:
-    """Divergence per prune group on a log axis, one mark a level; crosses are whole branches."""
+    """Divergence per prune group on a log axis, one mark a level; crosses are branches, open marks are trained."""
     figure = go.Figure()
-    for index, series in enumerate(info.series):
-        look = {"color": LEVEL_COLOURS[index % len(LEVEL_COLOURS)], "size": 9}
+    levels = sorted({series.sparsity for series in info.series})
+    for series in info.series:
+        colour = LEVEL_COLOURS[levels.index(series.sparsity) % len(LEVEL_COLOURS)]
+        look = {"color": colour, "size": 9, "symbol": "circle"} if series.sparsity < 1 else BRANCH_LOOK
+        name = f"{series.sparsity:.0%} of channels removed" if series.sparsity < 1 else "branch removed"
         figure.add_trace(
             go.Scatter(
-                name=f"{series.sparsity:.0%} of channels removed" if series.sparsity < 1 else "branch removed",
+                name=f"{name}, trained" if series.trained else name,
                 x=list(series.groups),
                 y=list(series.values),
                 mode="markers",
-                marker=look if series.sparsity < 1 else BRANCH_LOOK,
+                marker={**look, "symbol": f"{look['symbol']}-open"} if series.trained else look,
                 hovertext=list(series.hovers),
                 hovertemplate=plots.HOVER,
             )

@@ -160,6 +160,7 @@ def sparsity_rows(seed: int = 5) -> list[dict[str, Any]]:
                     "kept": 0 if branch else round(32 * (1 - level)),
                     "channels": 1 if branch else 32,
                     "loss": "" if dropped else 0.05 * weight * level**2,
+                    "trained": "" if dropped else 0.02 * weight * level**2,
                     "dropped": dropped,
                 }
             )

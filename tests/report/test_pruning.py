@@ -16,9 +16,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> RunResults:
     return RunResults.load(synthetic_passes.passes_run(tmp_path_factory.mktemp("run")))
 
 
-def _score(group: str, sparsity: float, loss: float, dropped: str = "") -> SparsityScore:
+def _score(group: str, sparsity: float, loss: float, dropped: str = "", trained: float = math.nan) -> SparsityScore:
     kept = round(8 * (1 - sparsity))
-    return SparsityScore(group=group, sparsity=sparsity, kept=kept, channels=8, loss=loss, dropped=dropped)
+    return SparsityScore(
+        group=group, sparsity=sparsity, kept=kept, channels=8, loss=loss, trained=trained, dropped=dropped
+    )
 
 
 def test_what_was_pruned_is_shown_per_group_and_point(results: RunResults) -> None:
@@ -70,6 +72,7 @@ def test_sparsities_are_drawn_level_by_level() -> None:
     assert [series.sparsity for series in info.series] == [0.25, 0.5, 1.0]
     assert info.series[0] == SparsitySeries(
         sparsity=0.25,
+        trained=False,
         groups=("a", "b&lt;"),
         values=(0.2, 0.1),
         hovers=(
@@ -79,6 +82,26 @@ def test_sparsities_are_drawn_level_by_level() -> None:
     )
     names = [trace.name for trace in draw_sparsity(info).data]
     assert names == ["25% of channels removed", "50% of channels removed", "branch removed"]
+
+
+def test_what_training_leaves_is_drawn_beside_it() -> None:
+    """Open marks of the level's colour, for those groups that were trained."""
+    info = sparsity_info(
+        [_score("a", 0.5, 0.4, trained=0.1), _score("b", 0.5, 0.2), _score("c", 1.0, 0.9, trained=0.3)]
+    )
+    assert [(series.sparsity, series.trained, series.groups, series.values) for series in info.series] == [
+        (0.5, False, ("a", "b"), (0.4, 0.2)),
+        (0.5, True, ("a",), (0.1,)),
+        (1.0, False, ("c",), (0.9,)),
+        (1.0, True, ("c",), (0.3,)),
+    ]
+    lines = ("<b>c</b> 100% pruned", "0 of 8 channels stay", "divergence: 0.900", "after a short training: 0.300")
+    assert info.series[3].hovers == ("<br>".join(lines),)
+    assert info.floor == 0.05
+    traces = draw_sparsity(info).data
+    assert [trace.name for trace in traces][2:] == ["branch removed", "branch removed, trained"]
+    assert [trace.marker.symbol for trace in traces] == ["circle", "circle-open", "x", "x-open"]
+    assert traces[0].marker.color == traces[1].marker.color != traces[2].marker.color
 
 
 def test_no_sparsities_make_no_plot() -> None:

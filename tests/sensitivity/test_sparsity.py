@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,14 @@ from passes.prune_groups import PruneGroup, Status, find_prune_groups
 from passes.prune_importance import Importance
 from precision import ConfigError, ContentStore, DataError, Inputs, ModelError
 from sensitivity.divergence import KL, NSR, kl_divergence, noise_to_signal
-from sensitivity.sparsity import SparsityRow, SparsityTable, clean, planned_steps, score_sparsities
+from sensitivity.sparsity import (
+    SparsityRow,
+    SparsityTable,
+    clean,
+    planned_steps,
+    score_sparsities,
+    score_trained,
+)
 from tests.passes.nets import same_weights, trained_looking
 
 SAMPLES = 20
@@ -365,9 +372,71 @@ def test_the_table_reads_as_a_search_and_a_person_want_it() -> None:
     table = SparsityTable(measure=KL, samples=3, rows=rows)
     assert table.losses() == {"a": {0: 0.0, 0.25: 0.1}, "b": {0: 0.0}}
     frame = table.frame()
-    assert list(frame.columns) == ["group", "sparsity", "kept", "channels", "macs_share", "loss", "dropped"]
+    assert list(frame.columns) == ["group", "sparsity", "kept", "channels", "macs_share", "loss", "trained", "dropped"]
     assert list(frame["dropped"]) == ["", "", "why", ""]
     assert frame["kept"].dtype.kind == "i"
+
+
+def _moved(net: Net, shift: float) -> nn.Module:
+    """Another network, further from ``net`` the larger the shift."""
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        other.classifier.bias[0] += shift
+    return other
+
+
+def _distance(net: Net, other: nn.Module) -> float:
+    with torch.no_grad():
+        whole, found = (part(torch.from_numpy(USED)).double().numpy() for part in (net, other))
+    return float(kl_divergence(whole, found).mean())
+
+
+def test_training_takes_back_a_share_of_every_level() -> None:
+    """The highest level of each group is trained and scored; the lower ones keep the same share of their losses."""
+    net, asked = _net(), []
+    table = _score(net)
+    (branch,) = (name for name, losses in table.losses().items() if list(losses) == [0.0, 1.0])
+    shifts = {"hidden": 0.05, branch: 0.02}
+
+    def trained(sparsity: Mapping[str, float]) -> nn.Module:
+        asked.append(dict(sparsity))
+        (group,) = sparsity
+        return _moved(net, shifts.get(group, 0.01))
+
+    found = score_trained(table, net, INPUTS, trained)
+    assert {"hidden": 0.75} in asked
+    assert {branch: 1.0} in asked
+    left = _distance(net, _moved(net, 0.05))
+    before = table.losses()["hidden"]
+    assert left < 0.5 * before[0.75], "the test says nothing otherwise"
+    for level, loss in before.items():
+        assert found.losses()["hidden"][level] == pytest.approx(loss * left / before[0.75], rel=1e-4)
+    assert found.losses()[branch][1.0] == pytest.approx(_distance(net, _moved(net, 0.02)), rel=1e-4)
+    assert [row.loss for row in found.rows] == [row.loss for row in table.rows], "what it was before is still there"
+    assert found.trained_groups == {name for name, losses in table.losses().items() if len(losses) > 1}
+    assert table.trained_groups == frozenset()
+
+
+def test_training_never_makes_a_group_cost_more() -> None:
+    """A training that did harm, or none that ended well, leaves the loss as it was."""
+    net = _net()
+    table = _score(net)
+
+    def harmful(sparsity: Mapping[str, float]) -> nn.Module:
+        if "hidden" in sparsity:
+            raise ModelError("the loss is nan at step 3 of 12")
+        return _moved(net, math.nan if 1.0 in sparsity.values() else 50.0)
+
+    found = score_trained(table, net, INPUTS, harmful)
+    assert found.losses() == table.losses()
+    assert "hidden" in found.trained_groups
+
+
+def test_without_time_for_all_groups_none_counts_as_trained() -> None:
+    """Losses before and after training do not compare."""
+    net = _net()
+    table, answers = _score(net), iter([_moved(net, 0.01), None])
+    assert score_trained(table, net, INPUTS, lambda _: next(answers)) == table
 
 
 def test_a_table_says_what_it_was_scored_on() -> None:

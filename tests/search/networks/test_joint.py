@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -258,6 +259,7 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     first = RunResults.load(asked.out)
     assert not first.complete
     assert before
+    assert all(math.isfinite(score.trained) for score in first.sparsities if math.isfinite(score.loss))
     found = searched(replace(asked, resume=True))
     assert found.outcome.exit_code in (0, 3)
     assert found.results.complete

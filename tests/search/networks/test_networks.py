@@ -159,6 +159,20 @@ def _defaults() -> dict[str, Any]:
     return dict(training.Supervision.__init__.__kwdefaults__ or {})
 
 
+def test_trained_for_a_score(tmp_path: Path, updates: list[int]) -> None:
+    """Another process finds the training done; a budget with no time for all of the steps gives no network."""
+    network = maker(tmp_path).trained({"conv1": 0.5}, 12)
+    assert isinstance(network, Small)
+    assert network.conv1.out_channels == 8
+    assert updates == list(range(12))
+    again = maker(tmp_path).trained({"conv1": 0.5}, 12)
+    assert again is not None
+    assert same_weights(network, again)
+    assert len(updates) == 12
+    assert maker(tmp_path / "other", limit_s=0).trained({"conv1": 0.5}, 12) is None
+    assert maker(tmp_path / "short", limit_s=1e-6).trained({"conv1": 0.5}, 60) is None
+
+
 @pytest.mark.parametrize("done", [1, 20, 31])
 def test_ended_at(done: int, updates: list[int]) -> None:
     """A step with an end trains to exactly there, and again after it was killed at its last state."""

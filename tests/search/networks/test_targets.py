@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,6 +91,15 @@ def test_the_least_harmful_as_a_whole(
     assert spaces[0] == SPACE
     if damage:
         assert len({space.prunes[0].losses for space in spaces}) == len(spaces)
+
+
+def test_losses_after_training_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the whole costs before training has no say then."""
+    solutions = iter([code(1), code(2)])
+    monkeypatch.setattr(targets, "_solver", lambda _: lambda *_: next(solutions))
+    search = joint(100, {0.25: 0.5, 0.5: 0.1})
+    search.space = replace(SPACE, prunes=tuple(replace(prune, trained=True) for prune in SPACE.prunes))
+    assert targets.solved(search, (0.5, None), 0) == code(1)
 
 
 def test_other_losses_keep_their_order() -> None:
