@@ -40,6 +40,7 @@ from precision import CalibrationSettings, ContentStore, EngineError, Inputs, La
 from search.tables import plain_table
 
 SPARSITY = 0.5
+AUGMENT = Augmentation(mirror=0.5, shift=4)
 QUANTISED = ("int8:mse", "int4:gptq")
 
 
@@ -104,9 +105,8 @@ def _pruned(module: nn.Module, calibration: Inputs, data: TrainingData, options:
     start = time.perf_counter()
     smaller = replace(prune, batch_norm_samples=1024).apply(module, data, groups=groups)
     states += _written("… batch norm measured", smaller, calibration, time.perf_counter() - start, ())
-    augment = Augmentation(mirror=0.5, shift=4)
     for name, like_teacher in (("… distilled on answers alone", False), ("… distilled", True)):
-        distil = usual(module, options.steps, augment=augment, samples=len(data), like_teacher=like_teacher)
+        distil = usual(module, options.steps, augment=AUGMENT, samples=len(data), like_teacher=like_teacher)
         start = time.perf_counter()
         recovered = distil.apply(smaller, data, teacher=module)
         seconds = time.perf_counter() - start
@@ -135,7 +135,7 @@ def _trained(module: nn.Module, calibration: Inputs, data: TrainingData, bits: i
     lowerer = _lowerer(module, calibration)
     choices = uniform(lowerer, "int4:gptq")
     start = time.perf_counter()
-    result = Qat(training=replace(TRAINING, steps=steps), int4_bits=bits).apply(lowerer, choices, data)
+    result = Qat(training=replace(TRAINING, steps=steps, augment=AUGMENT), int4_bits=bits).apply(lowerer, choices, data)
     seconds = time.perf_counter() - start
     trained = result.lowerer(lowerer.dialect, lowerer.settings, ContentStore(None), lowerer.calibration_digest)
     return State(
