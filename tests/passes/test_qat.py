@@ -276,9 +276,9 @@ def test_resnet20_agrees(data_folder: object) -> None:
     )
     choices = {layer.name: LayerChoice.parse("int4:gptq") for layer in lowerer.inventory.layers}
     result = Qat(training=replace(TRAINING, steps=4)).apply(lowerer, choices, TrainingData(inputs=workload.calibration))
-    part = workload.evaluation.part(0, 2000)
-    found = ran(artifact_of(result, lowerer, choices), part.inputs)
-    expected = simulated(result.network, part.inputs)
+    evaluation = workload.evaluation
+    found = ran(artifact_of(result, lowerer, choices), evaluation.inputs)
+    expected = simulated(result.network, evaluation.inputs)
     assert sqnr_db(expected[0], found[0]) >= FLOOR_DB
-    scores = [float(np.asarray(top1(outputs, part.labels), np.float64).mean()) for outputs in (found, expected)]
+    scores = [float(np.asarray(top1(outputs, evaluation.labels), np.float64).mean()) for outputs in (found, expected)]
     assert scores[0] == pytest.approx(scores[1], abs=0.001)
