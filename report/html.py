@@ -168,10 +168,11 @@ def _sparsity_plot(results: RunResults) -> Plot | None:
     info = sparsity_info(results.sparsities)
     if not info.series:
         return None
+    trained = any(series.trained for series in info.series)
     note = (
-        "How far the outputs move from those of the whole network where this group alone is pruned, before any "
-        "training; open marks are what a short training leaves, which the search goes by. The lowest marks stand for "
-        "zero or less; the pointer shows the value."
+        "How far the outputs move from those of the whole network where this group alone is pruned, before any training"
+        + ("; open marks are what a short training leaves, which the search goes by" if trained else "")
+        + ". The lowest marks stand for zero or less; the pointer shows the value."
     )
     return as_plot("sparsity", "Sensitivity to pruning", note, pruning_plots.draw_sparsity(info))
 

@@ -64,6 +64,7 @@ def draw_sparsity(info: SparsityInfo) -> go.Figure:
                 x=list(series.groups),
                 y=list(series.values),
                 mode="markers",
+                showlegend=not series.trained,  # the words above the plot say what open marks are
                 marker={**look, "symbol": f"{look['symbol']}-open"} if series.trained else look,
                 hovertext=list(series.hovers),
                 hovertemplate=plots.HOVER,

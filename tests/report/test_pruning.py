@@ -101,6 +101,7 @@ def test_what_training_leaves_is_drawn_beside_it() -> None:
     traces = draw_sparsity(info).data
     assert [trace.name for trace in traces][2:] == ["branch removed", "branch removed, trained"]
     assert [trace.marker.symbol for trace in traces] == ["circle", "circle-open", "x", "x-open"]
+    assert [trace.showlegend for trace in traces] == [True, False, True, False]
     assert traces[0].marker.color == traces[1].marker.color != traces[2].marker.color
 
 
