@@ -4,94 +4,24 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from passes.batch_norm import reestimate_batch_norm
 from passes.data import TrainingData
 from passes.prune import StructuredPrune
-from passes.prune_groups import PruneGroup, Status, find_prune_groups
+from passes.prune_groups import Status, find_prune_groups
 from passes.prune_importance import Importance
-from precision import ConfigError, ContentStore, DataError, Inputs, ModelError
+from precision import ConfigError, ContentStore, DataError, ModelError
 from sensitivity.divergence import KL, NSR, kl_divergence, noise_to_signal
-from sensitivity.sparsity import (
-    SparsityRow,
-    SparsityTable,
-    clean,
-    planned_steps,
-    score_sparsities,
-    score_trained,
-)
-from tests.passes.nets import same_weights, trained_looking
-
-SAMPLES = 20
-
-
-class Net(nn.Module):
-    """A classifier of rows with two hidden layers and a residual branch."""
-
-    def __init__(self, norm: bool = False) -> None:
-        super().__init__()
-        self.first = nn.Linear(6, 12)
-        self.hidden = nn.Linear(12, 16)
-        self.norm = nn.BatchNorm1d(16) if norm else nn.Identity()
-        self.last = nn.Linear(16, 12)
-        self.classifier = nn.Linear(12, 3)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        stem = functional.relu(self.first(rows))
-        logits: Tensor = self.classifier(stem + self.last(functional.relu(self.norm(self.hidden(stem)))))
-        return logits
-
-
-def _net(norm: bool = False) -> Net:
-    torch.manual_seed(0)
-    return trained_looking(Net(norm))
-
-
-def _rows(count: int, seed: int) -> Inputs:
-    return {"rows": np.random.default_rng(seed).normal(size=(count, 6)).astype(np.float32)}
-
-
-DATA = TrainingData(inputs=_rows(64, 1))
-INPUTS = _rows(50, 2)
-USED = INPUTS["rows"][:SAMPLES]
-
-
-def _score(
-    module: nn.Module,
-    *,
-    groups: tuple[PruneGroup, ...] | None = None,
-    levels: tuple[float, ...] = (0.25, 0.5, 0.75),
-    round_to: int = 1,
-    measure: str = KL,
-    store: ContentStore | None = None,
-    key: str = "net",
-    data: TrainingData = DATA,
-    inputs: Inputs = INPUTS,
-    importance: str = "magnitude",
-    on_step: Callable[[str], None] = lambda _: None,
-) -> SparsityTable:
-    return score_sparsities(
-        module,
-        find_prune_groups(module, data.inputs) if groups is None else groups,
-        data,
-        inputs,
-        levels=levels,
-        round_to=round_to,
-        samples=SAMPLES,
-        measure=measure,
-        store=store or ContentStore(None),
-        key=key,
-        on_step=on_step,
-        importance=importance,
-    )
+from sensitivity.sparsity import SparsityRow, SparsityTable, clean, planned_steps
+from tests.passes.nets import same_weights
+from tests.sensitivity.sparsity_nets import DATA, USED, Net, classifier, rows_of, scored
 
 
 def _by_level(table: SparsityTable, group: str) -> dict[float, SparsityRow]:
@@ -117,8 +47,8 @@ def _least(net: Net, count: int) -> list[int]:
 @pytest.mark.parametrize(("measure", "rule"), [(KL, kl_divergence), (NSR, noise_to_signal)])
 def test_scores_are_those_of_units_silenced_by_hand(measure: str, rule: Callable[..., Any]) -> None:
     """Each level's score is the mean divergence of the network that does not read its least important units."""
-    net = _net()
-    rows = _by_level(_score(net, measure=measure), "hidden")
+    net = classifier()
+    rows = _by_level(scored(net, measure=measure), "hidden")
     whole, highest = _logits(net, []), 0.0
     for level, gone in ((0.25, 4), (0.5, 8), (0.75, 12)):
         score = float(rule(whole, _logits(net, _least(net, gone))).mean())
@@ -133,12 +63,12 @@ def test_scores_are_those_of_units_silenced_by_hand(measure: str, rule: Callable
 
 def test_a_branch_goes_whole() -> None:
     """It has the one level 1, whose score is that of the network in which it adds nothing."""
-    net = _net()
+    net = classifier()
     silent = copy.deepcopy(net)
     with torch.no_grad():
         silent.last.weight.zero_()
         silent.last.bias.zero_()
-    table = _score(net)
+    table = scored(net)
     (branch,) = (group for group in find_prune_groups(net, DATA.inputs) if group.branch)
     rows = _by_level(table, branch.name)
     assert list(rows) == [0.0, 1.0]
@@ -149,17 +79,17 @@ def test_a_branch_goes_whole() -> None:
 def test_multiply_adds_that_go_are_counted() -> None:
     """Half of the hidden units carry half of two layers; the branch carries all of them."""
     total = 6 * 12 + 12 * 16 + 16 * 12 + 12 * 3
-    table = _score(_net())
+    table = scored(classifier())
     assert _by_level(table, "hidden")[0.5].macs_share == pytest.approx(2 * 12 * 8 / total)
     assert max(row.macs_share for row in table.rows) == pytest.approx(2 * 12 * 16 / total)
 
 
 def test_only_prunable_groups_are_scored() -> None:
     """The first layer's channels and the outputs have one row with the reason, and are not among the losses."""
-    net = _net()
+    net = classifier()
     groups = find_prune_groups(net, DATA.inputs)
     assert {group.status for group in groups} == set(Status)
-    table = _score(net)
+    table = scored(net)
     assert list(dict.fromkeys(row.group for row in table.rows)) == [group.name for group in groups]
     others = {group.name: group.reason for group in groups if group.status is not Status.PRUNABLE}
     rows = [row for row in table.rows if row.group in others]
@@ -171,8 +101,8 @@ def test_only_prunable_groups_are_scored() -> None:
 
 def test_batch_norm_is_measured_anew() -> None:
     """The score is that of a pruned network whose statistics fit what its channels now get."""
-    net = _net(norm=True)
-    table = _score(net, levels=(0.5,))
+    net = classifier(norm=True)
+    table = scored(net, levels=(0.5,))
     groups = find_prune_groups(net, DATA.inputs)
     pruned = StructuredPrune(sparsity={"hidden": 0.5}, importance=Importance.MAGNITUDE, round_to=1).apply(
         net, DATA, groups=groups
@@ -195,8 +125,8 @@ def test_levels_that_round_alike_are_scored_once() -> None:
     """Of levels that leave as many channels the lowest stays; one that leaves all says so; none is pruned for it."""
     steps: list[str] = []
     levels = (0.1, 0.4, 0.5, 0.75, 0.9)
-    net = _net()
-    rows = _by_level(_score(net, levels=levels, round_to=8, on_step=steps.append), "hidden")
+    net = classifier()
+    rows = _by_level(scored(net, levels=levels, round_to=8, on_step=steps.append), "hidden")
     assert {level: row.dropped for level, row in rows.items()} == {
         0.0: "",
         0.1: "rounding leaves all 16 channels",
@@ -213,14 +143,14 @@ def test_levels_that_round_alike_are_scored_once() -> None:
 
 def test_levels_come_ascending_and_once() -> None:
     """In whatever order they are given."""
-    assert list(_by_level(_score(_net(), levels=(0.5, 0.25, 0.5)), "hidden")) == [0.0, 0.25, 0.5]
+    assert list(_by_level(scored(classifier(), levels=(0.5, 0.25, 0.5)), "hidden")) == [0.0, 0.25, 0.5]
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5])
 def test_levels_are_fractions(level: float) -> None:
     """Levels of channels lie between 0 and 1, both excluded."""
     with pytest.raises(ConfigError, match=rf"expected sparsities in \(0, 1\), got .*{level:g}"):
-        _score(_net(), levels=(0.5, level))
+        scored(classifier(), levels=(0.5, level))
 
 
 def _row(sparsity: float, loss: float, group: str = "a", dropped: str = "") -> SparsityRow:
@@ -255,10 +185,10 @@ def test_outputs_that_are_not_finite_reach_the_table(monkeypatch: pytest.MonkeyP
                 found.get_parameter("classifier.bias").fill_(math.nan)
         return found
 
-    store, net = ContentStore(None), _net()
+    store, net = ContentStore(None), classifier()
     monkeypatch.setattr(StructuredPrune, "apply", spoilt)
     for _ in range(2):
-        rows = _by_level(_score(net, store=store), "hidden")
+        rows = _by_level(scored(net, store=store), "hidden")
         assert "are not finite (score nan)" in rows[0.5].dropped
         assert rows[0.25].dropped == rows[0.75].dropped == ""
 
@@ -274,7 +204,7 @@ def test_a_network_that_does_not_run_drops_the_level(monkeypatch: pytest.MonkeyP
         return prune(self, *args, **kwargs)
 
     monkeypatch.setattr(StructuredPrune, "apply", refuse)
-    rows = _by_level(_score(_net()), "hidden")
+    rows = _by_level(scored(classifier()), "hidden")
     said = str(error).splitlines()[0]
     assert rows[0.75].dropped == f"the network does not run pruned so ({said})"
     assert [level for level, row in rows.items() if not row.dropped] == [0.0, 0.25, 0.5]
@@ -284,12 +214,12 @@ def test_a_network_whose_own_outputs_are_not_finite_is_an_error() -> None:
     """There is nothing to compare with."""
     inputs = {"rows": np.full((5, 6), np.inf, np.float32)}
     with pytest.raises(DataError, match="NaN or infinity"):
-        _score(_net(), inputs=inputs)
+        scored(classifier(), inputs=inputs)
 
 
 def test_a_run_that_was_stopped_repeats_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was scored before is found in the store, and the table is the same as without the interruption."""
-    net, store, steps = _net(norm=True), ContentStore(None), 0
+    net, store, steps = classifier(norm=True), ContentStore(None), 0
     pruned: list[dict[str, float]] = []
     prune = StructuredPrune.apply
 
@@ -305,14 +235,14 @@ def test_a_run_that_was_stopped_repeats_no_score(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(StructuredPrune, "apply", counted)
     with pytest.raises(KeyboardInterrupt):
-        _score(net, store=store, on_step=stop)
+        scored(net, store=store, on_step=stop)
     assert len(pruned) == 2
-    table = _score(net, store=store)
+    table = scored(net, store=store)
     assert len(pruned) == len({str(sparsity) for sparsity in pruned})
     done = len(pruned)
-    assert _score(net, store=store) == table
+    assert scored(net, store=store) == table
     assert len(pruned) == done
-    assert table.frame().equals(_score(net).frame())
+    assert table.frame().equals(scored(net).frame())
 
 
 @pytest.mark.parametrize(
@@ -322,23 +252,23 @@ def test_a_run_that_was_stopped_repeats_no_score(monkeypatch: pytest.MonkeyPatch
         {"measure": NSR},
         {"importance": "taylor"},
         {"round_to": 4},
-        {"data": TrainingData(inputs=_rows(64, 3))},
+        {"data": TrainingData(inputs=rows_of(64, 3))},
         {"data": TrainingData(inputs=DATA.inputs, labels=np.zeros(64, np.int64))},
-        {"inputs": _rows(50, 4)},
+        {"inputs": rows_of(50, 4)},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_scores_of_something_else_are_not_taken(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
     """Another network, data, inputs, measure or option is scored anew."""
-    net, store = _net(), ContentStore(None)
-    _score(net, store=store, levels=(0.5,))
+    net, store = classifier(), ContentStore(None)
+    scored(net, store=store, levels=(0.5,))
 
     def refuse(*_: Any, **__: Any) -> nn.Module:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(StructuredPrune, "apply", refuse)
     with pytest.raises(KeyboardInterrupt):
-        _score(net, store=store, levels=(0.5,), **change)
+        scored(net, store=store, levels=(0.5,), **change)
 
 
 def test_importances_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,16 +282,16 @@ def test_importances_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return own(self, *args)
 
     monkeypatch.setattr(StructuredPrune, "importances", counted)
-    _score(_net(), importance="taylor")
+    scored(classifier(), importance="taylor")
     assert calls == 1
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_the_module_is_left_as_it_is(training: bool) -> None:
     """Weights, statistics and mode."""
-    net = _net(norm=True).train(training)
+    net = classifier(norm=True).train(training)
     before = copy.deepcopy(net)
-    _score(net, importance="taylor")
+    scored(net, importance="taylor")
     assert same_weights(net, before)
     assert all(part.training is training for part in net.modules())
 
@@ -377,69 +307,7 @@ def test_the_table_reads_as_a_search_and_a_person_want_it() -> None:
     assert frame["kept"].dtype.kind == "i"
 
 
-def _moved(net: Net, shift: float) -> nn.Module:
-    """Another network, further from ``net`` the larger the shift."""
-    other = copy.deepcopy(net)
-    with torch.no_grad():
-        other.classifier.bias[0] += shift
-    return other
-
-
-def _distance(net: Net, other: nn.Module) -> float:
-    with torch.no_grad():
-        whole, found = (part(torch.from_numpy(USED)).double().numpy() for part in (net, other))
-    return float(kl_divergence(whole, found).mean())
-
-
-def test_training_takes_back_a_share_of_every_level() -> None:
-    """The highest level of each group is trained and scored; the lower ones keep the same share of their losses."""
-    net, asked = _net(), []
-    table = _score(net)
-    (branch,) = (name for name, losses in table.losses().items() if list(losses) == [0.0, 1.0])
-    shifts = {"hidden": 0.05, branch: 0.02}
-
-    def trained(sparsity: Mapping[str, float]) -> nn.Module:
-        asked.append(dict(sparsity))
-        (group,) = sparsity
-        return _moved(net, shifts.get(group, 0.01))
-
-    found = score_trained(table, net, INPUTS, trained)
-    assert {"hidden": 0.75} in asked
-    assert {branch: 1.0} in asked
-    left = _distance(net, _moved(net, 0.05))
-    before = table.losses()["hidden"]
-    assert left < 0.5 * before[0.75], "the test says nothing otherwise"
-    for level, loss in before.items():
-        assert found.losses()["hidden"][level] == pytest.approx(loss * left / before[0.75], rel=1e-4)
-    assert found.losses()[branch][1.0] == pytest.approx(_distance(net, _moved(net, 0.02)), rel=1e-4)
-    assert [row.loss for row in found.rows] == [row.loss for row in table.rows], "what it was before is still there"
-    assert found.trained_groups == {name for name, losses in table.losses().items() if len(losses) > 1}
-    assert table.trained_groups == frozenset()
-
-
-def test_training_never_makes_a_group_cost_more() -> None:
-    """A training that did harm, or none that ended well, leaves the loss as it was."""
-    net = _net()
-    table = _score(net)
-
-    def harmful(sparsity: Mapping[str, float]) -> nn.Module:
-        if "hidden" in sparsity:
-            raise ModelError("the loss is nan at step 3 of 12")
-        return _moved(net, math.nan if 1.0 in sparsity.values() else 50.0)
-
-    found = score_trained(table, net, INPUTS, harmful)
-    assert found.losses() == table.losses()
-    assert "hidden" in found.trained_groups
-
-
-def test_without_time_for_all_groups_none_counts_as_trained() -> None:
-    """Losses before and after training do not compare."""
-    net = _net()
-    table, answers = _score(net), iter([_moved(net, 0.01), None])
-    assert score_trained(table, net, INPUTS, lambda _: next(answers)) == table
-
-
 def test_a_table_says_what_it_was_scored_on() -> None:
     """The measure, and how many inputs there really were."""
-    table = _score(_net(), inputs=_rows(7, 5), measure=NSR)
+    table = scored(classifier(), inputs=rows_of(7, 5), measure=NSR)
     assert (table.measure, table.samples) == (NSR, 7)
