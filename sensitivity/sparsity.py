@@ -3,7 +3,6 @@
     score   mean divergence (``sensitivity.divergence``, the measure precisions are scored in) of the network with this
             group alone pruned in one shot and its batch norm measured anew, from the network as it was given
     loss    the score, raised to that of every lower sparsity of the group: sampling noise must not sell channels
-
     trained the score of the group's highest level after a short training, at most the loss; lower levels are given the
             same share of theirs
 
