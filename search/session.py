@@ -57,7 +57,8 @@ class Session:
         rerun: How finalists are measured again.
         record: Writes the run folder.
         store: The run's cache.
-        calibration: Unlabelled inputs.
+        calibration: Unlabelled inputs; often what the network was trained on.
+        unseen: Inputs of the search's part of the evaluation data, without their labels; no pass trains on them.
         metric: The metric's name.
         making: Makes networks, where passes take part; else None.
         study_name: Name of the Optuna study.
@@ -72,6 +73,7 @@ class Session:
     record: Record
     store: ContentStore
     calibration: Inputs
+    unseen: Inputs
     metric: str
     making: Making | None
     study_name: str
@@ -186,6 +188,7 @@ def prepare(
         record=Record(options.out, header),
         store=store,
         calibration=workload.calibration,
+        unseen=search_part.inputs,
         metric=metric_name(workload.metric),
         making=making,
         study_name=study_name,

@@ -9,7 +9,7 @@
 Scored in torch, not on the runtime: the pruned FP32 module is what FP32 on the runtime is, and exporting one takes
 seconds. Without training the losses say little of what recovery will leave: of two branches that cost the same, one
 may be made up for by the layers behind it and the other by none. Seconds of training for each group tell them apart
-(``score_trained``), where there is time.
+(``score_trained``), where there is time. Inputs should be such as the network was not trained on.
 
 Levels are fractions of a group's channels; branches go whole or stay. A level is dropped, with its reason, where
 rounding leaves all channels or as many as a lower level, where the pruned network does not run, or where its outputs
@@ -174,15 +174,17 @@ def score_trained(
     module: nn.Module,
     inputs: Inputs,
     trained: Callable[[Mapping[str, float]], nn.Module | None],
+    warn: Callable[[str], None],
 ) -> SparsityTable:
     """See what training leaves of each group's loss.
 
     Args:
         table: Of ``module``, as ``score_sparsities`` gave it.
         module: The network as it was given.
-        inputs: Those the table was scored on.
+        inputs: Unlabelled inputs to score on, (n, …) each; begin with those the table was scored on.
         trained: {group: sparsity} → the network pruned so and trained; None where there is no time left for it. Where
             it raises a ModelError, nothing of the group's loss is taken to go.
+        warn: Told of each group whose training failed so.
 
     Returns:
         The table with ``trained``; as it was where ``trained`` gave None.
@@ -190,8 +192,7 @@ def score_trained(
     Raises:
         DataError: If the inputs do not fit each other, or the unpruned network's outputs are not finite.
     """
-    used = {name: array[: table.samples] for name, array in inputs.items()}
-    whole = torch_outputs(module, used)
+    whole = torch_outputs(module, inputs)
     shares: dict[str, float] = {}
     for group, losses in table.losses().items():
         highest = max(losses)
@@ -199,12 +200,13 @@ def score_trained(
             continue
         try:
             network = trained({group: highest})
-        except ModelError:
+        except ModelError as error:
+            warn(f"sparsity: {group} keeps its score before training, because that training failed: {error}")
             shares[group] = 1.0
             continue
         if network is None:
             return table
-        score = float(divergence(table.measure, whole, torch_outputs(network, used)).mean())
+        score = float(divergence(table.measure, whole, torch_outputs(network, inputs)).mean())
         shares[group] = min(score / losses[highest], 1.0) if math.isfinite(score) else 1.0
     rows = tuple(replace(row, trained=row.loss * shares.get(row.group, math.nan)) for row in table.rows)
     return replace(table, rows=rows)

@@ -73,7 +73,7 @@ def _distil(joint: JointSearch) -> None:
     if len(several) == 1:
         plan = _Plan(plan.shared_s + plan.rest_s, 0.0, kept_s)
     if several:
-        joint.session.listener.phase("recovery", len(several))
+        joint.session.listener.phase("recovery", None)
     recovered = _train_all(joint, several, plan)
     if plan.rest_s:
         _try_unrounded(joint, recovered)
@@ -201,7 +201,7 @@ def _train_artifacts(joint: JointSearch) -> None:
     session, maker = joint.session, joint.making.maker
     chosen = _best_artifacts(joint)
     if chosen:
-        session.listener.phase("quantisation-aware training", len(chosen))
+        session.listener.phase("quantisation-aware training", None)
     for index, trial in enumerate(chosen):
         share_s = _left_s(joint) / (len(chosen) - index)
         steps = int(min(share_s / (_QAT_PACE * joint.making.pace_s), _QAT_MOST_STEPS))

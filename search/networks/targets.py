@@ -114,9 +114,9 @@ def _summed(space: Space, code: Code) -> float:
 
 
 def _least_harmful(joint: JointSearch, codes: Sequence[Code]) -> Code:
-    """The one whose pruning diverges least from the given network before any training, on the calibration samples."""
+    """The one whose pruning diverges least from the given network before training, on inputs nothing was trained on."""
     session, maker = joint.session, joint.making.maker
-    inputs = {name: array[: session.options.sensitivity_samples] for name, array in session.calibration.items()}
+    inputs = {name: array[: session.options.sensitivity_samples] for name, array in session.unseen.items()}
     losses = []
     with session.bench.watch.measure(Kind.CALIBRATION):
         reference = torch_outputs(maker.module, inputs)
