@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 
 from lowering.apply import apply_config
+from passes.data import TrainingData
+from passes.prune_groups import find_prune_groups
 from precision import Budget, ContentStore, PrecisionConfig
 from report.network import NetworkKind
 from report.results import Point, RunResults
+from search.holdout import split
 from search.networks.files import load_network_file, network_file
 from search.options import PassOptions, RunOptions
 from search.run import RunOutcome
+from sensitivity.divergence import KL
+from sensitivity.sparsity import score_sparsities
 from tests.search.command_line import enter, outcome
 from tests.search.networks.joint_runs import ResidualWorkload, options, quick, search
 from tests.search.toy_runs import Heard
@@ -120,6 +125,31 @@ def test_what_was_timed_alone_is_no_point(found: Found) -> None:
     assert (
         sum(row["state"] not in ("timed", "repeated") for row in rows if row["origin"] in ("baseline", "ladder")) < 14
     )
+
+
+def test_prunings_are_scored_on_what_nothing_was_trained_on(found: Found) -> None:
+    """On the search's part of the evaluation data, by each level before training and the highest one after."""
+    work, asked = ResidualWorkload(), options(Path(), PassOptions())
+    search_part, _ = split(work.evaluation, asked.holdout, asked.seed)
+    with (found.outcome.folder / "sparsity.csv").open(newline="") as file:
+        rows = {(row["group"], float(row["sparsity"])): row for row in csv.DictReader(file) if not row["dropped"]}
+    table = score_sparsities(
+        work.model,
+        find_prune_groups(work.model, work.training),
+        TrainingData(inputs=work.training),
+        search_part.inputs,
+        levels=(0.5,),
+        round_to=4,
+        samples=asked.sensitivity_samples,
+        measure=KL,
+        store=ContentStore(None),
+        key="again",
+        on_step=lambda _: None,
+    )
+    again = {(row.group, row.sparsity): row.loss for row in table.rows if not row.dropped}
+    assert {key: float(row["loss"]) for key, row in rows.items()} == pytest.approx(again, rel=1e-3)
+    assert max(again.values()) > 0
+    assert any(float(row["trained"] or "nan") < float(row["loss"]) for row in rows.values())
 
 
 def test_what_training_bought_is_said(found: Found) -> None:

@@ -51,7 +51,7 @@ def joint(unit_steps: int, damage: dict[float, float | None]) -> Any:
         measure="kl",
         session=SimpleNamespace(
             options=SimpleNamespace(seed=0, sensitivity_samples=8),
-            calibration={"images": images},
+            unseen={"images": images},
             bench=SimpleNamespace(watch=SimpleNamespace(measure=lambda _: nullcontext())),
         ),
         making=SimpleNamespace(unit_steps=unit_steps, maker=SimpleNamespace(module=GIVEN, pruned=pruned)),
