@@ -129,7 +129,7 @@ def test_what_was_timed_alone_is_no_point(found: Found) -> None:
 
 def test_prunings_are_scored_on_what_nothing_was_trained_on(found: Found) -> None:
     """On the search's part of the evaluation data, by each level before training and the highest one after."""
-    work, asked = ResidualWorkload(), options(Path(), PassOptions())
+    work, asked = ResidualWorkload(), options(found.outcome.folder, PassOptions(prune=True))
     search_part, _ = split(work.evaluation, asked.holdout, asked.seed)
     with (found.outcome.folder / "sparsity.csv").open(newline="") as file:
         rows = {(row["group"], float(row["sparsity"])): row for row in csv.DictReader(file) if not row["dropped"]}
