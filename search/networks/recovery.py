@@ -3,10 +3,11 @@
     networks by worth ─► distilled on ─► their best candidates tried again ─► the best of them, likewise, with the rest
     artifacts by worth ─► quantisation-aware training ─► tried   (where rounding costs something)
 
-What a network would come to is known roughly at first, so half of the time goes to several of them, each chosen for
-what it would add to the others; the rest goes to the one that further training would bring most. Time is split evenly
-among those chosen, and what one leaves unused goes to the next. Each is trained from where it stood. Before it, each
-network's state without any training is tried too: the report says what training bought.
+What a network would come to is known roughly at first, so half of the time goes to several of them: that of the point
+that would be recommended so far, and others, each chosen for what it would add to those before it. The rest goes to the
+one that further training would bring most. Time is split evenly among those chosen, and what one leaves unused goes to
+the next. Each is trained from where it stood. Before it, each network's state without any training is tried too: the
+report says what training bought.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _distil(joint: JointSearch) -> None:
     kept_s = _QAT_SHARE * joint.making.options.qat * left_s
     part = 1.0 if joint.making.options.train_budget_s is None else _SHARED
     plan = _Plan(part * (left_s - kept_s), (1 - part) * (left_s - kept_s), kept_s)
-    several = _chosen(joint, joint.contenders, plan)
+    several = _chosen(joint, joint.contenders, plan, first=_preferred(joint))
     if len(several) == 1:
         plan = _Plan(plan.shared_s + plan.rest_s, 0.0, kept_s)
     if several:
@@ -124,9 +125,14 @@ def _train_all(joint: JointSearch, chosen: Sequence[Contender], plan: _Plan) -> 
 
 
 def _chosen(
-    joint: JointSearch, contenders: Sequence[Contender], plan: _Plan, most: int | None = None
+    joint: JointSearch,
+    contenders: Sequence[Contender],
+    plan: _Plan,
+    *,
+    most: int | None = None,
+    first: Contender | None = None,
 ) -> list[Contender]:
-    """Those that further training would bring most, each beside those chosen before it.
+    """Those that further training would bring most, each beside those chosen before it; ``first`` if it gains at all.
 
     They are as many as can be trained for long enough to matter, fewer where only longer training reaches the floor.
     Where none is worth anything yet it is the most accurate: time that is left is best spent on it.
@@ -137,7 +143,7 @@ def _chosen(
     count = int(min(max(plan.shared_s / whole_s, 1), most))
     found: list[tuple[Contender, Rank]] = []
     while count:
-        found = _spread_out(joint, contenders, plan, count)
+        found = _spread_out(joint, contenders, plan, count, first)
         if any(rank.reaches for _, rank in found):
             break
         count -= 1
@@ -145,7 +151,7 @@ def _chosen(
 
 
 def _spread_out(
-    joint: JointSearch, contenders: Sequence[Contender], plan: _Plan, count: int
+    joint: JointSearch, contenders: Sequence[Contender], plan: _Plan, count: int, first: Contender | None
 ) -> list[tuple[Contender, Rank]]:
     found: list[tuple[Contender, Rank]] = []
     beside = [Hope(trial, 1) for one in joint.contenders for trial in one.trials if trial.outcome is Outcome.COMPLETE]
@@ -156,11 +162,22 @@ def _spread_out(
         ranks = [joint.appraiser.rank(c.trials, t, beside) for c, t in zip(others, times, strict=True)]
         speaks = 1 if found else 0  # the first is one that reaches the floor, if any does; worth speaks for the others
         best = max(range(len(others)), key=lambda i: ranks[i][speaks:])
+        if not found and first is not None and ranks[others.index(first)].worth > 0:
+            best = others.index(first)
         if found and ranks[best].worth <= 0:
             break
         beside += [Hope(trial, times[best]) for trial in others[best].trials]
         found.append((others.pop(best), ranks[best]))
     return found
+
+
+def _preferred(joint: JointSearch) -> Contender | None:
+    """The network of the point that would be recommended now, if more accuracy is what would be preferred."""
+    best, budget = joint.session.evaluator.best, joint.session.options.budget
+    if best is None or budget.accuracy_alone:
+        return None
+    wanted = best.candidate.family, dict(best.candidate.pruning)
+    return next((one for one in joint.contenders if (one.family, dict(one.pruning)) == wanted), None)
 
 
 def _times(joint: JointSearch, contender: Contender, share_s: float) -> float:

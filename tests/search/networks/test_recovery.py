@@ -42,11 +42,12 @@ def contender(tried: Trial) -> Contender:
     return Contender(label=name, base=(), network=name, steps=(step,), trials=[tried], rungs=1)
 
 
-def chosen(tried: list[Trial], shared_s: float, rest_s: float, **more: Any) -> list[str]:
+def chosen(tried: list[Trial], shared_s: float, rest_s: float, first: str = "", **more: Any) -> list[str]:
     given = trial(0, 0.9, 1.0, 1000)
     joint: Any = Joint([given, *tried], [contender(one) for one in tried], **more)
     plan = recovery._Plan(shared_s, rest_s, 0.0)
-    return [one.label for one in recovery._chosen(joint, joint.contenders, plan)]
+    preferred = next((one for one in joint.contenders if one.label == first), None)
+    return [one.label for one in recovery._chosen(joint, joint.contenders, plan, first=preferred)]
 
 
 FAST, TWIN, SMALL = (
@@ -59,6 +60,37 @@ FAST, TWIN, SMALL = (
 def test_each_is_chosen_beside_the_others() -> None:
     """The second is not one that comes to the same as the first, though it is worth next to as much by itself."""
     assert chosen([FAST, TWIN, SMALL], 200, 300)[:2] == ["fast", "small"]
+
+
+def test_the_preferred_network_is_among_them() -> None:
+    """Whatever it adds to a front; not where it has nothing to gain."""
+    good, perfect = trial(4, 0.89, 0.9, 900, "good"), trial(5, 0.9, 1.0, 1000, "perfect")
+    assert chosen([FAST, good, SMALL], 200, 300)[0] != "good"
+    assert chosen([FAST, good, SMALL], 200, 300, first="good")[0] == "good"
+    assert len(chosen([FAST, good, SMALL], 200, 300, first="good")) == 3
+    assert "perfect" not in chosen([FAST, perfect, SMALL], 200, 300, first="perfect")
+
+
+@pytest.mark.parametrize(
+    ("budget", "pruning", "label"),
+    [
+        (Budget(max_drop=0.02, size_bytes=700), {"g": 0.5}, "fast"),
+        (Budget(max_drop=0.02), {"g": 0.5}, None),
+        (Budget(size_bytes=10), None, None),
+        (Budget(size_bytes=2000), {}, None),
+    ],
+    ids=["size is limited", "the fastest is wanted", "nothing fits", "the given network"],
+)
+def test_whose_point_would_be_recommended(budget: Budget, pruning: dict[str, float] | None, label: str | None) -> None:
+    """A network in whichever state it was tried."""
+    best = None
+    if pruning is not None:
+        best = replace(FAST, candidate=replace(FAST.candidate, pruning=pruning, network="before more training"))
+    joint: Any = Joint([TWIN, FAST])
+    joint.contenders = [replace(contender(TWIN), pruning={"g": 0.25}), replace(contender(FAST), pruning={"g": 0.5})]
+    joint.session = SimpleNamespace(evaluator=SimpleNamespace(best=best), options=SimpleNamespace(budget=budget))
+    found = recovery._preferred(joint)
+    assert (found and found.label) == label
 
 
 def test_as_many_as_can_be_trained_for_long_enough() -> None:
