@@ -120,12 +120,22 @@ class Appraiser:
     def rank(self, own: Sequence[Trial], times: float, beside: Sequence[Hope] = ()) -> Rank:
         """What speaks for training a network to so many times the steps, as in ``worth``; the greater the better."""
         floor = self._budget.accuracy_floor(self._evaluator.reference_accuracy)
-        scored = [trial for trial in own if trial.accuracy is not None and trial.latency is not None]
         return Rank(
             reaches=any(-self._point(trial, times)[0] >= floor for trial in self._usable(own)),
             worth=self.worth(own, times, beside),
-            accuracy=max((-self._point(trial, times)[0] for trial in scored), default=-math.inf),
+            accuracy=self.expected(own, times),
         )
+
+    def expected(self, own: Sequence[Trial], times: float, power: float = 1.0) -> float:
+        """The best accuracy a network's trials would have, within limits or not; −∞ where nothing was scored.
+
+        Args:
+            own: Its trials.
+            times: The steps over those so far.
+            power: Times the learned power.
+        """
+        scored = [trial for trial in own if trial.accuracy is not None and trial.latency is not None]
+        return max((-self._point(trial, times, power)[0] for trial in scored), default=-math.inf)
 
     def _usable(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that were scored and are within the limits of latency and size."""

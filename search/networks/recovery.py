@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _SHARED = 0.5  # of the time, for several networks; the rest is for one
 _NETWORKS, _USUAL_NETWORKS = 3, 2  # with a budget of the user's own, and without, where all of the time is shared
-_WHOLE_EPOCHS = 2  # that each network should get at least, or fewer networks are chosen
+_WHOLE_EPOCHS = 1  # that each network should get at least, or fewer networks are chosen
 _TRYING = 0.1  # of the time left goes by while candidates are tried
 _ARTIFACTS = 2
 _LEAST_STEPS = 10
@@ -63,6 +63,11 @@ def recover(joint: JointSearch) -> None:
     if options.qat:
         _train_artifacts(joint)
     joint.session.listener.step(f"trained for {budget.spent_s:.0f} s in all")
+
+
+def times_to_come(joint: JointSearch, contender: Contender) -> float:
+    """How many times the steps of its training so far a network would have had, if it is among those recovered."""
+    return _times(joint, contender, _SHARED * _left_s(joint)) if joint.making.options.distil else 1.0
 
 
 def _distil(joint: JointSearch) -> None:

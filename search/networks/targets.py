@@ -1,5 +1,8 @@
 """Which pruned networks to make: limits to solve at, and of several solutions the one that hurts least as a whole.
 
+With a floor of accuracy the limits close in on the least latency, and the least size, of a network that is expected to
+reach it after its recovery; without one they are parts of what the given network reaches by precisions alone.
+
 The solver adds up what each pruning costs alone. Several together cost something else, all branches of a stage far
 more; so the solution is compared with solutions for slightly other losses whose sum is not much larger: each is pruned,
 not trained, and its divergence from the given network measured. The sum keeps its say because a divergence hardly grows
@@ -17,11 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from precision import EngineError
+from search.networks.recovery import times_to_come
 from search.proposals.forecast import Forecast
 from search.proposals.history import History
 from search.proposals.seeds import joint_seeds
 from search.proposals.space import Code, Space
 from search.stopwatch import Kind
+from search.trial import Trial
 from sensitivity.divergence import divergence
 from sensitivity.sparsity import torch_outputs
 
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 Limits = tuple[float | None, float | None]  # ratio to FP32's latency, bytes of the file; None is none
 
 _TARGETS = (0.7, 0.5, 0.85, 0.6)  # of what the given network reaches by precisions alone
+_CAUTION = 0.6  # times the learned power of training: what is extrapolated from few steps is too kind to small networks
 _NEAR = ((0.97, 0.99), (0.88, 0.9))  # of limits (latency, size) that it does not reach; sizes are predicted better
 _RIVALS = 4  # solutions for other losses
 _OTHERWISE = 0.25  # standard deviation of a loss's logarithm
@@ -39,10 +45,12 @@ _LEAST_RUNG = 30  # training steps of a first rung; comparing takes as long as a
 
 
 def limits(joint: JointSearch) -> Iterator[Limits]:
-    """Near the budget if that is out of the given network's reach, then below what precisions reach, within it."""
+    """Near the budget if that is out of the given network's reach, then below what precisions reach, within it.
+
+    Each is to be solved and its network tried before the next is asked for.
+    """
     trials = [t for t in joint.explorer.trials if t.measured and not t.candidate.network]
-    ratio = min(t.latency.ratio for t in trials if t.latency)
-    size = min(t.size_bytes for t in trials if t.size_bytes)
+    ratio, size = min(map(_ratio, trials)), min(map(_size, trials))
     budget, evaluator = joint.session.options.budget, joint.session.evaluator
     limit = budget.latency_ms / evaluator.reference_ms if budget.latency_ms is not None else math.inf
     size_limit = budget.size_bytes if budget.size_bytes is not None else math.inf
@@ -54,8 +62,40 @@ def limits(joint: JointSearch) -> Iterator[Limits]:
         yield from (within(limit * near, size_limit * near_size) for near, near_size in _NEAR)
     limit, size_limit = limit * _NEAR[0][0], size_limit * _NEAR[0][1]
     for part in _TARGETS:
-        yield within(min(ratio * part, limit), size_limit)
-        yield within(limit, min(size * part, size_limit))
+        yield within(min(_next(joint, ratio, part, _ratio), limit), size_limit)
+        yield within(limit, min(_next(joint, size, part, _size), size_limit))
+
+
+def _next(joint: JointSearch, given: float, part: float, of: Callable[[Trial], float]) -> float:
+    """Between the least that reaches the floor and the most below it that does not; ``part`` of what is given at first.
+
+    Args:
+        joint: The search.
+        given: The least of the given network.
+        part: Of it, without a floor.
+        of: What of a trial is to be small.
+    """
+    evaluator = joint.session.evaluator
+    floor = joint.session.options.budget.accuracy_floor(evaluator.reference_accuracy)
+    if not math.isfinite(floor):
+        return given * part
+    least = {True: [given], False: [0.0]}  # of networks, by whether they reach it
+    for contender in joint.contenders:
+        scored = [trial for trial in contender.trials if trial.accuracy and trial.latency]
+        if scored:
+            expected = joint.appraiser.expected(scored, times_to_come(joint, contender), _CAUTION)
+            least[expected >= floor].append(min(of(trial) for trial in scored))
+    reached = min(least[True])
+    missed = max(value for value in least[False] if value < reached)
+    return math.sqrt(reached * missed) if missed else reached * _TARGETS[0]
+
+
+def _ratio(trial: Trial) -> float:
+    return trial.latency.ratio if trial.latency else math.inf
+
+
+def _size(trial: Trial) -> float:
+    return float(trial.size_bytes or math.inf)
 
 
 def solved(joint: JointSearch, kept: Limits, number: int) -> Code | None:

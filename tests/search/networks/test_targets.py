@@ -12,10 +12,12 @@ import pytest
 from torch import nn
 
 from lowering.dialect import Arithmetic
-from precision import FP32, ModelError
+from precision import FP32, Budget, ModelError
 from search.networks import targets
 from search.proposals.prune_space import PruneSpace
 from search.proposals.space import GroupSpace, Space
+from tests.search.networks.test_halving import Known, appraiser, trial
+from tests.search.networks.test_recovery import contender
 from tests.search.proposals.spaces import branch
 
 GIVEN = nn.Linear(4, 3)
@@ -56,6 +58,57 @@ def joint(unit_steps: int, damage: dict[float, float | None]) -> Any:
         ),
         making=SimpleNamespace(unit_steps=unit_steps, maker=SimpleNamespace(module=GIVEN, pruned=pruned)),
     )
+
+
+def asking(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> Any:
+    """A search in which the given network comes to half of FP32's latency (2 ms) and 0.4 of its size.
+
+    A recovery is four times the training that networks had.
+    """
+    monkeypatch.setattr(targets, "times_to_come", lambda *_: 4)
+    trials = [trial(0, 0.9, 1.0, 1000), trial(1, 0.9, 0.5, 600), trial(2, 0.89, 0.7, 400)]
+    return SimpleNamespace(
+        explorer=SimpleNamespace(trials=trials),
+        session=SimpleNamespace(options=SimpleNamespace(budget=Budget(**limits)), evaluator=Known(trials)),
+        contenders=[],
+        appraiser=appraiser(trials, **limits),
+    )
+
+
+def test_limits_close_in_on_the_least_that_reaches_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what networks came to, not by what they were to come to; latency and size each on their own."""
+    search = asking(monkeypatch, max_drop=0.02)
+    limits = targets.limits(search)
+    assert next(limits) == approximately(0.35, None)
+    search.contenders.append(contender(trial(3, 0.875, 0.4, 390, "reaches")))
+    assert next(limits) == approximately(None, 273)
+    search.contenders.append(contender(trial(4, 0.7, 0.45, 250, "does not")))
+    assert next(limits) == approximately(0.28, None), "not above what is known to reach"
+    search.contenders.append(contender(trial(5, 0.7, 0.1, 395, "nor does this")))
+    assert next(limits) == approximately(None, (390 * 250) ** 0.5)
+    assert next(limits) == approximately((0.4 * 0.1) ** 0.5, None)
+    assert len([*limits]) == 3
+
+
+@pytest.mark.parametrize(("accuracy", "wanted"), [(0.87, 0.21), (0.868, (0.5 * 0.3) ** 0.5)])
+def test_what_is_to_come_from_recovery_counts(monkeypatch: pytest.MonkeyPatch, accuracy: float, wanted: float) -> None:
+    """Four times the training leaves half of a gap by the usual power, 0.66 by that which is counted on."""
+    search = asking(monkeypatch, max_drop=0.02)
+    search.contenders.append(contender(trial(3, accuracy, 0.3, 390, "fast")))
+    assert next(targets.limits(search)) == approximately(wanted, None)
+
+
+def test_limits_without_a_floor_are_parts_of_what_precisions_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = asking(monkeypatch, latency_ms=0.8)
+    search.contenders.append(contender(trial(3, 0.2, 0.1, 100, "any")))
+    near = 0.4 * 0.97
+    parts = [each for part in (0.7, 0.5, 0.85, 0.6) for each in ((min(0.5 * part, near), None), (near, 400 * part))]
+    for limits, wanted in zip(targets.limits(search), [(near, None), (0.4 * 0.88, None), *parts], strict=True):
+        assert limits == approximately(*wanted)
+
+
+def approximately(*values: float | None) -> Any:
+    return tuple(value if value is None else pytest.approx(value) for value in values)
 
 
 def code(level: int, branch: int = 0) -> tuple[int, ...]:
