@@ -10,7 +10,8 @@ Scoring stops as soon as the accuracy cannot reach the floor (upper end of its 9
 a point that is no slower and no larger (paired by sample, 99 %; after a thousand samples, no better than it): such a
 candidate cannot enter the front by more than noise. Scoring uses every core, timing as many as asked. What is over
 the latency or size limit is not scored at all, but for the nearest while nothing keeps the limits. Baselines, and what
-others are compared with, are always measured in full; what a network is judged by is scored on a thousand samples.
+others are compared with, are always measured in full; what a network is judged by is scored on a thousand samples, on
+five thousand after further training.
 
 A candidate that cannot be written or compiled is an outcome with its reason; only FP32 failing is an error.
 """
@@ -34,7 +35,6 @@ from search.results.preference import preference
 from search.trial import COST, Candidate, Outcome, Trial
 
 SEARCH_PART = "search"
-_TO_JUDGE = 1000  # samples that a network is judged by at least
 
 
 class Evaluator:
@@ -134,7 +134,7 @@ class Evaluator:
         if excess and not candidate.in_full and not self._nearest(attempt):
             attempt.outcome, attempt.reason = Outcome.OVER_BUDGET, excess
             return attempt
-        least = len(self._scorer) if candidate.in_full else _TO_JUDGE if candidate.judges_network else 0
+        least = len(self._scorer) if candidate.in_full else candidate.least_samples
         self._score(attempt, build, least)
         return attempt
 

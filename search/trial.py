@@ -15,7 +15,11 @@ from report.front import Objectives
 EXCHANGE = "exchange"  # origin of what another backend's search found
 COST = "cost"  # origin of what is timed alone, to learn what pruning saves
 ONE_SHOT = "one-shot"  # origin of a network in FP32 before any training of it
+TRAINED = "trained"  # origin of what is tried again after its network was trained further
+QAT = "qat"  # origin of an artifact that was itself trained
 RECOVERED = "recovered"  # origin of a network in FP32 after its full recovery
+
+_TO_JUDGE, _TO_JUDGE_TRAINED = 1000, 5000
 
 
 class Outcome(StrEnum):
@@ -60,9 +64,14 @@ class Candidate:
         return bool(self.name) or self.origin in (ONE_SHOT, RECOVERED)
 
     @property
-    def judges_network(self) -> bool:
-        """Whether what its network may come to is judged by it."""
-        return bool(self.network) and self.origin != "sampler"
+    def least_samples(self) -> int:
+        """How many it is scored on at least, unless it is over a limit: what its network may come to is judged by it.
+
+        Training has cost far more than scoring where the network was trained further.
+        """
+        if self.origin in (TRAINED, QAT):
+            return _TO_JUDGE_TRAINED
+        return _TO_JUDGE if self.network and self.origin != "sampler" else 0
 
     @property
     def key(self) -> str:

@@ -30,7 +30,7 @@ from search.proposals.sampler import FrontSampler
 from search.proposals.space import UNPRUNED, Code, Space
 from search.results.settle import TIME_LIMIT
 from search.session import Session
-from search.trial import COST, ONE_SHOT, RECOVERED, Candidate, Outcome, Trial
+from search.trial import COST, ONE_SHOT, QAT, RECOVERED, TRAINED, Candidate, Outcome, Trial
 from sensitivity.table import SensitivityTable
 
 _PRECISION_PART = 0.35  # of the trials, and of the time, for the given network
@@ -175,7 +175,7 @@ class JointSearch:
             return False
         again = self.best_of([trial for trial in contender.trials if trial.candidate.origin != RECOVERED])
         contender.network, contender.steps, contender.trials = key, tuple(network.steps), []
-        self.try_on(contender, again, explorer, origin="trained")
+        self.try_on(contender, again, explorer, origin=TRAINED)
         if before is not None and contender.accuracy is not None and done:
             self.appraiser.learn(before, contender.accuracy, distilled(contender.steps) / done)
         return True
@@ -255,7 +255,7 @@ class JointSearch:
         """Take up the given architecture's networks where an interrupted run left them."""
         found: dict[str, list[Trial]] = {}
         for trial in self.explorer.trials:
-            if trial.candidate.network and trial.candidate.origin not in (COST, ONE_SHOT, "qat"):
+            if trial.candidate.network and trial.candidate.origin not in (COST, ONE_SHOT, QAT):
                 found.setdefault(trial.candidate.network, []).append(trial)
         latest: dict[str, str] = {}
         for network in found:

@@ -4,10 +4,10 @@
     artifacts by worth ─► quantisation-aware training ─► tried   (where rounding costs something)
 
 What a network would come to is known roughly at first, so half of the time goes to several of them: that of the point
-that would be recommended so far, and others, each chosen for what it would add to those before it. The rest goes to the
-one that further training would bring most. Time is split evenly among those chosen, and what one leaves unused goes to
-the next. Each is trained from where it stood. Before it, each network's state without any training is tried too: the
-report says what training bought.
+that would be recommended so far, or that is likeliest to keep the budget, and others, each chosen for what it would add
+to those before it. The rest goes to the one that further training would bring most. Time is split evenly among those
+chosen, and what one leaves unused goes to the next. Each is trained from where it stood. Before it, each network's
+state without any training is tried too: the report says what training bought.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from search.networks.appraisal import LEAST_GAP, Hope, Rank
 from search.networks.halving import FACTOR, Contender
 from search.networks.info import distilled
 from search.networks.students import refine
-from search.trial import ONE_SHOT, RECOVERED, Candidate, Outcome, Trial
+from search.trial import ONE_SHOT, QAT, RECOVERED, Candidate, Outcome, Trial
 
 if TYPE_CHECKING:
     from search.networks.joint import JointSearch
@@ -165,8 +165,8 @@ def _spread_out(
         share_s = plan.shared_s / count + plan.rest_s
         times = [_times(joint, contender, share_s) for contender in others]
         ranks = [joint.appraiser.rank(c.trials, t, beside) for c, t in zip(others, times, strict=True)]
-        speaks = 1 if found else 0  # the first is one that reaches the floor, if any does; worth speaks for the others
-        best = max(range(len(others)), key=lambda i: ranks[i][speaks:])
+        # The first is one that reaches the floor, if any does; worth speaks for the others.
+        best = max(range(len(others)), key=lambda i: ranks[i][1:] if found else _leading(joint, ranks[i]))
         if not found and first is not None and ranks[others.index(first)].worth > 0:
             best = others.index(first)
         if found and ranks[best].worth <= 0:
@@ -174,6 +174,16 @@ def _spread_out(
         beside += [Hope(trial, times[best]) for trial in others[best].trials]
         found.append((others.pop(best), ranks[best]))
     return found
+
+
+def _leading(joint: JointSearch, rank: Rank) -> tuple[float, ...]:
+    """What speaks for being first; where nothing keeps the budget yet, expected accuracy more than volume.
+
+    What is extrapolated from few steps is too kind to small networks, which promise most volume.
+    """
+    if joint.session.evaluator.best is None:
+        return rank.reaches, rank.worth > 0, rank.accuracy
+    return rank
 
 
 def _preferred(joint: JointSearch) -> Contender | None:
@@ -240,7 +250,7 @@ def _train_artifacts(joint: JointSearch) -> None:
         if len(joint.making.made[key].steps) == len(before):
             return
         trained = Candidate(
-            origin="qat",
+            origin=QAT,
             choices=candidate.choices,
             pruning=candidate.pruning,
             network=key,
@@ -252,7 +262,8 @@ def _train_artifacts(joint: JointSearch) -> None:
 def _best_artifacts(joint: JointSearch) -> list[Trial]:
     """Low-bit trials worth most if training closed part of their gap to FP32, of different networks first.
 
-    Where none is worth anything it is the most accurate one; what is over a limit of latency or size stays so.
+    Where nothing keeps the budget yet the most accurate lead, and where none is worth anything it is the most accurate
+    one; what is over a limit of latency or size stays so.
     """
     trials = [
         trial
@@ -265,7 +276,7 @@ def _best_artifacts(joint: JointSearch) -> list[Trial]:
     latest = {contender.network for contender in joint.contenders} | {""}
     current = [trial for trial in trials if trial.candidate.network in latest]
     ranks = {id(trial): joint.appraiser.rank([trial], FACTOR) for trial in current}
-    ranked = sorted(current, key=lambda trial: ranks[id(trial)], reverse=True)
+    ranked = sorted(current, key=lambda trial: _leading(joint, ranks[id(trial)]), reverse=True)
     return _spread([trial for trial in ranked if ranks[id(trial)].worth > 0])[:_ARTIFACTS] or ranked[:1]
 
 

@@ -11,7 +11,7 @@ from search.bench import Bench
 from search.evaluate import Evaluator
 from search.ledger import Ledger
 from search.stopwatch import Stopwatch
-from search.trial import ONE_SHOT, RECOVERED, Candidate, Outcome, Trial
+from search.trial import ONE_SHOT, QAT, RECOVERED, TRAINED, Candidate, Outcome, Trial
 from tests.search import toy
 
 SAMPLES = 1000
@@ -85,6 +85,15 @@ def test_what_others_are_compared_with_is_scored_in_full(origin: str) -> None:
     assert {trial.outcome for trial in evaluated(budget)} >= {Outcome.OVER_BUDGET}
     trials = [trial for trial in evaluated(budget, origin) if trial.outcome is not Outcome.REPEATED]
     assert all(trial.accuracy is not None and trial.accuracy.samples == SAMPLES for trial in trials)
+
+
+@pytest.mark.parametrize("origin", [TRAINED, QAT])
+def test_after_training_more_samples_are_worth_their_while(origin: str) -> None:
+    """However inaccurate it is, but not over a limit."""
+    trials = evaluated(Budget(min_accuracy=0.95), origin)
+    assert all(trial.accuracy is not None and trial.accuracy.samples == SAMPLES for trial in trials)
+    trials = evaluated(Budget(latency_ms=0.1), origin)
+    assert any(trial.outcome is Outcome.OVER_BUDGET and trial.accuracy is None for trial in trials)
 
 
 def test_oracle_notices_a_comparison_the_wrong_way_round(monkeypatch: pytest.MonkeyPatch) -> None:

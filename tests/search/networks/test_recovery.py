@@ -25,9 +25,11 @@ class Joint:
     trials: list[Trial]
     contenders: list[Contender] = field(default_factory=list)
     budget_s: float | None = 600.0
+    best: Trial | None = None
 
     def __post_init__(self) -> None:
         self.appraiser = appraiser(self.trials, max_drop=0.02)
+        self.session: Any = SimpleNamespace(evaluator=SimpleNamespace(best=self.best))
         self.making = SimpleNamespace(
             options=SimpleNamespace(train_budget_s=self.budget_s),
             steps_of=lambda epochs: 50 * epochs,
@@ -44,7 +46,7 @@ def contender(tried: Trial) -> Contender:
 
 def chosen(tried: list[Trial], shared_s: float, rest_s: float, first: str = "", **more: Any) -> list[str]:
     given = trial(0, 0.9, 1.0, 1000)
-    joint: Any = Joint([given, *tried], [contender(one) for one in tried], **more)
+    joint: Any = Joint([given, *tried], [contender(one) for one in tried], **{"best": given, **more})
     plan = recovery._Plan(shared_s, rest_s, 0.0)
     preferred = next((one for one in joint.contenders if one.label == first), None)
     return [one.label for one in recovery._chosen(joint, joint.contenders, plan, first=preferred)]
@@ -69,6 +71,15 @@ def test_the_preferred_network_is_among_them() -> None:
     assert chosen([FAST, good, SMALL], 200, 300, first="good")[0] == "good"
     assert len(chosen([FAST, good, SMALL], 200, 300, first="good")) == 3
     assert "perfect" not in chosen([FAST, perfect, SMALL], 200, 300, first="perfect")
+
+
+def test_where_nothing_keeps_the_budget_the_most_accurate_is_first() -> None:
+    """Both are expected to reach the floor; the smaller network promises more volume."""
+    near, small = trial(1, 0.878, 0.8, 800, "near"), trial(2, 0.87, 0.2, 200, "small")
+    assert chosen([near, small], 200, 300) == ["small", "near"]
+    assert chosen([near, small], 200, 300, best=None) == ["near", "small"]
+    over = trial(3, 0.899, 1.1, 1100, "over")
+    assert chosen([near, small, over], 200, 300, best=None) == ["near", "small"], "it can enter no front"
 
 
 @pytest.mark.parametrize(
@@ -135,5 +146,15 @@ def test_artifacts_below_the_floor_are_trained_and_too_slow_ones_not() -> None:
     joint: Any = Joint([trial(0, 0.9, 1.0, 1000), slow, below], [contender(below)])
     joint.explorers = {"": SimpleNamespace(trials=joint.trials)}
     int8 = LayerChoice.parse("int8")
-    joint.session = SimpleNamespace(bench=SimpleNamespace(layers=lambda _: {"conv": int8}))
+    joint.session.bench = SimpleNamespace(layers=lambda _: {"conv": int8})
     assert recovery._best_artifacts(joint) == [below]
+
+
+def test_the_artifact_nearest_to_the_floor_is_trained_first_where_nothing_reaches_it() -> None:
+    near, small = trial(1, 0.879, 0.8, 800, "near"), trial(2, 0.87, 0.2, 200, "small")
+    for best, first in ((None, near), (small, small)):
+        joint: Any = Joint([trial(0, 0.9, 1.0, 1000), near, small], [contender(near), contender(small)], best=best)
+        joint.explorers = {"": SimpleNamespace(trials=joint.trials)}
+        int4 = LayerChoice.parse("int4")
+        joint.session.bench = SimpleNamespace(layers=lambda _, choice=int4: {"conv": choice})
+        assert recovery._best_artifacts(joint)[0] is first
