@@ -72,6 +72,16 @@ class Appraiser:
         self._budget = budget
         self._powers = [USUAL_POWER]
 
+    def conclusive(self, trial: Trial) -> bool:
+        """Whether its accuracy tells something of its network.
+
+        A search that tries many candidates on one network finds some that do well on the few samples after which they
+        were stopped, being no better than another: the best of those is the luckiest.
+        """
+        if trial.accuracy is None or trial.outcome is Outcome.COMPLETE or trial.candidate.least_samples:
+            return trial.accuracy is not None
+        return trial.accuracy.ci_high < self._budget.accuracy_floor(self._evaluator.reference_accuracy)
+
     def learn(self, before: float, after: float, times: float) -> None:
         """Take note of the best accuracy of a network before and after training to so many times the steps."""
         reference = self._evaluator.reference_accuracy

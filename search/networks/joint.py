@@ -255,7 +255,8 @@ class JointSearch:
         """Take up the given architecture's networks where an interrupted run left them."""
         found: dict[str, list[Trial]] = {}
         for trial in self.explorer.trials:
-            if trial.candidate.network and trial.candidate.origin not in (COST, ONE_SHOT, QAT):
+            fits = trial.candidate.network and trial.candidate.origin not in (COST, ONE_SHOT, QAT)
+            if fits and (trial.candidate.least_samples or self.appraiser.conclusive(trial)):
                 found.setdefault(trial.candidate.network, []).append(trial)
         latest: dict[str, str] = {}
         for network in found:
@@ -325,11 +326,12 @@ class JointSearch:
         if not candidate.pruning:
             return candidate
         code = self.space.encode(candidate.choices, candidate.pruning)
-        contender = self._made.get(self.space.levels(code))
+        contender, origin = self._made.get(self.space.levels(code)), candidate.origin
         if contender is None:
             contender = self._new = self._pruned(code)
+            origin = contender.base[0].name if contender else origin
         network = contender.network if contender else ""
-        return Candidate(origin=candidate.origin, choices=candidate.choices, pruning=candidate.pruning, network=network)
+        return replace(candidate, origin=origin, network=network)
 
     def _after(self, trial: Trial) -> None:
         if self._new is not None:
@@ -339,7 +341,7 @@ class JointSearch:
             self._race(contender, self.explorer)
             return
         for contender in self.contenders:
-            if contender.network == trial.candidate.network and trial.outcome is not Outcome.FAILED:
+            if contender.network == trial.candidate.network and self.appraiser.conclusive(trial):
                 contender.trials.append(trial)
 
 

@@ -270,6 +270,7 @@ def _best_artifacts(joint: JointSearch) -> list[Trial]:
         for explorer in joint.explorers.values()
         for trial in explorer.trials
         if trial.outcome in _SCORED
+        and joint.appraiser.conclusive(trial)
         and not any(trial.misses.get(limit, 0.0) > 0 for limit in ("latency", "size"))
         and _integer(joint, trial)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import pytest
@@ -181,3 +181,19 @@ def test_just_reaching_the_floor_is_worth_something() -> None:
     bare, fine, short = trial(2, 0.881, 0.3, 600, "a"), trial(3, 0.899, 0.5, 600, "b"), trial(4, 0.879, 0.3, 600, "c")
     judge = appraiser([*given, bare, fine, short], max_drop=0.02)
     assert judge.worth([bare], 1) > judge.worth([fine], 1) > judge.worth([short], 1) > 0
+
+
+def test_a_network_is_not_judged_by_the_luckiest_of_many_candidates() -> None:
+    """What was stopped above the floor was no better than another, and may look good on few samples by chance."""
+    given = trial(0, 0.9, 1.0, 1000)
+    judge = appraiser([given], max_drop=0.05)
+
+    def stopped(accuracy: float, origin: str) -> Trial:
+        found = trial(1, accuracy, 0.5, 500, "a")
+        return replace(found, outcome=Outcome.STOPPED, candidate=replace(found.candidate, origin=origin))
+
+    assert judge.conclusive(trial(1, 0.95, 0.5, 500, "a"))
+    assert not judge.conclusive(stopped(0.95, "sampler"))
+    assert judge.conclusive(stopped(0.5, "sampler")), "surely below the floor"
+    assert judge.conclusive(stopped(0.95, "prune")), "one of few, on a thousand samples"
+    assert not judge.conclusive(replace(given, accuracy=None))
