@@ -19,7 +19,7 @@ TRAINED = "trained"  # origin of what is tried again after its network was train
 QAT = "qat"  # origin of an artifact that was itself trained
 RECOVERED = "recovered"  # origin of a network in FP32 after its full recovery
 
-_TO_JUDGE, _TO_JUDGE_TRAINED = 1000, 5000
+_TO_JUDGE, _TO_JUDGE_TRAINED = 1000, 5000  # samples
 
 
 class Outcome(StrEnum):

@@ -78,8 +78,10 @@ class Appraiser:
         A search that tries many candidates on one network finds some that do well on the few samples after which they
         were stopped, being no better than another: the best of those is the luckiest.
         """
-        if trial.accuracy is None or trial.outcome is Outcome.COMPLETE or trial.candidate.least_samples:
-            return trial.accuracy is not None
+        if trial.accuracy is None:
+            return False
+        if trial.outcome is Outcome.COMPLETE or trial.candidate.least_samples:
+            return True
         return trial.accuracy.ci_high < self._budget.accuracy_floor(self._evaluator.reference_accuracy)
 
     def learn(self, before: float, after: float, times: float) -> None:

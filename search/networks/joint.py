@@ -255,8 +255,9 @@ class JointSearch:
         """Take up the given architecture's networks where an interrupted run left them."""
         found: dict[str, list[Trial]] = {}
         for trial in self.explorer.trials:
-            fits = trial.candidate.network and trial.candidate.origin not in (COST, ONE_SHOT, QAT)
-            if fits and (trial.candidate.least_samples or self.appraiser.conclusive(trial)):
+            judged = trial.candidate.network and trial.candidate.origin not in (COST, ONE_SHOT, QAT)
+            # A network all of whose candidates were over a limit, and so not scored, was made all the same.
+            if judged and (trial.candidate.least_samples or self.appraiser.conclusive(trial)):
                 found.setdefault(trial.candidate.network, []).append(trial)
         latest: dict[str, str] = {}
         for network in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from precision import AccuracyStats, Budget, LatencyStats
 from search.evaluate import Evaluator
 from search.networks.appraisal import USUAL_POWER, Appraiser, Rank
 from search.networks.halving import RUNGS, Contender, Halving, Judged
+from search.networks.joint import JointSearch
 from search.trial import Candidate, Outcome, Trial
 
 
@@ -197,3 +199,14 @@ def test_a_network_is_not_judged_by_the_luckiest_of_many_candidates() -> None:
     assert judge.conclusive(stopped(0.5, "sampler")), "surely below the floor"
     assert judge.conclusive(stopped(0.95, "prune")), "one of few, on a thousand samples"
     assert not judge.conclusive(replace(given, accuracy=None))
+
+
+@pytest.mark.parametrize("conclusive", [True, False])
+def test_what_the_sampler_tries_on_a_network_counts_where_it_is_conclusive(conclusive: bool) -> None:
+    mine, other = contender("a"), contender("b")
+    joint: Any = SimpleNamespace(_new=None, contenders=[mine, other], appraiser=appraiser([trial(0, 0.9, 1.0, 1000)]))
+    tried = trial(1, 0.95, 0.5, 500, "a")
+    if not conclusive:
+        tried = replace(tried, outcome=Outcome.STOPPED, candidate=replace(tried.candidate, origin="sampler"))
+    JointSearch._after(joint, tried)
+    assert (mine.trials, other.trials) == ([tried] if conclusive else [], [])
