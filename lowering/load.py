@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -36,7 +37,7 @@ def load_reference(path: Path) -> Reference:
         onnx.checker.check_model(onnx.shape_inference.infer_shapes(model))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
-    return make_reference(model, str(path))
+    return replace(make_reference(model, str(path)), given=bytes(model.SerializeToString()))
 
 
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:

@@ -26,6 +26,8 @@ class Reference:
         input_types: Input name → numpy dtype name.
         output_names: In order.
         output_shapes: Output name → shape as far as known; None for an unknown rank.
+        given: The network as it was given, before anything was normalised, as one ONNX file; None where it was
+            exported from a module, whose export is ``proto``.
     """
 
     source: str
@@ -36,6 +38,7 @@ class Reference:
     input_types: Mapping[str, str]
     output_names: tuple[str, ...]
     output_shapes: Mapping[str, tuple[int | None, ...] | None]
+    given: bytes | None = None
 
     @property
     def fixed_batch(self) -> int | None:
