@@ -54,6 +54,16 @@ def test_it_starts_from_any_folder(files: dict[str, Path], tmp_path: Path, monke
     assert stats["deep"].median_ms > 0
 
 
+def test_inputs_keep_their_names(tmp_path: Path) -> None:
+    """Each array reaches the input it was given for, whatever their order: shapes that were exchanged would not run."""
+    nodes = [helper.make_node("MatMul", ["left", "right"], ["y"], name="y")]
+    path = tmp_path / "two.onnx"
+    path.write_bytes(models.build(nodes, {"left": ("n", 3), "right": (3, 5)}, {"y": ("n", 5)}, {}))
+    arrays = {"right": np.ones((3, 5), np.float32), "left": np.ones((2, 3), np.float32)}
+    stats = time_in_fresh_process("ort-cpu", {"fp32": path}, "fp32", arrays, _FEW, threads=1, batch_size=2)
+    assert stats["fp32"].median_ms > 0
+
+
 def test_a_broken_file_is_named(files: dict[str, Path]) -> None:
     """What the child said comes through, with the file's name and no traceback."""
     files["deep"].write_bytes(b"no model")

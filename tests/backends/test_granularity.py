@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,6 +34,7 @@ class PaddingBackend(HostBackend):
         refusal: Raised by compiling anything but FP32.
         withheld: As ``Backend.withheld``.
         device: Its name.
+        asked: Threads and batch size that models are to be compiled with.
     """
 
     name = "padding"
@@ -45,7 +47,9 @@ class PaddingBackend(HostBackend):
         refusal: BackendError | None = None,
         withheld: Mapping[Precision, str] | None = None,
         device: str = "simulated",
+        asked: tuple[int, int] = (1, 1),
     ) -> None:
+        self._asked = asked
         self.machine = Machine()
         self.compiled: list[str] = []
         self._multiples, self._refusal, self._withheld, self._device = multiples, refusal, withheld or {}, device
@@ -55,7 +59,7 @@ class PaddingBackend(HostBackend):
         return self.machine.clock
 
     def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> SimulatedModel:
-        assert (threads, batch_size) == (1, 1)
+        assert (threads, batch_size) == self._asked
         text = model.decode()
         precision, channels = text.split()
         if self._refusal and precision != FP32:
@@ -163,6 +167,21 @@ def test_the_answer_is_kept_for_the_device() -> None:
     assert again.compiled == []
     assert _ask(other, store=store).multiple == 8
     assert other.compiled == ["fp32 32", "fp32 40", "fp32 48", "int8 32", "int8 40", "int8 48"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"threads": 2}, {"batch_size": 4}, {"precisions": ()}, {"candidates": (8, 24)}],
+    ids=lambda c: next(iter(c)),
+)
+def test_the_answer_is_kept_for_what_was_asked(change: dict[str, Any]) -> None:
+    """Other threads, batches, precisions or candidates are timed anew, the very same are not."""
+    store = ContentStore(None)
+    for asked, timed in (({}, True), (change, True), (change, False), ({}, False)):
+        whole: dict[str, Any] = {"threads": 1, "batch_size": 1, "candidates": (8, 16), "precisions": (INT8,), **asked}
+        backend = PaddingBackend({FP32: 8, INT8: 16}, asked=(whole["threads"], whole["batch_size"]))
+        preferred_multiple(backend, _write, store=store, **whole)
+        assert bool(backend.compiled) == timed, asked
 
 
 def test_a_tenth_is_the_limit() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lowering.rounding import gptq
 from lowering.rounding.gptq import gptq_codes, proxy_loss, retargeted
 from lowering.rounding.scales import mse_scales, nearest_codes
 
@@ -62,6 +63,41 @@ def test_proxy_loss_is_never_worse_than_nearest(k: int) -> None:
     assert (ours <= nearest).all()
     if k > 1:
         assert ours.sum() < 0.8 * nearest.sum()
+
+
+@pytest.mark.parametrize("columns", [1, 7, 64])
+def test_columns_in_batches_are_columns_one_by_one(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are updated together: codes agree with those of one batch, but for ties that rounding decides."""
+    rows, hessian = _correlated(2, 12, 150, seed=11)
+    scales = _scales(rows)
+    monkeypatch.setattr(gptq, "LAZY_COLUMNS", 1000)
+    whole = gptq_codes(rows, hessian, scales, 4)
+    monkeypatch.setattr(gptq, "LAZY_COLUMNS", columns)
+    batched = gptq_codes(rows, hessian, scales, 4)
+    assert np.mean(batched == whole) > 0.95
+    assert np.mean(nearest_codes(rows, scales, 4) == whole) < 0.9, "the test says nothing otherwise"
+
+
+def test_rows_that_would_end_worse_keep_nearest_codes() -> None:
+    """GPTQ is greedy: here it would come to (0, −1, −1) with a loss of 0.476, nearest codes have 0.440."""
+    inputs = np.array([[0.5, 1.4, 0.2], [0.3, 0.7, 1.6], [-0.7, 0.7, 1.6]])
+    rows, scales, hessian = np.array([[[0.1, -0.2, -0.6]]]), np.full((1, 1, 1), 0.5), (2 * inputs @ inputs.T)[None]
+    assert _loss(rows, np.array([[[0, -1, -1]]]), scales, hessian)[0, 0] == pytest.approx(0.4762)
+    assert _loss(rows, np.array([[[0, 0, -1]]]), scales, hessian)[0, 0] == pytest.approx(0.4402)
+    assert gptq_codes(rows, hessian, scales, 4).tolist() == [[[0, 0, -1]]]
+
+
+def test_beyond_the_first_batch_columns_still_follow() -> None:
+    """Columns beyond the first 128 make up for those before: all of the gain over nearest is not in the first ones."""
+    rows, hessian = _correlated(1, 12, 300, seed=12)
+    scales = _scales(rows)
+    codes = gptq_codes(rows, hessian, scales, 4)
+    order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=-1, kind="stable")[0]
+    later = order[gptq.LAZY_COLUMNS :]
+    mixed = codes.copy()
+    mixed[..., later] = nearest_codes(rows, scales, 4)[..., later]
+    ours, without = (_loss(rows, found, scales, hessian).sum() for found in (codes, mixed))
+    assert ours < 0.5 * without
 
 
 def test_the_loss_oracle_rejects_a_hessian_of_other_columns() -> None:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from lowering.inventory import Layer
+from lowering.rounding import network as network_module
 from lowering.rounding import streams as streams_module
 from lowering.rounding.guard import minimum_scales
 from lowering.rounding.matrix import MatrixView
-from lowering.rounding.network import round_network
+from lowering.rounding.network import METHODS, RoundingProblem, Solution, round_network
 from lowering.rounding.streams import PrefixStreams
 from lowering.rounding.weight import RoundedWeight
 from precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding
@@ -96,6 +97,31 @@ def test_layers_see_the_rounded_prefix() -> None:
         np.testing.assert_allclose(np.concatenate([pair[1] for pair in pairs]), behind[name], atol=1e-5)
         weight = MatrixView.of(layer).dequantise(rounded[layer.name], None)
         walk.finish(weight, 1 if layer.op == "Conv" else -1)
+
+
+def test_gptq_is_given_the_moments_of_what_a_layer_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 X Xᵀ of the inputs X behind the rounded prefix, and 2 (X̃ − X) Xᵀ with those of the network as it is."""
+    model, layers = residual_network()
+    calibration = images(64)
+    seen: list[RoundingProblem] = []
+    gptq = METHODS[Rounding.GPTQ]
+
+    def watched(problem: RoundingProblem) -> Solution:
+        seen.append(problem)
+        return gptq.solve(problem)
+
+    methods = {**METHODS, Rounding.GPTQ: replace(gptq, solve=watched)}
+    monkeypatch.setattr(network_module, "METHODS", methods)
+    rounded = _round(model, layers, calibration)
+    exact = _tensors(model, calibration, ["f"])["f"].astype(np.float64).T
+    behind = _tensors(_with_rounded(model, layers, rounded), calibration, ["f"])["f"].astype(np.float64).T
+    found = seen[-1]
+    assert found.hessian is not None
+    assert found.drift is not None
+    hessian, drift = 2 * behind @ behind.T, 2 * (exact - behind) @ behind.T
+    np.testing.assert_allclose(found.hessian[0], hessian, atol=1e-3 * np.abs(hessian).max())
+    np.testing.assert_allclose(found.drift[0], drift, atol=1e-2 * np.abs(drift).max())
+    assert np.abs(hessian - 2 * exact @ exact.T).max() > 5e-3 * np.abs(hessian).max(), "the test says nothing otherwise"
 
 
 def test_bias_correction_puts_each_channels_mean_right() -> None:

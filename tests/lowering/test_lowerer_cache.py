@@ -1,0 +1,53 @@
+"""Ranges and rounded weights of a lowerer come from the cache only for the same network and calibration inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lowering.dialects.registry import get_dialect
+from lowering.lowerer import Lowerer
+from lowering.reference import Reference, make_reference
+from precision import CalibrationSettings, ContentStore, Inputs, RangeMethod
+from tests.lowering.candidates import uniform
+from tests.lowering.topologies import TOPOLOGIES, inputs_of, reference_of
+
+
+def lowerer(reference: Reference, inputs: Inputs, store: ContentStore, method: RangeMethod) -> Lowerer:
+    return Lowerer(reference, get_dialect("ort-cpu"), inputs, CalibrationSettings(method=method), store)
+
+
+def louder() -> Reference:
+    """The network with other weights."""
+    model = TOPOLOGIES["chain"]()
+    for tensor in model.graph.initializer:
+        if tensor.name == "a.weight":
+            import onnx
+
+            value = onnx.numpy_helper.to_array(tensor) * np.float32(1.5)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    return make_reference(model, "louder")
+
+
+CHAIN = reference_of("chain")
+INPUTS, OTHERS = inputs_of(CHAIN), inputs_of(CHAIN, seed=9)
+CASES = {
+    "network": (louder(), INPUTS, RangeMethod.MINMAX),
+    "calibration inputs": (CHAIN, OTHERS, RangeMethod.MINMAX),
+    "range method": (CHAIN, INPUTS, RangeMethod.MSE),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_differs_is_calibrated_and_rounded_anew(name: str) -> None:
+    """With what another lowerer left in the store it writes the bytes it writes by itself."""
+    reference, inputs, method = CASES[name]
+    alone = lowerer(reference, inputs, ContentStore(None), method)
+    choices = uniform(alone, "int4:gptq")
+    wanted = alone.lower(choices)
+    shared = ContentStore(None)
+    before = lowerer(CHAIN, INPUTS, shared, RangeMethod.MINMAX)
+    assert before.lower(choices) != wanted, "the test says nothing otherwise"
+    after = lowerer(reference, inputs, shared, method)
+    assert dict(after.ranges) == dict(alone.ranges)
+    assert after.lower(choices) == wanted
