@@ -1,0 +1,87 @@
+"""Finished work is found again only where everything it depends on is the same: one part changed at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from precision import Budget, ContentStore, Footprint
+from search.accuracy import Scored
+from search.identity import identify
+from search.ledger import Ledger, Lowered
+from search.options import RunOptions
+from search.session import _ledger
+from tests.search import toy
+from tests.search.test_bookkeeping import latency
+
+LAYERS = {"fc": toy.INT8}
+IDENTITY = identify(toy.workload(), "f" * 8, {"device": "toy"}, RunOptions(budget=Budget(), out=Path("run")))
+# Part of a run's identity → the kinds of finished work that depend on it.
+EVERYTHING = {"lowered", "timed", "footprint", "together", "scored"}
+TIMINGS = {"timed", "footprint", "together"}
+DEPENDS = {
+    "the network": {"lowered"},
+    "the calibration data": {"lowered"} | TIMINGS,
+    "the calibration settings": {"lowered"},
+    "the evaluation data": {"scored"},
+    "the metric": {"scored"},
+    "the device": EVERYTHING,
+    "--backend": EVERYTHING,
+    "--threads": EVERYTHING,
+    "--batch-size": TIMINGS,
+    "--seed": {"scored"},
+    "--holdout": {"scored"},
+}
+
+
+def fill(ledger: Ledger) -> None:
+    ledger.note_lowered(LAYERS, Lowered(artifact="a", size_bytes=9))
+    ledger.note_latency("a", latency(0.5))
+    ledger.note_footprint("a", Footprint(engine_bytes=3))
+    ledger.note_together("here", {"a": latency(0.5)})
+    ledger.note_scored("a", "search", Scored(np.ones(3), 3))
+
+
+def known(ledger: Ledger) -> set[str]:
+    """Kinds of work that are found."""
+    found = {
+        "lowered": ledger.lowered(LAYERS),
+        "timed": ledger.latency("a"),
+        "footprint": ledger.footprint("a"),
+        "together": ledger.together("here", ["a"]),
+        "scored": ledger.scored("a", "search"),
+    }
+    return {kind for kind, value in found.items() if value is not None}
+
+
+@pytest.mark.parametrize("part", DEPENDS)
+def test_a_change_hides_what_depends_on_it(part: str) -> None:
+    """And what does not is still found: nothing is measured twice for nothing."""
+    store = ContentStore(None)
+    fill(_ledger(store, IDENTITY))
+    assert known(_ledger(store, IDENTITY)) == EVERYTHING
+    assert part in IDENTITY
+    changed = _ledger(store, {**IDENTITY, part: "another"})
+    assert EVERYTHING - known(changed) >= DEPENDS[part]
+
+
+def test_networks_artifacts_and_kinds_are_kept_apart() -> None:
+    """The same choices on another network, other choices, another artifact, another part of the data."""
+    store = ContentStore(None)
+    ledger = Ledger(store, lowering="l", timing="t", scoring="s")
+    fill(ledger)
+    ledger.note_lowered(LAYERS, Lowered(artifact="p", size_bytes=5), "pruned")
+    again = Ledger(store, lowering="l", timing="t", scoring="s")
+    assert again.lowered(LAYERS) == Lowered(artifact="a", size_bytes=9)
+    assert again.lowered(LAYERS, "pruned") == Lowered(artifact="p", size_bytes=5)
+    assert again.lowered(LAYERS, "another") is None
+    assert again.lowered({"fc": toy.INT4}) is None
+    assert again.lowered({"fc2": toy.INT8}) is None
+    assert again.latency("p") is None
+    assert again.footprint("p") is None
+    assert again.together("here", ["a", "p"]) is None
+    assert again.together("elsewhere", ["a"]) is None
+    assert again.scored("p", "search") is None
+    assert again.scored("a", "held back") is None
