@@ -33,6 +33,11 @@ def build_parser() -> arguments.Parser:
         action="store_true",
         help="accept a fine-tuned checkpoint of the same architecture (default: off)",
     )
+    group.add_argument(
+        "--dialect",
+        metavar="MODULE:ATTR",
+        help="the config's dialect, where it is another package's: its code is run (default: this program's own alone)",
+    )
     group = parser.add_argument_group("Pruned and trained networks")
     group.add_argument(
         "--network", type=Path, metavar="ONNX", help="the made network (default: the one in the run folder's networks/)"
@@ -78,6 +83,7 @@ def _given(config: PrecisionConfig, args: argparse.Namespace) -> bytes:
         calibration=calibration,
         store=_cache_of(args.config),
         allow_new_weights=args.allow_new_weights,
+        dialect=args.dialect,
     )
 
 
@@ -93,6 +99,7 @@ def _made(config: PrecisionConfig, recipe: Recipe, args: argparse.Namespace) -> 
         network=args.network,
         repeat=args.repeat_training,
         allow_new_weights=args.allow_new_weights,
+        dialect=args.dialect,
         warn=_warn,
     )
 
