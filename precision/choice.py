@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainValidator
 
 from precision.document import JsonValue
 from precision.errors import ConfigError
+from precision.json_text import shown
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 
@@ -129,6 +132,18 @@ class LayerChoice(JsonValue):
             data["block_size"] = self.block_size
         return data
 
+
+def _parsed(text: Any) -> LayerChoice:
+    if not isinstance(text, str):
+        raise ValueError(f"expected a layer choice as text, got {shown(text)}")
+    try:
+        return LayerChoice.parse(text)
+    except ConfigError as error:
+        raise ValueError(error.message) from error
+
+
+ChoiceText = Annotated[LayerChoice, PlainValidator(_parsed, json_schema_input_type=str)]
+"""A choice in a file that has its short form."""
 
 FP32 = LayerChoice(precision=Precision.FP32)
 FP16 = LayerChoice(precision=Precision.FP16)

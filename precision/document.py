@@ -194,7 +194,10 @@ def problem(error: ValidationError) -> str:
 
 
 _TELL_WHAT_CAME = ("value_error", "refused")  # these say themselves what came
-_PATTERNS = {_DIGEST: "64 hexadecimal digits", _DIGEST_OR_NONE: "64 hexadecimal digits or nothing"}
+_PATTERNS = {
+    _DIGEST: "64 hexadecimal digits",
+    _DIGEST_OR_NONE: "64 hexadecimal digits or nothing",
+}  # others as they are
 
 
 def _what(kind: str, message: str, context: Mapping[str, Any]) -> str:
@@ -211,7 +214,7 @@ def _what(kind: str, message: str, context: Mapping[str, Any]) -> str:
         case "value_error":
             return str(context["error"])
         case "string_pattern_mismatch":
-            return f"expected {_PATTERNS.get(context['pattern'], context['pattern'])}"
+            return f"expected {_PATTERNS.get(context['pattern'], 'text of the pattern ' + context['pattern'])}"
         case "too_long":
             return f"expected at most {context['max_length']} items"
         case "too_short":
