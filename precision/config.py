@@ -167,7 +167,7 @@ CONFIG_FORM = Form(
     name="config",
     version=SCHEMA_VERSION,
     problem="is no valid precision config",
-    hint="give an unedited file from a run's configs/ folder, or mend that field",
+    hint="give a file from a run's configs/ folder, unedited",
     version_hint="give a precision config from a run's configs/ folder, written by this version",
 )
 

@@ -204,7 +204,7 @@ def _what(kind: str, message: str, context: Mapping[str, Any]) -> str:
     """One of pydantic's messages in the words of ours."""
     match kind:
         case "json_invalid":
-            return f"it is no JSON: {context['error']}"
+            return f"it cannot be read as JSON: {context['error']}"
         case "unexpected_keyword_argument":
             return "unknown field"
         case "missing":

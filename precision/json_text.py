@@ -67,9 +67,10 @@ def parse_json(text: str) -> Any:
     try:
         data = json.loads(text, object_pairs_hook=pairs)
     except ValueError as error:
-        raise MalformedError(f"it is no JSON: {error}") from error
+        what = "a number of too many digits" if "int_max_str_digits" in str(error) else str(error)
+        raise MalformedError(f"it cannot be read as JSON: {what}") from error
     except RecursionError as error:
-        raise MalformedError("it is no JSON of ours: its lists and objects are nested too deeply") from error
+        raise MalformedError("its lists and objects are nested too deeply") from error
     if repeated:
         where, key = next((path, repeated[id(item)]) for path, item in walk(data) if id(item) in repeated)
         raise MalformedError(f"{field_name((*where, key))}: the key comes twice")

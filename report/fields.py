@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,8 +76,16 @@ def share(text: str) -> float:
     return value
 
 
-def read_csv(path: Path, parse: Callable[[Mapping[str, str]], _Row], *, required: bool) -> tuple[_Row, ...]:
+def read_csv(
+    path: Path, parse: Callable[[Mapping[str, str]], _Row], columns: Sequence[str], *, required: bool
+) -> tuple[_Row, ...]:
     """A table's rows; none where the file is missing and not ``required``.
+
+    Args:
+        path: The table.
+        parse: Reads one row.
+        columns: What must be there; there may be more.
+        required: Whether the file must be there.
 
     Raises:
         DataError: If the file is missing, unreadable or damaged; names it, and the row.
@@ -85,7 +93,7 @@ def read_csv(path: Path, parse: Callable[[Mapping[str, str]], _Row], *, required
     if not required and not path.exists():
         return ()
     try:
-        rows = _rows(read_text(path, MAX_TABLE_BYTES))
+        rows = _rows(read_text(path, MAX_TABLE_BYTES), columns)
     except (MalformedError, ValueError, csv.Error) as error:
         what = error.message if isinstance(error, MalformedError) else str(error)
         raise DataError(f"'{path}' is damaged: {what}", DAMAGED) from error
@@ -98,7 +106,7 @@ def read_csv(path: Path, parse: Callable[[Mapping[str, str]], _Row], *, required
     return tuple(parsed)
 
 
-def _rows(text: str) -> list[dict[str, str]]:
+def _rows(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
     limit = csv.field_size_limit(_MAX_CELL)
     try:
         cells = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
@@ -109,6 +117,8 @@ def _rows(text: str) -> list[dict[str, str]]:
     names = cells[0]
     if len(set(names)) < len(names):
         raise ValueError(f"two columns have the name '{next(name for name in names if names.count(name) > 1)}'")
+    if missing := [column for column in columns if column not in names]:
+        raise ValueError(f"there is no column '{missing[0]}'")
     for line, row in enumerate(cells, start=1):
         if len(row) != len(names):
             raise ValueError(f"expected {len(names)} cells, as in the first row, got {len(row)} (row {line})")

@@ -11,24 +11,34 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Any, Literal, NotRequired
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
-from precision import AccuracyStats, Budget, DataError, Footprint, LatencyStats, LayerChoice, UsageError
+from precision import AccuracyStats, Budget, DataError, Footprint, LatencyStats, UsageError
 from precision.choice import ChoiceText
-from precision.document import Count, Digest, Form, JsonValue, NonNegative, PathBelow, decode_json
-from report.fields import DAMAGED, cell, damaged, number_or_none, read_csv, share, whole, whole_or_none
+from precision.document import Count, Digest, Form, JsonValue, NonNegative, PathBelow
+from precision.json_text import shown
+from report.fields import DAMAGED, damaged, read_csv
 from report.network import NetworkInfo
+from report.rows import (
+    SCORE_COLUMNS,
+    SPARSITY_COLUMNS,
+    TRIAL_COLUMNS,
+    Score,
+    SparsityScore,
+    Trial,
+    read_score,
+    read_sparsity_score,
+    read_trial,
+)
 from report.training import TrainInfo
 
 SCHEMA_VERSION = 1
-_CHOICES = dict[str, ChoiceText]
-_SHARES = dict[str, Annotated[float, Field(ge=0, le=1)]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,54 +101,6 @@ class Point(JsonValue):
     def shown_accuracy(self) -> AccuracyStats | None:
         """The accuracy on held-back data, else the search's."""
         return self.accuracy or self.search_accuracy
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One candidate the search looked at; what was not measured is None.
-
-    ``network`` is a key, empty for the given one; ``pruning`` is prune group → share removed, 1 for a branch.
-    """
-
-    number: int
-    origin: str
-    state: str
-    size_bytes: int | None
-    latency_ms: float | None
-    latency_p90_ms: float | None
-    ratio: float | None
-    accuracy: float | None
-    accuracy_samples: int | None
-    seconds: float | None
-    reason: str
-    choices: Mapping[str, LayerChoice]
-    network: str = ""
-    pruning: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """One row of the sensitivity table; NaN where it was not scored."""
-
-    group: str
-    choice: LayerChoice
-    alone: float
-    restored: float
-    loss: float
-    dropped: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SparsityScore:
-    """A prune group alone at one level; NaN are losses not scored, ``trained`` being what a short training leaves."""
-
-    group: str
-    sparsity: float
-    kept: int
-    channels: int
-    loss: float
-    trained: float
-    dropped: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,9 +190,9 @@ class RunResults:
             raise damaged(path, error) from error
         return replace(
             results,
-            trials=read_csv(folder / "trials.csv", _trial, required=results.complete),
-            scores=read_csv(folder / "sensitivity.csv", _score, required=results.complete),
-            sparsities=read_csv(folder / "sparsity.csv", _sparsity_score, required=False),
+            trials=read_csv(folder / "trials.csv", read_trial, TRIAL_COLUMNS, required=results.complete),
+            scores=read_csv(folder / "sensitivity.csv", read_score, SCORE_COLUMNS, required=results.complete),
+            sparsities=read_csv(folder / "sparsity.csv", read_sparsity_score, SPARSITY_COLUMNS, required=False),
         )
 
 
@@ -314,7 +276,8 @@ def _results(file: MeasurementFile) -> RunResults:
     points = file.points
     for id_, point in points.items():
         if point.id != id_:
-            raise ValueError(f"points.{id_}.id: expected '{id_}', got '{point.id}'")
+            raise ValueError(f"points.{shown(id_)}.id: expected the same, got {shown(point.id)}")
+        _check_intervals(point)
     results = RunResults(
         name=file.name,
         created=file.created,
@@ -341,53 +304,18 @@ def _results(file: MeasurementFile) -> RunResults:
     named = (*results.front, *results.nearest.values(), *filter(None, (results.recommended,)))
     unknown = [id_ for id_ in named if id_ not in points]
     if unknown:
-        raise ValueError(f"point {unknown[0]!r} is named but not among the points")
+        raise ValueError(f"point {shown(unknown[0])} is named but not among the points")
     if unmeasured := [i for i in results.front if not (points[i].shown_latency and points[i].shown_accuracy)]:
-        raise ValueError(f"point {unmeasured[0]!r} is on the front but was not measured")
+        raise ValueError(f"point {shown(unmeasured[0])} is on the front but was not measured")
     if "total" not in results.time_split_s:
         raise ValueError("time_split_s.total: is missing")
     return results
 
 
-def _trial(row: Mapping[str, str]) -> Trial:
-    return Trial(
-        number=whole(row["number"]),
-        origin=row["origin"],
-        state=row["state"],
-        size_bytes=whole_or_none(row["size_bytes"]),
-        latency_ms=number_or_none(row["latency_ms"]),
-        latency_p90_ms=number_or_none(row["latency_p90_ms"]),
-        ratio=number_or_none(row["ratio"]),
-        accuracy=number_or_none(row["accuracy"]),
-        accuracy_samples=whole_or_none(row["accuracy_samples"]),
-        seconds=number_or_none(row["seconds"]),
-        reason=row["reason"],
-        choices=MappingProxyType(decode_json(_CHOICES, row["choices"] or "{}")),
-        network=row.get("network") or "",
-        pruning=MappingProxyType(decode_json(_SHARES, row.get("pruning") or "{}")),
-    )
-
-
-def _score(row: Mapping[str, str]) -> Score:
-    alone, restored, loss = (cell(row[name]) for name in ("alone", "restored", "loss"))
-    return Score(
-        group=row["group"],
-        choice=LayerChoice.parse(row["choice"]),
-        alone=math.nan if alone is None else alone,
-        restored=math.nan if restored is None else restored,
-        loss=math.nan if loss is None else loss,
-        dropped=row["dropped"],
-    )
-
-
-def _sparsity_score(row: Mapping[str, str]) -> SparsityScore:
-    loss, trained = cell(row["loss"]), cell(row.get("trained", ""))
-    return SparsityScore(
-        group=row["group"],
-        sparsity=share(row["sparsity"]),
-        kept=whole(row["kept"]),
-        channels=whole(row["channels"]),
-        loss=math.nan if loss is None else loss,
-        trained=math.nan if trained is None else trained,
-        dropped=row["dropped"],
-    )
+def _check_intervals(point: Point) -> None:
+    for what, latency in (("latency", point.latency), ("search_latency", point.search_latency)):
+        if latency and (latency.ci_low_ms > latency.ci_high_ms or latency.ratio_low > latency.ratio_high):
+            raise ValueError(f"points.{shown(point.id)}.{what}: an interval's lower end is above its upper one")
+    for what, accuracy in (("accuracy", point.accuracy), ("search_accuracy", point.search_accuracy)):
+        if accuracy and accuracy.ci_low > accuracy.ci_high:
+            raise ValueError(f"points.{shown(point.id)}.{what}: an interval's lower end is above its upper one")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from lowering.dialect import Dialect
 from precision import ConfigError, UsageError
+from precision.json_text import shown
 from precision.naming import failed, load_attribute
 
 _DIALECTS: Mapping[str, str] = {
@@ -66,7 +67,7 @@ def dialect_of_config(name: str, given: str | None) -> Dialect:
         if name in _DIALECTS:
             return get_dialect(name)
         raise ConfigError(
-            f"the config is written for dialect '{name}', which is none of this program's ({known})",
+            f"the config is written for dialect {shown(name)}, which is none of this program's ({known})",
             f"if you know and trust the package that it comes from, add --dialect {name}"
             if _NAMES_CODE.fullmatch(name)
             else "give a config that names one of these",
@@ -74,7 +75,7 @@ def dialect_of_config(name: str, given: str | None) -> Dialect:
     dialect = get_dialect(given)
     if name not in (given, dialect.name):
         raise ConfigError(
-            f"the config is written for dialect '{name}', and --dialect names '{given}'",
-            "leave --dialect out" if name in _DIALECTS else f"name the config's own dialect, if you trust it: {name}",
+            f"the config is written for dialect {shown(name)}, and --dialect names '{given}'",
+            "leave --dialect out" if name in _DIALECTS else "name the config's own dialect, if you trust its code",
         )
     return dialect

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from precision import ContentStore, PrecisionConfig, Recipe, UsageError, write_bytes
+from precision import ConfigError, ContentStore, LoweringError, PrecisionConfig, Recipe, UsageError, write_bytes
 from search.commands import arguments
 
 USAGE = "search apply CONFIG (--model ONNX | --workload MODULE:ATTR) -o OUT [options]"
@@ -63,7 +63,10 @@ def run(argv: Sequence[str]) -> int:
 
     from report.wording import size
 
-    artifact = _given(config, args) if config.recipe is None else _made(config, config.recipe, args)
+    try:
+        artifact = _given(config, args) if config.recipe is None else _made(config, config.recipe, args)
+    except (ConfigError, LoweringError) as error:
+        raise type(error)(f"'{args.config}': {error.message}", error.hint) from error
     write_bytes(args.out, artifact)
     sys.stdout.write(f"{args.out}: {size(len(artifact))}, {len(config.layers)} layers\n")
     return EXIT_OK
