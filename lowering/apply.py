@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lowering.dialects.registry import get_dialect
+from lowering.dialects.registry import dialect_of_config
 from lowering.lowerer import Lowerer
 from lowering.reference import Reference
 from precision import ConfigError, ContentStore, DataError, Inputs, PrecisionConfig
@@ -18,6 +18,7 @@ def apply_config(
     calibration: Inputs | None,
     store: ContentStore,
     allow_new_weights: bool,
+    dialect: str | None = None,
 ) -> bytes:
     """Write the artifact that ``config`` describes.
 
@@ -31,17 +32,19 @@ def apply_config(
         calibration: Unlabelled inputs, (n, …) each, or None.
         store: Where rounded weights may lie.
         allow_new_weights: Accept other weights of the same architecture.
+        dialect: The dialect that the person named; None takes the config's, if it is one of this program's.
 
     Raises:
-        ConfigError: If the network's layers or weights are not the config's.
+        ConfigError: If the network's layers or weights are not the config's, its ranges or scales do not fit them, or
+            its dialect is unknown.
         DataError: If calibration inputs are needed and missing.
     """
-    dialect = get_dialect(config.dialect)
+    writer = dialect_of_config(config.dialect, dialect)
     model = config.model if config.recipe is None else config.recipe.network
     same_weights = reference.fingerprint == model
     lowerer = Lowerer(
         reference,
-        dialect,
+        writer,
         calibration,
         config.calibration,
         store,
@@ -50,6 +53,7 @@ def apply_config(
         scales=_scales(config) if same_weights else None,
     )
     _check_layers(config, lowerer)
+    _check_values(config, lowerer)
     if not same_weights and not allow_new_weights:
         raise ConfigError(
             f"the config was made for other weights than those of '{reference.source}'; the layers are the same",
@@ -65,7 +69,18 @@ def apply_config(
             "the calibration inputs given are not those the config was made with, so the artifact would differ",
             f"give the same file (its first {config.calibration.samples} samples), or none, beside the run's cache/",
         )
+    if same_weights and (
+        unused := [name for name in config.scales if name not in lowerer.config(config.layers).scales]
+    ):
+        raise ConfigError(
+            f"the config's scales of layer '{unused[0]}' are too small for its weights, so they are not those of its "
+            "training",
+            _RESTORE,
+        )
     return lowerer.lower(config.layers)
+
+
+_RESTORE = "give an unedited file from a run's configs/ folder"
 
 
 def _scales(config: PrecisionConfig) -> dict[str, NDArray[np.float32]]:
@@ -90,3 +105,27 @@ def _check_layers(config: PrecisionConfig, lowerer: Lowerer) -> None:
             "but shapes or operators differ",
             "give the model the config was made for",
         )
+
+
+def _check_values(config: PrecisionConfig, lowerer: Lowerer) -> None:
+    """Ranges are of the network's tensors, and scales are as many as the layer's channels."""
+    source = lowerer.reference.source
+    graph = lowerer.reference.proto.graph
+    tensors = {value.name for value in graph.input} | {name for node in graph.node for name in node.output}
+    unknown = [name for name in config.ranges if name not in tensors]
+    if unknown:
+        raise ConfigError(f"the config has a range for tensor '{unknown[0]}', which '{source}' does not have", _RESTORE)
+    layers = {layer.name: layer for layer in lowerer.inventory.layers}
+    for name, scales in config.scales.items():
+        layer, choice = layers.get(name), config.layers.get(name)
+        if layer is None or choice is None:
+            raise ConfigError(f"the config has scales for layer '{name}', which '{source}' does not have", _RESTORE)
+        if not choice.precision.is_integer or choice.block_size is not None:
+            raise ConfigError(
+                f"the config has scales for layer '{name}', whose choice {choice.text} has none of its own", _RESTORE
+            )
+        channels = layer.weight_shape[layer.channel_axis]
+        if len(scales) != channels:
+            raise ConfigError(
+                f"layer '{name}': expected {channels} scales, one a channel, got {len(scales)} in the config", _RESTORE
+            )

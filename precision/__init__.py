@@ -10,13 +10,14 @@ from precision.errors import (
     DataError,
     EngineError,
     LoweringError,
+    MalformedError,
     ModelError,
     OutputError,
     UsageError,
     WorkloadError,
 )
 from precision.files import write_bytes, write_text
-from precision.measurement import AccuracyStats, Footprint, LatencyStats, Measurement
+from precision.measurement import AccuracyStats, Footprint, LatencyStats
 from precision.recipe import Recipe, RecipeStep
 from precision.store import ContentStore, digest
 from precision.workload import Array, Inputs, Labelled, Metric, Workload, top1
@@ -41,7 +42,7 @@ __all__ = [
     "LatencyStats",
     "LayerChoice",
     "LoweringError",
-    "Measurement",
+    "MalformedError",
     "Metric",
     "ModelError",
     "OutputError",

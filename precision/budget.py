@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
+from precision.document import JsonValue
 from precision.errors import UsageError
 
 BYTES_PER_MB = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class Budget(JsonValue):
     """Limits a deployable model must meet.
 
     Attributes:
@@ -64,12 +64,3 @@ class Budget:
             size_bytes - self.size_bytes if self.size_bytes is not None else -math.inf,
             floor - accuracy if math.isfinite(floor) else -math.inf,
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON; None where there is no limit."""
-        return {
-            "latency_ms": self.latency_ms,
-            "size_bytes": self.size_bytes,
-            "min_accuracy": self.min_accuracy,
-            "max_drop": self.max_drop,
-        }

@@ -12,9 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import PlainValidator
+
+from precision.document import JsonValue
 from precision.errors import ConfigError
+from precision.json_text import shown
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 
@@ -47,7 +51,7 @@ class Rounding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class LayerChoice:
+class LayerChoice(JsonValue):
     """One layer's treatment.
 
     Attributes:
@@ -113,7 +117,7 @@ class LayerChoice:
                     rounding = Rounding(part)
         except ValueError as error:
             raise ConfigError(
-                f"'{text}' is no layer choice", "write for example fp32, fp16, int8:mse or int4:gptq:weight-only"
+                f"{text!r} is no layer choice", "write for example fp32, fp16, int8:mse or int4:gptq:weight-only"
             ) from error
         return cls(precision=precision, rounding=rounding, weight_only=weight_only, block_size=block_size)
 
@@ -128,26 +132,18 @@ class LayerChoice:
             data["block_size"] = self.block_size
         return data
 
-    @classmethod
-    def from_json(cls, data: Any, layer: str) -> LayerChoice:
-        """Read one layer's entry.
 
-        Raises:
-            ConfigError: If the entry has an unknown key or value; names ``layer``.
-        """
-        fields = ("precision", "rounding", "weight_only", "block_size")
-        if not isinstance(data, dict) or "precision" not in data or set(data) - set(fields):
-            raise ConfigError(f"layer '{layer}': expected an object with {', '.join(fields)}, got {data!r}")
-        try:
-            return cls(
-                precision=Precision(data["precision"]),
-                rounding=Rounding(data.get("rounding", "nearest")),
-                weight_only=bool(data.get("weight_only", False)),
-                block_size=data.get("block_size"),
-            )
-        except ValueError as error:
-            raise ConfigError(f"layer '{layer}': {error}", "known precisions: fp32, fp16, int8, int4") from error
+def _parsed(text: Any) -> LayerChoice:
+    if not isinstance(text, str):
+        raise ValueError(f"expected a layer choice as text, got {shown(text)}")
+    try:
+        return LayerChoice.parse(text)
+    except ConfigError as error:
+        raise ValueError(error.message) from error
 
+
+ChoiceText = Annotated[LayerChoice, PlainValidator(_parsed, json_schema_input_type=str)]
+"""A choice in a file that has its short form."""
 
 FP32 = LayerChoice(precision=Precision.FP32)
 FP16 = LayerChoice(precision=Precision.FP16)

@@ -9,19 +9,22 @@ Measurements and the machine they were taken on are in ``measurement.json`` inst
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
 
 from precision.choice import LayerChoice
-from precision.errors import ConfigError, UsageError
+from precision.document import Digest, DigestOrNone, Float32, Form, JsonValue, PositiveFloat32
+from precision.errors import UsageError
 from precision.recipe import Recipe
 
 SCHEMA_VERSION = 1
+SMALLEST_RANGE = 1e-35  # between the bounds of a tensor's values: an 8-bit scale of 4e-38, a normal float32
 
 
 class RangeMethod(StrEnum):
@@ -34,7 +37,7 @@ class RangeMethod(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationSettings:
+class CalibrationSettings(JsonValue):
     """How activations are calibrated.
 
     Attributes:
@@ -52,10 +55,6 @@ class CalibrationSettings:
             raise UsageError(f"--percentile: expected a number above 50 and at most 100, got {self.percentile:g}")
         if self.samples < 1:
             raise UsageError(f"--calib-samples: expected a positive whole number, got {self.samples}")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON, one key a field."""
-        return {"method": self.method.value, "percentile": self.percentile, "samples": self.samples}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +92,7 @@ class PrecisionConfig:
 
     def to_json(self) -> str:
         """The file's text: the same config always gives the same bytes."""
-        data = {
+        data: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "model": self.model,
             "architecture": self.architecture,
@@ -115,38 +114,7 @@ class PrecisionConfig:
         Raises:
             ConfigError: If the text is no config of this schema version.
         """
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(f"'{source}' is no JSON: {error}", "give a config written by 'search'") from error
-        if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
-            found = data.get("schema_version") if isinstance(data, dict) else None
-            raise ConfigError(
-                f"'{source}': expected a precision config of schema version {SCHEMA_VERSION}, got {found}",
-                "give a file from a run's configs/ folder, written by this version",
-            )
-        try:
-            calibration = data["calibration"]
-            return cls(
-                model=str(data["model"]),
-                architecture=str(data["architecture"]),
-                dialect=str(data["dialect"]),
-                calibration=CalibrationSettings(
-                    method=RangeMethod(calibration["method"]),
-                    percentile=float(calibration["percentile"]),
-                    samples=int(calibration["samples"]),
-                ),
-                calibration_data=str(calibration["data"]),
-                ranges={name: _bounds(name, value) for name, value in data["ranges"].items()},
-                layers={name: LayerChoice.from_json(entry, name) for name, entry in data["layers"].items()},
-                scales={name: _scales(name, values) for name, values in data.get("scales", {}).items()},
-                recipe=Recipe.from_json(data["recipe"]) if "recipe" in data else None,
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(
-                f"'{source}': malformed precision config ({type(error).__name__}: {error})",
-                "give an unedited file, or compare its keys with one written by 'search'",
-            ) from error
+        return _config(CONFIG_FORM.decode(text, source))
 
     @classmethod
     def load(cls, path: Path) -> PrecisionConfig:
@@ -155,22 +123,67 @@ class PrecisionConfig:
         Raises:
             ConfigError: If the file is missing, unreadable or no config.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read config '{path}': {error}", "check the path") from error
-        return cls.from_json(text, str(path))
+        return _config(CONFIG_FORM.load(path))
 
 
-def _bounds(name: str, value: Any) -> tuple[float, float]:
-    low, high = (float(bound) for bound in value)
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ValueError(f"range of tensor '{name}' is {value}")
-    return low, high
+def _range(bounds: tuple[float, float]) -> tuple[float, float]:
+    low, high = bounds
+    if not (low <= 0 <= high and high - low >= SMALLEST_RANGE):
+        raise ValueError(f"expected low ≤ 0 ≤ high, at least {SMALLEST_RANGE:g} apart, got {low:g} and {high:g}")
+    return bounds
 
 
-def _scales(name: str, values: Any) -> tuple[float, ...]:
-    scales = tuple(float(value) for value in values)
-    if not all(math.isfinite(scale) and scale > 0 for scale in scales):
-        raise ValueError(f"scales of layer '{name}' are not all positive")
-    return scales
+Range = Annotated[tuple[Float32, Float32], AfterValidator(_range)]
+Scales = Annotated[tuple[PositiveFloat32, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationFile(JsonValue):
+    """A config file's ``calibration``: the settings, and the digest of the inputs (empty where there were none)."""
+
+    method: RangeMethod
+    percentile: Annotated[float, Field(gt=50, le=100)]
+    samples: Annotated[int, Field(ge=1, le=2**63 - 1)]
+    data: DigestOrNone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigFile(JsonValue):
+    """A precision config: what was decided for each layer, and nothing that was measured."""
+
+    schema_version: Literal[1]
+    model: Digest
+    architecture: Digest
+    dialect: str
+    calibration: CalibrationFile
+    layers: dict[str, LayerChoice]
+    ranges: dict[str, Range]
+    scales: dict[str, Scales] = field(default_factory=dict)
+    recipe: Recipe | None = None
+
+
+CONFIG_FORM = Form(
+    kind=ConfigFile,
+    name="config",
+    version=SCHEMA_VERSION,
+    problem="is no valid precision config",
+    hint="give a file from a run's configs/ folder, unedited",
+    version_hint="give a precision config from a run's configs/ folder, written by this version",
+)
+
+
+def _config(file: ConfigFile) -> PrecisionConfig:
+    calibration = file.calibration
+    return PrecisionConfig(
+        model=file.model,
+        architecture=file.architecture,
+        dialect=file.dialect,
+        calibration=CalibrationSettings(
+            method=calibration.method, percentile=calibration.percentile, samples=calibration.samples
+        ),
+        calibration_data=calibration.data,
+        ranges=file.ranges,
+        layers=file.layers,
+        scales=file.scales,
+        recipe=file.recipe,
+    )

@@ -9,6 +9,7 @@ The command line prints both and exits with 2. ``assert`` is kept for our own in
     ├── DataError            calibration or evaluation arrays
     ├── WorkloadError        a ``module:attribute`` workload or metric
     ├── ConfigError          a precision config that is malformed or belongs to another network
+    │   └── MalformedError    JSON or text that is not of the form asked for (a ValueError too)
     ├── LoweringError        a choice that cannot be written for a layer
     ├── BackendError         a runtime that refused or failed
     │   └── BackendUnavailableError   a runtime that is not installed or cannot start
@@ -51,6 +52,10 @@ class WorkloadError(EngineError):
 
 class ConfigError(EngineError):
     """A precision config that is malformed or was written for another network."""
+
+
+class MalformedError(ConfigError, ValueError):
+    """JSON or text that is not of the form asked for; whoever knows the file names it."""
 
 
 class LoweringError(EngineError):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+
+from precision.document import Count, JsonValue, NonNegative, Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyStats:
+class LatencyStats(JsonValue):
     """Latency of one model timed interleaved with a reference in one process.
 
     Attributes:
@@ -21,30 +21,21 @@ class LatencyStats:
         rounds_left_out: Rounds that do not count, because the machine was disturbed.
     """
 
-    median_ms: float
-    p90_ms: float
-    ci_low_ms: float
-    ci_high_ms: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
-    rounds: int
-    threads: int
-    batch_size: int
-    rounds_left_out: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON, one key a field."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> LatencyStats:
-        """Read ``to_json``'s form."""
-        return cls(**data)
+    median_ms: NonNegative
+    p90_ms: NonNegative
+    ci_low_ms: NonNegative
+    ci_high_ms: NonNegative
+    ratio: NonNegative
+    ratio_low: NonNegative
+    ratio_high: NonNegative
+    rounds: Count
+    threads: Count
+    batch_size: Count
+    rounds_left_out: Count = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccuracyStats:
+class AccuracyStats(JsonValue):
     """A metric's mean on a number of samples with its 95 % interval.
 
     Attributes:
@@ -53,23 +44,14 @@ class AccuracyStats:
         samples: How many samples were scored.
     """
 
-    value: float
-    ci_low: float
-    ci_high: float
-    samples: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON, one key a field."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> AccuracyStats:
-        """Read ``to_json``'s form."""
-        return cls(**data)
+    value: Number
+    ci_low: Number
+    ci_high: Number
+    samples: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Footprint:
+class Footprint(JsonValue):
     """What a compiled model takes, as far as its runtime tells; None where it does not.
 
     Attributes:
@@ -78,52 +60,11 @@ class Footprint:
         activation_bytes: Scratch and activation memory of one run.
     """
 
-    engine_bytes: int | None = None
-    weight_bytes: int | None = None
-    activation_bytes: int | None = None
-
-    def to_json(self) -> dict[str, int | None]:
-        """Plain JSON, one key a field."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Footprint:
-        """Read ``to_json``'s form."""
-        return cls(**data)
+    engine_bytes: Count | None = None
+    weight_bytes: Count | None = None
+    activation_bytes: Count | None = None
 
     @property
     def known(self) -> bool:
         """Whether the runtime told anything."""
         return self != Footprint()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """Everything measured about one artifact; parts not measured yet are None.
-
-    Attributes:
-        size_bytes: Size of the file that is handed over.
-        latency: Paired latency, None where it was not timed.
-        accuracy: The metric of the artifact on its backend, None where it was not scored.
-    """
-
-    size_bytes: int
-    latency: LatencyStats | None = None
-    accuracy: AccuracyStats | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON; None for what was not measured."""
-        return {
-            "size_bytes": self.size_bytes,
-            "latency": self.latency.to_json() if self.latency else None,
-            "accuracy": self.accuracy.to_json() if self.accuracy else None,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Measurement:
-        """Read ``to_json``'s form."""
-        return cls(
-            size_bytes=int(data["size_bytes"]),
-            latency=LatencyStats.from_json(data["latency"]) if data["latency"] else None,
-            accuracy=AccuracyStats.from_json(data["accuracy"]) if data["accuracy"] else None,
-        )

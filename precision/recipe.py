@@ -10,15 +10,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from precision.document import Count, Digest, JsonValue
 from precision.errors import ConfigError
 
 PASSES = ("prune", "sparse", "student", "distil", "qat")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecipeStep:
+class RecipeStep(JsonValue):
     """One pass.
 
     Attributes:
@@ -27,9 +30,9 @@ class RecipeStep:
         ended_at: Training steps done where a budget cut the training short; None where it ran to its end.
     """
 
-    name: str
+    name: Annotated[str, Field(alias="pass")]
     options: Mapping[str, Any]
-    ended_at: int | None = None
+    ended_at: Count | None = None
 
     def __post_init__(self) -> None:
         if self.name not in PASSES:
@@ -61,22 +64,9 @@ class RecipeStep:
             data["ended_at"] = self.ended_at
         return data
 
-    @classmethod
-    def from_json(cls, data: Any) -> RecipeStep:
-        """Read ``to_json``'s form.
-
-        Raises:
-            ConfigError: If a key is unknown or missing, or a value is of the wrong type.
-        """
-        if not isinstance(data, dict) or not {"pass", "options"} <= set(data) <= {"pass", "options", "ended_at"}:
-            raise ConfigError(f"recipe: expected steps with pass, options and perhaps ended_at, got {data!r}")
-        if not isinstance(data["options"], dict):
-            raise ConfigError(f"recipe, pass '{data['pass']}': expected options by name, got {data['options']!r}")
-        return cls(name=data["pass"], options=data["options"], ended_at=data.get("ended_at"))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Recipe(JsonValue):
     """How a network was made from the one that was given.
 
     Attributes:
@@ -87,9 +77,9 @@ class Recipe:
     """
 
     steps: tuple[RecipeStep, ...]
-    data: str
-    network: str
-    architecture: str
+    data: Digest
+    network: Digest
+    architecture: Digest
 
     def __post_init__(self) -> None:
         if not self.steps:
@@ -103,21 +93,3 @@ class Recipe:
             "network": self.network,
             "architecture": self.architecture,
         }
-
-    @classmethod
-    def from_json(cls, data: Any) -> Recipe:
-        """Read ``to_json``'s form.
-
-        Raises:
-            ConfigError: If a key is missing, or a value is of the wrong type.
-        """
-        texts = ("data", "network", "architecture")
-        if not isinstance(data, dict) or set(data) != {"steps", *texts}:
-            raise ConfigError(f"recipe: expected an object with steps, {', '.join(texts)}, got {data!r}")
-        if not isinstance(data["steps"], list):
-            raise ConfigError(f"recipe: expected a list of steps, got {data['steps']!r}")
-        for name in texts:
-            if not isinstance(data[name], str):
-                raise ConfigError(f"recipe: expected {name} as text, got {data[name]!r}")
-        steps = tuple(RecipeStep.from_json(step) for step in data["steps"])
-        return cls(steps=steps, **{name: data[name] for name in texts})

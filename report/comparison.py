@@ -17,18 +17,23 @@ useless on one of them.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from precision import FP32, DataError, UsageError
-from report.results import Point, RunResults
+from precision.document import Form, JsonValue
+from report.fields import DAMAGED, damaged
+from report.results import MEASUREMENT_FILE, Point, RunResults
 
 BACKENDS_FILE = "backends.json"
 SCHEMA_VERSION = 1
+_FOLDER = r"^[A-Za-z0-9_-]+$"
 GUEST = "exchange"  # origin of points that another backend's search found
 
 Key = frozenset[tuple[str, str]]
@@ -132,48 +137,73 @@ class Comparison:
             UsageError: If it is none, or of another schema version.
             DataError: If one of its files is unreadable or damaged.
         """
-        data = _read(folder / BACKENDS_FILE)
-        try:
-            named = [(str(entry["name"]), str(entry["folder"])) for entry in data["backends"]]
-            exchanged = {
-                (str(entry["source"]), str(entry["id"]), str(entry["target"])): (entry["point"], str(entry["reason"]))
-                for entry in data["exchange"]
-            }
-            name, command = str(data["name"]), str(data["command"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _damaged(folder / BACKENDS_FILE, error) from error
-        parties = tuple(Party(name=name, folder=place, results=_results(folder / place)) for name, place in named)
+        path = folder / BACKENDS_FILE
+        file = BACKENDS_FORM.load(path)
+        for field, listed in (("name", [b.name for b in file.backends]), ("folder", [b.folder for b in file.backends])):
+            if len(set(listed)) < len(listed):
+                raise damaged(path, ValueError(f"backends: two have the {field} '{max(listed, key=listed.count)}'"))
+        exchanged = {(entry.source, entry.id, entry.target): (entry.point, entry.reason) for entry in file.exchange}
+        parties = tuple(
+            Party(name=entry.name, folder=entry.folder, results=_results(folder, entry.folder))
+            for entry in file.backends
+        )
         rows = _rows(parties, exchanged)
-        return cls(name=name, command=command, parties=parties, rows=rows, everywhere=_everywhere(parties, rows))
+        return cls(
+            name=file.name, command=file.command, parties=parties, rows=rows, everywhere=_everywhere(parties, rows)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendEntry(JsonValue):
+    """One backend of a run on several: its name as asked for, and its folder in the run's."""
+
+    name: str
+    folder: Annotated[str, Field(pattern=_FOLDER)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeEntry(JsonValue):
+    """What became of one backend's config on another: the point that stands for it there, or the reason for none."""
+
+    source: str
+    id: str
+    target: str
+    point: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendsFile(JsonValue):
+    """A run on several backends: which there are, and what became of each config on the others."""
+
+    schema_version: Literal[1]
+    name: str
+    command: str
+    backends: Annotated[tuple[BackendEntry, ...], Field(min_length=1)]
+    exchange: tuple[ExchangeEntry, ...]
+
+
+BACKENDS_FORM = Form(
+    kind=BackendsFile,
+    name="backends",
+    version=SCHEMA_VERSION,
+    problem="is damaged",
+    hint=DAMAGED,
+    failure=DataError,
+    version_hint="render the report with the version of this program that ran the search",
+    version_failure=UsageError,
+)
 
 
 def is_comparison(folder: Path) -> bool:
     """Whether a folder holds a run on several backends."""
-    return (folder / BACKENDS_FILE).is_file()
+    return os.path.exists(folder / BACKENDS_FILE)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UsageError(
-            f"'{path}': expected schema version {SCHEMA_VERSION}, got {version}",
-            "render the report with the version of this program that ran the search",
-        )
-    found: Mapping[str, Any] = data
-    return found
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    what = f"no entry {error}" if isinstance(error, KeyError) else str(error)
-    return DataError(f"'{path}' is damaged: {what}", "run the search again with --resume to have it written anew")
-
-
-def _results(folder: Path) -> RunResults | None:
-    return RunResults.load(folder) if (folder / "measurement.json").is_file() else None
+def _results(folder: Path, place: str) -> RunResults | None:
+    if not (folder / place).resolve().is_relative_to(folder.resolve()):
+        raise damaged(folder / BACKENDS_FILE, ValueError(f"folder '{place}' is a link out of the run's own"))
+    return RunResults.load(folder / place) if os.path.exists(folder / place / MEASUREMENT_FILE) else None
 
 
 def _key(point: Point) -> Key:

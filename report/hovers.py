@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from precision import AccuracyStats, LatencyStats, LayerChoice, Precision
 from report import network_words, wording
 from report.network import NetworkInfo, PrunedGroup
-from report.results import Point, ReportedLayer, RunResults, Score, SparsityScore, Trial
+from report.results import Point, ReportedLayer, RunResults
+from report.rows import Score, SparsityScore, Trial
 from report.tables import deflated_bytes, size_ratio
 
 

@@ -17,7 +17,8 @@ from report import wording
 from report.front import staircase
 from report.hovers import escape, layer_hover, point_hover, score_hover, trial_hover
 from report.network import NetworkKind
-from report.results import Point, RunResults, Score
+from report.results import Point, RunResults
+from report.rows import Score
 from report.tables import table
 
 # Parts of a run that are the work itself; the rest is ours to keep small.

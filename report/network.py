@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from report.fields import finite, finite_or_none
+from precision.document import Count, JsonValue, NonNegative, Number, PathBelow
 
 
 class NetworkKind(StrEnum):
@@ -30,7 +28,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrunedGroup:
+class PrunedGroup(JsonValue):
     """What a prune group lost.
 
     Attributes:
@@ -45,8 +43,8 @@ class PrunedGroup:
 
     name: str
     branch: bool
-    channels: int
-    kept: int
+    channels: Count
+    kept: Count
 
     def __post_init__(self) -> None:
         if not 0 <= self.kept <= self.channels or self.channels < 1:
@@ -59,7 +57,7 @@ class PrunedGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepInfo:
+class StepInfo(JsonValue):
     """One pass of a recipe.
 
     Attributes:
@@ -70,13 +68,13 @@ class StepInfo:
     """
 
     name: str
-    steps: int
-    seconds: float
-    loss: float | None
+    steps: Count
+    seconds: NonNegative
+    loss: Number | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkInfo:
+class NetworkInfo(JsonValue):
     """A network made from the given one.
 
     Attributes:
@@ -95,14 +93,14 @@ class NetworkInfo:
     label: str
     pruned: tuple[PrunedGroup, ...]
     steps: tuple[StepInfo, ...]
-    macs: int
-    parameters: int
-    macs_share: float
-    parameters_share: float
-    train_s: float
-    untrained_accuracy: float | None = None
-    fp32_accuracy: float | None = None
-    file: str | None = None
+    macs: Count
+    parameters: Count
+    macs_share: NonNegative
+    parameters_share: NonNegative
+    train_s: NonNegative
+    untrained_accuracy: Number | None = None
+    fp32_accuracy: Number | None = None
+    file: PathBelow | None = None
 
     @property
     def kind(self) -> NetworkKind:
@@ -119,54 +117,3 @@ class NetworkInfo:
     def trained_steps(self) -> int:
         """Training steps of all its passes together."""
         return sum(step.steps for step in self.steps)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON, one key a field."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> NetworkInfo:
-        """Read ``to_json``'s form.
-
-        Raises:
-            KeyError, TypeError, ValueError: If it is not that.
-        """
-        label = str(data["label"])
-        share, parameters_share, train_s = (
-            finite(f"{name} of network {label!r}", data[name]) for name in ("macs_share", "parameters_share", "train_s")
-        )
-        untrained, trained = (
-            finite_or_none(f"{name} of network {label!r}", data.get(name))
-            for name in ("untrained_accuracy", "fp32_accuracy")
-        )
-        return cls(
-            label=label,
-            pruned=tuple(
-                PrunedGroup(
-                    name=str(group["name"]),
-                    branch=bool(group["branch"]),
-                    channels=int(group["channels"]),
-                    kept=int(group["kept"]),
-                )
-                for group in data["pruned"]
-            ),
-            steps=tuple(_step(label, step) for step in data["steps"]),
-            macs=int(data["macs"]),
-            parameters=int(data["parameters"]),
-            macs_share=share,
-            parameters_share=parameters_share,
-            train_s=train_s,
-            untrained_accuracy=untrained,
-            fp32_accuracy=trained,
-            file=data.get("file"),
-        )
-
-
-def _step(label: str, data: Mapping[str, Any]) -> StepInfo:
-    name = str(data["name"])
-    return StepInfo(
-        name=name,
-        steps=int(data["steps"]),
-        seconds=finite(f"seconds of '{name}' of network {label!r}", data["seconds"]),
-        loss=finite_or_none(f"loss of '{name}' of network {label!r}", data.get("loss")),
-    )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from report.hovers import escape, kept_hover, sparsity_hover
 from report.network import PrunedGroup
-from report.results import Point, RunResults, SparsityScore
+from report.results import Point, RunResults
+from report.rows import SparsityScore
 from report.tables import table
 
 

@@ -13,7 +13,8 @@ from report.comparison_tables import comparison_frame, comparison_json
 from report.html import page
 from report.infos import sensitivity_info
 from report.plots import draw_sensitivity
-from report.results import RunResults, Score
+from report.results import RunResults
+from report.rows import Score
 from report.tables import pareto_frame
 
 

@@ -8,34 +8,51 @@ numbers that were misread.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, NotRequired
 
-from precision import AccuracyStats, Budget, EngineError, Footprint, LatencyStats, LayerChoice, UsageError
-from report.fields import cell, damaged, finite, read_csv
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
+
+from precision import AccuracyStats, Budget, DataError, Footprint, LatencyStats, UsageError
+from precision.choice import ChoiceText
+from precision.document import Count, Digest, Form, JsonValue, NonNegative, PathBelow
+from precision.json_text import shown
+from report.fields import DAMAGED, damaged, read_csv
 from report.network import NetworkInfo
+from report.rows import (
+    SCORE_COLUMNS,
+    SPARSITY_COLUMNS,
+    TRIAL_COLUMNS,
+    Score,
+    SparsityScore,
+    Trial,
+    read_score,
+    read_sparsity_score,
+    read_trial,
+)
 from report.training import TrainInfo
 
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportedLayer:
+class ReportedLayer(JsonValue):
     """One layer of the network: its name, operator, number of weights, and the group it was decided in."""
 
     name: str
     op: str
-    parameters: int
+    parameters: Count
     group: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class Point(JsonValue):
     """One artifact of the run that was kept.
 
     Attributes:
@@ -59,9 +76,9 @@ class Point:
     id: str
     origin: str
     text: str
-    config: str | None
-    model: str | None
-    size_bytes: int
+    config: PathBelow | None
+    model: PathBelow | None
+    size_bytes: Count
     latency: LatencyStats | None
     search_latency: LatencyStats | None
     accuracy: AccuracyStats | None
@@ -69,11 +86,11 @@ class Point:
     feasible: bool
     violations: tuple[str, ...]
     held: bool | None
-    layers: Mapping[str, LayerChoice]
+    layers: Mapping[str, ChoiceText]
     footprint: Footprint | None = None
-    engine: str | None = None
+    engine: PathBelow | None = None
     network: NetworkInfo | None = None
-    compressed_bytes: int | None = None
+    compressed_bytes: Count | None = None
 
     @property
     def shown_latency(self) -> LatencyStats | None:
@@ -84,54 +101,6 @@ class Point:
     def shown_accuracy(self) -> AccuracyStats | None:
         """The accuracy on held-back data, else the search's."""
         return self.accuracy or self.search_accuracy
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One candidate the search looked at; what was not measured is None.
-
-    ``network`` is a key, empty for the given one; ``pruning`` is prune group → share removed, 1 for a branch.
-    """
-
-    number: int
-    origin: str
-    state: str
-    size_bytes: int | None
-    latency_ms: float | None
-    latency_p90_ms: float | None
-    ratio: float | None
-    accuracy: float | None
-    accuracy_samples: int | None
-    seconds: float | None
-    reason: str
-    choices: Mapping[str, LayerChoice]
-    network: str = ""
-    pruning: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """One row of the sensitivity table; NaN where it was not scored."""
-
-    group: str
-    choice: LayerChoice
-    alone: float
-    restored: float
-    loss: float
-    dropped: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SparsityScore:
-    """A prune group alone at one level; NaN are losses not scored, ``trained`` being what a short training leaves."""
-
-    group: str
-    sparsity: float
-    kept: int
-    channels: int
-    loss: float
-    trained: float
-    dropped: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,181 +180,142 @@ class RunResults:
             UsageError: If ``folder`` holds no run, or one of another schema version.
             DataError: If one of its files is missing, unreadable or damaged; names the file.
         """
-        path = folder / "measurement.json"
-        if not path.is_file():
-            raise UsageError(f"'{folder}' is no run folder: it has no measurement.json", "give the --out of a search")
-        data = _read_json(path)
+        path = folder / MEASUREMENT_FILE
+        if not os.path.exists(path):
+            raise UsageError(f"'{folder}' is no run folder: it has no {MEASUREMENT_FILE}", "give the --out of a search")
+        file = MEASUREMENT_FORM.load(path)
         try:
-            results = _results(data)
-        except (KeyError, TypeError, ValueError, AttributeError, EngineError) as error:
+            results = _results(file)
+        except ValueError as error:
             raise damaged(path, error) from error
         return replace(
             results,
-            trials=read_csv(folder / "trials.csv", _trial, required=results.complete),
-            scores=read_csv(folder / "sensitivity.csv", _score, required=results.complete),
-            sparsities=read_csv(folder / "sparsity.csv", _sparsity_score, required=False),
+            trials=read_csv(folder / "trials.csv", read_trial, TRIAL_COLUMNS, required=results.complete),
+            scores=read_csv(folder / "sensitivity.csv", read_score, SCORE_COLUMNS, required=results.complete),
+            sparsities=read_csv(folder / "sparsity.csv", read_sparsity_score, SPARSITY_COLUMNS, required=False),
         )
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise damaged(path, error) from error
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UsageError(
-            f"'{path}': expected schema version {SCHEMA_VERSION}, got {version}",
-            "render the report with the version of this program that ran the search",
-        )
-    return data
+class Settings(TypedDict):
+    """What a run was asked for: shown as written, so there may be more; what is interpreted has its type."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)  # type: ignore[misc]
+
+    metric: str
+    threads: Count
+    batch_size: Count
+    holdout_samples: Count
+    search_samples: Count
+    withheld: NotRequired[dict[str, str]]
 
 
-def _results(data: Mapping[str, Any]) -> RunResults:
-    model, backend, budget = data["model"], data["backend"], data["budget"]
-    points = {id_: _point(id_, entry) for id_, entry in data["points"].items()}
+class Device(TypedDict):
+    """What a run was measured on: one entry a property, shown as written."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)  # type: ignore[misc]
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPart(JsonValue):
+    """The network of a run."""
+
+    source: str
+    fingerprint: Digest
+    parameters: Count
+    layers: tuple[ReportedLayer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendPart(JsonValue):
+    """The runtime of a run."""
+
+    name: str
+    dialect: str
+    device: Device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasurementFile(JsonValue):
+    """Everything a run measured, and what it decided from that."""
+
+    schema_version: Literal[1]
+    name: str
+    created: str
+    model: ModelPart
+    backend: BackendPart
+    settings: Settings
+    budget: Budget
+    complete: bool
+    stopped: str | None
+    reference: str
+    baselines: tuple[str, ...]
+    front: tuple[str, ...]
+    recommended: str | None
+    nearest: dict[str, str]
+    points: dict[str, Point]
+    time_split_s: dict[str, NonNegative]
+    train: TrainInfo | None = None
+
+
+MEASUREMENT_FILE = "measurement.json"
+MEASUREMENT_FORM = Form(
+    kind=MeasurementFile,
+    name="measurement",
+    version=SCHEMA_VERSION,
+    problem="is damaged",
+    hint=DAMAGED,
+    failure=DataError,
+    version_hint="render the report with the version of this program that ran the search",
+    version_failure=UsageError,
+)
+
+
+def _results(file: MeasurementFile) -> RunResults:
+    points = file.points
+    for id_, point in points.items():
+        if point.id != id_:
+            raise ValueError(f"points.{shown(id_)}.id: expected the same, got {shown(point.id)}")
+        _check_intervals(point)
     results = RunResults(
-        name=str(data["name"]),
-        created=str(data["created"]),
-        complete=bool(data["complete"]),
-        stopped=None if data["stopped"] is None else str(data["stopped"]),
-        source=str(model["source"]),
-        fingerprint=str(model["fingerprint"]),
-        parameters=int(model["parameters"]),
-        layers=tuple(
-            ReportedLayer(
-                name=str(layer["name"]),
-                op=str(layer["op"]),
-                parameters=int(layer["parameters"]),
-                group=str(layer["group"]),
-            )
-            for layer in model["layers"]
-        ),
-        backend=str(backend["name"]),
-        dialect=str(backend["dialect"]),
-        device=MappingProxyType(dict(backend["device"])),
-        settings=MappingProxyType(dict(data["settings"])),
-        budget=Budget(
-            latency_ms=budget["latency_ms"],
-            size_bytes=budget["size_bytes"],
-            min_accuracy=budget["min_accuracy"],
-            max_drop=budget["max_drop"],
-        ),
-        reference=str(data["reference"]),
-        baselines=tuple(id_ for id_ in data["baselines"] if id_ in points),
-        front=tuple(data["front"]),
-        recommended=data["recommended"],
-        nearest=MappingProxyType(dict(data["nearest"])),
+        name=file.name,
+        created=file.created,
+        complete=file.complete,
+        stopped=file.stopped,
+        source=file.model.source,
+        fingerprint=file.model.fingerprint,
+        parameters=file.model.parameters,
+        layers=file.model.layers,
+        backend=file.backend.name,
+        dialect=file.backend.dialect,
+        device=MappingProxyType(dict(file.backend.device)),
+        settings=MappingProxyType(dict(file.settings)),
+        budget=file.budget,
+        reference=file.reference,
+        baselines=tuple(id_ for id_ in file.baselines if id_ in points),
+        front=file.front,
+        recommended=file.recommended,
+        nearest=MappingProxyType(file.nearest),
         points=MappingProxyType(points),
-        train=None if data.get("train") is None else TrainInfo.from_json(data["train"]),
-        time_split_s=MappingProxyType({str(part): finite(part, s) for part, s in data["time_split_s"].items()}),
+        train=file.train,
+        time_split_s=MappingProxyType(file.time_split_s),
     )
     named = (*results.front, *results.nearest.values(), *filter(None, (results.recommended,)))
     unknown = [id_ for id_ in named if id_ not in points]
     if unknown:
-        raise ValueError(f"point {unknown[0]!r} is named but not among the points")
+        raise ValueError(f"point {shown(unknown[0])} is named but not among the points")
     if unmeasured := [i for i in results.front if not (points[i].shown_latency and points[i].shown_accuracy)]:
-        raise ValueError(f"point {unmeasured[0]!r} is on the front but was not measured")
-    if "metric" not in results.settings or "total" not in results.time_split_s:
-        raise ValueError("settings.metric or time_split_s.total is missing")
+        raise ValueError(f"point {shown(unmeasured[0])} is on the front but was not measured")
+    if "total" not in results.time_split_s:
+        raise ValueError("time_split_s.total: is missing")
     return results
 
 
-def _point(id_: str, data: Mapping[str, Any]) -> Point:
-    return Point(
-        id=id_,
-        origin=str(data["origin"]),
-        text=str(data["text"]),
-        config=data.get("config"),
-        model=data.get("model"),
-        size_bytes=int(data["size_bytes"]),
-        latency=_latency(id_, data.get("latency")),
-        search_latency=_latency(id_, data.get("search_latency")),
-        accuracy=_accuracy(id_, data.get("accuracy")),
-        search_accuracy=_accuracy(id_, data.get("search_accuracy")),
-        feasible=bool(data["feasible"]),
-        violations=tuple(str(text) for text in data["violations"]),
-        held=data.get("held"),
-        layers=MappingProxyType({str(name): LayerChoice.parse(text) for name, text in data["layers"].items()}),
-        footprint=_footprint(id_, data.get("footprint")),
-        engine=data.get("engine"),
-        network=None if data.get("network") is None else NetworkInfo.from_json(data["network"]),
-        compressed_bytes=None if data.get("compressed_bytes") is None else int(data["compressed_bytes"]),
-    )
-
-
-def _footprint(id_: str, data: Mapping[str, Any] | None) -> Footprint | None:
-    if data is None:
-        return None
-    footprint = Footprint.from_json(data)
-    for name, value in footprint.to_json().items():
-        if value is not None:
-            finite(f"{name} of point {id_!r}", value)
-    return footprint
-
-
-def _latency(id_: str, data: Mapping[str, Any] | None) -> LatencyStats | None:
-    if data is None:
-        return None
-    stats = LatencyStats.from_json(data)
-    for name, value in stats.to_json().items():
-        finite(f"{name} of point {id_!r}", value)
-    return stats
-
-
-def _accuracy(id_: str, data: Mapping[str, Any] | None) -> AccuracyStats | None:
-    if data is None:
-        return None
-    stats = AccuracyStats.from_json(data)
-    for name, value in stats.to_json().items():
-        finite(f"accuracy {name} of point {id_!r}", value)
-    return stats
-
-
-def _trial(row: Mapping[str, str]) -> Trial:
-    size_bytes, samples = cell(row["size_bytes"]), cell(row["accuracy_samples"])
-    return Trial(
-        number=int(row["number"]),
-        origin=row["origin"],
-        state=row["state"],
-        size_bytes=None if size_bytes is None else int(size_bytes),
-        latency_ms=cell(row["latency_ms"]),
-        latency_p90_ms=cell(row["latency_p90_ms"]),
-        ratio=cell(row["ratio"]),
-        accuracy=cell(row["accuracy"]),
-        accuracy_samples=None if samples is None else int(samples),
-        seconds=cell(row["seconds"]),
-        reason=row["reason"],
-        choices=MappingProxyType(
-            {str(group): LayerChoice.parse(text) for group, text in json.loads(row["choices"] or "{}").items()}
-        ),
-        network=row.get("network") or "",
-        pruning=MappingProxyType(
-            {str(group): finite("sparsity", share) for group, share in json.loads(row.get("pruning") or "{}").items()}
-        ),
-    )
-
-
-def _score(row: Mapping[str, str]) -> Score:
-    alone, restored, loss = (cell(row[name]) for name in ("alone", "restored", "loss"))
-    return Score(
-        group=row["group"],
-        choice=LayerChoice.parse(row["choice"]),
-        alone=math.nan if alone is None else alone,
-        restored=math.nan if restored is None else restored,
-        loss=math.nan if loss is None else loss,
-        dropped=row["dropped"],
-    )
-
-
-def _sparsity_score(row: Mapping[str, str]) -> SparsityScore:
-    loss, trained = cell(row["loss"]), cell(row.get("trained", ""))
-    return SparsityScore(
-        group=row["group"],
-        sparsity=finite("sparsity", float(row["sparsity"])),
-        kept=int(row["kept"]),
-        channels=int(row["channels"]),
-        loss=math.nan if loss is None else loss,
-        trained=math.nan if trained is None else trained,
-        dropped=row["dropped"],
-    )
+def _check_intervals(point: Point) -> None:
+    for what, latency in (("latency", point.latency), ("search_latency", point.search_latency)):
+        if latency and (latency.ci_low_ms > latency.ci_high_ms or latency.ratio_low > latency.ratio_high):
+            raise ValueError(f"points.{shown(point.id)}.{what}: an interval's lower end is above its upper one")
+    for what, accuracy in (("accuracy", point.accuracy), ("search_accuracy", point.search_accuracy)):
+        if accuracy and accuracy.ci_low > accuracy.ci_high:
+            raise ValueError(f"points.{shown(point.id)}.{what}: an interval's lower end is above its upper one")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from report.fields import finite, finite_or_none
+from precision.document import Count, JsonValue, NonNegative, Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RungInfo:
+class RungInfo(JsonValue):
     """One network at one rung of the successive halving.
 
     Attributes:
@@ -22,14 +20,14 @@ class RungInfo:
     """
 
     network: str
-    rung: int
-    steps: int
-    value: float | None
+    rung: Count
+    steps: Count
+    value: Number | None
     kept: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainInfo:
+class TrainInfo(JsonValue):
     """The run's training.
 
     Attributes:
@@ -41,38 +39,9 @@ class TrainInfo:
         history: The successive halving, in the order in which it went.
     """
 
-    budget_s: float | None
-    spent_s: float
-    networks: int
-    trained: int
-    promoted: int
+    budget_s: NonNegative | None
+    spent_s: NonNegative
+    networks: Count
+    trained: Count
+    promoted: Count
     history: tuple[RungInfo, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON, one key a field."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TrainInfo:
-        """Read ``to_json``'s form.
-
-        Raises:
-            KeyError, TypeError, ValueError: If it is not that.
-        """
-        return cls(
-            budget_s=finite_or_none("train.budget_s", data["budget_s"]),
-            spent_s=finite("train.spent_s", data["spent_s"]),
-            networks=int(data["networks"]),
-            trained=int(data["trained"]),
-            promoted=int(data["promoted"]),
-            history=tuple(
-                RungInfo(
-                    network=str(row["network"]),
-                    rung=int(row["rung"]),
-                    steps=int(row["steps"]),
-                    value=finite_or_none(f"value of network {row['network']!r} in train.history", row.get("value")),
-                    kept=bool(row["kept"]),
-                )
-                for row in data["history"]
-            ),
-        )

@@ -8,14 +8,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from precision import Inputs, Labelled, Metric, UsageError, Workload, digest, top1, write_text
+from precision.document import Form, JsonValue
 from search.options import PassOptions, RunOptions
 
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFile(JsonValue):
+    """What a run folder belongs to: the run's identity, in words → value, and the name of its study."""
+
+    schema_version: Literal[1]
+    created: str
+    study: str
+    identity: dict[str, str]
+
+
+RUN_FORM = Form(
+    kind=RunFile,
+    name="run",
+    version=SCHEMA_VERSION,
+    problem="is damaged",
+    hint="start afresh with another --out",
+    failure=UsageError,
+    version_hint="resume with the version of this program that began the run, or start afresh with another --out",
+    version_failure=UsageError,
+)
 
 
 def metric_name(metric: Metric) -> str:
@@ -71,14 +95,8 @@ def check_folder(folder: Path, identity: Mapping[str, str], *, resume: bool) -> 
         )
     if not resume or not path.exists():
         return None
-    try:
-        earlier: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        recorded: Mapping[str, str] = earlier["identity"]
-        study, created = earlier["study"], earlier["created"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"--resume: '{path}' is damaged: {type(error).__name__}: {error}", "start afresh with another --out"
-        ) from error
+    earlier = RUN_FORM.load(path)
+    recorded = earlier.identity
     differing = [name for name in {**identity, **recorded} if recorded.get(name) != identity.get(name)]
     if differing:
         was, now = ({name: found.get(name, "none") for name in differing} for found in (recorded, identity))
@@ -88,7 +106,7 @@ def check_folder(folder: Path, identity: Mapping[str, str], *, resume: bool) -> 
             f"--resume: the run in '{folder}' was about something else; different: {', '.join([*named, *shown])}",
             "repeat the run's own command with --resume, or start afresh with another --out",
         )
-    return {"study": str(study), "created": str(created)}
+    return {"study": earlier.study, "created": earlier.created}
 
 
 def write_run(folder: Path, identity: Mapping[str, str], *, study: str, created: str) -> None:

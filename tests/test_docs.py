@@ -73,6 +73,11 @@ def test_the_example_runs_the_main_job(
     argv = files.argv("--backend", NAME, "--max-drop", "0.5", "--trials", "3", "--sensitivity-samples", "2", "--quiet")
     assert outcome([*argv, "--precisions", "int8", "--out", str(folder / "run")]) == 0
     assert (folder / "run" / "report.html").is_file()
+    apply = ["apply", "run/configs/int8.json", "--model", str(files.net), "-o", "out.onnx"]
+    assert outcome(apply) == 2
+    assert "add --dialect my_runtime:IntegerDialect" in capsys.readouterr().err
+    assert outcome([*apply, "--dialect", "my_runtime:IntegerDialect"]) == 0
+    assert Path("out.onnx").read_bytes() == (folder / "run" / "models" / "int8.onnx").read_bytes()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from precision import ContentStore, PrecisionConfig, Recipe, UsageError, write_bytes
+from precision import ConfigError, ContentStore, LoweringError, PrecisionConfig, Recipe, UsageError, write_bytes
 from search.commands import arguments
 
 USAGE = "search apply CONFIG (--model ONNX | --workload MODULE:ATTR) -o OUT [options]"
@@ -32,6 +32,11 @@ def build_parser() -> arguments.Parser:
         "--allow-new-weights",
         action="store_true",
         help="accept a fine-tuned checkpoint of the same architecture (default: off)",
+    )
+    group.add_argument(
+        "--dialect",
+        metavar="MODULE:ATTR",
+        help="the config's dialect, where it is another package's: its code is run (default: this program's own alone)",
     )
     group = parser.add_argument_group("Pruned and trained networks")
     group.add_argument(
@@ -58,7 +63,10 @@ def run(argv: Sequence[str]) -> int:
 
     from report.wording import size
 
-    artifact = _given(config, args) if config.recipe is None else _made(config, config.recipe, args)
+    try:
+        artifact = _given(config, args) if config.recipe is None else _made(config, config.recipe, args)
+    except (ConfigError, LoweringError) as error:
+        raise type(error)(f"'{args.config}': {error.message}", error.hint) from error
     write_bytes(args.out, artifact)
     sys.stdout.write(f"{args.out}: {size(len(artifact))}, {len(config.layers)} layers\n")
     return EXIT_OK
@@ -78,6 +86,7 @@ def _given(config: PrecisionConfig, args: argparse.Namespace) -> bytes:
         calibration=calibration,
         store=_cache_of(args.config),
         allow_new_weights=args.allow_new_weights,
+        dialect=args.dialect,
     )
 
 
@@ -93,6 +102,7 @@ def _made(config: PrecisionConfig, recipe: Recipe, args: argparse.Namespace) -> 
         network=args.network,
         repeat=args.repeat_training,
         allow_new_weights=args.allow_new_weights,
+        dialect=args.dialect,
         warn=_warn,
     )
 

@@ -13,7 +13,7 @@ from search.commands import arguments
 from search.tables import write_table
 
 if TYPE_CHECKING:
-    from report.results import Score
+    from report.rows import Score
     from sensitivity.table import SensitivityRow, SensitivityTable
 
 USAGE = "search sensitivity [options]"
@@ -102,7 +102,7 @@ def run(argv: Sequence[str]) -> int:
 
 def scores(table: SensitivityTable) -> list[Score]:
     """The table as the report reads it."""
-    from report.results import Score
+    from report.rows import Score
 
     return [
         Score(

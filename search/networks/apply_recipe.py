@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowering.apply import apply_config
-from lowering.dialects.registry import get_dialect
+from lowering.dialects.registry import dialect_of_config
 from lowering.lowerer import Lowerer
 from lowering.reference import Reference
-from precision import ConfigError, ContentStore, Inputs, Labelled, PrecisionConfig, Recipe, UsageError
+from precision import ConfigError, ContentStore, Labelled, PrecisionConfig, Recipe, UsageError
 from search.inputs.loading import load_network
 from search.inputs.passes import check_module, read_pass_inputs
 from search.inputs.source import Source
@@ -35,6 +35,7 @@ def apply_recipe(
     network: Path | None,
     repeat: bool,
     allow_new_weights: bool,
+    dialect: str | None,
     warn: Callable[[str], None],
 ) -> bytes:
     """Write the artifact of a made network.
@@ -48,31 +49,36 @@ def apply_recipe(
         network: The made network's graph; None looks for it in the run folder.
         repeat: Follow the recipe even where the graph is at hand.
         allow_new_weights: Accept other weights of the given network's architecture, and follow the recipe on them.
+        dialect: The dialect that the person named; None takes the config's, if it is one of this program's.
         warn: Told what will not be as it was in the run.
 
     Raises:
         EngineError: For everything the person can mend.
     """
+    writer = dialect_of_config(config.dialect, dialect)
     given, calibration = load_network(source)
     _check_given(config, given, allow_new_weights)
     path = network or run / network_file(recipe)
     if network is not None or (path.is_file() and not repeat and given.fingerprint == config.model):
         reference = load_network_file(path, recipe)
-        return apply_config(config, reference, calibration=calibration, store=store, allow_new_weights=False)
-    made = _follow(config, recipe, source, given, calibration, store, warn)
+        return apply_config(
+            config, reference, calibration=calibration, store=store, allow_new_weights=False, dialect=dialect
+        )
+    lowerer = Lowerer(given, writer, calibration, config.calibration, store)
+    made = _follow(recipe, source, lowerer, store, warn)
     if made.lowerer.reference.fingerprint == recipe.network:
         reference = made.lowerer.reference
-        return apply_config(config, reference, calibration=calibration, store=store, allow_new_weights=False)
+        return apply_config(
+            config, reference, calibration=calibration, store=store, allow_new_weights=False, dialect=dialect
+        )
     warn("the recipe gave other weights than in the run, so ranges and rounding are found anew")
     return made.lowerer.lower(config.layers)
 
 
 def _follow(
-    config: PrecisionConfig,
     recipe: Recipe,
     source: Source,
-    given: Reference,
-    calibration: Inputs | None,
+    given: Lowerer,
     store: ContentStore,
     warn: Callable[[str], None],
 ) -> Network:
@@ -89,12 +95,12 @@ def _follow(
     label = f"workload '{name}'"
     workload = load_workload(name, source.data)
     module = check_module(own_code(f"{label}: model", lambda: workload.model), label)
-    found = read_pass_inputs(workload, label, given, teacher=module, classes=None)
+    found = read_pass_inputs(workload, label, given.reference, teacher=module, classes=None)
     labelled = found.training if isinstance(found.training, Labelled) else None
     inputs = found.training.inputs if isinstance(found.training, Labelled) else found.training
     maker = Maker(
         module=module,
-        given=Lowerer(given, get_dialect(config.dialect), calibration, config.calibration, store),
+        given=given,
         data=TrainingData(inputs=inputs, labels=None if labelled is None else labelled.labels),
         students=found.students,
         store=store,

@@ -34,6 +34,8 @@ def load_network_file(path: Path, recipe: Recipe) -> Reference:
         ConfigError: If the file cannot be read, or is another network.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"cannot read network '{path}': expected a regular file", _HINT)
         reference = read_reference(onnx.load_from_string(path.read_bytes()), str(path))
     except (OSError, DecodeError) as error:
         raise ConfigError(f"cannot read network '{path}': {error}", _HINT) from error

@@ -307,7 +307,7 @@ class Maker:
 
     def _student(self, state: State, step: RecipeStep, _: nn.Module) -> State:
         name = step.options.get("name")
-        if state.steps or name not in self.students:
+        if state.steps or not isinstance(name, str) or name not in self.students:
             known = ", ".join(self.students) or "none"
             raise ConfigError(
                 f"recipe: expected one of the workload's students ({known}) as the first step, got '{name}'",
@@ -341,8 +341,10 @@ class Maker:
 
         if set(step.options) != {"qat", "choices"}:
             raise ConfigError(f"recipe, pass 'qat': expected qat and choices, got {', '.join(step.options)}")
-        options = Qat.from_json(step.options["qat"])
-        choices = {name: LayerChoice.parse(text) for name, text in step.options["choices"].items()}
+        options, texts = Qat.from_json(step.options["qat"]), step.options["choices"]
+        if not isinstance(texts, Mapping) or not all(isinstance(text, str) for text in texts.values()):
+            raise ConfigError(f"recipe, pass 'qat': expected each layer's choice as text, got {texts!r}")
+        choices = {name: LayerChoice.parse(text) for name, text in texts.items()}
         before = self._network(state).lowerer
 
         def train(supervision: Any) -> tuple[dict[str, Any], Any]:

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from precision import write_text
-from report.results import SCHEMA_VERSION, Point
+from precision import EngineError, write_text
+from report.results import MEASUREMENT_FILE, MEASUREMENT_FORM, SCHEMA_VERSION, Point
 from report.training import TrainInfo
 from search.bench import REFERENCE
 from search.results.recommend import Judgement
@@ -94,17 +94,19 @@ class Record:
             "time_split_s": dict(time_split_s),
             "train": train.to_json() if train else None,
         }
-        write_text(self.folder / "measurement.json", json.dumps(data, indent=1, allow_nan=False) + "\n")
+        write_text(self.folder / MEASUREMENT_FILE, json.dumps(data, indent=1, allow_nan=False) + "\n")
         self._written = time.monotonic()
 
 
 def earlier_split_s(folder: Path) -> Mapping[str, float]:
     """Where the time of the run in ``folder`` went so far; nothing where it has not said."""
-    try:
-        split = json.loads((folder / "measurement.json").read_text(encoding="utf-8"))["time_split_s"]
-        return {str(kind): float(seconds) for kind, seconds in split.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    path = folder / MEASUREMENT_FILE
+    if not path.exists():
         return {}
+    try:
+        return MEASUREMENT_FORM.load(path).time_split_s
+    except EngineError:
+        return {}  # a resumed run writes it anew; only what it spent before is not known
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

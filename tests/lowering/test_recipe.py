@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,16 +15,16 @@ def recipe() -> Recipe:
         RecipeStep(name="prune", options={"sparsity": {"conv": 0.5}, "round_to": 8}),
         RecipeStep(name="distil", options={"training": {"steps": 20}, "layers": ("a", "b")}, ended_at=7),
     )
-    return Recipe(steps=steps, data="d", network="n", architecture="a")
+    return Recipe(steps=steps, data="d" * 64, network="e" * 64, architecture="a" * 64)
 
 
 def config(made: Recipe | None) -> PrecisionConfig:
     return PrecisionConfig(
-        model="m",
-        architecture="g",
+        model="0" * 64,
+        architecture="1" * 64,
         dialect="ort-cpu",
         calibration=CalibrationSettings(),
-        calibration_data="c",
+        calibration_data="c" * 64,
         ranges={},
         layers={"conv": LayerChoice.parse("int8:mse")},
         recipe=made,
@@ -51,20 +52,26 @@ def test_key_is_the_steps_own() -> None:
     ("change", "match"),
     [
         pytest.param({"steps": []}, "one step at least", id="no steps"),
-        pytest.param({"steps": 3}, "list of steps", id="steps"),
-        pytest.param({"network": 3}, "expected network as text", id="fingerprint"),
-        pytest.param({"more": 3}, "expected an object with steps, data", id="unknown key"),
+        pytest.param({"steps": 3}, "recipe.steps: expected a list, got 3", id="steps"),
+        pytest.param({"network": 3}, "recipe.network: expected a valid string, got 3", id="fingerprint"),
+        pytest.param({"network": "../../outside"}, "recipe.network: expected 64 hexadecimal digits", id="path"),
+        pytest.param({"data": "D" * 64}, "recipe.data: expected 64 hexadecimal digits", id="upper case"),
+        pytest.param({"more": 3}, "recipe.more: unknown field", id="unknown key"),
         pytest.param({"steps": [{"pass": "grow", "options": {}}]}, "unknown pass 'grow'", id="pass"),
-        pytest.param({"steps": [{"pass": "qat"}]}, "expected steps with pass, options", id="step"),
-        pytest.param({"steps": [{"pass": "qat", "options": []}]}, "expected options by name", id="options"),
-        pytest.param({"steps": [{"pass": "qat", "options": {}, "ended_at": -1}]}, "whole ended_at", id="end"),
-        pytest.param({"steps": [{"pass": "qat", "options": {}, "ended_at": "x"}]}, "whole ended_at", id="end's type"),
+        pytest.param({"steps": [{"pass": "qat"}]}, r"recipe.steps\[0\].options: is missing", id="step"),
+        pytest.param({"steps": [{"pass": "qat", "options": []}]}, "options: expected an object", id="options"),
+        pytest.param({"steps": [{"pass": "qat", "options": {}, "ended_at": -1}]}, "ended_at: expected a n", id="end"),
+        pytest.param(
+            {"steps": [{"pass": "qat", "options": {}, "ended_at": "x"}]}, 'ended_at: .*got "x"', id="end's type"
+        ),
     ],
 )
 def test_malformed_recipes(change: dict[str, Any], match: str) -> None:
     """Each kind of damage has its own message."""
-    with pytest.raises(ConfigError, match=match):
-        Recipe.from_json(recipe().to_json() | change)
+    file = json.loads(config(recipe()).to_json())
+    file["recipe"] |= change
+    with pytest.raises(ConfigError, match=f"'config' is no valid precision config: .*{match}"):
+        PrecisionConfig.from_json(json.dumps(file), "config")
 
 
 def test_options_must_be_json() -> None:

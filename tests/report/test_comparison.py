@@ -131,7 +131,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected schema version 1, got 9"):
         Comparison.load(tmp_path)
     path.write_text(json.dumps({key: data[key] for key in ("schema_version", "name")}), encoding="utf-8")
-    with pytest.raises(DataError, match=r"backends\.json' is damaged: no entry 'backends'"):
+    with pytest.raises(DataError, match=r"backends\.json' is damaged: command: is missing"):
         Comparison.load(tmp_path)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"backends\.json' is damaged"):

@@ -10,7 +10,8 @@ import pytest
 from precision import LayerChoice, Precision
 from report.hovers import choice_words, choices_text
 from report.infos import Cost, SensitivitySeries, front_info, heatmap_info, sensitivity_info, time_info, trial_states
-from report.results import RunResults, Score
+from report.results import RunResults
+from report.rows import Score
 from tests.report import synthetic
 
 

@@ -80,11 +80,11 @@ def test_runs_without_passes_have_none_of_it(plain: RunResults) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda n: n.pop("macs"), "no entry 'macs'"),
-        (lambda n: n.update(train_s="long"), "train_s of network 'pruned': expected a finite number, got 'long'"),
+        (lambda n: n.pop("macs"), "points.p62.network.macs: is missing"),
+        (lambda n: n.update(train_s="long"), 'network.train_s: expected a valid number, got "long"'),
         (lambda n: n["pruned"][0].update(kept=33), "expected 0 to 32 channels kept, got 33"),
-        (lambda n: n["steps"][1].update(loss=float("nan")), "loss of 'distil' of network 'pruned': expected a finite"),
-        (lambda n: n.update(fp32_accuracy=float("inf")), "fp32_accuracy of network 'pruned': expected a finite number"),
+        (lambda n: n["steps"][1].update(loss=float("nan")), r"network.steps\[1\].loss: expected a finite number"),
+        (lambda n: n.update(fp32_accuracy=float("inf")), "network.fp32_accuracy: expected a finite number"),
     ],
 )
 def test_damaged_networks_are_refused(tmp_path: Path, damage: Callable[[dict[str, Any]], object], message: str) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from report.pruning import SparsitySeries, kept_info, sparsity_info
 from report.pruning_plots import draw_kept, draw_sparsity
-from report.results import RunResults, SparsityScore
+from report.results import RunResults
+from report.rows import SparsityScore
 from tests.report import synthetic, synthetic_passes
 
 

@@ -1,0 +1,136 @@
+"""The rows of a run's tables as values: what was tried, and what each choice and each pruning costs alone.
+
+Columns that came later (``network``, ``pruning``, ``trained``) may be missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import Field
+
+from precision import LayerChoice
+from precision.choice import ChoiceText
+from precision.document import decode_json
+from report.fields import cell, number_or_none, share, whole, whole_or_none
+
+TRIAL_COLUMNS = (
+    "number", "origin", "state", "size_bytes", "latency_ms", "latency_p90_ms", "ratio", "accuracy", "accuracy_samples",
+    "seconds", "reason", "choices",
+)  # fmt: skip
+SCORE_COLUMNS = ("group", "choice", "alone", "restored", "loss", "dropped")
+SPARSITY_COLUMNS = ("group", "sparsity", "kept", "channels", "loss", "dropped")
+
+_CHOICES = dict[str, ChoiceText]
+_SHARES = dict[str, Annotated[float, Field(ge=0, le=1)]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One candidate the search looked at; what was not measured is None.
+
+    ``network`` is a key, empty for the given one; ``pruning`` is prune group → share removed, 1 for a branch.
+    """
+
+    number: int
+    origin: str
+    state: str
+    size_bytes: int | None
+    latency_ms: float | None
+    latency_p90_ms: float | None
+    ratio: float | None
+    accuracy: float | None
+    accuracy_samples: int | None
+    seconds: float | None
+    reason: str
+    choices: Mapping[str, LayerChoice]
+    network: str = ""
+    pruning: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One row of the sensitivity table; NaN where it was not scored."""
+
+    group: str
+    choice: LayerChoice
+    alone: float
+    restored: float
+    loss: float
+    dropped: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparsityScore:
+    """A prune group alone at one level; NaN are losses not scored, ``trained`` being what a short training leaves."""
+
+    group: str
+    sparsity: float
+    kept: int
+    channels: int
+    loss: float
+    trained: float
+    dropped: str
+
+
+def read_trial(row: Mapping[str, str]) -> Trial:
+    """A row of ``trials.csv``.
+
+    Raises:
+        KeyError, ValueError, EngineError: If it is none.
+    """
+    return Trial(
+        number=whole(row["number"]),
+        origin=row["origin"],
+        state=row["state"],
+        size_bytes=whole_or_none(row["size_bytes"]),
+        latency_ms=number_or_none(row["latency_ms"]),
+        latency_p90_ms=number_or_none(row["latency_p90_ms"]),
+        ratio=number_or_none(row["ratio"]),
+        accuracy=number_or_none(row["accuracy"]),
+        accuracy_samples=whole_or_none(row["accuracy_samples"]),
+        seconds=number_or_none(row["seconds"]),
+        reason=row["reason"],
+        choices=MappingProxyType(decode_json(_CHOICES, row["choices"] or "{}")),
+        network=row.get("network") or "",
+        pruning=MappingProxyType(decode_json(_SHARES, row.get("pruning") or "{}")),
+    )
+
+
+def read_score(row: Mapping[str, str]) -> Score:
+    """A row of ``sensitivity.csv``.
+
+    Raises:
+        KeyError, ValueError, EngineError: If it is none.
+    """
+    alone, restored, loss = (cell(row[name]) for name in ("alone", "restored", "loss"))
+    return Score(
+        group=row["group"],
+        choice=LayerChoice.parse(row["choice"]),
+        alone=math.nan if alone is None else alone,
+        restored=math.nan if restored is None else restored,
+        loss=math.nan if loss is None else loss,
+        dropped=row["dropped"],
+    )
+
+
+def read_sparsity_score(row: Mapping[str, str]) -> SparsityScore:
+    """A row of ``sparsity.csv``.
+
+    Raises:
+        KeyError, ValueError, EngineError: If it is none.
+    """
+    loss, trained = cell(row["loss"]), cell(row.get("trained", ""))
+    return SparsityScore(
+        group=row["group"],
+        sparsity=share(row["sparsity"]),
+        kept=whole(row["kept"]),
+        channels=whole(row["channels"]),
+        loss=math.nan if loss is None else loss,
+        trained=math.nan if trained is None else trained,
+        dropped=row["dropped"],
+    )
