@@ -54,6 +54,20 @@ def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], op
     return identity if options.passes is None else identity | _identify_passes(workload, options.passes)
 
 
+def holds_results(folder: Path) -> bool:
+    """Whether a folder holds more than a cache, which is what a run leaves that was refused early, and does no harm.
+
+    Raises:
+        OutputError: If it cannot be read.
+    """
+    try:
+        return folder.is_dir() and any(entry.name not in _NO_RESULTS for entry in folder.iterdir())
+    except OSError as error:
+        raise OutputError(
+            f"--out: cannot read folder '{folder}': {error.strerror or error}", "choose another folder with --out"
+        ) from error
+
+
 def check_folder(folder: Path, identity: Mapping[str, str], *, resume: bool) -> Mapping[str, Any] | None:
     """Whether a run may work in ``folder``.
 
@@ -64,8 +78,7 @@ def check_folder(folder: Path, identity: Mapping[str, str], *, resume: bool) -> 
         UsageError: If ``folder`` holds something and is not resumed, or holds a run of something else.
     """
     path = folder / RUN_FILE
-    # The lowerer may have opened the cache already; nothing else may be there.
-    if not resume and folder.is_dir() and any(entry.name != "cache" for entry in folder.iterdir()):
+    if not resume and holds_results(folder):
         raise UsageError(
             f"--out: folder '{folder}' already holds files", "give another --out, or --resume to continue its run"
         )
