@@ -38,7 +38,8 @@ from search.proposals.space import Space
 from search.results.finalists import CLOSE, Rerun
 from search.results.record import Record, earlier_split_s
 from search.stopwatch import Stopwatch
-from search.study import Study, default_storage, past_trials
+from search.storage import default_storage
+from search.study import Study, past_trials
 from search.trial import Trial
 
 if TYPE_CHECKING:
