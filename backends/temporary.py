@@ -1,8 +1,8 @@
 """Temporary folders that do not outlive their process for long, however that process ends.
 
-Each holds a file that is locked while the folder is in use (``filelock``: the lock ends with its process). What a killed
-process left behind is removed by the next one of the same user that is about to make one. A folder without that file is
-somebody's own, whatever it is called, and stays.
+Each holds a file that is locked while the folder is in use (``filelock``: the lock ends with its process). What a
+killed process left behind is removed by the next one of the same user that is about to make one. A folder without that
+file is somebody's own, whatever it is called, and stays.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """A content-addressed store: expensive results kept under a hash of everything they depend on.
 
 A key is the SHA-256 of a canonical rendering of its parts, so a stale entry cannot be hit and nobody has to
-remember to clean one. An entry is one file, written in one step: a line with a SHA-256 over kind, key and content, then
-named arrays (``.npz``) or JSON. Whatever does not have its own checksum (cut, altered, of another entry, of an
-earlier version of this form, no file at all) counts as missing and is made again.
+remember to clean one. An entry is one file, written in one step: named arrays (``.npz``) or JSON, sealed with a SHA-256
+over form, kind, key and content, in the archive's comment or beside the value. Whatever is not as it was sealed (cut,
+altered, another entry's, of an earlier form, no file at all) counts as missing and is made again.
 
-Two sorts of entries have keys of two sorts. A *measurement* holds for one machine and one version of a runtime, which are
-part of its key ("device"). What was *made* (weights, networks, trainings) is given by its inputs and by a schema number
-that is raised when our code makes it otherwise; it stays valid when a library is updated, because configs refer to it.
+Two sorts of entries have keys of two sorts. A *measurement* holds for one machine and one version of a runtime, which
+are part of its key ("device"). What was *made* (weights, networks, trainings) is given by its inputs and by a schema
+number that is raised when our code makes it otherwise; it stays valid when a library is updated, for configs refer to
+it.
 
     kind               key made of
     ranges             schema, ONNX Runtime's version, network, calibration inputs used, calibration settings, tensors
@@ -16,17 +17,17 @@ that is raised when our code makes it otherwise; it stays valid when a library i
     sensitivity        schema, FP32 artifact, inputs, backend, device; then the artifact's bytes
     sparsity           schema, network, measure, options, inputs, training inputs and labels read; then group, sparsity
     granularity        schema, backend, device, threads, batch, multiples, precisions
-    lowered            code that writes networks, network, calibration inputs and settings, device, backend, threads;
-                       then the network made by passes, choices
-    timed, footprint,  network, device, backend, threads, batch, calibration inputs, timing settings; then the artifact,
-    here, elsewhere    or all that were timed together
-    scored             device, backend, threads, evaluation data, metric's code and state, seed, share held back; then
-                       the artifact and the part of the data
+    lowered            our code that writes networks, versions of onnx and NumPy, network, calibration inputs and
+                       settings, device, backend, threads; then the network made by passes, choices
+    timed, footprint,  our code that compiles and times, network, device, backend, threads, batch, calibration inputs,
+    here, elsewhere    timing settings; then the artifact, or all that were timed together
+    scored             our code that compiles and runs, device, backend, threads, evaluation data, metric's code and
+                       state, seed, share held back; then the artifact and the part of the data
     importances        network, training data, importance, samples, seed
-    pace               network, training data, device, step options
+    pace               network, training data, step options
     network            the steps it is made by, which are its content
-    training, trained, network, training data, students' weights, all steps before with their options, the step; for
-    trained-until      quantisation-aware training also dialect, calibration settings and inputs
+    training, trained, network, training data, students' code and weights, all steps before with their options, the
+    trained-until      step; for quantisation-aware training also dialect, calibration settings and inputs
 """
 
 from __future__ import annotations
@@ -45,8 +46,11 @@ from numpy.typing import NDArray
 
 from precision.files import unwritable, write_bytes
 
-# Part of every entry's first line: raise it when the form of entries changes.
-_FORM = b"bitfront entry 1"
+# Raise it when the form of entries changes.
+_FORM = 1
+_SEAL_LENGTH = 64
+_NO_COMMENT = b"\0\0"  # the length of an archive's comment, its last field where there is none
+
 
 def digest(*parts: Any) -> str:
     """SHA-256 hex digest of bytes, text, numbers, None, arrays, mappings and sequences of them, types kept apart.
@@ -141,10 +145,9 @@ class ContentStore:
         if self._folder is None:
             return self._memory.get(name)
         try:
-            first, _, content = (self._folder / name).read_bytes().partition(b"\n")
+            return _opened(name, (self._folder / name).read_bytes())
         except OSError:
             return None
-        return content if first == _first_line(name, content) else None
 
     def _write(self, name: str, content: bytes) -> None:
         if self._folder is None:
@@ -157,9 +160,23 @@ class ContentStore:
                 shutil.rmtree(path)
             except OSError as error:
                 raise unwritable(path, error) from error
-        write_bytes(path, _first_line(name, content) + b"\n" + content)
+        write_bytes(path, _sealed(name, content))
 
 
-def _first_line(name: str, content: bytes) -> bytes:
-    """What stands before an entry's content: form, and checksum of name (kind and key) and content."""
-    return _FORM + b" " + hashlib.sha256(name.encode() + b"\n" + content).hexdigest().encode()
+def _sealed(name: str, content: bytes) -> bytes:
+    """An entry's file: its content, still JSON or an archive, with its checksum."""
+    seal = digest(_FORM, name, content).encode()
+    if name.endswith(".json"):
+        return b'{"sha256": "%s", "value": %s}' % (seal, content)
+    assert content.endswith(_NO_COMMENT), "numpy writes archives without a comment"
+    return content[: -len(_NO_COMMENT)] + len(seal).to_bytes(2, "little") + seal
+
+
+def _opened(name: str, data: bytes) -> bytes | None:
+    """The content of an entry's file; None where that is not as it was sealed."""
+    if name.endswith(".json"):
+        start = len(b'{"sha256": "", "value": ') + _SEAL_LENGTH
+        content = data[start:-1]
+    else:
+        content = data[: -_SEAL_LENGTH - len(_NO_COMMENT)] + _NO_COMMENT
+    return content if _sealed(name, content) == data else None

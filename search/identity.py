@@ -1,29 +1,53 @@
 """What a run folder belongs to: a run is resumed only with the network, data, machine and options it began with.
 
 Budgets, that of training among them, the number of trials and the time limit may change: they decide where a search
-goes and when it ends, not what was measured.
+goes and when it ends, not what was measured. A person's own code (metric, students, a backend) is known by what it
+computes, not by its name (``search.object_digest``); where that cannot be told, a run cannot be resumed.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from precision import Inputs, Labelled, Metric, UsageError, Workload, digest, top1, write_text
+from precision import Inputs, Labelled, Metric, OutputError, UsageError, Workload, digest, top1, write_text
+from precision.naming import load_attribute
+from search.lock import LOCKING
+from search.object_digest import UndigestibleError, object_digest
 from search.options import PassOptions, RunOptions
 
 RUN_FILE = "run.json"
-SCHEMA_VERSION = 1
+# Raise it whenever the same run would be identified otherwise than before.
+SCHEMA_VERSION = 2
+_NO_RESULTS = LOCKING | {"cache"}
+_UNTOLD = "cannot be told apart from others: "
 
 
 def metric_name(metric: Metric) -> str:
-    """``top1`` for the built-in metric, else ``module:function``."""
+    """``top1`` for the built-in metric, else ``module:function``; of a ``functools.partial``, its function's."""
     if metric is top1:
         return "top1"
+    if isinstance(metric, functools.partial):
+        return metric_name(metric.func)
     owner = metric if hasattr(metric, "__qualname__") else type(metric)
     return f"{owner.__module__}:{owner.__qualname__}"
+
+
+def code_identity(value: object, name: str) -> str:
+    """Name and digest of a person's own object; where it cannot be digested, a text that no other run has.
+
+    Args:
+        value: A function, a class, an object.
+        name: What it is called.
+    """
+    try:
+        return f"{name} {object_digest(value, name)}"
+    except UndigestibleError as error:
+        return f"{name} {uuid.uuid4().hex} {_UNTOLD}{error}"
 
 
 def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
@@ -39,7 +63,9 @@ def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], op
         "the network": fingerprint,
         "the calibration data": digest(dict(workload.calibration)),
         "the evaluation data": digest(dict(workload.evaluation.inputs), workload.evaluation.labels),
-        "the metric": metric_name(workload.metric),
+        "the metric": "top1"
+        if workload.metric is top1
+        else code_identity(workload.metric, metric_name(workload.metric)),
         "the device": json.dumps(device, sort_keys=True),
         "--backend": options.backend,
         "--precisions": ",".join(sorted(precision.value for precision in options.precisions)),
@@ -50,7 +76,8 @@ def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], op
         "--sensitivity-samples": str(options.sensitivity_samples),
         "the calibration settings": json.dumps(options.calibration.to_json(), sort_keys=True),
     }
-    # A run without passes has the identity it had before there were any.
+    if ":" in options.backend:
+        identity["the backend's code"] = code_identity(load_attribute(options.backend, "--backend"), options.backend)
     return identity if options.passes is None else identity | _identify_passes(workload, options.passes)
 
 
@@ -82,26 +109,55 @@ def check_folder(folder: Path, identity: Mapping[str, str], *, resume: bool) -> 
         raise UsageError(
             f"--out: folder '{folder}' already holds files", "give another --out, or --resume to continue its run"
         )
-    if not resume or not path.exists():
+    if not resume or not holds_results(folder):
         return None
-    try:
-        earlier: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        recorded: Mapping[str, str] = earlier["identity"]
-        study, created = earlier["study"], earlier["created"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"--resume: '{path}' is damaged: {type(error).__name__}: {error}", "start afresh with another --out"
-        ) from error
+    earlier = _read_run(path)
+    recorded: Mapping[str, str] = earlier["identity"]
     differing = [name for name in {**identity, **recorded} if recorded.get(name) != identity.get(name)]
+    for name in differing:
+        if _UNTOLD in (now := identity.get(name, "")):
+            raise UsageError(
+                f"--resume: whether {name} is what the run in '{folder}' began with cannot be told: "
+                f"{now.partition(_UNTOLD)[2]}",
+                "start afresh with another --out; what consists of code, numbers, arrays and containers can be resumed",
+            )
     if differing:
-        was, now = ({name: found.get(name, "none") for name in differing} for found in (recorded, identity))
-        shown = [f"{name} (was {was[name]}, is {now[name]})" for name in differing if name[0] == "-"]
+        was, now_is = ({name: found.get(name, "none") for name in differing} for found in (recorded, identity))
+        shown = [f"{name} (was {was[name]}, is {now_is[name]})" for name in differing if name[0] == "-"]
         named = [name for name in differing if name[0] != "-"]
         raise UsageError(
             f"--resume: the run in '{folder}' was about something else; different: {', '.join([*named, *shown])}",
             "repeat the run's own command with --resume, or start afresh with another --out",
         )
-    return {"study": str(study), "created": str(created)}
+    return {"study": earlier["study"], "created": earlier["created"]}
+
+
+def _read_run(path: Path) -> Mapping[str, Any]:
+    """An earlier run's ``run.json``.
+
+    Raises:
+        UsageError: If it is missing, damaged or of another version.
+    """
+    afresh = "start afresh with another --out"
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"--resume: there is no run in '{path.parent}': '{path}' is missing", afresh) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--resume: '{path}' is damaged: {type(error).__name__}: {error}", afresh) from error
+    version = earlier.get("schema_version") if isinstance(earlier, dict) else None
+    if isinstance(version, int) and version != SCHEMA_VERSION:
+        raise UsageError(
+            f"--resume: '{path}' is of another version: expected schema_version {SCHEMA_VERSION}, got {version}",
+            f"finish the run with that version, or {afresh}",
+        )
+    fields = {"schema_version": int, "study": str, "created": str, "identity": dict}
+    for field, kind in fields.items():
+        if not isinstance(earlier, dict) or not isinstance(earlier.get(field), kind):
+            raise UsageError(f"--resume: '{path}' is damaged: expected '{field}', a {kind.__name__}", afresh)
+    if not all(isinstance(value, str) for value in earlier["identity"].values()):
+        raise UsageError(f"--resume: '{path}' is damaged: expected 'identity' of texts", afresh)
+    return dict(earlier)
 
 
 def write_run(folder: Path, identity: Mapping[str, str], *, study: str, created: str) -> None:
@@ -116,14 +172,11 @@ def write_run(folder: Path, identity: Mapping[str, str], *, study: str, created:
 
 def _identify_passes(workload: Workload, passes: PassOptions) -> dict[str, str]:
     training: Labelled | Inputs = getattr(workload, "training")  # noqa: B009 - not in the protocol
-    students = {
-        name: [repr(student), {key: tensor.cpu().float().numpy() for key, tensor in student.state_dict().items()}]
-        for name, student in getattr(workload, "students", {}).items()
-    }
+    students = getattr(workload, "students", {})
     inputs, labels = (training.inputs, training.labels) if isinstance(training, Labelled) else (training, None)
     return {
         "the training data": digest(dict(inputs), labels),
-        "the students or their first weights": digest(students),
+        "the students or their first weights": code_identity(dict(students), "students"),
         "the augmentation": json.dumps(getattr(workload, "augment", {}), sort_keys=True),
         "--passes": passes.names,
         "--sparsities": ",".join(f"{level:g}" for level in passes.sparsities),

@@ -1,9 +1,9 @@
-"""What a process does when it is told to stop: Ctrl-C, SIGTERM (schedulers, containers), SIGHUP (a terminal that closed).
+"""What a process does when it is told to stop: Ctrl-C, SIGTERM (schedulers, containers), SIGHUP (terminals that close).
 
 All three raise ``KeyboardInterrupt`` where the work stands, so that a search ends with a report of what is known. The
-exit status is 128 and the signal's number. A second signal ends the report as well; a third one the process, on the spot.
-A signal that was ignored when the process started, as ``nohup`` and background jobs of scripts have it, stays ignored.
-Only the standard library is imported here: this is in force before anything else is loaded.
+exit status is 128 and the signal's number. A second signal ends the report as well; a third one the process, on the
+spot. A signal that was ignored when the process started, as ``nohup`` and background jobs of scripts have it, stays
+ignored. Only the standard library is imported here: this is in force before anything else is loaded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """One process at a time works in a run folder.
 
-The lock is the operating system's on ``.lock`` (``filelock``: flock, or msvcrt on Windows), so it ends with its process,
-however that ends; a file that a killed process left behind blocks nobody. Where a file system has no such locks, a file
-that names its process takes their place; it blocks as long as that process lives, or is on another machine. ``.owner`` says who holds the lock, for the message alone.
+The lock is the operating system's on ``.lock`` (``filelock``: flock, or msvcrt on Windows), so it ends with its
+process, however that ends; a file that a killed process left behind blocks nobody. Where a file system has no such
+locks, a file that names its process takes their place; it blocks as long as that process lives, or is on another
+machine. ``.owner`` says who holds the lock, for the message alone.
 Reading a folder, as ``search report`` does, needs no lock.
 """
 

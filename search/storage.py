@@ -25,7 +25,15 @@ _CONNECT_S = 30  # a server that does not answer would be waited for much longer
 _KEPT = "what was measured is kept in the run's cache as well, and is not measured again"
 # Parts of what SQLite and servers say, for what can be told from nothing else.
 _LOCKED = ("database is locked", "database table is locked", "lock wait timeout")
-_UNWRITABLE = ("disk is full", "no space left", "disk full", "readonly database", "read-only", "disk i/o error", "quota")
+_UNWRITABLE = (
+    "disk is full",
+    "no space left",
+    "disk full",
+    "readonly database",
+    "read-only",
+    "disk i/o error",
+    "quota",
+)
 _UNOPENABLE = ("unable to open", "could not connect", "connection refused", "connection failed", "timeout", "timed out")
 
 
@@ -66,7 +74,7 @@ def explained(url: str) -> Iterator[None]:
         yield
     except EngineError:
         raise
-    except Exception as error:  # noqa: BLE001 - see the module: a damaged database raises what it likes
+    except Exception as error:
         raise _explanation(url, error) from error
 
 
@@ -102,7 +110,8 @@ def _explanation(url: str, error: Exception) -> EngineError:
         )
     if any(part in said for part in _UNWRITABLE) or isinstance(root, PermissionError):
         return OutputError(
-            f"cannot write {place}: {reason}", f"free some space, or make it writable, then repeat with --resume: {_KEPT}"
+            f"cannot write {place}: {reason}",
+            f"free some space, or make it writable, then repeat with --resume: {_KEPT}",
         )
     if _is_sqlite(url) and Path(make_url(url).database or "").is_file():
         return damaged(url, f"{type(root).__name__}: {reason}")

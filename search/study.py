@@ -14,8 +14,8 @@ carry attributes and constraints but no values, as Optuna wants it.
 
 Asking and telling happen in memory; a finished trial goes to the storage whole, in one transaction. Written parameter
 by parameter, as Optuna does by itself, a trial of 30 groups takes longer to file than to measure. So the storage holds
-finished trials only, and a kill leaves none that is running or waiting. Each has a checksum, ``checksum``, of all that is
-read back from it: a database may return what was never written to it.
+finished trials only, and a kill leaves none that is running or waiting. Each has a ``checksum`` of all that is read
+back from it: a damaged database may return what was never written to it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from precision import write_text
+from precision import UsageError, write_text
 from report.results import SCHEMA_VERSION, Point
 from report.training import TrainInfo
 from search.bench import REFERENCE
@@ -99,12 +99,22 @@ class Record:
 
 
 def earlier_split_s(folder: Path) -> Mapping[str, float]:
-    """Where the time of the run in ``folder`` went so far; nothing where it has not said."""
+    """Where the time of the run in ``folder`` went so far; nothing where it has not said.
+
+    Raises:
+        UsageError: If its ``measurement.json`` is damaged.
+    """
+    path = folder / "measurement.json"
     try:
-        split = json.loads((folder / "measurement.json").read_text(encoding="utf-8"))["time_split_s"]
+        split = json.loads(path.read_text(encoding="utf-8"))["time_split_s"]
         return {str(kind): float(seconds) for kind, seconds in split.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"--resume: '{path}' is damaged: {type(error).__name__}: {error}",
+            "move it away and repeat the command: it is written again, from measurements that are kept elsewhere",
+        ) from error
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
