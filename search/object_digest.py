@@ -14,10 +14,12 @@ socket, an open file, a generator, a session of a runtime.
 
 from __future__ import annotations
 
+import copyreg
 import dis
 import functools
 import hashlib
 import logging
+import pickle
 import sys
 import threading
 import types
@@ -259,9 +261,9 @@ class _Digester:
     def _class(self, cls: type, path: str) -> None:
         self._text("class", f"{cls.__module__}.{cls.__qualname__}")
         if not _is_users_class(cls):
-            self._text("installed", installed_version(cls.__module__))
+            self._text("installed", installed_version(_home(cls)))
             return
-        self._sources(cls.__module__)
+        self._sources(_home(cls))
         self._items("bases", (type(cls), *cls.__bases__), path)
         own = {name: value for name, value in vars(cls).items() if name not in _MADE_BY_PYTHON}
         self._mapping("members", own, cls.__qualname__)
@@ -276,11 +278,12 @@ class _Digester:
         cls = type(value)
         self.feed(cls, path)
         try:
-            reduced = value.__reduce_ex__(4)
+            reducer = copyreg.dispatch_table.get(cls)
+            reduced = reducer(value) if reducer else value.__reduce_ex__(4)
         except Exception as error:
             raise UndigestibleError(path, f"is a {cls.__qualname__}, whose state cannot be told ({error})") from error
         if isinstance(reduced, str):
-            self._text("named", reduced)
+            self._named(value, reduced, path)
         else:
             for part in reduced:
                 self.feed(list(part) if isinstance(part, Iterator) else part, path)
@@ -293,15 +296,30 @@ class _Digester:
                     self._text("slot", name)
                     self.feed(getattr(value, name), f"{path}.{name}")
 
+    def _named(self, value: Any, name: str, path: str) -> None:
+        """Feed what pickles would find by its name, if it is found there; what wraps a function, that function."""
+        home = pickle.whichmodule(value, name)  # type: ignore[attr-defined]
+        found: object = sys.modules.get(home)
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is not value and not hasattr(value, "__wrapped__"):
+            raise UndigestibleError(path, f"is a {type(value).__qualname__}, whose state cannot be told")
+        self._text("named", f"{home}.{name}")
+
 
 def _is_users_class(cls: type) -> bool:
     """Whether a class is of a user's module, or was made at run time by something installed (``make_dataclass``)."""
-    if is_users(cls.__module__):
+    if is_users(_home(cls)):
         return True
-    found: object = sys.modules.get(cls.__module__)
+    found: object = sys.modules.get(_home(cls))
     for part in cls.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is not cls and bool(cls.__flags__ & _HEAP_TYPE)
+
+
+def _home(cls: type) -> str:
+    """Name of the module a class is of; compiled metaclasses hold something else there."""
+    return cls.__module__ if isinstance(cls.__module__, str) else "builtins"
 
 
 def _slots(cls: type) -> list[str]:
