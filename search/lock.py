@@ -91,7 +91,7 @@ def _owner(folder: Path) -> str:
     except (OSError, ValueError):
         return ""
     pid, _, host = told.partition(" on ")
-    if not pid.isdecimal():
+    if not pid.isdecimal() or len(pid) > 10:
         return ""
     return f" (pid {pid})" if host == socket.gethostname() else f" (pid {pid} on {host[:64]!r})"
 
