@@ -4,6 +4,9 @@ The parent writes a request (JSON) and the inputs (``.npz``) into a temporary fo
 ``python -m backends.fresh_child request.json`` there, which writes ``result.json`` beside it. The child runs in
 that folder, so that nothing in the user's current folder can shadow a module; a backend given as ``module:attribute``
 is looked for there last.
+
+The child ends with its parent, however that ends: its standard input is a pipe that only the parent holds open, and it
+exits when that is closed. An interruption of the parent ends it at once.
 """
 
 from __future__ import annotations
@@ -14,13 +17,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 import backends
+from backends.temporary import temporary_folder
 from backends.timing import TimingSettings
-from precision import BackendError, Inputs, LatencyStats
+from precision import BackendError, Inputs, LatencyStats, unwritable
 
 REQUEST_FILE = "request.json"
 INPUTS_FILE = "inputs.npz"
@@ -53,9 +56,9 @@ def time_in_fresh_process(
 
     Raises:
         BackendError: If the process fails; quotes its last lines.
+        OutputError: If the request cannot be written.
     """
-    with TemporaryDirectory(prefix="bitfront-") as folder:
-        place = Path(folder)
+    with temporary_folder() as place:
         request = {
             "backend": backend,
             "beside": str(Path.cwd()),
@@ -66,9 +69,12 @@ def time_in_fresh_process(
             "threads": threads,
             "batch_size": batch_size,
         }
-        (place / REQUEST_FILE).write_text(json.dumps(request), encoding="utf-8")
-        # By position: an input may be called anything, an archive's keyword arguments may not.
-        np.savez(place / INPUTS_FILE, *inputs.values())
+        try:
+            (place / REQUEST_FILE).write_text(json.dumps(request), encoding="utf-8")
+            # By position: an input may be called anything, an archive's keyword arguments may not.
+            np.savez(place / INPUTS_FILE, *inputs.values())
+        except OSError as error:
+            raise unwritable(place, error) from error
         _run_child(place)
         try:
             result = json.loads((place / RESULT_FILE).read_text(encoding="utf-8"))
@@ -81,23 +87,31 @@ def _run_child(place: Path) -> None:
     # The packages are found from wherever this one was, be it installed or a checkout.
     home = str(Path(backends.__file__).resolve().parent.parent)
     inherited = [str(Path(part).resolve()) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    out, err = place / "stdout", place / "stderr"
     try:
-        child = subprocess.run(
-            [sys.executable, "-m", "backends.fresh_child", REQUEST_FILE],
-            cwd=place,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([home, *inherited])},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        with (
+            out.open("wb") as stdout,
+            err.open("wb") as stderr,
+            subprocess.Popen(
+                [sys.executable, "-m", "backends.fresh_child", REQUEST_FILE],
+                cwd=place,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([home, *inherited])},
+                stdin=subprocess.PIPE,
+                stdout=stdout,
+                stderr=stderr,
+            ) as child,
+        ):
+            try:
+                status = child.wait(_TIMEOUT_S)
+            except BaseException:  # an interruption too
+                child.kill()
+                raise
+        said = [path.read_text(encoding="utf-8", errors="replace").strip() for path in (err, out)]
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BackendError(f"timing in a fresh process failed: {error}") from error
-    if child.returncode != 0:
-        lines = (child.stderr.strip() or child.stdout.strip() or "it said nothing").splitlines()[-_LAST_LINES:]
+    if status != 0:
+        lines = (said[0] or said[1] or "it said nothing").splitlines()[-_LAST_LINES:]
         raise BackendError(
-            f"timing in a fresh process failed with status {child.returncode}: " + "\n".join(lines),
+            f"timing in a fresh process failed with status {status}: " + "\n".join(lines),
             "time the same files with 'search measure' to see whether it happens again",
         )

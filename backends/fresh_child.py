@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +52,23 @@ def answer(request_file: Path) -> None:
 
 def main() -> int:
     """Entry point of the child; an error of ours is one message, not a traceback."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         answer(Path(sys.argv[1]))
     except EngineError as error:
         sys.stderr.write(f"{error.message}\n")
         return 2
+    except OSError as error:
+        sys.stderr.write(f"its result cannot be written: {error}\n")
+        return 2
     return 0
+
+
+def _end_with_parent() -> None:
+    """Exit when the parent has closed its end of standard input, which it does by ending; costs nothing till then."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def calibrate(
         ModelError: If ONNX Runtime refuses the network.
     """
     names = list(dict.fromkeys(tensors))
-    entry = digest("calibration", _SCHEMA, key, settings.to_json(), sorted(names))
+    entry = digest("calibration", _SCHEMA, _runtime_version(), key, settings.to_json(), sorted(names))
     kept = store.get_json(_KIND, entry)
     if kept is not None:
         return {name: (float(kept[name][0]), float(kept[name][1])) for name in names}
@@ -180,6 +180,13 @@ class _Probe:
                 "give arrays of the shapes and types that 'search inspect' shows",
             ) from error
         return outputs
+
+
+def _runtime_version() -> str:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
 
 
 def _session(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[Any, tuple[type[Exception], ...]]:

@@ -15,7 +15,7 @@ from lowering.inventory import Inventory, Layer
 from lowering.layers import take_inventory
 from lowering.reference import Reference
 from lowering.rounding.matrix import MatrixView
-from lowering.rounding.network import round_network
+from lowering.rounding.network import METHODS, round_network
 from lowering.rounding.scales import CODE_RANGES, nearest_codes
 from lowering.rounding.weight import RoundedWeight
 from precision import (
@@ -27,7 +27,6 @@ from precision import (
     LayerChoice,
     LoweringError,
     PrecisionConfig,
-    Rounding,
     digest,
 )
 
@@ -127,7 +126,7 @@ class Lowerer:
             block_size=choice.block_size,
             activations=self.ranges if choice.block_size is None else None,
             store=self._store,
-            key=self._key if choice.rounding is Rounding.GPTQ else self.reference.fingerprint,
+            key=self._key if METHODS[choice.rounding].uses_calibration else self.reference.fingerprint,
         )
 
     def lower(self, choices: Mapping[str, LayerChoice]) -> bytes:

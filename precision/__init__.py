@@ -16,7 +16,7 @@ from precision.errors import (
     UsageError,
     WorkloadError,
 )
-from precision.files import write_bytes, write_text
+from precision.files import sweep_parts, unwritable, write_bytes, write_text
 from precision.measurement import AccuracyStats, Footprint, LatencyStats
 from precision.recipe import Recipe, RecipeStep
 from precision.store import ContentStore, digest
@@ -56,7 +56,9 @@ __all__ = [
     "Workload",
     "WorkloadError",
     "digest",
+    "sweep_parts",
     "top1",
+    "unwritable",
     "write_bytes",
     "write_text",
 ]

@@ -1,41 +1,69 @@
-"""Writing results so that nothing half-written ever stands under its final name."""
+"""Writing results so that nothing half-written ever stands under its final name.
+
+A process that is killed while it writes leaves a file named ``.bitfront-….part`` behind; ``sweep_parts`` removes those.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from precision.errors import OutputError
 
+# Not made of the final name: a name may be as long as the file system allows already.
+_PART_PREFIX, _PART_SUFFIX = ".bitfront-", ".part"
+
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path``, then move it there in one step.
+    """Write ``data`` beside ``path``, then move it there in one step; its mode is what the umask leaves of 0666.
+
+    What is no regular file, such as ``/dev/stdout`` or a pipe, is written to as it stands: it cannot be replaced.
 
     Raises:
         OutputError: If the folder cannot be written or the disk is full; ``path`` is left as it was.
     """
-    temporary: str | None = None
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary is not None:
+        part = path.parent / f"{_PART_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
+        try:
+            _write_new(part, data)
+            part.replace(path)
+        except BaseException:  # an interruption leaves nothing behind either
             with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-        raise OutputError(
-            f"cannot write '{path}': {error.strerror or error}",
-            "free some space or choose another folder with --out; what was finished before is kept",
-        ) from error
+                part.unlink()
+            raise
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Like ``write_bytes``, in UTF-8."""
     write_bytes(path, text.encode())
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """The error for a file or folder that cannot be written: no permission, no space, no such device."""
+    return OutputError(
+        f"cannot write '{path}': {error.strerror or error}",
+        "free some space or choose another folder with --out; what was finished before is kept",
+    )
+
+
+def sweep_parts(folder: Path) -> None:
+    """Remove what killed processes left half-written in ``folder`` and its subfolders; nobody may be writing there."""
+    for part in folder.rglob(f"{_PART_PREFIX}*{_PART_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

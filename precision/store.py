@@ -1,7 +1,33 @@
 """A content-addressed store: expensive results kept under a hash of everything they depend on.
 
 A key is the SHA-256 of a canonical rendering of its parts, so a stale entry cannot be hit and nobody has to
-remember to clean one. An entry is one file of named arrays (``.npz``) or of JSON, written in one step.
+remember to clean one. An entry is one file, written in one step: named arrays (``.npz``) or JSON, sealed with a SHA-256
+over form, kind, key and content, in the archive's comment or beside the value. Whatever is not as it was sealed (cut,
+altered, another entry's, of an earlier form, no file at all) counts as missing and is made again.
+
+Two sorts of entries have keys of two sorts. A *measurement* holds for one machine and one version of a runtime, which
+are part of its key ("device"). What was *made* (weights, networks, trainings) is given by its inputs and by a schema
+number that is raised when our code makes it otherwise; it stays valid when a library is updated, for configs refer to
+it.
+
+    kind               key made of
+    ranges             schema, ONNX Runtime's version, network, calibration inputs used, calibration settings, tensors
+    rounded            schema, network, (methods that calibrate: calibration inputs, the layers before), bits, method,
+                       block size, layer, lower limits of its scales
+    sensitivity        schema, FP32 artifact, inputs, backend, device; then the artifact's bytes
+    sparsity           schema, network, measure, options, inputs, training inputs and labels read; then group, sparsity
+    granularity        schema, backend, device, threads, batch, multiples, precisions
+    lowered            our code that writes networks, versions of onnx and NumPy, network, calibration inputs and
+                       settings, device, backend, threads; then the network made by passes, choices
+    timed, footprint,  our code that compiles and times, network, device, backend, threads, batch, calibration inputs,
+    here, elsewhere    timing settings; then the artifact, or all that were timed together
+    scored             our code that compiles and runs, device, backend, threads, evaluation data, metric's code and
+                       state, seed, share held back; then the artifact and the part of the data
+    importances        network, training data, importance, samples, seed
+    pace               network, training data, step options
+    network            the steps it is made by, which are its content
+    training, trained, network, training data, students' code and weights, all steps before with their options, the
+    trained-until      step; for quantisation-aware training also dialect, calibration settings and inputs
 """
 
 from __future__ import annotations
@@ -9,6 +35,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +44,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from precision.files import write_bytes
+from precision.files import unwritable, write_bytes
+
+# Raise it when the form of entries changes.
+_FORM = 1
+_SEAL_LENGTH = 64
+_NO_COMMENT = b"\0\0"  # the length of an archive's comment, its last field where there is none
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 hex digest of bytes, text, numbers, None, arrays, mappings and sequences of them, types kept apart."""
+    """SHA-256 hex digest of bytes, text, numbers, None, arrays, mappings and sequences of them, types kept apart.
+
+    Raises:
+        TypeError: For anything else, arrays of Python objects among it.
+    """
     state = hashlib.sha256()
     _feed(state, parts)
     return state.hexdigest()
@@ -28,6 +65,8 @@ def digest(*parts: Any) -> str:
 
 def _feed(state: Any, part: Any) -> None:
     if isinstance(part, np.ndarray):
+        if part.dtype.hasobject:
+            raise TypeError("cannot digest an array of Python objects")  # its bytes are addresses
         array = np.ascontiguousarray(part)
         state.update(f"a{array.dtype.str}{array.shape}".encode())
         state.update(array.tobytes())
@@ -71,11 +110,15 @@ class ContentStore:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None
 
     def put_arrays(self, kind: str, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Store named arrays under (kind, key)."""
+        """Store named arrays under (kind, key).
+
+        Raises:
+            OutputError: If the entry cannot be written.
+        """
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **dict(arrays))
         self._write(f"{kind}-{key}.npz", buffer.getvalue())
@@ -91,19 +134,49 @@ class ContentStore:
             return None
 
     def put_json(self, kind: str, key: str, value: Any) -> None:
-        """Store a JSON value under (kind, key)."""
+        """Store a JSON value under (kind, key).
+
+        Raises:
+            OutputError: If the entry cannot be written.
+        """
         self._write(f"{kind}-{key}.json", json.dumps(value).encode())
 
     def _read(self, name: str) -> bytes | None:
         if self._folder is None:
             return self._memory.get(name)
         try:
-            return (self._folder / name).read_bytes()
+            return _opened(name, (self._folder / name).read_bytes())
         except OSError:
             return None
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, content: bytes) -> None:
         if self._folder is None:
-            self._memory[name] = data
-        else:
-            write_bytes(self._folder / name, data)
+            self._memory[name] = content
+            return
+        path = self._folder / name
+        if path.is_dir() and not path.is_symlink():
+            # Nothing of ours is a folder there, and a file cannot take its place.
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                raise unwritable(path, error) from error
+        write_bytes(path, _sealed(name, content))
+
+
+def _sealed(name: str, content: bytes) -> bytes:
+    """An entry's file: its content, still JSON or an archive, with its checksum."""
+    seal = digest(_FORM, name, content).encode()
+    if name.endswith(".json"):
+        return b'{"sha256": "%s", "value": %s}' % (seal, content)
+    assert content.endswith(_NO_COMMENT), "numpy writes archives without a comment"
+    return content[: -len(_NO_COMMENT)] + len(seal).to_bytes(2, "little") + seal
+
+
+def _opened(name: str, data: bytes) -> bytes | None:
+    """The content of an entry's file; None where that is not as it was sealed."""
+    if name.endswith(".json"):
+        start = len(b'{"sha256": "", "value": ') + _SEAL_LENGTH
+        content = data[start:-1]
+    else:
+        content = data[: -_SEAL_LENGTH - len(_NO_COMMENT)] + _NO_COMMENT
+    return content if _sealed(name, content) == data else None

@@ -1,11 +1,15 @@
 """The ``search`` command: finds the command asked for, runs it, and turns errors into words and exit codes.
 
 Exit codes: 0 when a point meets every budget (or the command did its work), 3 when none does, 2 for bad usage or
-input, 130 when interrupted.
+input, 128 and the signal's number when told to stop: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+
+Nothing but the standard library is imported when this is loaded, so that an interruption finds its handler in place
+while everything else is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import sys
@@ -14,11 +18,10 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
-from precision.errors import EngineError, UsageError
+from search.interruption import EXIT_INTERRUPTED, watched
 
 EXIT_OK = 0
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 # Each is a module of search.commands with ``run(argv) -> exit code``.
 COMMANDS = ("sensitivity", "apply", "measure", "report", "inspect", "backends")
@@ -32,6 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before onnxruntime can be imported: a tool that runs on private models sends nothing anywhere.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with watched() as interruptions:
+        try:
+            code = _answer(arguments)
+        except KeyboardInterrupt:
+            code = EXIT_INTERRUPTED
+            with contextlib.suppress(KeyboardInterrupt, OSError):  # the terminal may be what has gone
+                _say("interrupted")
+        except BrokenPipeError:
+            # Whoever read our output (``head``, a pager) has gone; point the descriptor away so exit stays silent.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = EXIT_OK
+        return interruptions.exit_code(code)
+
+
+def _answer(arguments: list[str]) -> int:
+    from precision.errors import EngineError
+
     try:
         return _dispatch(arguments)
     except EngineError as error:
@@ -39,13 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.hint:
             _say(f"hint: {error.hint}")
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output (``head``, a pager) has gone; point the descriptor away so exit stays silent.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -55,6 +68,8 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
         return _command(arguments[0])(arguments[1:])
     if arguments and not arguments[0].startswith("-"):
+        from precision.errors import UsageError
+
         close = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         raise UsageError(
             f"unknown command '{arguments[0]}'",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from precision import OutputError, UsageError
 from report.comparison import BACKENDS_FILE
-from search.identity import RUN_FILE
+from search.identity import RUN_FILE, holds_results
 
 RUNS = Path("runs")
 
@@ -22,8 +22,7 @@ def choose(out: Path | None, name: str, *, resume: bool) -> Path:
     """
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
     if out is not None:
-        # A cache alone is what a run leaves that was refused early: it does no harm.
-        filled = out.is_dir() and any(entry.name != "cache" for entry in out.iterdir())
+        filled = holds_results(out)
         if resume and not filled:
             raise UsageError(f"--resume: there is no run in '{out}'", "leave --resume out to start one there")
         if filled and not resume:

@@ -9,7 +9,7 @@ in a report that says so. A time limit does the same gracefully, with finalists 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backends.base import Backend
@@ -19,6 +19,7 @@ from report.render import render
 from report.results import Point
 from search.events import Listener
 from search.explore import explore
+from search.interruption import EXIT_INTERRUPTED
 from search.options import RunOptions
 from search.results import settle
 from search.results.recommend import Judgement
@@ -28,7 +29,6 @@ from search.trial import Trial
 
 EXIT_MET = 0
 EXIT_MISSED = 3
-EXIT_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,13 @@ def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) 
     except KeyboardInterrupt:
         stopped = INTERRUPTED
         judgement = settle.as_searched(session, also)
-    return _report(session, judgement, stopped)
+    if stopped == INTERRUPTED:
+        return _report(session, judgement, stopped)
+    try:
+        return _report(session, judgement, stopped)
+    except KeyboardInterrupt:
+        # Everything is measured: what is left takes seconds, and a further signal ends that too.
+        return replace(_report(session, judgement, stopped), exit_code=EXIT_INTERRUPTED)
 
 
 def _report(session: Session, judgement: Judgement, stopped: str | None) -> RunOutcome:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import onnx
+
 from backends.affinity import available_cores
 from backends.base import Backend
 from lowering.lowerer import Lowerer
@@ -37,8 +40,10 @@ from search.proposals.sampler import FrontSampler
 from search.proposals.space import Space
 from search.results.finalists import CLOSE, Rerun
 from search.results.record import Record, earlier_split_s
+from search.sources import engine_code
 from search.stopwatch import Stopwatch
-from search.study import Study, default_storage, past_trials
+from search.storage import default_storage
+from search.study import Study, past_trials
 from search.trial import Trial
 
 if TYPE_CHECKING:
@@ -240,14 +245,22 @@ def _offered(backend: Backend, options: RunOptions, listener: Listener) -> tuple
 
 def _ledger(store: ContentStore, identity: Mapping[str, str]) -> Ledger:
     def key(names: Sequence[str], *more: Any) -> str:
-        return digest({name: identity[name] for name in names}, list(more))
+        return digest({name: identity[name] for name in names if name in identity}, list(more))
 
-    runtime = ("the device", "--backend", "--threads")
+    # What is kept is one version's of this engine, too: an update may write, compile, time or score otherwise.
+    runtime = ("the device", "--backend", "the backend's code", "--threads")
+    measuring = engine_code("backends")
     return Ledger(
         store,
-        lowering=key(("the network", "the calibration data", "the calibration settings", *runtime)),
-        timing=key((*runtime, "--batch-size", "the calibration data"), QUICK.to_json(), CLOSE.to_json()),
-        scoring=key((*runtime, "the evaluation data", "the metric", "--seed", "--holdout")),
+        lowering=key(
+            ("the network", "the calibration data", "the calibration settings", *runtime),
+            *(engine_code("precision", "lowering"), onnx.__version__, np.__version__),
+        ),
+        timing=key(
+            ("the network", *runtime, "--batch-size", "the calibration data"),
+            *(QUICK.to_json(), CLOSE.to_json(), measuring),
+        ),
+        scoring=key((*runtime, "the evaluation data", "the metric", "--seed", "--holdout"), measuring),
     )
 
 

@@ -14,26 +14,27 @@ carry attributes and constraints but no values, as Optuna wants it.
 
 Asking and telling happen in memory; a finished trial goes to the storage whole, in one transaction. Written parameter
 by parameter, as Optuna does by itself, a trial of 30 groups takes longer to file than to measure. So the storage holds
-finished trials only, and a kill leaves none that is running or waiting.
+finished trials only, and a kill leaves none that is running or waiting. Each has a ``checksum`` of all that is read
+back from it: a damaged database may return what was never written to it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
-from precision import AccuracyStats, LatencyStats, UsageError
+from precision import AccuracyStats, LatencyStats, digest
 from search.proposals.space import Space
+from search.storage import damaged, explained, open_storage
 from search.trial import Candidate, Outcome, Trial
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
@@ -44,11 +45,6 @@ _STATES = {
     Outcome.STOPPED: TrialState.PRUNED,
     Outcome.TIMED: TrialState.PRUNED,
 }
-
-
-def default_storage(folder: Path) -> str:
-    """URL of the SQLite file in a run folder."""
-    return f"sqlite:///{(folder / 'study.db').resolve()}"
 
 
 class Study:
@@ -62,26 +58,25 @@ class Study:
         family: The student architecture whose space it is; empty for the given network's.
 
     Raises:
-        UsageError: If the storage cannot be opened.
+        UsageError: If the storage cannot be opened, is locked or damaged.
+        OutputError: If it cannot be written.
     """
 
     def __init__(self, url: str, name: str, space: Space, sampler: BaseSampler, family: str = "") -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        try:
+        self._url = url
+        with explained(url):
             self._storage = open_storage(url)
             self._kept = optuna.create_study(
                 storage=self._storage, study_name=name, directions=DIRECTIONS, load_if_exists=True
             )
-        except (SQLAlchemyError, ImportError, OSError, ValueError, RuntimeError) as error:
-            raise UsageError(
-                f"--storage: cannot open '{url}': {str(error).splitlines()[0]}",
-                "give a database URL that Optuna reads, such as sqlite:///study.db",
-            ) from error
+            known = self._kept.get_trials(deepcopy=False)
+            check_trials(url, known)
         self._space = space
         self._sampler = sampler
         self._family = family
         self._live = optuna.create_study(directions=DIRECTIONS)
-        self._live.add_trials(self._kept.get_trials(deepcopy=False))
+        self._live.add_trials(known)
         # Enqueued trials need no sampling, and Optuna would sample for them all the same.
         self._idle = RandomSampler(seed=0)
         self._asked: optuna.Trial | None = None
@@ -92,9 +87,14 @@ class Study:
         return self._live
 
     def trials(self) -> list[Trial]:
-        """Finished trials, read back."""
+        """Finished trials, read back.
+
+        Raises:
+            UsageError: If the storage is damaged.
+        """
         found = self._live.get_trials(deepcopy=False)
-        return [_read(self._space, frozen, self._family) for frozen in found if _finished(frozen)]
+        with explained(self._url):
+            return [_read(self._space, frozen, self._family) for frozen in found if _finished(frozen)]
 
     def ask(self, candidate: Candidate | None = None) -> tuple[int, Candidate]:
         """A trial of ``candidate``, or of what the sampler proposes; its number and what is to be tried."""
@@ -113,40 +113,59 @@ class Study:
         return trial.number, candidate
 
     def tell(self, trial: Trial) -> None:
-        """Record what became of the candidate asked for last."""
+        """Record what became of the candidate asked for last.
+
+        Raises:
+            OutputError: If the storage cannot be written.
+            UsageError: If it is locked, damaged or gone.
+        """
         asked = self._asked
         assert asked is not None
         assert asked.number == trial.number
-        for key, value in _attributes(trial).items():
+        values = _values(trial)
+        state = _STATES.get(trial.outcome, TrialState.COMPLETE if values else TrialState.PRUNED)
+        if state is not TrialState.COMPLETE:
+            values = None
+        attributes = _attributes(trial)
+        attributes["checksum"] = _checksum(state, values, asked.params, attributes)
+        for key, value in attributes.items():
             asked.set_user_attr(key, value)
         for limit, miss in trial.misses.items():
             asked.set_constraint(limit, miss)
-        values = _values(trial)
-        state = _STATES.get(trial.outcome, TrialState.COMPLETE if values else TrialState.PRUNED)
-        frozen = self._live.tell(asked, values if state is TrialState.COMPLETE else None, state)
-        self._kept.add_trial(frozen)
+        frozen = self._live.tell(asked, values, state)
         self._asked = None
+        with explained(self._url):
+            self._kept.add_trial(frozen)
 
     def close(self) -> None:
         """Let go of the database, so that its file is complete."""
         if isinstance(self._storage, RDBStorage):
-            self._storage.remove_session()
-            self._storage.engine.dispose()
+            # Every trial was committed when it was told; what ends the run may be what is wrong with the database.
+            with suppress(SQLAlchemyError):
+                self._storage.remove_session()
+                self._storage.engine.dispose()
 
 
-def open_storage(url: str) -> BaseStorage:
-    """Optuna's storage at a database URL; a SQLite file commits without waiting for the disk, safe against a kill."""
-    storage = RDBStorage(url)
-    if url.startswith("sqlite"):
-        event.listen(storage.engine, "connect", _ease)
-        storage.engine.dispose()
-    return storage
+def check_trials(url: str, trials: Sequence[FrozenTrial]) -> None:
+    """Prove that finished trials are what was told.
+
+    Raises:
+        UsageError: If one is not.
+    """
+    for trial in trials:
+        if trial.state.is_finished():
+            values = trial.values if trial.state is TrialState.COMPLETE else None
+            attributes = {key: value for key, value in trial.user_attrs.items() if key != "checksum"}
+            if trial.user_attrs.get("checksum") != _checksum(trial.state, values, trial.params, attributes):
+                raise damaged(url, f"trial {trial.number} is not as it was written")
 
 
-def _ease(connection: Any, _: object) -> None:
-    """Waiting for the disk at each commit would take longer than many a measurement."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+def _checksum(
+    state: TrialState, values: Sequence[float] | None, params: Mapping[str, Any], attributes: Mapping[str, Any]
+) -> str:
+    # As JSON, which is what a database keeps of them: NumPy's numbers come back as Python's.
+    told = [state.name, None if values is None else list(values), dict(params), dict(attributes)]
+    return digest(json.dumps(told, sort_keys=True))
 
 
 def _values(trial: Trial) -> list[float] | None:
@@ -212,9 +231,16 @@ def _read(space: Space, frozen: FrozenTrial, family: str = "") -> Trial:
 
 
 def past_trials(url: str, name: str, space: Space) -> list[Trial]:
-    """Finished trials of another study in the same storage; none where it is not there."""
-    try:
-        study = optuna.load_study(study_name=name, storage=open_storage(url))
-    except (KeyError, SQLAlchemyError):
-        return []
-    return [_read(space, frozen) for frozen in study.get_trials(deepcopy=False) if _finished(frozen)]
+    """Finished trials of another study in the same storage; none where it is not there.
+
+    Raises:
+        UsageError: If the storage cannot be opened, is locked or damaged.
+    """
+    with explained(url):
+        storage = open_storage(url)
+        names = [summary.study_name for summary in storage.get_all_studies()]
+        if name not in names:
+            return []
+        found = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+        check_trials(url, found)
+        return [_read(space, frozen) for frozen in found if _finished(frozen)]

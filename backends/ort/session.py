@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -28,6 +27,7 @@ from backends.host import HostModel
 from backends.inputs import InputSpec, wrong_input
 from backends.ort.package import load_onnxruntime, ort_errors
 from backends.ort.profile import parse_profile
+from backends.temporary import temporary_folder
 from precision import Array, BackendError, Inputs
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -171,8 +171,8 @@ class SessionModel(HostModel):
 
     @cached_property
     def _operators(self) -> tuple[str, ...]:
-        with TemporaryDirectory(prefix="bitfront-") as folder:
-            path = Path(folder) / "optimised.onnx"
+        with temporary_folder() as folder:
+            path = folder / "optimised.onnx"
             start_session(self._model, self._setup, files=SessionFiles(optimised=path))
             return tuple(_operator_types(onnx.load_model(path, load_external_data=False).graph))
 
@@ -182,8 +182,8 @@ class SessionModel(HostModel):
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.
         """
-        with TemporaryDirectory(prefix="bitfront-") as folder:
-            session = start_session(self._model, self._setup, files=SessionFiles(profile=Path(folder) / "profile"))
+        with temporary_folder() as folder:
+            session = start_session(self._model, self._setup, files=SessionFiles(profile=folder / "profile"))
             try:
                 for _ in range(1 + _PROFILED_RUNS):
                     session.run(None, dict(inputs))

@@ -13,6 +13,7 @@ from precision import ContentStore, Metric, UsageError, top1
 from search import folder, progress
 from search.commands import arguments, pass_arguments
 from search.events import Listener
+from search.lock import alone_in
 from search.options import RunOptions
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ Commands:
   backends                    runtimes, what each does here, or why it cannot start
 
 Exit status: 0 a point meets every budget, on every backend; 3 none does (the nearest are listed); 2 bad usage or
-input; 130 interrupted (the report holds what was known)."""
+input; 130 interrupted (143 by SIGTERM, 129 by SIGHUP): the report holds what was known."""
 
 
 def build_parser() -> arguments.Parser:
@@ -168,20 +169,30 @@ def run(argv: Sequence[str]) -> int:
     if args.resume:
         folder.check_kind(out, backends=len(backends))
     command = shlex.join(["search", *argv])
-    with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=args.time_limit) as listener:
+    with alone_in(*_folders(out, tuple(backends))):
+        with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=args.time_limit) as listener:
+            if len(backends) > 1:
+                code = _search_several(args, opened, backends, out, listener, command)
+            else:
+                code = _search(args, opened, backends[args.backend.strip()], out, listener, command)
         if len(backends) > 1:
-            code = _search_several(args, opened, backends, out, listener, command)
+            from search.several.summary import summarise
+
+            summarise(out, sys.stdout, quiet=args.quiet)
         else:
-            code = _search(args, opened, backends[args.backend.strip()], out, listener, command)
-    if len(backends) > 1:
-        from search.several.summary import summarise
+            from search.results.summary import print_summary
 
-        summarise(out, sys.stdout, quiet=args.quiet)
-    else:
-        from search.results.summary import print_summary
-
-        print_summary(out, sys.stdout, quiet=args.quiet)
+            print_summary(out, sys.stdout, quiet=args.quiet)
     return code
+
+
+def _folders(out: Path, backends: tuple[str, ...]) -> list[Path]:
+    """The run folder, and those of several backends in it: each may be somebody's run folder."""
+    if len(backends) == 1:
+        return [out]
+    from search.several.runs import labels
+
+    return [out, *(out / label for label in labels(backends).values())]
 
 
 def _search(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from precision import ContentStore, Precision, UsageError, write_text
+from precision import CalibrationSettings, ContentStore, Precision, UsageError, write_text
 from search import folder, progress
 from search.commands import arguments
+from search.lock import alone_in
 from search.tables import write_table
 
 if TYPE_CHECKING:
+    from backends.base import Backend
     from report.rows import Score
+    from search.inputs.source import Source
     from sensitivity.table import SensitivityRow, SensitivityTable
 
 USAGE = "search sensitivity [options]"
@@ -64,6 +68,11 @@ def run(argv: Sequence[str]) -> int:
     if args.out is not None:
         folder.check_writable(args.out)
 
+    with alone_in(*([] if args.out is None else [args.out])):
+        return _score(args, source, backend, settings)
+
+
+def _score(args: argparse.Namespace, source: Source, backend: Backend, settings: CalibrationSettings) -> int:
     from lowering.dialects.registry import get_dialect
     from lowering.lowerer import Lowerer
     from report.render import render_sensitivity

@@ -110,7 +110,7 @@ class Making:
     @cached_property
     def pace_s(self) -> float:
         """Seconds a distillation step of the given network takes; measured once in a run's life."""
-        key = digest("pace", self.maker.distil_step(_PACE_STEPS).key)
+        key = digest("pace", self.maker.key, self.maker.distil_step(_PACE_STEPS).key)
         kept = self.store.get_json("pace", key)
         if kept is None:
             from passes.distil import Distil

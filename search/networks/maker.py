@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lowering.export import Exporter
 from lowering.lowerer import Lowerer
 from precision import ConfigError, ContentStore, LayerChoice, Recipe, RecipeStep, digest
+from search.identity import code_identity
 from search.networks.state import State, done, remember
 from search.networks.trained_artifact import lowerer_of, values_of
 from search.networks.trainings import TrainBudget, Trainings
@@ -103,6 +104,7 @@ class Maker:
         self.module = copy.deepcopy(module).cpu().eval().requires_grad_(True)
         self.data = data
         self.students = dict(students)
+        self._students_code = {key: code_identity(student, key) for key, student in students.items()}
         self.budget = budget
         self.round_to = round_to
         self._given = given
@@ -125,6 +127,11 @@ class Maker:
         from passes.prune_groups import find_prune_groups
 
         return find_prune_groups(self.module, self.data.inputs)
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of the given network and the training data, which all that is made depends on."""
+        return digest("recipe", self._given.reference.fingerprint, self.data_digest)
 
     @cached_property
     def data_digest(self) -> str:
@@ -217,8 +224,7 @@ class Maker:
 
     @property
     def _start(self) -> State:
-        key = digest("recipe", self._given.reference.fingerprint, self.data_digest)
-        return State(key=key, module=self.module)
+        return State(key=self.key, module=self.module)
 
     @cached_property
     def _answers(self) -> Answers:
@@ -315,7 +321,7 @@ class Maker:
             )
         student = copy.deepcopy(self.students[name]).cpu().eval().requires_grad_(True)
         weights = {path: tensor.detach().cpu().numpy() for path, tensor in student.state_dict().items()}
-        return replace(done(state, step, student), key=digest(state.key, step.key, weights))
+        return replace(done(state, step, student), key=digest(state.key, step.key, weights, self._students_code[name]))
 
     def _distilled(self, state: State, step: RecipeStep, module: nn.Module) -> State:
         from passes.distil import Distil

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from precision import EngineError, write_text
+from precision import EngineError, UsageError, write_text
 from report.results import MEASUREMENT_FILE, MEASUREMENT_FORM, SCHEMA_VERSION, Point
 from report.training import TrainInfo
 from search.bench import REFERENCE
@@ -99,14 +99,21 @@ class Record:
 
 
 def earlier_split_s(folder: Path) -> Mapping[str, float]:
-    """Where the time of the run in ``folder`` went so far; nothing where it has not said."""
+    """Where the time of the run in ``folder`` went so far; nothing where it has not said.
+
+    Raises:
+        UsageError: If its ``measurement.json`` is damaged.
+    """
     path = folder / MEASUREMENT_FILE
     if not path.exists():
         return {}
     try:
         return MEASUREMENT_FORM.load(path).time_split_s
-    except EngineError:
-        return {}  # a resumed run writes it anew; only what it spent before is not known
+    except EngineError as error:
+        raise UsageError(
+            f"--resume: {error.message}",
+            "move it away and repeat the command: it is written again, from measurements that are kept elsewhere",
+        ) from error
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -22,10 +22,11 @@ from precision import LayerChoice, Workload, write_text
 from report.comparison import BACKENDS_FILE, SCHEMA_VERSION
 from search.events import Listener
 from search.explore import explore
+from search.interruption import EXIT_INTERRUPTED
 from search.options import RunOptions
 from search.results.preference import preference
 from search.results.settle import INTERRUPTED
-from search.run import EXIT_INTERRUPTED, EXIT_MET, EXIT_MISSED, RunOutcome, conclude
+from search.run import EXIT_MET, EXIT_MISSED, RunOutcome, conclude
 from search.session import prepare
 from search.several.exchange import Exchanged, Party, exchange
 from search.trial import Outcome
@@ -181,7 +182,7 @@ def _conclude(parties: Sequence[Party], stopped: Mapping[str, str | None]) -> di
         reason = INTERRUPTED if interrupted else stopped[party.name]
         outcomes[party.name] = conclude(party.session, reason, also=party.guests)
         party.session.bench.watch.halt()
-        interrupted = interrupted or outcomes[party.name].stopped == INTERRUPTED
+        interrupted = interrupted or outcomes[party.name].exit_code == EXIT_INTERRUPTED
     return outcomes
 
 

@@ -16,7 +16,7 @@ from precision import (
     LatencyStats,
 )
 from report.results import RunResults
-from search import study
+from search import storage, study
 from search.events import Silent
 from search.options import RunOptions
 from search.results import finalists
@@ -94,7 +94,7 @@ class Heard(Silent):
         self.warnings.append(text)
 
 
-real_storage = study.open_storage
+real_storage = storage.open_storage
 
 
 @pytest.fixture(autouse=True)
