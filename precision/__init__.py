@@ -19,7 +19,7 @@ from precision.files import write_bytes, write_text
 from precision.measurement import AccuracyStats, Footprint, LatencyStats, Measurement
 from precision.recipe import Recipe, RecipeStep
 from precision.store import ContentStore, digest
-from precision.workload import Array, Inputs, Labelled, Metric, Workload, top1
+from precision.workload import Array, Inputs, Labelled, Metric, OutputsRead, Workload, outputs_read, top1
 
 __all__ = [
     "BYTES_PER_MB",
@@ -45,6 +45,7 @@ __all__ = [
     "Metric",
     "ModelError",
     "OutputError",
+    "OutputsRead",
     "Precision",
     "PrecisionConfig",
     "RangeMethod",
@@ -55,6 +56,7 @@ __all__ = [
     "Workload",
     "WorkloadError",
     "digest",
+    "outputs_read",
     "top1",
     "write_bytes",
     "write_text",
