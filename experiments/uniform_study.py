@@ -30,10 +30,11 @@ from lowering.dialects.registry import get_dialect
 from lowering.export import export_reference
 from lowering.load import load_reference
 from lowering.lowerer import Lowerer
-from precision import CalibrationSettings, ContentStore, EngineError
+from precision import CalibrationSettings, ContentStore, EngineError, outputs_read
 from search.inputs.workloads import load_workload
 from search.tables import plain_table
-from sensitivity.divergence import choose_measure, divergence
+from sensitivity.divergence import divergence
+from sensitivity.measure import choose, readings
 
 INTEGER = ("int8:nearest", "int8:mse", "int4:mse", "int4:gptq")
 OURS = ("fp32", "fp16", *INTEGER, "int8:mse:weight-only", "int4:gptq:weight-only")
@@ -93,7 +94,8 @@ def _study(options: argparse.Namespace) -> None:
     scores = {
         name: np.asarray(workload.metric(found, evaluation.labels), dtype=float) for name, found in outputs.items()
     }
-    measure = choose_measure(outputs["fp32"])
+    read = readings(reference.proto, outputs_read(workload.metric))
+    measure = choose(read, outputs["fp32"], len(evaluation))
     rows = []
     for name, found in outputs.items():
         latency, change = stats[name], scores[name] - scores["fp32"]

@@ -4,20 +4,23 @@ The tensors asked for become extra outputs of the network, which ONNX Runtime ru
 largest values and, for every method but min-max, once more for a histogram a tensor (``lowering.ranges``). An
 output is never fused away, so what is calibrated is the FP32 network's own tensor.
 
-Refused: calibration inputs that hold, or lead to, NaN or infinity; the message says which samples do.
+Inside a network NaN and infinities may stand where nothing comes of them: −∞ in front of a softmax, log 0 that is
+clipped. Such tensors are unbounded, which is no fault. Refused are calibration inputs that hold NaN, or for which the
+network's answer is NaN or +∞ (−∞ is an answer: the score of a class that is ruled out); the message says which samples
+do, and in which tensor it begins.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lowering.ranges import BINS, Histogram, count_into, range_of, usable_range
+from lowering.ranges import BINS, UNBOUNDED, Histogram, count_into, is_bounded, is_zero, range_of, usable_range
 from precision import (
     Array,
     CalibrationSettings,
@@ -30,7 +33,7 @@ from precision import (
     digest,
 )
 
-_SCHEMA = 1
+_SCHEMA = 2
 _KIND = "ranges"
 # Of all tensors of one chunk together; the runtime holds about as much again.
 _CHUNK_BYTES = 128 * 2**20
@@ -60,11 +63,11 @@ def calibrate(
         key: Digest of the network and the inputs.
 
     Returns:
-        Tensor → (low, high) in the order asked for, low ≤ 0 ≤ high and low < high; (0, 1) for a tensor that is
-        zero throughout.
+        Tensor → (low, high) in the order asked for, low ≤ 0 ≤ high and low < high; (0, 0) for a tensor that is
+        zero throughout, ``UNBOUNDED`` for one that cannot be quantised.
 
     Raises:
-        DataError: If an input is missing or does not fit, or a value is NaN or infinite.
+        DataError: If an input is missing or does not fit, or the network does not answer it with numbers.
         LoweringError: If a tensor is not in the network, or is not of a floating type.
         ModelError: If ONNX Runtime refuses the network.
     """
@@ -72,9 +75,10 @@ def calibrate(
     entry = digest("calibration", _SCHEMA, _runtime_version(), key, settings.to_json(), sorted(names))
     kept = store.get_json(_KIND, entry)
     if kept is not None:
-        return {name: (float(kept[name][0]), float(kept[name][1])) for name in names}
+        return {name: (float(kept[name][0]), float(kept[name][1])) if kept[name] else UNBOUNDED for name in names}
     ranges = _measure(_Probe(reference, inputs, settings.samples, names), settings) if names else {}
-    store.put_json(_KIND, entry, {name: list(bounds) for name, bounds in ranges.items()})
+    written = {name: list(bounds) if is_bounded(bounds) else None for name, bounds in ranges.items()}
+    store.put_json(_KIND, entry, written)
     return {name: ranges[name] for name in names}
 
 
@@ -94,24 +98,26 @@ def run_network(reference: onnx.ModelProto, inputs: Inputs) -> list[Array]:
 
 def _measure(probe: _Probe, settings: CalibrationSettings) -> dict[str, Range]:
     """One pass for the extremes and, unless they are the answer, one for the histograms."""
-    lows = dict.fromkeys(probe.tensors, 0.0)
-    highs = dict.fromkeys(probe.tensors, 0.0)
+    extremes = dict.fromkeys(probe.tensors, (0.0, 0.0))
     for name, values in probe.values():
-        if values.size:
-            lows[name] = min(lows[name], float(values.min()))
-            highs[name] = max(highs[name], float(values.max()))
-    extremes = {name: usable_range(lows[name], highs[name]) for name in probe.tensors}
-    if settings.method is RangeMethod.MINMAX:
-        return extremes
-    counts = {name: np.zeros(BINS, dtype=np.int64) for name in probe.tensors}
-    zeros = dict.fromkeys(probe.tensors, 0)
+        if values.size and is_bounded(extremes[name]):
+            low, high = float(values.min()), float(values.max())
+            seen = (min(extremes[name][0], low), max(extremes[name][1], high))
+            extremes[name] = seen if is_bounded((low, high)) else UNBOUNDED
+    found = {name: (0.0, 0.0) if is_zero(ends) else ends for name, ends in extremes.items()}
+    usable = {name: usable_range(*ends) for name, ends in found.items() if is_bounded(ends) and not is_zero(ends)}
+    if settings.method is RangeMethod.MINMAX or not usable:
+        return found | usable
+    counts = {name: np.zeros(BINS, dtype=np.int64) for name in usable}
+    zeros = dict.fromkeys(usable, 0)
     for name, values in probe.values():
-        zeros[name] += count_into(counts[name], *extremes[name], values)
-    return {
+        if name in usable:
+            zeros[name] += count_into(counts[name], *usable[name], values)
+    return found | {
         name: range_of(
             Histogram(low=low, high=high, counts=counts[name], zeros=zeros[name]), settings.method, settings.percentile
         )
-        for name, (low, high) in extremes.items()
+        for name, (low, high) in usable.items()
     }
 
 
@@ -133,14 +139,16 @@ class _Probe:
             raise DataError(
                 "calibration inputs: expected at least one sample, got none", "give some, unlabelled is enough"
             )
-        self._inner = [name for name in self.tensors if name not in graph_inputs]
-        self._session, self._errors = _session(reference, self._inner)
+        inner = [name for name in self.tensors if name not in graph_inputs]
+        self._answers = [value.name for value in reference.graph.output if value.name not in graph_inputs]
+        self._inner = list(dict.fromkeys([*inner, *self._answers]))
+        self._session, self._errors = _session(reference, inner)
         batches = {axis for value in self._session.get_inputs() for axis in value.shape[:1] if isinstance(axis, int)}
         self._fixed = bool(batches)
         self._size = max(batches) if batches else self._chunk_size()
 
     def values(self) -> Iterator[tuple[str, Values]]:
-        """Each tensor's values on each chunk; all are finite.
+        """Each tensor's values on each chunk, of samples that the network answers with numbers.
 
         A network with a fixed batch may see some samples twice in the last chunk. Rows of the repeated ones are
         dropped from tensors that have the batch as first axis; the others keep them, which is no new value.
@@ -151,8 +159,10 @@ class _Probe:
             rows[real:] = rows[real - 1]
             feed = {name: array[rows] for name, array in self._inputs.items()}
             for name, array in feed.items():
-                _check_finite(f"calibration input '{name}'", array, rows, feed)
+                if (bad := _bad_samples(array, np.isnan, rows)).size:
+                    raise _no_numbers(f"calibration input '{name}'", bad, feed)
             outputs = dict(zip(self._inner, self._run(feed), strict=True))
+            self._check_answers(outputs, rows, feed)
             for name in self.tensors:
                 values = outputs[name] if name in outputs else feed[name]
                 if not _is_float(values):
@@ -160,8 +170,18 @@ class _Probe:
                         f"tensor '{name}': expected a floating type to calibrate, got {values.dtype}",
                         "leave the layers around it at fp32",
                     )
-                _check_finite(f"tensor '{name}'", values, rows, feed)
                 yield name, values[:real] if values.ndim and len(values) == len(rows) else values
+
+    def _check_answers(self, outputs: Inputs, rows: NDArray[np.int64], feed: Inputs) -> None:
+        """Raise a DataError where an answer is NaN or +∞; it names the tensor in which that began."""
+        bad = [_bad_samples(outputs[name], _is_no_answer, rows) for name in self._answers]
+        wrong = np.unique(np.concatenate(bad)) if bad else np.zeros(0, np.int64)
+        if not wrong.size:
+            return
+        order = [*((f"calibration input '{name}'", array) for name, array in feed.items())]
+        order += [(f"tensor '{name}'", outputs[name]) for name in self._inner]
+        begins = (what for what, array in order if np.isin(wrong, _bad_samples(array, _is_no_answer, rows)).any())
+        raise _no_numbers(next(begins), wrong, feed)
 
     def _chunk_size(self) -> int:
         """Samples a chunk, so that all tensors of one chunk stay within ``_CHUNK_BYTES``."""
@@ -234,23 +254,36 @@ def _is_float(values: Array) -> TypeGuard[Values]:
     return bool(np.issubdtype(values.dtype, np.floating))
 
 
-def _check_finite(what: str, values: Array, rows: NDArray[np.int64], feed: Inputs) -> None:
-    """Raise a DataError that names the samples whose ``values`` are NaN or infinite.
+def _is_no_answer(values: Values) -> NDArray[np.bool_]:
+    return np.isnan(values) | np.isposinf(values)
+
+
+def _bad_samples(
+    values: Array, is_bad: Callable[[Values], NDArray[np.bool_]], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Numbers of the samples some of whose values are bad; of the whole chunk where the first axis is not the batch.
 
     Args:
-        what: The tensor, in words.
-        values: Its values on one chunk.
+        values: A tensor on one chunk; those of other than floating types hold nothing bad.
+        is_bad: Of values, which are.
         rows: Numbers of the chunk's samples.
-        feed: What the network was fed.
     """
     if not _is_float(values):
-        return
-    finite = np.isfinite(values)
-    if finite.all():
-        return
-    bad = rows
-    if values.ndim and len(values) == len(rows):
-        bad = rows[~finite.reshape(len(rows), -1).all(axis=1)]
+        return rows[:0]
+    bad = is_bad(values)
+    if not bad.any():
+        return rows[:0]
+    return rows[bad.reshape(len(rows), -1).any(axis=1)] if values.ndim and len(values) == len(rows) else rows
+
+
+def _no_numbers(what: str, bad: NDArray[np.int64], feed: Inputs) -> DataError:
+    """The error that names samples for which the network has no answer.
+
+    Args:
+        what: The tensor in which it begins, in words.
+        bad: Numbers of the samples.
+        feed: What the network was fed.
+    """
     samples = sorted({int(row) for row in bad})
     listed = ", ".join(map(str, samples[:8])) + (f" and {len(samples) - 8} more" if len(samples) > 8 else "")
     ranges = ", ".join(
@@ -258,7 +291,7 @@ def _check_finite(what: str, values: Array, rows: NDArray[np.int64], feed: Input
         for name, array in feed.items()
         if _is_float(array) and np.isfinite(array).all()
     )
-    raise DataError(
+    return DataError(
         f"{what}: NaN or infinite on calibration sample{'s' if len(samples) > 1 else ''} {listed} (counted from 0)",
         "remove or repair those samples; check how inputs are scaled"
         + (f": there they run from {ranges}" if ranges else ""),

@@ -13,11 +13,13 @@ from lowering.dialect import Arithmetic, Candidate, Dialect
 from lowering.graph import GraphView
 from lowering.inventory import Inventory, Layer
 from lowering.layers import take_inventory
+from lowering.ranges import UNBOUNDED, is_bounded, why_unbounded
 from lowering.reference import Reference
 from lowering.rounding.matrix import MatrixView
 from lowering.rounding.network import METHODS, round_network
 from lowering.rounding.scales import CODE_RANGES, nearest_codes
 from lowering.rounding.weight import RoundedWeight
+from lowering.zero_inputs import with_stand_ins
 from precision import (
     FP32,
     CalibrationSettings,
@@ -85,14 +87,17 @@ class Lowerer:
 
     @cached_property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
-        """Tensor name → (low, high) of every floating activation of the network.
+        """Tensor name → (low, high) of every floating activation of the network; ``UNBOUNDED`` for what has none.
 
         Raises:
-            DataError: If there are no calibration inputs, or they give values that are not finite.
+            DataError: If there are no calibration inputs, or the network does not answer them with numbers.
         """
+        if self._given_ranges:
+            # A config names tensors that have a range alone.
+            return dict.fromkeys(self._activations(), UNBOUNDED) | dict(self._given_ranges)
         if self._given_ranges is not None:
-            return self._given_ranges
-        return calibrate(
+            return {}
+        found = calibrate(
             self.reference.proto,
             self._inputs("activation ranges"),
             self.settings,
@@ -100,6 +105,7 @@ class Lowerer:
             store=self._store,
             key=self._key,
         )
+        return with_stand_ins(GraphView(self.reference.proto.graph), found)
 
     def prepare(self, choices: Iterable[LayerChoice]) -> None:
         """Find the ranges and round the weights for these choices now, instead of when first needed."""
@@ -114,7 +120,8 @@ class Lowerer:
             choice: How to round.
             bits: Bits of a code where they are fewer than those of its storage; None for as many.
         """
-        layers = [layer for layer in self.inventory.layers if choice in layer.choices]
+        offering = [layer for layer in self.inventory.layers if choice in layer.choices]
+        layers = [layer for layer in offering if not self._why_unbounded(layer, choice)]
         if not layers:
             return {}
         return round_network(
@@ -162,7 +169,7 @@ class Lowerer:
             dialect=self.dialect.name,
             calibration=self.settings,
             calibration_data=self.calibration_digest,
-            ranges=self._needed_ranges(choices),
+            ranges={name: ends for name, ends in self._needed_ranges(choices).items() if is_bounded(ends)},
             layers={layer.name: choices[layer.name] for layer in self.inventory.layers},
             scales={
                 layer.name: tuple(float(scale) for scale in self._scales[layer.name])
@@ -203,6 +210,24 @@ class Lowerer:
                     f"layer '{layer.name}' cannot be {choice.text}: {layer.refused[choice.text]}",
                     f"use one of {', '.join(offer.text for offer in layer.choices)}",
                 )
+            if reason := self._why_unbounded(layer, choice):
+                raise LoweringError(f"layer '{layer.name}' cannot be {choice.text}: {reason}", "leave it at fp32")
+
+    def _why_unbounded(self, layer: Layer, choice: LayerChoice) -> str:
+        """Why the values a layer reads rule a choice out; empty where they do not.
+
+        They must have a range to be quantised, and be finite for their second moments (GPTQ).
+        """
+        if not choice.quantises_activations and choice.rounding is not Rounding.GPTQ:
+            return ""
+        source = self._sources[layer.node]
+        return "" if is_bounded(self.ranges.get(source, (0.0, 0.0))) else why_unbounded(source)
+
+    @cached_property
+    def _sources(self) -> Mapping[str, str]:
+        """Name of each layer's node → the tensor it reads."""
+        nodes = {node.name: node for node in self.reference.proto.graph.node}
+        return {layer.node: str(nodes[layer.node].input[0]) for layer in self.inventory.layers}
 
     def _needed_ranges(self, choices: Mapping[str, LayerChoice]) -> Mapping[str, tuple[float, float]]:
         """All ranges, or none where no layer has integers; weight scales heed them too (``rounding/guard.py``).

@@ -11,18 +11,23 @@ zeros are counted apart: whatever the range, they cost nothing, so only the perc
 
 Entropy and MSE look for the two ends on a geometric grid: first shrinking both by one factor, then each in turn
 until neither moves. The grid keeps at least 1/16 (entropy) or 1/64 (MSE) of each side.
+
+Not every tensor has a range that 8 bits can hold. What hides positions from a softmax or a maximum is −∞, −3.4e38,
+−1e30 or the like; such a value says nothing of the tensor's others, and a scale that held it would make all of them 0.
+So a tensor with NaN, infinities or values from ``MASK`` on is ``UNBOUNDED``, and dialects leave it floating.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from precision import RangeMethod
+from precision import LoweringError, RangeMethod
 
 BINS = 4096
 LEVELS = 256  # of U8
@@ -30,6 +35,10 @@ LEVELS = 256  # of U8
 # Below this a scale of range / 255 comes near float32's smallest normal number.
 _SMALLEST = 1e-30
 _ALL_ZERO = (0.0, 1.0)
+# Beyond what networks compute with: float32 has no fractions from 8e6 on. Masks in use begin at −1e4; those that
+# are no larger than this are left to be measured, since activations of that size exist.
+MASK = 1e18
+UNBOUNDED = (-math.inf, math.inf)
 # Values counted at a time: what is computed on the way stays in the processor's cache.
 _BLOCK = 65_536
 _STEPS = 96
@@ -60,10 +69,44 @@ class Histogram:
         return len(self.counts) * (0.0 - self.low) / (self.high - self.low)
 
 
+def is_bounded(bounds: tuple[float, float]) -> bool:
+    """Whether a tensor of this range can be quantised: no NaN, no infinity, nothing as large as ``MASK``."""
+    return bounds[0] > -MASK and bounds[1] < MASK
+
+
+def why_unbounded(tensor: str) -> str:
+    """Why a tensor that is not bounded stays floating, in words."""
+    return f"tensor '{tensor}' holds NaN, infinities or masks (from {MASK:g} on) on the calibration inputs"
+
+
+def has_range(tensor: str, ranges: Mapping[str, tuple[float, float]]) -> bool:
+    """Whether a tensor's range is known and bounded, so that it can be quantised."""
+    return tensor in ranges and is_bounded(ranges[tensor])
+
+
+def require_range(tensor: str, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse to quantise a tensor that has no range.
+
+    Raises:
+        LoweringError: If it has none; says why.
+    """
+    if not has_range(tensor, ranges):
+        known = why_unbounded(tensor) if tensor in ranges else f"tensor '{tensor}' has no calibrated range"
+        raise LoweringError(
+            f"{known}, but a layer beside it is to be quantised",
+            "calibrate the network anew, or leave the layers around it at fp32",
+        )
+
+
+def is_zero(bounds: tuple[float, float]) -> bool:
+    """Whether a tensor of this range is zero throughout, or too near to it for a scale."""
+    return max(bounds[1], 0.0) - min(bounds[0], 0.0) <= _SMALLEST
+
+
 def usable_range(low: float, high: float) -> tuple[float, float]:
     """(low, high) widened to include zero; of a tensor that is zero throughout, (0, 1)."""
     low, high = min(low, 0.0) + 0.0, max(high, 0.0) + 0.0  # + 0.0 makes −0.0 plain 0
-    return (low, high) if high - low > _SMALLEST else _ALL_ZERO
+    return _ALL_ZERO if is_zero((low, high)) else (low, high)
 
 
 def count_into(counts: NDArray[np.int64], low: float, high: float, values: NDArray[np.floating]) -> int:

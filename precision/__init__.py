@@ -20,7 +20,7 @@ from precision.files import sweep_parts, unwritable, write_bytes, write_text
 from precision.measurement import AccuracyStats, Footprint, LatencyStats
 from precision.recipe import Recipe, RecipeStep
 from precision.store import ContentStore, digest
-from precision.workload import Array, Inputs, Labelled, Metric, Workload, top1
+from precision.workload import Array, Inputs, Labelled, Metric, OutputsRead, Workload, outputs_read, top1
 
 __all__ = [
     "BYTES_PER_MB",
@@ -46,6 +46,7 @@ __all__ = [
     "Metric",
     "ModelError",
     "OutputError",
+    "OutputsRead",
     "Precision",
     "PrecisionConfig",
     "RangeMethod",
@@ -56,6 +57,7 @@ __all__ = [
     "Workload",
     "WorkloadError",
     "digest",
+    "outputs_read",
     "sweep_parts",
     "top1",
     "unwritable",

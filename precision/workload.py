@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from precision.errors import WorkloadError
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +22,10 @@ Inputs = Mapping[str, Array]
 # (outputs of the network in its order, labels) -> per-sample scores (n,) or one number; higher is better.
 # Per-sample scores give the result a confidence interval and let scoring stop early.
 Metric = Callable[[tuple[Array, ...], Array], "NDArray[np.generic] | float"]
+
+# What a metric reads of a network: one of OUTPUT_KINDS for all outputs, or one each from the first on; None: unknown.
+OutputsRead = str | tuple[str, ...] | None
+OUTPUT_KINDS = ("classes", "values", "unread")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,8 @@ class Workload(Protocol):
         calibration: Inputs without labels, one array per network input, shape (n, …). For a torch module
             the keys name the exported network's inputs, in the order of ``forward``'s arguments.
         evaluation: Labelled inputs; part of them is held back from the search.
-        metric: How outputs are scored; ``top1`` is built in.
+        metric: How outputs are scored; ``top1`` is built in. Its attribute ``outputs_are`` may say what the outputs
+            hold: see ``outputs_read``.
 
     Optional attributes, read only where they are used:
         batch_size: Samples per timed inference unless ``--batch-size`` says otherwise; a positive whole number.
@@ -91,3 +99,30 @@ def top1(outputs: tuple[Array, ...], labels: Array) -> NDArray[np.generic]:
     """
     scores = outputs[0].reshape(len(labels), -1)
     return np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64)
+
+
+def outputs_read(metric: Metric) -> OutputsRead:
+    """What a metric reads, as its attribute ``outputs_are`` declares it; the first output's classes for ``top1``.
+
+    ``"classes"`` are scores or probabilities of classes, ``"values"`` are numbers whose size matters; ``"unread"``
+    outputs do not count. A word is about every output, a sequence of words about the first ones, those behind being
+    unread.
+
+    Raises:
+        WorkloadError: If the attribute is something else.
+    """
+    while isinstance(metric, partial):
+        metric = metric.func
+    if metric is top1:
+        return ("classes",)
+    found = getattr(metric, "outputs_are", None)
+    if found is None:
+        return None
+    words = (found,) if isinstance(found, str) else tuple(found) if isinstance(found, tuple | list) else (None,)
+    if not words or any(word not in OUTPUT_KINDS for word in words) or set(words) == {"unread"}:
+        raise WorkloadError(
+            f"the metric's outputs_are: expected one of {', '.join(OUTPUT_KINDS)}, or a sequence of them that reads an "
+            f"output, got {found!r}",
+            "write for example metric.outputs_are = 'values'",
+        )
+    return found if isinstance(found, str) else tuple(found)

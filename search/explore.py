@@ -28,6 +28,7 @@ from search.several.translate import adapt
 from search.stopwatch import Kind
 from search.study import Study
 from search.trial import Candidate, Outcome, Trial
+from sensitivity.measure import readings
 from sensitivity.score import planned_steps, score
 from sensitivity.table import SensitivityTable
 
@@ -96,6 +97,7 @@ def scored(session: Session, network: str, samples: int) -> SensitivityTable:
         MeteredBackend(bench.backend.stand_in(), bench.watch),
         session.calibration,
         samples=samples,
+        read=readings(bench.writer(network).reference.proto, session.outputs_read),
         precisions=options.precisions,
         threads=options.threads,
         store=session.store,

@@ -21,10 +21,12 @@ from precision import (
     Inputs,
     Labelled,
     LoweringError,
+    OutputsRead,
     Precision,
     UsageError,
     Workload,
     digest,
+    outputs_read,
 )
 from search.accuracy import BATCH, FIRST_STAGE, Scorer
 from search.bench import QUICK, Bench
@@ -65,6 +67,7 @@ class Session:
         calibration: Unlabelled inputs; often what the network was trained on.
         unseen: Inputs of the search's part of the evaluation data, without their labels; no pass trains on them.
         metric: The metric's name.
+        outputs_read: What the metric reads of the network's outputs.
         making: Makes networks, where passes take part; else None.
         study_name: Name of the Optuna study.
         earlier_study: Name of the study of the run that is resumed; None for a fresh start.
@@ -80,6 +83,7 @@ class Session:
     calibration: Inputs
     unseen: Inputs
     metric: str
+    outputs_read: OutputsRead
     making: Making | None
     study_name: str
     earlier_study: str | None
@@ -117,9 +121,11 @@ def prepare(
     Raises:
         UsageError: If the run folder belongs to something else, or an engine is asked for where there is none.
         DataError: If there is too little evaluation data.
+        WorkloadError: If the metric declares its outputs as nothing that is known.
         BackendError: If FP32 cannot be compiled.
         OutputError: If the run folder cannot be written.
     """
+    read = outputs_read(workload.metric)
     watch = Stopwatch(before_s=earlier_split_s(options.out) if options.resume else None)
     options, withheld = _offered(backend, options, listener)
     device = backend.fingerprint().to_json()
@@ -195,6 +201,7 @@ def prepare(
         calibration=workload.calibration,
         unseen=search_part.inputs,
         metric=metric_name(workload.metric),
+        outputs_read=read,
         making=making,
         study_name=study_name,
         earlier_study=earlier["study"] if earlier else None,

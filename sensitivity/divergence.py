@@ -1,44 +1,43 @@
 """How far a candidate's outputs are from the FP32 network's: 0 for unchanged, growing with damage.
 
-    kl    mean over samples of Σ_c p_fp32(c) · ln(p_fp32(c) / p_choice(c)), in nats; for classifiers
-    nsr   Σ (y_fp32 − y_choice)² / Σ y_fp32², the noise-to-signal power ratio 10^(−SQNR/10); for the rest
+    kl       mean over samples and positions of Σ_c p_fp32(c) · ln(p_fp32(c) / p_choice(c)), in nats
+    nsr      Σ (y_fp32 − y_choice)² / Σ y_fp32², the noise-to-signal power ratio 10^(−SQNR/10)
+    changed  share of entries that differ
 
-Both are means over samples, and what is returned is each sample's part, so that differences get a standard error:
+All are means over samples, and what is returned is each sample's part, so that differences get a standard error:
 the part of a sample in NSR is its noise power over the mean signal power of all samples.
 
-KL is summed over the outputs that look like a classifier's (independent heads add up); other outputs don't count
-beside them. NSR is the mean over outputs. A sample with NaN or infinity in an output scores NaN.
+Which output is measured in what is ``sensitivity.measure``'s to decide. KL is summed over outputs (independent heads
+add up), the others are averaged over theirs, and the three are added. A sample with NaN or infinity in an output that
+counts scores NaN. −∞ in FP32's own output rules an entry out: it has probability 0 in KL, and no part in NSR.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from precision import Array, DataError
+from sensitivity.measure import CHANGED, KL, NSR, UNREAD
 
 Outputs = tuple[Array, ...]
 Floats = NDArray[np.float64]
 
-KL = "kl"
-NSR = "nsr"
-
 # Probabilities come in float32, which resolves 1.2e-7 beside 1: below that a zero is not told from a small one.
 _SMALLEST_PROBABILITY = 1e-7
 _SUM_TOLERANCE = 1e-3
-
-
-def choose_measure(outputs: Outputs) -> str:
-    """``kl`` when the first output is a classifier's, (n, classes ≥ 2) with any number of ones behind, else ``nsr``."""
-    return KL if outputs and _is_classifier(outputs[0]) else NSR
+# Of an output at a time: what is computed on the way is several times as large, in float64.
+_ENTRIES = 2**20
 
 
 def divergence(measure: str, reference: Outputs, outputs: Outputs) -> Floats:
     """How far each sample of ``outputs`` is from ``reference``.
 
     Args:
-        measure: ``kl`` or ``nsr``.
-        reference: The FP32 network's outputs, (n, …) each; must be finite.
+        measure: One rule an output, as ``sensitivity.measure`` writes it.
+        reference: The FP32 network's outputs, (n, …) each of those that count; without NaN and +∞.
         outputs: The candidate's, of the same shapes.
 
     Returns:
@@ -46,81 +45,109 @@ def divergence(measure: str, reference: Outputs, outputs: Outputs) -> Floats:
         reference is all zero and the candidate is not.
 
     Raises:
-        DataError: If the reference is not finite, or shapes differ.
+        DataError: If the reference holds no numbers, or shapes differ.
     """
     if [output.shape for output in outputs] != [output.shape for output in reference]:
         raise DataError(
             f"outputs have shapes {[output.shape for output in outputs]}, "
             f"those of the FP32 network {[output.shape for output in reference]}"
         )
-    if not all(np.isfinite(_floats(output)).all() for output in reference):
-        raise DataError(
-            "the FP32 network's outputs hold NaN or infinity on the calibration inputs",
-            "check that the inputs are scaled as the network expects, and that it runs in FP32",
-        )
-    heads = [_is_classifier(output) or measure == NSR for output in reference]
-    total = np.zeros(len(reference[0]))
-    for wanted, found, counts in zip(reference, outputs, heads, strict=True):
-        values = _floats(found)
-        broken = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        if counts:
-            whole = np.where(broken.reshape(-1, *[1] * (values.ndim - 1)), 0.0, values)
-            rule = kl_divergence if measure == KL else noise_to_signal
-            total += rule(_floats(wanted), whole)
-        total[broken] = np.nan
-    return total if measure == KL else total / len(reference)
+    found: dict[str, list[Floats]] = {KL: [], NSR: [], CHANGED: []}
+    for head, wanted, output in zip(measure.split(","), reference, outputs, strict=False):
+        rule, _, axis = head.partition(":")
+        if rule == UNREAD:
+            continue
+        if rule == CHANGED:
+            found[rule].append(changed(wanted, output))
+            continue
+        if any(np.isnan(part).any() or np.isposinf(part).any() for part in _parts(wanted)):
+            raise DataError(
+                "the FP32 network's outputs hold NaN or infinity on the calibration inputs",
+                "check that the inputs are scaled as the network expects, and that it runs in FP32",
+            )
+        rows = len(wanted)
+        broken = (~np.isfinite(output) & (output != wanted)).reshape(rows, -1).any(axis=1)
+        whole = np.where(broken.reshape(-1, *[1] * (output.ndim - 1)), np.array(0, output.dtype), output)
+        part = kl_divergence(wanted, whole, int(axis or 1)) if rule == KL else noise_to_signal(wanted, whole)
+        part[broken] = np.nan
+        found[rule].append(part)
+    kinds = [np.sum(found[KL], axis=0), *(np.mean(found[rule], axis=0) for rule in (NSR, CHANGED) if found[rule])]
+    return np.asarray(sum(kinds))
 
 
-def kl_divergence(reference: Floats, output: Floats) -> Floats:
-    """KL(softmax reference ‖ softmax output) of each sample, in nats.
+def kl_divergence(reference: Array, output: Array, axis: int = 1) -> Floats:
+    """KL(softmax reference ‖ softmax output) of each sample, in nats, the mean over its positions.
 
     Where the reference already holds probabilities, both are taken as such; a row of the output that does not sum
     to 1 is scaled to it.
 
     Args:
-        reference: Logits or probabilities, (n, classes, 1…), finite.
+        reference: Logits or probabilities, (n, …), finite or −∞.
         output: The same of the candidate.
+        axis: Of the classes; all other axes but the first are positions.
     """
-    rows = len(reference)
-    wanted, found = reference.reshape(rows, -1), output.reshape(rows, -1)
-    to_log = _log_of_probabilities if _holds_probabilities(wanted) else _log_softmax
-    log_wanted, log_found = to_log(wanted), to_log(found)
-    parts = np.sum(np.exp(log_wanted) * (log_wanted - log_found), axis=1)
-    return np.asarray(np.maximum(parts, 0.0))  # rounding leaves equal rows a last bit below zero
+    wanted, found = (np.moveaxis(array, axis, -1) for array in (reference, output))
+    to_log = _log_of_probabilities if all(map(_holds_probabilities, _parts(wanted))) else _log_softmax
+    return np.concatenate(
+        [_kl(to_log(one), to_log(other)) for one, other in zip(_parts(wanted), _parts(found), strict=True)]
+    )
 
 
-def noise_to_signal(reference: Floats, output: Floats) -> Floats:
+def noise_to_signal(reference: Array, output: Array) -> Floats:
     """Each sample's power of the difference over the mean sample's power of the reference; the mean is the NSR."""
-    # Scaled by the largest value, squares neither overflow nor vanish.
-    largest = float(np.abs(reference).max(initial=0.0))
     rows = len(reference)
+    # Scaled by the largest value, squares neither overflow nor vanish.
+    largest = max(
+        (float(np.abs(part).max(initial=0.0, where=np.isfinite(part))) for part in _parts(reference)), default=0
+    )
     if largest == 0:
-        return np.where(output.reshape(rows, -1).any(axis=1), np.inf, 0.0)
-    noise = np.sum(((reference - output) / largest).reshape(rows, -1) ** 2, axis=1)
-    signal = np.sum((reference / largest).reshape(rows, -1) ** 2, axis=1)
-    return np.asarray(noise / signal.mean())
+        differs = ((output != 0) & np.isfinite(reference)).reshape(rows, -1).any(axis=1)
+        return np.where(differs, np.inf, 0.0)
+    noise, signal = [], []
+    for wanted, found in zip(_parts(reference), _parts(output), strict=True):
+        counts = np.isfinite(wanted)
+        difference = np.subtract(wanted, found, out=np.zeros_like(wanted), where=counts)
+        noise.append(_power(difference / largest))
+        signal.append(_power(np.where(counts, wanted, 0.0) / largest))
+    return np.asarray(np.concatenate(noise) / np.concatenate(signal).mean())
 
 
-def _is_classifier(output: Array) -> bool:
-    shape = output.shape
-    floating = bool(np.issubdtype(output.dtype, np.floating))
-    return floating and len(shape) >= 2 and shape[1] >= 2 and all(size == 1 for size in shape[2:])
+def changed(reference: Array, output: Array) -> Floats:
+    """The share of each sample's entries that differ."""
+    return np.asarray((reference != output).reshape(len(reference), -1).mean(axis=1), dtype=np.float64)
 
 
-def _floats(output: Array) -> Floats:
-    return np.asarray(output, dtype=np.float64)
+def _parts(array: Array) -> Iterator[Floats]:
+    """The array in float64, some samples at a time; one empty part of an empty array."""
+    step = max(1, _ENTRIES // max(1, array[:1].size))
+    for start in range(0, max(1, len(array)), step):
+        yield np.asarray(array[start : start + step], dtype=np.float64)
+
+
+def _power(values: Floats) -> Floats:
+    return np.asarray((values.reshape(len(values), -1) ** 2).sum(axis=1))
+
+
+def _kl(log_wanted: Floats, log_found: Floats) -> Floats:
+    """Each sample's KL, from logarithms of probabilities with the classes last."""
+    difference = np.subtract(log_wanted, log_found, out=np.zeros_like(log_wanted), where=np.isfinite(log_wanted))
+    parts = np.sum(np.exp(log_wanted) * difference, axis=-1)
+    # Rounding leaves equal rows a last bit below zero.
+    return np.asarray(np.maximum(parts, 0.0).reshape(len(parts), -1).mean(axis=1))
 
 
 def _holds_probabilities(values: Floats) -> bool:
-    sums = values.sum(axis=1)
+    sums = values.sum(axis=-1)
     return bool((values >= 0).all() and (np.abs(sums - 1) <= _SUM_TOLERANCE).all())
 
 
 def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    largest = logits.max(axis=-1, keepdims=True)
+    shifted = logits - np.where(np.isfinite(largest), largest, 0.0)
+    total = np.exp(shifted).sum(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.where(total > 0, total, 1.0)))
 
 
 def _log_of_probabilities(values: Floats) -> Floats:
     kept = np.maximum(values, _SMALLEST_PROBABILITY)
-    return np.asarray(np.log(kept / kept.sum(axis=1, keepdims=True)))
+    return np.asarray(np.log(kept / kept.sum(axis=-1, keepdims=True)))

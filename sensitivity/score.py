@@ -4,9 +4,9 @@
     restored  the best rounding of each rung, the rest at its lowest precision (fewest bits, 8-bit activations, the
               rounding that scored best alone), minus the score of FP32 in its place, sample by sample
 
-A score is kept under the digest of the artifact, the FP32 artifact, the inputs and the device, so a run that was
-killed repeats none, and two choices that are written alike are run once. A choice that the lowerer or the backend
-refuses is dropped with what it said; if they refuse FP32, that is an error.
+A score is kept under the digest of the artifact, the FP32 artifact, the inputs, the measure and the device, so a run
+that was killed repeats none, and two choices that are written alike are run once. A choice that the lowerer or the
+backend refuses is dropped with what it said; if they refuse FP32, that is an error.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from precision import (
     digest,
 )
 from sensitivity.clean import clean
-from sensitivity.divergence import Outputs, choose_measure, divergence
+from sensitivity.divergence import Outputs, divergence
 from sensitivity.ladder import best_of_each_rung, lowest
+from sensitivity.measure import Reading, choose
 from sensitivity.table import SensitivityRow, SensitivityTable
 
-_SCHEMA = 1
+_SCHEMA = 2
 _KIND = "sensitivity"
 _NOT_MEASURED = (math.nan, math.nan)
 
@@ -73,6 +74,7 @@ def score(
     inputs: Inputs,
     *,
     samples: int,
+    read: Sequence[Reading],
     precisions: Sequence[Precision],
     threads: int,
     store: ContentStore,
@@ -85,6 +87,7 @@ def score(
         backend: Runs them.
         inputs: Unlabelled inputs, (n, …) each.
         samples: How many of them each score is taken on, from the first on.
+        read: How each output is read, which decides on the measure.
         precisions: Allowed besides FP32.
         threads: Intra-operator threads of the backend.
         store: Where scores are kept.
@@ -99,7 +102,7 @@ def score(
         DataError: If the inputs do not fit, or the FP32 network's outputs are not finite.
     """
     inventory = lowerer.inventory
-    scorer = _Scorer(lowerer, backend, {name: array[:samples] for name, array in inputs.items()}, threads, store)
+    scorer = _Scorer(lowerer, backend, {name: array[:samples] for name, array in inputs.items()}, read, threads, store)
     offered = {group.name: _choices(group, precisions) for group in inventory.groups}
     all_fp32 = dict.fromkeys(offered, FP32)
 
@@ -191,18 +194,26 @@ class _Scorer:
     """
 
     def __init__(
-        self, lowerer: CandidateWriter, backend: Backend, inputs: Inputs, threads: int, store: ContentStore
+        self,
+        lowerer: CandidateWriter,
+        backend: Backend,
+        inputs: Inputs,
+        read: Sequence[Reading],
+        threads: int,
+        store: ContentStore,
     ) -> None:
         self._lowerer = lowerer
         self._backend = backend
         self._inputs = inputs
+        self._read = read
         self._threads = threads
         self._store = store
         self.samples = sample_count(inputs)
         self._groups = [group.name for group in lowerer.inventory.groups]
         self._fp32 = lowerer.lower(lowerer.inventory.spread(dict.fromkeys(self._groups, FP32)))
         self._context = digest(
-            "sensitivity", _SCHEMA, self._fp32, dict(inputs), backend.name, backend.fingerprint().to_json()
+            *("sensitivity", _SCHEMA, self._fp32, dict(inputs), backend.name, backend.fingerprint().to_json()),
+            [(reading.kind, reading.axis) for reading in read],
         )
         self._by_choices: dict[tuple[LayerChoice, ...], Scores] = {}
         self._by_artifact: dict[str, Scores] = {digest(self._fp32): np.zeros(self.samples)}
@@ -214,7 +225,7 @@ class _Scorer:
     def measure(self) -> str:
         """What scores are measured in."""
         if self._measure is None:
-            self._measure = choose_measure(self._fp32_outputs())
+            self._measure = choose(self._read, self._fp32_outputs(), self.samples)
             self._store.put_json(_KIND, self._context, {"measure": self._measure})
         return self._measure
 
@@ -233,7 +244,7 @@ class _Scorer:
                 raise _RefusedError(error.message) from error
             name = digest(artifact)
             if name not in self._by_artifact:
-                self._by_artifact[name] = self._kept_or_run(artifact, digest(self._context, artifact))
+                self._by_artifact[name] = self._kept_or_run(artifact, digest(self._context, self.measure, artifact))
             self._by_choices[candidate] = self._by_artifact[name]
         return self._by_choices[candidate]
 

@@ -75,7 +75,7 @@ class SparsityTable:
     """All rows, in the order of the groups.
 
     Attributes:
-        measure: ``kl`` or ``nsr``.
+        measure: As ``sensitivity.measure`` writes it.
         samples: Inputs each score was taken on.
         rows: Sparsity 0 first within each group, with loss 0, then ascending; groups that may not be pruned have that
             row alone, dropped.
@@ -134,7 +134,7 @@ def score_sparsities(
         levels: Sparsities of channel groups, in (0, 1).
         round_to: Channels that stay are a multiple of it.
         samples: How many of ``inputs`` each score is taken on, from the first on.
-        measure: ``kl`` or ``nsr``.
+        measure: As ``sensitivity.measure`` writes it.
         store: Where scores are kept.
         key: Digest of the network.
         on_step: Told of each step, in a few words; ``planned_steps`` says how many there will be.

@@ -6,8 +6,7 @@
               a small difference of two large numbers, so with a standard error over the samples
     loss      the non-negative, cleaned score that seeds and solver add up
 
-Divergences are mean KL(p_fp32 ‖ p_choice) in nats for classifiers, else the noise-to-signal power ratio
-(10^(−SQNR/10)); both are 0 for an unchanged output and grow with damage.
+Divergences (``sensitivity.divergence``) are 0 for an unchanged output and grow with damage.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class SensitivityTable:
     """All rows, in the inventory's order of groups.
 
     Attributes:
-        measure: ``kl`` or ``nsr``.
+        measure: What each output's divergence is measured in, as ``sensitivity.measure`` writes it.
         samples: Calibration samples each score was taken on.
         rows: ``fp32`` first within each group, with loss 0.
     """
@@ -65,11 +64,14 @@ class SensitivityTable:
         return table
 
     def frame(self) -> pd.DataFrame:
-        """Columns group, choice (text), alone, restored, restored_error, loss, dropped; the rows' order."""
+        """Columns group, choice (text), alone, restored, restored_error, loss, dropped, measure; the rows' order."""
         return pd.DataFrame(
             [
-                (row.group, row.choice.text, row.alone, row.restored, row.restored_error, row.loss, row.dropped)
+                (
+                    *(row.group, row.choice.text, row.alone, row.restored, row.restored_error, row.loss, row.dropped),
+                    self.measure,
+                )
                 for row in self.rows
             ],
-            columns=["group", "choice", "alone", "restored", "restored_error", "loss", "dropped"],
+            columns=["group", "choice", "alone", "restored", "restored_error", "loss", "dropped", "measure"],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 
 from lowering.graph import GraphView, attribute
@@ -56,6 +57,12 @@ def why_no_plain_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) -> st
     if bias is not None and bias != (layer.weight_shape[layer.channel_axis],):
         return f"the Gemm's bias has shape {bias}, not one value per output"
     return ""
+
+
+def why_no_integer_bias(node: onnx.NodeProto, view: GraphView) -> str:
+    """Why a layer's bias cannot be stored in 32 bits; empty where it can, or there is none."""
+    bias = view.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    return "" if bias is None or np.isfinite(bias).all() else "its bias has values that are not finite"
 
 
 def why_no_blocks(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:

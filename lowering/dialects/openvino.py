@@ -32,7 +32,7 @@ import numpy as np
 import onnx
 
 from lowering.dialect import Arithmetic, Candidate
-from lowering.dialects.choices import BLOCK_SIZE, offered, why_no_blocks, why_no_plain_gemm
+from lowering.dialects.choices import BLOCK_SIZE, offered, why_no_blocks, why_no_integer_bias, why_no_plain_gemm
 from lowering.dialects.openvino_quantisers import shared_ranges
 from lowering.dialects.qdq import QdqWriting
 from lowering.graph import GraphView
@@ -91,7 +91,7 @@ def _why_no_integers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str
         return "its input is not known to be float32"
     if layer.op == "Conv" and len(layer.weight_shape) not in (3, 4):
         return f"integer convolutions over {len(layer.weight_shape) - 2} axes are not offered"
-    return why_no_plain_gemm(layer, node, view)
+    return why_no_integer_bias(node, view) or why_no_plain_gemm(layer, node, view)
 
 
 def _why_no_blocks(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:

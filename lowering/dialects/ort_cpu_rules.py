@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from lowering.dialects.choices import offered, why_no_blocks, why_no_plain_gemm
+from lowering.dialects.choices import offered, why_no_blocks, why_no_integer_bias, why_no_plain_gemm
 from lowering.graph import GraphView
 from lowering.inventory import Layer
 from lowering.rounding.weight import RoundedWeight
@@ -35,7 +35,7 @@ def _why_no_integers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str
         return "its input is not known to be float32"
     if layer.op == "Conv" and len(layer.weight_shape) not in (3, 4):
         return f"integer convolutions over {len(layer.weight_shape) - 2} axes are not offered"
-    return why_no_plain_gemm(layer, node, view)
+    return why_no_integer_bias(node, view) or why_no_plain_gemm(layer, node, view)
 
 
 def missing_channels(layer: Layer, outputs: int) -> int:

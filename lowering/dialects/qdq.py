@@ -19,10 +19,11 @@ from lowering.graph import GraphView, captured_names
 from lowering.inventory import Layer
 from lowering.placement import Placement, place
 from lowering.quantiser import Quantiser, quantiser_u8
+from lowering.ranges import has_range, require_range
 from lowering.rounding.weight import RoundedWeight
 from lowering.storage import write_fp16, write_integer
 from lowering.writer import GraphWriter
-from precision import LayerChoice, LoweringError, Precision
+from precision import LayerChoice, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +118,17 @@ class QdqWriting(ABC):
         return place(
             view,
             integer,
-            moving=lambda index: is_moving(view, index),
-            computing=self._is_computing,
+            moving=lambda index: is_moving(view, index) and self._is_bounded(index),
+            computing=lambda index: self._is_computing(index) and self._is_bounded(index),
             bounding=lambda index: is_bounding(view, index),
             floats_out=self._may_write_floats,
         )
+
+    def _is_bounded(self, index: int) -> bool:
+        """Whether every floating activation a node reads or writes has a range, so that it can be quantised."""
+        view, node = self._view, self._view.nodes[index]
+        names = [name for name in (*node.input, *node.output) if name and name not in view.initializers]
+        return all(has_range(name, self._ranges) for name in names if view.is_float(name))
 
     def _result(self, index: int) -> str:
         """The tensor a quantised node's quantiser writes: that of the activation folded into it, else its own."""
@@ -134,11 +141,7 @@ class QdqWriting(ABC):
 
     def _quantise(self, raw: str, tensor: str) -> None:
         """Write ``raw`` → QuantizeLinear, the 8-bit form of ``tensor`` from now on."""
-        if tensor not in self._ranges:
-            raise LoweringError(
-                f"tensor '{tensor}' has no calibrated range, but a layer beside it is to be quantised",
-                "calibrate the network anew, or leave the layers around it at fp32",
-            )
+        require_range(tensor, self._ranges)
         quantiser = quantiser_u8(*self._ranges[tensor])
         stored = Stored(
             name=self._writer.fresh(f"{tensor}_q"),

@@ -39,11 +39,12 @@ from lowering.dialects.tensorrt_rules import offers
 from lowering.graph import GraphView, captured_names
 from lowering.half import HALF_MAX, floats_full, half_constant, require_half
 from lowering.inventory import Layer
+from lowering.ranges import has_range, require_range
 from lowering.rounding.scales import CODE_RANGES
 from lowering.rounding.weight import RoundedWeight
 from lowering.storage import stored_bytes
 from lowering.writer import GraphWriter
-from precision import LayerChoice, LoweringError, Precision
+from precision import LayerChoice, Precision
 
 SMALLEST_HALF_SCALE = float(np.finfo(np.float16).tiny)
 
@@ -124,7 +125,7 @@ class _Writing:
         names = [*view.inputs, *view.initializers, *(name for node in view.nodes for name in node.output)]
         self._writer = GraphWriter(candidate.reference, names)
         integer = {index for index, layer in self._layers.items() if choices[layer.name].quantises_activations}
-        self._reads = quantised_reads(view, integer)
+        self._reads = quantised_reads(view, integer, lambda tensor: has_range(tensor, ranges))
         self._half = half_nodes(view, self._layers, choices, ranges, weights, self._reads)
         self._scales = self._quantiser_scales()
         # FP32 forms have the tensor's own name, FP16 forms another.
@@ -161,11 +162,7 @@ class _Writing:
         scales: dict[str, float] = {}
         meeting_half: set[str] = set()
         for index, tensor in sorted(self._reads.pairs):
-            if tensor not in self._ranges:
-                raise LoweringError(
-                    f"tensor '{tensor}' has no calibrated range, but a layer beside it is to be quantised",
-                    "calibrate the network anew, or leave the layers around it at fp32",
-                )
+            require_range(tensor, self._ranges)
             scales[shares[tensor]] = max(scales.get(shares[tensor], 0.0), symmetric_scale(*self._ranges[tensor]))
             if index in self._half or view.producer(tensor) in self._half:
                 meeting_half.add(shares[tensor])

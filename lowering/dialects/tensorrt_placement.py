@@ -20,7 +20,7 @@ dequantised for it (greatest fixed point, as in ``lowering.half``).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,12 +48,15 @@ class QuantisedReads:
     shares: Mapping[str, str]
 
 
-def quantised_reads(view: GraphView, integer: Collection[int]) -> QuantisedReads:
+def quantised_reads(
+    view: GraphView, integer: Collection[int], has_range: Callable[[str], bool] = lambda _: True
+) -> QuantisedReads:
     """Decide for one graph.
 
     Args:
         view: The graph.
         integer: Node indices of INT8 layers.
+        has_range: Whether a tensor can be quantised; glue beside one that cannot stays floating.
     """
     pairs: set[tuple[int, str]] = set()
     parent: dict[str, str] = {}
@@ -72,12 +75,14 @@ def quantised_reads(view: GraphView, integer: Collection[int]) -> QuantisedReads
             if not results or not all(_read_quantised(view, name, pairs) for name in node.output if name):
                 continue
             sources = list(node.input) if node.op_type == "Concat" else [node.input[0]]
+            if not all(map(has_range, (*results, *sources))):
+                continue
             pairs.update((index, name) for name in sources)
             for name in (*results, *sources):
                 parent[root(name)] = root(sources[0])
         elif node.op_type == "Add" and _ends_quantised(view, node.output[0], pairs):
             shortcut = _shortcut(view, index, integer)
-            if shortcut:
+            if shortcut and has_range(shortcut):
                 pairs.add((index, shortcut))
     return QuantisedReads(pairs=frozenset(pairs), shares={tensor: root(tensor) for _, tensor in pairs})
 

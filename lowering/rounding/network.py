@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from lowering.graph import GraphView, attribute
 from lowering.inventory import Layer
+from lowering.ranges import is_bounded
 from lowering.rounding.gptq import gptq_codes, retargeted
-from lowering.rounding.guard import layer_bias, minimum_scales
+from lowering.rounding.guard import ZERO_WEIGHTS, layer_bias, minimum_scales
 from lowering.rounding.matrix import MatrixView
 from lowering.rounding.scales import absmax_scales, blocks_of, mse_scales, nearest_codes
 from lowering.rounding.streams import PrefixStreams
@@ -31,7 +32,7 @@ from lowering.rounding.weight import RoundedWeight
 from precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding, digest
 
 # Raise it whenever the same settings would give other codes, scales or corrections than before.
-SCHEMA = 5
+SCHEMA = 6
 KIND = "rounded"
 # Hessians of k × k are accumulated over about so many output positions, evenly spaced, or as many times k where that is
 # more: all 512 · 32² of a small image network's first layers gave the same accuracy in many times the time.
@@ -50,7 +51,8 @@ class RoundingProblem:
         rows: float64 (groups, o, k), the weight.
         bits: 8 or 4.
         block_size: Weights per scale along k; None is one scale per channel.
-        minimum: Lower limits of the scales, (channels,); None without limits. Never with ``block_size``.
+        minimum: Lower limits of the scales, (channels,), by which channels of zeros get theirs; None without limits.
+            Never with ``block_size``.
         hessian: float64 (groups, k, k), 2 X Xᵀ of the inputs X behind the rounded prefix; None for methods without
             calibration.
         drift: float64 (groups, k, k), 2 (X̃ − X) Xᵀ, X̃ being the inputs in the network as it is; None likewise.
@@ -95,7 +97,8 @@ def _scales(
         return scales
     # Rounded up: the nearest float32 may lie below the limit.
     limits = np.nextafter(problem.minimum.astype(np.float32), np.float32(np.inf))
-    return np.where(problem.minimum > scales, limits, scales)
+    free = (problem.minimum > 0) & ~matrix.any(axis=1)
+    return np.where(free, limits * np.float32(ZERO_WEIGHTS), np.where(problem.minimum > scales, limits, scales))
 
 
 def _nearest(problem: RoundingProblem) -> Solution:
@@ -211,7 +214,7 @@ class _Job:
         bounds = self.activations.get(node.input[0]) if self.activations is not None else None
         view = MatrixView.of(layer)
         bias = layer_bias(self.view, node, view.channels * (view.groups if view.shares_scales else 1))
-        if bounds is None or bias is None:
+        if bounds is None or not is_bounded(bounds) or bias is None:
             return None
         limits = minimum_scales(bias, bounds)
         return limits.reshape(-1, view.channels).max(axis=0) if view.shares_scales else limits

@@ -106,7 +106,8 @@ class PrefixStreams:
             channels_at: Axis of the output channels in the layer's output: 1 for convolutions, else −1.
 
         Returns:
-            The mean output shift E[w·x − ŵ·x̂] of each output channel, which the rounded stream now includes.
+            The mean output shift E[w·x − ŵ·x̂] of each output channel, which the rounded stream now includes; 0 where
+            a channel's outputs are not finite (a bias of −∞ rules a class out).
         """
         step = self._steps[self._next]
         output = self.node.output[0]
@@ -119,9 +120,10 @@ class PrefixStreams:
             replaced.run(rounded)
             axis = channels_at % exact[output].ndim
             others = tuple(index for index in range(exact[output].ndim) if index != axis)
-            shift = shift + (exact[output].astype(np.float64) - rounded[output]).sum(axis=others)
+            with np.errstate(invalid="ignore"):  # ∞ − ∞
+                shift = shift + (exact[output].astype(np.float64) - rounded[output]).sum(axis=others)
             count += exact[output].size // exact[output].shape[axis]
-        correction = (shift / max(1, count)).astype(np.float32)
+        correction = np.where(np.isfinite(shift), shift / max(1, count), 0.0).astype(np.float32)
         for exact, rounded in zip(self._float, self._rounded, strict=True):
             shape = [1] * exact[output].ndim
             shape[channels_at] = -1

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from precision import CalibrationSettings, ContentStore, Precision, UsageError, write_text
+from precision import CalibrationSettings, ContentStore, Precision, UsageError, outputs_read, write_text
 from search import folder, progress
 from search.commands import arguments
 from search.lock import alone_in
@@ -26,10 +26,7 @@ Score every choice of every group of layers by running the lowered network on ca
 costs: alone in the FP32 network, and restored alone in the network at its lowest precision.
 
   search sensitivity --model net.onnx --calib calib.npz --out scores"""
-MEASURES = {
-    "kl": "mean KL divergence from the FP32 output, in nats",
-    "nsr": "noise-to-signal power ratio of the output",
-}
+MEASURES = {"auto": None, "kl": "classes", "nsr": "values"}  # option → what is taken to be declared of the outputs
 COLUMNS = ("group", "choice", "alone", "restored", "loss", "remark")
 
 
@@ -42,6 +39,13 @@ def build_parser() -> arguments.Parser:
     arguments.add_runtime(group, batch=False)
     arguments.add_calibration(group)
     arguments.add_sensitivity_samples(group)
+    group.add_argument(
+        "--measure",
+        choices=MEASURES,
+        default="auto",
+        help="what scores are: kl, divergence of class scores, nsr, noise of numbers (default: auto, by the workload's "
+        "metric, or else kl where the network ends in a softmax)",
+    )
     output = parser.add_argument_group("Output")
     output.add_argument(
         "--out",
@@ -76,14 +80,16 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
     from lowering.dialects.registry import get_dialect
     from lowering.lowerer import Lowerer
     from report.render import render_sensitivity
-    from search.inputs.loading import load_network
+    from search.inputs.loading import load_to_score
+    from sensitivity.measure import KL, described, readings
     from sensitivity.score import planned_steps, score
 
     with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=None) as listener:
         listener.phase("load", None)
-        reference, calibration = load_network(source)
+        reference, calibration, metric = load_to_score(source)
         if calibration is None:
             raise UsageError("--calib is missing: sensitivities are scored on inputs", "give --calib calib.npz")
+        declared = MEASURES[args.measure] or (None if metric is None else outputs_read(metric))
         store = ContentStore(None if args.out is None else args.out / "cache")
         lowerer = Lowerer(reference, get_dialect(backend.dialect), calibration, settings, store)
         listener.phase("sensitivity", planned_steps(lowerer.inventory, args.precisions))
@@ -92,6 +98,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
             backend.stand_in(),
             calibration,
             samples=args.sensitivity_samples,
+            read=readings(reference.proto, declared),
             precisions=args.precisions,
             threads=args.threads,
             store=store,
@@ -99,8 +106,10 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
         )
     write_table(sys.stdout, COLUMNS, rows(table), wrapping=1)
     sys.stdout.write(
-        f"\n{MEASURES[table.measure]}, on {table.samples} calibration samples; loss is the cleaned score\n"
+        f"\n{described(table.measure)}, on {table.samples} calibration samples; loss is the cleaned score\n"
     )
+    if declared is None and KL not in table.measure:
+        sys.stdout.write("taken for numbers; where the outputs are scores of classes, --measure kl suits them better\n")
     if args.out is not None:
         path = args.out / "sensitivity.csv"
         write_text(path, table.frame().to_csv(index=False, lineterminator="\n"))

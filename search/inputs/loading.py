@@ -169,16 +169,26 @@ def load_network(source: Source) -> tuple[Reference, Inputs | None]:
     Raises:
         EngineError: A model, data or workload error.
     """
+    return load_to_score(source)[:2]
+
+
+def load_to_score(source: Source) -> tuple[Reference, Inputs | None, Metric | None]:
+    """The network, and the calibration inputs and the metric where the source has them; no evaluation data needed.
+
+    Raises:
+        EngineError: A model, data or workload error.
+    """
     if source.model is not None:
         reference = load_reference(source.model)
         if source.calibration is None:
-            return reference, None
-        return reference, check_inputs(read_npz(source.calibration), reference, str(source.calibration))
+            return reference, None, None
+        return reference, check_inputs(read_npz(source.calibration), reference, str(source.calibration)), None
     name = source.workload or DEFAULT_WORKLOAD
     workload, label = load_workload(name, source.data), f"workload '{name}'"
     calibration, model = _calibration(workload, label), _model(workload, label)
     reference = _reference(model, calibration, str(workload.name), None)
-    return reference, check_inputs(calibration, reference, f"{label}: calibration")
+    metric = own_code(f"{label}: metric", lambda: workload.metric)
+    return reference, check_inputs(calibration, reference, f"{label}: calibration"), metric
 
 
 def batch_size(asked: int | None, workload: LoadedWorkload, reference: Reference) -> int:

@@ -77,7 +77,7 @@ class JointSearch:
         session: The run's things.
         making: Makes networks.
         space: With its prunings.
-        measure: Of losses, ``kl`` or ``nsr``.
+        measure: Of losses, as ``sensitivity.measure`` writes it.
     """
 
     def __init__(self, session: Session, making: Making, space: Space, measure: str) -> None:

@@ -230,7 +230,10 @@ def test_sensitivity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "conv" in said
     assert "int8:mse" in said
     assert "int4" not in said
-    assert "nats, on 16 calibration samples" in said
+    assert "noise-to-signal power ratio of the output, on 16 calibration samples" in said
+    assert "--measure kl suits them better" in said
+    assert outcome([*argv, "--quiet", "--measure", "kl"]) == 0
+    assert "in nats, on 16 calibration samples; loss is the cleaned score\n" in capsys.readouterr().out
     assert (tmp_path / "scores" / "sensitivity.csv").read_text().startswith("group,choice,alone")
     chart = (tmp_path / "scores" / "sensitivity.html").read_text(encoding="utf-8")
     assert "int8:mse" in chart

@@ -156,6 +156,7 @@ def _scored_again(folder: Path, backend: toy.ToyBackend, counted: toy.ToyBackend
 def score_on_toy(backend: Backend, folder: Path) -> list[dict[str, float]]:
     """Sensitivities as a run takes them."""
     from precision import ContentStore
+    from sensitivity.measure import Reading
     from sensitivity.score import score
 
     table = score(
@@ -163,6 +164,7 @@ def score_on_toy(backend: Backend, folder: Path) -> list[dict[str, float]]:
         backend.stand_in(),
         toy.workload().calibration,
         samples=32,
+        read=(Reading(kind="classes"),),
         precisions=tuple(Precision),
         threads=1,
         store=ContentStore(folder),

@@ -110,7 +110,7 @@ class ToyLowerer(Lowerer):
     ) -> None:
         reference = Reference(
             source="toy.onnx",
-            proto=onnx.ModelProto(),
+            proto=onnx.ModelProto(graph=onnx.GraphProto(output=[onnx.ValueInfoProto(name="y")])),
             fingerprint="f" * 8,
             architecture="a" * 8,
             input_shapes={"x": (None, 1)},

@@ -12,7 +12,7 @@ from torch.nn import functional
 from passes.data import TrainingData
 from passes.prune_groups import PruneGroup, find_prune_groups
 from precision import ContentStore, Inputs
-from sensitivity.divergence import KL
+from sensitivity.measure import KL
 from sensitivity.sparsity import SparsityTable, score_sparsities
 from tests.passes.nets import trained_looking
 

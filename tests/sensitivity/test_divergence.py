@@ -15,7 +15,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from precision import Array, DataError
-from sensitivity.divergence import choose_measure, divergence, kl_divergence, noise_to_signal
+from sensitivity.divergence import divergence, kl_divergence, noise_to_signal
 
 Floats = NDArray[np.float64]
 Rule = Callable[[Floats, Floats], Floats]
@@ -133,39 +133,24 @@ def test_divergences_are_never_negative(reference: Array, output: Array) -> None
         assert (divergence(measure, (reference,), (output,)) >= 0).all()
 
 
-@pytest.mark.parametrize(
-    ("shape", "dtype", "measure"),
-    [
-        ((5, 10), np.float32, "kl"),
-        ((5, 10, 1, 1), np.float32, "kl"),
-        ((5, 1), np.float32, "nsr"),
-        ((5,), np.float32, "nsr"),
-        ((5, 3, 8, 8), np.float32, "nsr"),
-        ((5, 10), np.int64, "nsr"),
-    ],
-    ids=str,
-)
-def test_measure_follows_the_first_output(shape: tuple[int, ...], dtype: type[np.generic], measure: str) -> None:
-    """A floating (n, classes ≥ 2) first output is a classifier's."""
-    assert choose_measure((np.zeros(shape, dtype), np.zeros((5, 10), np.float32))) == measure
-
-
 def test_several_outputs() -> None:
-    """KL is summed over heads and ignores other outputs; NSR is the mean over all."""
+    """KL is summed over heads, NSR is the mean over its outputs, and what is unread is ignored."""
     heads, others = (_logits(0), _logits(1)), (_logits(2), _logits(3))
     first, second = kl_divergence(heads[0], others[0]), kl_divergence(heads[1], others[1])
     image, noisy = np.ones((6, 2, 2, 2)), np.full((6, 2, 2, 2), 9.0)
-    assert divergence("kl", (*heads, image), (*others, noisy)) == pytest.approx(first + second)
-    assert divergence("nsr", (image, image), (image * 1.1, image)) == pytest.approx(np.full(6, 0.005))
+    assert divergence("kl,kl,-", (*heads, image), (*others, noisy)) == pytest.approx(first + second)
+    assert divergence("nsr,nsr", (image, image), (image * 1.1, image)) == pytest.approx(np.full(6, 0.005))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_broken_outputs(value: float) -> None:
-    """A sample whose output is NaN or infinite scores NaN by either measure; the reference's is an error."""
+    """A sample whose output is NaN or infinite scores NaN by either measure; the reference's NaN and ∞ are errors."""
     good, bad = _logits(0), _logits(0)
     bad[2, 1] = value
     for measure in ("kl", "nsr"):
         assert np.flatnonzero(np.isnan(divergence(measure, (good,), (bad,)))).tolist() == [2]
+        if value == -np.inf:
+            continue  # rules an entry out
         with pytest.raises(DataError, match="FP32 network's outputs hold NaN or infinity"):
             divergence(measure, (bad,), (good,))
 
@@ -174,3 +159,42 @@ def test_shapes_must_agree() -> None:
     """Outputs of other shapes than the FP32 network's are refused, not broadcast."""
     with pytest.raises(DataError, match=r"shapes \[\(6, 1\)\]"):
         divergence("nsr", (_logits(0),), (_logits(0)[:, :1],))
+
+
+def test_positions_are_averaged() -> None:
+    """(n, positions, classes) and (n, classes, h, w) are the mean over positions of each position's KL."""
+    rng = np.random.default_rng(4)
+    wanted, found = rng.normal(size=(2, 5, 7, 3))
+    each = [kl_divergence(wanted[:, at], found[:, at]) for at in range(7)]
+    assert divergence("kl:2", (wanted,), (found,)) == pytest.approx(np.mean(each, axis=0))
+    maps = [np.moveaxis(array, 2, 1).reshape(5, 3, 7, 1) for array in (wanted, found)]
+    assert divergence("kl:1", (maps[0],), (maps[1],)) == pytest.approx(np.mean(each, axis=0))
+    assert divergence("kl:1", (wanted,), (found,)) != pytest.approx(np.mean(each, axis=0)), "another axis must show"
+
+
+def test_entries_that_are_ruled_out() -> None:
+    """−∞ in the reference has no part in either measure, and the others are measured as without it."""
+    wanted, found = _logits(1), _logits(2)
+    more = [np.concatenate([array, np.full((6, 1), -np.inf)], axis=1) for array in (wanted, found)]
+    for measure in ("kl", "nsr"):
+        assert divergence(measure, (more[0],), (more[1],)) == pytest.approx(divergence(measure, (wanted,), (found,)))
+    more[1][3, -1] = 0.5
+    assert np.isfinite(divergence("kl", (more[0],), (more[1],))).all()
+
+
+def test_changed_answers() -> None:
+    """Integers and words are compared entry by entry."""
+    answers = np.array([[1, 2], [3, 4], [5, 6]])
+    other = np.array([[1, 2], [3, 0], [0, 0]])
+    assert divergence("changed", (answers,), (other,)).tolist() == [0, 0.5, 1]
+    assert divergence("changed", (answers.astype(str),), (other.astype(str),)).tolist() == [0, 0.5, 1]
+    assert divergence("nsr,changed", (np.ones((3, 2)), answers), (np.ones((3, 2)), other)).tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize("measure", ["kl:2", "nsr"])
+def test_large_outputs_are_taken_in_parts(measure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers, a sample or all of them at a time."""
+    wanted, found = np.random.default_rng(4).normal(size=(2, 9, 4, 11)).astype(np.float32)
+    whole = divergence(measure, (wanted,), (found,))
+    monkeypatch.setattr("sensitivity.divergence._ENTRIES", 100)
+    assert divergence(measure, (wanted,), (found,)) == pytest.approx(whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from precision import (
     Precision,
 )
 from sensitivity.divergence import kl_divergence
+from sensitivity.measure import Reading
 from sensitivity.score import planned_steps, score
 from sensitivity.table import SensitivityRow, SensitivityTable
 
@@ -167,12 +168,14 @@ def _score(
     inputs: Inputs = INPUTS,
     precisions: tuple[Precision, ...] = tuple(Precision),
     on_step: Callable[[str], None] = lambda _: None,
+    read: Sequence[Reading] = (Reading(kind="classes"),),
 ) -> SensitivityTable:
     return score(
         writer or Writer(),
         runtime or Runtime(),
         inputs,
         samples=30,
+        read=read,
         precisions=precisions,
         threads=1,
         store=store or ContentStore(None),
@@ -222,7 +225,7 @@ def test_the_table_is_whole_and_in_order() -> None:
     """Every group and choice has a row, FP32 first, in the inventory's order; losses are filled in."""
     table = _score()
     assert [(row.group, row.choice) for row in table.rows] == [(g.name, c) for g in INVENTORY.groups for c in CHOICES]
-    assert (table.measure, table.samples) == ("kl", 30)
+    assert (table.measure, table.samples) == ("kl:1", 30)
     assert all(math.isfinite(row.loss) and not row.dropped for row in table.rows)
     assert table.losses()["a"][FP32] == 0
 

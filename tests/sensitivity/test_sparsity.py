@@ -18,7 +18,8 @@ from passes.prune import StructuredPrune
 from passes.prune_groups import Status, find_prune_groups
 from passes.prune_importance import Importance
 from precision import ConfigError, ContentStore, DataError, ModelError
-from sensitivity.divergence import KL, NSR, kl_divergence, noise_to_signal
+from sensitivity.divergence import kl_divergence, noise_to_signal
+from sensitivity.measure import KL, NSR
 from sensitivity.sparsity import SparsityRow, SparsityTable, clean, planned_steps
 from tests.passes.nets import same_weights
 from tests.sensitivity.sparsity_nets import DATA, USED, Net, classifier, rows_of, scored

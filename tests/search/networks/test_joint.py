@@ -20,7 +20,7 @@ from search.holdout import split
 from search.networks.files import load_network_file, network_file
 from search.options import PassOptions, RunOptions
 from search.run import RunOutcome
-from sensitivity.divergence import KL
+from sensitivity.measure import KL
 from sensitivity.sparsity import score_sparsities
 from tests.search.command_line import enter, outcome
 from tests.search.networks.joint_runs import ResidualWorkload, options, quick, search
