@@ -74,6 +74,7 @@ class PrecisionConfig:
             it was given.
         recipe: How the network that ``ranges``, ``layers`` and ``scales`` speak of was made from the given one; None
             where it is the given one.
+        skipped_steps: Steps of normalising that the network was made without (``lowering.normalise``).
     """
 
     model: str
@@ -85,6 +86,7 @@ class PrecisionConfig:
     layers: Mapping[str, LayerChoice]
     scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     recipe: Recipe | None = None
+    skipped_steps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranges", MappingProxyType(dict(self.ranges)))
@@ -106,6 +108,8 @@ class PrecisionConfig:
             data["scales"] = {name: list(values) for name, values in self.scales.items()}
         if self.recipe is not None:
             data["recipe"] = self.recipe.to_json()
+        if self.skipped_steps:
+            data["skipped_steps"] = list(self.skipped_steps)
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
@@ -141,6 +145,7 @@ class PrecisionConfig:
                 layers={name: LayerChoice.from_json(entry, name) for name, entry in data["layers"].items()},
                 scales={name: _scales(name, values) for name, values in data.get("scales", {}).items()},
                 recipe=Recipe.from_json(data["recipe"]) if "recipe" in data else None,
+                skipped_steps=tuple(str(step) for step in data.get("skipped_steps", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(

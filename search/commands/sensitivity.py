@@ -73,6 +73,8 @@ def run(argv: Sequence[str]) -> int:
     with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=None) as listener:
         listener.phase("load", None)
         reference, calibration = load_network(source)
+        for notice in reference.notices:
+            listener.warn(notice)
         if calibration is None:
             raise UsageError("--calib is missing: sensitivities are scored on inputs", "give --calib calib.npz")
         store = ContentStore(None if args.out is None else args.out / "cache")

@@ -53,7 +53,7 @@ def apply_recipe(
     Raises:
         EngineError: For everything the person can mend.
     """
-    given, calibration = load_network(source)
+    given, calibration = load_network(source, config.skipped_steps)
     _check_given(config, given, allow_new_weights)
     path = network or run / network_file(recipe)
     if network is not None or (path.is_file() and not repeat and given.fingerprint == config.model):
