@@ -77,8 +77,7 @@ def _in_form(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     plain = model
     if model.functions:
         plain = _stepped(lambda proto, _: onnx.inliner.inline_local_functions(proto), model, Origins(), source)
-    raised = with_opset(plain, source)
-    return _stepped(_structured, raised, Origins(), source)
+    return _stepped(_structured, with_opset(plain, source), Origins(), source)
 
 
 def _stepped(rewrite: Rewrite, proto: onnx.ModelProto, origins: Origins, source: str) -> onnx.ModelProto:
@@ -93,7 +92,10 @@ def _stepped(rewrite: Rewrite, proto: onnx.ModelProto, origins: Origins, source:
 
 
 def _structured(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
-    graph = ir.from_proto(proto)
+    named = onnx.ModelProto()
+    named.CopyFrom(proto)
+    _name_nodes(named.graph)
+    graph = ir.from_proto(named)
     ir.passes.Sequential(
         passes.RemoveInitializersFromInputsPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -214,7 +216,7 @@ def _finished(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
         for node in inner.node:
             for body in bodies(node):
                 _hand_back_own(body, taken)
-    _name_nodes(finished)
+    _name_nodes(finished.graph)
     for field in ("producer_name", "producer_version", "domain", "doc_string"):
         finished.ClearField(field)
     finished.ir_version = max(finished.ir_version, IR_VERSION)
@@ -231,14 +233,16 @@ def _hand_back_own(body: onnx.GraphProto, taken: set[str]) -> None:
             own.add(value.name)
 
 
-def _name_nodes(proto: onnx.ModelProto) -> None:
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Give nodes without a name one, and all nodes different ones, in place, bodies included."""
     taken: set[str] = set()
-    for index, node in enumerate(proto.graph.node):
-        name = node.name or f"{node.op_type}_{index}"
-        while name in taken:
-            name += "_"
-        node.name = name
-        taken.add(name)
+    for inner in graphs_of(graph):
+        for index, node in enumerate(inner.node):
+            name = node.name or f"{node.op_type}_{index}"
+            while name in taken:
+                name += "_"
+            node.name = name
+            taken.add(name)
 
 
 def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:

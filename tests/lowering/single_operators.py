@@ -223,7 +223,6 @@ FORMS: dict[str, list[Form]] = {
         Form(feeds=[X, X], attributes={"axis": 1}),
         Form(first=11, name="negative", feeds=[X, X], attributes={"axis": -1}),
     ],
-    "Constant": [Form(attributes={"value": numpy_helper.from_array(Y)})],
     "ConstantOfShape": [
         Form(feeds=[_whole(2, 3)], attributes={"value": numpy_helper.from_array(np.array([7.0], np.float32))})
     ],
@@ -481,7 +480,7 @@ def _model(
     graph = helper.make_graph(
         list(nodes),
         "single",
-        [_info(name, array) for name, array in feeds.items()],
+        [_info(name, array, open_axes=nodes[0].op_type in ("Shape", "Size")) for name, array in feeds.items()],
         [onnx.ValueInfoProto(name=name) for name in outputs],
         [numpy_helper.from_array(np.asarray(array, order="C"), name) for name, array in constants.items()],
     )
@@ -489,8 +488,9 @@ def _model(
     return onnx.shape_inference.infer_shapes(model)
 
 
-def _info(name: str, array: Array) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+def _info(name: str, array: Array, *, open_axes: bool) -> onnx.ValueInfoProto:
+    shape = [f"{name}_{axis}" for axis in range(array.ndim)] if open_axes else array.shape
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape)
 
 
 def _squeeze(opset: int, source: str, result: str) -> list[onnx.NodeProto]:
@@ -502,6 +502,14 @@ def _squeeze(opset: int, source: str, result: str) -> list[onnx.NodeProto]:
         helper.make_node("Constant", [], [f"{result}_axes"], value=axes),
         helper.make_node("Unsqueeze", [source, f"{result}_axes"], [result]),
     ]
+
+
+def _constant(opset: int) -> Sample:
+    made = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(Y))
+    feeds = {"x": X}
+    return Sample(
+        model=_model([made, helper.make_node("Add", ["x", "c"], ["y"])], feeds, ["y"], {}, opset), feeds=feeds
+    )
 
 
 def _if(opset: int) -> Sample:
@@ -567,6 +575,7 @@ def _optional(opset: int) -> Sample:
 
 
 BODIES: dict[str, Callable[[int], Sample]] = {
+    "Constant": _constant,
     "If": _if,
     "Loop": _loop,
     "Scan": _scan,
