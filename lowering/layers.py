@@ -70,6 +70,8 @@ def _why_no_layer(node: onnx.NodeProto, view: GraphView) -> str:
         return f"its weight is {weight.dtype}, only float32 is handled"
     if node.op_type == "MatMul" and weight.ndim != 2:
         return f"its constant operand has {weight.ndim} axes, only 2 are handled"
+    if not weight.size:
+        return f"its weight is empty, of shape {weight.shape}"
     if view.array(node.input[0]) is not None:
         return "both operands are constant"
     if len(node.input) > 2 and node.input[2] and view.array(node.input[2]) is None:

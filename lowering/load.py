@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from lowering.external import check_sizes, load_external_data
+from lowering.opset import opset_of
 from lowering.reference import Reference, make_reference
 from precision import ModelError
 
@@ -56,6 +57,11 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError(
             f"'{path}' does not say which opset its standard operators are of (opset_import is missing)",
             "export it again",
+        )
+    newest = onnx.defs.onnx_opset_version()
+    if not 1 <= opset_of(model) <= newest:
+        raise ModelError(
+            f"'{path}' is of opset {opset_of(model)}; opsets 1 to {newest} are known", "export it with one of those"
         )
     try:
         # The checker insists on output shapes that exporters may leave out and inference can fill in.
