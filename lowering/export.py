@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 from lowering.calibration import run_network
+from lowering.faithful import faithful
 from lowering.reference import Reference, make_reference
 from precision import Array, Inputs, ModelError, digest
 
@@ -45,7 +47,9 @@ def export_reference(module: torch.nn.Module, inputs: Inputs, *, name: str, batc
     Raises:
         ModelError: If the exporter fails; its own reason is in the message.
     """
-    return make_reference(_optimised(_program(module, inputs, name, batch)), name)
+    program = _optimised(_program(module, inputs, name, batch))
+    exported = replace(make_reference(program, name), given=bytes(program.SerializeToString()))
+    return replace(faithful(exported, inputs), given=None)
 
 
 class Exporter:

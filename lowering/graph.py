@@ -11,15 +11,49 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The node's subgraphs: branches of If, bodies of Loop and Scan."""
+    for entry in node.attribute:
+        if entry.HasField("g"):
+            yield entry.g
+        yield from entry.graphs
+
+
 def captured_names(node: onnx.NodeProto) -> Iterator[str]:
     """Names that the node's subgraphs (If, Loop, Scan bodies) may read from the graph around them."""
-    for attribute in node.attribute:
-        bodies = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
-        for body in bodies:
-            for inner in body.node:
-                yield from (name for name in inner.input if name)
-                yield from captured_names(inner)
-            yield from (output.name for output in body.output)
+    for body in bodies(node):
+        for inner in body.node:
+            yield from (name for name in inner.input if name)
+            yield from captured_names(inner)
+        yield from (output.name for output in body.output)
+
+
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and, at any depth, the subgraphs of its nodes."""
+    yield graph
+    for node in graph.node:
+        for body in bodies(node):
+            yield from graphs_of(body)
+
+
+def tensor_names(graph: onnx.GraphProto) -> set[str]:
+    """Every name of a tensor in the graph and its subgraphs."""
+    found: set[str] = set()
+    for inner in graphs_of(graph):
+        found.update(value.name for value in (*inner.input, *inner.output, *inner.value_info, *inner.initializer))
+        for node in inner.node:
+            found.update(node.input)
+            found.update(node.output)
+    return found
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """``name``, or the first of name_2, name_3 … that is not taken; taken from now on."""
+    candidate, suffix = name, 2
+    while candidate in taken:
+        candidate, suffix = f"{name}_{suffix}", suffix + 1
+    taken.add(candidate)
+    return candidate
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
@@ -80,11 +114,15 @@ class GraphView:
         proto = self.initializers.get(tensor)
         return None if proto is None else numpy_helper.to_array(proto)
 
+    def element_type(self, tensor: str) -> int:
+        """The ``TensorProto`` type of the tensor's elements; 0 where it is not known."""
+        if tensor in self.initializers:
+            return int(self.initializers[tensor].data_type)
+        return int(self._types[tensor].elem_type) if tensor in self._types else 0
+
     def is_float(self, tensor: str) -> bool:
         """Whether ``tensor`` is known to be float32."""
-        if tensor in self.initializers:
-            return self.initializers[tensor].data_type == onnx.TensorProto.FLOAT
-        return tensor in self._types and self._types[tensor].elem_type == onnx.TensorProto.FLOAT
+        return self.element_type(tensor) == int(onnx.TensorProto.FLOAT)
 
     def shape(self, tensor: str) -> tuple[int | None, ...] | None:
         """Known shape, None for a dynamic axis; None where even the rank is unknown."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from precision import LayerChoice
 
+# Operators whose second input, where it is constant, is a layer's weight.
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:

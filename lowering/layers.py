@@ -7,18 +7,24 @@ Two groups are neighbours when one reads what the other wrote with nothing but g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 import onnx
 
 from lowering.dialect import Dialect
-from lowering.graph import GraphView, attribute
-from lowering.inventory import Group, Inventory, Layer
+from lowering.graph import GraphView, attribute, bodies
+from lowering.inventory import WEIGHTED, Group, Inventory, Layer
 from precision import FP32
 
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # Other operators with weights people ask about: named as left alone, with the reason, instead of being passed over.
 _UNHANDLED = ("LSTM", "GRU", "RNN", "Einsum", "Attention", "DeformConv")
+# Operators that compute on quantised weights, of any domain.
+_QUANTISED = re.compile(
+    r"QLinear(Conv|MatMul)|QGemm|QAttention|QEmbedLayerNormalization|QMoE|(MatMul|Conv)Integer\w*|MatMul(NBits|BnB4|Fp8)"
+    r"|QLinearConvTranspose|GatherBlockQuantized|Dynamic?Quantize(MatMul|LSTM)"
+)
+_QUANTISED_ALREADY = "it is quantised already"
 
 
 def take_inventory(proto: onnx.ModelProto, dialect: Dialect) -> Inventory:
@@ -31,6 +37,8 @@ def take_inventory(proto: onnx.ModelProto, dialect: Dialect) -> Inventory:
         left_alone.update((name, f"it stands in a subgraph of {node.op_type} '{node.name}'") for name in _inner(node))
         if node.op_type in _UNHANDLED:
             left_alone[node.name] = f"{node.op_type} is not supported as a layer; it stays as it is"
+        if _QUANTISED.fullmatch(node.op_type):
+            left_alone[node.name] = _QUANTISED_ALREADY
         if node.op_type not in WEIGHTED or node.domain not in ("", "ai.onnx"):
             continue
         reason = _why_no_layer(node, view)
@@ -43,12 +51,11 @@ def take_inventory(proto: onnx.ModelProto, dialect: Dialect) -> Inventory:
 
 
 def _inner(node: onnx.NodeProto) -> Iterator[str]:
-    for entry in node.attribute:
-        for body in [*([entry.g] if entry.HasField("g") else []), *entry.graphs]:
-            for inner in body.node:
-                if inner.op_type in WEIGHTED:
-                    yield inner.name or inner.output[0]
-                yield from _inner(inner)
+    for body in bodies(node):
+        for inner in body.node:
+            if inner.op_type in (*WEIGHTED, *_UNHANDLED) or _QUANTISED.fullmatch(inner.op_type):
+                yield inner.name or next(filter(None, inner.output), inner.op_type)
+            yield from _inner(inner)
 
 
 def _why_no_layer(node: onnx.NodeProto, view: GraphView) -> str:
@@ -56,11 +63,15 @@ def _why_no_layer(node: onnx.NodeProto, view: GraphView) -> str:
     if weight is None:
         if node.op_type == "MatMul" and view.array(node.input[0]) is not None:
             return "its constant operand is the left one; only a constant right operand is a layer's weight"
+        if _is_quantised(node.input[1], view):
+            return _QUANTISED_ALREADY
         return "its weight is computed at run time"
     if not view.is_float(node.input[1]):
         return f"its weight is {weight.dtype}, only float32 is handled"
     if node.op_type == "MatMul" and weight.ndim != 2:
         return f"its constant operand has {weight.ndim} axes, only 2 are handled"
+    if not weight.size:
+        return f"its weight is empty, of shape {weight.shape}"
     if view.array(node.input[0]) is not None:
         return "both operands are constant"
     if len(node.input) > 2 and node.input[2] and view.array(node.input[2]) is None:
@@ -72,6 +83,18 @@ def _why_no_layer(node: onnx.NodeProto, view: GraphView) -> str:
         if reader.op_type not in WEIGHTED or list(reader.input).index(node.input[1]) != 1:
             return f"its weight is also read by {reader.op_type} '{reader.name}'"
     return ""
+
+
+def _is_quantised(weight: str, view: GraphView) -> bool:
+    """Whether a tensor is a quantised constant, moved about at most."""
+    while (index := view.producer(weight)) is not None:
+        node = view.nodes[index]
+        if node.op_type == "DequantizeLinear":
+            return node.input[0] in view.initializers
+        if node.op_type not in ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Cast", "Slice"):
+            return False
+        weight = node.input[0]
+    return False
 
 
 def _layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect, taken: set[str]) -> Layer:

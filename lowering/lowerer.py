@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowering.calibration import calibrate
+from lowering.compact import write_compactly
 from lowering.dialect import Arithmetic, Candidate, Dialect
 from lowering.graph import GraphView
 from lowering.inventory import Inventory, Layer
@@ -158,7 +159,7 @@ class Lowerer:
                 weights=weights,
             )
         )
-        return bytes(model.SerializeToString(deterministic=True))
+        return bytes(write_compactly(model, self.reference.sources).SerializeToString(deterministic=True))
 
     def config(self, choices: Mapping[str, LayerChoice]) -> PrecisionConfig:
         """The reusable config of layer name → choice."""
@@ -176,6 +177,7 @@ class Lowerer:
                 for layer in self.inventory.layers
                 if self._on_grid(layer, choices[layer.name]) is not None
             },
+            skipped_steps=self.reference.skipped_steps,
         )
 
     def weight_bytes(self, layer: str, choice: LayerChoice) -> int:

@@ -1,9 +1,10 @@
-"""The one form every network is brought to before anything else looks at it.
+"""The one form every network is brought to before anything else looks at it, one named step after the other.
 
-Opset 21 or newer, functions inlined, constants lifted to initialisers, no initialiser among the graph inputs,
-constant expressions folded, batch norm folded into the layer before it, chains of slices merged, means over
+Opset 21 or newer, functions inlined, constants lifted to initialisers, no initialiser among the graph inputs, FP32
+throughout, constant expressions folded, batch norm folded into the layer before it, chains of slices merged, means over
 all positions written as GlobalAveragePool, identities and dropouts gone, nodes sorted and named, shapes inferred,
-metadata stripped. Numerics stay those of the network up to the rounding of folded batch norms.
+metadata stripped. Numerics stay those of the network up to rounding, which ``lowering.faithful`` checks; a step that
+changes them can be left out.
 
 Not handled: batch norms with no layer before them stay as they are (floating glue).
 """
@@ -11,32 +12,144 @@ Not handled: batch norms with no layer before them stay as they are (floating gl
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-import numpy as np
 import onnx
+import onnx.inliner
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-from onnx import version_converter
+from onnx import helper
 
-from lowering.graph import GraphView, attribute
+from lowering.compact import Source, sources_of
+from lowering.folding import Origins, fold_constants
+from lowering.full_precision import widened
+from lowering.glue_forms import merge_slices, pool_globally
+from lowering.graph import GraphView, bodies, free_name, graphs_of, tensor_names
+from lowering.opset import with_opset
 from precision import ModelError
 
-OPSET = 21
 IR_VERSION = 10
-_FOLD_LIMIT = 1 << 16
+# Elements of a constant that simplifying may make of known shapes; larger ones are folded with their origin kept.
+_SMALL = 64
+_FAILURES = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError, IndexError)
+
+Rewrite = Callable[[onnx.ModelProto, Origins], onnx.ModelProto]
 
 
-def normalise(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Normalised:
+    """A network in its normal form.
+
+    Attributes:
+        proto: The network.
+        sources: Initialiser → what it was computed from, for those that a file may hold smaller (``lowering.compact``).
+    """
+
+    proto: onnx.ModelProto
+    sources: Mapping[str, Source]
+
+
+def normalise(model: onnx.ModelProto, source: str, *, skipped: Collection[str] = ()) -> Normalised:
     """Bring a network to the form the module describes.
 
     Args:
         model: A checked model with its external data loaded; not modified.
         source: File or module it came from, for messages.
+        skipped: Steps to leave out, of ``OPTIONAL_STEPS``.
 
     Raises:
         ModelError: If the model cannot be converted.
     """
+    origins = Origins()
+    with _quiet():
+        proto = _in_form(model, source)
+        for name, rewrite in OPTIONAL_STEPS.items():
+            if name not in skipped:
+                proto = _stepped(rewrite, proto, origins, source)
+        proto = _stepped(_finished, proto, origins, source)
+    return Normalised(proto=proto, sources=sources_of(proto, origins))
+
+
+def _in_form(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
+    """The model without functions, at one opset, its constants initialisers and its dynamic axes named."""
+    plain = model
+    if model.functions:
+        plain = _stepped(lambda proto, _: onnx.inliner.inline_local_functions(proto), model, Origins(), source)
+    return _stepped(_structured, with_opset(plain, source), Origins(), source)
+
+
+def _stepped(rewrite: Rewrite, proto: onnx.ModelProto, origins: Origins, source: str) -> onnx.ModelProto:
+    try:
+        return rewrite(proto, origins)
+    except (*_FAILURES, onnx.onnx_cpp2py_export.checker.ValidationError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ModelError(
+            f"'{source}': the network could not be normalised ({type(error).__name__}: {reason})",
+            "export it anew (torch.onnx.export with dynamo=True), or simplify it first",
+        ) from error
+
+
+def _structured(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+    named = onnx.ModelProto()
+    named.CopyFrom(proto)
+    _name_nodes(named.graph)
+    graph = ir.from_proto(named)
+    ir.passes.Sequential(
+        passes.RemoveInitializersFromInputsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.TopologicalSortPass(),
+    )(graph)
+    structured = ir.to_proto(graph)
+    _name_dynamic_axes(structured.graph)
+    return _with_shapes(structured)
+
+
+def _name_dynamic_axes(graph: onnx.GraphProto) -> None:
+    """Some exporters write a size below 0 for an axis of any size; of first axes it is the batch."""
+    taken = {axis.dim_param for value in (*graph.input, *graph.output) for axis in value.type.tensor_type.shape.dim}
+    batch = free_name("batch", taken)
+    for inner in graphs_of(graph):
+        for value in (*inner.input, *inner.output, *inner.value_info):
+            for place, axis in enumerate(value.type.tensor_type.shape.dim):
+                if axis.dim_value < 0:
+                    axis.ClearField("dim_value")
+                    if place == 0 and inner is graph:
+                        axis.dim_param = batch
+
+
+def _without_dropouts(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+    # A Dropout whose mask nobody reads is an identity at inference, which training_mode says it is not.
+    graph = ir.from_proto(proto)
+    for node in list(graph.graph):
+        if node.op_type == "Dropout" and node.domain == "" and (len(node.outputs) < 2 or not node.outputs[1].uses()):
+            source, result = node.inputs[0], node.outputs[0]
+            mode = node.inputs[2] if len(node.inputs) > 2 else None
+            training = mode is not None and (mode.const_value is None or bool(mode.const_value.numpy()))
+            if source is None or result.is_graph_output() or training:
+                continue
+            result.replace_all_uses_with(source)
+            graph.graph.remove(node, safe=True)
+    return ir.to_proto(graph)
+
+
+def _simplified(proto: onnx.ModelProto, origins: Origins) -> onnx.ModelProto:
     from onnxscript import optimizer
+
+    graph = ir.from_proto(proto)
+    optimizer.optimize_ir(
+        graph,
+        input_size_limit=_SMALL,
+        output_size_limit=_SMALL,
+        onnx_shape_inference=True,
+        # Runtimes look for quantised constants.
+        should_fold=lambda node: False if node.op_type in ("DequantizeLinear", "QuantizeLinear") else None,
+    )
+    return fold_constants(_with_shapes(ir.to_proto(graph)), origins)
+
+
+def _without_batch_norms(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
     from onnxscript.rewriter import rewrite
     from onnxscript.rewriter.rules.common import (
         fuse_batchnorm_into_conv_rule,
@@ -44,175 +157,114 @@ def normalise(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         fuse_batchnorm_into_gemm_rule,
     )
 
+    rules = [
+        fuse_batchnorm_into_conv_rule,
+        fuse_batchnorm_into_conv_transpose_rule,
+        fuse_batchnorm_into_gemm_rule,
+    ]
+    graph = ir.from_proto(proto)
+    rewrite(graph, pattern_rewrite_rules=rules)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+    return ir.to_proto(graph)
+
+
+def _without_identities(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+    graph = ir.from_proto(proto)
+    passes.IdentityEliminationPass()(graph)
+    return ir.to_proto(graph)
+
+
+def _with_merged_slices(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+    merged = onnx.ModelProto()
+    merged.CopyFrom(proto)
+    merge_slices(merged.graph)
+    return merged
+
+
+def _with_global_pools(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+    pooled = onnx.ModelProto()
+    pooled.CopyFrom(proto)
+    pool_globally(pooled.graph, GraphView(_with_shapes(proto).graph))
+    return pooled
+
+
+# What may be left out where it changes what a network answers; names are kept in configs.
+OPTIONAL_STEPS: Mapping[str, Rewrite] = {
+    "dropouts": _without_dropouts,
+    "constants": fold_constants,
+    "full-precision": widened,
+    "simplify": _simplified,
+    "batch-norms": _without_batch_norms,
+    "identities": _without_identities,
+    "slices": _with_merged_slices,
+    "global-means": _with_global_pools,
+}
+
+
+def _finished(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+    graph = ir.from_proto(proto)
+    ir.passes.Sequential(
+        passes.RemoveUnusedNodesPass(),
+        passes.TopologicalSortPass(),
+        passes.ClearMetadataAndDocStringPass(),
+        passes.NameFixPass(),
+        passes.RemoveUnusedOpsetsPass(),
+    )(graph)
+    finished = ir.to_proto(graph)
+    taken = tensor_names(finished.graph)
+    for inner in graphs_of(finished.graph):
+        for node in inner.node:
+            for body in bodies(node):
+                _hand_back_own(body, taken)
+    _name_nodes(finished.graph)
+    for field in ("producer_name", "producer_version", "domain", "doc_string"):
+        finished.ClearField(field)
+    finished.ir_version = max(finished.ir_version, IR_VERSION)
+    return _with_shapes(finished)
+
+
+def _hand_back_own(body: onnx.GraphProto, taken: set[str]) -> None:
+    """Let a body that returns a tensor of the graph around it return a copy: runtimes insist on that."""
+    own = {value.name for value in (*body.input, *body.initializer)} | {n for node in body.node for n in node.output}
+    for value in body.output:
+        if value.name not in own:
+            outer, value.name = value.name, free_name(f"{value.name}_copy", taken)
+            body.node.append(helper.make_node("Identity", [outer], [value.name]))
+            own.add(value.name)
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Give nodes without a name one, and all nodes different ones, in place, bodies included."""
+    taken: set[str] = set()
+    for inner in graphs_of(graph):
+        for index, node in enumerate(inner.node):
+            name = node.name or f"{node.op_type}_{index}"
+            while name in taken:
+                name += "_"
+            node.name = name
+            taken.add(name)
+
+
+def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    del bare.graph.value_info[:]
+    try:
+        return onnx.shape_inference.infer_shapes(bare, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError):
+        # Exported shapes that disagree with inferred ones: go on with what is known without them.
+        return bare
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' notices off the screen."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        graph = ir.from_proto(_with_opset(model, source))
-        ir.passes.Sequential(
-            passes.InlinePass(),
-            passes.RemoveInitializersFromInputsPass(),
-            passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        )(graph)
-        _drop_dropouts(graph)
-        optimizer.optimize_ir(
-            graph,
-            input_size_limit=_FOLD_LIMIT,
-            output_size_limit=_FOLD_LIMIT,
-            onnx_shape_inference=True,
-        )
-        rewrite(
-            graph,
-            pattern_rewrite_rules=[
-                fuse_batchnorm_into_conv_rule,
-                fuse_batchnorm_into_conv_transpose_rule,
-                fuse_batchnorm_into_gemm_rule,
-            ],
-        )
-        ir.passes.Sequential(
-            passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-            passes.IdentityEliminationPass(),
-            passes.RemoveUnusedNodesPass(),
-            passes.TopologicalSortPass(),
-            passes.ClearMetadataAndDocStringPass(),
-            passes.NameFixPass(),
-            passes.RemoveUnusedOpsetsPass(),
-        )(graph)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError) as error:
-        raise ModelError(
-            f"'{source}': the network could not be normalised ({type(error).__name__}: {error})",
-            "export it anew (torch.onnx.export with dynamo=True), or simplify it first",
-        ) from error
+        yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-    proto = ir.to_proto(graph)
-    _rewrite_glue(proto)
-    _name_nodes(proto)
-    for field in ("producer_name", "producer_version", "domain", "doc_string"):
-        proto.ClearField(field)
-    proto.ir_version = max(proto.ir_version, IR_VERSION)
-    return _with_shapes(proto)
-
-
-def _with_opset(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
-    version = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    if version >= OPSET:
-        return model
-    try:
-        return version_converter.convert_version(model, OPSET)
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(
-            f"'{source}': opset {version} could not be converted to {OPSET} ({error})",
-            f"export the network with opset {OPSET} or newer",
-        ) from error
-
-
-def _drop_dropouts(model: ir.Model) -> None:
-    # A Dropout whose mask nobody reads is an identity at inference.
-    for node in list(model.graph):
-        if node.op_type == "Dropout" and (len(node.outputs) < 2 or not node.outputs[1].uses()):
-            source, result = node.inputs[0], node.outputs[0]
-            if source is None or result.is_graph_output():
-                continue
-            result.replace_all_uses_with(source)
-            model.graph.remove(node, safe=True)
-
-
-def _rewrite_glue(proto: onnx.ModelProto) -> None:
-    merged = True
-    while merged:
-        merged = _merge_one_slice(proto.graph)
-    inferred = _with_shapes(proto)
-    view = GraphView(inferred.graph)
-    for index in range(len(view.nodes) - 1, -1, -1):
-        seen = view.nodes[index]
-        if _is_global_mean(seen, view):
-            _pool_globally(proto.graph, index, flat=seen.op_type == "ReduceMean" and not attribute(seen, "keepdims", 1))
-
-
-def _merge_one_slice(graph: onnx.GraphProto) -> bool:
-    """Merge the first pair Slice → Slice over different axes; False when there is none."""
-    view = GraphView(graph)
-    for index, node in enumerate(view.nodes):
-        before = view.producer(node.input[0]) if node.op_type == "Slice" else None
-        if before is None or view.nodes[before].op_type != "Slice":
-            continue
-        first = view.nodes[before]
-        if view.consumers(first.output[0]) != [index] or view.is_output(first.output[0]):
-            continue
-        parts = [_slice_parts(first, view), _slice_parts(node, view)]
-        if parts[0] is None or parts[1] is None or set(parts[0][2]) & set(parts[1][2]):
-            continue
-        names = []
-        for kind, (left, right) in zip(("starts", "ends", "axes", "steps"), zip(*parts, strict=True), strict=True):
-            name = f"{node.output[0]}_{kind}"
-            graph.initializer.append(onnx.numpy_helper.from_array(np.array([*left, *right], np.int64), name))
-            names.append(name)
-        del node.input[:]
-        node.input.extend([first.input[0], *names])
-        graph.node.remove(first)
-        used = {name for other in graph.node for name in other.input}
-        for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-            if not view.is_output(tensor.name) and not view.is_captured(tensor.name):
-                graph.initializer.remove(tensor)
-        return True
-    return False
-
-
-def _slice_parts(node: onnx.NodeProto, view: GraphView) -> tuple[list[int], ...] | None:
-    constants = view.constant_inputs(node)
-    # Without explicit non-negative axes two slices cannot be told apart.
-    if 3 not in constants or any(position not in constants for position in range(1, len(node.input))):
-        return None
-    axes = [int(axis) for axis in constants[3]]
-    steps = [int(step) for step in constants[4]] if 4 in constants else [1] * len(axes)
-    if min(axes) < 0:
-        return None
-    return [int(v) for v in constants[1]], [int(v) for v in constants[2]], axes, steps
-
-
-def _is_global_mean(node: onnx.NodeProto, view: GraphView) -> bool:
-    shape = view.shape(node.input[0]) if node.input else None
-    if shape is None or len(shape) < 3:
-        return False
-    spatial = list(range(2, len(shape)))
-    if node.op_type == "ReduceMean":
-        axes = view.array(node.input[1]) if len(node.input) > 1 else None
-        return axes is not None and sorted(int(a) % len(shape) for a in axes) == spatial
-    if node.op_type == "AveragePool":
-        unpadded = not any(attribute(node, "pads", [0])) and attribute(node, "auto_pad", b"NOTSET") == b"NOTSET"
-        return unpadded and list(attribute(node, "kernel_shape", [])) == list(shape[2:])
-    return False
-
-
-def _pool_globally(graph: onnx.GraphProto, index: int, *, flat: bool) -> None:
-    """Turn a mean over all positions into GlobalAveragePool, with a Flatten behind it where no axes were kept."""
-    node = graph.node[index]
-    node.op_type = "GlobalAveragePool"
-    del node.input[1:]
-    del node.attribute[:]
-    if flat:
-        pooled, result = f"{node.output[0]}_pooled", node.output[0]
-        node.output[0] = pooled
-        graph.node.insert(index + 1, onnx.helper.make_node("Flatten", [pooled], [result], axis=1))
-
-
-def _name_nodes(proto: onnx.ModelProto) -> None:
-    taken: set[str] = set()
-    for index, node in enumerate(proto.graph.node):
-        name = node.name or f"{node.op_type}_{index}"
-        while name in taken:
-            name += "_"
-        node.name = name
-        taken.add(name)
-
-
-def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    del proto.graph.value_info[:]
-    try:
-        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError):
-        # Exported shapes that disagree with inferred ones: go on with what is known without them.
-        return proto

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 import onnx
 
-from lowering.normalise import normalise
+from lowering.compact import Source
+from lowering.normalise import OPTIONAL_STEPS, normalise
 from precision import ModelError, digest
 
 _PROTO_LIMIT = 2**31 - 1
@@ -28,6 +29,10 @@ class Reference:
         output_shapes: Output name → shape as far as known; None for an unknown rank.
         given: The network as it was given, before anything was normalised, as one ONNX file; None where it was
             exported from a module, whose export is ``proto``.
+        sources: Initialiser of ``proto`` → what it was computed from in the given network; written files hold that
+            where it is smaller.
+        skipped_steps: Steps of normalising that were left out, since they would have changed what the network answers.
+        notices: What a person should know of how the network was read.
     """
 
     source: str
@@ -39,6 +44,9 @@ class Reference:
     output_names: tuple[str, ...]
     output_shapes: Mapping[str, tuple[int | None, ...] | None]
     given: bytes | None = None
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    skipped_steps: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def fixed_batch(self) -> int | None:
@@ -48,13 +56,20 @@ class Reference:
         return fixed.pop() if len(fixed) == 1 else None
 
 
-def make_reference(model: onnx.ModelProto, source: str) -> Reference:
+def make_reference(model: onnx.ModelProto, source: str, *, skipped: Collection[str] = ()) -> Reference:
     """Normalise a checked model and take its fingerprints.
+
+    Args:
+        model: The model; not modified.
+        source: File or module it came from, for messages.
+        skipped: Steps of normalising to leave out.
 
     Raises:
         ModelError: If it cannot be normalised, has no input or no output, or is too large for one file.
     """
-    return read_reference(normalise(model, source), source)
+    found = normalise(model, source, skipped=skipped)
+    steps = tuple(step for step in OPTIONAL_STEPS if step in skipped)
+    return replace(read_reference(found.proto, source), sources=found.sources, skipped_steps=steps)
 
 
 def read_reference(proto: onnx.ModelProto, source: str) -> Reference:

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from lowering.graph import captured_names
+from lowering.graph import captured_names, free_name
 from precision import digest
 
 
@@ -25,6 +25,7 @@ class GraphWriter:
     def __init__(self, reference: onnx.ModelProto, reserved: Sequence[str]) -> None:
         self._reference = reference
         self._nodes: list[onnx.NodeProto] = []
+        self._named: dict[str, onnx.NodeProto] = {}
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._by_content: dict[str, str] = {}
         self._taken = set(reserved)
@@ -32,11 +33,7 @@ class GraphWriter:
 
     def fresh(self, name: str) -> str:
         """``name``, or the first of name_2, name_3 … that is free; taken from now on."""
-        candidate, suffix = name, 2
-        while candidate in self._taken:
-            candidate, suffix = f"{name}_{suffix}", suffix + 1
-        self._taken.add(candidate)
-        return candidate
+        return free_name(name, self._taken)
 
     def keep(self, tensor: onnx.TensorProto) -> None:
         """Take over an initialiser of the reference under its own name."""
@@ -84,28 +81,34 @@ class GraphWriter:
     ) -> None:
         """Append a node."""
         made = helper.make_node(op, list(inputs), list(outputs), domain=domain)
-        if name:
-            made.name = name
         for key, value in sorted((attributes or {}).items()):
             made.attribute.append(helper.make_attribute(key, value))
         self._append(made)
+        if name:
+            self.name_last(name)
 
     def copy(self, node: onnx.NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        """Append a reference node with other inputs and outputs; its name is not kept."""
+        """Append a reference node with other inputs and outputs, under its own name unless that is taken."""
         made = onnx.NodeProto()
         made.CopyFrom(node)
-        made.ClearField("name")
         made.ClearField("doc_string")
         del made.input[:], made.output[:]
         made.input.extend(inputs)
         made.output.extend(outputs)
+        if made.name in self._named:
+            made.ClearField("name")
         self._append(made)
 
     def name_last(self, name: str) -> None:
-        """Name the node appended last."""
+        """Name the node appended last; another of this name loses it."""
+        if name in self._named:
+            self._named[name].ClearField("name")
         self._nodes[-1].name = name
+        self._named[name] = self._nodes[-1]
 
     def _append(self, node: onnx.NodeProto) -> None:
+        if node.name:
+            self._named[node.name] = node
         if node.domain == "com.microsoft":
             self._domains[node.domain] = 1
         self._nodes.append(node)

@@ -25,7 +25,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lowering.layers import WEIGHTED
+from lowering.inventory import WEIGHTED
 from passes.lsq import TensorQuantiser
 from passes.qat_layers import TrainedLayer
 from passes.qat_node import Operator, refused

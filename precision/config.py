@@ -73,6 +73,7 @@ class PrecisionConfig:
             it was given.
         recipe: How the network that ``ranges``, ``layers`` and ``scales`` speak of was made from the given one; None
             where it is the given one.
+        skipped_steps: Steps of normalising that the network was made without (``lowering.normalise``).
     """
 
     model: str
@@ -84,6 +85,7 @@ class PrecisionConfig:
     layers: Mapping[str, LayerChoice]
     scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     recipe: Recipe | None = None
+    skipped_steps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranges", MappingProxyType(dict(self.ranges)))
@@ -105,6 +107,8 @@ class PrecisionConfig:
             data["scales"] = {name: list(values) for name, values in self.scales.items()}
         if self.recipe is not None:
             data["recipe"] = self.recipe.to_json()
+        if self.skipped_steps:
+            data["skipped_steps"] = list(self.skipped_steps)
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
@@ -160,6 +164,7 @@ class ConfigFile(JsonValue):
     ranges: dict[str, Range]
     scales: dict[str, Scales] = field(default_factory=dict)
     recipe: Recipe | None = None
+    skipped_steps: tuple[str, ...] = ()
 
 
 CONFIG_FORM = Form(
@@ -186,4 +191,5 @@ def _config(file: ConfigFile) -> PrecisionConfig:
         layers=file.layers,
         scales=file.scales,
         recipe=file.recipe,
+        skipped_steps=file.skipped_steps,
     )

@@ -58,8 +58,6 @@ class _Writing:
                 self._node(node)
             else:
                 self._writer.copy(node, list(node.input), list(node.output))
-            if node.name:
-                self._writer.name_last(node.name)
             if index in self._placement.nodes:
                 self._raise(node)
         return self._writer.model()

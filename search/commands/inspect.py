@@ -51,6 +51,8 @@ def run(argv: Sequence[str]) -> int:
     from search.inputs.loading import load_network
 
     reference, _ = load_network(source)
+    for notice in reference.notices:
+        sys.stderr.write(f"warning: {notice}\n")
     dialect = get_dialect(backend.dialect)
     inventory = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None)).inventory
     total = sum(layer.parameters for layer in inventory.layers)

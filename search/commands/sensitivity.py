@@ -87,6 +87,8 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
     with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=None) as listener:
         listener.phase("load", None)
         reference, calibration, metric = load_to_score(source)
+        for notice in reference.notices:
+            listener.warn(notice)
         if calibration is None:
             raise UsageError("--calib is missing: sensitivities are scored on inputs", "give --calib calib.npz")
         declared = MEASURES[args.measure] or (None if metric is None else outputs_read(metric))

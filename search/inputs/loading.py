@@ -6,12 +6,13 @@ and cast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowering.export import export_reference
+from lowering.faithful import faithful
 from lowering.load import load_reference
 from lowering.reference import Reference
 from precision import (
@@ -131,6 +132,7 @@ def load(
         assert source.evaluation is not None
         reference = load_reference(source.model)
         calibration = check_inputs(read_npz(source.calibration), reference, str(source.calibration))
+        reference = faithful(reference, calibration)
         arrays, where = read_npz(source.evaluation), str(source.evaluation)
         model = source.model
         wish = None
@@ -141,6 +143,7 @@ def load(
             check_module(model, opened.label)
         reference = _reference(model, calibration, opened.name, asked_batch)
         calibration = check_inputs(calibration, reference, f"{opened.label}: calibration")
+        reference = faithful(reference, calibration)
         where = f"{opened.label}: evaluation"
         labelled = own_code(where, lambda: workload.evaluation)
         if not isinstance(labelled, Labelled):
@@ -163,32 +166,39 @@ def load(
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 
 
-def load_network(source: Source) -> tuple[Reference, Inputs | None]:
+def load_network(source: Source, skipped: Collection[str] | None = None) -> tuple[Reference, Inputs | None]:
     """The network, and the calibration inputs where the source has them; no evaluation data needed.
+
+    Args:
+        source: Where they are.
+        skipped: Steps of normalising to leave out; None finds those that change what the network answers.
 
     Raises:
         EngineError: A model, data or workload error.
     """
-    return load_to_score(source)[:2]
+    return load_to_score(source, skipped)[:2]
 
 
-def load_to_score(source: Source) -> tuple[Reference, Inputs | None, Metric | None]:
+def load_to_score(
+    source: Source, skipped: Collection[str] | None = None
+) -> tuple[Reference, Inputs | None, Metric | None]:
     """The network, and the calibration inputs and the metric where the source has them; no evaluation data needed.
 
     Raises:
         EngineError: A model, data or workload error.
     """
     if source.model is not None:
-        reference = load_reference(source.model)
-        if source.calibration is None:
-            return reference, None, None
-        return reference, check_inputs(read_npz(source.calibration), reference, str(source.calibration)), None
-    name = source.workload or DEFAULT_WORKLOAD
-    workload, label = load_workload(name, source.data), f"workload '{name}'"
-    calibration, model = _calibration(workload, label), _model(workload, label)
-    reference = _reference(model, calibration, str(workload.name), None)
-    metric = own_code(f"{label}: metric", lambda: workload.metric)
-    return reference, check_inputs(calibration, reference, f"{label}: calibration"), metric
+        reference, inputs, metric = load_reference(source.model, skipped=skipped or ()), None, None
+        if source.calibration is not None:
+            inputs = check_inputs(read_npz(source.calibration), reference, str(source.calibration))
+    else:
+        name = source.workload or DEFAULT_WORKLOAD
+        workload, label = load_workload(name, source.data), f"workload '{name}'"
+        calibration, model = _calibration(workload, label), _model(workload, label)
+        reference = _reference(model, calibration, str(workload.name), None, skipped or ())
+        inputs = check_inputs(calibration, reference, f"{label}: calibration")
+        metric = own_code(f"{label}: metric", lambda: workload.metric)
+    return (faithful(reference, inputs) if skipped is None else reference), inputs, metric
 
 
 def batch_size(asked: int | None, workload: LoadedWorkload, reference: Reference) -> int:
@@ -275,8 +285,16 @@ def _model(workload: Workload, label: str) -> torch.nn.Module | Path:
     return Path(model) if isinstance(model, str) else model
 
 
-def _reference(model: torch.nn.Module | Path, inputs: Inputs, name: str, asked_batch: int | None) -> Reference:
-    return load_reference(model) if isinstance(model, Path) else _exported(model, inputs, name, asked_batch)
+def _reference(
+    model: torch.nn.Module | Path,
+    inputs: Inputs,
+    name: str,
+    asked_batch: int | None,
+    skipped: Collection[str] = (),
+) -> Reference:
+    if isinstance(model, Path):
+        return load_reference(model, skipped=skipped)
+    return _exported(model, inputs, name, asked_batch)
 
 
 def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: int | None) -> Reference:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -86,6 +88,48 @@ def test_left_alone_with_reasons() -> None:
     assert "left one" in reasons["n_left"]
     assert "also read by" in reasons["n_tied"]
     assert any("subgraph of If" in reason for reason in reasons.values())
+
+
+def test_quantised_operators_are_left_alone_by_name() -> None:
+    """What computes on quantised weights already is listed, in bodies too."""
+    net = Net(("batch", 8))
+    q, zero = net.constant("q", np.ones((8, 8), np.int8)), net.constant("zero", np.array(0, np.uint8))
+    one = net.constant("one", np.array(1, np.float32))
+    net.nodes.append(helper.make_node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"], name="dynamic"))
+    net.op("MatMulInteger", ["xq", q, "xz"], "whole")
+    net.nodes.append(helper.make_node("DequantizeLinear", [q, one], ["w"], name="dq"))
+    net.nodes.append(helper.make_node("Transpose", ["w"], ["wt"], name="turned", perm=[1, 0]))
+    net.op("MatMul", ["x", "wt"], "floating")
+    net.nodes.append(
+        helper.make_node("QLinearMatMul", ["xq", one, zero, q, one, zero, one, zero], ["ql"], name="qlinear")
+    )
+    packed = net.constant("packed", np.zeros((16, 1, 16), np.uint8))
+    scales = net.constant("scales", np.ones((16, 1), np.float32))
+    sizes: dict[str, Any] = {"K": 8, "N": 16, "bits": 4, "block_size": 32}
+    net.nodes.append(
+        helper.make_node("MatMulNBits", ["x", packed, scales], ["nbits"], name="nbits", domain="com.microsoft", **sizes)
+    )
+    body = helper.make_graph(
+        [helper.make_node("LSTM", ["x", "w", "r"], ["", "h"], name="inside", hidden_size=8)],
+        "body",
+        [],
+        [helper.make_tensor_value_info("h", TensorProto.FLOAT, None)],
+    )
+    net.nodes.append(helper.make_node("If", ["flag"], ["chosen"], name="choice", then_branch=body, else_branch=body))
+    model = net.model(["whole", "floating", "ql", "nbits"])
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    found = take_inventory(model, get_dialect("ort-cpu"))
+    assert found.layers == ()
+    already = {name for name, reason in found.left_alone.items() if reason == "it is quantised already"}
+    assert already == {"n_whole", "n_floating", "qlinear", "nbits"}
+    assert found.left_alone["inside"] == "it stands in a subgraph of If 'choice'"
+
+
+def test_an_empty_weight_is_no_layer() -> None:
+    """A weight without elements has nothing to round."""
+    net = Net(("batch", 0))
+    net.op("MatMul", ["x", net.constant("w", np.zeros((0, 4), np.float32))], "none")
+    assert inventory_of(net.model(["none"])).left_alone == {"n_none": "its weight is empty, of shape (0, 4)"}
 
 
 def test_refusals_have_reasons() -> None:

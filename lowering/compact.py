@@ -1,0 +1,145 @@
+"""Writing computed constants as what they are computed from, where that takes fewer bytes in the file.
+
+A weight given in FP16 behind a Cast, a grid that Tile makes of a row, a table that is read transposed as well: in a
+normalised network each is an initialiser (``lowering.folding``). A written file keeps the nodes instead wherever they
+and the constants they read, those that the file holds anyway left out, are smaller. Runtimes compute them on load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from lowering.folding import Origins
+from lowering.graph import free_name, tensor_names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """What one constant of a network is computed from.
+
+    Attributes:
+        nodes: In order; the last one writes the constant.
+        constants: Initialisers they read.
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    constants: tuple[TensorProto, ...]
+
+
+def sources_of(proto: onnx.ModelProto, origins: Origins) -> dict[str, Source]:
+    """Initialiser → what it is computed from, for those of a network that still have the value that was folded."""
+    found = {}
+    for tensor in proto.graph.initializer:
+        if tensor.name in origins.nodes:
+            nodes: dict[str, onnx.NodeProto] = {}
+            constants: dict[str, TensorProto] = {}
+            _trace(tensor.name, origins, nodes, constants)
+            found[tensor.name] = Source(nodes=tuple(nodes.values()), constants=tuple(constants.values()))
+    return found
+
+
+def _trace(name: str, origins: Origins, nodes: dict[str, onnx.NodeProto], constants: dict[str, TensorProto]) -> None:
+    """Add the nodes and constants behind ``name``; without recursion, since chains may be long."""
+    stack: list[tuple[str, bool]] = [(name, False)]
+    while stack:
+        current, ready = stack.pop()
+        node = origins.nodes.get(current)
+        if node is None:
+            constants[current] = origins.constants[current]
+        elif ready:
+            nodes[node.output[0]] = node
+        elif node.output[0] not in nodes:
+            stack.append((current, True))
+            stack += [(source, False) for source in node.input if source]
+
+
+def write_compactly(model: onnx.ModelProto, sources: Mapping[str, Source]) -> onnx.ModelProto:
+    """The model with constants written as nodes where that is smaller; the same object where none is."""
+    present = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in sources}
+    if not present:
+        return model
+    held = _Held(model)
+    chosen: set[str] = set()
+    for group in _sharing(present, sources):
+        for names in (group, *([name] for name in sorted(group, key=lambda name: -present[name].ByteSize()))):
+            rest = [name for name in names if name not in chosen]
+            if rest and held.cost(rest, sources) < sum(present[name].ByteSize() for name in rest):
+                held.take(rest, sources)
+                chosen.update(rest)
+    return held.write(chosen, sources) if chosen else model
+
+
+class _Held:
+    """What a file holds while constants are taken for nodes."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = model
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._taken = tensor_names(model.graph)
+        # Tensors in the network's terms that were added → their names in this file.
+        self._added: dict[str, str] = {}
+
+    def _holds(self, tensor: TensorProto) -> bool:
+        own = self._constants.get(tensor.name)
+        if tensor.name in self._added or own is tensor:
+            return True
+        return own is not None and _content(own) == _content(tensor)
+
+    def cost(self, names: Collection[str], sources: Mapping[str, Source]) -> int:
+        """Bytes that nodes and constants of these would add."""
+        nodes = {node.output[0]: node for name in names for node in sources[name].nodes}
+        constants = {tensor.name: tensor for name in names for tensor in sources[name].constants}
+        added: list[onnx.NodeProto | TensorProto] = [node for key, node in nodes.items() if key not in self._added]
+        added += [tensor for tensor in constants.values() if not self._holds(tensor)]
+        return sum(int(part.ByteSize()) + 2 for part in added)
+
+    def take(self, names: Collection[str], sources: Mapping[str, Source]) -> None:
+        """Hold the nodes and constants that these are computed from, and no longer these."""
+        for name in names:
+            del self._constants[name]
+            self._added[name] = name
+        for name in names:
+            for tensor in sources[name].constants:
+                if not self._holds(tensor):
+                    copy = TensorProto()
+                    copy.CopyFrom(tensor)
+                    copy.name = self._added[tensor.name] = free_name(tensor.name, self._taken)
+                    self._constants[copy.name] = copy
+            for node in sources[name].nodes:
+                for output in filter(None, node.output):
+                    if output not in self._added:
+                        self._added[output] = free_name(output, self._taken)
+
+    def write(self, chosen: Collection[str], sources: Mapping[str, Source]) -> onnx.ModelProto:
+        """The file with the nodes of ``chosen`` before its own."""
+        written = onnx.ModelProto()
+        written.CopyFrom(self._model)
+        del written.graph.node[:], written.graph.initializer[:]
+        for node in {node.output[0]: node for name in chosen for node in sources[name].nodes}.values():
+            copy = written.graph.node.add()
+            copy.CopyFrom(node)
+            for names in (copy.input, copy.output):
+                for place, name in enumerate(names):
+                    names[place] = self._added.get(name, name)
+        written.graph.node.extend(self._model.graph.node)
+        written.graph.initializer.extend(self._constants.values())
+        return written
+
+
+def _content(tensor: TensorProto) -> tuple[int, tuple[int, ...], bytes]:
+    return tensor.data_type, tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes()
+
+
+def _sharing(present: Collection[str], sources: Mapping[str, Source]) -> list[list[str]]:
+    """Constants grouped by what they are computed from: two that share a source may only together be smaller."""
+    groups: list[tuple[set[str], list[str]]] = []
+    for name in present:
+        reads = {tensor.name for tensor in sources[name].constants}
+        joined = [group for group in groups if group[0] & reads]
+        groups = [group for group in groups if not group[0] & reads]
+        groups.append((reads.union(*(group[0] for group in joined)), [*(n for g in joined for n in g[1]), name]))
+    return [names for _, names in groups]

@@ -1,0 +1,228 @@
+"""Constants computed in the graph: weights are found behind them, and no written file is larger for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from lowering.dialects.registry import get_dialect
+from lowering.faithful import faithful, sqnr_db
+from lowering.interpreter import interpret
+from lowering.lowerer import Lowerer
+from lowering.reference import make_reference
+from precision import FP32, Array, CalibrationSettings, ContentStore
+from tests.lowering.candidates import uniform
+
+FLOAT, HALF, BF16, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE
+node = helper.make_node
+
+
+def _normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def _model(
+    nodes: Sequence[onnx.NodeProto],
+    weights: Mapping[str, Array] | Mapping[str, Array | TensorProto],
+    *,
+    inputs: int,
+    opset: int = 21,
+) -> onnx.ModelProto:
+    tensors = []
+    for name, value in weights.items():
+        tensors.append(value if isinstance(value, TensorProto) else numpy_helper.from_array(np.asarray(value), name))
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, ("n", inputs))],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        tensors,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def _brain(value: NDArray[np.float32]) -> TensorProto:
+    raw = (value.view(np.uint32) >> 16).astype(np.uint16)
+    return TensorProto(name="h", data_type=BF16, dims=value.shape, raw_data=raw.tobytes())
+
+
+def _lowerer(model: onnx.ModelProto, inputs: int) -> Lowerer:
+    feeds = {"x": _normal(16, inputs, seed=9)}
+    reference = faithful(replace(make_reference(model, "net"), given=model.SerializeToString()), feeds)
+    assert (reference.skipped_steps, reference.notices) == ((), ())
+    return Lowerer(reference, get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None))
+
+
+def _computed(size: int) -> dict[str, tuple[list[onnx.NodeProto], dict[str, Array | TensorProto]]]:
+    """Ways in which a weight of ``size`` rows is made of constants."""
+    value, one = _normal(size, size), np.array([1])
+    axes = np.array([0])
+    return {
+        "half": ([node("Cast", ["h"], ["w"], to=FLOAT)], {"h": value.astype(np.float16)}),
+        "brain": ([node("Cast", ["h"], ["w"], to=FLOAT)], {"h": _brain(value)}),
+        "double": ([node("Cast", ["h"], ["w"], to=FLOAT)], {"h": value.astype(np.float64)}),
+        "integers": (
+            [node("Cast", ["h"], ["c"], to=FLOAT), node("Mul", ["c", "s"], ["w"])],
+            {"h": np.rint(value * 20).astype(np.int8), "s": np.array(0.05, np.float32)},
+        ),
+        "scaled": ([node("Mul", ["h", "s"], ["w"])], {"h": value, "s": np.array(0.5, np.float32)}),
+        "shifted": ([node("Add", ["h", "h"], ["w"])], {"h": value}),
+        "transposed": ([node("Transpose", ["h"], ["w"], perm=[1, 0])], {"h": value}),
+        "joined": ([node("Concat", ["h", "h"], ["w"], axis=1)], {"h": value}),
+        "reshaped": ([node("Reshape", ["h", "s"], ["w"])], {"h": value.ravel(), "s": np.array([size, size])}),
+        "squeezed": ([node("Squeeze", ["h", "a"], ["w"])], {"h": value[None], "a": axes}),
+        "sliced": (
+            [node("Slice", ["h", "a", "b", "a"], ["w"])],
+            {"h": np.concatenate([value, value]), "a": axes, "b": one * size},
+        ),
+        "passed": ([node("Identity", ["h"], ["w"])], {"h": value}),
+        "chained": (
+            [
+                node("Cast", ["h"], ["c"], to=FLOAT),
+                node("Transpose", ["c"], ["t"], perm=[1, 0]),
+                node("Mul", ["t", "s"], ["w"]),
+            ],
+            {"h": value.astype(np.float16), "s": np.array(0.5, np.float32)},
+        ),
+    }
+
+
+@pytest.mark.parametrize("size", [40, 257])
+@pytest.mark.parametrize("way", _computed(2))
+def test_computed_weights_are_layers(way: str, size: int) -> None:
+    """A weight made of constants of any size is a layer's, and the FP32 file is no larger than the one given."""
+    made, weights = _computed(size)[way]
+    model = _model([*made, node("MatMul", ["x", "w"], ["y"], name="fc")], weights, inputs=size)
+    lowerer = _lowerer(model, size)
+    (layer,) = lowerer.inventory.layers
+    written = lowerer.lower({layer.name: FP32})
+    assert len(written) <= 1.01 * model.ByteSize() + 64
+    feeds = {"x": _normal(4, size, seed=5)}
+    wanted = interpret(model, optimised=False).run(feeds)[0]
+    assert sqnr_db(wanted, interpret(written).run(feeds)[0]) > 110
+    small = lowerer.lower(uniform(lowerer, "int8:mse"))
+    assert len(small) < 1.2 * layer.parameters + 2000
+    assert sqnr_db(wanted, interpret(small).run(feeds)[0]) > 25
+
+
+def test_a_weight_given_in_half_stays_half() -> None:
+    """FP16 in, FP16 out: neither FP32 nor FP16 as a choice makes the file larger."""
+    nodes = [node("Cast", ["h"], ["w"], to=FLOAT), node("MatMul", ["x", "w"], ["y"], name="fc")]
+    model = _model(nodes, {"h": _normal(64, 64).astype(np.float16)}, inputs=64)
+    lowerer = _lowerer(model, 64)
+    for text in ("fp32", "fp16"):
+        assert len(lowerer.lower(uniform(lowerer, text))) < 1.03 * model.ByteSize()
+
+
+@pytest.mark.parametrize(
+    ("grow", "sizes"),
+    [
+        pytest.param(node("Tile", ["row", "sizes"], ["grid"]), [200, 1], id="tile"),
+        pytest.param(node("Expand", ["row", "sizes"], ["grid"]), [200, 64], id="expand"),
+        pytest.param(node("Tile", ["row", "sizes"], ["grid"]), [4000, 1], id="large-tile"),
+        pytest.param(node("ConstantOfShape", ["sizes"], ["grid"]), [200, 64], id="constant-of-shape"),
+    ],
+)
+def test_grids_stay_small(grow: onnx.NodeProto, sizes: list[int]) -> None:
+    """What is made large in the graph stays as small in the file as it was given."""
+    nodes = [
+        grow,
+        node("MatMul", ["x", "w"], ["a"], name="fc"),
+        node("ReduceMax", ["grid", "zero"], ["top"], keepdims=1),
+        node("Add", ["a", "top"], ["y"]),
+    ]
+    weights: dict[str, Array] = {
+        "row": _normal(1, 64),
+        "sizes": np.array(sizes),
+        "w": _normal(16, 64),
+        "zero": np.array([0]),
+    }
+    model = _model(nodes, weights, inputs=16)
+    lowerer = _lowerer(model, 16)
+    written = lowerer.lower(uniform(lowerer, "fp32"))
+    assert len(written) <= 1.05 * model.ByteSize()
+    feeds = {"x": _normal(4, 16, seed=5)}
+    assert sqnr_db(interpret(model).run(feeds)[0], interpret(written).run(feeds)[0]) > 110
+
+
+def test_shapes_that_grow_from_known_ones() -> None:
+    """A grid made of an input's own, fixed, sizes is not written out either."""
+    nodes = [
+        node("Shape", ["x"], ["sizes"], start=1),
+        node("Concat", ["many", "sizes"], ["shape"], axis=0),
+        node("Expand", ["one", "shape"], ["grid"]),
+        node("ReduceSum", ["grid", "zero"], ["sum"], keepdims=1),
+        node("MatMul", ["x", "w"], ["a"], name="fc"),
+        node("Add", ["a", "sum"], ["y"]),
+    ]
+    weights: dict[str, Array] = {
+        "many": np.array([900]),
+        "one": np.ones((1, 1), np.float32),
+        "zero": np.array([0]),
+        "w": _normal(32, 32),
+    }
+    model = _model(nodes, weights, inputs=32)
+    lowerer = _lowerer(model, 32)
+    assert len(lowerer.lower(uniform(lowerer, "fp32"))) <= 1.05 * model.ByteSize()
+
+
+def _tied() -> onnx.ModelProto:
+    """One matrix, read as it is and transposed."""
+    nodes = [
+        node("MatMul", ["x", "E"], ["h"], name="in"),
+        node("Transpose", ["E"], ["Et"], perm=[1, 0]),
+        node("MatMul", ["h", "Et"], ["y"], name="out"),
+    ]
+    return _model(nodes, {"E": _normal(64, 64) / 8}, inputs=64)
+
+
+def test_a_shared_weight_is_stored_once() -> None:
+    """A matrix that is read twice is in the FP32 file once."""
+    lowerer = _lowerer(_tied(), 64)
+    assert [layer.name for layer in lowerer.inventory.layers] == ["in", "out"]
+    assert len(lowerer.lower(uniform(lowerer, "fp32"))) < 1.03 * _tied().ByteSize()
+
+
+def test_names_of_computed_tensors_are_free_or_changed() -> None:
+    """Tensors that are written back take no name that the file has given away."""
+    nodes = [
+        node("Cast", ["h"], ["w_f"], to=FLOAT),
+        node("Transpose", ["w_f"], ["w"], perm=[1, 0]),
+        node("MatMul", ["x", "w"], ["a"], name="first"),
+        node("Cast", ["g"], ["v"], to=FLOAT),
+        node("MatMul", ["a", "v"], ["y"], name="second"),
+    ]
+    model = _model(nodes, {"h": _normal(40, 40).astype(np.float16), "g": _normal(40, 40).astype(np.float16)}, inputs=40)
+    lowerer = _lowerer(model, 40)
+    feeds = {"x": _normal(4, 40, seed=5)}
+    wanted = interpret(model).run(feeds)[0]
+    for text in ("fp32", "fp16", "int8:mse"):
+        for other in ("fp32", "fp16", "int8:mse"):
+            choices = {"first": uniform(lowerer, text)["first"], "second": uniform(lowerer, other)["second"]}
+            written = onnx.load_model_from_string(lowerer.lower(choices))
+            onnx.checker.check_model(written)
+            assert sqnr_db(wanted, interpret(written).run(feeds)[0]) > 25
+
+
+def test_what_must_not_be_folded() -> None:
+    """Random tensors are drawn in every run, quantised weights stay quantised."""
+    nodes = [
+        node("RandomNormal", [], ["r"], shape=[16, 16]),
+        node("DequantizeLinear", ["q", "s"], ["w"]),
+        node("MatMul", ["x", "w"], ["a"], name="fc"),
+        node("MatMul", ["a", "r"], ["y"], name="drawn"),
+    ]
+    weights: dict[str, Array] = {"q": np.ones((16, 16), np.int8), "s": np.array(0.1, np.float32)}
+    reference = make_reference(_model(nodes, weights, inputs=16), "net")
+    assert {"RandomNormal", "DequantizeLinear"} <= {made.op_type for made in reference.proto.graph.node}
+    lowerer = Lowerer(reference, get_dialect("ort-cpu"), None, CalibrationSettings(), ContentStore(None))
+    assert lowerer.inventory.left_alone == {
+        "fc": "it is quantised already",
+        "drawn": "its weight is computed at run time",
+    }
