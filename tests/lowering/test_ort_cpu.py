@@ -30,13 +30,6 @@ from tests.lowering.topologies import TOPOLOGIES, inputs_of
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.fixture(scope="module")
-def full_range() -> None:
-    """Skips where 8-bit kernels saturate (x86 without VNNI): outputs are worse there, through no fault of the graph."""
-    if not get_backend("ort-cpu").capabilities().supported["int8-full-range"]:
-        pytest.skip("this processor's 8-bit kernels saturate; pinned numbers do not apply")
-
-
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_operators_after_optimisation(name: str, update_golden: bool) -> None:
     """What the runtime executes for each uniform choice is pinned: a fusion that is lost shows.
@@ -69,7 +62,6 @@ def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
     assert found == path.read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("full_range")
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_numerics(name: str, update_golden: bool) -> None:
     """Each uniform choice reaches the pinned SQNR against FP32, which is above the choice's floor."""
@@ -85,7 +77,6 @@ def test_numerics(name: str, update_golden: bool) -> None:
         check_numerics(name, model, pinned[text])
 
 
-@pytest.mark.usefixtures("full_range")
 @pytest.mark.parametrize(
     ("stored", "position", "factor", "shift"),
     [
@@ -115,7 +106,6 @@ def test_numerics_rejects_a_swapped_axis() -> None:
         check_numerics("residual", proto.SerializeToString(), [FLOOR_DB["int8:mse"]])
 
 
-@pytest.mark.usefixtures("full_range")
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_random_mixes_are_valid(name: str) -> None:
     """Any mix of offered choices, tied layers apart included, compiles and stays above the lowest floor."""
