@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -17,11 +18,12 @@ from lowering.export import export_reference
 from lowering.lowerer import Lowerer
 from passes.data import Batch, TrainingData
 from passes.qat import TRAINING, Qat
+from passes.qat_layers import TrainedLayer
 from passes.qat_result import QatResult
 from passes.train import train
 from passes.training import Training
 from precision import CalibrationSettings, ContentStore, Inputs, Labelled, LayerChoice
-from tests.lowering.candidates import outputs_of
+from tests.lowering.candidates import outputs_of, saturates
 
 QUICK = replace(TRAINING, steps=20, batch_size=32, learning_rate=2e-3)
 
@@ -77,7 +79,12 @@ def ran(model: bytes, inputs: Inputs) -> tuple[NDArray[Any], ...]:
 
 
 def simulated(network: torch.nn.Module, inputs: Inputs) -> tuple[NDArray[Any], ...]:
-    """Outputs of a module in evaluation mode."""
+    """Outputs of a module in evaluation mode; with floating biases where ``ran`` gives those of such a graph."""
+    if saturates():
+        network = copy.deepcopy(network)
+        for layer in network.modules():
+            if isinstance(layer, TrainedLayer):
+                layer.integer = False
     with torch.no_grad():
         found = network.eval()(*(torch.from_numpy(np.array(array)) for array in inputs.values()))
     return tuple(part.numpy() for part in (found if isinstance(found, tuple) else (found,)))
