@@ -23,6 +23,7 @@ ROOMS = ("backends", "experiments", "lowering", "passes", "precision", "report",
 DATA = {"report/page.css", "report/page.js", "report/page.html.j2", "report/comparison.html.j2"} | {
     f"{room}/py.typed" for room in ROOMS
 }
+SCRIPTS = ("scripts/search", "scripts/test", "scripts/mutants", "scripts/gpu-check", ".ci/run")
 LOCKED_EXTRAS = ("cpu", "openvino", "demo", "dev")
 
 
@@ -131,11 +132,19 @@ def test_the_lock_is_closed() -> None:
     assert set(pins) == seen
 
 
-@pytest.mark.parametrize("script", ["scripts/search", "scripts/test", ".ci/run"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_are_executable_bash(script: str) -> None:
     """Each can be typed as it stands and parses."""
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
+def test_shellcheck_finds_nothing() -> None:
+    """In any of the scripts."""
+    command = ["shellcheck", *SCRIPTS, "scripts/environment.sh"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def _checkout(folder: Path) -> Path:

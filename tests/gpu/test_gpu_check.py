@@ -31,7 +31,7 @@ def test_without_a_gpu_nothing_is_set_up(tmp_path: Path, answer: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     assert done.returncode == 2
     assert done.stdout == ""

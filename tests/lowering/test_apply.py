@@ -68,6 +68,9 @@ def test_new_weights_need_consent_and_data() -> None:
         apply_config(config, tuned, calibration=None, store=ContentStore(None), allow_new_weights=True)
     applied = apply_config(config, tuned, calibration=inputs, store=ContentStore(None), allow_new_weights=True)
     assert applied != model
+    alone = Lowerer(tuned, get_dialect("ort-cpu"), inputs, config.calibration, ContentStore(None))
+    assert dict(alone.ranges) != dict(config.ranges), "the test says nothing otherwise"
+    assert applied == alone.lower(config.layers)
 
 
 def test_other_calibration_inputs_are_refused() -> None:

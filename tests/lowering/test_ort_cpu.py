@@ -13,13 +13,14 @@ from backends import get_backend
 from lowering.dialects.registry import get_dialect
 from lowering.lowerer import Lowerer
 from lowering.reference import make_reference
-from precision import FP32, CalibrationSettings, ContentStore, LayerChoice, LoweringError
+from precision import FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice, LoweringError
 from tests.lowering.candidates import (
     FLOOR_DB,
     check_numerics,
     lowerer_of,
     measured_db,
     outputs_of,
+    saturates,
     sqnr_db,
     text_of,
     uniform,
@@ -28,13 +29,6 @@ from tests.lowering.candidates import (
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-@pytest.fixture(scope="module")
-def full_range() -> None:
-    """Skips where 8-bit kernels saturate (x86 without VNNI): outputs are worse there, through no fault of the graph."""
-    if not get_backend("ort-cpu").capabilities().supported["int8-full-range"]:
-        pytest.skip("this processor's 8-bit kernels saturate; pinned numbers do not apply")
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
@@ -69,7 +63,6 @@ def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
     assert found == path.read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("full_range")
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_numerics(name: str, update_golden: bool) -> None:
     """Each uniform choice reaches the pinned SQNR against FP32, which is above the choice's floor."""
@@ -85,7 +78,6 @@ def test_numerics(name: str, update_golden: bool) -> None:
         check_numerics(name, model, pinned[text])
 
 
-@pytest.mark.usefixtures("full_range")
 @pytest.mark.parametrize(
     ("stored", "position", "factor", "shift"),
     [
@@ -115,7 +107,6 @@ def test_numerics_rejects_a_swapped_axis() -> None:
         check_numerics("residual", proto.SerializeToString(), [FLOOR_DB["int8:mse"]])
 
 
-@pytest.mark.usefixtures("full_range")
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_random_mixes_are_valid(name: str) -> None:
     """Any mix of offered choices, tied layers apart included, compiles and stays above the lowest floor."""
@@ -139,6 +130,17 @@ def test_floating_layer_between_integer_ones_stays_floating(name: str) -> None:
     assert model.operators().count("DequantizeLinear") <= 2
 
 
+def check_same_outputs(model: bytes, plain: bytes, inputs: Inputs) -> None:
+    """Equal to the bit in integer kernels; run as written, floating sums may put a few values one code further."""
+    found, wanted = outputs_of(model, inputs)[0], outputs_of(plain, inputs)[0]
+    if not saturates():
+        np.testing.assert_array_equal(found, wanted)
+        return
+    step = np.diff(np.unique(wanted)).min()
+    assert np.abs(found - wanted).max() <= 1.01 * step
+    assert np.mean(found != wanted) < 0.02
+
+
 def test_shortcut_as_convolution_copies_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slice and Pad written as a 1×1 convolution give the very same outputs as written one by one."""
     lowerer = lowerer_of("padded_shortcut")
@@ -148,7 +150,7 @@ def test_shortcut_as_convolution_copies_exactly(monkeypatch: pytest.MonkeyPatch)
     plain = lowerer.lower(choices)
     assert "Slice" in text_of(plain)
     assert "Slice" not in text_of(model)
-    np.testing.assert_array_equal(outputs_of(model, inputs)[0], outputs_of(plain, inputs)[0])
+    check_same_outputs(model, plain, inputs)
 
 
 def test_channels_of_zeros_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +162,7 @@ def test_channels_of_zeros_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     plain = lowerer.lower(choices)
     assert text_of(model).count("= Pad(") == 1
     assert "Pad" not in text_of(plain)
-    np.testing.assert_array_equal(outputs_of(model, inputs)[0], outputs_of(plain, inputs)[0])
+    check_same_outputs(model, plain, inputs)
 
 
 @pytest.mark.parametrize("text", ["int8:mse", "int4:gptq"])
@@ -173,7 +175,7 @@ def test_widened_convolutions_change_nothing(text: str, monkeypatch: pytest.Monk
     plain = lowerer.lower(choices)
     assert "[16, 1, 3, 3]" in text_of(model)
     assert "[16, 1, 3, 3]" not in text_of(plain)
-    np.testing.assert_array_equal(outputs_of(model, inputs)[0], outputs_of(plain, inputs)[0])
+    check_same_outputs(model, plain, inputs)
 
 
 def test_widened_convolution_without_a_bias() -> None:

@@ -230,3 +230,16 @@ def test_ranges_scale_with_the_values() -> None:
         for exponent in (-70, 60):
             scaled = range_of(_histogram(np.ldexp(values, exponent)), method, 99.0)
             np.testing.assert_allclose(np.ldexp(np.array(scaled), -exponent), plain, rtol=1e-6)
+
+
+def test_each_method_is_the_one_asked_for() -> None:
+    """On values with heavy tails all four give other ranges, each by its own rule."""
+    histogram = _histogram(_samples("heavy"))
+    found = {method: range_of(histogram, method, 99.0) for method in RangeMethod}
+    assert found == {
+        RangeMethod.MINMAX: (histogram.low, histogram.high),
+        RangeMethod.PERCENTILE: percentile_range(histogram, 99.0),
+        RangeMethod.ENTROPY: entropy_range(histogram),
+        RangeMethod.MSE: mse_range(histogram),
+    }
+    assert len(set(found.values())) == len(found)

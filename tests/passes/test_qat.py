@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from lowering.apply import apply_config
@@ -16,7 +18,7 @@ from passes.data import TrainingData
 from passes.qat import TRAINING, Qat
 from passes.qat_result import QatResult, with_values
 from passes.train import Ended, Progress, Supervision
-from precision import ConfigError, ContentStore, LayerChoice, LoweringError, ModelError, PrecisionConfig, top1
+from precision import ConfigError, ContentStore, LayerChoice, LoweringError, ModelError, PrecisionConfig
 from tests.lowering.candidates import lowerer_of, sqnr_db, uniform, with_bug
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
 from tests.passes.qat_nets import (
@@ -39,17 +41,24 @@ SETTINGS = {
     "mixed": (("int8:mse", "fp32", "int4:gptq", "fp16", "int4:mse", "int8:mse:weight-only"), Qat(training=QUICK)),
 }
 FLOOR_DB = 40.0
+# A value that lies on the border between two codes may fall to either side, whatever computes it: kernels of different
+# processors add up in different orders. A sample whose two best classes are that near may change its class.
+SAMPLES_APART = 3
 # Operators a topology has that training does not know.
 UNKNOWN = {"captured": "ReduceMax"}
 
 
 def check_agreement(result: QatResult, model: bytes) -> None:
-    """The oracle: the module and the artifact on ONNX Runtime give the same outputs and the same top-1."""
-    held = digits()[1]
-    found, expected = ran(model, held.inputs), simulated(result.network, held.inputs)
-    assert sqnr_db(expected[0], found[0]) >= FLOOR_DB
-    scores = [float(np.asarray(top1(outputs, held.labels), np.float64).mean()) for outputs in (found, expected)]
-    assert scores[0] == pytest.approx(scores[1], abs=0.001)
+    """The oracle: the module and the artifact on ONNX Runtime give the same outputs and the same classes."""
+    inputs = digits()[1].inputs
+    check_outputs(simulated(result.network, inputs)[0], ran(model, inputs)[0])
+
+
+def check_outputs(expected: NDArray[Any], found: NDArray[Any]) -> None:
+    """Nearly equal logits, and the same class for all samples but a few."""
+    assert sqnr_db(expected, found) >= FLOOR_DB
+    apart = np.count_nonzero(expected.argmax(axis=1) != found.argmax(axis=1))
+    assert apart <= max(SAMPLES_APART, len(expected) // 200)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -276,9 +285,5 @@ def test_resnet20_agrees(data_folder: object) -> None:
     )
     choices = {layer.name: LayerChoice.parse("int4:gptq") for layer in lowerer.inventory.layers}
     result = Qat(training=replace(TRAINING, steps=4)).apply(lowerer, choices, TrainingData(inputs=workload.calibration))
-    evaluation = workload.evaluation
-    found = ran(artifact_of(result, lowerer, choices), evaluation.inputs)
-    expected = simulated(result.network, evaluation.inputs)
-    assert sqnr_db(expected[0], found[0]) >= FLOOR_DB
-    scores = [float(np.asarray(top1(outputs, evaluation.labels), np.float64).mean()) for outputs in (found, expected)]
-    assert scores[0] == pytest.approx(scores[1], abs=0.001)
+    inputs = workload.evaluation.part(0, 1000).inputs
+    check_outputs(simulated(result.network, inputs)[0], ran(artifact_of(result, lowerer, choices), inputs)[0])

@@ -116,6 +116,22 @@ def test_hypervolume_oracle_rejects_planted_bugs() -> None:
     assert sum_of_boxes(points, REFERENCE) != truth
 
 
+@pytest.mark.parametrize(
+    "outside",
+    [
+        Objectives(accuracy=-1, latency_ms=1, size_bytes=1),
+        Objectives(accuracy=0.5, latency_ms=7, size_bytes=1),
+        Objectives(accuracy=0.5, latency_ms=1, size_bytes=7),
+    ],
+    ids=["accuracy", "latency", "size"],
+)
+def test_what_is_worse_than_the_reference_anywhere_adds_nothing(outside: Objectives) -> None:
+    """Nor does it take anything away, beside another point or alone."""
+    inside = Objectives(accuracy=1, latency_ms=3, size_bytes=3)
+    assert hypervolume([outside], REFERENCE) == 0
+    assert hypervolume([inside, outside], REFERENCE) == hypervolume([inside], REFERENCE) == 9
+
+
 def test_hypervolume_by_hand() -> None:
     """Two boxes: 0.5 × 2 × 10 and 0.25 × 4 × 5, overlapping in 0.25 × 2 × 5."""
     points = [

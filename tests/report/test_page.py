@@ -222,7 +222,7 @@ def test_a_browser_draws_every_plot(tmp_path: Path) -> None:
     options += " --disable-component-update --disable-sync --enable-logging=stderr"
     options += " --virtual-time-budget=4000 --dump-dom"
     command = ["chromium", *options.split(), f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert complaints == []
     for id_ in PLOTS_OF["passes"]:
