@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 
 from precision import AccuracyStats, Budget, DataError, Footprint, LatencyStats, UsageError
 from precision.choice import ChoiceText
-from precision.document import Count, Digest, Form, JsonValue, NonNegative, PathBelow
+from precision.document import Count, Form, JsonValue, NonNegative, PathBelow
 from precision.json_text import shown
 from report.fields import DAMAGED, damaged, read_csv
 from report.network import NetworkInfo
@@ -222,7 +222,7 @@ class ModelPart(JsonValue):
     """The network of a run."""
 
     source: str
-    fingerprint: Digest
+    fingerprint: str
     parameters: Count
     layers: tuple[ReportedLayer, ...]
 
