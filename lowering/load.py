@@ -42,7 +42,7 @@ def load_reference(path: Path) -> Reference:
 
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
     folder = path.resolve().parent
-    for tensor in _tensors(model.graph):
+    for tensor in tensors_of(model.graph):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
@@ -68,14 +68,15 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
         del tensor.external_data[:]
 
 
-def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+def tensors_of(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """Every tensor a graph holds: initialisers and attributes, those of its subgraphs included."""
     found = list(graph.initializer)
     for node in graph.node:
         for attribute in node.attribute:
             found += [attribute.t] if attribute.HasField("t") else []
             found += attribute.tensors
             for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                found += _tensors(body)
+                found += tensors_of(body)
     return found
 
 
