@@ -69,14 +69,14 @@ def apply_config(
             "the calibration inputs given are not those the config was made with, so the artifact would differ",
             f"give the same file (its first {config.calibration.samples} samples), or none, beside the run's cache/",
         )
-    if same_weights and (
-        unused := [name for name in config.scales if name not in lowerer.config(config.layers).scales]
-    ):
-        raise ConfigError(
-            f"the config's scales of layer '{unused[0]}' are too small for its weights, so they are not those of its "
-            "training",
-            _RESTORE,
-        )
+    if same_weights and config.scales:
+        used = lowerer.config(config.layers).scales
+        if unused := [name for name in config.scales if name not in used]:
+            raise ConfigError(
+                f"the config's scales of layer '{unused[0]}' are too small for its weights, so they are not those of "
+                "its training",
+                _RESTORE,
+            )
     return lowerer.lower(config.layers)
 
 

@@ -31,7 +31,7 @@ def check_sizes(path: Path, model: onnx.ModelProto | None) -> None:
     """
     total = path.stat().st_size
     if model is not None:
-        total += sum(_stored_bytes(tensor, path) for tensor in _external(model))
+        total += sum(_stored_bytes(tensor, path) for tensor in external_tensors(model))
     if total > LIMIT:
         raise ModelError(
             f"'{path}': the network has {total / 1e9:.2f} GB, more than one ONNX file can hold ({LIMIT / 1e9:.2f} GB)",
@@ -45,7 +45,7 @@ def load_external_data(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         ModelError: If it cannot be read.
     """
-    for tensor in _external(model):
+    for tensor in external_tensors(model):
         try:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.resolve().parent))
         except (ValueError, OSError, onnx.checker.ValidationError) as error:
@@ -120,7 +120,8 @@ def _whole(text: str, what: str, tensor: TensorProto, path: Path) -> int:
     return int(text)
 
 
-def _external(model: onnx.ModelProto) -> list[TensorProto]:
+def external_tensors(model: onnx.ModelProto) -> list[TensorProto]:
+    """Tensors of a model, its subgraphs and functions that keep their data in another file."""
     found: list[TensorProto] = []
     nodes = [node for function in model.functions for node in function.node]
     for graph in graphs_of(model.graph):

@@ -220,7 +220,7 @@ class Lowerer:
 
         They must have a range to be quantised, and be finite for their second moments (GPTQ).
         """
-        if not choice.quantises_activations and choice.rounding is not Rounding.GPTQ:
+        if not choice.quantises_activations and not METHODS[choice.rounding].uses_calibration:
             return ""
         source = self._sources[layer.node]
         return "" if is_bounded(self.ranges.get(source, (0.0, 0.0))) else why_unbounded(source)

@@ -21,8 +21,8 @@ from typing_extensions import TypedDict
 
 from precision import AccuracyStats, Budget, DataError, Footprint, LatencyStats, UsageError
 from precision.choice import ChoiceText
-from precision.document import Count, Digest, Form, JsonValue, NonNegative, PathBelow
-from precision.json_text import shown
+from precision.document import Count, Form, JsonValue, NonNegative, PathBelow
+from precision.json_text import field_name, shown
 from report.fields import DAMAGED, damaged, read_csv
 from report.network import NetworkInfo
 from report.rows import (
@@ -222,7 +222,7 @@ class ModelPart(JsonValue):
     """The network of a run."""
 
     source: str
-    fingerprint: Digest
+    fingerprint: str
     parameters: Count
     layers: tuple[ReportedLayer, ...]
 
@@ -276,7 +276,7 @@ def _results(file: MeasurementFile) -> RunResults:
     points = file.points
     for id_, point in points.items():
         if point.id != id_:
-            raise ValueError(f"points.{shown(id_)}.id: expected the same, got {shown(point.id)}")
+            raise ValueError(f"{field_name(('points', id_, 'id'))}: expected the same, got {shown(point.id)}")
         _check_intervals(point)
     results = RunResults(
         name=file.name,
@@ -315,7 +315,11 @@ def _results(file: MeasurementFile) -> RunResults:
 def _check_intervals(point: Point) -> None:
     for what, latency in (("latency", point.latency), ("search_latency", point.search_latency)):
         if latency and (latency.ci_low_ms > latency.ci_high_ms or latency.ratio_low > latency.ratio_high):
-            raise ValueError(f"points.{shown(point.id)}.{what}: an interval's lower end is above its upper one")
+            raise ValueError(
+                f"{field_name(('points', point.id, what))}: an interval's lower end is above its upper one"
+            )
     for what, accuracy in (("accuracy", point.accuracy), ("search_accuracy", point.search_accuracy)):
         if accuracy and accuracy.ci_low > accuracy.ci_high:
-            raise ValueError(f"points.{shown(point.id)}.{what}: an interval's lower end is above its upper one")
+            raise ValueError(
+                f"{field_name(('points', point.id, what))}: an interval's lower end is above its upper one"
+            )

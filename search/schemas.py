@@ -37,4 +37,6 @@ def write_schemas(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m search.schemas FOLDER")
     write_schemas(Path(sys.argv[1]))

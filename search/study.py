@@ -23,16 +23,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
-from precision import AccuracyStats, LatencyStats, digest
+from precision import AccuracyStats, ConfigError, LatencyStats, UsageError, digest
+from precision.document import Count, JsonValue, NonNegative, Number, decode_json
 from search.proposals.space import Space
 from search.storage import damaged, explained, open_storage
 from search.trial import Candidate, Outcome, Trial
@@ -205,28 +208,63 @@ def _finished(frozen: FrozenTrial) -> bool:
     return frozen.state.is_finished() and "record" in frozen.user_attrs
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attributes(JsonValue):
+    """A filed trial's user attributes; its name becomes the name of files."""
+
+    origin: str
+    name: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.+-]*)?$")] = ""
+    network: str = ""
+    state: Outcome
+    size_bytes: Count | None = None
+    ratio: NonNegative | None = None
+    latency_ms: NonNegative | None = None
+    accuracy: Number | None = None
+    record: str
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record(JsonValue):
+    """What ``record`` holds."""
+
+    artifact: str
+    latency: LatencyStats | None
+    accuracy: AccuracyStats | None
+    misses: dict[str, float]
+    seconds: NonNegative
+    reason: str
+
+
 def _read(space: Space, frozen: FrozenTrial, family: str = "") -> Trial:
-    attributes = frozen.user_attrs
-    record: Mapping[str, Any] = json.loads(attributes["record"])
+    try:
+        attributes = _Attributes.from_json(frozen.user_attrs)
+        record = decode_json(_Record, attributes.record)
+        choices, pruning = space.from_params(frozen.params), space.pruning_of(frozen.params)
+    except ConfigError as error:
+        raise UsageError(
+            f"trial {frozen.number} in the study's storage is damaged: {error.message}",
+            "start afresh with another --out",
+        ) from error
     return Trial(
         number=frozen.number,
         candidate=Candidate(
-            origin=attributes["origin"],
-            choices=space.from_params(frozen.params),
-            name=attributes.get("name", ""),
-            pruning=space.pruning_of(frozen.params),
-            network=attributes.get("network", ""),
+            origin=attributes.origin,
+            choices=choices,
+            name=attributes.name,
+            pruning=pruning,
+            network=attributes.network,
             family=family,
         ),
-        outcome=Outcome(attributes["state"]),
-        artifact=record["artifact"],
-        size_bytes=attributes.get("size_bytes"),
-        latency=LatencyStats.from_json(record["latency"]) if record["latency"] else None,
-        latency_ms=attributes.get("latency_ms"),
-        accuracy=AccuracyStats.from_json(record["accuracy"]) if record["accuracy"] else None,
-        misses=record["misses"],
-        seconds=record["seconds"],
-        reason=record["reason"],
+        outcome=attributes.state,
+        artifact=record.artifact,
+        size_bytes=attributes.size_bytes,
+        latency=record.latency,
+        latency_ms=attributes.latency_ms,
+        accuracy=record.accuracy,
+        misses=record.misses,
+        seconds=record.seconds,
+        reason=record.reason,
     )
 
 

@@ -146,12 +146,14 @@ def read_model(path: Path) -> bytes:
     import onnx
     from google.protobuf.message import DecodeError
 
+    from lowering.external import external_tensors
+
     if not path.is_file():
         raise ModelError(f"no model file '{path}'", "check the path")
     try:
         data = path.read_bytes()
         model = onnx.load_model_from_string(data)
-        if not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        if not external_tensors(model):
             return data
         return bytes(onnx.load(str(path)).SerializeToString(deterministic=True))
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:

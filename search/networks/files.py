@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
+from lowering.external import external_tensors
 from lowering.reference import Reference, read_reference
 from precision import ConfigError, Recipe, write_bytes
 from search.networks.maker import Network
@@ -36,9 +37,13 @@ def load_network_file(path: Path, recipe: Recipe) -> Reference:
     try:
         if path.exists() and not path.is_file():
             raise ConfigError(f"cannot read network '{path}': expected a regular file", _HINT)
-        reference = read_reference(onnx.load_from_string(path.read_bytes()), str(path))
+        proto = onnx.load_from_string(path.read_bytes())
     except (OSError, DecodeError) as error:
         raise ConfigError(f"cannot read network '{path}': {error}", _HINT) from error
+    outside = external_tensors(proto)
+    if outside:
+        raise ConfigError(f"'{path}': tensor '{outside[0].name}' keeps its data in another file, expected one file", _HINT)
+    reference = read_reference(proto, str(path))
     if reference.fingerprint != recipe.network:
         raise ConfigError(f"'{path}' is not the network that the config was made for", _HINT)
     return reference
