@@ -11,8 +11,10 @@ exits when that is closed. An interruption of the parent ends it at once.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -31,6 +33,7 @@ RESULT_FILE = "result.json"
 
 _TIMEOUT_S = 3600.0
 _LAST_LINES = 5
+_LEAST_BYTES = 4096  # with less, a child cannot even say what is wrong
 
 
 def time_in_fresh_process(
@@ -56,7 +59,7 @@ def time_in_fresh_process(
 
     Raises:
         BackendError: If the process fails; quotes its last lines.
-        OutputError: If the request cannot be written.
+        OutputError: If there is no room for the request or the result.
     """
     with temporary_folder() as place:
         request = {
@@ -109,6 +112,8 @@ def _run_child(place: Path) -> None:
         said = [path.read_text(encoding="utf-8", errors="replace").strip() for path in (err, out)]
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BackendError(f"timing in a fresh process failed: {error}") from error
+    if status != 0 and not any(said) and shutil.disk_usage(place).free < _LEAST_BYTES:
+        raise unwritable(place, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     if status != 0:
         lines = (said[0] or said[1] or "it said nothing").splitlines()[-_LAST_LINES:]
         raise BackendError(

@@ -34,6 +34,8 @@ from search.sources import installed_version, is_users, sources
 _DEEPEST = 120
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made at run time
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))  # they decide nothing
+# NumPy's own, seeded by chance in every process, which library objects hold that may never draw from it.
+_SHARED_RANDOM_STATE = getattr(np.random.mtrand, "_rand", None)
 _DESCRIPTORS = (
     types.MemberDescriptorType,
     types.GetSetDescriptorType,
@@ -169,6 +171,8 @@ class _Digester:
             self._items("reference", (value(),), path)
         elif isinstance(value, _LOCKS):
             self._text("lock", "")
+        elif value is _SHARED_RANDOM_STATE:
+            self._text("shared random state", "")
         else:
             self._instance(value, path)
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +81,63 @@ def test_a_missing_file_is_named(files: dict[str, Path]) -> None:
     files["deep"].unlink()
     with pytest.raises(BackendError, match=r"model 'deep': cannot read '.*deep\.onnx': No such file"):
         time_in_fresh_process("fake", files, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
+
+
+# A backend whose models say that they are there, with the process and its descriptors, and then do not end.
+STUCK = """\
+import os, time
+from pathlib import Path
+class Stuck:
+    name, dialect, clock = "stuck", "ort-cpu", time.perf_counter_ns
+    def compile(self, model, *, threads, batch_size=None):
+        links = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+        text = chr(10).join([str(os.getpid()), *map(str, links)])
+        (Path(__file__).parent / "part").write_text(text)
+        (Path(__file__).parent / "part").rename(Path(__file__).parent / "started")
+        time.sleep(600)
+"""
+PARENT = """\
+import sys
+from pathlib import Path
+import numpy as np
+from backends import TimingSettings, time_in_fresh_process
+held = open(sys.argv[1] + "/held", "w")
+models = {"fp32": Path(sys.argv[1]) / "fp32.onnx"}
+time_in_fresh_process("stuck:Stuck", models, "fp32", {"x": np.ones(1)}, TimingSettings(), threads=1, batch_size=1)
+"""
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process ends within ten seconds; one that nobody has waited for counts."""
+    ended = time.monotonic() + 10
+    while time.monotonic() < ended:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_the_child_ends_with_its_parent(tmp_path: Path, files: dict[str, Path], number: int) -> None:
+    """However the parent ends; and it was given none of the parent's files."""
+    assert files["fp32"].parent == tmp_path
+    (tmp_path / "stuck.py").write_text(STUCK, encoding="utf-8")
+    (tmp_path / "tmp").mkdir()
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "TMPDIR": str(tmp_path / "tmp")}
+    parent = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(parent, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
+        started = tmp_path / "started"
+        while not started.exists() and process.poll() is None:
+            time.sleep(0.05)
+        pid, *links = started.read_text().splitlines()
+        process.send_signal(number)
+        process.wait(20)
+    assert _gone(int(pid))
+    assert not [link for link in links if link.startswith(str(tmp_path / "held"))]
+    left = list((tmp_path / "tmp").iterdir())
+    assert bool(left) == (number == signal.SIGKILL)

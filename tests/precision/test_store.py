@@ -30,6 +30,11 @@ def _folder(path: Path) -> None:
     (path / "deep" / "file").write_text("")
 
 
+def _dead_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
 def _older_archive(path: Path) -> None:
     path.unlink()
     with path.open("wb") as file:
@@ -48,7 +53,7 @@ DAMAGES: dict[str, Damage] = {
     "JSON of the earlier form": lambda path: _remade(path, json.dumps(VALUE).encode()),
     "archive of the earlier form": _older_archive,
     "a folder": _folder,
-    "a dead link": lambda path: (path.unlink(), path.symlink_to("nowhere")),
+    "a dead link": _dead_link,
     "gone": lambda path: path.unlink(),
 }
 

@@ -18,7 +18,7 @@ from precision import Array, UsageError
 from report.results import RunResults
 from search.identity import RUN_FILE, metric_name
 from tests.search import toy
-from tests.search.toy_runs import elsewhere, options, search
+from tests.search.toy_runs import Elsewhen, elsewhere, options, search
 
 # Fixtures are found by name in the module.
 __all__ = ["elsewhere"]
@@ -84,7 +84,9 @@ def test_a_partial_is_called_as_its_function() -> None:
     assert metric_name(functools.partial(scaled, factor=2.0)) == f"{__name__}:scaled"
 
 
-def test_a_backend_of_ones_own_is_known_by_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_of_ones_own_is_known_by_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: Elsewhen
+) -> None:
     """An edited backend under the same name: what the old one measured does not stand."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -98,11 +100,8 @@ def test_a_backend_of_ones_own_is_known_by_its_code(tmp_path: Path, monkeypatch:
         search(replace(asked, resume=resume))
 
     def there(_: str, *arguments: Any, **named: Any) -> Any:
-        return stand_in("fake", *arguments, **named)
+        return elsewhere("fake", *arguments, **named)
 
-    from search.results import finalists
-
-    stand_in = finalists.time_in_fresh_process
     run(1, resume=False)
     run(1, resume=True)
     with pytest.raises(UsageError, match=r"different: the backend's code\n"):

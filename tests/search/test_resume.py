@@ -16,7 +16,7 @@ from precision import (
     UsageError,
 )
 from report.results import RunResults
-from search import study
+from search import session, study
 from search.results import finalists
 from tests.search import toy
 from tests.search.toy_runs import elsewhere, options, real_storage, search
@@ -131,3 +131,23 @@ def test_interruption_of_the_finalists_falls_back_to_the_search(
         patch.setattr(finalists, "time_in_fresh_process", interrupt)
         assert search(asked).exit_code == 130
     assert search(replace(asked, resume=True)).exit_code == 0
+
+
+@pytest.mark.parametrize("room", ["lowering", "backends"])
+def test_another_version_of_the_engine_does_again_what_it_may_do_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: str
+) -> None:
+    """Our code that writes networks is in the key of what was written, that which measures in those of measurements."""
+    asked = options(tmp_path / "run", trials=4)
+    search(asked)
+    kinds = ("lowered", "timed", "scored", "elsewhere")
+
+    def count() -> dict[str, int]:
+        return {kind: len(list((asked.out / "cache").glob(f"{kind}-*"))) for kind in kinds}
+
+    before, real = count(), session.engine_code
+    monkeypatch.setattr(session, "engine_code", lambda *rooms: "new" if room in rooms else real(*rooms))
+    (asked.out / "measurement.json").unlink()
+    search(replace(asked, resume=True, budget=Budget(latency_ms=4.0)))
+    grown = {kind for kind, number in count().items() if number >= 2 * before[kind]}
+    assert grown == ({"lowered"} if room == "lowering" else {"timed", "scored", "elsewhere"})

@@ -17,6 +17,7 @@ from search.options import RunOptions
 from search.proposals.space import Space
 from search.storage import default_storage, shown
 from search.study import Study, past_trials
+from search.trial import Trial
 from tests.search import toy
 from tests.search.toy_runs import elsewhere, options, search
 
@@ -56,12 +57,18 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "cut within a page": lambda path: path.write_bytes(path.read_bytes()[:5000]),
     "text": lambda path: path.write_text("what is this?\n" * 500),
-    "another database": lambda path: (path.unlink(), _other(path)),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "another database": lambda path: _other(path),
+    "a folder": lambda path: _folder(path),
 }
 
 
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def _other(path: Path) -> None:
+    path.unlink()
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE studies (x)")
     connection.close()
@@ -142,7 +149,7 @@ def test_what_fails_while_searching_loses_nothing(
     def fail(*_: object) -> None:
         raise OperationalError("INSERT", {}, sqlite3.OperationalError(said))
 
-    def tell(self: Study, trial: study.Trial) -> None:
+    def tell(self: Study, trial: Trial) -> None:
         left[0] -= 1
         if left[0] < 0:
             monkeypatch.setattr(self._kept, "add_trial", fail)

@@ -15,10 +15,13 @@ from lowering.calibration import run_network
 from lowering.rounding.network import SPARSE
 from passes import train as training
 from passes.checkpoint import StoredCheckpoint
+from passes.data import TrainingData
 from precision import ConfigError, ContentStore, LayerChoice, Recipe, RecipeStep
+from search.networks.made import MadeNetworks, Making
 from search.networks.maker import Maker, Network
 from search.networks.trainings import TrainBudget
-from search.options import SparsePattern
+from search.options import PassOptions, SparsePattern
+from search.stopwatch import Stopwatch
 from tests.passes.nets import same_weights
 from tests.search.networks.making import Small, choices_of, maker, samples
 
@@ -269,3 +272,23 @@ def test_checkpoint_is_in_the_store(tmp_path: Path) -> None:
     made.make((made.distil_step(2),))
     (path,) = tmp_path.glob("training-*.npz")
     assert StoredCheckpoint(ContentStore(tmp_path), path.stem.partition("-")[2]).load() is not None
+
+
+def test_the_pace_is_one_network_s_on_its_own_data() -> None:
+    """A step takes as long as the network and its inputs are large: its key names both."""
+    made = maker()
+    store = ContentStore(None)
+    other = Maker(
+        module=made.module,
+        given=made._given,
+        data=TrainingData(inputs=samples(64, 9)),
+        students={},
+        store=store,
+        budget=TrainBudget(None),
+        name="small",
+        on_step=lambda _: None,
+    )
+    for maker_ in (made, other):
+        networks = MadeNetworks(maker_, store, Stopwatch())
+        assert Making(options=PassOptions(distil=True), maker=maker_, made=networks, store=store).pace_s > 0
+    assert len([name for name in store._memory if name.startswith("pace-")]) == 2

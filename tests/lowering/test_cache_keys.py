@@ -1,0 +1,58 @@
+"""What is kept of a network's rounding holds for whatever the method read, and for nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from lowering import calibration as calibration_module
+from lowering import lowerer as lowerer_module
+from lowering.dialects.registry import get_dialect
+from lowering.lowerer import Lowerer
+from lowering.rounding.network import METHODS
+from lowering.rounding.weight import RoundedWeight
+from precision import CalibrationSettings, ContentStore, LayerChoice, Precision, Rounding
+from tests.lowering.topologies import inputs_of, reference_of
+
+
+def keys(monkeypatch: pytest.MonkeyPatch, rounding: Rounding) -> set[str]:
+    """Keys under which a network's weights are rounded by one method on two sets of calibration inputs."""
+    reference, found = reference_of("residual"), set()
+
+    def note(*_: object, key: str, **__: object) -> dict[str, RoundedWeight]:
+        found.add(key)
+        return {}
+
+    inputs = inputs_of(reference)
+    with monkeypatch.context() as patch:
+        patch.setattr(lowerer_module, "round_network", note)
+        for calibration in (inputs, {name: array[::-1].copy() for name, array in inputs.items()}):
+            settings = CalibrationSettings(samples=8)
+            lowerer = Lowerer(reference, get_dialect("ort-cpu"), calibration, settings, ContentStore(None))
+            lowerer.rounded(LayerChoice(precision=Precision.INT8, rounding=rounding))
+    return found
+
+
+def test_a_method_s_own_word_decides_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any method that says that it reads calibration inputs has them in its key, GPTQ or another."""
+    assert len(keys(monkeypatch, Rounding.MSE)) == 1
+    learned = METHODS[Rounding.GPTQ]
+    monkeypatch.setattr(lowerer_module, "METHODS", MappingProxyType({**METHODS, Rounding.MSE: learned}))
+    assert len(keys(monkeypatch, Rounding.MSE)) == 2
+
+
+def test_ranges_are_those_of_one_version_of_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which computes them."""
+    reference = reference_of("residual")
+    inputs, settings = inputs_of(reference), CalibrationSettings(samples=8)
+
+    def found() -> int:
+        lowerer = Lowerer(reference, get_dialect("ort-cpu"), inputs, settings, ContentStore(tmp_path))
+        assert lowerer.ranges
+        return len(list(tmp_path.glob("ranges-*")))
+
+    assert (found(), found()) == (1, 1)
+    monkeypatch.setattr(calibration_module, "_runtime_version", lambda: "another")
+    assert found() == 2
