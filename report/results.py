@@ -158,6 +158,7 @@ class RunResults:
         train: The run's training; None without passes.
         trials, scores: Empty where an interrupted run has not written them.
         sparsities: Empty where nothing was to be pruned.
+        only_fp32: Why FP32 as given is the only point, in sentences; empty where there was something to decide.
     """
 
     name: str
@@ -184,6 +185,7 @@ class RunResults:
     trials: tuple[Trial, ...] = ()
     scores: tuple[Score, ...] = ()
     sparsities: tuple[SparsityScore, ...] = ()
+    only_fp32: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -277,6 +279,7 @@ def _results(data: Mapping[str, Any]) -> RunResults:
         recommended=data["recommended"],
         nearest=MappingProxyType(dict(data["nearest"])),
         points=MappingProxyType(points),
+        only_fp32=tuple(str(text) for text in data.get("only_fp32", ())),
         train=None if data.get("train") is None else TrainInfo.from_json(data["train"]),
         time_split_s=MappingProxyType({str(part): finite(part, s) for part, s in data["time_split_s"].items()}),
     )
