@@ -47,7 +47,7 @@ def layer_macs(module: nn.Module, inputs: Inputs) -> dict[str, int]:
         module.eval()
         module(*examples)
     totals = {name: sum(counts.values()) // (2 * _SAMPLES) for name, counts in counter.get_flop_counts().items()}
-    # Paths start with the class of the whole module; 'Global' counts everything once.
+    # Paths start with the class of the whole module; 'Global' counts everything once, and is missing where nothing is.
     macs = {name.partition(".")[2]: count for name, count in totals.items() if "." in name}
-    macs[""] = totals["Global"]
+    macs[""] = totals.get("Global", 0)
     return macs

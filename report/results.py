@@ -127,6 +127,7 @@ class RunResults:
         train: The run's training; None without passes.
         trials, scores: Empty where an interrupted run has not written them.
         sparsities: Empty where nothing was to be pruned.
+        only_fp32: Why FP32 as given is the only point, in sentences; empty where there was something to decide.
     """
 
     name: str
@@ -153,6 +154,7 @@ class RunResults:
     trials: tuple[Trial, ...] = ()
     scores: tuple[Score, ...] = ()
     sparsities: tuple[SparsityScore, ...] = ()
+    only_fp32: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -257,6 +259,7 @@ class MeasurementFile(JsonValue):
     points: dict[str, Point]
     time_split_s: dict[str, NonNegative]
     train: TrainInfo | None = None
+    only_fp32: tuple[str, ...] = ()
 
 
 MEASUREMENT_FILE = "measurement.json"
@@ -298,6 +301,7 @@ def _results(file: MeasurementFile) -> RunResults:
         recommended=file.recommended,
         nearest=MappingProxyType(file.nearest),
         points=MappingProxyType(points),
+        only_fp32=file.only_fp32,
         train=file.train,
         time_split_s=MappingProxyType(file.time_split_s),
     )

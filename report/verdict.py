@@ -25,7 +25,7 @@ class Verdict:
     Attributes:
         outcome: For the colour and the exit status.
         headline: One sentence.
-        details: Further sentences: nearest points, what stopped the run.
+        details: Further sentences: what stopped the run, why there is but one point, nearest points.
     """
 
     outcome: Outcome
@@ -65,12 +65,13 @@ def budget_texts(results: RunResults) -> tuple[str, ...]:
 
 def verdict(results: RunResults) -> Verdict:
     """What the report and the command line say first."""
-    details = []
+    details: list[str] = []
     if results.stopped is not None:
         what = "the results below are complete for what it had tried" if results.complete else "what it knew is below"
         details.append(f"The search was stopped ({results.stopped}); {what}.")
     elif not results.complete:
         details.append("The run has not finished; what it knew is below.")
+    details += results.only_fp32
     if results.recommended is not None:
         meets = "meets every budget" if budget_texts(results) else "is recommended (no budget was set)"
         point = results.points[results.recommended]

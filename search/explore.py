@@ -14,6 +14,7 @@ import numpy as np
 
 from precision import LayerChoice
 from report import wording
+from search.alone import why_alone
 from search.metered import MeteredBackend, MeteredWriter
 from search.proposals import seeds
 from search.proposals.history import History
@@ -61,6 +62,10 @@ def explore(session: Session, starts: Sequence[Mapping[str, LayerChoice]] = ()) 
 def _search(session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> str | None:
     table = sensitivity_of(session)
     space = space_of(session, table)
+    if all(len(group.choices) == 1 for group in space.groups):
+        dropped = (f"{entry.group} {entry.choice.text}: {entry.reason}" for entry in space.dropped)
+        session.record.reasons = why_alone(session.bench.lowerer, session.options.precisions, dropped)
+        session.listener.warn(session.record.reasons[0])
     if session.making is not None:
         from search.networks.joint import search_jointly
 
@@ -71,6 +76,8 @@ def _search(session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> st
     try:
         session.listener.phase("search", session.options.trials)
         explorer.baselines()
+        if space.cardinality == 1:
+            return None
         return explorer.all(explorer.seeds(starts)) or explorer.sample(lambda: sampler.exhausted(study.live))
     finally:
         study.close()

@@ -48,6 +48,7 @@ def run(argv: Sequence[str]) -> int:
 
     from lowering.dialects.registry import get_dialect
     from lowering.lowerer import Lowerer
+    from lowering.weight_holders import left_as_they_are
     from search.inputs.loading import load_network
 
     reference, _ = load_network(source)
@@ -61,11 +62,17 @@ def run(argv: Sequence[str]) -> int:
         f"{reference.source}: inputs {shapes}; {len(inventory.layers)} layers in {len(inventory.groups)} groups, "
         f"{total:,} weights; dialect {dialect.name}\n\n"
     )
-    write_table(sys.stdout, COLUMNS, layer_rows(inventory), wrapping=1)
+    left_alone = inventory.left_alone
+    if inventory.layers:
+        write_table(sys.stdout, COLUMNS, layer_rows(inventory), wrapping=1)
+    else:
+        left_alone = left_as_they_are(reference.proto, inventory)
+        holding = "" if left_alone else " None of its operators holds weights."
+        sys.stdout.write(f"No layer of this network can take another precision; a search ends with FP32.{holding}\n")
     for title, lines in (
         ("Groups of several layers", group_lines(inventory)),
         ("Refused", refusal_lines(inventory.layers)),
-        ("Left in FP32", [f"{node}: {reason}" for node, reason in inventory.left_alone.items()]),
+        ("Left as they are", [f"{node}: {reason}" for node, reason in left_alone.items()]),
     ):
         if lines:
             sys.stdout.write(f"\n{title}:\n" + "".join(f"  {line}\n" for line in lines))

@@ -80,6 +80,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
     from lowering.dialects.registry import get_dialect
     from lowering.lowerer import Lowerer
     from report.render import render_sensitivity
+    from search.alone import why_alone
     from search.inputs.loading import load_to_score
     from sensitivity.measure import KL, described, readings
     from sensitivity.score import planned_steps, score
@@ -106,12 +107,18 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
             store=store,
             on_step=listener.step,
         )
-    write_table(sys.stdout, COLUMNS, rows(table), wrapping=1)
-    sys.stdout.write(
-        f"\n{described(table.measure)}, on {table.samples} calibration samples; loss is the cleaned score\n"
-    )
-    if declared is None and KL not in table.measure:
-        sys.stdout.write("taken for numbers; where the outputs are scores of classes, --measure kl suits them better\n")
+    scored = rows(table)
+    if scored:
+        write_table(sys.stdout, COLUMNS, scored, wrapping=1)
+        sys.stdout.write(
+            f"\n{described(table.measure)}, on {table.samples} calibration samples; loss is the cleaned score\n"
+        )
+        if declared is None and KL not in table.measure:
+            sys.stdout.write(
+                "taken for numbers; where the outputs are scores of classes, --measure kl suits them better\n"
+            )
+    else:
+        sys.stdout.write("".join(f"{text}\n" for text in why_alone(lowerer, args.precisions)))
     if args.out is not None:
         path = args.out / "sensitivity.csv"
         write_text(path, table.frame().to_csv(index=False, lineterminator="\n"))

@@ -62,7 +62,8 @@ def check_inputs(arrays: Inputs, reference: Reference, source: str) -> dict[str,
         source: Where the arrays come from, for messages.
 
     Raises:
-        DataError: If a name, shape or dtype does not fit, a value is not finite, or there are no samples.
+        DataError: If a name, shape or dtype does not fit, a value is NaN or +∞ (−∞ is how masks hide positions), or
+            there are no samples.
     """
     expected = list(reference.input_shapes)
     got = [name for name in arrays if name != LABELS or name in expected]
@@ -174,7 +175,7 @@ def _check_shape(array: Array, expected: tuple[int | None, ...], where: str) -> 
 
 def _finite(array: Array, where: str) -> Array:
     if array.dtype.kind == "f":
-        bad = ~np.isfinite(array)
+        bad = np.isnan(array) | (array == np.inf)
         if bad.any():
             first = tuple(int(index) for index in np.argwhere(bad)[0])
             raise DataError(

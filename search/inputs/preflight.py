@@ -20,7 +20,7 @@ def check_reference(
     """Run the network on the first evaluation samples in the batch it will be timed in.
 
     Raises:
-        ModelError: If an output is not finite.
+        ModelError: If an output is NaN or +∞; −∞ rules a class out.
         DataError: If ``top1`` cannot read the first output, or a label is beyond its classes.
         BackendError: If the runtime refuses the network, or this batch.
     """
@@ -40,9 +40,10 @@ def check_reference(
 
 
 def _check_finite(output: Array, name: str, reference: Reference) -> None:
-    if output.dtype.kind == "f" and not np.isfinite(output).all():
+    bad = np.isnan(output) | (output == np.inf) if output.dtype.kind == "f" else np.zeros(1, np.bool_)
+    if bad.any():
         raise ModelError(
-            f"'{reference.source}': output '{name}' is NaN or infinite on {int((~np.isfinite(output)).sum())} values "
+            f"'{reference.source}': output '{name}' is NaN or infinite on {int(bad.sum())} values "
             "of the first evaluation samples, before anything was changed",
             "check that the inputs are scaled as the network was trained with",
         )

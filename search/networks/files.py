@@ -42,7 +42,8 @@ def load_network_file(path: Path, recipe: Recipe) -> Reference:
         raise ConfigError(f"cannot read network '{path}': {error}", _HINT) from error
     outside = external_tensors(proto)
     if outside:
-        raise ConfigError(f"'{path}': tensor '{outside[0].name}' keeps its data in another file, expected one file", _HINT)
+        name = outside[0].name
+        raise ConfigError(f"'{path}': tensor '{name}' keeps its data in another file, expected one file", _HINT)
     reference = read_reference(proto, str(path))
     if reference.fingerprint != recipe.network:
         raise ConfigError(f"'{path}' is not the network that the config was made for", _HINT)

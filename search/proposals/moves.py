@@ -59,6 +59,8 @@ def swap(problem: Problem, space: Space, code: Code, rng: np.random.Generator) -
 def flip(space: Space, code: Code, rng: np.random.Generator) -> Code | None:
     """Set a run of neighbouring groups to one precision, as far as each offers it."""
     count = len(space.groups)
+    if not count:
+        return None
     length = min(1 + int(rng.geometric(min(1.0, 3.0 / count))), count)
     start = int(rng.integers(count - length + 1))
     level = list(Precision)[int(rng.integers(len(Precision)))]

@@ -276,6 +276,8 @@ class _Program:
 
     def run(self, gap: float, time_limit_s: float) -> list[int] | None:
         """Solve what stands: the column taken of each group and each variable; None where HiGHS has none to offer."""
+        if not self._objective.size:  # nothing to decide
+            return []
         entries = [(r, c, value) for r, row in enumerate(self._rows) for c, value in row.items()]
         rows, columns, values = zip(*entries, strict=True)
         matrix = sparse.csr_array((values, (rows, columns)), shape=(len(self._rows), len(self._objective)))

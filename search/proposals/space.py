@@ -271,7 +271,7 @@ class Space:
         for group in self.groups:
             counts[assignment[group.name]] += group.layers - sum(left.get(layer) == 0 for layer in group.shares)
         ordered = sorted(+counts, key=lambda choice: (-choice.precision.bits, choice.text))
-        kept = ", ".join(f"{choice.text} ×{counts[choice]}" for choice in ordered)
+        kept = ", ".join(f"{choice.text} ×{counts[choice]}" for choice in ordered) or "as given"
         return "; ".join((kept, *self.remains.describe(pruning)))
 
 

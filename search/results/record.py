@@ -36,12 +36,16 @@ class Record:
     Args:
         folder: The run folder.
         header: The parts of ``measurement.json`` that are known from the start.
+
+    Attributes:
+        reasons: Why FP32 as given is the only point, in sentences; empty where there was something to decide.
     """
 
     def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
         self.folder = folder
         self._header = dict(header)
         self._written = -CHECKPOINT_S
+        self.reasons: tuple[str, ...] = ()
 
     @property
     def due(self) -> bool:
@@ -85,6 +89,7 @@ class Record:
             **self._header,
             "complete": complete,
             "stopped": stopped,
+            "only_fp32": list(self.reasons),
             "reference": REFERENCE,
             "baselines": list(baselines),
             "front": list(judgement.front),

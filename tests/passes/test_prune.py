@@ -258,3 +258,8 @@ def test_parametrised_weights_are_refused() -> None:
     parametrize.register_parametrization(module.conv2, "weight", Mask(torch.ones_like(module.conv2.weight).bool()))
     with pytest.raises(ModelError, match="layer 'conv2': its weights are parametrised"):
         find_prune_groups(module, image_data().inputs)
+
+
+def test_a_network_without_products_has_no_multiply_adds() -> None:
+    """Nothing is counted, and nothing is missing."""
+    assert count_macs(torch.nn.ReLU(), {"x": np.ones((4, 3), np.float32)}) == 0

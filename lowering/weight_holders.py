@@ -1,0 +1,63 @@
+"""Operators that hold weights and are no layers, with the reason: what a network without layers consists of.
+
+Weights are constants of two axes or more. Each operator is named once, those in bodies of If, Loop and Scan too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import onnx
+
+from lowering.graph import GraphView
+from lowering.inventory import Inventory
+
+_LEAST_AXES = 2
+_INTEGER = frozenset(
+    (
+        *("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DequantizeLinear", "QGemm", "QAttention"),
+        *(
+            "DynamicQuantizeMatMul",
+            "MatMulIntegerToFloat",
+            "DynamicQuantizeLSTM",
+            "MatMulNBits",
+            "GatherBlockQuantized",
+        ),
+    )
+)
+
+
+def left_as_they_are(model: onnx.ModelProto, inventory: Inventory) -> dict[str, str]:
+    """Operator's name → why it is no layer, of all that hold weights or would: the inventory's and all others.
+
+    Args:
+        model: The normalised network.
+        inventory: Of that network.
+    """
+    found = dict(inventory.left_alone)
+    layers = {layer.node for layer in inventory.layers}
+    shapes = {name: tuple(tensor.dims) for name, tensor in GraphView(model.graph).initializers.items()}
+    for node, shape in _holders(model.graph, shapes):
+        name = node.name or node.output[0]
+        if name in layers or name in found:
+            continue
+        held = "×".join(map(str, shape))
+        if node.op_type in _INTEGER:
+            found[name] = f"{node.op_type} with weights of {held}: they are integers already"
+        else:
+            found[name] = f"{node.op_type} with weights of {held}: only Conv, ConvTranspose, Gemm and MatMul are layers"
+    return found
+
+
+def _holders(
+    graph: onnx.GraphProto, outer: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[onnx.NodeProto, tuple[int, ...]]]:
+    """Nodes with the shape of the first weight they read."""
+    shapes = {**outer, **{tensor.name: tuple(tensor.dims) for tensor in graph.initializer}}
+    for node in graph.node:
+        weights = [shapes[name] for name in node.input if len(shapes.get(name, ())) >= _LEAST_AXES]
+        if weights:
+            yield node, weights[0]
+        for entry in node.attribute:
+            for body in [*([entry.g] if entry.HasField("g") else []), *entry.graphs]:
+                yield from _holders(body, shapes)

@@ -1,0 +1,65 @@
+"""A space without groups: every part of the search has an answer, and none of them an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lowering.inventory import Inventory
+from precision import Budget, Precision
+from search.proposals import seeds
+from search.proposals.latency_model import fit_codes
+from search.proposals.moves import draw, flip, mutate, swap
+from search.proposals.overhead import fit_overhead
+from search.proposals.problem import Problem
+from search.proposals.sampler import FrontSampler
+from search.proposals.solver import solve
+from search.proposals.space import Space, build_space
+from search.study import Study
+from sensitivity.table import SensitivityTable
+
+EMPTY = Space(groups=(), edges=())
+
+
+def test_space() -> None:
+    """There is one assignment, FP32 as given."""
+    inventory = Inventory(layers=(), groups=(), edges=(), left_alone={})
+    table = SensitivityTable(measure="nsr", samples=1, rows=())
+    assert build_space(inventory, table, tuple(Precision), lambda *_: 0, lambda _: 1 / 0) == EMPTY  # type: ignore[arg-type, return-value]
+    assert EMPTY.cardinality == 1
+    assert EMPTY.baselines() == [("fp32", {})]
+    assert EMPTY.describe({}) == "as given"
+
+
+def test_models_and_solver() -> None:
+    """FP32's latency and size, within limits or not."""
+    model = fit_codes(EMPTY, [()], [1.01])
+    assert model.predict({}) == 1.0
+    overhead = fit_overhead(EMPTY, [()], [4000])
+    problem = Problem.of(EMPTY, model, overhead)
+    assert solve(problem) == ()
+    assert solve(problem, max_ratio=2.0, max_bytes=5000) == ()
+    assert solve(problem, max_ratio=0.5) is None
+    assert solve(problem, max_bytes=10) is None
+
+
+def test_seeds_and_moves() -> None:
+    """Nothing but the one assignment is proposed."""
+    rng = np.random.default_rng(0)
+    model = fit_codes(EMPTY, [], [])
+    assert list(seeds.ladder(EMPTY)) == []
+    assert list(seeds.splits(EMPTY, rng, 3)) == []
+    assert all(found == {} for _, found in seeds.solver_seeds(EMPTY, lambda: model, max_ratio=0.5, max_bytes=None))
+    problem = Problem.of(EMPTY, model)
+    assert swap(problem, EMPTY, (), rng) is flip(EMPTY, (), rng) is mutate(EMPTY, (), rng) is None
+    assert draw(EMPTY, rng) == ()
+
+
+def test_sampler(tmp_path: Path) -> None:
+    """It proposes the one assignment, and is exhausted after it."""
+    sampler = FrontSampler(EMPTY, Budget(latency_ms=1.0), 0)
+    study = Study(f"sqlite:///{tmp_path}/study.db", "empty", EMPTY, sampler)
+    _, candidate = study.ask(None)
+    assert candidate.choices == {}
+    study.close()
