@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from lowering.folding import Origins
 from lowering.graph import free_name, tensor_names
+
+# Types that runtimes transpose, and the smallest matrix that is worth a node.
+_TRANSPOSED = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8)
+_WORTH_SHARING = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,6 +64,10 @@ def _trace(name: str, origins: Origins, nodes: dict[str, onnx.NodeProto], consta
 
 def write_compactly(model: onnx.ModelProto, sources: Mapping[str, Source]) -> onnx.ModelProto:
     """The model with constants written as nodes where that is smaller; the same object where none is."""
+    return _with_shared_tables(_with_sources(model, sources), sources)
+
+
+def _with_sources(model: onnx.ModelProto, sources: Mapping[str, Source]) -> onnx.ModelProto:
     present = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in sources}
     if not present:
         return model
@@ -128,6 +137,38 @@ class _Held:
         written.graph.node.extend(self._model.graph.node)
         written.graph.initializer.extend(self._constants.values())
         return written
+
+
+def _with_shared_tables(model: onnx.ModelProto, sources: Mapping[str, Source]) -> onnx.ModelProto:
+    """The model with matrices that are each other's transpose stored once.
+
+    An embedding and the output layer that reads it transposed stay equal when both are rounded alike.
+    """
+    if not any(node.op_type == "Transpose" for source in sources.values() for node in source.nodes):
+        return model
+    kept: dict[tuple[int, ...], list[TensorProto]] = {}
+    twins: list[tuple[TensorProto, str]] = []
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) != 2 or tensor.data_type not in _TRANSPOSED or tensor.ByteSize() < _WORTH_SHARING:
+            continue
+        rows, columns = tensor.dims
+        value = numpy_helper.to_array(tensor)
+        others = kept.get((tensor.data_type, columns, rows), [])
+        twin = next((t for t in others if np.array_equal(numpy_helper.to_array(t).T, value)), None)
+        if twin is not None:
+            twins.append((tensor, twin.name))
+        else:
+            kept.setdefault((tensor.data_type, rows, columns), []).append(tensor)
+    if not twins:
+        return model
+    written = onnx.ModelProto()
+    written.CopyFrom(model)
+    del written.graph.node[:], written.graph.initializer[:]
+    gone = {tensor.name for tensor, _ in twins}
+    written.graph.node.extend(helper.make_node("Transpose", [twin], [t.name], perm=[1, 0]) for t, twin in twins)
+    written.graph.node.extend(model.graph.node)
+    written.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name not in gone)
+    return written
 
 
 def _content(tensor: TensorProto) -> tuple[int, tuple[int, ...], bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import onnx
 
@@ -82,4 +82,13 @@ class Dialect(Protocol):
         Raises:
             LoweringError: If a tensor that must be quantised has no range, or values do not fit their type.
         """
+        ...
+
+
+@runtime_checkable
+class StoresTables(Protocol):
+    """A dialect that can store tables which are looked up (embeddings) in other types than FP32."""
+
+    def table_choices(self, layer: Layer) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+        """Choices a table may take, ``fp32`` first, and choice text → reason for those it may not."""
         ...

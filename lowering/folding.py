@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lowering.graph import GraphView, bodies
 from lowering.interpreter import interpret, runtime_errors
-from lowering.inventory import WEIGHTED
+from lowering.inventory import TABLE, WEIGHTED
 
 LARGEST = 1 << 16
 _BYTE_LIMIT = 2**31 - 1
@@ -95,11 +95,13 @@ def _without_folded(
 
 
 def _leads_to_weights(view: GraphView) -> set[str]:
-    """Tensors that weights and biases of weighted operators are computed from, those included."""
+    """Tensors that weights, biases and tables are computed from, those included."""
     found: set[str] = set()
     for node in reversed(view.nodes):
         if node.op_type in WEIGHTED and node.domain in _STANDARD:
             found.update(node.input[1:])
+        if node.op_type == TABLE:
+            found.add(node.input[0])
         if any(name in found for name in node.output):
             found.update(node.input)
     return found

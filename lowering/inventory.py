@@ -9,6 +9,8 @@ from precision import LayerChoice
 
 # Operators whose second input, where it is constant, is a layer's weight.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# The operator whose first input, where it is constant, is a table of vectors: an embedding.
+TABLE = "Gather"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +20,12 @@ class Layer:
     Attributes:
         name: Module path its weight came from (``layer1.0.conv1``), else the ONNX node's name.
         node: Name of its node in the reference graph.
-        op: ``Conv``, ``ConvTranspose``, ``Gemm`` or ``MatMul``.
+        op: ``Conv``, ``ConvTranspose``, ``Gemm``, ``MatMul`` or, for a table that is looked up, ``Gather``.
         weight: Name of its weight in the reference graph.
         weight_shape: As stored: Conv (out, in // groups, kh, kw), ConvTranspose (in, out // groups, kh, kw),
-            Gemm (in, out) or (out, in) with transB, MatMul (in, out).
-        channel_axis: Axis of the output channels in ``weight_shape``.
-        conv_groups: The ``group`` attribute; 1 for Gemm and MatMul.
+            Gemm (in, out) or (out, in) with transB, MatMul (in, out), Gather (entries, width).
+        channel_axis: Axis of the output channels in ``weight_shape``, of the entries of a table.
+        conv_groups: The ``group`` attribute; 1 for Gemm, MatMul and Gather.
         parameters: Number of weights.
         choices: What the layer may become, ``fp32`` first; never empty.
         refused: Choice text → why the layer may not become it.

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import onnx
 
-from lowering.dialect import Dialect
+from lowering.dialect import Dialect, StoresTables
 from lowering.graph import GraphView, attribute, bodies
-from lowering.inventory import WEIGHTED, Group, Inventory, Layer
+from lowering.inventory import TABLE, WEIGHTED, Group, Inventory, Layer
 from precision import FP32
 
 # Other operators with weights people ask about: named as left alone, with the reason, instead of being passed over.
@@ -25,6 +26,9 @@ _QUANTISED = re.compile(
     r"|QLinearConvTranspose|GatherBlockQuantized|Dynamic?Quantize(MatMul|LSTM)"
 )
 _QUANTISED_ALREADY = "it is quantised already"
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+# Elements of the smallest table that is a layer: below, scales and nodes take what the codes save.
+_SMALLEST_TABLE = 1024
 
 
 def take_inventory(proto: onnx.ModelProto, dialect: Dialect) -> Inventory:
@@ -39,9 +43,14 @@ def take_inventory(proto: onnx.ModelProto, dialect: Dialect) -> Inventory:
             left_alone[node.name] = f"{node.op_type} is not supported as a layer; it stays as it is"
         if _QUANTISED.fullmatch(node.op_type):
             left_alone[node.name] = _QUANTISED_ALREADY
-        if node.op_type not in WEIGHTED or node.domain not in ("", "ai.onnx"):
+        if node.domain not in ("", "ai.onnx"):
             continue
-        reason = _why_no_layer(node, view)
+        if _is_table(node, view):
+            reason = _why_no_table(node, view, dialect)
+        elif node.op_type in WEIGHTED:
+            reason = _why_no_layer(node, view)
+        else:
+            continue
         if reason:
             left_alone[node.name] = reason
             continue
@@ -85,6 +94,31 @@ def _why_no_layer(node: onnx.NodeProto, view: GraphView) -> str:
     return ""
 
 
+def _is_table(node: onnx.NodeProto, view: GraphView) -> bool:
+    """Whether a node looks up vectors in a constant floating matrix that is worth being stored smaller."""
+    shape = view.shape(node.input[0]) if node.op_type == TABLE and node.input[0] in view.initializers else None
+    if shape is None or len(shape) != 2 or attribute(node, "axis", 0) not in (0, -2):
+        return False
+    return (
+        view.initializers[node.input[0]].data_type in _FLOATS and prod(size or 0 for size in shape) >= _SMALLEST_TABLE
+    )
+
+
+def _why_no_table(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> str:
+    table = node.input[0]
+    if not isinstance(dialect, StoresTables):
+        return f"dialect '{dialect.name}' keeps tables as they are"
+    if not view.is_float(table):
+        return "its table is not float32"
+    if view.is_captured(table) or view.is_output(table):
+        return "its table is also read by a subgraph, or is an output"
+    for index in view.consumers(table):
+        reader = view.nodes[index]
+        if reader.op_type != TABLE or attribute(reader, "axis", 0) not in (0, -2):
+            return f"its table is also read by {reader.op_type} '{reader.name}'"
+    return ""
+
+
 def _is_quantised(weight: str, view: GraphView) -> bool:
     """Whether a tensor is a quantised constant, moved about at most."""
     while (index := view.producer(weight)) is not None:
@@ -98,20 +132,17 @@ def _is_quantised(weight: str, view: GraphView) -> bool:
 
 
 def _layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect, taken: set[str]) -> Layer:
-    shape = tuple(view.initializers[node.input[1]].dims)
+    weight = node.input[0 if node.op_type == TABLE else 1]
+    shape = tuple(view.initializers[weight].dims)
     if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
         channel_axis = 1
     else:
         channel_axis = 1 if node.op_type == "ConvTranspose" else 0
-    weight = node.input[1]
     base = weight.removesuffix(".weight") if weight.endswith(".weight") else node.name
     name, suffix = base, 2
     while name in taken:
         name, suffix = f"{base}#{suffix}", suffix + 1
     taken.add(name)
-    parameters = 1
-    for size in shape:
-        parameters *= size
     bare = Layer(
         name=name,
         node=node.name,
@@ -120,11 +151,15 @@ def _layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect, taken: set[s
         weight_shape=shape,
         channel_axis=channel_axis,
         conv_groups=int(attribute(node, "group", 1)),
-        parameters=parameters,
+        parameters=prod(shape),
         choices=(FP32,),
         refused={},
     )
-    choices, refused = dialect.offers(bare, node, view)
+    if node.op_type == TABLE:
+        assert isinstance(dialect, StoresTables), "other dialects have no tables as layers"
+        choices, refused = dialect.table_choices(bare)
+    else:
+        choices, refused = dialect.offers(bare, node, view)
     return Layer(
         **{field: getattr(bare, field) for field in bare.__slots__ if field not in ("choices", "refused")},
         choices=choices,

@@ -50,7 +50,7 @@ class Rounding(StrEnum):
     GPTQ = "gptq"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerChoice(JsonValue):
     """One layer's treatment.
 
@@ -79,6 +79,14 @@ class LayerChoice(JsonValue):
                 f"choice '{self.precision}': block_size {self.block_size} needs weight_only and one of {BLOCK_SIZES}",
                 "use one of those sizes with weight_only, or leave block_size out",
             )
+
+    def __lt__(self, other: LayerChoice) -> bool:
+        """By precision, rounding, storage alone, block size; without blocks first."""
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[str, str, bool, int]:
+        return self.precision, self.rounding, self.weight_only, self.block_size or 0
 
     @property
     def quantises_activations(self) -> bool:

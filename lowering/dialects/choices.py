@@ -47,6 +47,18 @@ def offered(*, no_integers: str, no_blocks: str) -> tuple[tuple[LayerChoice, ...
     return tuple(choices), refused
 
 
+def offered_table() -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+    """Choices of a table that is looked up: storage alone, with a scale an entry."""
+    choices = (
+        FP32,
+        FP16,
+        LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE, weight_only=True),
+        LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True),
+    )
+    others = (*_INTEGER, *(choice for choice in _WEIGHT_ONLY if choice not in choices))
+    return choices, {choice.text: "a table is looked up, nothing is multiplied by it" for choice in others}
+
+
 def why_no_plain_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
     """Why a Gemm is none that multiplies and adds alone; empty where it does, and for other layers."""
     if layer.op != "Gemm":

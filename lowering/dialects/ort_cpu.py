@@ -25,6 +25,7 @@ import numpy as np
 import onnx
 
 from lowering.dialect import Arithmetic, Candidate
+from lowering.dialects.choices import offered_table
 from lowering.dialects.ort_cpu_rules import (
     is_computing,
     may_write_floats,
@@ -52,6 +53,10 @@ class OrtCpuDialect:
     ) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
         """See ``Dialect.offers``."""
         return offers(layer, node, view)
+
+    def table_choices(self, layer: Layer) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:  # noqa: ARG002
+        """See ``StoresTables.table_choices``."""
+        return offered_table()
 
     def arithmetic(self, choice: LayerChoice) -> Arithmetic:
         """FP16 and weight-only storage are unfolded when the model is loaded and run at FP32's speed."""

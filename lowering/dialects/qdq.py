@@ -16,7 +16,7 @@ import onnx
 from lowering.dialect import Candidate
 from lowering.dialects.glue import Shortcut, is_bounding, is_moving, shortcut_at, write_moved, write_shortcut
 from lowering.graph import GraphView, captured_names
-from lowering.inventory import Layer
+from lowering.inventory import TABLE, Layer
 from lowering.placement import Placement, place
 from lowering.quantiser import Quantiser, quantiser_u8
 from lowering.ranges import has_range, require_range
@@ -238,6 +238,10 @@ class QdqWriting(ABC):
         if choice.quantises_activations:
             assert rounded is not None
             self._integer_layer(index, node, layer, rounded)
+            return
+        if layer.op == TABLE:
+            table = self._floating_weight(layer, choice, rounded)
+            self._write_floats(node, layer, [table, self._float(node.input[1])])
             return
         inputs = [self._floating_source(node, layer), self._floating_weight(layer, choice, rounded), *node.input[2:]]
         bias = self._bias(node, layer, rounded)

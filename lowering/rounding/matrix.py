@@ -7,6 +7,7 @@ A layer computes, within each convolution group g, ``y = rows[g] @ columns[g]``,
     ConvTranspose  (in, o, *kernel)       k = (in/g, *kernel)
     Gemm           (o, in) with transB    k = in
     Gemm, MatMul   (in, o)                k = in
+    Gather         (o, k)                 an entry of a table is a channel
 
 Scales are one per entry of the stored weight's channel axis, because that is what ``DequantizeLinear`` can say. For a
 grouped ConvTranspose this axis has o entries for o·g output channels: the groups share scales.
@@ -57,6 +58,7 @@ class MatrixView:
             "ConvTranspose": len(shape) >= 3 and axis == 1 and shape[0] % layer.conv_groups == 0,
             "Gemm": len(shape) == 2 and axis in (0, 1) and layer.conv_groups == 1,
             "MatMul": len(shape) == 2 and axis == 1 and layer.conv_groups == 1,
+            "Gather": len(shape) == 2 and axis == 0,
         }
         if not fits.get(layer.op, False):
             raise LoweringError(

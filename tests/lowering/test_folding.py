@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from lowering.dialects.registry import get_dialect
 from lowering.faithful import faithful, sqnr_db
 from lowering.interpreter import interpret
+from lowering.layers import take_inventory
 from lowering.lowerer import Lowerer
 from lowering.reference import make_reference
-from precision import FP32, Array, CalibrationSettings, ContentStore
+from precision import FP32, Array, CalibrationSettings, ContentStore, LayerChoice
 from tests.lowering.candidates import uniform
 
 FLOAT, HALF, BF16, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE
@@ -187,6 +188,83 @@ def test_a_shared_weight_is_stored_once() -> None:
     lowerer = _lowerer(_tied(), 64)
     assert [layer.name for layer in lowerer.inventory.layers] == ["in", "out"]
     assert len(lowerer.lower(uniform(lowerer, "fp32"))) < 1.03 * _tied().ByteSize()
+
+
+def _language_model(kind: int = FLOAT) -> onnx.ModelProto:
+    """An embedding whose table is, transposed, the output layer's weight."""
+    nodes = [
+        node("Gather", ["E", "ids"], ["e"], name="embedding"),
+        node("ReduceMean", ["e", "one"], ["h"], keepdims=0),
+        node("Transpose", ["E"], ["Et"], perm=[1, 0]),
+        node("MatMul", ["h", "Et"], ["y"], name="out"),
+    ]
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    table = _normal(400, 64, seed=3) / 4
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ("n", 6))],
+        [helper.make_tensor_value_info("y", kind, None)],
+        [numpy_helper.from_array(table.astype(dtype), "E"), numpy_helper.from_array(np.array([1]), "one")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "least_db"),
+    [("fp32", 1.01, 120), ("fp16", 0.52, 60), ("int8:mse:weight-only", 0.28, 35), ("int4:mse:weight-only", 0.33, 12)],
+)
+@pytest.mark.parametrize("optimised", [True, False], ids=["optimised", "plain"])
+def test_an_embedding_is_a_layer(text: str, share: float, least_db: float, optimised: bool) -> None:
+    """A table that is looked up is stored as its choice says, and once where the output layer is rounded alike."""
+    model = _language_model()
+    feeds = {"ids": np.random.default_rng(0).integers(0, 400, (32, 6))}
+    reference = make_reference(model, "net")
+    lowerer = Lowerer(reference, get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None))
+    table, out = lowerer.inventory.layers
+    assert (table.op, table.weight_shape, table.channel_axis) == ("Gather", (400, 64), 0)
+    other = text if text.startswith(("fp", "int8")) else "int4:gptq:weight-only"
+    choices = {table.name: LayerChoice.parse(text), out.name: LayerChoice.parse(other)}
+    written = lowerer.lower(choices)
+    assert len(written) < share * model.ByteSize()
+    wanted = interpret(model).run(feeds)[0]
+    assert sqnr_db(wanted, interpret(written, optimised=optimised).run(feeds)[0]) > least_db
+
+
+def test_an_embedding_given_in_half() -> None:
+    """A table given in FP16 is found, and written in FP16 where it is to be as it was."""
+    model = _language_model(HALF)
+    feeds = {"ids": np.random.default_rng(0).integers(0, 400, (32, 6))}
+    reference = faithful(replace(make_reference(model, "net"), given=model.SerializeToString()), feeds)
+    lowerer = Lowerer(reference, get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None))
+    assert [layer.op for layer in lowerer.inventory.layers] == ["Gather", "MatMul"]
+    assert len(lowerer.lower(uniform(lowerer, "fp32"))) < 1.02 * model.ByteSize()
+
+
+def test_tables_that_are_no_layers() -> None:
+    """Small tables, tables along other axes and tables that something else reads are left, by name where large."""
+    nodes = [
+        node("Gather", ["small", "ids"], ["a"], name="small"),
+        node("Gather", ["other", "ids"], ["b"], name="other", axis=1),
+        node("Gather", ["read", "ids"], ["c"], name="read"),
+        node("Neg", ["read"], ["d"]),
+    ]
+    weights = {"small": _normal(10, 10), "other": _normal(64, 64), "read": _normal(64, 64)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ("n",))],
+        [helper.make_tensor_value_info(name, FLOAT, None) for name in "abcd"],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    reference = make_reference(model, "net", skipped=("constants", "simplify"))
+    found = take_inventory(reference.proto, get_dialect("ort-cpu"))
+    assert found.layers == ()
+    assert set(found.left_alone) == {"read"}
+    assert "its table is also read by Neg" in found.left_alone["read"]
+    other = take_inventory(make_reference(_language_model(), "net").proto, get_dialect("openvino"))
+    assert other.left_alone == {"embedding": "dialect 'openvino' keeps tables as they are"}
 
 
 def test_names_of_computed_tensors_are_free_or_changed() -> None:
