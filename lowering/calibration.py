@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lowering.batching import infer_batching
 from lowering.ranges import BINS, Histogram, count_into, range_of, usable_range
 from precision import (
     Array,
@@ -135,9 +136,9 @@ class _Probe:
             )
         self._inner = [name for name in self.tensors if name not in graph_inputs]
         self._session, self._errors = _session(reference, self._inner)
-        batches = {axis for value in self._session.get_inputs() for axis in value.shape[:1] if isinstance(axis, int)}
-        self._fixed = bool(batches)
-        self._size = max(batches) if batches else self._chunk_size()
+        self._batching = infer_batching(reference.graph)
+        self._fixed = self._batching.fixed is not None
+        self._size = self._batching.fixed or self._chunk_size()
 
     def values(self) -> Iterator[tuple[str, Values]]:
         """Each tensor's values on each chunk; all are finite.
@@ -152,6 +153,7 @@ class _Probe:
             feed = {name: array[rows] for name, array in self._inputs.items()}
             for name, array in feed.items():
                 _check_finite(f"calibration input '{name}'", array, rows, feed)
+            feed = self._batching.feed(feed)
             outputs = dict(zip(self._inner, self._run(feed), strict=True))
             for name in self.tensors:
                 values = outputs[name] if name in outputs else feed[name]
@@ -165,7 +167,8 @@ class _Probe:
 
     def _chunk_size(self) -> int:
         """Samples a chunk, so that all tensors of one chunk stay within ``_CHUNK_BYTES``."""
-        one = sum(output.nbytes for output in self._run({name: array[:1] for name, array in self._inputs.items()}))
+        first = self._batching.feed({name: array[:1] for name, array in self._inputs.items()})
+        one = sum(output.nbytes for output in self._run(first))
         return max(1, min(_LARGEST_CHUNK, _CHUNK_BYTES // max(one, 1)))
 
     def _run(self, feed: Inputs) -> list[Array]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precision.files import write_bytes
+
+_BLOCK_BYTES = 64 * 2**20
 
 
 def digest(*parts: Any) -> str:
@@ -28,9 +30,9 @@ def digest(*parts: Any) -> str:
 
 def _feed(state: Any, part: Any) -> None:
     if isinstance(part, np.ndarray):
-        array = np.ascontiguousarray(part)
-        state.update(f"a{array.dtype.str}{array.shape}".encode())
-        state.update(array.tobytes())
+        state.update(f"a{part.dtype.newbyteorder('=').str}{part.shape or (1,)}".encode())
+        for rows in _blocks(part):
+            state.update(np.asarray(rows, dtype=rows.dtype.newbyteorder("="), order="C").tobytes())
     elif isinstance(part, bytes):
         state.update(f"b{len(part)}:".encode() + part)
     elif isinstance(part, str):
@@ -49,6 +51,16 @@ def _feed(state: Any, part: Any) -> None:
             _feed(state, item)
     else:
         raise TypeError(f"cannot digest a {type(part).__name__}")
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The array in parts along its first axis, so that none that is only a view of fewer values takes much memory."""
+    if not array.ndim:
+        yield array
+        return
+    rows = max(1, _BLOCK_BYTES // max(1, array.nbytes // max(1, len(array))))
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
 
 
 class ContentStore:

@@ -87,6 +87,7 @@ def run(argv: Sequence[str]) -> int:
             threads=args.threads,
             store=store,
             on_step=listener.step,
+            batching=reference.batching,
         )
     write_table(sys.stdout, COLUMNS, rows(table), wrapping=1)
     sys.stdout.write(
