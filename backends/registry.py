@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Mapping
 
 from backends.base import Backend
-from precision import UsageError
-from precision.naming import load_attribute
+from precision import EngineError, UsageError
+from precision.naming import failed, load_attribute
 
 _RUNTIMES: Mapping[str, str] = {
     "ort-cpu": "backends.ort.cpu:OrtCpuBackend",
@@ -21,6 +21,7 @@ _RUNTIMES: Mapping[str, str] = {
 _HIDDEN: Mapping[str, str] = {
     "fake": "backends.fake:FakeBackend",
 }
+_PARTS = ("name", "dialect", "clock", "compile", "fingerprint", "withheld", "stand_in")
 
 
 def backend_names() -> tuple[str, ...]:
@@ -44,5 +45,22 @@ def get_backend(name: str) -> Backend:
             f"unknown backend '{name}'; known: {', '.join(_RUNTIMES)}",
             f"did you mean '{close[0]}'?" if close else "name one of the known backends with --backend",
         )
-    backend: Backend = load_attribute(place, "backend")()
+    make = load_attribute(place, "backend")
+    if not callable(make):
+        raise UsageError(
+            f"backend: '{place}' is a {type(make).__name__}, expected a class or function that makes a backend",
+            "name the class itself",
+        )
+    try:
+        backend: Backend = make()
+    except (EngineError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise UsageError(failed(f"backend: '{place}'", error), "run it alone in Python to see why") from error
+    lacks = [part for part in _PARTS if not hasattr(backend, part)]
+    if lacks:
+        raise UsageError(
+            f"backend: '{place}' made a {type(backend).__name__} without {', '.join(lacks)}",
+            "see backends/base.py for what a backend has",
+        )
     return backend

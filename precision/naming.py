@@ -16,6 +16,7 @@ from typing import Any
 
 from precision.errors import EngineError, UsageError
 
+_MOST_SAID = 1000  # characters
 _STANDARD = Path(sysconfig.get_path("stdlib"))
 _ROOMS = tuple(
     Path(__file__).resolve().parent.parent / room for room in ("precision", "lowering", "backends", "search")
@@ -47,6 +48,10 @@ def load_attribute(name: str, option: str, failure: type[EngineError] = UsageErr
                 f"{option}: module '{module_name}' has no attribute '{attribute}'",
                 f"it has {', '.join(public[:12])}" if public else f"'{getattr(module, '__file__', '')}' is empty",
             ) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise failure(failed(f"{option}: '{name}'", error), "run it alone in Python to see why") from error
     return found
 
 
@@ -56,7 +61,11 @@ def failed(what: str, error: BaseException) -> str:
     # A person's own line rather than the library's that it called.
     own = [frame for frame in frames if not _is_library(frame.filename)] or frames[-1:]
     place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
-    return f"{what} failed{place}: {type(error).__name__}: {error}"
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - a person's own exception may fail at this, too
+        said = "(it cannot be shown)"
+    return f"{what} failed{place}: {type(error).__name__}: {said[:_MOST_SAID]}"
 
 
 def _is_library(file: str) -> bool:

@@ -17,6 +17,8 @@ from lowering.reference import Reference
 from precision import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload, top1
 from precision.files import check_readable
 from search.inputs.arrays import (
+    LABELS,
+    cast,
     check_classes,
     check_inputs,
     check_labels,
@@ -154,9 +156,9 @@ def load(
         reference = _reference(model, given, opened.name, asked_batch)
         calibration = check_inputs(given, reference, f"{opened.label}: calibration")
         where = f"{opened.label}: evaluation"
-        arrays = read_evaluation(workload, opened.label)
+        arrays, brought = read_evaluation(workload, opened.label)
         inputs = check_inputs(arrays, reference, where)
-        labels = check_labels(arrays, len(next(iter(inputs.values()))), where)
+        labels = check_labels({LABELS: brought}, len(next(iter(inputs.values()))), where)
         evaluation = Labelled(inputs=inputs, labels=labels)
     loaded = LoadedWorkload(
         name=opened.name,
@@ -248,6 +250,12 @@ def check_classifier(reference: Reference, shape: tuple[int | None, ...]) -> Non
 
 def _with_passes(loaded: LoadedWorkload, opened: Opened, reference: Reference, passes: PassOptions) -> LoadedWorkload:
     assert opened.workload is not None  # --passes is refused with --model
+    shared = [name for name, axis in reference.batching.inputs.items() if axis != 0]
+    if shared:
+        raise DataError(
+            f"--passes: input '{shared[0]}' does not have the samples as its first axis, and passes train on batches",
+            "leave --passes out",
+        )
     try:
         count = classes(reference)
     except DataError as error:
@@ -274,12 +282,24 @@ def _reference(model: torch.nn.Module | Path, inputs: Inputs, name: str, asked_b
 
 
 def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: int | None) -> Reference:
+    inputs = _in_parameters_type(module, inputs)
     try:
         return export_reference(module, inputs, name=name)
     except ModelError:
         if asked_batch is None:
             raise
     return export_reference(module, inputs, name=name, batch=asked_batch)
+
+
+def _in_parameters_type(module: torch.nn.Module, inputs: Inputs) -> Inputs:
+    """Floating inputs as float32 where that is what the module computes in: it refuses any other floating type."""
+    kinds = {str(parameter.dtype) for parameter in module.parameters() if parameter.is_floating_point()}
+    if kinds != {"torch.float32"}:
+        return inputs
+    return {
+        name: cast(array, "float32", f"calibration: array '{name}'") if array.dtype.kind == "f" else array
+        for name, array in inputs.items()
+    }
 
 
 def _scorable(evaluation: Labelled, reference: Reference, metric: Metric, source: str) -> Labelled:

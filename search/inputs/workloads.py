@@ -12,7 +12,6 @@ import numpy as np
 
 from precision import Array, EngineError, Labelled, Metric, Workload, WorkloadError, top1
 from precision.naming import failed, load_attribute
-from search.inputs.arrays import LABELS
 from search.inputs.values import as_array
 
 if TYPE_CHECKING:
@@ -123,11 +122,11 @@ def read_calibration(workload: Workload, label: str) -> dict[str, Array]:
     """
     where = f"{label}: calibration"
     found: object = own_code(where, lambda: workload.calibration)
-    return {name: as_array(value, f"'{where}': array '{name}'") for name, value in _named(found, where).items()}
+    return {name: as_array(value, f"'{where}': array '{name}'") for name, value in named_arrays(found, where).items()}
 
 
-def read_evaluation(workload: Workload, label: str) -> dict[str, object]:
-    """The workload's evaluation inputs, and its labels as ``labels``.
+def read_evaluation(workload: Workload, label: str) -> tuple[dict[str, object], object]:
+    """The workload's evaluation inputs and their labels, as they are.
 
     Raises:
         WorkloadError: If they are not ``Labelled``.
@@ -138,7 +137,7 @@ def read_evaluation(workload: Workload, label: str) -> dict[str, object]:
         raise WorkloadError(
             f"{where} is {_kind(found)}, expected precision.Labelled", "write Labelled(inputs={'input': x}, labels=y)"
         )
-    return {**_named(found.inputs, f"{where}.inputs"), LABELS: found.labels}
+    return named_arrays(found.inputs, f"{where}.inputs"), found.labels
 
 
 def read_batch_size(workload: Workload, label: str) -> int | None:
@@ -209,7 +208,12 @@ def _takes_two(function: Callable[..., object]) -> bool:
     return True
 
 
-def _named(found: object, where: str) -> dict[str, object]:
+def named_arrays(found: object, where: str) -> dict[str, object]:
+    """A mapping from names as a person brings it.
+
+    Raises:
+        WorkloadError: If it is none, or a key is no text.
+    """
     if not isinstance(found, Mapping):
         raise WorkloadError(
             f"{where} is {_kind(found)}, expected a mapping of arrays",
@@ -231,13 +235,21 @@ def _is_workload(found: object) -> bool:
     # Looked up without evaluating properties: reading ``model`` may load or train it.
     if inspect.isclass(found) or inspect.isroutine(found):
         return False
+    return not _missing_parts(found)
+
+
+def _missing_parts(found: object) -> list[str]:
     missing = object()
-    return all(inspect.getattr_static(found, part, missing) is not missing for part in _PARTS)
+    return [part for part in _PARTS if inspect.getattr_static(found, part, missing) is missing]
 
 
 def _no_workload(name: str, found: object) -> WorkloadError:
+    if inspect.iscoroutine(found):
+        found.close()
+    lacks = _missing_parts(found)
+    without = f" without {', '.join(lacks)}" if 0 < len(lacks) < len(_PARTS) else ""
     return WorkloadError(
-        f"--workload: '{name}' gave a {type(found).__name__}, expected an object with {', '.join(_PARTS)}",
+        f"--workload: '{name}' gave {_kind(found)}{without}, expected an object with {', '.join(_PARTS)}",
         "see precision/workload.py for what each of them is",
     )
 
