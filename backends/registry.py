@@ -48,7 +48,7 @@ def get_backend(name: str) -> Backend:
     make = load_attribute(place, "backend")
     if not callable(make):
         raise UsageError(
-            f"backend: '{place}' is a {type(make).__name__}, expected a class or function that makes a backend",
+            f"backend: '{place}' is of type {type(make).__name__}, expected a class or function that makes a backend",
             "name the class itself",
         )
     try:
@@ -60,7 +60,7 @@ def get_backend(name: str) -> Backend:
     lacks = [part for part in _PARTS if not hasattr(backend, part)]
     if lacks:
         raise UsageError(
-            f"backend: '{place}' made a {type(backend).__name__} without {', '.join(lacks)}",
+            f"backend: '{place}' made something of type {type(backend).__name__} without {', '.join(lacks)}",
             "see backends/base.py for what a backend has",
         )
     return backend

@@ -2,8 +2,8 @@
 
 A dynamic batch is a named axis that inputs share. Of several names the one that sounds like a batch is taken, then the
 one that more arrays have first, then the one that more arrays have at all. An axis without a name (an exporter's −1 or
-0) counts as one more name. A fixed batch is the first size that most inputs have. An input without that axis has one
-value that all samples share.
+0) counts as one more name. A fixed batch is an input's first size, the one that most inputs have. An input without that
+axis has one value that all samples share.
 
 Not told: a batch that is called otherwise and is no input's first axis.
 """
@@ -29,7 +29,7 @@ def infer_batching(graph: onnx.GraphProto) -> Batching:
     inputs = {value.name: _axes(value) or () for value in graph.input if value.name not in constants}
     outputs = {value.name: axes for value in graph.output if (axes := _axes(value)) is not None}
     batch = _batch_name(inputs, outputs)
-    size = _batch_size(inputs, outputs, dynamic=batch is not None)
+    size = _batch_size(inputs, outputs, batch)
     if size is not None:
         return Batching(
             inputs={name: _fixed_axis(axes, size) for name, axes in inputs.items()},
@@ -72,14 +72,18 @@ def _batch_name(inputs: Shapes, outputs: Shapes) -> str | None:
     return max((name for name in names if possible(name)), key=rank, default=None)
 
 
-def _batch_size(inputs: Shapes, outputs: Shapes, *, dynamic: bool) -> int | None:
-    """The fixed batch; None where it is dynamic. An input may fix what another leaves open, if an output does too."""
+def _batch_size(inputs: Shapes, outputs: Shapes, batch: str | None) -> int | None:
+    """The fixed batch; None where it is dynamic. An input may fix what another leaves open, if the outputs do too."""
     firsts = [axes[0] for axes in inputs.values() if axes and isinstance(axes[0], int)]
     answered = [axes[0] for axes in outputs.values() if axes and isinstance(axes[0], int)]
-    if dynamic:
-        first = next((axes[0] for axes in outputs.values() if axes), None)
-        firsts = [size for size in firsts if size == first and size > 1]
-    return max(dict.fromkeys(firsts), key=lambda size: (firsts.count(size), size in answered), default=None)
+    if batch is not None:
+        left_open = any(batch in axes for axes in outputs.values())
+        firsts = [size for size in firsts if size in answered and size > 1 and not left_open]
+
+    def rank(size: int) -> tuple[int, int, bool]:
+        return sum(size in axes for axes in inputs.values()), firsts.count(size), size in answered
+
+    return max(dict.fromkeys(firsts), key=rank, default=None)
 
 
 def _fixed_axis(axes: tuple[Axis, ...], size: int) -> int | None:

@@ -228,7 +228,7 @@ def named_arrays(found: object, where: str) -> dict[str, object]:
 
 def _kind(found: object) -> str:
     name = type(found).__name__
-    return "None" if found is None else f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+    return "None" if found is None else f"{'an' if name[0] in 'AEIOUaeiou' or name == 'ndarray' else 'a'} {name}"
 
 
 def _is_workload(found: object) -> bool:

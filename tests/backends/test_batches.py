@@ -164,7 +164,7 @@ MORE: dict[str, tuple[Callable[[Array], Array], bool, bool]] = {
     "constant as long as a batch": (lambda _: np.ones(4), False, True),
     "constant with NaN": (lambda _: np.array([np.nan]), False, True),
     "scalar of the batch": (lambda x: x.mean(), False, False),
-    "as many rows as were found": (lambda x: np.argwhere(x > 0).T, False, False),
+    "as many rows as were found": (lambda x: np.argwhere(np.asarray(x, np.float64) > 0).T, False, False),
     "rows that the file does not declare": (lambda x: x[:, :1], True, True),
 }
 

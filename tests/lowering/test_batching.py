@@ -26,6 +26,20 @@ CASES: dict[str, tuple[Shapes, Shapes, Axes, Axes, int | None]] = {
     "recurrent state": ({"x": ("n", 8), "s": (2, "n", 8)}, {"y": ("n", 8)}, {"x": 0, "s": 1}, {"y": 0}, None),
     "recurrent state, unnamed": ({"x": (-1, 8), "s": (2, -1, 8)}, {"y": (-1, 8)}, {"x": 0, "s": 1}, {"y": 0}, None),
     "recurrent state, fixed": ({"x": (1, 8), "s": (2, 1, 8)}, {"y": (1, 8)}, {"x": 0, "s": 1}, {"y": 0}, 1),
+    "recurrent state first, fixed": (
+        {"s": (3, 4, 8), "x": (4, 8)},
+        {"y": (3, 4, 8)},
+        {"s": 1, "x": 0},
+        {"y": 1},
+        4,
+    ),
+    "recurrent state first, as long as the answers": (
+        {"s": (3, "n", 8), "x": ("n", 8)},
+        {"y": (3, "n", 8)},
+        {"s": 1, "x": 0},
+        {"y": 1},
+        None,
+    ),
     "time-major": ({"x": ("time", "batch", 8)}, {"y": ("time", "batch", 4)}, {"x": 1}, {"y": 1}, None),
     "time-major, short names": (
         {"x": ("t", "n", 8), "h": (1, "n", 8)},
