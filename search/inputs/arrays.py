@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precision import Array, DataError, Labelled
+from precision import Array, DataError, Labelled, ModelError
 from search.inputs.archive import array_names, read_npz
 from search.inputs.values import LABEL_KINDS, as_array
 
@@ -53,9 +53,16 @@ def check_names(names: Collection[str], reference: Reference, source: str) -> No
     """Check that arrays are named as the network's inputs are; one named ``labels`` is not looked at.
 
     Raises:
+        ModelError: If the network reads text.
         DataError: If they are not.
     """
     expected = list(reference.input_shapes)
+    text = [name for name, kind in reference.input_types.items() if kind == "object"]
+    if text:
+        raise ModelError(
+            f"'{reference.source}': input '{text[0]}' takes text, and only numbers are handled",
+            "export the network without its tokeniser, and give token numbers",
+        )
     got = [name for name in names if name != LABELS or name in expected]
     if set(got) == set(expected):
         return

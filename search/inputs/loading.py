@@ -233,12 +233,12 @@ def check_classifier(reference: Reference, shape: tuple[int | None, ...]) -> Non
     Raises:
         DataError: If it cannot, as where there is one column only: its largest entry is always the first.
     """
-    name, shown = (
-        reference.output_names[0],
-        shown_shape(shape, reference.batching.outputs.get(reference.output_names[0], 0)),
-    )
-    first = f"'{reference.source}': output '{name}' has shape {shown}"
+    name = reference.output_names[0]
+    axis = reference.batching.outputs.get(name, 0)
+    first = f"'{reference.source}': output '{name}' has shape {shown_shape(shape, axis)}"
     hint = "name a metric that reads this output with --metric module:function (a workload: as its 'metric')"
+    if axis is None and len(shape) < 2:
+        raise DataError(f"{first}, which has no row for each sample: top1 cannot read it", hint)
     if len(shape) == 1 or (len(shape) >= 2 and all(size == 1 for size in shape[1:])):
         raise DataError(
             f"{first}, one value a sample: top1 cannot read it, since the largest of one column is always column 0",
