@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping
 
 from backends.base import Backend
@@ -57,7 +58,9 @@ def get_backend(name: str) -> Backend:
         raise
     except BaseException as error:
         raise UsageError(failed(f"backend: '{place}'", error), "run it alone in Python to see why") from error
-    lacks = [part for part in _PARTS if not hasattr(backend, part)]
+    # Looked up without evaluating it: a property may start the runtime.
+    missing, loose = object(), hasattr(type(backend), "__getattr__")
+    lacks = [part for part in _PARTS if not loose and inspect.getattr_static(backend, part, missing) is missing]
     if lacks:
         raise UsageError(
             f"backend: '{place}' made something of type {type(backend).__name__} without {', '.join(lacks)}",

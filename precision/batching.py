@@ -80,5 +80,5 @@ def take_rows(array: Array, rows: NDArray[np.integer[Any]]) -> Array:
 
 def _placed(array: Array, axis: int | None) -> Array:
     if axis is None:
-        return np.asarray(array[0])
+        return np.array(array[0])  # a copy: some runtimes write to no other
     return array if axis == 0 else np.ascontiguousarray(np.moveaxis(array, 0, axis))

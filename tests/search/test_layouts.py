@@ -106,6 +106,19 @@ def test_the_other_commands(source: list[str], capsys: pytest.CaptureFixture[str
     assert "state (3, n, 16)" in said or "state (3, 4, 16)" in said
 
 
+def test_on_openvino(source: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Another runtime is fed and timed alike, and fixes the batch on the axis where it is."""
+    pytest.importorskip("openvino")
+    argv = ["measure", source[1], "--backend", "openvino", "--inputs", "calib.npz"]
+    assert outcome(argv) == 0, capsys.readouterr().err
+    from backends.openvino.backend import OpenVinoBackend
+
+    model = Path(source[1]).read_bytes()
+    fixed = recurrent(4).SerializeToString() == model
+    shapes = OpenVinoBackend().compile(model, threads=1, batch_size=4 if fixed else 2).input_shapes
+    assert dict(shapes) == {"state": (3, 4 if fixed else 2, 16), "rate": (), "x": (4 if fixed else 2, 16)}
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
