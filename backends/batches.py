@@ -2,17 +2,83 @@
 
 A model with a fixed batch gets chunks of exactly that size; the last one is filled up by repeating its last sample and
 what comes out for the filling is thrown away. A model with a dynamic batch gets chunks of at most ``batch`` samples,
-the last one shorter. Refused: models whose outputs have no row per sample, for they cannot be put together again.
+the last one shorter. Where the batch axis of an input or output lies is in ``precision.batching``.
+
+An output that declares no batch axis may be a constant, a value of the whole batch, or have one all the same, because
+its exporter wrote the sizes of an example. Runs of two sizes tell them apart, so one sample fewer is run at first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from backends.base import CompiledModel
-from precision import Array, DataError, Inputs
+from precision import Array, Batching, DataError, Inputs
+
+FIRST_AXIS = Batching()
+"""Every input and output has its samples on the first axis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One output of a model over all samples.
+
+    Attributes:
+        name: The output's name.
+        axis: Which axis counts the samples; None for an output that has no row a sample.
+        parts: What each run gave, as the network lays it out, without the rows of samples that only filled a batch.
+    """
+
+    name: str
+    axis: int | None
+    parts: tuple[Array, ...]
+
+    @property
+    def whole(self) -> Array | None:
+        """The output for all samples at once, as the network lays it out; None where runs differ and have no rows.
+
+        An output that was the same in every run is taken for a constant.
+        """
+        if self.axis is not None:
+            return self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts, axis=self.axis)
+        first = self.parts[0]
+        return first if all(_equal(first, part) for part in self.parts[1:]) else None
+
+    @property
+    def rows(self) -> Array | None:
+        """The output with the samples first, (n, …); None where it has no row a sample."""
+        whole = self.whole
+        return None if self.axis is None or whole is None else np.moveaxis(whole, self.axis, 0)
+
+    def first(self, count: int) -> Output:
+        """The output of the first ``count`` samples alone, where it has a row a sample."""
+        whole = self.whole
+        if self.axis is None or whole is None:
+            return self
+        rows = np.moveaxis(whole, self.axis, 0)[:count]
+        return replace(self, parts=(np.ascontiguousarray(np.moveaxis(rows, 0, self.axis)),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """All outputs of a model over all samples.
+
+    Attributes:
+        each: In the model's order.
+        counts: Samples of each run.
+    """
+
+    each: tuple[Output, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def whole(self) -> tuple[Array, ...] | None:
+        """Each output for all samples at once; None where one cannot be put together (``Output.whole``)."""
+        found = [output.whole for output in self.each]
+        return tuple(array for array in found if array is not None) if all(a is not None for a in found) else None
 
 
 def sample_count(inputs: Inputs) -> int:
@@ -31,17 +97,18 @@ def sample_count(inputs: Inputs) -> int:
     return count
 
 
-def fixed_batch(shapes: Mapping[str, tuple[int | None, ...]]) -> int | None:
+def fixed_batch(shapes: Mapping[str, tuple[int | None, ...]], batching: Batching = FIRST_AXIS) -> int | None:
     """The batch a model insists on, from its input shapes; None where the batch is dynamic.
 
     Raises:
         DataError: If inputs insist on different batches.
     """
-    sizes = {shape[0] for shape in shapes.values() if shape and shape[0] is not None}
+    found = [_batch_of(shape, batching.input_axis(name)) for name, shape in shapes.items()]
+    sizes = {size for size in found if size is not None}
     if len(sizes) > 1:
         listed = ", ".join(f"'{name}' {shape}" for name, shape in shapes.items())
         raise DataError(
-            f"inputs have different first axes: {listed}", "export the network with one batch axis shared by all inputs"
+            f"inputs have different batch sizes: {listed}", "export the network with one batch shared by all inputs"
         )
     return sizes.pop() if sizes else None
 
@@ -54,19 +121,19 @@ def padded(inputs: Inputs, size: int) -> dict[str, Array]:
     }
 
 
-def run_batches(compiled: CompiledModel, inputs: Inputs, *, batch: int = 64) -> tuple[Array, ...]:
+def run_outputs(
+    compiled: CompiledModel, inputs: Inputs, *, batch: int = 64, batching: Batching = FIRST_AXIS
+) -> Outputs:
     """Run a model over all samples.
 
     Args:
         compiled: The model.
         inputs: Arrays (n, …), at least one for each of the model's inputs; others are left out.
         batch: Samples a run where the model's batch is dynamic.
-
-    Returns:
-        One array an output, (n, …), in the model's order.
+        batching: Where the samples are in the model's own arrays.
 
     Raises:
-        DataError: If an input is missing, there are no samples, or an output has no row per sample.
+        DataError: If an input is missing, or there are no samples.
         BackendError: If the runtime fails.
     """
     missing = [name for name in compiled.input_shapes if name not in inputs]
@@ -77,20 +144,70 @@ def run_batches(compiled: CompiledModel, inputs: Inputs, *, batch: int = 64) -> 
         )
     wanted = {name: inputs[name] for name in compiled.input_shapes}
     count = sample_count(wanted)
-    fixed = fixed_batch(compiled.input_shapes)
-    size = fixed if fixed is not None else min(batch, count)
+    fixed = fixed_batch(compiled.input_shapes, batching)
+    counts = _counts(count, fixed or min(batch, count), uneven=fixed is None and batching.undeclared_outputs)
+    ran = [fixed or real for real in counts]
 
-    parts: list[tuple[Array, ...]] = []
-    for start in range(0, count, size):
-        chunk = {name: array[start : start + size] for name, array in wanted.items()}
-        real = min(size, count - start)
-        ran = real if fixed is None else size
-        outputs = compiled.run(padded(chunk, ran))
-        for name, output in zip(compiled.output_names, outputs, strict=True):
-            if output.ndim == 0 or len(output) != ran:
-                raise DataError(
-                    f"output '{name}': expected one row for each of {ran} samples, got shape {output.shape}",
-                    "export the network so that the first axis of each output is the batch",
-                )
-        parts.append(tuple(output[:real] for output in outputs))
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    columns: list[tuple[Array, ...]] = []
+    start = 0
+    for real, size in zip(counts, ran, strict=True):
+        chunk = {name: array[start : start + real] for name, array in wanted.items()}
+        columns.append(compiled.run(batching.feed(padded(chunk, size))))
+        start += real
+    each = []
+    for name, parts in zip(compiled.output_names, zip(*columns, strict=True), strict=True):
+        axis = next((a for a in batching.output_axes(name) if _counts_samples(parts, a, ran)), None)
+        cut = tuple(_cut(part, real, axis) for part, real in zip(parts, counts, strict=True))
+        each.append(Output(name=name, axis=axis, parts=cut))
+    return Outputs(each=tuple(each), counts=tuple(counts))
+
+
+def run_batches(
+    compiled: CompiledModel, inputs: Inputs, *, batch: int = 64, batching: Batching = FIRST_AXIS
+) -> tuple[Array, ...]:
+    """Run a model over all samples; arguments as for ``run_outputs``.
+
+    Returns:
+        One array (n, …) for each output that has a row a sample, in the model's order; the others are left out.
+
+    Raises:
+        DataError: If an input is missing, there are no samples, or no output has a row a sample.
+        BackendError: If the runtime fails.
+    """
+    outputs = run_outputs(compiled, inputs, batch=batch, batching=batching)
+    rows = tuple(array for output in outputs.each if (array := output.rows) is not None)
+    if not rows:
+        shapes = ", ".join(f"'{output.name}' {output.parts[0].shape}" for output in outputs.each)
+        raise DataError(
+            f"no output has a row for each of {outputs.counts[0]} samples; the shapes are {shapes}",
+            "export the network so that the first axis of its answer is the batch",
+        )
+    return rows
+
+
+def _batch_of(shape: tuple[int | None, ...], axis: int | None) -> int | None:
+    return shape[axis] if axis is not None and axis < len(shape) else None
+
+
+def _counts(count: int, size: int, *, uneven: bool) -> list[int]:
+    """Samples of each run; with ``uneven`` they are not all alike, as far as that can be."""
+    first = [size - 1] if uneven and size > 1 and count % size == 0 else []
+    rest = count - sum(first)
+    return [*first, *(min(size, rest - start) for start in range(0, rest, size))]
+
+
+def _counts_samples(parts: Sequence[Array], axis: int, ran: Sequence[int]) -> bool:
+    """Whether an axis of an output is as long as each run had samples."""
+    return all(axis < part.ndim and part.shape[axis] == size for part, size in zip(parts, ran, strict=True))
+
+
+def _cut(part: Array, real: int, axis: int | None) -> Array:
+    if axis is None or part.shape[axis] == real:
+        return part
+    return np.moveaxis(np.moveaxis(part, axis, 0)[:real], 0, axis)
+
+
+def _equal(one: Array, other: Array) -> bool:
+    if one.shape != other.shape:
+        return False
+    return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")

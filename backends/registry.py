@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping
 
 from backends.base import Backend
-from precision import UsageError
-from precision.naming import load_attribute
+from precision import EngineError, UsageError
+from precision.naming import failed, load_attribute
 
 _RUNTIMES: Mapping[str, str] = {
     "ort-cpu": "backends.ort.cpu:OrtCpuBackend",
@@ -21,6 +22,7 @@ _RUNTIMES: Mapping[str, str] = {
 _HIDDEN: Mapping[str, str] = {
     "fake": "backends.fake:FakeBackend",
 }
+_PARTS = ("name", "dialect", "clock", "compile", "fingerprint", "withheld", "stand_in")
 
 
 def backend_names() -> tuple[str, ...]:
@@ -44,5 +46,24 @@ def get_backend(name: str) -> Backend:
             f"unknown backend '{name}'; known: {', '.join(_RUNTIMES)}",
             f"did you mean '{close[0]}'?" if close else "name one of the known backends with --backend",
         )
-    backend: Backend = load_attribute(place, "backend")()
+    make = load_attribute(place, "backend")
+    if not callable(make):
+        raise UsageError(
+            f"backend: '{place}' is of type {type(make).__name__}, expected a class or function that makes a backend",
+            "name the class itself",
+        )
+    try:
+        backend: Backend = make()
+    except (EngineError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise UsageError(failed(f"backend: '{place}'", error), "run it alone in Python to see why") from error
+    # Looked up without evaluating it: a property may start the runtime.
+    missing, loose = object(), hasattr(type(backend), "__getattr__")
+    lacks = [part for part in _PARTS if not loose and inspect.getattr_static(backend, part, missing) is missing]
+    if lacks:
+        raise UsageError(
+            f"backend: '{place}' made something of type {type(backend).__name__} without {', '.join(lacks)}",
+            "see backends/base.py for what a backend has",
+        )
     return backend

@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lowering.batching import infer_batching
 from lowering.ranges import BINS, UNBOUNDED, Histogram, count_into, is_bounded, is_zero, range_of, usable_range
 from precision import (
     Array,
@@ -143,24 +144,26 @@ class _Probe:
         self._answers = [value.name for value in reference.graph.output if value.name not in graph_inputs]
         self._inner = list(dict.fromkeys([*inner, *self._answers]))
         self._session, self._errors = _session(reference, inner)
-        batches = {axis for value in self._session.get_inputs() for axis in value.shape[:1] if isinstance(axis, int)}
-        self._fixed = bool(batches)
-        self._size = max(batches) if batches else self._chunk_size()
+        self._batching = infer_batching(reference.graph)
+        self._fixed = self._batching.fixed is not None
+        self._size = self._batching.fixed or self._chunk_size()
 
     def values(self) -> Iterator[tuple[str, Values]]:
         """Each tensor's values on each chunk, of samples that the network answers with numbers.
 
-        A network with a fixed batch may see some samples twice in the last chunk. Rows of the repeated ones are
-        dropped from tensors that have the batch as first axis; the others keep them, which is no new value.
+        A network with a fixed batch sees some samples twice where their number is no multiple of it.
         """
         for start in range(0, self._count, self._size):
-            real = min(self._size, self._count - start)
-            rows = np.arange(start, start + (self._size if self._fixed else real))
-            rows[real:] = rows[real - 1]
+            if self._fixed:
+                first = max(min(start, self._count - self._size), 0)
+                rows = np.arange(first, first + self._size) % self._count
+            else:
+                rows = np.arange(start, min(start + self._size, self._count))
             feed = {name: array[rows] for name, array in self._inputs.items()}
             for name, array in feed.items():
                 if (bad := _bad_samples(array, np.isnan, rows)).size:
                     raise _no_numbers(f"calibration input '{name}'", bad, feed)
+            feed = self._batching.feed(feed)
             outputs = dict(zip(self._inner, self._run(feed), strict=True))
             self._check_answers(outputs, rows, feed)
             for name in self.tensors:
@@ -170,7 +173,7 @@ class _Probe:
                         f"tensor '{name}': expected a floating type to calibrate, got {values.dtype}",
                         "leave the layers around it at fp32",
                     )
-                yield name, values[:real] if values.ndim and len(values) == len(rows) else values
+                yield name, values
 
     def _check_answers(self, outputs: Inputs, rows: NDArray[np.int64], feed: Inputs) -> None:
         """Raise a DataError where an answer is NaN or +∞; it names the tensor in which that began."""
@@ -185,7 +188,8 @@ class _Probe:
 
     def _chunk_size(self) -> int:
         """Samples a chunk, so that all tensors of one chunk stay within ``_CHUNK_BYTES``."""
-        one = sum(output.nbytes for output in self._run({name: array[:1] for name, array in self._inputs.items()}))
+        first = self._batching.feed({name: array[:1] for name, array in self._inputs.items()})
+        one = sum(output.nbytes for output in self._run(first))
         return max(1, min(_LARGEST_CHUNK, _CHUNK_BYTES // max(one, 1)))
 
     def _run(self, feed: Inputs) -> list[Array]:

@@ -107,9 +107,14 @@ def _program(module: torch.nn.Module, inputs: Inputs, name: str, batch: int | No
     import torch
 
     # Two samples at least: an axis of size 1 would be specialised by the exporter.
-    example = _tensors({key: np.resize(array, (batch or 2, *array.shape[1:])) for key, array in inputs.items()})
+    # A value without axes is the same for all samples.
+    count = batch or 2
+    example = _tensors(
+        {key: np.resize(array, (count, *array.shape[1:])) if array.ndim else array for key, array in inputs.items()}
+    )
     # A named dimension makes the exporter refuse a network that fixes its batch; an automatic one would not.
-    shapes = tuple({0: torch.export.Dim("batch")} for _ in example) if batch is None else None
+    size = torch.export.Dim("batch")
+    shapes = tuple({0: size} if tensor.ndim else {} for tensor in example) if batch is None else None
     training = module.training
     module.eval()
     try:
@@ -223,7 +228,7 @@ def _agree(found: Sequence[Array], wanted: Sequence[Array]) -> bool:
 def _tensors(inputs: Inputs) -> tuple[torch.Tensor, ...]:
     import torch
 
-    return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in inputs.values())
+    return tuple(torch.from_numpy(np.array(array, order="C")) for array in inputs.values())
 
 
 @contextmanager

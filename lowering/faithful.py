@@ -27,6 +27,7 @@ from lowering.interpreter import interpret, runtime_errors
 from lowering.normalise import OPTIONAL_STEPS
 from lowering.reference import Reference, make_reference
 from precision import Array, Inputs, ModelError
+from precision.batching import take_rows
 
 _SAMPLES = 4
 _DISTURBED_RUNS = 3
@@ -81,31 +82,30 @@ def faithful(reference: Reference, inputs: Inputs | None) -> Reference:
 
 
 def first_batch(reference: Reference, inputs: Inputs) -> Inputs | None:
-    """A few samples, as many as the network insists on; None where an input is missing."""
-    if any(name not in inputs for name in reference.input_shapes):
+    """A few samples as the network reads them, as many as it insists on; None where an input is missing or empty.
+
+    Args:
+        reference: The network.
+        inputs: One array per network input, (n, …).
+    """
+    if any(name not in inputs or not len(inputs[name]) for name in reference.input_shapes):
         return None
     count = reference.fixed_batch or _SAMPLES
-    found = {}
-    for name, shape in reference.input_shapes.items():
-        array = inputs[name]
-        rows = np.arange(count) % max(len(array), 1) if array.ndim and len(array) else None
-        fits = reference.fixed_batch is None and array.ndim and len(array) < count
-        batched = array.ndim and rows is not None and (not shape or shape[0] in (None, count))
-        found[name] = array[:count] if fits or not batched else array[rows]
-    return found
+    rows = {name: np.arange(count) % len(inputs[name]) for name in reference.input_shapes}
+    return reference.batching.feed({name: take_rows(inputs[name], rows[name]) for name in rows})
 
 
 def made_up(reference: Reference) -> Inputs | None:
-    """Numbers for every input; None where there is an input of other things than numbers."""
+    """Numbers for every input, in its own shape; None where there is an input of other things than numbers."""
     generator = np.random.default_rng(0)
     found: dict[str, Array] = {}
     for name, shape in reference.input_shapes.items():
-        kind = np.dtype(reference.input_types[name])
-        sizes = tuple(size if size is not None else 2 if place == 0 else 8 for place, size in enumerate(shape))
+        kind, batch = np.dtype(reference.input_types[name]), reference.batching.input_axis(name)
+        sizes = tuple(size if size is not None else 2 if place == batch else 8 for place, size in enumerate(shape))
         if kind == np.bool_ or np.issubdtype(kind, np.integer):
             found[name] = generator.integers(0, 2, sizes).astype(kind)
         elif kind.kind in "fV":
-            found[name] = generator.standard_normal(sizes).astype(kind)
+            found[name] = np.asarray(generator.standard_normal(sizes)).astype(kind)
         else:
             return None
     return found

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
+from lowering.batching import infer_batching
 from lowering.compact import Source
 from lowering.normalise import OPTIONAL_STEPS, normalise
-from precision import ModelError, digest
+from precision import Batching, ModelError, digest
 
 _PROTO_LIMIT = 2**31 - 1
 
@@ -50,10 +51,13 @@ class Reference:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The batch size the network insists on; None where the first axis of every input is dynamic."""
-        sizes = {shape[0] for shape in self.input_shapes.values() if shape}
-        fixed = {size for size in sizes if size is not None}
-        return fixed.pop() if len(fixed) == 1 else None
+        """The batch size the network insists on; None where it is dynamic."""
+        return self.batching.fixed
+
+    @property
+    def batching(self) -> Batching:
+        """Which axis of each input and output counts the samples."""
+        return infer_batching(self.proto.graph)
 
 
 def make_reference(model: onnx.ModelProto, source: str, *, skipped: Collection[str] = ()) -> Reference:
@@ -110,7 +114,7 @@ def read_reference(proto: onnx.ModelProto, source: str) -> Reference:
 def _shape(kind: onnx.TypeProto.Tensor) -> tuple[int | None, ...] | None:
     if not kind.HasField("shape"):
         return None
-    return tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in kind.shape.dim)
+    return tuple(axis.dim_value if axis.dim_value > 0 else None for axis in kind.shape.dim)
 
 
 def _without_values(proto: onnx.ModelProto) -> bytes:

@@ -1,5 +1,6 @@
 """The vocabulary: precisions, choices, recipes, configs, budgets, measurements, workloads, errors. Frozen values."""
 
+from precision.batching import Batching
 from precision.budget import BYTES_PER_MB, Budget
 from precision.choice import FP16, FP32, LayerChoice, Precision, Rounding
 from precision.config import CalibrationSettings, PrecisionConfig, RangeMethod
@@ -30,6 +31,7 @@ __all__ = [
     "Array",
     "BackendError",
     "BackendUnavailableError",
+    "Batching",
     "Budget",
     "CalibrationSettings",
     "ConfigError",

@@ -1,4 +1,4 @@
-"""Writing results so that nothing half-written ever stands under its final name.
+"""Files: whether one can be read at all, and writing so that nothing half-written stands under its final name.
 
 A process that is killed while it writes leaves a file named ``.bitfront-….part`` behind; ``sweep_parts`` removes those.
 """
@@ -8,9 +8,47 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 
-from precision.errors import OutputError
+from precision.errors import EngineError, OutputError
+
+_KINDS = {
+    stat.S_IFDIR: "is a folder",
+    stat.S_IFIFO: "is a pipe",
+    stat.S_IFSOCK: "is a socket",
+    stat.S_IFCHR: "is a device",
+    stat.S_IFBLK: "is a device",
+}
+
+
+def check_readable(path: Path, failure: type[EngineError], expected: str, hint: str = "check the path") -> None:
+    """Refuse a path at which there is no ordinary file with something in it, without waiting for a pipe or a device.
+
+    Args:
+        path: The file.
+        failure: The error to raise.
+        expected: What should be there, with its article.
+        hint: What to do where there is nothing.
+
+    Raises:
+        EngineError: ``failure``, if it cannot be read.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise failure(f"'{path}': expected {expected}, but it does not exist", hint) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise failure(f"'{path}': expected {expected}, but it cannot be opened: {reason}", "check the path") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "is no file")
+        raise failure(f"'{path}': expected {expected}, but it {kind}", "give an ordinary file")
+    if not status.st_size:
+        raise failure(f"'{path}': expected {expected}, but it is empty", "copy it again, or write it anew")
+    if not os.access(path, os.R_OK):
+        raise failure(f"'{path}': expected {expected}, but it may not be read", "check the file's permissions")
+
 
 # Not made of the final name: a name may be as long as the file system allows already.
 _PART_PREFIX, _PART_SUFFIX = ".bitfront-", ".part"

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from precision.errors import EngineError, UsageError
+
+_MOST_SAID = 1000  # characters
+_STANDARD = Path(sysconfig.get_path("stdlib"))
+_ROOMS = tuple(
+    Path(__file__).resolve().parent.parent / room for room in ("precision", "lowering", "backends", "search")
+)
 
 
 def load_attribute(name: str, option: str, failure: type[EngineError] = UsageError) -> Any:
@@ -41,14 +48,31 @@ def load_attribute(name: str, option: str, failure: type[EngineError] = UsageErr
                 f"{option}: module '{module_name}' has no attribute '{attribute}'",
                 f"it has {', '.join(public[:12])}" if public else f"'{getattr(module, '__file__', '')}' is empty",
             ) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise failure(failed(f"{option}: '{name}'", error), "run it alone in Python to see why") from error
     return found
 
 
 def failed(what: str, error: BaseException) -> str:
     """Words for an error out of a person's own code, with the line it came from."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{what} failed{place}: {type(error).__name__}: {error}"
+    # A person's own line rather than the library's that it called.
+    own = [frame for frame in frames if not _is_library(frame.filename)] or frames[-1:]
+    place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - a person's own exception may fail at this, too
+        said = "(it cannot be shown)"
+    return f"{what} failed{place}: {type(error).__name__}: {said[:_MOST_SAID]}"
+
+
+def _is_library(file: str) -> bool:
+    path = Path(file)
+    if not path.is_absolute():
+        return True  # "<frozen importlib._bootstrap>" and its like
+    return "site-packages" in path.parts or any(path.is_relative_to(folder) for folder in (_STANDARD, *_ROOMS))
 
 
 def _module(name: str, option: str, failure: type[EngineError]) -> ModuleType:
@@ -64,7 +88,9 @@ def _module(name: str, option: str, failure: type[EngineError]) -> ModuleType:
             raise failure(f"{option}: there is no module '{missing}'", hint) from error
         hint = f"install '{missing}' into this Python environment"
         raise failure(f"{option}: module '{name}' needs '{missing}', which is not installed", hint) from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an exit from Python among them
         raise failure(
             failed(f"{option}: importing module '{name}'", error), "run it alone in Python to see why"
         ) from error

@@ -37,7 +37,7 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ from precision.files import unwritable, write_bytes
 _FORM = 1
 _SEAL_LENGTH = 64
 _NO_COMMENT = b"\0\0"  # the length of an archive's comment, its last field where there is none
+
+_BLOCK_BYTES = 64 * 2**20
 
 
 def digest(*parts: Any) -> str:
@@ -67,9 +69,9 @@ def _feed(state: Any, part: Any) -> None:
     if isinstance(part, np.ndarray):
         if part.dtype.hasobject:
             raise TypeError("cannot digest an array of Python objects")  # its bytes are addresses
-        array = np.ascontiguousarray(part)
-        state.update(f"a{array.dtype.str}{array.shape}".encode())
-        state.update(array.tobytes())
+        state.update(f"a{part.dtype.newbyteorder('=').str}{part.shape or (1,)}".encode())
+        for rows in _blocks(part):
+            state.update(np.asarray(rows, dtype=rows.dtype.newbyteorder("="), order="C").tobytes())
     elif isinstance(part, bytes):
         state.update(f"b{len(part)}:".encode() + part)
     elif isinstance(part, str):
@@ -88,6 +90,16 @@ def _feed(state: Any, part: Any) -> None:
             _feed(state, item)
     else:
         raise TypeError(f"cannot digest a {type(part).__name__}")
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The array in parts along its first axis, so that none that is only a view of fewer values takes much memory."""
+    if not array.ndim:
+        yield array
+        return
+    rows = max(1, _BLOCK_BYTES // max(1, array.nbytes // max(1, len(array))))
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
 
 
 class ContentStore:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.generic]
 Inputs = Mapping[str, Array]
 
-# (outputs of the network in its order, labels) -> per-sample scores (n,) or one number; higher is better.
+# (outputs of the network in its order and layout, labels) -> per-sample scores (n,) or one number; higher is better.
 # Per-sample scores give the result a confidence interval and let scoring stop early.
 Metric = Callable[[tuple[Array, ...], Array], "NDArray[np.generic] | float"]
 
@@ -33,7 +33,7 @@ class Labelled:
     """Inputs with labels.
 
     Attributes:
-        inputs: One array per network input, shape (n, …).
+        inputs: One array per network input, laid out like ``Workload.calibration``; in the engine (n, …) each.
         labels: Shape (n, …), whatever the metric reads.
     """
 
@@ -60,7 +60,8 @@ class Workload(Protocol):
     Attributes:
         name: Shown in reports.
         model: A ``torch.nn.Module`` in any mode, or the path of an ONNX file.
-        calibration: Inputs without labels, one array per network input, shape (n, …). For a torch module
+        calibration: Inputs without labels, one array per network input, shape (n, …), or with the samples on the
+            batch axis that an ONNX file declares; an input without one is a value all samples share. For a torch module
             the keys name the exported network's inputs, in the order of ``forward``'s arguments.
         evaluation: Labelled inputs; part of them is held back from the search.
         metric: How outputs are scored; ``top1`` is built in. Its attribute ``outputs_are`` may say what the outputs

@@ -12,11 +12,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.base import CompiledModel
-from backends.batches import run_batches
-from precision import AccuracyStats, Array, Labelled, Metric, WorkloadError
+from backends.batches import FIRST_AXIS, run_outputs
+from precision import AccuracyStats, Batching, Labelled, Metric
+from search.inputs.metrics import Scores, score
 
 Z95 = 1.959963984540054
 # Stages are looked at repeatedly: a pair is told apart at 99 %, so that few are by chance.
@@ -24,8 +24,6 @@ Z_PAIR = 2.5758293035489004
 FIRST_STAGE = 64
 MANY = 1000
 BATCH = 64
-
-Scores = NDArray[np.float64]
 
 
 def summary(scores: Scores) -> AccuracyStats:
@@ -102,16 +100,25 @@ class Scorer:
         batch: Samples per inference where the network's batch is dynamic.
         first_stage: Samples scored before the first look.
         name: Which part of the data this is, for messages.
+        batching: Where the samples are in the network's own arrays.
     """
 
     def __init__(
-        self, data: Labelled, metric: Metric, *, batch: int = BATCH, first_stage: int = FIRST_STAGE, name: str
+        self,
+        data: Labelled,
+        metric: Metric,
+        *,
+        batch: int = BATCH,
+        first_stage: int = FIRST_STAGE,
+        name: str,
+        batching: Batching = FIRST_AXIS,
     ) -> None:
         self._data = data
         self._metric = metric
         self._batch = batch
         self._first_stage = first_stage
         self._name = name
+        self._batching = batching
         self._one_number = False
 
     def __len__(self) -> int:
@@ -134,28 +141,14 @@ class Scorer:
         """
         known = scored.scores if scored else np.zeros(0)
         part = self._data.part(len(known), stop)
-        fresh = self._score(run_batches(compiled, part.inputs, batch=self._batch), part)
+        fresh = self._score(compiled, part)
         if fresh.ndim == 1:
             return Scored(np.concatenate([known, fresh]), stop)
         self._one_number = True
         if len(part) < len(self):
-            fresh = self._score(run_batches(compiled, self._data.inputs, batch=self._batch), self._data)
+            fresh = self._score(compiled, self._data)
         return Scored(np.reshape(fresh, (1,)), len(self))
 
-    def _score(self, outputs: tuple[Array, ...], part: Labelled) -> Scores:
-        try:
-            scores = np.asarray(self._metric(outputs, part.labels), dtype=np.float64)
-        except (ValueError, TypeError, IndexError, KeyError) as error:
-            shapes = ", ".join(str(output.shape) for output in outputs)
-            raise WorkloadError(
-                f"the metric failed on {self._name}: {type(error).__name__}: {error} (outputs {shapes}, "
-                f"labels {part.labels.shape})",
-                "check that the metric fits the network's outputs and the labels",
-            ) from error
-        if scores.ndim > 1 or (scores.ndim == 1 and len(scores) != len(part)) or not np.isfinite(scores).all():
-            raise WorkloadError(
-                f"the metric on {self._name}: expected {len(part)} finite scores or one finite number, got an array "
-                f"of shape {scores.shape} with {int((~np.isfinite(scores)).sum())} NaN or infinite entries",
-                "return one score per sample, or their mean",
-            )
-        return scores
+    def _score(self, compiled: CompiledModel, part: Labelled) -> Scores:
+        outputs = run_outputs(compiled, part.inputs, batch=self._batch, batching=self._batching)
+        return score(self._metric, outputs, part.labels, self._name)

@@ -109,6 +109,7 @@ def scored(session: Session, network: str, samples: int) -> SensitivityTable:
         threads=options.threads,
         store=session.store,
         on_step=session.listener.step,
+        batching=bench.lowerer.reference.batching,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from precision import DataError, Labelled
+from precision.batching import take_rows
 
 
 def split(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
@@ -35,4 +36,5 @@ def split(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
 def _take(data: Labelled, rows: np.ndarray[tuple[int], np.dtype[np.int64]], seed: int) -> Labelled:
     # Shuffled again: scoring looks at the first samples first, and those have to be like the rest.
     rows = np.random.default_rng([seed, len(rows)]).permutation(rows)
-    return Labelled(inputs={name: array[rows] for name, array in data.inputs.items()}, labels=data.labels[rows])
+    inputs = {name: take_rows(array, rows) for name, array in data.inputs.items()}
+    return Labelled(inputs=inputs, labels=data.labels[rows])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx
+from optuna.samplers import RandomSampler
 
 from backends.affinity import available_cores
 from backends.base import Backend
@@ -141,7 +142,7 @@ def prepare(
     bench = Bench(
         lowerer=lowerer,
         backend=backend,
-        inputs=_first_batch(workload.calibration, options.batch_size),
+        inputs=reference.batching.feed(_first_batch(workload.calibration, options.batch_size)),
         threads=options.threads,
         batch_size=options.batch_size,
         cores=max(options.threads, available_cores()),
@@ -162,10 +163,13 @@ def prepare(
     batch = reference.fixed_batch or BATCH
     first_stage = -(-FIRST_STAGE // batch) * batch
     scorers = [
-        Scorer(part, workload.metric, batch=batch, first_stage=first_stage, name=name)
+        Scorer(part, workload.metric, batch=batch, first_stage=first_stage, name=name, batching=reference.batching)
         for part, name in ((search_part, "the search's evaluation data"), (held_part, "the held-back data"))
     ]
     write_run(options.out, identity, study=study_name, created=created)
+    # Opened and written now: a database that refuses shows before calibration, not after it.
+    storage = options.storage or default_storage(options.out)
+    Study(storage, study_name, Space(groups=(), edges=()), RandomSampler(seed=0)).close()
     header = {
         "name": workload.name,
         "created": created,

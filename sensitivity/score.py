@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Backend
-from backends.batches import run_batches, sample_count
+from backends.batches import FIRST_AXIS, run_batches, sample_count
 from lowering.inventory import Group, Inventory
 from precision import (
     FP32,
     BackendError,
     BackendUnavailableError,
+    Batching,
     ContentStore,
     Inputs,
     LayerChoice,
@@ -79,6 +80,7 @@ def score(
     threads: int,
     store: ContentStore,
     on_step: Callable[[str], None],
+    batching: Batching = FIRST_AXIS,
 ) -> SensitivityTable:
     """Score every (group, choice) of the allowed precisions.
 
@@ -92,6 +94,7 @@ def score(
         threads: Intra-operator threads of the backend.
         store: Where scores are kept.
         on_step: Told of each step, in a few words; ``planned_steps`` says how many there will be.
+        batching: Where the samples are in the network's own arrays; outputs without a row a sample are left aside.
 
     Returns:
         One row per (group, choice), cleaned.
@@ -102,7 +105,9 @@ def score(
         DataError: If the inputs do not fit, or the FP32 network's outputs are not finite.
     """
     inventory = lowerer.inventory
-    scorer = _Scorer(lowerer, backend, {name: array[:samples] for name, array in inputs.items()}, read, threads, store)
+    scorer = _Scorer(
+        lowerer, backend, {name: array[:samples] for name, array in inputs.items()}, read, threads, store, batching
+    )
     offered = {group.name: _choices(group, precisions) for group in inventory.groups}
     all_fp32 = dict.fromkeys(offered, FP32)
 
@@ -201,6 +206,7 @@ class _Scorer:
         read: Sequence[Reading],
         threads: int,
         store: ContentStore,
+        batching: Batching,
     ) -> None:
         self._lowerer = lowerer
         self._backend = backend
@@ -208,6 +214,7 @@ class _Scorer:
         self._read = read
         self._threads = threads
         self._store = store
+        self._batching = batching
         self.samples = sample_count(inputs)
         self._groups = [group.name for group in lowerer.inventory.groups]
         self._fp32 = lowerer.lower(lowerer.inventory.spread(dict.fromkeys(self._groups, FP32)))
@@ -269,4 +276,5 @@ class _Scorer:
         return self._reference
 
     def _run(self, artifact: bytes) -> Outputs:
-        return run_batches(self._backend.compile(artifact, threads=self._threads), self._inputs)
+        compiled = self._backend.compile(artifact, threads=self._threads)
+        return run_batches(compiled, self._inputs, batching=self._batching)

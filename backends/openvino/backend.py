@@ -21,14 +21,16 @@ from google.protobuf.message import DecodeError
 
 from backends.affinity import pinned
 from backends.base import Capabilities, CompiledModel, DeviceFingerprint
+from backends.batches import FIRST_AXIS
 from backends.device import cpu_fingerprint
 from backends.host import HostBackend
 from backends.openvino.model import OpenVinoModel
 from backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
 from backends.openvino.probes import openvino_probes
 from backends.probes import run_probes
+from lowering.batching import infer_batching
 from lowering.dialects.openvino import HALF, PRECISION_KEY
-from precision import BackendError, UsageError
+from precision import BackendError, Batching, UsageError
 
 _DEVICE = "CPU"
 # Capability → the hint that asks for it, the better first.
@@ -60,7 +62,7 @@ class OpenVinoBackend(HostBackend):
         said = {entry.key: entry.value for entry in proto.metadata_props}
         options = self._options(threads, self._half_hint if said.get(PRECISION_KEY) == HALF else "")
         try:
-            compiled = self._compile(network, options, batch_size)
+            compiled = self._compile(network, options, batch_size, infer_batching(proto.graph))
         except OPENVINO_ERRORS as error:
             raise _refused(model, error) from error
         outputs = tuple(value.name for value in proto.graph.output)
@@ -124,12 +126,15 @@ class OpenVinoBackend(HostBackend):
             "INFERENCE_PRECISION_HINT": half or "f32",
         }
 
-    def _compile(self, network: Any, options: dict[str, Any], batch_size: int | None) -> Any:
+    def _compile(
+        self, network: Any, options: dict[str, Any], batch_size: int | None, batching: Batching = FIRST_AXIS
+    ) -> Any:
         shapes = {}
         for port in network.inputs if batch_size is not None else ():
             shape = port.get_partial_shape()
-            if len(shape) and shape[0].is_dynamic:
-                shape[0] = batch_size
+            axis = batching.input_axis(port.get_any_name())
+            if axis is not None and axis < len(shape) and shape[axis].is_dynamic:
+                shape[axis] = batch_size
                 shapes[port] = shape
         if shapes:
             network.reshape(shapes)

@@ -92,7 +92,7 @@ class OpenVinoModel(HostModel):
         openvino = load_openvino()
         request = self._compiled.create_infer_request()
         # The tensors read these arrays in place, so they live as long as the timer does.
-        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        arrays = {name: np.asarray(array, order="C") for name, array in inputs.items()}
         for name, array in arrays.items():
             request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
 

@@ -91,7 +91,7 @@ class OrtGpuModel(SessionModel):
         values = load_onnxruntime(self._setup.extra).OrtValue
         binding = self._session.io_binding()
         for name, array in inputs.items():
-            value = values.ortvalue_from_numpy(np.ascontiguousarray(array), DEVICE, DEVICE_ID)
+            value = values.ortvalue_from_numpy(np.asarray(array, order="C"), DEVICE, DEVICE_ID)
             binding.bind_ortvalue_input(name, value)
         binding.synchronize_inputs()
         for name in self.output_names:

@@ -145,7 +145,7 @@ class SessionModel(HostModel):
     def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
         """Input name → shape; None for a dynamic axis."""
         return {
-            value.name: tuple(size if isinstance(size, int) else None for size in value.shape)
+            value.name: tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
             for value in self._session.get_inputs()
         }
 

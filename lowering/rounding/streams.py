@@ -20,9 +20,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from lowering.batching import infer_batching
 from lowering.graph import GraphView, captured_names
 from lowering.inventory import Layer
-from precision import DataError, Inputs, LoweringError
+from precision import Batching, DataError, Inputs, LoweringError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -66,7 +67,7 @@ class PrefixStreams:
         self._steps = _plan(self._view, layers)
         self.layers = tuple(step.layer for step in self._steps)
         self._pieces: dict[tuple[int, ...], _Piece] = {}
-        chunks = _chunks(self._view, calibration)
+        chunks = _chunks(self._view, calibration, infer_batching(reference.graph))
         fitting = self._fitting_chunks(chunks[0], len(chunks))
         self._float: list[Tensors] = [dict(chunk) for chunk in chunks[:fitting]]
         self._rounded: list[Tensors] = [dict(chunk) for chunk in chunks[:fitting]]
@@ -268,7 +269,7 @@ def _keep(tensors: Tensors, names: frozenset[str]) -> None:
         del tensors[name]
 
 
-def _chunks(view: GraphView, calibration: Inputs) -> list[Tensors]:
+def _chunks(view: GraphView, calibration: Inputs, batching: Batching) -> list[Tensors]:
     arrays = {name: np.asarray(calibration[name]) for name in view.inputs if name in calibration}
     if set(arrays) != set(view.inputs) or not all(len(array) for array in arrays.values()):
         raise DataError(
@@ -277,17 +278,15 @@ def _chunks(view: GraphView, calibration: Inputs) -> list[Tensors]:
             "give calibration inputs (--calib), or round with nearest or mse",
         )
     samples = min(MAX_SAMPLES, *(len(array) for array in arrays.values()))
-    shapes = [view.shape(name) for name in view.inputs]
-    fixed = {shape[0] for shape in shapes if shape and shape[0]}
-    if not fixed:
+    batch = batching.fixed
+    if batch is None:
         return [
-            {name: array[start : min(start + CHUNK_SAMPLES, samples)] for name, array in arrays.items()}
+            batching.feed({name: array[start : min(start + CHUNK_SAMPLES, samples)] for name, array in arrays.items()})
             for start in range(0, samples, CHUNK_SAMPLES)
         ]
-    batch = max(size for size in fixed if size is not None)
     whole = max(batch, samples - samples % batch)
     picked = np.arange(whole) % samples
     return [
-        {name: array[picked[start : start + batch]] for name, array in arrays.items()}
+        batching.feed({name: array[picked[start : start + batch]] for name, array in arrays.items()})
         for start in range(0, whole, batch)
     ]

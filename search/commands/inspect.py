@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from precision import CalibrationSettings, ContentStore, UsageError
 from search.commands import arguments
+from search.inputs.arrays import shown_shape
 from search.inputs.source import Source
 from search.tables import write_table
 
@@ -57,7 +58,11 @@ def run(argv: Sequence[str]) -> int:
     dialect = get_dialect(backend.dialect)
     inventory = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None)).inventory
     total = sum(layer.parameters for layer in inventory.layers)
-    shapes = ", ".join(f"{name} {_shape(shape)}" for name, shape in reference.input_shapes.items())
+    layout = reference.batching
+    shapes = ", ".join(
+        f"{name} {shown_shape(shape, layout.input_axis(name) if layout.fixed is None else None)}"
+        for name, shape in reference.input_shapes.items()
+    )
     sys.stdout.write(
         f"{reference.source}: inputs {shapes}; {len(inventory.layers)} layers in {len(inventory.groups)} groups, "
         f"{total:,} weights; dialect {dialect.name}\n\n"
@@ -117,7 +122,3 @@ def refusal_lines(layers: Sequence[Layer]) -> list[str]:
         f"{choices}: {reason} ({'every layer' if len(names) == len(layers) else ', '.join(names)})"
         for (choices, reason), names in found.items()
     ]
-
-
-def _shape(shape: tuple[int | None, ...]) -> str:
-    return f"({', '.join('n' if axis == 0 and size is None else str(size or '?') for axis, size in enumerate(shape))})"

@@ -209,7 +209,8 @@ def _search(
     for notice in reference.notices:
         listener.warn(notice)
     options = options_of(args, out, batch_size(args.batch_size, workload, reference))
-    check_reference(reference, backend, workload, threads=options.threads, batch_size=options.batch_size)
+    mean = check_reference(reference, backend, workload, threads=options.threads, batch_size=options.batch_size)
+    _warn_of_per_cent(options.budget.min_accuracy, mean, listener)
     store = ContentStore(out / "cache")
     lowerer = Lowerer(reference, get_dialect(backend.dialect), workload.calibration, options.calibration, store)
     return run_search(workload, lowerer, backend, options, listener, command=command).exit_code
@@ -238,12 +239,21 @@ def _search_several(
     contestants = []
     for options in all_options(args, tuple(backends), folders, size):
         backend = backends[options.backend]
-        check_reference(reference, backend, workload, threads=options.threads, batch_size=size)
+        mean = check_reference(reference, backend, workload, threads=options.threads, batch_size=size)
+        _warn_of_per_cent(options.budget.min_accuracy, mean, listener)
         # Each has its own cache, so that its folder can be taken away alone.
         store = ContentStore(options.out / "cache")
         lowerer = Lowerer(reference, get_dialect(backend.dialect), workload.calibration, options.calibration, store)
         contestants.append(Contestant(backend=backend, lowerer=lowerer, options=options))
     return run_several(workload, contestants, out, listener, time_limit_s=args.time_limit, command=command).exit_code
+
+
+def _warn_of_per_cent(floor: float | None, mean: float, listener: Listener) -> None:
+    if floor is not None and 0 < floor <= 1 and 2 < mean <= 100:
+        listener.warn(
+            f"--min-acc {floor:g}: the metric gives {mean:.4g} on the first samples; if that is per cent, every point "
+            f"meets the limit: give --min-acc {100 * floor:g}"
+        )
 
 
 def _check_fractions(args: argparse.Namespace, metric: Metric) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precision import Array, DataError, LatencyStats, ModelError, UsageError
+from precision import Array, Batching, DataError, LatencyStats, ModelError, UsageError
+from precision.files import check_readable
 from search.commands import arguments
-from search.inputs.arrays import LABELS, cast, read_npz
+from search.inputs.archive import array_names, read_npz
+from search.inputs.arrays import LABELS, cast, fits, shown_shape
 from search.tables import write_table
 
 if TYPE_CHECKING:
@@ -57,7 +59,6 @@ def run(argv: Sequence[str]) -> int:
     Raises:
         EngineError: For everything the person can mend.
     """
-    from backends.batches import fixed_batch
     from backends.timing import THOROUGH, time_paired
     from report.wording import latency, ratio, size
 
@@ -67,11 +68,10 @@ def run(argv: Sequence[str]) -> int:
     reference = next(iter(artifacts))
     declared = {label: declared_inputs(data) for label, data in artifacts.items()}
     _check_alike(declared, reference)
-    fixed = {fixed_batch({name: shape for name, (shape, _) in each.items()}) for each in declared.values()} - {None}
-    batch = _batch(args.batch_size, fixed)
-    inputs = (
-        _random(declared[reference], batch) if args.inputs is None else _given(args.inputs, declared[reference], batch)
-    )
+    layouts = {label: batching(data) for label, data in artifacts.items()}
+    batch = _batch(args.batch_size, {layout.fixed for layout in layouts.values()})
+    wanted, layout = declared[reference], layouts[reference]
+    inputs = _random(wanted, layout, batch) if args.inputs is None else _given(args.inputs, wanted, layout, batch)
     compiled = {
         label: backend.compile(data, threads=args.threads, batch_size=batch) for label, data in artifacts.items()
     }
@@ -148,8 +148,7 @@ def read_model(path: Path) -> bytes:
 
     from lowering.external import external_tensors
 
-    if not path.is_file():
-        raise ModelError(f"no model file '{path}'", "check the path")
+    check_readable(path, ModelError, "an ONNX file")
     try:
         data = path.read_bytes()
         model = onnx.load_model_from_string(data)
@@ -166,14 +165,24 @@ def declared_inputs(artifact: bytes) -> Declared:
     import onnx
 
     graph = onnx.load_model_from_string(artifact).graph
-    kinds = {value.name: value.type.tensor_type for value in graph.input}
+    constants = {tensor.name for tensor in graph.initializer}
+    kinds = {value.name: value.type.tensor_type for value in graph.input if value.name not in constants}
     return {
         name: (
-            tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in kind.shape.dim),
+            tuple(axis.dim_value if axis.dim_value > 0 else None for axis in kind.shape.dim),
             str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)),
         )
         for name, kind in kinds.items()
     }
+
+
+def batching(artifact: bytes) -> Batching:
+    """Where the samples are in a model's inputs and outputs."""
+    import onnx
+
+    from lowering.batching import infer_batching
+
+    return infer_batching(onnx.load_model_from_string(artifact).graph)
 
 
 def _label(models: Sequence[Path], index: int) -> str:
@@ -201,32 +210,37 @@ def _batch(asked: int | None, fixed: set[int | None]) -> int:
     return sizes[0] if sizes else asked or 1
 
 
-def _random(declared: Declared, batch: int) -> dict[str, Array]:
+def _random(declared: Declared, layout: Batching, batch: int) -> dict[str, Array]:
     generator = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
     for name, (shape, dtype) in declared.items():
-        if any(size is None for size in shape[1:]):
+        axis = layout.input_axis(name)
+        if any(size is None for place, size in enumerate(shape) if place != axis):
             raise UsageError(
-                f"input '{name}' has dynamic axes besides the batch: {shape}", "give arrays with --inputs data.npz"
+                f"input '{name}' has dynamic axes besides the batch: {shown_shape(shape, axis)}",
+                "give arrays with --inputs data.npz",
             )
-        sizes = (batch, *(size or 1 for size in shape[1:])) if shape else ()
+        sizes = [batch if place == axis else size or 1 for place, size in enumerate(shape)]
         # Zeros for whole numbers: they are valid whatever they index.
         values = generator.standard_normal(sizes) if dtype.startswith("float") else np.zeros(sizes)
-        inputs[name] = values.astype(dtype)
+        inputs[name] = np.asarray(values, dtype=dtype)
     return inputs
 
 
-def _given(path: Path, declared: Declared, batch: int) -> dict[str, Array]:
-    arrays = {name: array for name, array in read_npz(path).items() if name != LABELS or name in declared}
-    if set(arrays) != set(declared):
+def _given(path: Path, declared: Declared, layout: Batching, batch: int) -> dict[str, Array]:
+    names = [name for name in array_names(path) if name != LABELS or name in declared]
+    if set(names) != set(declared):
         raise DataError(
-            f"'{path}': expected arrays named {', '.join(declared)}, got {', '.join(arrays) or 'none'}",
+            f"'{path}': expected arrays named {', '.join(declared)}, got {', '.join(names) or 'none'}",
             "name them as the models' inputs are",
         )
     inputs: dict[str, Array] = {}
-    for name, array in arrays.items():
-        if not array.ndim or not len(array):
-            raise DataError(f"'{path}': array '{name}' holds no samples")
-        taken = np.resize(array, (batch, *array.shape[1:]))
-        inputs[name] = cast(taken, declared[name][1], f"'{path}': array '{name}'")
-    return inputs
+    for name, array in read_npz(path, tuple(declared)).items():
+        (shape, dtype), axis, where = declared[name], layout.input_axis(name), f"'{path}': array '{name}'"
+        if not fits(array.shape, shape, axis):
+            raise DataError(f"{where}: expected shape {shown_shape(shape, axis)}, got {array.shape}")
+        if not array.size:
+            raise DataError(f"{where} holds no samples")
+        rows = layout.samples(name, array, batch)
+        inputs[name] = cast(np.resize(rows, (batch, *rows.shape[1:])), dtype, where)
+    return layout.feed(inputs)

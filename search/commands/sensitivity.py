@@ -106,6 +106,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
             threads=args.threads,
             store=store,
             on_step=listener.step,
+            batching=reference.batching,
         )
     scored = rows(table)
     if scored:

@@ -1,4 +1,4 @@
-"""Arrays a person brings in ``.npz`` files, checked against a network's inputs before anything expensive starts.
+"""Arrays that a person brings, checked against a network's inputs before anything expensive starts.
 
 Exact casts are made silently (float64 → float32, float16 → float32, integers whose values fit); everything else
 that does not fit is an error that names the file, the array, what was expected and what came.
@@ -6,15 +6,16 @@ that does not fit is an error that names the file, the array, what was expected 
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precision import Array, DataError, Inputs
+from precision import Array, DataError, Labelled, ModelError
+from search.inputs.archive import array_names, read_npz
+from search.inputs.values import LABEL_KINDS, as_array
 
 if TYPE_CHECKING:
     from lowering.reference import Reference
@@ -26,66 +27,97 @@ FLOAT_CASTS = frozenset(
 )
 
 
-def read_npz(path: Path) -> dict[str, Array]:
-    """All arrays of an ``.npz`` file.
+def read_inputs(path: Path, reference: Reference) -> dict[str, Array]:
+    """The inputs in an ``.npz`` file, as ``check_inputs`` checks them; nothing else of it is unpacked.
 
     Raises:
-        DataError: If the file is missing, truncated or no ``.npz``, or holds an object array.
+        DataError: If the file is damaged, or an array does not fit.
     """
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"'{path}': expected an .npz file, but it {found}", "write one with numpy.savez")
-    arrays: dict[str, Array] = {}
-    name = ""
-    try:
-        with zipfile.ZipFile(path):
-            pass  # a truncated archive has lost the directory at its end
-        with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                arrays[name] = archive[name]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error):
-            raise DataError(
-                f"'{path}': array '{name}' holds Python objects, expected numbers",
-                "give all samples one shape and a numeric dtype before numpy.savez",
-            ) from error
-        raise DataError(f"'{path}' is no complete .npz archive ({error})", "write it again with numpy.savez") from error
-    return arrays
+    check_names(array_names(path), reference, str(path))
+    return check_inputs(read_npz(path, tuple(reference.input_shapes)), reference, str(path))
 
 
-def check_inputs(arrays: Inputs, reference: Reference, source: str) -> dict[str, Array]:
-    """Arrays named, shaped and typed as the network's inputs are, in its order.
+def read_labelled(path: Path, reference: Reference) -> Labelled:
+    """Inputs and labels in an ``.npz`` file, checked like ``read_inputs`` and ``check_labels`` do.
+
+    Raises:
+        DataError: If the file is damaged, an array does not fit, or there are no labels.
+    """
+    check_names(array_names(path), reference, str(path))
+    arrays = read_npz(path, tuple(reference.input_shapes), labels=LABELS)
+    inputs = check_inputs(arrays, reference, str(path))
+    return Labelled(inputs=inputs, labels=check_labels(arrays, len(next(iter(inputs.values()))), str(path)))
+
+
+def check_names(names: Collection[str], reference: Reference, source: str) -> None:
+    """Check that arrays are named as the network's inputs are; one named ``labels`` is not looked at.
+
+    Raises:
+        ModelError: If the network reads text.
+        DataError: If they are not.
+    """
+    expected = list(reference.input_shapes)
+    text = [name for name, kind in reference.input_types.items() if kind == "object"]
+    if text:
+        raise ModelError(
+            f"'{reference.source}': input '{text[0]}' takes text, and only numbers are handled",
+            "export the network without its tokeniser, and give token numbers",
+        )
+    got = [name for name in names if name != LABELS or name in expected]
+    if set(got) == set(expected):
+        return
+    missing, extra = (sorted(set(one) - set(other)) for one, other in ((expected, got), (got, expected)))
+    close = {name: found[0] for name in missing if (found := difflib.get_close_matches(name, extra, n=1))}
+    if close:
+        hint = "; ".join(f"'{was}' may be meant for '{name}'" for name, was in close.items())
+    elif missing and Path(source).suffix == ".npz":
+        hint = f"rename them, for example numpy.savez('{Path(source).name}', {missing[0]}=...)"
+    else:
+        hint = f"leave out {_listed(extra)}" if extra else f"add {_listed(missing)}"
+    raise DataError(
+        f"'{source}': expected arrays named {_listed(expected)} like the network's inputs, got {_listed(got)}", hint
+    )
+
+
+def check_inputs(arrays: Mapping[str, object], reference: Reference, source: str) -> dict[str, Array]:
+    """Arrays named, shaped and typed as the network's inputs are, in its order, the samples on the first axis.
 
     Args:
-        arrays: Input name → array of shape (n, …); an array named ``labels`` is not looked at.
+        arrays: Input name → array as the network reads it, for all samples at once; an array named ``labels`` is not
+            looked at. An input that has no batch axis is given as it is.
         reference: The network.
         source: Where the arrays come from, for messages.
+
+    Returns:
+        Input name → array (n, …) of the engine.
 
     Raises:
         DataError: If a name, shape or dtype does not fit, a value is NaN or +∞ (−∞ is how masks hide positions), or
             there are no samples.
     """
-    expected = list(reference.input_shapes)
-    got = [name for name in arrays if name != LABELS or name in expected]
-    if set(got) != set(expected):
-        raise DataError(
-            f"'{source}': expected arrays named {_listed(expected)} like the network's inputs, got {_listed(got)}",
-            f"rename them, for example numpy.savez('{Path(source).name}', {expected[0]}=...)" if expected else "",
-        )
-    checked: dict[str, Array] = {}
-    for name in expected:
-        array = np.asarray(arrays[name])
+    check_names(arrays, reference, source)
+    batching, given, counts = reference.batching, {}, {}
+    for name, shape in reference.input_shapes.items():
         where = f"'{source}': array '{name}'"
-        _check_shape(array, reference.input_shapes[name], where)
-        checked[name] = _finite(cast(array, reference.input_types[name], where), where)
-    counts = {name: len(array) for name, array in checked.items()}
+        array = as_array(arrays[name], where)
+        axis = batching.input_axis(name)
+        _check_shape(array, shape, axis, where)
+        given[name] = _finite(cast(array, reference.input_types[name], where), where)
+        if axis is not None:
+            counts[name] = array.shape[axis]
     if len(set(counts.values())) > 1:
         raise DataError(
             f"'{source}': arrays hold different numbers of samples: "
             + ", ".join(f"'{name}' {count}" for name, count in counts.items()),
-            "the first axis is the sample axis and must be equally long in all",
+            "the sample axis, n in the shapes of 'search inspect', must be equally long in all",
         )
-    return checked
+    if not counts:
+        raise DataError(
+            f"'{reference.source}': no input of the network has a batch axis, so there are no samples to tell apart",
+            "export the network with a batch as the first axis of an input",
+        )
+    count = next(iter(counts.values()))
+    return {name: batching.samples(name, array, count) for name, array in given.items()}
 
 
 def cast(array: Array, expected: str, where: str) -> Array:
@@ -116,7 +148,7 @@ def cast(array: Array, expected: str, where: str) -> Array:
     raise refusal
 
 
-def check_labels(arrays: Mapping[str, Array], samples: int, source: str) -> Array:
+def check_labels(arrays: Mapping[str, object], samples: int, source: str) -> Array:
     """The labels of an evaluation file, as many as there are inputs.
 
     Raises:
@@ -127,7 +159,7 @@ def check_labels(arrays: Mapping[str, Array], samples: int, source: str) -> Arra
             f"'{source}': expected an array named '{LABELS}' beside the inputs, got {_listed(list(arrays))}",
             f"add it, for example numpy.savez('{Path(source).name}', ..., {LABELS}=y)",
         )
-    labels = np.asarray(arrays[LABELS])
+    labels = as_array(arrays[LABELS], f"'{source}': array '{LABELS}'", LABEL_KINDS)
     count = len(labels) if labels.ndim else 0
     if count != samples:
         word = "fewer" if count < samples else "more"
@@ -146,6 +178,8 @@ def check_classes(labels: Array, classes: int | None, source: str) -> None:
     where = f"'{source}': array '{LABELS}'"
     if labels.ndim != 1:
         hint = "one-hot labels become class numbers with .argmax(axis=1)" if labels.ndim == 2 else ""
+        if labels.size == len(labels):
+            hint = "give it one axis, as in labels.ravel()"
         raise DataError(f"{where}: expected shape ({len(labels)},) for top1, got {labels.shape}", hint)
     if labels.dtype.kind not in "iu":
         raise DataError(
@@ -161,15 +195,33 @@ def check_classes(labels: Array, classes: int | None, source: str) -> None:
         )
 
 
-def _check_shape(array: Array, expected: tuple[int | None, ...], where: str) -> None:
-    shown = f"({', '.join('n' if axis == 0 else str(size or '?') for axis, size in enumerate(expected))})"
-    fits = array.ndim == len(expected) >= 1 and all(
-        size is None or size == got for size, got in zip(expected[1:], array.shape[1:], strict=True)
+def shown_shape(shape: Sequence[int | None], axis: int | None = 0) -> str:
+    """A shape in words: ``n`` for the samples, ``?`` for an axis of any size."""
+    sizes = ["n" if place == axis else str(size or "?") for place, size in enumerate(shape)]
+    return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
+
+
+def fits(shape: Sequence[int], expected: Sequence[int | None], axis: int | None) -> bool:
+    """Whether a shape is as expected, along the batch axis of any size."""
+    return len(shape) == len(expected) and all(
+        place == axis or size in (None, got) for place, (size, got) in enumerate(zip(expected, shape, strict=True))
+    )
+
+
+def _check_shape(array: Array, expected: tuple[int | None, ...], axis: int | None, where: str) -> None:
+    fits = array.ndim == len(expected) and all(
+        place == axis or size in (None, got)
+        for place, (size, got) in enumerate(zip(expected, array.shape, strict=True))
     )
     if not fits:
-        hint = "the first axis is the sample axis; a single sample needs one too, as in x[None]"
-        raise DataError(f"{where}: expected shape {shown}, got {array.shape}", hint)
-    if not len(array):
+        if axis is None:
+            hint = "the network declares no batch axis for it: give one value, which all samples share"
+        elif axis == 0:
+            hint = "the first axis is the sample axis; a single sample needs one too, as in x[None]"
+        else:
+            hint = f"axis {axis} is the sample axis, counted from 0"
+        raise DataError(f"{where}: expected shape {shown_shape(expected, axis)}, got {array.shape}", hint)
+    if axis is not None and not array.shape[axis]:
         raise DataError(f"{where}: holds zero samples", "give at least a few dozen")
 
 

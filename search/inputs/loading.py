@@ -15,21 +15,31 @@ from lowering.export import export_reference
 from lowering.faithful import faithful
 from lowering.load import load_reference
 from lowering.reference import Reference
-from precision import (
-    DataError,
-    Inputs,
-    Labelled,
-    Metric,
-    ModelError,
-    UsageError,
-    Workload,
-    WorkloadError,
-    top1,
+from precision import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload, top1
+from precision.files import check_readable
+from search.inputs.arrays import (
+    LABELS,
+    cast,
+    check_classes,
+    check_inputs,
+    check_labels,
+    read_inputs,
+    read_labelled,
+    shown_shape,
 )
-from search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels, read_npz
 from search.inputs.passes import check_module, nothing_to_distil, read_pass_inputs
 from search.inputs.source import Source
-from search.inputs.workloads import DEFAULT_WORKLOAD, load_metric, load_workload, own_code
+from search.inputs.workloads import (
+    DEFAULT_WORKLOAD,
+    load_metric,
+    load_workload,
+    read_batch_size,
+    read_calibration,
+    read_evaluation,
+    read_metric,
+    read_model,
+    read_name,
+)
 from search.options import PassOptions
 
 if TYPE_CHECKING:
@@ -88,11 +98,12 @@ def open_source(source: Source) -> Opened:
     if source.model is None:
         label = source.workload or DEFAULT_WORKLOAD
         workload = load_workload(label, source.data)
+        label = f"workload '{label}'"
         return Opened(
             source=source,
-            label=f"workload '{label}'",
-            name=str(workload.name),
-            metric=own_code(f"workload '{label}': metric", lambda: workload.metric),
+            label=label,
+            name=read_name(workload, label),
+            metric=read_metric(workload, label),
             workload=workload,
         )
     for option, value, use in (
@@ -105,6 +116,10 @@ def open_source(source: Source) -> Opened:
                 f"give {option} {option[2:]}.npz, with arrays named like the network's inputs"
                 + (" and 'labels'" if option == "--eval" else ""),
             )
+    check_readable(source.model, ModelError, "an ONNX file")
+    for path in (source.calibration, source.evaluation):
+        assert path is not None
+        check_readable(path, DataError, "an .npz file", "write one with numpy.savez")
     metric = load_metric(source.metric or "top1")
     return Opened(source=source, label=str(source.model), name=source.model.stem, metric=metric, workload=None)
 
@@ -123,43 +138,36 @@ def load(
         EngineError: A model, data or workload error.
     """
     source, metric = opened.source, opened.metric
-    calibration: Inputs
-    arrays: Inputs
     model: torch.nn.Module | Path
     if opened.workload is None:
         assert source.model is not None
         assert source.calibration is not None
         assert source.evaluation is not None
         reference = load_reference(source.model)
-        calibration = check_inputs(read_npz(source.calibration), reference, str(source.calibration))
+        calibration = read_inputs(source.calibration, reference)
         reference = faithful(reference, calibration)
-        arrays, where = read_npz(source.evaluation), str(source.evaluation)
+        evaluation, where = read_labelled(source.evaluation, reference), str(source.evaluation)
         model = source.model
         wish = None
     else:
         workload = opened.workload
-        calibration, model = _calibration(workload, opened.label), _model(workload, opened.label)
+        given, model = read_calibration(workload, opened.label), read_model(workload, opened.label)
         if passes is not None:
             check_module(model, opened.label)
-        reference = _reference(model, calibration, opened.name, asked_batch)
-        calibration = check_inputs(calibration, reference, f"{opened.label}: calibration")
+        wish = read_batch_size(workload, opened.label)
+        reference = _reference(model, given, opened.name, asked_batch)
+        calibration = check_inputs(given, reference, f"{opened.label}: calibration")
         reference = faithful(reference, calibration)
         where = f"{opened.label}: evaluation"
-        labelled = own_code(where, lambda: workload.evaluation)
-        if not isinstance(labelled, Labelled):
-            raise WorkloadError(
-                f"{where} is a {type(labelled).__name__}, expected precision.Labelled",
-                "write Labelled(inputs={'input': x}, labels=y)",
-            )
-        arrays = {**labelled.inputs, LABELS: labelled.labels}
-        wish = getattr(workload, "batch_size", None)
-        if wish is not None and (not isinstance(wish, int) or wish < 1):
-            raise WorkloadError(f"{opened.label}: expected a positive whole batch_size, got {wish!r}")
+        arrays, brought = read_evaluation(workload, opened.label)
+        inputs = check_inputs(arrays, reference, where)
+        labels = check_labels({LABELS: brought}, len(next(iter(inputs.values()))), where)
+        evaluation = Labelled(inputs=inputs, labels=labels)
     loaded = LoadedWorkload(
         name=opened.name,
         model=model,
         calibration=calibration,
-        evaluation=_evaluation(arrays, reference, metric, where),
+        evaluation=_scorable(evaluation, reference, metric, where),
         metric=metric,
         batch_size=wish,
     )
@@ -188,16 +196,19 @@ def load_to_score(
         EngineError: A model, data or workload error.
     """
     if source.model is not None:
+        check_readable(source.model, ModelError, "an ONNX file")
+        if source.calibration is not None:
+            check_readable(source.calibration, DataError, "an .npz file", "write one with numpy.savez")
         reference, inputs, metric = load_reference(source.model, skipped=skipped or ()), None, None
         if source.calibration is not None:
-            inputs = check_inputs(read_npz(source.calibration), reference, str(source.calibration))
+            inputs = read_inputs(source.calibration, reference)
     else:
         name = source.workload or DEFAULT_WORKLOAD
         workload, label = load_workload(name, source.data), f"workload '{name}'"
-        calibration, model = _calibration(workload, label), _model(workload, label)
-        reference = _reference(model, calibration, str(workload.name), None, skipped or ())
+        calibration, model = read_calibration(workload, label), read_model(workload, label)
+        reference = _reference(model, calibration, read_name(workload, label), None, skipped or ())
         inputs = check_inputs(calibration, reference, f"{label}: calibration")
-        metric = own_code(f"{label}: metric", lambda: workload.metric)
+        metric = read_metric(workload, label)
     return (faithful(reference, inputs) if skipped is None else reference), inputs, metric
 
 
@@ -234,23 +245,39 @@ def classes(reference: Reference) -> int | None:
     if sizes is None:
         return None
     # (n, classes), or trailing axes of size 1 that a global pooling left behind.
-    if len(sizes) < 2 or any(size not in (1, None) for size in sizes[2:]):
-        raise not_a_classifier(reference, sizes)
+    check_classifier(reference, sizes)
     return sizes[1]
 
 
-def not_a_classifier(reference: Reference, shape: tuple[int | None, ...]) -> DataError:
-    """The error for an output that ``top1`` cannot read."""
-    shown = ", ".join("n" if axis == 0 else str(size or "?") for axis, size in enumerate(shape))
-    return DataError(
-        f"'{reference.source}': output '{reference.output_names[0]}' has shape ({shown}), which is no classifier's: "
-        "top1 expects (n, classes)",
-        "name a metric that reads this output with --metric module:function",
-    )
+def check_classifier(reference: Reference, shape: tuple[int | None, ...]) -> None:
+    """Check that ``top1`` can read the first output, of that shape as far as it is known.
+
+    Raises:
+        DataError: If it cannot, as where there is one column only: its largest entry is always the first.
+    """
+    name = reference.output_names[0]
+    axis = reference.batching.outputs.get(name, 0)
+    first = f"'{reference.source}': output '{name}' has shape {shown_shape(shape, axis)}"
+    hint = "name a metric that reads this output with --metric module:function (a workload: as its 'metric')"
+    if axis is None and len(shape) < 2:
+        raise DataError(f"{first}, which has no row for each sample: top1 cannot read it", hint)
+    if len(shape) == 1 or (len(shape) >= 2 and all(size == 1 for size in shape[1:])):
+        raise DataError(
+            f"{first}, one value a sample: top1 cannot read it, since the largest of one column is always column 0",
+            hint,
+        )
+    if len(shape) < 2 or any(size not in (1, None) for size in shape[2:]):
+        raise DataError(f"{first}, which is no classifier's: top1 expects (n, classes)", hint)
 
 
 def _with_passes(loaded: LoadedWorkload, opened: Opened, reference: Reference, passes: PassOptions) -> LoadedWorkload:
     assert opened.workload is not None  # --passes is refused with --model
+    shared = [name for name, axis in reference.batching.inputs.items() if axis != 0]
+    if shared:
+        raise DataError(
+            f"--passes: input '{shared[0]}' does not have the samples as its first axis, and passes train on batches",
+            "leave --passes out",
+        )
     try:
         count = classes(reference)
     except DataError as error:
@@ -269,22 +296,6 @@ def _with_passes(loaded: LoadedWorkload, opened: Opened, reference: Reference, p
     return replace(loaded, training=brought.training, students=brought.students, augment=brought.augment)
 
 
-def _calibration(workload: Workload, label: str) -> Inputs:
-    where = f"{label}: calibration"
-    calibration = own_code(where, lambda: workload.calibration)
-    if not isinstance(calibration, Mapping):
-        raise WorkloadError(
-            f"{where} is a {type(calibration).__name__}, expected a mapping of arrays",
-            "write {'input': x}, one array per network input",
-        )
-    return calibration
-
-
-def _model(workload: Workload, label: str) -> torch.nn.Module | Path:
-    model = own_code(f"{label}: model", lambda: workload.model)
-    return Path(model) if isinstance(model, str) else model
-
-
 def _reference(
     model: torch.nn.Module | Path,
     inputs: Inputs,
@@ -292,12 +303,14 @@ def _reference(
     asked_batch: int | None,
     skipped: Collection[str] = (),
 ) -> Reference:
-    if isinstance(model, Path):
-        return load_reference(model, skipped=skipped)
-    return _exported(model, inputs, name, asked_batch)
+    if not isinstance(model, Path):
+        return _exported(model, inputs, name, asked_batch)
+    check_readable(model, ModelError, "an ONNX file")
+    return load_reference(model, skipped=skipped)
 
 
 def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: int | None) -> Reference:
+    inputs = _in_parameters_type(module, inputs)
     try:
         return export_reference(module, inputs, name=name)
     except ModelError:
@@ -306,14 +319,22 @@ def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: i
     return export_reference(module, inputs, name=name, batch=asked_batch)
 
 
-def _evaluation(arrays: Inputs, reference: Reference, metric: Metric, source: str) -> Labelled:
-    inputs = check_inputs(arrays, reference, source)
-    samples = len(next(iter(inputs.values())))
-    labels = check_labels(arrays, samples, source)
+def _in_parameters_type(module: torch.nn.Module, inputs: Inputs) -> Inputs:
+    """Floating inputs as float32 where that is what the module computes in: it refuses any other floating type."""
+    kinds = {str(parameter.dtype) for parameter in module.parameters() if parameter.is_floating_point()}
+    if kinds != {"torch.float32"}:
+        return inputs
+    return {
+        name: cast(array, "float32", f"calibration: array '{name}'") if array.dtype.kind == "f" else array
+        for name, array in inputs.items()
+    }
+
+
+def _scorable(evaluation: Labelled, reference: Reference, metric: Metric, source: str) -> Labelled:
     if metric is top1:
-        check_classes(labels, classes(reference), source)
-    if samples < 2:
+        check_classes(evaluation.labels, classes(reference), source)
+    if len(evaluation) < 2:
         raise DataError(
-            f"'{source}': holds {samples} sample; part of the evaluation data is held back, so expected 2 or more"
+            f"'{source}': holds {len(evaluation)} sample; part of the data is held back, so expected 2 or more"
         )
-    return Labelled(inputs=inputs, labels=labels)
+    return evaluation

@@ -18,7 +18,7 @@ import numpy as np
 from lowering.reference import Reference
 from precision import DataError, EngineError, Inputs, Labelled, UsageError, Workload, WorkloadError
 from search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels
-from search.inputs.workloads import own_code
+from search.inputs.workloads import named_arrays, own_code
 from search.options import PassOptions
 
 if TYPE_CHECKING:
@@ -121,10 +121,8 @@ def read_pass_inputs(
 def _training(workload: Workload, label: str, reference: Reference, classes: int | None) -> Labelled | Inputs:
     where = f"{label}: training"
     found: object = own_code(where, lambda: workload.training)  # type: ignore[attr-defined]
-    if isinstance(found, Labelled):
-        arrays: Inputs = {**found.inputs, LABELS: found.labels}
-    elif isinstance(found, Mapping):
-        arrays = found
+    if isinstance(found, Labelled | Mapping):
+        arrays = named_arrays(found.inputs if isinstance(found, Labelled) else found, where)
     else:
         raise WorkloadError(f"{where} is a {type(found).__name__}, expected a mapping of arrays or Labelled", _WRITE)
     inputs = check_inputs(arrays, reference, where)
@@ -133,7 +131,7 @@ def _training(workload: Workload, label: str, reference: Reference, classes: int
         raise DataError(f"'{where}': holds {samples} sample, expected 2 or more", "give at least a few hundred")
     if not isinstance(found, Labelled):
         return inputs
-    labels = check_labels(arrays, samples, where)
+    labels = check_labels({LABELS: found.labels}, samples, where)
     try:
         check_classes(labels, classes, where)
     except DataError as error:

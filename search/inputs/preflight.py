@@ -1,27 +1,40 @@
-"""One run of the FP32 network before the search: what only a run can tell about network, data and metric."""
+"""One run of the FP32 network before the search: what only a run can tell about network, data and metric.
+
+A person's metric is called here on a few samples before anything expensive starts: twice with the same, since a search
+compares scores that were taken at different times, and once with fewer of them.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from backends.base import Backend
-from backends.batches import run_batches
+from backends.batches import Outputs, run_outputs
 from lowering.reference import Reference
-from precision import Array, DataError, ModelError, top1
+from precision import Array, DataError, Labelled, Metric, ModelError, WorkloadError, top1
 from search.inputs.arrays import check_classes
-from search.inputs.loading import LoadedWorkload, not_a_classifier
+from search.inputs.loading import LoadedWorkload, check_classifier
+from search.inputs.metrics import score
 
 SAMPLES = 64
+# Sums on several threads are not taken in one order, so repeated scores may differ in their last bits.
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-6
 
 
 def check_reference(
     reference: Reference, backend: Backend, workload: LoadedWorkload, *, threads: int, batch_size: int
-) -> None:
-    """Run the network on the first evaluation samples in the batch it will be timed in.
+) -> float:
+    """Run the network on the first evaluation samples in the batch it will be timed in, and score what it answers.
+
+    Returns:
+        The metric's mean on those samples.
 
     Raises:
         ModelError: If an output is NaN or +∞; −∞ rules a class out.
-        DataError: If ``top1`` cannot read the first output, or a label is beyond its classes.
+        DataError: If no output has a row a sample, or ``top1`` cannot read the first one or a label.
+        WorkloadError: If the metric fails, or gives other scores when it is called again.
         BackendError: If the runtime refuses the network, or this batch.
     """
     model = reference.proto.SerializeToString(deterministic=True)
@@ -29,14 +42,73 @@ def check_reference(
     # A whole number of batches: a network that takes one batch only, though its axis is dynamic, shows here.
     wanted = max(SAMPLES // batch_size, 1) * batch_size
     part = workload.evaluation.part(0, wanted)
-    outputs = run_batches(compiled, part.inputs, batch=batch_size)
-    for name, output in zip(compiled.output_names, outputs, strict=True):
-        _check_finite(output, name, reference)
+    outputs = run_outputs(compiled, part.inputs, batch=batch_size, batching=reference.batching)
+    for output in outputs.each:
+        for array in output.parts if output.axis is not None else ():
+            _check_finite(array, output.name, reference)
+    if all(output.axis is None for output in outputs.each):
+        shapes = ", ".join(f"'{output.name}' {output.parts[0].shape}" for output in outputs.each)
+        raise DataError(
+            f"'{reference.source}': no output has a row for each of {outputs.counts[0]} samples; got {shapes}",
+            "export the network so that its answer has the batch as an axis",
+        )
     if workload.metric is top1:
-        shape = outputs[0].shape
-        if len(shape) < 2 or any(size != 1 for size in shape[2:]):
-            raise not_a_classifier(reference, shape)
+        first = outputs.each[0]
+        shape = first.parts[0].shape
+        check_classifier(reference, shape)
+        if first.axis != 0:
+            raise DataError(
+                f"'{reference.source}': output '{first.name}' has no row for each of {outputs.counts[0]} samples, got "
+                f"shape {shape}: top1 cannot read it",
+                "name a metric that reads another output with --metric module:function",
+            )
         check_classes(workload.evaluation.labels, shape[1], f"{workload.name}: evaluation")
+    return try_metric(workload.metric, outputs, part, f"the first samples of {workload.name}")
+
+
+def try_metric(metric: Metric, outputs: Outputs, part: Labelled, where: str) -> float:
+    """Call a metric as the search will, on a few samples.
+
+    Args:
+        metric: The person's.
+        outputs: The network's, on the samples.
+        part: The samples.
+        where: Names them in messages.
+
+    Returns:
+        The mean of the scores.
+
+    Raises:
+        WorkloadError: If it fails, gives other scores for the same samples, or scores of another kind for fewer.
+    """
+    scores = score(metric, _copy(outputs), part.labels, where)
+    again = score(metric, _copy(outputs), part.labels, where)
+    if scores.shape != again.shape or not np.allclose(scores, again, rtol=_RELATIVE, atol=_ABSOLUTE):
+        raise WorkloadError(
+            f"the metric on {where}: gave {_shown(scores)} for outputs that it gave {_shown(again)} for a moment later",
+            "make it a function of its arguments alone: seed what it draws, and keep nothing between calls",
+        )
+    if outputs.whole is not None and len(part) > 1:
+        count = (len(part) + 1) // 2
+        fewer = Outputs(each=tuple(output.first(count) for output in _copy(outputs).each), counts=(count,))
+        some = score(metric, fewer, part.labels[:count], where)
+        if some.ndim != scores.ndim:
+            raise WorkloadError(
+                f"the metric on {where}: gave {_shown(scores)} for {len(part)} samples and {_shown(some)} for {count}",
+                "return one score per sample always, or one number always",
+            )
+    return float(scores.mean())
+
+
+def _copy(outputs: Outputs) -> Outputs:
+    """The same outputs in arrays of their own: a metric may compute in place."""
+    return replace(
+        outputs, each=tuple(replace(each, parts=tuple(part.copy() for part in each.parts)) for each in outputs.each)
+    )
+
+
+def _shown(scores: Array) -> str:
+    return f"the number {float(scores):.6g}" if scores.ndim == 0 else f"{len(scores)} scores, mean {scores.mean():.6g}"
 
 
 def _check_finite(output: Array, name: str, reference: Reference) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from precision import EngineError, Metric, Workload, WorkloadError, top1
+import numpy as np
+
+from precision import Array, EngineError, Labelled, Metric, Workload, WorkloadError, top1
 from precision.naming import failed, load_attribute
+from search.inputs.values import as_array
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 DEFAULT_WORKLOAD = "experiments.workloads:digits"
 METRICS: dict[str, Metric] = {"top1": top1}
+_SCORES = "give one score a sample, (n,), or one number; higher is better"
 _PARTS = ("name", "model", "calibration", "evaluation", "metric")
 
 
@@ -56,38 +64,192 @@ def load_metric(name: str) -> Metric:
             "give your own as module:function, called with (outputs, labels)",
         )
     found = load_attribute(name, "--metric", WorkloadError)
-    if not callable(found):
-        raise WorkloadError(
-            f"--metric: '{name}' is a {type(found).__name__}, expected a function (outputs, labels) -> scores"
-        )
+    check_metric(found, f"--metric: '{name}'")
     return cast(Metric, found)
 
 
 def own_code(what: str, read: Callable[[], T]) -> T:
-    """What a person's own code gives; whatever it raises names it and the line.
+    """What a person's own code gives; whatever it raises names it and the line, an exit from Python among that.
 
     Raises:
         EngineError: As raised, or made of what was raised.
     """
     try:
         return read()
-    except EngineError:
+    except (EngineError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise WorkloadError(failed(what, error), "run it alone in Python to see why") from error
+
+
+def read_name(workload: Workload, label: str) -> str:
+    """The workload's name, which becomes part of a folder's.
+
+    Raises:
+        WorkloadError: If it is no text.
+    """
+    name: object = own_code(f"{label}: name", lambda: workload.name)
+    if not isinstance(name, str) or not name.strip():
+        raise WorkloadError(f"{label}: name is {_kind(name)}, expected text", "write name = 'my-network'")
+    return name
+
+
+def read_model(workload: Workload, label: str) -> torch.nn.Module | Path:
+    """The workload's network.
+
+    Raises:
+        WorkloadError: If it is neither a torch module nor a path.
+    """
+    model: object = own_code(f"{label}: model", lambda: workload.model)
+    if isinstance(model, str | Path):
+        return Path(model)
+    loaded = sys.modules.get("torch")  # a module of it can only come from there
+    if loaded is None or not isinstance(model, loaded.nn.Module):
+        made = "; make an instance of it" if inspect.isclass(model) else ""
+        raise WorkloadError(
+            f"{label}: model is {_kind(model)}, expected a torch.nn.Module or the path of an ONNX file",
+            f"write model = MyNet().eval(), or model = Path('net.onnx'){made}",
+        )
+    return cast("torch.nn.Module", model)
+
+
+def read_calibration(workload: Workload, label: str) -> dict[str, Array]:
+    """The workload's calibration inputs as arrays of the engine, not yet compared with the network.
+
+    Raises:
+        WorkloadError: If they are no mapping of names.
+        DataError: If one is no array of numbers.
+    """
+    where = f"{label}: calibration"
+    found: object = own_code(where, lambda: workload.calibration)
+    return {name: as_array(value, f"'{where}': array '{name}'") for name, value in named_arrays(found, where).items()}
+
+
+def read_evaluation(workload: Workload, label: str) -> tuple[dict[str, object], object]:
+    """The workload's evaluation inputs and their labels, as they are.
+
+    Raises:
+        WorkloadError: If they are not ``Labelled``.
+    """
+    where = f"{label}: evaluation"
+    found: object = own_code(where, lambda: workload.evaluation)
+    if not isinstance(found, Labelled):
+        raise WorkloadError(
+            f"{where} is {_kind(found)}, expected precision.Labelled", "write Labelled(inputs={'input': x}, labels=y)"
+        )
+    return named_arrays(found.inputs, f"{where}.inputs"), found.labels
+
+
+def read_batch_size(workload: Workload, label: str) -> int | None:
+    """Samples per timed inference that the workload asks for; None leaves it open.
+
+    Raises:
+        WorkloadError: If it is no positive whole number.
+    """
+    wish: object = own_code(f"{label}: batch_size", lambda: getattr(workload, "batch_size", None))
+    if wish is None:
+        return None
+    if isinstance(wish, bool) or not isinstance(wish, int | np.integer) or wish < 1:
+        raise WorkloadError(f"{label}: expected a positive whole batch_size, got {wish!r}", "write batch_size = 8")
+    return int(wish)
+
+
+def read_metric(workload: Workload, label: str) -> Metric:
+    """How the workload's outputs are scored.
+
+    Raises:
+        WorkloadError: If it is no function of outputs and labels, or was written as a method without ``self``.
+    """
+    where = f"{label}: metric"
+    metric: object = own_code(where, lambda: workload.metric)
+    if isinstance(metric, str):
+        return load_metric(metric)
+    check_metric(metric, where)
+    return cast(Metric, metric)
+
+
+def check_metric(metric: object, where: str) -> None:
+    """Refuse what cannot be called with (outputs, labels), before it is.
+
+    Raises:
+        WorkloadError: If it cannot.
+    """
+    if not callable(metric) or inspect.isclass(metric):
+        what = f"the class {metric.__name__}" if inspect.isclass(metric) else _kind(metric)
+        raise WorkloadError(f"{where} is {what}, expected a function (outputs, labels) -> scores", _SCORES)
+    if inspect.iscoroutinefunction(metric) or inspect.isgeneratorfunction(metric):
+        kind = "an async function" if inspect.iscoroutinefunction(metric) else "a generator"
+        raise WorkloadError(f"{where} is {kind}, expected one that returns the scores", _SCORES)
+    try:
+        signature = inspect.signature(metric)
+    except (TypeError, ValueError):
+        return  # a callable that does not say
+    try:
+        signature.bind((), ())
+    except TypeError as error:
+        function = getattr(metric, "__func__", None)
+        if function is not None and _takes_two(function):
+            raise WorkloadError(
+                f"{where}: '{function.__name__}' takes (outputs, labels), but as an attribute of a class it became a "
+                "method, and gets the object before them",
+                f"write metric = staticmethod({function.__name__})",
+            ) from error
+        raise WorkloadError(
+            f"{where}: {getattr(metric, '__name__', _kind(metric))}{signature} cannot be called with (outputs, labels)",
+            _SCORES,
+        ) from error
+
+
+def _takes_two(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function).bind((), ())
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def named_arrays(found: object, where: str) -> dict[str, object]:
+    """A mapping from names as a person brings it.
+
+    Raises:
+        WorkloadError: If it is none, or a key is no text.
+    """
+    if not isinstance(found, Mapping):
+        raise WorkloadError(
+            f"{where} is {_kind(found)}, expected a mapping of arrays",
+            "write {'input': x}, one array per network input with all samples in it",
+        )
+    arrays: dict[str, object] = own_code(where, lambda: dict(found))
+    for name in arrays:
+        if not isinstance(name, str):
+            raise WorkloadError(f"{where}: has the key {name!r}, expected names of the network's inputs")
+    return arrays
+
+
+def _kind(found: object) -> str:
+    name = type(found).__name__
+    return "None" if found is None else f"{'an' if name[0] in 'AEIOUaeiou' or name == 'ndarray' else 'a'} {name}"
 
 
 def _is_workload(found: object) -> bool:
     # Looked up without evaluating properties: reading ``model`` may load or train it.
     if inspect.isclass(found) or inspect.isroutine(found):
         return False
+    return not _missing_parts(found)
+
+
+def _missing_parts(found: object) -> list[str]:
     missing = object()
-    return all(inspect.getattr_static(found, part, missing) is not missing for part in _PARTS)
+    return [part for part in _PARTS if inspect.getattr_static(found, part, missing) is missing]
 
 
 def _no_workload(name: str, found: object) -> WorkloadError:
+    if inspect.iscoroutine(found):
+        found.close()
+    lacks = _missing_parts(found)
+    without = f" without {', '.join(lacks)}" if 0 < len(lacks) < len(_PARTS) else ""
     return WorkloadError(
-        f"--workload: '{name}' gave a {type(found).__name__}, expected an object with {', '.join(_PARTS)}",
+        f"--workload: '{name}' gave {_kind(found)}{without}, expected an object with {', '.join(_PARTS)}",
         "see precision/workload.py for what each of them is",
     )
 

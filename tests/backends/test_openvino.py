@@ -64,9 +64,9 @@ def test_half_precision_needs_the_artifacts_word(monkeypatch: pytest.MonkeyPatch
     """16 bits are asked for where the processor has them and the file allows them; FP32 else."""
     asked: list[str] = []
 
-    def spy(self: OpenVinoBackend, network: Any, options: dict[str, Any], batch_size: int | None) -> Any:
+    def spy(self: OpenVinoBackend, network: Any, options: dict[str, Any], *batch: Any) -> Any:
         asked.append(options["INFERENCE_PRECISION_HINT"])
-        return real(self, network, {**options, "INFERENCE_PRECISION_HINT": "f32"}, batch_size)
+        return real(self, network, {**options, "INFERENCE_PRECISION_HINT": "f32"}, *batch)
 
     real = OpenVinoBackend._compile
     monkeypatch.setattr(OpenVinoBackend, "_compile", spy)

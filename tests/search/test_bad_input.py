@@ -104,7 +104,7 @@ DATA: dict[str, tuple[Change, tuple[str, ...]]] = {
         lambda f: f.write_calib(input=np.zeros((4, *SHAPE), np.uint8)),
         ("calib.npz", "'input'", "float32", "uint8"),
     ),
-    "text": (lambda f: f.write_calib(input=np.full((4, *SHAPE), "a")), ("calib.npz", "'input'", "float32")),
+    "text": (lambda f: f.write_calib(input=np.full((4, *SHAPE), "a")), ("calib.npz", "'input'", "holds text")),
     "objects": (
         lambda f: f.write_calib(input=np.array([samples(), None], dtype=object)),
         ("calib.npz", "'input'", "Python objects"),
@@ -263,12 +263,12 @@ WORKLOADS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no_such_module:workload": ("", ("no module 'no_such_module'",)),
     "mine": ("workload = 1", ("module:attribute", "'mine'")),
     "mine:missing": ("workload = 1", ("'mine'", "'missing'", "workload")),
-    "mine:workload": ("workload = 1", ("'mine:workload' gave a int", "calibration")),
+    "mine:workload": ("workload = 1", ("'mine:workload' gave an int", "calibration")),
     "mine:broken": ("import no_such_thing", ("'mine' needs 'no_such_thing'",)),
     "mine:syntax": ("def (", ("'mine'", "mine.py", "SyntaxError")),
     "mine:raises": ("raise RuntimeError('not today')", ("mine.py:1", "RuntimeError: not today")),
     "mine:make": ("def make(data):\n    return data['x']", ("mine.py:2", "TypeError")),
-    "mine:nothing": ("def nothing(data):\n    return None", ("gave a NoneType",)),
+    "mine:nothing": ("def nothing(data):\n    return None", ("gave None",)),
 }
 
 

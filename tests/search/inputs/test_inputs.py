@@ -12,7 +12,8 @@ from numpy.typing import DTypeLike
 
 from lowering.load import load_reference
 from precision import Array, DataError, Inputs, Labelled, Metric, UsageError, WorkloadError, top1
-from search.inputs.arrays import cast, check_classes, check_inputs, read_npz
+from search.inputs.archive import read_npz
+from search.inputs.arrays import cast, check_classes, check_inputs
 from search.inputs.loading import batch_size, load, open_source
 from search.inputs.source import Source
 from search.inputs.workloads import load_metric, load_workload
@@ -121,12 +122,12 @@ def test_damage_anywhere_in_an_archive(tmp_path: Path) -> None:
     for stop in range(0, len(whole), 97):
         path.write_bytes(whole[:stop])
         with pytest.raises(DataError, match=r"x\.npz"):
-            read_npz(path)
+            read_npz(path, ("input",))
     flipped = bytearray(whole)
     flipped[600] ^= 0xFF
     path.write_bytes(flipped)
     with pytest.raises(DataError, match=r"x\.npz"):
-        read_npz(path)
+        read_npz(path, ("input",))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""Calling a person's metric, the one place that does: what it gives is checked before it is believed.
+
+Scores may come as an array, a PyTorch tensor, a list, booleans, or one column; they leave as float64, one a sample or
+one number. A metric cannot spoil the labels: it gets a copy.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.batches import Outputs
+from precision import Array, DataError, Metric, WorkloadError
+from search.inputs.values import as_array
+from search.inputs.workloads import own_code
+
+Scores = NDArray[np.float64]
+
+_HINT = "return one score per sample, or their mean"
+
+
+def score(metric: Metric, outputs: Outputs, labels: Array, where: str) -> Scores:
+    """What a metric makes of a network's outputs.
+
+    It is called once with all of them, or, where an output has no row a sample and differs from run to run, once for
+    each run with what that run gave; then there must be a score a sample.
+
+    Args:
+        metric: The person's.
+        outputs: Of all samples.
+        labels: One a sample.
+        where: Names the samples in messages.
+
+    Returns:
+        Scores of all samples, (n,), or one number, ().
+
+    Raises:
+        WorkloadError: If the metric fails, or gives neither one finite score a sample nor one finite number.
+    """
+    whole = outputs.whole
+    if whole is not None:
+        return call(metric, whole, labels, where)
+    parts, start = [], 0
+    for index, count in enumerate(outputs.counts):
+        given = tuple(output.parts[index] for output in outputs.each)
+        scores = call(metric, given, labels[start : start + count], where)
+        if scores.ndim == 0:
+            loose = next(output.name for output in outputs.each if output.whole is None)
+            raise WorkloadError(
+                f"the metric on {where}: output '{loose}' has no row for each sample, so the metric is called batch by "
+                "batch, and gave one number for a batch",
+                "return one score per sample, or export the network without that output",
+            )
+        parts.append(scores)
+        start += count
+    return np.concatenate(parts)
+
+
+def call(metric: Metric, outputs: tuple[Array, ...], labels: Array, where: str) -> Scores:
+    """Call a metric once.
+
+    Raises:
+        WorkloadError: If it fails, or gives neither one finite score a sample nor one finite number.
+    """
+    shapes = ", ".join(str(output.shape) for output in outputs)
+    what = f"the metric on {where} (outputs {shapes}, labels {labels.shape})"
+    found: object = own_code(what, lambda: metric(outputs, labels.copy()))
+    scores = _numbers(found, f"the metric on {where}")
+    if scores.shape == (len(labels), 1):
+        scores = scores[:, 0]
+    if scores.ndim > 1 or (scores.ndim == 1 and len(scores) != len(labels)) or not np.isfinite(scores).all():
+        raise WorkloadError(
+            f"the metric on {where}: expected {len(labels)} finite scores or one finite number, got an array "
+            f"of shape {scores.shape} with {int((~np.isfinite(scores)).sum())} NaN or infinite entries",
+            _HINT,
+        )
+    return scores
+
+
+def _numbers(found: object, where: str) -> Scores:
+    if found is None:
+        raise WorkloadError(f"{where} gave None, expected scores", "does its function end without 'return'?")
+    if inspect.iscoroutine(found) or inspect.isgenerator(found):
+        found.close()
+        raise WorkloadError(f"{where} gave a {type(found).__name__}, expected scores", "make it an ordinary function")
+    try:
+        return cast(Scores, as_array(found, f"{where}: its result").astype(np.float64))
+    except DataError as error:
+        raise WorkloadError(error.message, _HINT) from error
