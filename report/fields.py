@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from precision import DataError, EngineError
+from precision.cells import unguard
 
 _DAMAGED = "restore the file, or run the search again with --resume to have it written anew"
 _Row = TypeVar("_Row")
@@ -52,7 +53,7 @@ def read_csv(path: Path, parse: Callable[[Mapping[str, str]], _Row], *, required
         return ()
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = [_unguarded(row) for row in csv.DictReader(file)]
     except (OSError, ValueError, csv.Error) as error:
         raise damaged(path, error) from error
     parsed = []
@@ -62,3 +63,10 @@ def read_csv(path: Path, parse: Callable[[Mapping[str, str]], _Row], *, required
         except (KeyError, TypeError, ValueError, AttributeError, EngineError) as error:
             raise DataError(f"{damaged(path, error).message} (row {line})", _DAMAGED) from error
     return tuple(parsed)
+
+
+def _unguarded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as it was before ``precision.cells`` wrote it; what is beyond the headings stays as it is."""
+    return {
+        unguard(name) if name else name: unguard(cell) if isinstance(cell, str) else cell for name, cell in row.items()
+    }

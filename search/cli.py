@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
 from precision.errors import EngineError, UsageError
+from search.secrets import masked_text
+from search.terminal import standard_streams, write_lines, write_message
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -32,24 +34,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before onnxruntime can be imported: a tool that runs on private models sends nothing anywhere.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with standard_streams():
+        try:
+            return _finished(arguments)
+        except EngineError as error:
+            write_message(sys.stderr, "error", masked_text(error.message, arguments))
+            if error.hint:
+                write_message(sys.stderr, "hint", masked_text(error.hint, arguments))
+            return EXIT_USAGE
+        except MemoryError:
+            write_message(sys.stderr, "error", "out of memory")
+            write_message(sys.stderr, "hint", "give fewer samples or a smaller batch; what was finished is kept")
+            return EXIT_USAGE
+        except KeyboardInterrupt:
+            write_lines(sys.stderr, "interrupted")
+            return EXIT_INTERRUPTED
+
+
+def _finished(arguments: list[str]) -> int:
+    """Run what is asked for; what it wrote has arrived."""
     try:
-        return _dispatch(arguments)
-    except EngineError as error:
-        _say(f"error: {error.message}")
-        if error.hint:
-            _say(f"hint: {error.hint}")
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output (``head``, a pager) has gone; point the descriptor away so exit stays silent.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        code = _dispatch(arguments)
+    except SystemExit:  # ``--help``
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return code
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments == ["--version"]:
+    if "--version" in arguments and arguments[0] not in COMMANDS:
         sys.stdout.write(f"search ({DISTRIBUTION}) {_version()}\n")
         return EXIT_OK
     if arguments and arguments[0] in COMMANDS:
@@ -74,7 +88,3 @@ def _version() -> str:
         return version(DISTRIBUTION)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from precision import ContentStore, PrecisionConfig, Recipe, UsageError, write_bytes
 from search.commands import arguments
+from search.terminal import write_lines, write_message
 
 USAGE = "search apply CONFIG (--model ONNX | --workload MODULE:ATTR) -o OUT [options]"
 DESCRIPTION = """\
@@ -60,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
 
     artifact = _given(config, args) if config.recipe is None else _made(config, config.recipe, args)
     write_bytes(args.out, artifact)
-    sys.stdout.write(f"{args.out}: {size(len(artifact))}, {len(config.layers)} layers\n")
+    write_lines(sys.stdout, f"{args.out}: {size(len(artifact))}, {len(config.layers)} layers")
     return EXIT_OK
 
 
@@ -98,7 +99,7 @@ def _made(config: PrecisionConfig, recipe: Recipe, args: argparse.Namespace) -> 
 
 
 def _warn(text: str) -> None:
-    sys.stderr.write(f"warning: {text}\n")
+    write_message(sys.stderr, "warning", text)
 
 
 def _run_of(config: Path) -> Path:

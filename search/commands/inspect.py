@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from precision import CalibrationSettings, ContentStore, UsageError
 from search.commands import arguments
 from search.inputs.source import Source
-from search.tables import write_table
+from search.tables import Narrowing, write_table
+from search.terminal import write_lines
 
 if TYPE_CHECKING:
     from lowering.inventory import Inventory, Layer
@@ -21,6 +22,7 @@ List a network's layers and groups, what each may become on a runtime, and what 
 
   search inspect net.onnx"""
 COLUMNS = ("layer", "operator", "weight", "parameters", "group", "may become")
+_LAYER, _GROUP = COLUMNS.index("layer"), COLUMNS.index("group")  # groups of several layers are told below the table
 
 
 def build_parser() -> arguments.Parser:
@@ -55,18 +57,22 @@ def run(argv: Sequence[str]) -> int:
     inventory = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None)).inventory
     total = sum(layer.parameters for layer in inventory.layers)
     shapes = ", ".join(f"{name} {_shape(shape)}" for name, shape in reference.input_shapes.items())
-    sys.stdout.write(
+    write_lines(
+        sys.stdout,
         f"{reference.source}: inputs {shapes}; {len(inventory.layers)} layers in {len(inventory.groups)} groups, "
-        f"{total:,} weights; dialect {dialect.name}\n\n"
+        f"{total:,} weights; dialect {dialect.name}",
+        "",
     )
-    write_table(sys.stdout, COLUMNS, layer_rows(inventory), wrapping=1)
+    write_table(
+        sys.stdout, COLUMNS, layer_rows(inventory), wrapping=1, names=(_LAYER,), narrowings=[Narrowing(column=_GROUP)]
+    )
     for title, lines in (
         ("Groups of several layers", group_lines(inventory)),
         ("Refused", refusal_lines(inventory.layers)),
         ("Left in FP32", [f"{node}: {reason}" for node, reason in inventory.left_alone.items()]),
     ):
         if lines:
-            sys.stdout.write(f"\n{title}:\n" + "".join(f"  {line}\n" for line in lines))
+            write_lines(sys.stdout, "", f"{title}:", *(f"  {line}" for line in lines))
     return 0
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from precision import Array, DataError, LatencyStats, ModelError, UsageError
 from search.commands import arguments
 from search.inputs.arrays import LABELS, cast, read_npz
-from search.tables import write_table
+from search.tables import Narrowing, write_table
+from search.terminal import write_lines
 
 if TYPE_CHECKING:
     from backends.base import ExecutedLayer
@@ -26,6 +27,7 @@ model is the reference that ratios are taken to.
   search measure fp32.onnx int8.onnx --profile"""
 Declared = Mapping[str, tuple[tuple[int | None, ...], str]]
 COLUMNS = ("model", "median", "p90", "95 % interval", "ratio", "95 % interval", "size")
+_DROPPED = (2, 3, 5)  # on a narrow terminal: p90, then the intervals
 FOOTPRINT_COLUMNS = ("engine", "weights", "activations")
 PROFILE_COLUMNS = ("node", "operator", "precision", "detail", "µs", "share")
 
@@ -95,12 +97,17 @@ def run(argv: Sequence[str]) -> int:
         )
 
     columns = (*COLUMNS, *FOOTPRINT_COLUMNS) if told else COLUMNS
-    write_table(sys.stdout, columns, [row(label, found) for label, found in stats.items()])
+    narrowings = [Narrowing(column=column) for column in _DROPPED]
+    write_table(
+        sys.stdout, columns, [row(label, found) for label, found in stats.items()], names=(0,), narrowings=narrowings
+    )
     device = backend.fingerprint()
     drawn = "random inputs" if args.inputs is None else f"inputs from {args.inputs}"
-    sys.stdout.write(
-        f"\n{backend.name} ({device.runtime}) on {device.device}, {args.threads} thread{'s' * (args.threads != 1)}, "
-        f"batch {batch}, {drawn}; {stats[reference].rounds} interleaved rounds\n"
+    write_lines(
+        sys.stdout,
+        "",
+        f"{backend.name} ({device.runtime}) on {device.device}, {args.threads} thread{'s' * (args.threads != 1)}, "
+        f"batch {batch}, {drawn}; {stats[reference].rounds} interleaved rounds",
     )
     if args.profile:
         for label, model in compiled.items():
@@ -110,11 +117,11 @@ def run(argv: Sequence[str]) -> int:
 
 def _write_profile(label: str, layers: Sequence[ExecutedLayer], backend: str) -> None:
     """What a model ran, in execution order; profiling slows it down, so the shares are what counts."""
-    sys.stdout.write(f"\n{label}:\n")
+    write_lines(sys.stdout, "", f"{label}:")
     if not layers:
-        sys.stdout.write(f"{backend} does not tell what it runs\n")
+        write_lines(sys.stdout, f"{backend} does not tell what it runs")
         return
-    write_table(sys.stdout, PROFILE_COLUMNS, profile_rows(layers))
+    write_table(sys.stdout, PROFILE_COLUMNS, profile_rows(layers), names=(0, 3))
 
 
 def profile_rows(layers: Sequence[ExecutedLayer]) -> list[tuple[str, ...]]:

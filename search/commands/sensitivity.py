@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from precision import ContentStore, Precision, UsageError, write_text
+from precision.cells import frame_text
 from search import folder, progress
 from search.commands import arguments
 from search.tables import write_table
+from search.terminal import write_lines
 
 if TYPE_CHECKING:
     from report.results import Score
@@ -88,15 +90,15 @@ def run(argv: Sequence[str]) -> int:
             store=store,
             on_step=listener.step,
         )
-    write_table(sys.stdout, COLUMNS, rows(table), wrapping=1)
-    sys.stdout.write(
-        f"\n{MEASURES[table.measure]}, on {table.samples} calibration samples; loss is the cleaned score\n"
+    write_table(sys.stdout, COLUMNS, rows(table), wrapping=1, names=(0,))
+    write_lines(
+        sys.stdout, "", f"{MEASURES[table.measure]}, on {table.samples} calibration samples; loss is the cleaned score"
     )
     if args.out is not None:
         path = args.out / "sensitivity.csv"
-        write_text(path, table.frame().to_csv(index=False, lineterminator="\n"))
+        write_text(path, frame_text(table.frame()))
         render_sensitivity(scores(table), args.out / "sensitivity.html")
-        sys.stdout.write(f"{path}\n{args.out / 'sensitivity.html'}\n")
+        write_lines(sys.stdout, str(path), str(args.out / "sensitivity.html"))
     return 0
 
 
