@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Mapping
 
 from backends.base import Backend
-from precision import UsageError
-from precision.naming import load_attribute
+from precision import EngineError, UsageError
+from precision.naming import failed, load_attribute
 
 _RUNTIMES: Mapping[str, str] = {
     "ort-cpu": "backends.ort.cpu:OrtCpuBackend",
@@ -21,6 +21,7 @@ _RUNTIMES: Mapping[str, str] = {
 _HIDDEN: Mapping[str, str] = {
     "fake": "backends.fake:FakeBackend",
 }
+_NEEDED = ("name", "dialect", "clock", "compile", "fingerprint", "capabilities", "withheld", "stand_in")
 
 
 def backend_names() -> tuple[str, ...]:
@@ -44,5 +45,19 @@ def get_backend(name: str) -> Backend:
             f"unknown backend '{name}'; known: {', '.join(_RUNTIMES)}",
             f"did you mean '{close[0]}'?" if close else "name one of the known backends with --backend",
         )
-    backend: Backend = load_attribute(place, "backend")()
+    make = load_attribute(place, "backend")
+    try:
+        backend: Backend = make()
+    except EngineError:
+        raise
+    except Exception as error:  # a person's own code may raise anything
+        raise UsageError(
+            failed(f"backend: making '{place}'", error), "name a class or function without arguments"
+        ) from error
+    missing = [name for name in _NEEDED if not hasattr(backend, name)]
+    if missing:
+        raise UsageError(
+            f"backend: '{place}' makes a {type(backend).__name__}, expected a backend; it lacks {', '.join(missing)}",
+            "see docs/adding-a-backend.md",
+        )
     return backend

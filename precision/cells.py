@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _GUARD = "'"
 # The last four are the full-width forms, which some spreadsheets read as the plain ones.
-_FORMULA = frozenset("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - meant
+_FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
 
 
 def guard(text: str) -> str:

@@ -15,8 +15,8 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 MASK = "***"
 _SHORTEST_PART = 3  # a shorter part of a password occurs in any text
 _PLAIN_QUERY = frozenset(
-    "application_name cache charset check_same_thread connect_timeout database driver host isolation_level mode port "
-    "sslmode timeout uri".split()
+    {"application_name", "cache", "charset", "connect_timeout", "database", "driver", "host", "mode", "port", "sslmode"}
+    | {"check_same_thread", "isolation_level", "timeout", "uri"}
 )
 _SCHEME = re.compile(r"[a-z][\w+.-]*:/{1,3}", re.IGNORECASE)
 _PATHS = ("sqlite:///", "sqlite+pysqlite:///")  # what follows is a path, which may hold any character

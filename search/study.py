@@ -32,8 +32,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
-from precision import AccuracyStats, LatencyStats, UsageError
+from precision import AccuracyStats, LatencyStats
 from search.proposals.space import Space
+from search.storage import cannot_open
 from search.trial import Candidate, Outcome, Trial
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
@@ -73,10 +74,7 @@ class Study:
                 storage=self._storage, study_name=name, directions=DIRECTIONS, load_if_exists=True
             )
         except (SQLAlchemyError, ImportError, OSError, ValueError, RuntimeError) as error:
-            raise UsageError(
-                f"--storage: cannot open '{url}': {str(error).splitlines()[0]}",
-                "give a database URL that Optuna reads, such as sqlite:///study.db",
-            ) from error
+            raise cannot_open(url, error) from error
         self._space = space
         self._sampler = sampler
         self._family = family

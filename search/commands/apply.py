@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from precision import ContentStore, PrecisionConfig, Recipe, UsageError, write_bytes
-from search.commands import arguments
+from search.commands import arguments, values
 from search.terminal import write_lines, write_message
 
 USAGE = "search apply CONFIG (--model ONNX | --workload MODULE:ATTR) -o OUT [options]"
@@ -25,10 +25,10 @@ EXIT_OK = 0
 def build_parser() -> arguments.Parser:
     """The command's options."""
     parser = arguments.Parser("search apply", USAGE, DESCRIPTION)
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a file from a run's configs/ folder")
+    parser.add_argument("config", type=values.path, metavar="CONFIG", help="a file from a run's configs/ folder")
     arguments.add_source(parser, evaluation=False)
     group = parser.add_argument_group("Output")
-    group.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="model file to write")
+    group.add_argument("-o", "--out", type=values.path, required=True, metavar="OUT", help="model file to write")
     group.add_argument(
         "--allow-new-weights",
         action="store_true",
@@ -36,7 +36,10 @@ def build_parser() -> arguments.Parser:
     )
     group = parser.add_argument_group("Pruned and trained networks")
     group.add_argument(
-        "--network", type=Path, metavar="ONNX", help="the made network (default: the one in the run folder's networks/)"
+        "--network",
+        type=values.path,
+        metavar="ONNX",
+        help="the made network (default: the one in the run folder's networks/)",
     )
     group.add_argument(
         "--repeat-training", action="store_true", help="prune and train again, even if it is at hand (default: off)"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from precision import CalibrationSettings, ContentStore, UsageError
-from search.commands import arguments
+from search.commands import arguments, values
 from search.inputs.source import Source
 from search.tables import Narrowing, write_table
 from search.terminal import write_lines
@@ -28,10 +27,10 @@ _LAYER, _GROUP = COLUMNS.index("layer"), COLUMNS.index("group")  # groups of sev
 def build_parser() -> arguments.Parser:
     """The command's options."""
     parser = arguments.Parser("search inspect", USAGE, DESCRIPTION)
-    parser.add_argument("network", type=Path, nargs="?", metavar="MODEL", help="ONNX file")
+    parser.add_argument("network", type=values.path, nargs="?", metavar="MODEL", help="ONNX file")
     group = parser.add_argument_group("Options")
     group.add_argument("--workload", metavar="MODULE:ATTR", help="a workload instead of a file")
-    group.add_argument("--data", type=Path, metavar="FOLDER", help="folder passed to the workload's function")
+    group.add_argument("--data", type=values.path, metavar="FOLDER", help="folder passed to the workload's function")
     group.add_argument("--backend", default="ort-cpu", metavar="NAME", help="runtime (default: %(default)s)")
     return parser
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from precision import ContentStore, Metric, UsageError, top1
 from search import folder, progress
-from search.commands import arguments, pass_arguments
+from search.commands import arguments, pass_arguments, values
 from search.events import Listener
 from search.options import RunOptions
+from search.secrets import masked_arguments
+from search.storage import check_storage
 
 if TYPE_CHECKING:
     from backends.base import Backend
@@ -52,25 +54,25 @@ def build_parser() -> arguments.Parser:
     arguments.add_runtime(group, batch=True)
     group.add_argument(
         "--trials",
-        type=arguments.whole,
+        type=values.whole,
         default=48,
         metavar="N",
         help="candidates tried at most, baselines included (default: %(default)s)",
     )
     group.add_argument(
         "--time-limit",
-        type=arguments.duration_s,
+        type=values.duration_s,
         metavar="TIME",
         help="limit of the search phase: seconds, or as in 90s, 5m, 1h (default: none)",
     )
     group.add_argument(
-        "--seed", type=arguments.whole, default=0, metavar="N", help="seed of every random draw (default: %(default)s)"
+        "--seed", type=values.whole, default=0, metavar="N", help="seed of every random draw (default: %(default)s)"
     )
     arguments.add_calibration(group)
     arguments.add_sensitivity_samples(group)
     group.add_argument(
         "--holdout",
-        type=arguments.number,
+        type=values.number,
         default=0.5,
         metavar="FRACTION",
         help="share of the evaluation data kept for the final scores (default: %(default)s)",
@@ -80,7 +82,7 @@ def build_parser() -> arguments.Parser:
     )
     pass_arguments.add_passes(parser)
     output = parser.add_argument_group("Output")
-    output.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: runs/NAME-1, -2, ...)")
+    output.add_argument("--out", type=values.path, metavar="FOLDER", help="run folder (default: runs/NAME-1, -2, ...)")
     output.add_argument(
         "--resume",
         action="store_true",
@@ -153,6 +155,8 @@ def run(argv: Sequence[str]) -> int:
     passes = pass_arguments.passes_of(args)
     pass_arguments.check_backends(passes, names)
     backends = arguments.backends_of(args)
+    if args.storage is not None:
+        check_storage(args.storage)
     if args.out is not None:
         folder.check_writable(folder.choose(args.out, "", resume=args.resume))
     from search.inputs.loading import open_source
@@ -167,7 +171,7 @@ def run(argv: Sequence[str]) -> int:
     folder.check_writable(out)
     if args.resume:
         folder.check_kind(out, backends=len(backends))
-    command = shlex.join(["search", *argv])
+    command = shlex.join(["search", *masked_arguments(argv)])
     with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=args.time_limit) as listener:
         if len(backends) > 1:
             code = _search_several(args, opened, backends, out, listener, command)

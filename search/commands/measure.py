@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from precision import Array, DataError, LatencyStats, ModelError, UsageError
-from search.commands import arguments
+from search.commands import arguments, values
 from search.inputs.arrays import LABELS, cast, read_npz
 from search.tables import Narrowing, write_table
 from search.terminal import write_lines
@@ -27,6 +28,7 @@ model is the reference that ratios are taken to.
   search measure fp32.onnx int8.onnx --profile"""
 Declared = Mapping[str, tuple[tuple[int | None, ...], str]]
 COLUMNS = ("model", "median", "p90", "95 % interval", "ratio", "95 % interval", "size")
+_MOST_VALUES = 2**28
 _DROPPED = (2, 3, 5)  # on a narrow terminal: p90, then the intervals
 FOOTPRINT_COLUMNS = ("engine", "weights", "activations")
 PROFILE_COLUMNS = ("node", "operator", "precision", "detail", "µs", "share")
@@ -35,17 +37,19 @@ PROFILE_COLUMNS = ("node", "operator", "precision", "detail", "µs", "share")
 def build_parser() -> arguments.Parser:
     """The command's options."""
     parser = arguments.Parser("search measure", USAGE, DESCRIPTION)
-    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="ONNX files; the first is the reference")
+    parser.add_argument(
+        "models", type=values.path, nargs="+", metavar="MODEL", help="ONNX files; the first is the reference"
+    )
     group = parser.add_argument_group("Measurement")
     arguments.add_runtime(group, batch=False)
     group.add_argument(
         "--batch-size",
-        type=arguments.positive,
+        type=values.positive,
         metavar="N",
         help="samples per inference (default: the models' fixed batch, else 1)",
     )
     group.add_argument(
-        "--inputs", type=Path, metavar="NPZ", help="arrays named like the inputs (default: random normal values)"
+        "--inputs", type=values.path, metavar="NPZ", help="arrays named like the inputs (default: random normal values)"
     )
     group.add_argument(
         "--profile", action="store_true", help="also list what each model runs, operator by operator (default: off)"
@@ -71,6 +75,7 @@ def run(argv: Sequence[str]) -> int:
     _check_alike(declared, reference)
     fixed = {fixed_batch({name: shape for name, (shape, _) in each.items()}) for each in declared.values()} - {None}
     batch = _batch(args.batch_size, fixed)
+    _check_memory(declared[reference], batch)
     inputs = (
         _random(declared[reference], batch) if args.inputs is None else _given(args.inputs, declared[reference], batch)
     )
@@ -206,6 +211,17 @@ def _batch(asked: int | None, fixed: set[int | None]) -> int:
     return sizes[0] if sizes else asked or 1
 
 
+def _check_memory(declared: Declared, batch: int) -> None:
+    """Refuse a batch whose inputs alone would not fit, before they are made."""
+    largest = max((math.prod(size or 1 for size in shape[1:]) for shape, _ in declared.values()), default=1)
+    if batch * largest > _MOST_VALUES:
+        raise UsageError(
+            f"--batch-size: a batch of {batch} has inputs of {batch * largest:,} values, "
+            f"expected at most {_MOST_VALUES:,}",
+            "give a smaller batch",
+        )
+
+
 def _random(declared: Declared, batch: int) -> dict[str, Array]:
     generator = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
@@ -231,7 +247,9 @@ def _given(path: Path, declared: Declared, batch: int) -> dict[str, Array]:
     inputs: dict[str, Array] = {}
     for name, array in arrays.items():
         if not array.ndim or not len(array):
-            raise DataError(f"'{path}': array '{name}' holds no samples")
+            raise DataError(
+                f"'{path}': array '{name}' has shape {array.shape}, expected one sample or more", "give samples"
+            )
         taken = np.resize(array, (batch, *array.shape[1:]))
         inputs[name] = cast(taken, declared[name][1], f"'{path}': array '{name}'")
     return inputs

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from precision import ContentStore, Precision, UsageError, write_text
 from precision.cells import frame_text
 from search import folder, progress
-from search.commands import arguments
+from search.commands import arguments, values
 from search.tables import write_table
 from search.terminal import write_lines
 
@@ -43,7 +42,7 @@ def build_parser() -> arguments.Parser:
     output = parser.add_argument_group("Output")
     output.add_argument(
         "--out",
-        type=Path,
+        type=values.path,
         metavar="FOLDER",
         help="where sensitivity.csv and a chart, sensitivity.html, are written (default: printed only)",
     )
@@ -60,8 +59,6 @@ def run(argv: Sequence[str]) -> int:
     args = arguments.parse(build_parser(), argv)
     settings = arguments.calibration_of(args)
     source = arguments.source_of(args)
-    if args.sensitivity_samples < 1:
-        raise UsageError(f"--sensitivity-samples: expected a positive whole number, got {args.sensitivity_samples}")
     backend = arguments.backend_of(args)
     if args.out is not None:
         folder.check_writable(args.out)
