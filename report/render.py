@@ -11,7 +11,7 @@ from precision.cells import frame_text
 from report.comparison import Comparison
 from report.comparison_page import comparison_page
 from report.comparison_tables import comparison_frame, comparison_json
-from report.html import page
+from report.html import page, plot_page
 from report.infos import sensitivity_info
 from report.plots import draw_sensitivity
 from report.results import RunResults, Score
@@ -61,4 +61,4 @@ def render_sensitivity(scores: Sequence[Score], path: Path) -> None:
     Raises:
         OutputError: If ``path`` cannot be written.
     """
-    write_text(path, draw_sensitivity(sensitivity_info(scores)).to_html(include_plotlyjs=True, full_html=True))
+    write_text(path, plot_page("Sensitivity", draw_sensitivity(sensitivity_info(scores))))
