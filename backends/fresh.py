@@ -74,7 +74,10 @@ def time_in_fresh_process(
             result = json.loads((place / RESULT_FILE).read_text(encoding="utf-8"))
             return {name: LatencyStats.from_json(result[name]) for name in models}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BackendError(f"timing in a fresh process left no usable result: {error}") from error
+            raise BackendError(
+                f"timing in a fresh process left no usable result: {error}",
+                "free space for temporary files, and repeat the run with --resume",
+            ) from error
 
 
 def _run_child(place: Path) -> None:
@@ -94,7 +97,10 @@ def _run_child(place: Path) -> None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BackendError(f"timing in a fresh process failed: {error}") from error
+        raise BackendError(
+            f"timing in a fresh process failed: {error}",
+            "free memory and processor time, and repeat the run with --resume",
+        ) from error
     if child.returncode != 0:
         lines = (child.stderr.strip() or child.stdout.strip() or "it said nothing").splitlines()[-_LAST_LINES:]
         raise BackendError(

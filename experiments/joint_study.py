@@ -106,7 +106,9 @@ def _search(options: argparse.Namespace, name: str, passes: Sequence[str]) -> No
     sys.stdout.flush()
     status = subprocess.run([sys.executable, "-m", "search", *command], check=False).returncode
     if status not in (0, 3):
-        raise BackendError(f"the search '{name}' ended with status {status}")
+        raise BackendError(
+            f"the search '{name}' ended with status {status}", "mend what its messages above name, and repeat the study"
+        )
 
 
 def _front(folder: Path, name: str, max_drop: float) -> Front:

@@ -51,7 +51,8 @@ def divergence(measure: str, reference: Outputs, outputs: Outputs) -> Floats:
     if [output.shape for output in outputs] != [output.shape for output in reference]:
         raise DataError(
             f"outputs have shapes {[output.shape for output in outputs]}, "
-            f"those of the FP32 network {[output.shape for output in reference]}"
+            f"those of the FP32 network {[output.shape for output in reference]}",
+            "the candidate is not the network it is compared with: report this, with the network",
         )
     if not all(np.isfinite(_floats(output)).all() for output in reference):
         raise DataError(

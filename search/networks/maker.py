@@ -340,7 +340,10 @@ class Maker:
         from passes.qat import Qat
 
         if set(step.options) != {"qat", "choices"}:
-            raise ConfigError(f"recipe, pass 'qat': expected qat and choices, got {', '.join(step.options)}")
+            raise ConfigError(
+                f"recipe, pass 'qat': expected qat and choices, got {', '.join(step.options)}",
+                "the recipe was edited or is of another version: make it again with a search",
+            )
         options = Qat.from_json(step.options["qat"])
         choices = {name: LayerChoice.parse(text) for name, text in step.options["choices"].items()}
         before = self._network(state).lowerer
