@@ -124,7 +124,7 @@ def _write_rich(
     wide = console if needed <= console.width else Console(file=stream, width=needed)
     wide.print(table)
     if left_out:
-        write_lines(stream, f"left out at {console.width} columns: {', '.join(left_out)}")
+        write_lines(stream, f"left out at {console.width} columns: {', '.join(dict.fromkeys(left_out))}")
 
 
 def _width(columns: Sequence[int]) -> int:

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from precision import ContentStore, PrecisionConfig, Recipe, UsageError, write_bytes
+from search import folder
 from search.commands import arguments, values
 from search.terminal import write_lines, write_message
 
-USAGE = "search apply CONFIG (--model ONNX | --workload MODULE:ATTR) -o OUT [options]"
+USAGE = """\
+search apply CONFIG -o OUT [options]
+                    (--model ONNX | --workload MODULE:ATTR)"""
 DESCRIPTION = """\
 Write the model that a config describes. With the network it was made for, the result equals the run's own model byte
 for byte. Where weights were rounded on data (GPTQ), give the same calibration inputs, or leave the config in its run
@@ -55,9 +58,14 @@ def run(argv: Sequence[str]) -> int:
     """
     args = arguments.parse(build_parser(), argv)
     if args.model is None and args.workload is None:
-        raise UsageError("expected the config's network: --model or --workload", "see 'search apply --help'")
+        raise UsageError(
+            "expected the config's network, --model or --workload; got neither", "see 'search apply --help'"
+        )
     if args.network is not None and args.repeat_training:
         raise UsageError("--network cannot be combined with --repeat-training", "leave one of them out")
+    if args.out.is_dir():
+        raise UsageError(f"--out: '{args.out}' is a folder, expected a model file to write", "name a file in it")
+    folder.check_writable(args.out.absolute().parent)
     config = PrecisionConfig.load(args.config)
 
     from report.wording import size

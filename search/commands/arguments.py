@@ -7,7 +7,9 @@ import difflib
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, NoReturn
 
 from precision import (
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from backends.base import Backend
 
 DEFAULT_CALIBRATION = CalibrationSettings()
+
+
+_NARROWEST, _WIDEST = 60, 110  # columns of a help text
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,7 +68,41 @@ class Parser(argparse.ArgumentParser):
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         columns = shutil.get_terminal_size((100, 24)).columns
-        super().__init__(prog, max_help_position=30, width=max(60, min(columns, 110) - 2))
+        super().__init__(prog, max_help_position=30, width=max(_NARROWEST, min(columns, _WIDEST) - 2))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Paragraphs filled to the width; indented lines are examples, continued as a shell does."""
+        found: list[str] = []
+        for kind, lines in groupby(text.splitlines(), key=lambda line: (line[:1] == " ", not line.strip())):
+            if kind == (False, False):
+                found += textwrap.wrap(" ".join(lines), width, initial_indent=indent, subsequent_indent=indent)
+            else:
+                found += [part for line in lines for part in _continued(indent + line, width)]
+        return "\n".join(found)
+
+
+def _continued(line: str, width: int) -> list[str]:
+    """An indented line in several, where it is too long: a command before its options, other words below each other."""
+    text = line.lstrip()
+    start = line[: len(line) - len(text)]
+    head, *notes = re.split(r" {3,}", text, maxsplit=1)
+    if len(line) <= width:
+        return [line]
+    if not head.startswith("search "):
+        column = len(line) - len(notes[0]) if notes else len(start)
+        words = textwrap.wrap(
+            notes[0] if notes else text, width, initial_indent=" " * column, subsequent_indent=" " * column
+        )
+        return [line[:column] + words[0][column:], *words[1:]]
+    found = [f"{start}# {note}" for note in notes]
+    shown, *options = re.split(" (?=--)", start + head)
+    for option in options:
+        if len(f"{shown} {option} \\") > width:
+            found.append(f"{shown} \\")
+            shown = f"{start}    {option}"
+        else:
+            shown += f" {option}"
+    return [*found, shown]
 
 
 BUDGET = (

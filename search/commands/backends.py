@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from precision import BackendError, Precision
 from search.commands import arguments
 from search.tables import write_table
-from search.terminal import write_lines
+from search.terminal import write_prose
 
 if TYPE_CHECKING:
     from backends.base import Backend, Capabilities, DeviceFingerprint
@@ -69,7 +69,7 @@ def run(argv: Sequence[str]) -> int:
     write_table(sys.stdout, COLUMNS, [row(entry) for entry in found], wrapping=3)
     for entry in found:
         if lines := remarks(entry):
-            write_lines(sys.stdout, "", f"{entry.name}:", *(f"  {line}" for line in lines))
+            write_prose(sys.stdout, "", f"{entry.name}:", *(f"  {line}" for line in lines))
     return 0
 
 

@@ -10,12 +10,12 @@ from precision import CalibrationSettings, ContentStore, UsageError
 from search.commands import arguments, values
 from search.inputs.source import Source
 from search.tables import Narrowing, write_table
-from search.terminal import write_lines
+from search.terminal import write_prose
 
 if TYPE_CHECKING:
     from lowering.inventory import Inventory, Layer
 
-USAGE = "search inspect (MODEL | --workload MODULE:ATTR) [options]"
+USAGE = "search inspect MODEL [options]\n       search inspect --workload MODULE:ATTR [options]"
 DESCRIPTION = """\
 List a network's layers and groups, what each may become on a runtime, and what it may not become and why.
 
@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> int:
     inventory = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None)).inventory
     total = sum(layer.parameters for layer in inventory.layers)
     shapes = ", ".join(f"{name} {_shape(shape)}" for name, shape in reference.input_shapes.items())
-    write_lines(
+    write_prose(
         sys.stdout,
         f"{reference.source}: inputs {shapes}; {len(inventory.layers)} layers in {len(inventory.groups)} groups, "
         f"{total:,} weights; dialect {dialect.name}",
@@ -71,7 +71,7 @@ def run(argv: Sequence[str]) -> int:
         ("Left in FP32", [f"{node}: {reason}" for node, reason in inventory.left_alone.items()]),
     ):
         if lines:
-            write_lines(sys.stdout, "", f"{title}:", *(f"  {line}" for line in lines))
+            write_prose(sys.stdout, "", f"{title}:", *(f"  {line}" for line in lines))
     return 0
 
 

@@ -243,5 +243,5 @@ def _check_fractions(args: argparse.Namespace, metric: Metric) -> None:
                 given = f"{name}=" if named else ""
                 raise UsageError(
                     f"{option}: expected a fraction between 0 and 1 for top1, got {given}{value:g}",
-                    f"{value:g} % is {option} {given}{value / 100:g}" if 1 < value <= 100 else "",
+                    f"{value:g} % is {option} {given}{value / 100:g}" if 1 < value <= 100 else "0.75 is 75 %",
                 )

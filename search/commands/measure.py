@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precision import Array, DataError, LatencyStats, ModelError, UsageError
+from precision import Array, BackendError, BackendUnavailableError, DataError, LatencyStats, ModelError, UsageError
 from search.commands import arguments, values
 from search.inputs.arrays import LABELS, cast, read_npz
 from search.tables import Narrowing, write_table
-from search.terminal import write_lines
+from search.terminal import write_prose
 
 if TYPE_CHECKING:
-    from backends.base import ExecutedLayer
+    from backends.base import Backend, CompiledModel, ExecutedLayer
 
 USAGE = "search measure MODEL [MODEL ...] [options]"
 DESCRIPTION = """\
@@ -73,15 +73,19 @@ def run(argv: Sequence[str]) -> int:
     reference = next(iter(artifacts))
     declared = {label: declared_inputs(data) for label, data in artifacts.items()}
     _check_alike(declared, reference)
-    fixed = {fixed_batch({name: shape for name, (shape, _) in each.items()}) for each in declared.values()} - {None}
+    fixed = {
+        label: batch
+        for label, each in declared.items()
+        if (batch := fixed_batch({name: shape for name, (shape, _) in each.items()})) is not None
+    }
     batch = _batch(args.batch_size, fixed)
     _check_memory(declared[reference], batch)
     inputs = (
-        _random(declared[reference], batch) if args.inputs is None else _given(args.inputs, declared[reference], batch)
+        _random(declared[reference], batch, reference)
+        if args.inputs is None
+        else _given(args.inputs, declared[reference], batch)
     )
-    compiled = {
-        label: backend.compile(data, threads=args.threads, batch_size=batch) for label, data in artifacts.items()
-    }
+    compiled = {label: _compile(backend, label, data, args.threads, batch) for label, data in artifacts.items()}
     stats = time_paired(
         compiled, reference, inputs, THOROUGH, threads=args.threads, batch_size=batch, clock=backend.clock
     )
@@ -108,7 +112,7 @@ def run(argv: Sequence[str]) -> int:
     )
     device = backend.fingerprint()
     drawn = "random inputs" if args.inputs is None else f"inputs from {args.inputs}"
-    write_lines(
+    write_prose(
         sys.stdout,
         "",
         f"{backend.name} ({device.runtime}) on {device.device}, {args.threads} thread{'s' * (args.threads != 1)}, "
@@ -122,11 +126,11 @@ def run(argv: Sequence[str]) -> int:
 
 def _write_profile(label: str, layers: Sequence[ExecutedLayer], backend: str) -> None:
     """What a model ran, in execution order; profiling slows it down, so the shares are what counts."""
-    write_lines(sys.stdout, "", f"{label}:")
+    write_prose(sys.stdout, "", f"{label}:")
     if not layers:
-        write_lines(sys.stdout, f"{backend} does not tell what it runs")
+        write_prose(sys.stdout, f"{backend} does not tell what it runs")
         return
-    write_table(sys.stdout, PROFILE_COLUMNS, profile_rows(layers), names=(0, 3))
+    write_table(sys.stdout, PROFILE_COLUMNS, profile_rows(layers), names=(0,), narrowings=[Narrowing(column=3)])
 
 
 def profile_rows(layers: Sequence[ExecutedLayer]) -> list[tuple[str, ...]]:
@@ -202,13 +206,25 @@ def _check_alike(declared: Mapping[str, Declared], reference: str) -> None:
             )
 
 
-def _batch(asked: int | None, fixed: set[int | None]) -> int:
-    sizes = sorted(size for size in fixed if size is not None)
-    if len(sizes) > 1:
-        raise UsageError(f"models have different fixed batches: {sizes}", "measure them one by one")
-    if sizes and asked is not None and asked != sizes[0]:
-        raise UsageError(f"--batch-size: got {asked}, but a model has a fixed batch of {sizes[0]}", "leave it out")
-    return sizes[0] if sizes else asked or 1
+def _compile(backend: Backend, label: str, data: bytes, threads: int, batch: int) -> CompiledModel:
+    try:
+        return backend.compile(data, threads=threads, batch_size=batch)
+    except BackendUnavailableError:
+        raise
+    except BackendError as error:
+        raise BackendError(f"'{label}': {error.message}", error.hint) from error
+
+
+def _batch(asked: int | None, fixed: Mapping[str, int]) -> int:
+    """The batch to time in; ``fixed`` is model → the batch it insists on."""
+    if len(set(fixed.values())) > 1:
+        listed = ", ".join(f"'{label}' {size}" for label, size in fixed.items())
+        raise UsageError(f"models have different fixed batches: {listed}", "measure them one by one")
+    for label, size in fixed.items():
+        if asked is not None and asked != size:
+            raise UsageError(f"--batch-size: got {asked}, but '{label}' has a fixed batch of {size}", "leave it out")
+        return size
+    return asked or 1
 
 
 def _check_memory(declared: Declared, batch: int) -> None:
@@ -222,13 +238,14 @@ def _check_memory(declared: Declared, batch: int) -> None:
         )
 
 
-def _random(declared: Declared, batch: int) -> dict[str, Array]:
+def _random(declared: Declared, batch: int, label: str) -> dict[str, Array]:
     generator = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
     for name, (shape, dtype) in declared.items():
         if any(size is None for size in shape[1:]):
             raise UsageError(
-                f"input '{name}' has dynamic axes besides the batch: {shape}", "give arrays with --inputs data.npz"
+                f"'{label}': input '{name}' has dynamic axes besides the batch: {shape}",
+                "give arrays with --inputs data.npz",
             )
         sizes = (batch, *(size or 1 for size in shape[1:])) if shape else ()
         # Zeros for whole numbers: they are valid whatever they index.

@@ -10,8 +10,8 @@ from precision import ContentStore, Precision, UsageError, write_text
 from precision.cells import frame_text
 from search import folder, progress
 from search.commands import arguments, values
-from search.tables import write_table
-from search.terminal import write_lines
+from search.tables import Narrowing, write_table
+from search.terminal import write_lines, write_prose
 
 if TYPE_CHECKING:
     from report.results import Score
@@ -28,6 +28,8 @@ MEASURES = {
     "nsr": "noise-to-signal power ratio of the output",
 }
 COLUMNS = ("group", "choice", "alone", "restored", "loss", "remark")
+_REMARK = COLUMNS.index("remark")
+_SHORT = 20  # columns of a remark on a narrow terminal
 
 
 def build_parser() -> arguments.Parser:
@@ -87,8 +89,14 @@ def run(argv: Sequence[str]) -> int:
             store=store,
             on_step=listener.step,
         )
-    write_table(sys.stdout, COLUMNS, rows(table), wrapping=1, names=(0,))
-    write_lines(
+    found = rows(table)
+    narrowings = (
+        Narrowing(column=_REMARK, cells=tuple(_short(row[_REMARK]) for row in found)),
+        Narrowing(column=COLUMNS.index("restored")),
+        Narrowing(column=_REMARK),
+    )
+    write_table(sys.stdout, COLUMNS, found, wrapping=1, names=(0,), narrowings=narrowings)
+    write_prose(
         sys.stdout, "", f"{MEASURES[table.measure]}, on {table.samples} calibration samples; loss is the cleaned score"
     )
     if args.out is not None:
@@ -97,6 +105,11 @@ def run(argv: Sequence[str]) -> int:
         render_sensitivity(scores(table), args.out / "sensitivity.html")
         write_lines(sys.stdout, str(path), str(args.out / "sensitivity.html"))
     return 0
+
+
+def _short(remark: str) -> str:
+    words = remark.partition(":")[0]
+    return words if len(words) <= _SHORT else "left out"
 
 
 def scores(table: SensitivityTable) -> list[Score]:

@@ -12,7 +12,7 @@ from report.tables import DEFLATED_COLUMN, FOOTPRINT_COLUMNS, MET, NETWORK_COLUM
 from report.verdict import verdict
 from report.wording import MISSING, duration
 from search.tables import Narrowing, write_table
-from search.terminal import write_lines
+from search.terminal import write_lines, write_prose
 
 _ACCURACY_CHANGE = 3  # index of its column, the first of those against FP32
 
@@ -28,11 +28,11 @@ def print_summary(folder: Path, stream: TextIO, *, quiet: bool) -> None:
     if not quiet:
         write_lines(stream, "")
         _print_table(results, stream)
-        write_lines(stream, "", conditions(results), time_split(results))
+        write_prose(stream, "", conditions(results), time_split(results))
         if results.train is not None:
-            write_lines(stream, training_text(results.train))
+            write_prose(stream, training_text(results.train))
         write_lines(stream, "")
-    write_lines(stream, found.headline, *found.details)
+    write_prose(stream, found.headline, *found.details)
     write_lines(stream, *([str(folder)] if quiet else ["", *files(folder, results)]))
     stream.flush()
 

@@ -13,7 +13,7 @@ from report.render import render_comparison
 from report.verdict import budget_texts, verdict
 from search.results.summary import conditions
 from search.tables import Narrowing, write_table
-from search.terminal import write_lines
+from search.terminal import write_lines, write_prose
 
 _MOST_REASONS = 6
 
@@ -38,7 +38,7 @@ def print_comparison(comparison: Comparison, folder: Path, stream: TextIO, *, qu
         _print_table(comparison, stream)
         write_lines(stream, "")
         for name, results in comparison.measured:
-            write_lines(stream, f"{name}: {', '.join(budget_texts(results)) or 'no budget'}; {conditions(results)}")
+            write_prose(stream, f"{name}: {', '.join(budget_texts(results)) or 'no budget'}; {conditions(results)}")
         _print_missing(comparison, stream)
         write_lines(stream, "")
     for party in comparison.parties:
@@ -46,8 +46,8 @@ def print_comparison(comparison: Comparison, folder: Path, stream: TextIO, *, qu
             write_lines(stream, f"{party.name}: nothing was measured")
             continue
         found = verdict(party.results)
-        write_lines(stream, f"{party.name}: {found.headline}", *(f"  {detail}" for detail in found.details))
-    write_lines(stream, everywhere_text(comparison))
+        write_prose(stream, f"{party.name}: {found.headline}", *(f"  {detail}" for detail in found.details))
+    write_prose(stream, everywhere_text(comparison))
     write_lines(stream, *([str(folder)] if quiet else ["", *_files(comparison, folder)]))
     stream.flush()
 
@@ -70,7 +70,7 @@ def _print_table(comparison: Comparison, stream: TextIO) -> None:
         dropped += [2 + each * index + behind for index in range(len(comparison.parties))]
     narrowings = [Narrowing(column=column) for column in dropped]
     write_table(stream, headings, [_cells(row) for row in rows], wrapping=1, narrowings=narrowings, marked=marked)
-    write_lines(stream, LEGEND)
+    write_prose(stream, LEGEND)
 
 
 def _cells(row: TextRow) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def _cells(row: TextRow) -> tuple[str, ...]:
 def _print_missing(comparison: Comparison, stream: TextIO) -> None:
     found = missing(comparison)
     for id_, backend, reason in found[:_MOST_REASONS]:
-        write_lines(stream, f"not had: {id_} on {backend}: {reason}")
+        write_prose(stream, f"not had: {id_} on {backend}: {reason}")
     if len(found) > _MOST_REASONS:
         write_lines(stream, f"not had: {len(found) - _MOST_REASONS} more, see comparison.html")
 
