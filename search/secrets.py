@@ -16,7 +16,7 @@ MASK = "***"
 _SHORTEST_PART = 3  # a shorter part of a password occurs in any text
 _PLAIN_QUERY = frozenset(
     {"application_name", "cache", "charset", "connect_timeout", "database", "driver", "host", "mode", "port", "sslmode"}
-    | {"check_same_thread", "isolation_level", "timeout", "uri"}
+    | {"check_same_thread", "isolation_level", "timeout", "uri", "user"}
 )
 _SCHEME = re.compile(r"[a-z][\w+.-]*:/{1,3}", re.IGNORECASE)
 _PATHS = ("sqlite:///", "sqlite+pysqlite:///")  # what follows is a path, which may hold any character
@@ -55,7 +55,8 @@ def masked_text(text: str, argv: Iterable[str]) -> str:
             text = text.replace(word, masked).replace(
                 word.partition("=")[2] or word, masked.partition("=")[2] or masked
             )
-    return _URL.sub(lambda found: masked_url(found[0]), text)
+    # Names of layers may look like a URL; without a user or a query there is nothing to hide.
+    return _URL.sub(lambda found: masked_url(found[0]) if "@" in found[0] or "?" in found[0] else found[0], text)
 
 
 def without_secrets(text: str, url: str) -> str:
@@ -69,8 +70,7 @@ def without_secrets(text: str, url: str) -> str:
     for form in sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True):
         if len(form) >= _SHORTEST_PART:
             text = text.replace(form, MASK)
-    parts = {form for secret in secrets for part in re.split(r"[@:/?#&=\s]", secret) for form in _forms(part)}
-    left = any(len(part) >= _SHORTEST_PART and part in text for part in parts)
+    left = any(len(part) >= _SHORTEST_PART and part in text for secret in secrets for part in _parts(secret))
     # A password of one or two letters cannot be told from the words around it.
     return "" if left or any(len(secret) < _SHORTEST_PART for secret in secrets) else text
 
@@ -101,6 +101,15 @@ def _secrets(url: str) -> set[str]:
 
 def _is_secret(name: str, value: str) -> bool:
     return bool(value) and unquote(name).strip().lower() not in _PLAIN_QUERY
+
+
+def _parts(secret: str) -> set[str]:
+    """What a parser may take for a host or a port: whatever stands between two of the characters it splits at."""
+    found = set()
+    for form in _forms(secret):
+        pieces = re.split(r"([@:/?#&=\s])", form)
+        found |= {"".join(pieces[i:j]) for i in range(0, len(pieces), 2) for j in range(i + 1, len(pieces) + 1, 2)}
+    return found
 
 
 def _forms(secret: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from precision import UsageError
@@ -15,7 +16,7 @@ def cannot_open(url: str, error: BaseException) -> UsageError:
     """The error for a storage that cannot be opened; the password of ``url`` is masked in it."""
     reason = without_secrets((str(error).strip() or type(error).__name__).splitlines()[0][:_MOST], url)
     if isinstance(error, ImportError) and error.name:
-        hint = f"install '{error.name}' into this Python environment, or {_HINT}"
+        hint = f"install the driver, Python module '{error.name}', or {_HINT}"
     else:
         hint = _HINT
     return UsageError(f"--storage: cannot open '{masked_url(url)}': {reason or type(error).__name__}", hint)
@@ -29,18 +30,19 @@ def check_storage(url: str) -> None:
     """
     from sqlalchemy import create_engine
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
     try:
         parsed = make_url(url)
-        # Loads the driver. Nothing is kept of the connection, so that a later fork or process has its own.
-        engine = create_engine(parsed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SAWarning)  # arguments that the driver would ignore
+            engine = create_engine(parsed)  # loads the driver
         if parsed.get_backend_name() == "sqlite":
             _check_file(url, parsed.database)
         else:
             engine.connect().close()
         engine.dispose()
-    except (SQLAlchemyError, ImportError, OSError, ValueError, TypeError, RuntimeError) as error:
+    except (SQLAlchemyError, SAWarning, ImportError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise cannot_open(url, error) from error
 
 
