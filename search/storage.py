@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from precision import UsageError
 from search.secrets import masked_url, without_secrets
@@ -47,6 +48,8 @@ def check_storage(url: str) -> None:
 
 
 def _check_file(url: str, database: str | None) -> None:
+    if database and database.startswith("file:"):  # https://sqlite.org/uri.html
+        database = unquote(urlsplit(database).path)
     if not database or database == ":memory:":
         raise UsageError(
             f"--storage: '{masked_url(url)}' names no file: the study would be gone with the process",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from precision.display import visible
-from search.terminal import write_lines
+from search.terminal import write_prose
 
 MIN_WORDS = 21  # columns that words are left: int4:gptq:weight-only is one
 MIN_NAME = 12  # and a name
@@ -124,7 +124,7 @@ def _write_rich(
     wide = console if needed <= console.width else Console(file=stream, width=needed)
     wide.print(table)
     if left_out:
-        write_lines(stream, f"left out at {console.width} columns: {', '.join(dict.fromkeys(left_out))}")
+        write_prose(stream, f"left out at {console.width} columns: {', '.join(dict.fromkeys(left_out))}")
 
 
 def _width(columns: Sequence[int]) -> int:
