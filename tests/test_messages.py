@@ -11,7 +11,7 @@ from precision import errors
 from tests.test_architecture import ROOT, modules
 
 KINDS = frozenset(name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception))
-# Their messages say what was expected and what came, and some of them no more; a file leaves the list with its last one.
+# Messages here are unfinished: some say no more than what was expected and what came. A file leaves with its last one.
 UNFINISHED = frozenset(
     {"precision/choice.py", "precision/recipe.py", "passes/options.py", "lowering/reference.py"}
     | {"search/inputs/loading.py", "search/inputs/passes.py", "search/inputs/workloads.py"}

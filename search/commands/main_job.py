@@ -41,7 +41,7 @@ Commands:
   backends                    runtimes, what each does here, or why it cannot start
 
 Exit status: 0 a point meets every budget, on every backend; 3 none does (the nearest are listed); 2 bad usage or
-input; 130 interrupted (the report holds what was known)."""
+input, or output that cannot be written; 130 interrupted (the report holds what was known)."""
 
 
 def build_parser() -> arguments.Parser:
