@@ -135,11 +135,14 @@ class FakeBackend(HostBackend):
             UsageError: If ``threads`` is not positive.
         """
         if threads < 1:
-            raise UsageError(f"threads: expected a positive whole number, got {threads}")
+            raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
         session = open_session(model, threads=1, level="ORT_DISABLE_ALL")
         proto = onnx.load_model_from_string(model)
         if reason := self._refuse(proto):
-            raise BackendError(f"{self.name} refused a model of {len(model)} bytes: {reason}")
+            raise BackendError(
+                f"{self.name} refused a model of {len(model)} bytes: {reason}",
+                "the fake backend reads ONNX files alone: give another model",
+            )
         operators = fused_operators(proto.graph)
         return FakeModel(OrtCpuModel(session, model, self.name), operators, self._cost(operators), self._clock)
 

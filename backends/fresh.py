@@ -83,7 +83,10 @@ def time_in_fresh_process(
             result = json.loads((place / RESULT_FILE).read_text(encoding="utf-8"))
             return {name: LatencyStats.from_json(result[name]) for name in models}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BackendError(f"timing in a fresh process left no usable result: {error}") from error
+            raise BackendError(
+                f"timing in a fresh process left no usable result: {error}",
+                "free space for temporary files, and repeat the run with --resume",
+            ) from error
 
 
 def _run_child(place: Path) -> None:
@@ -111,7 +114,10 @@ def _run_child(place: Path) -> None:
                 raise
         said = [path.read_text(encoding="utf-8", errors="replace").strip() for path in (err, out)]
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BackendError(f"timing in a fresh process failed: {error}") from error
+        raise BackendError(
+            f"timing in a fresh process failed: {error}",
+            "free memory and processor time, and repeat the run with --resume",
+        ) from error
     if status != 0 and not any(said) and shutil.disk_usage(place).free < _LEAST_BYTES:
         raise unwritable(place, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     if status != 0:

@@ -34,7 +34,10 @@ def answer(request_file: Path) -> None:
         try:
             models[name] = backend.compile(Path(path).read_bytes(), threads=threads, batch_size=request["batch_size"])
         except OSError as error:
-            raise BackendError(f"model '{name}': cannot read '{path}': {error.strerror}") from error
+            raise BackendError(
+                f"model '{name}': cannot read '{path}': {error.strerror}",
+                "repeat the run with --resume, which writes the file again",
+            ) from error
         except BackendError as error:
             raise BackendError(f"model '{name}' ('{path}'): {error.message}", error.hint) from error
     stats = time_paired(

@@ -158,7 +158,10 @@ def dialect_writer(dialect: Dialect) -> Writer:
         for layer in lowerer.inventory.layers:
             own = [choice for choice in layer.choices if choice.precision is precision and not choice.weight_only]
             if not own:
-                raise LoweringError(f"layer '{layer.name}' has no choice of precision {precision}")
+                raise LoweringError(
+                    f"layer '{layer.name}' has no choice of precision {precision}",
+                    "offer the precision in the dialect, or leave it out of the probe",
+                )
             choices[layer.name] = own[0]
         return lowerer.lower(choices)
 

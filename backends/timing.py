@@ -131,7 +131,10 @@ def time_paired(
         BackendError: If a model fails to run.
     """
     if reference not in models:
-        raise UsageError(f"timing: reference '{reference}' is not among the models: {', '.join(models)}")
+        raise UsageError(
+            f"timing: reference '{reference}' is not among the models: {', '.join(models)}",
+            "name one of them as the reference",
+        )
     with pinned(threads), _no_garbage_collection():
         times = _collect(models, reference, inputs, settings, clock)
     return summarise(times, reference, threads=threads, batch_size=batch_size, known_ms=settings.quiet_ms)

@@ -24,6 +24,7 @@ from plotly.subplots import make_subplots
 
 from precision import BackendError, EngineError, write_text
 from report.front import Objectives, hypervolume, pareto_front
+from report.html import plot_page
 from report.results import Point, RunResults
 from search.tables import plain_table
 
@@ -105,7 +106,9 @@ def _search(options: argparse.Namespace, name: str, passes: Sequence[str]) -> No
     sys.stdout.flush()
     status = subprocess.run([sys.executable, "-m", "search", *command], check=False).returncode
     if status not in (0, 3):
-        raise BackendError(f"the search '{name}' ended with status {status}")
+        raise BackendError(
+            f"the search '{name}' ended with status {status}", "mend what its messages above name, and repeat the study"
+        )
 
 
 def _front(folder: Path, name: str, max_drop: float) -> Front:
@@ -162,7 +165,7 @@ def _report(fronts: Sequence[Front], out: Path) -> None:
         found = _least(everything, what, drop)
         met = found != "-" and float(found.split()[0]) <= limit
         sys.stdout.write(f"{what} ≤ {limit} × FP32 within {drop:.0%}: {'yes' if met else 'NO'}, {found}\n")
-    write_text(out / "fronts.html", _plot(fronts).to_html(include_plotlyjs=True))
+    write_text(out / "fronts.html", plot_page("Fronts", _plot(fronts)))
 
 
 def _least(front: Front, axis: str, drop: float) -> str:

@@ -66,7 +66,9 @@ def _run(argv: list[str]) -> dict[str, Any]:
     sys.stdout.write(f"$ search {shlex.join(argv)}\n")
     status = search(argv)
     if status != 0:
-        raise EngineError(f"the search ended with status {status}")
+        raise EngineError(
+            f"the search ended with status {status}", "mend what its messages above name, and repeat the study"
+        )
     folder = Path(argv[argv.index("--out") + 1])
     found: dict[str, Any] = json.loads((folder / "measurement.json").read_text(encoding="utf-8"))
     return found

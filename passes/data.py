@@ -35,7 +35,10 @@ class TrainingData:
         if self.labels is not None:
             lengths["labels"] = len(self.labels)
         if not self.inputs or len(set(lengths.values())) != 1 or 0 in lengths.values():
-            raise DataError(f"training data: expected inputs of one length, one sample at least, got {lengths}")
+            raise DataError(
+                f"training data: expected inputs of one length, one sample at least, got {lengths}",
+                "give every input, and the labels, for the same samples",
+            )
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -86,7 +89,10 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.mirror <= 1 or self.shift < 0:
-            raise DataError(f"augmentation: expected mirror in 0…1 and shift ≥ 0, got {self.mirror} and {self.shift}")
+            raise DataError(
+                f"augmentation: expected mirror in 0…1 and shift ≥ 0, got {self.mirror} and {self.shift}",
+                "mirror is the share of images turned round, shift is in pixels",
+            )
 
     def apply(self, batch: Batch, generator: np.random.Generator) -> Batch:
         """Another version of each image; inputs that are no images (n, c, h, w) stay as they are."""

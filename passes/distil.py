@@ -56,7 +56,8 @@ class Distil:
         if not self.temperature > 0 or not 0 <= self.label_weight <= 1 or self.feature_weight < 0:
             raise ConfigError(
                 "distillation: expected temperature > 0, label_weight in [0, 1] and feature_weight ≥ 0, "
-                f"got {self.temperature:g}, {self.label_weight:g} and {self.feature_weight:g}"
+                f"got {self.temperature:g}, {self.label_weight:g} and {self.feature_weight:g}",
+                "leave the option out for its default",
             )
         if (self.feature_weight > 0) != bool(self.feature_layers):
             raise ConfigError(

@@ -84,7 +84,10 @@ def match(paths: Sequence[str], student: nn.Module, teacher: nn.Module, inputs: 
         wanted = [path for path, part in known.items() if isinstance(part, LAYERS)] if every else paths
         missing = [path for path in wanted if path not in known]
         if missing:
-            raise ConfigError(f"distillation: the {name} has no layer '{missing[0]}'")
+            raise ConfigError(
+                f"distillation: the {name} has no layer '{missing[0]}'",
+                "name modules that both networks have, or leave features out",
+            )
         with modes_kept(module), torch.no_grad(), features(module, wanted) as read:
             module.eval()(*example_tensors(module, inputs))
         unread = [path for path in wanted if path not in read]

@@ -50,10 +50,16 @@ class StructuredPrune:
     def __post_init__(self) -> None:
         for name, sparsity in self.sparsity.items():
             if not 0 <= sparsity <= 1:
-                raise ConfigError(f"pruning, group '{name}': expected a sparsity in [0, 1], got {sparsity:g}")
+                raise ConfigError(
+                    f"pruning, group '{name}': expected a sparsity in [0, 1], got {sparsity:g}",
+                    "0 keeps the group whole, 1 removes a branch",
+                )
         for name, least in (("round_to", 1), ("samples", 1), ("batch_norm_samples", 0), ("seed", 0)):
             if getattr(self, name) < least:
-                raise ConfigError(f"pruning: expected {name} ≥ {least}, got {getattr(self, name)}")
+                raise ConfigError(
+                    f"pruning: expected {name} ≥ {least}, got {getattr(self, name)}",
+                    "leave the option out for its default",
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Every option as plain JSON."""
@@ -153,7 +159,8 @@ class StructuredPrune:
             if group.branch != (self.sparsity[group.name] == 1):
                 what = "a residual branch: expected 0 or 1" if group.branch else "channels: expected less than 1"
                 raise ConfigError(
-                    f"pruning: group '{group.name}' is {what}, got a sparsity of {self.sparsity[group.name]:g}"
+                    f"pruning: group '{group.name}' is {what}, got a sparsity of {self.sparsity[group.name]:g}",
+                    "0 keeps the group whole, 1 removes a branch",
                 )
         gone = {layer for group in chosen if group.branch for layer in group.layers}
         channels = [group for group in chosen if not group.branch and not gone.issuperset(group.parts(0, 1))]

@@ -50,7 +50,10 @@ class UnstructuredPrune:
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
-            raise ConfigError(f"pruning: expected a sparsity in [0, 1), got {self.sparsity:g}")
+            raise ConfigError(
+                f"pruning: expected a sparsity in [0, 1), got {self.sparsity:g}",
+                "0.8 makes four fifths of the weights zero",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Every option as plain JSON."""
@@ -103,7 +106,10 @@ class NMPrune:
 
     def __post_init__(self) -> None:
         if not 0 < self.n < self.m:
-            raise ConfigError(f"pruning: expected 0 < n < m, got {self.n} of {self.m}")
+            raise ConfigError(
+                f"pruning: expected 0 < n < m, got {self.n} of {self.m}",
+                "2 of 4 is what hardware with sparse kernels takes",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Every option as plain JSON."""

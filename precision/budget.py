@@ -28,11 +28,18 @@ class Budget(JsonValue):
     max_drop: float | None = None
 
     def __post_init__(self) -> None:
-        for option, value in (("--budget-ms", self.latency_ms), ("--budget-mb", self.size_bytes)):
+        for option, value, unit in (
+            ("--budget-ms", self.latency_ms, 1),
+            ("--budget-mb", self.size_bytes, BYTES_PER_MB),
+        ):
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{option}: expected a positive number, got {value:g}")
+                raise UsageError(
+                    f"{option}: expected a positive number, got {value / unit:g}", "leave it out for no limit"
+                )
         if self.min_accuracy is not None and not math.isfinite(self.min_accuracy):
-            raise UsageError(f"--min-acc: expected a finite number, got {self.min_accuracy:g}")
+            raise UsageError(
+                f"--min-acc: expected a finite number, got {self.min_accuracy:g}", "leave it out for no limit"
+            )
         if self.max_drop is not None and not (math.isfinite(self.max_drop) and self.max_drop >= 0):
             raise UsageError(
                 f"--max-drop: expected zero or a positive fraction, got {self.max_drop:g}", "0.01 is one point"

@@ -52,9 +52,13 @@ class CalibrationSettings(JsonValue):
 
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:
-            raise UsageError(f"--percentile: expected a number above 50 and at most 100, got {self.percentile:g}")
+            raise UsageError(
+                f"--percentile: expected a number above 50 and at most 100, got {self.percentile:g}", "as in 99.99"
+            )
         if self.samples < 1:
-            raise UsageError(f"--calib-samples: expected a positive whole number, got {self.samples}")
+            raise UsageError(
+                f"--calib-samples: expected a positive whole number, got {self.samples}", "leave it out for the default"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from urllib.parse import quote
 
-import jinja2
 import plotly.graph_objects as go
-import plotly.offline
 
 from report import plots, wording
 from report.comparison import Comparison, Row
 from report.comparison_tables import CELL_COLUMNS, LEGEND, everywhere_text, missing, rule, text_rows
 from report.hovers import escape
-from report.html import CONTENT_POLICY, Plot, as_plot, facts
+from report.html import Plot, as_plot, facts, fill
 from report.infos import Mark
 from report.verdict import budget_texts, verdict
 
@@ -22,17 +19,9 @@ REFERENCE = "fp32"
 
 def comparison_page(comparison: Comparison) -> str:
     """The whole page as text."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    folder = files("report")
-    template = environment.from_string((folder / "comparison.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    return fill(
+        "comparison.html.j2",
         comparison=comparison,
-        policy=CONTENT_POLICY,
-        style=(folder / "page.css").read_text(encoding="utf-8"),
-        script=(folder / "page.js").read_text(encoding="utf-8"),
-        plotly_js=plotly.offline.get_plotlyjs(),
         headline=everywhere_text(comparison),
         verdicts={name: verdict(results) for name, results in comparison.measured},
         budgets={name: budget_texts(results) for name, results in comparison.measured},

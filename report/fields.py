@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from precision import DataError, EngineError, MalformedError
+from precision.cells import unguard
 from precision.json_text import read_text, shown
 
 DAMAGED = "restore the file, or run the search again with --resume to have it written anew"
@@ -109,7 +110,8 @@ def read_csv(
 def _rows(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
     limit = csv.field_size_limit(_MAX_CELL)
     try:
-        cells = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+        found = csv.reader(io.StringIO(text, newline=""), strict=True)
+        cells = [[unguard(cell) for cell in row] for row in found if row]
     finally:
         csv.field_size_limit(limit)
     if not cells:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from precision import AccuracyStats, LatencyStats, LayerChoice, Precision
+from precision.display import visible
 from report import network_words, wording
 from report.network import NetworkInfo, PrunedGroup
 from report.results import Point, ReportedLayer, RunResults
@@ -19,8 +20,8 @@ from report.tables import deflated_bytes, size_ratio
 
 
 def escape(text: str) -> str:
-    """``text`` as plotly shows it literally."""
-    return html.escape(text, quote=False)
+    """``text`` as plotly shows it literally, control characters as escapes."""
+    return html.escape(visible(text), quote=False)
 
 
 def choice_words(choice: LayerChoice) -> str:

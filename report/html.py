@@ -1,8 +1,9 @@
 """The page: one self-contained HTML file that works offline, in light, in dark and on paper.
 
 plotly.js is inlined once. The page's own content security policy forbids every request, so it cannot fetch anything
-even where a later change tries to. Jinja escapes what it is given, but for what
-the template marks safe: our style and script, plotly.js, and plot data, which is JSON without ``<``.
+even where a later change tries to; what a policy cannot forbid, plotly's button that opens a server with a chart's
+data, is switched off in ``page.js``. Jinja escapes what it is given, but for what the template marks safe: our style
+and script, plotly.js, and plot data, which is JSON without ``<``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from urllib.parse import quote
 import jinja2
 import plotly.graph_objects as go
 import plotly.offline
+from markupsafe import Markup
 
+from precision.display import visible_lines
 from report import plots, pruning_plots, wording
 from report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info, trial_states
 from report.network_details import halving_rows, network_details, training_text
@@ -27,7 +30,8 @@ from report.tables import NETWORK_COLUMN, NETWORK_COLUMNS, TableRow, columns, ta
 from report.verdict import budget_texts, verdict
 
 CONTENT_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; form-action 'none'"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "form-action 'none'; base-uri 'none'"
 )
 
 
@@ -43,17 +47,10 @@ class Plot:
 
 def page(results: RunResults) -> str:
     """The whole page as text."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    folder, rows = files("report"), table(results)
-    template = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    rows = table(results)
+    return fill(
+        "page.html.j2",
         results=results,
-        policy=CONTENT_POLICY,
-        style=(folder / "page.css").read_text(encoding="utf-8"),
-        script=(folder / "page.js").read_text(encoding="utf-8"),
-        plotly_js=plotly.offline.get_plotlyjs(),
         verdict=verdict(results),
         budgets=budget_texts(results),
         columns=columns(results),
@@ -74,6 +71,31 @@ def page(results: RunResults) -> str:
         trial_states=trial_states(results),
         facts=facts(results),
     )
+
+
+def plot_page(title: str, figure: go.Figure) -> str:
+    """A page of one figure."""
+    return fill("plot_page.html.j2", title=title, plot=as_plot("plot", title, "", figure))
+
+
+def fill(template: str, **values: Any) -> str:
+    """A page from its template: ``values`` beside the style, the scripts and the policy that all pages have."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+    )
+    folder = files("report")
+    shared = {
+        "policy": CONTENT_POLICY,
+        "style": (folder / "page.css").read_text(encoding="utf-8"),
+        "script": (folder / "page.js").read_text(encoding="utf-8"),
+        "plotly_js": plotly.offline.get_plotlyjs(),
+    }
+    return environment.from_string((folder / template).read_text(encoding="utf-8")).render(**shared, **values)
+
+
+def _finalize(value: Any) -> Any:
+    """Control and invisible characters of texts as escapes; what the template marks safe is left as it is."""
+    return "\n".join(visible_lines(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def facts(results: RunResults) -> tuple[tuple[str, str], ...]:

@@ -255,7 +255,7 @@ def time_info(results: RunResults) -> TimeInfo:
     total_s = split["total"]
     useful_s = sum(split.get(part, 0.0) for part in USEFUL_PARTS)
     return TimeInfo(
-        parts=tuple((part, seconds) for part, seconds in split.items() if part != "total"),
+        parts=tuple((escape(part), seconds) for part, seconds in split.items() if part != "total"),
         total_s=total_s,
         useful=min(1.0, useful_s / total_s) if total_s > 0 else 0.0,
     )

@@ -15,8 +15,9 @@
     var target = document.getElementById(source.dataset.plot), spec = JSON.parse(source.textContent);
     plots.push(target);
     Plotly.newPlot(target, spec.data, spec.layout, { responsive: true, displaylogo: false,
+      showSendToCloud: false, showEditInChartStudio: false, plotlyServerURL: "",
       displayModeBar: target.id === "time" || target.id === "precisions" || target.id === "kept" ? false : "hover",
-      modeBarButtonsToRemove: ["select2d", "lasso2d"] });
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "sendChartToCloud", "sendDataToCloud", "editInChartStudio"] });
   });
   apply(dark.matches);
   dark.addEventListener("change", function () { apply(dark.matches); });

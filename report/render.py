@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from precision import write_text
+from precision.cells import frame_text
 from report.comparison import Comparison
 from report.comparison_page import comparison_page
 from report.comparison_tables import comparison_frame, comparison_json
-from report.html import page
+from report.html import page, plot_page
 from report.infos import sensitivity_info
 from report.plots import draw_sensitivity
 from report.results import RunResults
@@ -30,7 +31,7 @@ def render(folder: Path) -> Path:
         OutputError: If the folder cannot be written.
     """
     results = RunResults.load(folder)
-    write_text(folder / "pareto.csv", pareto_frame(results).to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "pareto.csv", frame_text(pareto_frame(results)))
     path = folder / "report.html"
     write_text(path, page(results))
     return path
@@ -48,8 +49,7 @@ def render_comparison(folder: Path) -> Comparison:
         OutputError: If the folder cannot be written.
     """
     comparison = Comparison.load(folder)
-    frame = comparison_frame(comparison)
-    write_text(folder / "comparison.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "comparison.csv", frame_text(comparison_frame(comparison)))
     data = json.dumps(comparison_json(comparison), indent=1, allow_nan=False)
     write_text(folder / "comparison.json", data + "\n")
     write_text(folder / "comparison.html", comparison_page(comparison))
@@ -62,4 +62,4 @@ def render_sensitivity(scores: Sequence[Score], path: Path) -> None:
     Raises:
         OutputError: If ``path`` cannot be written.
     """
-    write_text(path, draw_sensitivity(sensitivity_info(scores)).to_html(include_plotlyjs=True, full_html=True))
+    write_text(path, plot_page("Sensitivity", draw_sensitivity(sensitivity_info(scores))))

@@ -35,6 +35,8 @@ NETWORK_COLUMN = "network"
 NETWORK_COLUMNS = ("training", "bought")
 """After ``NETWORK_COLUMN`` on the page, which has the room."""
 _BESIDE = COLUMNS.index("budgets")
+MET = "met"
+"""The budgets' cell of a point that misses none."""
 _SHRUNK = 0.9
 
 
@@ -143,7 +145,7 @@ def _row(results: RunResults, point: Point) -> TableRow:
             *((wording.size(deflated_bytes(point)),) if _shrinks(results) else ()),
             *map(wording.size, footprint),
             *((network_words.name(point.network),) if made else ()),
-            "; ".join(point.violations) or ("met" if point.feasible and limited else wording.MISSING),
+            "; ".join(point.violations) or (MET if point.feasible and limited else wording.MISSING),
             point.text,
         ),
         network_cells=_network_cells(point.network, results.metric) if made else (),

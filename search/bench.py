@@ -66,7 +66,10 @@ class Bench:
             LoweringError: If its network could not be made.
         """
         if candidate.pruning and not candidate.network:
-            raise LoweringError("the network cannot be pruned so")
+            raise LoweringError(
+                f"candidate of {candidate.origin}: no network could be made for its pruning",
+                "the search goes on without it",
+            )
         writer = self.writer(candidate.network)
         if candidate.family or not candidate.network:
             return writer.inventory.spread(candidate.choices)

@@ -40,29 +40,38 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _answer(arguments)
         except KeyboardInterrupt:
             code = EXIT_INTERRUPTED
-            with contextlib.suppress(KeyboardInterrupt, OSError):  # the terminal may be what has gone
-                _say("interrupted")
-        except BrokenPipeError:
-            # Whoever read our output (``head``, a pager) has gone; point the descriptor away so exit stays silent.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = EXIT_OK
+            with contextlib.suppress(KeyboardInterrupt, OSError, ValueError, AttributeError):  # nobody may read it
+                sys.stderr.write("interrupted\n")
         return interruptions.exit_code(code)
 
 
 def _answer(arguments: list[str]) -> int:
+    """Run what is asked for, errors of ours said in words; what was written has arrived when it returns."""
     from precision.errors import EngineError
+    from search.secrets import masked_text
+    from search.terminal import standard_streams, write_message
 
-    try:
-        return _dispatch(arguments)
-    except EngineError as error:
-        _say(f"error: {error.message}")
-        if error.hint:
-            _say(f"hint: {error.hint}")
-        return EXIT_USAGE
+    with standard_streams():
+        try:
+            code = _dispatch(arguments)
+            sys.stdout.flush()
+        except EngineError as error:
+            write_message(sys.stderr, "error", masked_text(error.message, arguments))
+            if error.hint:
+                write_message(sys.stderr, "hint", masked_text(error.hint, arguments))
+            return EXIT_USAGE
+        except MemoryError:
+            write_message(sys.stderr, "error", "out of memory")
+            write_message(sys.stderr, "hint", "give fewer samples or a smaller batch; what was finished is kept")
+            return EXIT_USAGE
+        except SystemExit:  # ``--help``
+            sys.stdout.flush()
+            raise
+        return code
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments == ["--version"]:
+    if "--version" in arguments and arguments[0] not in COMMANDS:
         sys.stdout.write(f"search ({DISTRIBUTION}) {_version()}\n")
         return EXIT_OK
     if arguments and arguments[0] in COMMANDS:
@@ -89,7 +98,3 @@ def _version() -> str:
         return version(DISTRIBUTION)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")

@@ -12,7 +12,9 @@ from precision import Budget, CalibrationSettings, Precision, UsageError
 
 MOST_TRAINING_S = 600.0  # where no budget is given
 IMPORTANCES = ("taylor", "fisher", "hessian", "magnitude")  # of ``passes.prune_importance``
-_N_OF_M = re.compile(r"(\d+):(\d+)")
+MOST_SEED = 2**32 - 1  # numpy's RandomState, which Optuna draws with, takes no more
+MOST_M = 1024
+_N_OF_M = re.compile(r"([0-9]{1,4}):([0-9]{1,4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,10 @@ class SparsePattern:
     text: str
 
     def __post_init__(self) -> None:
-        if not (0 < self.n < self.m or 0 < self.fraction < 1):
+        if not (0 < self.n < self.m <= MOST_M or 0 < self.fraction < 1):
             raise UsageError(
-                f"--sparse-weights: expected N:M with N below M, or a fraction between 0 and 1, got '{self.text}'",
+                f"--sparse-weights: expected N:M with N below M and M at most {MOST_M}, or a fraction between 0 and 1, "
+                f"got '{self.text[:80]}'",
                 "as in 2:4,0.8",
             )
 
@@ -48,7 +51,7 @@ class SparsePattern:
     def fraction(self) -> float:
         """Of all weights, which become zero; 0 for N:M, NaN where the text is neither."""
         try:
-            return 0.0 if self.m else float(self.text)
+            return 0.0 if self.m else float(self.text) if self.text.isascii() and "_" not in self.text else math.nan
         except ValueError:
             return math.nan
 
@@ -86,9 +89,11 @@ class PassOptions:
 
     def __post_init__(self) -> None:
         if not (self.prune or self.distil or self.qat or self.sparse):
-            raise UsageError("--passes: expected some of prune,distill,qat,sparse, got nothing")
+            raise UsageError("--passes: expected some of prune,distill,qat,sparse, got nothing", "as in --passes prune")
         if self.train_budget_s is not None and not 0 < self.train_budget_s < math.inf:
-            raise UsageError(f"--train-budget: expected a positive number of minutes, got {self.train_budget_s / 60:g}")
+            raise UsageError(
+                f"--train-budget: expected a positive number of minutes, got {self.train_budget_s / 60:g}", "as in 20"
+            )
         ascending = list(self.sparsities) == sorted(set(self.sparsities))
         if not self.sparsities or not ascending or not all(0 < level < 1 for level in self.sparsities):
             got = ",".join(f"{level:g}" for level in self.sparsities) or "nothing"
@@ -96,11 +101,14 @@ class PassOptions:
                 f"--sparsities: expected ascending fractions between 0 and 1, got {got}", "as in 0.25,0.5,0.75"
             )
         if self.round_to is not None and self.round_to < 1:
-            raise UsageError(f"--round-to: expected a positive whole number or auto, got {self.round_to}")
+            raise UsageError(f"--round-to: expected a positive whole number or auto, got {self.round_to}", "as in 8")
         if self.sparse and not self.sparse_weights:
             raise UsageError("--sparse-weights: expected patterns, got nothing", "as in 2:4,0.8")
         if self.importance not in IMPORTANCES:
-            raise UsageError(f"--importance: expected one of {', '.join(IMPORTANCES)}, got '{self.importance}'")
+            raise UsageError(
+                f"--importance: expected one of {', '.join(IMPORTANCES)}, got '{self.importance}'",
+                f"{IMPORTANCES[0]} is the default",
+            )
 
     @property
     def limit_s(self) -> float:
@@ -175,10 +183,20 @@ class RunOptions:
             ("--sensitivity-samples", self.sensitivity_samples),
         ):
             if value < 1:
-                raise UsageError(f"{option}: expected a positive whole number, got {value}")
-        if self.time_limit_s is not None and self.time_limit_s <= 0:
-            raise UsageError(f"--time-limit: expected a positive number of seconds, got {self.time_limit_s:g}")
+                raise UsageError(f"{option}: expected a positive whole number, got {value}", f"as in {option} 1")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise UsageError(
+                f"--seed: expected a whole number from 0 to {MOST_SEED}, got {self.seed}", "as in --seed 1"
+            )
+        if self.time_limit_s is not None and not 0 < self.time_limit_s < math.inf:
+            raise UsageError(
+                f"--time-limit: expected a positive number of seconds, got {self.time_limit_s:g}",
+                "leave it out for no limit",
+            )
         if not 0 < self.holdout < 1:
-            raise UsageError(f"--holdout: expected a fraction between 0 and 1, got {self.holdout:g}")
+            raise UsageError(
+                f"--holdout: expected a fraction between 0 and 1, got {self.holdout:g}",
+                "0.5 holds half of the data back",
+            )
         if Precision.FP32 not in self.precisions:
             object.__setattr__(self, "precisions", (Precision.FP32, *self.precisions))

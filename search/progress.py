@@ -6,13 +6,16 @@ when the run says something: a redraw from another thread would disturb the late
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
+from precision.display import visible, visible_lines
 from search.events import Listener, Silent
+from search.terminal import write_message
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 PLAIN_INTERVAL_S = 10.0
 LIVE_INTERVAL_S = 0.1
 STEPS_BEFORE_ESTIMATE = 3
+_NO_CURSOR = ("dumb", "unknown")  # values of TERM
 Clock = Callable[[], float]
 
 
@@ -52,9 +56,14 @@ class RunState:
         self.phase_started = self.clock()
 
     def advance(self, note: str) -> None:
-        """One step of it is done."""
+        """One step of it is done; ``note`` may hold names from a network."""
         self.done += 1
-        self.note = note
+        self.note = visible(note)
+
+    def improve(self, text: str) -> bool:
+        """A new best, in words; whether it differs from the one known."""
+        known, self.best = self.best, visible(text)
+        return self.best != known
 
     @property
     def elapsed_s(self) -> float:
@@ -116,17 +125,18 @@ class PlainProgress:
         """Write a line if the last is long enough ago."""
         self._state.advance(note)
         if self._state.clock() - self._said >= PLAIN_INTERVAL_S:
-            self._say(f"{self._state.line()} · {note}" if note else self._state.line())
+            self._say(f"{self._state.line()} · {self._state.note}" if note else self._state.line())
 
     def best(self, text: str) -> None:
         """Write the new best."""
-        if text != self._state.best:
-            self._state.best = text
-            self._say(f"best so far: {text}")
+        if self._state.improve(text):
+            self._say(f"best so far: {self._state.best}")
 
     def warn(self, text: str) -> None:
         """Write the warning."""
-        self._say(f"warning: {text}")
+        self._said = self._state.clock()
+        write_message(self._stream, "warning", text)
+        self._stream.flush()
 
     def _say(self, text: str) -> None:
         self._said = self._state.clock()
@@ -163,14 +173,14 @@ class LiveProgress:
 
     def best(self, text: str) -> None:
         """Show the new best."""
-        self._state.best = text
+        self._state.improve(text)
         self._draw()
 
     def warn(self, text: str) -> None:
         """Write the warning above the display."""
         from rich.text import Text
 
-        self._console.print(Text(f"warning: {text}", style="yellow"))
+        self._console.print(Text("\n  ".join(visible_lines(f"warning: {text}")), style="yellow"))
 
     def _draw(self) -> None:
         self._drawn = self._state.clock()
@@ -195,10 +205,10 @@ def render(state: RunState) -> RenderableType:
 
 @contextmanager
 def shown(stream: TextIO, *, quiet: bool, time_limit_s: float | None) -> Iterator[Listener]:
-    """The listener that fits ``stream``: live on a terminal, lines elsewhere, silent when asked."""
+    """The listener that fits ``stream``: live on a terminal that can redraw, lines elsewhere, silent when asked."""
     if quiet:
         yield Silent()
-    elif stream.isatty():
+    elif stream.isatty() and os.environ.get("TERM", "") not in _NO_CURSOR:
         from rich.console import Console
         from rich.live import Live
 

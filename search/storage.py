@@ -7,19 +7,23 @@ with it: they are in the run's cache as well.
 
 from __future__ import annotations
 
-import re
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from optuna.storages import RDBStorage
-from sqlalchemy import URL, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
 from precision import EngineError, OutputError, UsageError
+from search.secrets import masked_url, without_secrets
 
+_HINT = "give a database URL that Optuna reads, such as sqlite:///study.db"
+_MOST = 300
 _FILE = "study.db"
 _CONNECT_S = 30  # a server that does not answer would be waited for much longer
 _KEPT = "what was measured is kept in the run's cache as well, and is not measured again"
@@ -78,20 +82,42 @@ def explained(url: str) -> Iterator[None]:
         raise _explanation(url, error) from error
 
 
+def cannot_open(url: str, error: BaseException) -> UsageError:
+    """The error for a storage that cannot be opened; the password of ``url`` is masked in it."""
+    reason = without_secrets((str(error).strip() or type(error).__name__).splitlines()[0][:_MOST], url)
+    if isinstance(error, ImportError) and error.name:
+        hint = f"install the driver, Python module '{error.name}', or {_HINT}"
+    else:
+        hint = _HINT
+    return UsageError(f"--storage: cannot open '{masked_url(url)}': {reason or type(error).__name__}", hint)
+
+
+def check_storage(url: str) -> None:
+    """Connect to a database, and leave it as it is; a SQLite file that is not there is not made.
+
+    Raises:
+        UsageError: If the URL is malformed, its driver is missing, or the database refuses.
+    """
+    try:
+        parsed = make_url(url)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SAWarning)  # arguments that the driver would ignore
+            engine = create_engine(parsed)  # loads the driver
+        if parsed.get_backend_name() == "sqlite":
+            _check_file(url, parsed.database)
+        else:
+            engine.connect().close()
+        engine.dispose()
+    except (SQLAlchemyError, SAWarning, ImportError, OSError, ValueError, TypeError, RuntimeError) as error:
+        raise cannot_open(url, error) from error
+
+
 def damaged(url: str, reason: str) -> UsageError:
     """The error for a study that cannot be read any more."""
     place = _place(url)
     return UsageError(
         f"{place} is damaged: {_line(reason, url)}", f"move it away, then repeat the command with --resume: {_KEPT}"
     )
-
-
-def shown(url: str) -> str:
-    """The URL as it may be printed: without its password."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return re.sub(r"//[^/]*@", "//***@", url)
 
 
 def _explanation(url: str, error: Exception) -> EngineError:
@@ -116,15 +142,16 @@ def _explanation(url: str, error: Exception) -> EngineError:
     if _is_sqlite(url) and Path(make_url(url).database or "").is_file():
         return damaged(url, f"{type(root).__name__}: {reason}")
     if any(part in said for part in _UNOPENABLE) or not _is_sqlite(url):
-        return UsageError(
-            f"--storage: cannot open '{shown(url)}': {reason}",
-            "give a database URL that Optuna reads, such as sqlite:///study.db",
-        )
+        return cannot_open(url, error)
     return damaged(url, f"{type(root).__name__}: {reason}")
 
 
 def _place(url: str) -> str:
-    return f"the study in '{make_url(url).database}'" if _is_sqlite(url) else f"--storage: the study in '{shown(url)}'"
+    return (
+        f"the study in '{make_url(url).database}'"
+        if _is_sqlite(url)
+        else f"--storage: the study in '{masked_url(url)}'"
+    )
 
 
 def _is_sqlite(url: str) -> bool:
@@ -137,7 +164,25 @@ def _is_sqlite(url: str) -> bool:
 def _line(text: str, url: str) -> str:
     """The first line of what was said, without the URL's password."""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
-    return first.replace(url, shown(url))
+    return without_secrets(first[:_MOST], url) or "its words may hold the password"
+
+
+def _check_file(url: str, database: str | None) -> None:
+    if database and database.startswith("file:"):  # https://sqlite.org/uri.html
+        database = unquote(urlsplit(database).path)
+    if not database or database == ":memory:":
+        raise UsageError(
+            f"--storage: '{masked_url(url)}' names no file: the study would be gone with the process",
+            "name one, as in sqlite:///study.db, or leave --storage out",
+        )
+    path = Path(database)
+    if path.is_dir():
+        raise UsageError(f"--storage: '{path}' is a folder, expected a database file", _HINT)
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"--storage: there is no folder '{path.parent}' for the database '{path.name}'",
+            "make the folder, or name a file in one that is there",
+        )
 
 
 def _ease(connection: Any, _: object) -> None:

@@ -50,7 +50,8 @@ def divergence(measure: str, reference: Outputs, outputs: Outputs) -> Floats:
     if [output.shape for output in outputs] != [output.shape for output in reference]:
         raise DataError(
             f"outputs have shapes {[output.shape for output in outputs]}, "
-            f"those of the FP32 network {[output.shape for output in reference]}"
+            f"those of the FP32 network {[output.shape for output in reference]}",
+            "the candidate is not the network it is compared with: report this, with the network",
         )
     found: dict[str, list[Floats]] = {KL: [], NSR: [], CHANGED: []}
     for head, wanted, output in zip(measure.split(","), reference, outputs, strict=False):

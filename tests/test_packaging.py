@@ -20,9 +20,13 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("backends", "experiments", "lowering", "passes", "precision", "report", "search", "sensitivity")
-DATA = {"report/page.css", "report/page.js", "report/page.html.j2", "report/comparison.html.j2"} | {
-    f"{room}/py.typed" for room in ROOMS
-}
+DATA = {
+    "report/page.css",
+    "report/page.js",
+    "report/page.html.j2",
+    "report/plot_page.html.j2",
+    "report/comparison.html.j2",
+} | {f"{room}/py.typed" for room in ROOMS}
 SCRIPTS = ("scripts/search", "scripts/test", "scripts/mutants", "scripts/gpu-check", ".ci/run")
 LOCKED_EXTRAS = ("cpu", "openvino", "demo", "dev")
 

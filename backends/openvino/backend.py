@@ -52,7 +52,7 @@ class OpenVinoBackend(HostBackend):
             UsageError: If ``threads`` is not positive.
         """
         if threads < 1:
-            raise UsageError(f"threads: expected a positive whole number, got {threads}")
+            raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
         core = self._core  # loads the plugin, before any thread is pinned
         try:
             proto = onnx.load_model_from_string(model)

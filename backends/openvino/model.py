@@ -79,7 +79,10 @@ class OpenVinoModel(HostModel):
             # Without a copy of the inputs: the run is over when the call returns.
             found = self._request.infer(dict(inputs), share_inputs=True, share_outputs=False)
         except OPENVINO_ERRORS as error:
-            raise BackendError(f"{self._name}: running the model failed: {reason(error)}") from error
+            raise BackendError(
+                f"{self._name}: running the model failed: {reason(error)}",
+                "check the model with 'search measure' on ort-cpu; leave the precision out that this runtime fails on",
+            ) from error
         return tuple(np.asarray(found[index]) for index in range(len(self._output_names)))
 
     def timer(self, inputs: Inputs, clock: Clock) -> Timer:
@@ -125,7 +128,10 @@ class OpenVinoModel(HostModel):
             for _ in range(_PROFILED_RUNS):
                 request.infer(dict(inputs), share_inputs=True, share_outputs=True)
         except OPENVINO_ERRORS as error:
-            raise BackendError(f"{self._name}: profiling the model failed: {reason(error)}") from error
+            raise BackendError(
+                f"{self._name}: profiling the model failed: {reason(error)}",
+                "measure without --profile, or repeat with another version of the runtime",
+            ) from error
         return executed(compiled, self._nodes)
 
     def footprint(self) -> Footprint:

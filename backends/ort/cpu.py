@@ -54,7 +54,7 @@ class OrtCpuBackend(HostBackend):
             UsageError: If ``threads`` is not positive.
         """
         if threads < 1:
-            raise UsageError(f"threads: expected a positive whole number, got {threads}")
+            raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
         # The session starts its worker threads here, and they keep the cores it is on.
         with pinned(threads):
             session = open_session(model, threads=threads, left_out=self._left_out)

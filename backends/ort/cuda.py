@@ -119,7 +119,7 @@ class OrtCudaBackend(HostBackend):
             UsageError: If ``threads`` is not positive.
         """
         if threads < 1:
-            raise UsageError(f"threads: expected a positive whole number, got {threads}")
+            raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
         setup = self._setup(threads)
         return OrtGpuModel(start_session(model, setup), model, self.name, setup)
 

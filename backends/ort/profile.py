@@ -50,9 +50,15 @@ def parse_profile(text: str, *, skipped_runs: int) -> tuple[ExecutedLayer, ...]:
     try:
         events = json.loads(text)
     except ValueError as error:
-        raise BackendError(f"ONNX Runtime's profile cannot be read: {error}") from error
+        raise BackendError(
+            f"ONNX Runtime's profile cannot be read: {error}",
+            "measure without --profile, or repeat with another version of the runtime",
+        ) from error
     if not isinstance(events, list):
-        raise BackendError(f"ONNX Runtime's profile: expected a list of events, got {type(events).__name__}")
+        raise BackendError(
+            f"ONNX Runtime's profile: expected a list of events, got {type(events).__name__}",
+            "measure without --profile, or repeat with another version of the runtime",
+        )
     seen: dict[str, _Seen] = {}
     for event in events:
         args = event.get("args", {})

@@ -120,7 +120,10 @@ def start_session(
     # A provider that cannot start is left out silently, so what was asked for says nothing.
     running = list(session.get_providers())
     if not running or running[0] != setup.preferred:
-        raise BackendError(f"ONNX Runtime: expected to run on {setup.preferred}, got {', '.join(running) or 'nothing'}")
+        raise BackendError(
+            f"ONNX Runtime: expected to run on {setup.preferred}, got {', '.join(running) or 'nothing'}",
+            "install what the provider needs, 'search backends' says what; or choose another --backend",
+        )
     return session
 
 

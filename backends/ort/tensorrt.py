@@ -84,7 +84,7 @@ class OrtTensorrtBackend(HostBackend):
             UsageError: If ``threads`` is not positive.
         """
         if threads < 1:
-            raise UsageError(f"threads: expected a positive whole number, got {threads}")
+            raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
         fingerprint = self.fingerprint()
         root = cache_folder() / self.name / digest(fingerprint.to_json())[:16]
         engines = engine_folder(root, digest(model, str(batch_size)))

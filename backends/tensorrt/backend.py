@@ -134,7 +134,7 @@ class TensorRtBackend(HostBackend):
 
     def _compile(self, model: bytes, *, threads: int, batch_size: int | None) -> TensorRtModel:
         if threads < 1:
-            raise UsageError(f"threads: expected a positive whole number, got {threads}")
+            raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
         return TensorRtModel(self._engine(model, batch_size), self._cuda, self.name)
 
     def _engine(self, model: bytes, batch_size: int | None) -> Engine:

@@ -66,10 +66,16 @@ def engine_layers(text: str, nodes: Iterable[str]) -> tuple[ExecutedLayer, ...]:
     try:
         root = json.loads(text, strict=False)
     except json.JSONDecodeError as error:
-        raise BackendError(f"TensorRT's engine inspector gave no JSON: {error}") from error
+        raise BackendError(
+            f"TensorRT's engine inspector gave no JSON: {error}",
+            "measure without --profile, or repeat with another version of the runtime",
+        ) from error
     rows = root.get("Layers") if isinstance(root, dict) else None
     if not isinstance(rows, list):
-        raise BackendError("TensorRT's engine inspector: expected a list of 'Layers', got none")
+        raise BackendError(
+            "TensorRT's engine inspector: expected a list of 'Layers', got none",
+            "measure without --profile, or repeat with another version of the runtime",
+        )
     known = frozenset(nodes)
     return tuple(_layer(row, known) for row in rows)
 

@@ -134,7 +134,10 @@ class TensorRtModel(HostModel):
 
         inspector = self._engine.engine.create_engine_inspector()
         if inspector is None:
-            raise BackendError(f"{self._name}: no engine inspector could be made")
+            raise BackendError(
+                f"{self._name}: no engine inspector could be made",
+                "measure without --profile, or repeat with another version of the runtime",
+            )
         # With a context whose shapes are known the inspector tells the tensors' types of dynamic engines too.
         session = Session(self._engine.engine, self._cuda, self._name)
         for name, spec in self._engine.inputs.items():

@@ -124,7 +124,10 @@ class Session:
         shapes = {name: tuple(np.shape(array)) for name, array in inputs.items()}
         for name, array in inputs.items():
             if not self.context.set_input_shape(name, shapes[name]):
-                raise BackendError(f"{self._name}: input '{name}': the engine takes no shape {shapes[name]}")
+                raise BackendError(
+                    f"{self._name}: input '{name}': the engine takes no shape {shapes[name]}",
+                    "give inputs of the shape and batch that the engine was built for",
+                )
             self._inputs[name] = self._cuda.upload(np.asarray(array))
             self._address(name, self._inputs[name])
         if shapes != self._shapes:
@@ -140,7 +143,10 @@ class Session:
             BackendError: If TensorRT refuses it.
         """
         if not self.context.execute_async_v3(self._cuda.handle(self.stream)):
-            raise BackendError(f"{self._name}: running the engine failed: {open_log()[1].last()}")
+            raise BackendError(
+                f"{self._name}: running the engine failed: {open_log()[1].last()}",
+                "the runtime's log says more; a smaller --batch-size takes less memory",
+            )
 
     def finish(self) -> None:
         """Wait for everything given to the stream."""
@@ -161,7 +167,10 @@ class Session:
 
     def _address(self, name: str, buffer: Any) -> None:
         if not self.context.set_tensor_address(name, self._cuda.address(buffer)):
-            raise BackendError(f"{self._name}: tensor '{name}': its address on the device was refused")
+            raise BackendError(
+                f"{self._name}: tensor '{name}': its address on the device was refused",
+                "free memory of the device, or give a smaller --batch-size",
+            )
 
 
 def captured(session: Session, cuda: Cuda) -> tuple[Callable[[], None], str]:

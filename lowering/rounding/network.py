@@ -223,15 +223,24 @@ class _Job:
         for node in self.view.nodes:
             if node.name == layer.node:
                 return node
-        raise LoweringError(f"layer '{layer.name}': the network has no node '{layer.node}'")
+        raise LoweringError(
+            f"layer '{layer.name}': the network has no node '{layer.node}'",
+            "the config was written for another version of the network: search it again",
+        )
 
     def _problem(self, layer: Layer, moments: Moments | None) -> RoundingProblem:
         view = MatrixView.of(layer)
         weight = self.view.array(layer.weight)
         if weight is None or weight.shape != layer.weight_shape:
-            raise LoweringError(f"layer '{layer.name}': the network has no weight '{layer.weight}' of its shape")
+            raise LoweringError(
+                f"layer '{layer.name}': the network has no weight '{layer.weight}' of its shape",
+                "the config was written for another version of the network: search it again",
+            )
         if not np.isfinite(weight).all():
-            raise ModelError(f"layer '{layer.name}': weight '{layer.weight}' has values that are not finite")
+            raise ModelError(
+                f"layer '{layer.name}': weight '{layer.weight}' has values that are not finite",
+                "export the network again from a checkpoint whose weights are finite",
+            )
         if self.block_size is not None and layer.op not in ("Gemm", "MatMul"):
             raise LoweringError(
                 f"layer '{layer.name}': block_size {self.block_size} applies to Gemm and MatMul, this is a {layer.op}",

@@ -223,7 +223,10 @@ def _plan(view: GraphView, layers: Sequence[Layer]) -> tuple[_Step, ...]:
     position = {node.name: index for index, node in enumerate(view.nodes)}
     for layer in layers:
         if layer.node not in position:
-            raise LoweringError(f"layer '{layer.name}': the network has no node '{layer.node}'")
+            raise LoweringError(
+                f"layer '{layer.name}': the network has no node '{layer.node}'",
+                "the config was written for another version of the network: search it again",
+            )
     ordered = sorted(layers, key=lambda layer: position[layer.node])
     own = {position[layer.node] for layer in ordered}
     done: set[int] = set()

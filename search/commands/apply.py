@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from precision import ConfigError, ContentStore, LoweringError, PrecisionConfig, Recipe, UsageError, write_bytes
-from search.commands import arguments
+from search import folder
+from search.commands import arguments, values
+from search.terminal import write_lines, write_message
 
-USAGE = "search apply CONFIG (--model ONNX | --workload MODULE:ATTR) -o OUT [options]"
+USAGE = """\
+search apply CONFIG -o OUT [options]
+                    (--model ONNX | --workload MODULE:ATTR)"""
 DESCRIPTION = """\
 Write the model that a config describes. With the network it was made for, the result equals the run's own model byte
 for byte. Where weights were rounded on data (GPTQ), give the same calibration inputs, or leave the config in its run
@@ -24,10 +28,10 @@ EXIT_OK = 0
 def build_parser() -> arguments.Parser:
     """The command's options."""
     parser = arguments.Parser("search apply", USAGE, DESCRIPTION)
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a file from a run's configs/ folder")
+    parser.add_argument("config", type=values.path, metavar="CONFIG", help="a file from a run's configs/ folder")
     arguments.add_source(parser, evaluation=False)
     group = parser.add_argument_group("Output")
-    group.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="model file to write")
+    group.add_argument("-o", "--out", type=values.path, required=True, metavar="OUT", help="model file to write")
     group.add_argument(
         "--allow-new-weights",
         action="store_true",
@@ -40,7 +44,10 @@ def build_parser() -> arguments.Parser:
     )
     group = parser.add_argument_group("Pruned and trained networks")
     group.add_argument(
-        "--network", type=Path, metavar="ONNX", help="the made network (default: the one in the run folder's networks/)"
+        "--network",
+        type=values.path,
+        metavar="ONNX",
+        help="the made network (default: the one in the run folder's networks/)",
     )
     group.add_argument(
         "--repeat-training", action="store_true", help="prune and train again, even if it is at hand (default: off)"
@@ -56,9 +63,14 @@ def run(argv: Sequence[str]) -> int:
     """
     args = arguments.parse(build_parser(), argv)
     if args.model is None and args.workload is None:
-        raise UsageError("expected the config's network: --model or --workload", "see 'search apply --help'")
+        raise UsageError(
+            "expected the config's network, --model or --workload; got neither", "see 'search apply --help'"
+        )
     if args.network is not None and args.repeat_training:
         raise UsageError("--network cannot be combined with --repeat-training", "leave one of them out")
+    if args.out.is_dir():
+        raise UsageError(f"--out: '{args.out}' is a folder, expected a model file to write", "name a file in it")
+    folder.check_writable(args.out.absolute().parent)
     config = PrecisionConfig.load(args.config)
 
     from report.wording import size
@@ -68,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
     except (ConfigError, LoweringError) as error:
         raise type(error)(f"'{args.config}': {error.message}", error.hint) from error
     write_bytes(args.out, artifact)
-    sys.stdout.write(f"{args.out}: {size(len(artifact))}, {len(config.layers)} layers\n")
+    write_lines(sys.stdout, f"{args.out}: {size(len(artifact))}, {len(config.layers)} layers")
     return EXIT_OK
 
 
@@ -108,7 +120,7 @@ def _made(config: PrecisionConfig, recipe: Recipe, args: argparse.Namespace) -> 
 
 
 def _warn(text: str) -> None:
-    sys.stderr.write(f"warning: {text}\n")
+    write_message(sys.stderr, "warning", text)
 
 
 def _run_of(config: Path) -> Path:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import math
 import re
 import shutil
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from pathlib import Path
+from itertools import groupby
 from typing import TYPE_CHECKING, NoReturn
 
 from precision import (
@@ -21,15 +21,17 @@ from precision import (
     RangeMethod,
     UsageError,
 )
+from search.commands.values import Limit, check_words, limit, number, path, positive, precisions, threads, whole
 from search.inputs.source import Source
+from search.terminal import write_message
 
 if TYPE_CHECKING:
     from backends.base import Backend
 
 DEFAULT_CALIBRATION = CalibrationSettings()
-Limit = float | Mapping[str, float]
-"""A limit for all backends, or backend → its own."""
-_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+_NARROWEST, _WIDEST = 60, 110  # columns of a help text
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,101 +59,50 @@ class Parser(argparse.ArgumentParser):
             known = [option for action in self._actions for option in action.option_strings]
             close = difflib.get_close_matches(unknown[1].partition("=")[0], known, n=1)
             hint = f"did you mean {close[0]}? {hint}" if close else hint
-        raise UsageError(re.sub(r"^argument (\S+?)(/\S+)*: ", r"\1: ", message), hint)
+        message = re.sub(r"^argument (?:\S+?/)*(\S+?): ", r"\1: ", message)
+        if message.endswith("expected one argument"):
+            hint = f"give a value; one that begins with a dash goes as OPTION=VALUE. {hint}"
+        raise UsageError(message, hint)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         columns = shutil.get_terminal_size((100, 24)).columns
-        super().__init__(prog, max_help_position=30, width=max(60, min(columns, 110) - 2))
+        super().__init__(prog, max_help_position=30, width=max(_NARROWEST, min(columns, _WIDEST) - 2))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Paragraphs filled to the width; indented lines are examples, continued as a shell does."""
+        found: list[str] = []
+        for kind, lines in groupby(text.splitlines(), key=lambda line: (line[:1] == " ", not line.strip())):
+            if kind == (False, False):
+                found += textwrap.wrap(" ".join(lines), width, initial_indent=indent, subsequent_indent=indent)
+            else:
+                found += [part for line in lines for part in _continued(indent + line, width)]
+        return "\n".join(found)
 
 
-def number(text: str) -> float:
-    """A float, not NaN.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is none.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if math.isnan(value):
-        raise argparse.ArgumentTypeError(f"expected a number, got '{text}'")
-    return value
-
-
-def limit(text: str) -> Limit:
-    """A limit: ``5`` for all backends, or ``ort-cpu=5,openvino=4``.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is neither, or names a backend twice.
-    """
-    if "=" not in text and "," not in text:
-        return number(text)
-    limits: dict[str, float] = {}
-    for part in text.split(","):
-        name, separator, value = (word.strip() for word in part.partition("="))
-        if not (name and separator and value):
-            raise argparse.ArgumentTypeError(
-                f"expected one number for all backends, or BACKEND=NUMBER for each, got '{text}'"
-            )
-        if name in limits:
-            raise argparse.ArgumentTypeError(f"backend '{name}' has two limits in '{text}'")
-        limits[name] = number(value)
-    return limits
-
-
-def whole(text: str) -> int:
-    """A whole number.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is none.
-    """
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got '{text}'") from None
-
-
-def positive(text: str) -> int:
-    """A whole number above zero.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is none.
-    """
-    value = whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {value}")
-    return value
-
-
-def duration_s(text: str) -> float:
-    """Seconds from ``90``, ``90s``, ``5m`` or ``1h``.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is no duration.
-    """
-    found = re.fullmatch(r"([0-9]*\.?[0-9]+)(s|m|min|h)?", text.strip())
-    if found is None:
-        raise argparse.ArgumentTypeError(f"expected a duration as in 90, 90s, 5m or 1h, got '{text}'")
-    return float(found[1]) * _UNITS_S[found[2] or ""]
-
-
-def precisions(text: str) -> tuple[Precision, ...]:
-    """Precisions from ``fp32,int8``; from high to low, each once.
-
-    Raises:
-        argparse.ArgumentTypeError: If one is unknown.
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    known = [precision.value for precision in Precision]
-    for name in names:
-        if name not in known:
-            raise argparse.ArgumentTypeError(f"unknown precision '{name}', expected some of {','.join(known)}")
-    if not names:
-        raise argparse.ArgumentTypeError(f"expected some of {','.join(known)}, got nothing")
-    return tuple(precision for precision in Precision if precision.value in names)
+def _continued(line: str, width: int) -> list[str]:
+    """An indented line in several, where it is too long: a command before its options, other words below each other."""
+    text = line.lstrip()
+    start = line[: len(line) - len(text)]
+    head, *notes = re.split(r" {3,}", text, maxsplit=1)
+    if len(line) <= width:
+        return [line]
+    if not head.startswith("search "):
+        column = len(line) - len(notes[0]) if notes else len(start)
+        words = textwrap.wrap(
+            notes[0] if notes else text, width, initial_indent=" " * column, subsequent_indent=" " * column
+        )
+        return [line[:column] + words[0][column:], *words[1:]]
+    found = [f"{start}# {note}" for note in notes]
+    shown, *options = re.split(" (?=--)", start + head)
+    for option in options:
+        if len(f"{shown} {option} \\") > width:
+            found.append(f"{shown} \\")
+            shown = f"{start}    {option}"
+        else:
+            shown += f" {option}"
+    return [*found, shown]
 
 
 BUDGET = (
@@ -226,10 +177,10 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
     group = parser.add_argument_group(
         "Model and data", "an ONNX file with .npz arrays named like its inputs, or a Python workload"
     )
-    group.add_argument("--model", type=Path, metavar="ONNX", help="trained network; fixed or dynamic batch")
-    group.add_argument("--calib", type=Path, metavar="NPZ", help="calibration inputs, no labels needed")
+    group.add_argument("--model", type=path, metavar="ONNX", help="trained network; fixed or dynamic batch")
+    group.add_argument("--calib", type=path, metavar="NPZ", help="calibration inputs, no labels needed")
     if evaluation:
-        group.add_argument("--eval", type=Path, metavar="NPZ", help="evaluation inputs, and their 'labels'")
+        group.add_argument("--eval", type=path, metavar="NPZ", help="evaluation inputs, and their 'labels'")
         group.add_argument(
             "--metric", metavar="NAME", help="top1, or your module:function(outputs, labels) (default: top1)"
         )
@@ -238,7 +189,7 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
         metavar="MODULE:ATTR",
         help="a workload object, or a function make(data) (default: a demo on handwritten digits)",
     )
-    group.add_argument("--data", type=Path, metavar="FOLDER", help="folder passed to the workload's function")
+    group.add_argument("--data", type=path, metavar="FOLDER", help="folder passed to the workload's function")
 
 
 def source_of(args: argparse.Namespace) -> Source:
@@ -317,7 +268,7 @@ def add_runtime(group: argparse._ArgumentGroup, *, batch: bool) -> None:
         "--backend", default="ort-cpu", metavar="NAME", help=f"runtime to measure on{several} (default: %(default)s)"
     )
     group.add_argument(
-        "--threads", type=positive, default=1, metavar="N", help="threads of the runtime (default: %(default)s)"
+        "--threads", type=threads, default=1, metavar="N", help="threads of the runtime (default: %(default)s)"
     )
     if batch:
         group.add_argument(
@@ -332,7 +283,7 @@ def add_sensitivity_samples(group: argparse._ArgumentGroup) -> None:
     """How closely sensitivities are scored."""
     group.add_argument(
         "--sensitivity-samples",
-        type=whole,
+        type=positive,
         default=128,
         metavar="N",
         help="calibration samples each sensitivity score is taken on (default: %(default)s)",
@@ -346,13 +297,11 @@ def backend_of(args: argparse.Namespace) -> Backend:
         UsageError: If there is none of that name, or several are named.
         BackendUnavailableError: If it cannot start here.
     """
-    from backends.registry import get_backend
-
     if "," in args.backend:
         raise UsageError(
             f"--backend: this command takes one backend, got '{args.backend}'", "repeat the command for each of them"
         )
-    return get_backend(args.backend)
+    return _backend(args.backend)
 
 
 def backends_of(args: argparse.Namespace) -> dict[str, Backend]:
@@ -362,15 +311,16 @@ def backends_of(args: argparse.Namespace) -> dict[str, Backend]:
         UsageError: If there is none of a name, or a name comes twice.
         BackendUnavailableError: If one of several cannot start here.
     """
-    from backends.registry import get_backend
-
     names = [name.strip() for name in args.backend.split(",")]
     for name in names:
         if not name:
-            raise UsageError(f"--backend: expected names with a comma between, got '{args.backend}'")
+            raise UsageError(
+                f"--backend: expected names with a comma between, got '{args.backend}'",
+                "as in --backend ort-cpu,openvino",
+            )
         if names.count(name) > 1:
             raise UsageError(f"--backend: '{name}' is named twice in '{args.backend}'", "name each backend once")
-    found = {name: get_backend(name) for name in names}
+    found = {name: _backend(name) for name in names}
     for name, backend in found.items() if len(names) > 1 else ():
         try:
             backend.fingerprint()
@@ -379,13 +329,32 @@ def backends_of(args: argparse.Namespace) -> dict[str, Backend]:
     return found
 
 
+def _backend(name: str) -> Backend:
+    from backends.registry import get_backend
+
+    try:
+        return get_backend(name)
+    except UsageError as error:
+        raise UsageError(f"--backend: {error.message}", error.hint) from error
+
+
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """Parse, refusing empty values that a shell variable gone missing leaves behind.
+    """Parse, refusing what a shell variable gone missing leaves behind; warn of more threads than cores.
 
     Raises:
         UsageError: If an option is unknown, malformed or empty.
     """
-    for option, value in pairwise(argv):
-        if option.startswith("--") and not value.strip():
-            raise UsageError(f"{option}: got an empty value")
-    return parser.parse_args(list(argv))
+    check_words(argv)
+    args = parser.parse_args(list(argv))
+    if getattr(args, "threads", 1) > 1 and not getattr(args, "quiet", False):
+        _warn_of_cores(args.threads)
+    return args
+
+
+def _warn_of_cores(threads: int) -> None:
+    from backends.affinity import available_cores
+
+    cores = available_cores()
+    if threads > cores:
+        said = f"--threads {threads}: this process may use {cores} core{'s' * (cores != 1)}"
+        write_message(sys.stderr, "warning", f"{said}; threads wait for one another")

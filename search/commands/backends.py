@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from precision import BackendError, Precision
 from search.commands import arguments
 from search.tables import write_table
+from search.terminal import write_prose
 
 if TYPE_CHECKING:
     from backends.base import Backend, Capabilities, DeviceFingerprint
@@ -65,10 +66,10 @@ def run(argv: Sequence[str]) -> int:
     names = tuple(dict.fromkeys(args.names)) or backend_names()
     backends = {name: get_backend(name) for name in names}
     found = [look_at(name, backend) for name, backend in backends.items()]
-    write_table(sys.stdout, COLUMNS, [row(entry) for entry in found], wrapping=1)
+    write_table(sys.stdout, COLUMNS, [row(entry) for entry in found], wrapping=3)
     for entry in found:
         if lines := remarks(entry):
-            sys.stdout.write(f"\n{entry.name}:\n" + "".join(f"  {line}\n" for line in lines))
+            write_prose(sys.stdout, "", f"{entry.name}:", *(f"  {line}" for line in lines))
     return 0
 
 

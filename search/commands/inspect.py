@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from precision import CalibrationSettings, ContentStore, UsageError
-from search.commands import arguments
+from search.commands import arguments, values
 from search.inputs.arrays import shown_shape
 from search.inputs.source import Source
-from search.tables import write_table
+from search.tables import Narrowing, write_table
+from search.terminal import write_message, write_prose
 
 if TYPE_CHECKING:
     from lowering.inventory import Inventory, Layer
 
-USAGE = "search inspect (MODEL | --workload MODULE:ATTR) [options]"
+USAGE = "search inspect MODEL [options]\n       search inspect --workload MODULE:ATTR [options]"
 DESCRIPTION = """\
 List a network's layers and groups, what each may become on a runtime, and what it may not become and why.
 
   search inspect net.onnx"""
 COLUMNS = ("layer", "operator", "weight", "parameters", "group", "may become")
+_LAYER, _GROUP = COLUMNS.index("layer"), COLUMNS.index("group")  # groups of several layers are told below the table
 
 
 def build_parser() -> arguments.Parser:
     """The command's options."""
     parser = arguments.Parser("search inspect", USAGE, DESCRIPTION)
-    parser.add_argument("network", type=Path, nargs="?", metavar="MODEL", help="ONNX file")
+    parser.add_argument("network", type=values.path, nargs="?", metavar="MODEL", help="ONNX file")
     group = parser.add_argument_group("Options")
     group.add_argument("--workload", metavar="MODULE:ATTR", help="a workload instead of a file")
-    group.add_argument("--data", type=Path, metavar="FOLDER", help="folder passed to the workload's function")
+    group.add_argument("--data", type=values.path, metavar="FOLDER", help="folder passed to the workload's function")
     group.add_argument("--backend", default="ort-cpu", metavar="NAME", help="runtime (default: %(default)s)")
     return parser
 
@@ -54,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
 
     reference, _ = load_network(source)
     for notice in reference.notices:
-        sys.stderr.write(f"warning: {notice}\n")
+        write_message(sys.stderr, "warning", notice)
     dialect = get_dialect(backend.dialect)
     inventory = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None)).inventory
     total = sum(layer.parameters for layer in inventory.layers)
@@ -63,24 +64,28 @@ def run(argv: Sequence[str]) -> int:
         f"{name} {shown_shape(shape, layout.input_axis(name) if layout.fixed is None else None)}"
         for name, shape in reference.input_shapes.items()
     )
-    sys.stdout.write(
+    write_prose(
+        sys.stdout,
         f"{reference.source}: inputs {shapes}; {len(inventory.layers)} layers in {len(inventory.groups)} groups, "
-        f"{total:,} weights; dialect {dialect.name}\n\n"
+        f"{total:,} weights; dialect {dialect.name}",
+        "",
     )
     left_alone = inventory.left_alone
     if inventory.layers:
-        write_table(sys.stdout, COLUMNS, layer_rows(inventory), wrapping=1)
+        narrowings = [Narrowing(column=_GROUP)]
+        write_table(sys.stdout, COLUMNS, layer_rows(inventory), wrapping=1, names=(_LAYER,), narrowings=narrowings)
     else:
         left_alone = left_as_they_are(reference.proto, inventory)
         holding = "" if left_alone else " None of its operators holds weights."
-        sys.stdout.write(f"No layer of this network can take another precision; a search ends with FP32.{holding}\n")
+        text = f"No layer of this network can take another precision; a search ends with FP32.{holding}"
+        write_prose(sys.stdout, text)
     for title, lines in (
         ("Groups of several layers", group_lines(inventory)),
         ("Refused", refusal_lines(inventory.layers)),
         ("Left as they are", [f"{node}: {reason}" for node, reason in left_alone.items()]),
     ):
         if lines:
-            sys.stdout.write(f"\n{title}:\n" + "".join(f"  {line}\n" for line in lines))
+            write_prose(sys.stdout, "", f"{title}:", *(f"  {line}" for line in lines))
     return 0
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from precision import ContentStore, Metric, UsageError, top1
 from search import folder, progress
-from search.commands import arguments, pass_arguments
+from search.commands import arguments, pass_arguments, values
 from search.events import Listener
 from search.lock import alone_in
 from search.options import RunOptions
+from search.secrets import masked_arguments
+from search.storage import check_storage
 
 if TYPE_CHECKING:
     from backends.base import Backend
@@ -40,7 +42,7 @@ Commands:
   backends                    runtimes, what each does here, or why it cannot start
 
 Exit status: 0 a point meets every budget, on every backend; 3 none does (the nearest are listed); 2 bad usage or
-input; 130 interrupted (143 by SIGTERM, 129 by SIGHUP): the report holds what was known."""
+input, or output that cannot be written; 130 interrupted (143 SIGTERM, 129 SIGHUP): the report holds what was known."""
 
 
 def build_parser() -> arguments.Parser:
@@ -53,25 +55,25 @@ def build_parser() -> arguments.Parser:
     arguments.add_runtime(group, batch=True)
     group.add_argument(
         "--trials",
-        type=arguments.whole,
+        type=values.whole,
         default=48,
         metavar="N",
         help="candidates tried at most, baselines included (default: %(default)s)",
     )
     group.add_argument(
         "--time-limit",
-        type=arguments.duration_s,
+        type=values.duration_s,
         metavar="TIME",
         help="limit of the search phase: seconds, or as in 90s, 5m, 1h (default: none)",
     )
     group.add_argument(
-        "--seed", type=arguments.whole, default=0, metavar="N", help="seed of every random draw (default: %(default)s)"
+        "--seed", type=values.whole, default=0, metavar="N", help="seed of every random draw (default: %(default)s)"
     )
     arguments.add_calibration(group)
     arguments.add_sensitivity_samples(group)
     group.add_argument(
         "--holdout",
-        type=arguments.number,
+        type=values.number,
         default=0.5,
         metavar="FRACTION",
         help="share of the evaluation data kept for the final scores (default: %(default)s)",
@@ -81,7 +83,7 @@ def build_parser() -> arguments.Parser:
     )
     pass_arguments.add_passes(parser)
     output = parser.add_argument_group("Output")
-    output.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: runs/NAME-1, -2, ...)")
+    output.add_argument("--out", type=values.path, metavar="FOLDER", help="run folder (default: runs/NAME-1, -2, ...)")
     output.add_argument(
         "--resume",
         action="store_true",
@@ -154,6 +156,8 @@ def run(argv: Sequence[str]) -> int:
     passes = pass_arguments.passes_of(args)
     pass_arguments.check_backends(passes, names)
     backends = arguments.backends_of(args)
+    if args.storage is not None:
+        check_storage(args.storage)
     if args.out is not None:
         folder.check_writable(folder.choose(args.out, "", resume=args.resume))
     from search.inputs.loading import open_source
@@ -168,7 +172,7 @@ def run(argv: Sequence[str]) -> int:
     folder.check_writable(out)
     if args.resume:
         folder.check_kind(out, backends=len(backends))
-    command = shlex.join(["search", *argv])
+    command = shlex.join(["search", *masked_arguments(argv)])
     with alone_in(*_folders(out, tuple(backends))):
         with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=args.time_limit) as listener:
             if len(backends) > 1:
@@ -264,5 +268,5 @@ def _check_fractions(args: argparse.Namespace, metric: Metric) -> None:
                 given = f"{name}=" if named else ""
                 raise UsageError(
                     f"{option}: expected a fraction between 0 and 1 for top1, got {given}{value:g}",
-                    f"{value:g} % is {option} {given}{value / 100:g}" if 1 < value <= 100 else "",
+                    f"{value:g} % is {option} {given}{value / 100:g}" if 1 < value <= 100 else "0.75 is 75 %",
                 )

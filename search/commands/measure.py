@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,15 +10,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precision import Array, Batching, DataError, LatencyStats, ModelError, UsageError
+from precision import (
+    Array,
+    BackendError,
+    BackendUnavailableError,
+    Batching,
+    DataError,
+    LatencyStats,
+    ModelError,
+    UsageError,
+)
 from precision.files import check_readable
-from search.commands import arguments
+from search.commands import arguments, values
 from search.inputs.archive import array_names, read_npz
 from search.inputs.arrays import LABELS, cast, fits, shown_shape
-from search.tables import write_table
+from search.tables import Narrowing, write_table
+from search.terminal import write_prose
 
 if TYPE_CHECKING:
-    from backends.base import ExecutedLayer
+    from backends.base import Backend, CompiledModel, ExecutedLayer
 
 USAGE = "search measure MODEL [MODEL ...] [options]"
 DESCRIPTION = """\
@@ -28,6 +39,8 @@ model is the reference that ratios are taken to.
   search measure fp32.onnx int8.onnx --profile"""
 Declared = Mapping[str, tuple[tuple[int | None, ...], str]]
 COLUMNS = ("model", "median", "p90", "95 % interval", "ratio", "95 % interval", "size")
+_MOST_VALUES = 2**28
+_DROPPED = (2, 3, 5)  # on a narrow terminal: p90, then the intervals
 FOOTPRINT_COLUMNS = ("engine", "weights", "activations")
 PROFILE_COLUMNS = ("node", "operator", "precision", "detail", "µs", "share")
 
@@ -35,17 +48,19 @@ PROFILE_COLUMNS = ("node", "operator", "precision", "detail", "µs", "share")
 def build_parser() -> arguments.Parser:
     """The command's options."""
     parser = arguments.Parser("search measure", USAGE, DESCRIPTION)
-    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="ONNX files; the first is the reference")
+    parser.add_argument(
+        "models", type=values.path, nargs="+", metavar="MODEL", help="ONNX files; the first is the reference"
+    )
     group = parser.add_argument_group("Measurement")
     arguments.add_runtime(group, batch=False)
     group.add_argument(
         "--batch-size",
-        type=arguments.positive,
+        type=values.positive,
         metavar="N",
         help="samples per inference (default: the models' fixed batch, else 1)",
     )
     group.add_argument(
-        "--inputs", type=Path, metavar="NPZ", help="arrays named like the inputs (default: random normal values)"
+        "--inputs", type=values.path, metavar="NPZ", help="arrays named like the inputs (default: random normal values)"
     )
     group.add_argument(
         "--profile", action="store_true", help="also list what each model runs, operator by operator (default: off)"
@@ -69,12 +84,14 @@ def run(argv: Sequence[str]) -> int:
     declared = {label: declared_inputs(data) for label, data in artifacts.items()}
     _check_alike(declared, reference)
     layouts = {label: batching(data) for label, data in artifacts.items()}
-    batch = _batch(args.batch_size, {layout.fixed for layout in layouts.values()})
+    batch = _batch(args.batch_size, {label: found.fixed for label, found in layouts.items() if found.fixed})
     wanted, layout = declared[reference], layouts[reference]
-    inputs = _random(wanted, layout, batch) if args.inputs is None else _given(args.inputs, wanted, layout, batch)
-    compiled = {
-        label: backend.compile(data, threads=args.threads, batch_size=batch) for label, data in artifacts.items()
-    }
+    _check_memory(wanted, layout, batch)
+    if args.inputs is None:
+        inputs = _random(wanted, layout, batch, reference)
+    else:
+        inputs = _given(args.inputs, wanted, layout, batch)
+    compiled = {label: _compile(backend, label, data, args.threads, batch) for label, data in artifacts.items()}
     stats = time_paired(
         compiled, reference, inputs, THOROUGH, threads=args.threads, batch_size=batch, clock=backend.clock
     )
@@ -95,12 +112,17 @@ def run(argv: Sequence[str]) -> int:
         )
 
     columns = (*COLUMNS, *FOOTPRINT_COLUMNS) if told else COLUMNS
-    write_table(sys.stdout, columns, [row(label, found) for label, found in stats.items()])
+    narrowings = [Narrowing(column=column) for column in _DROPPED]
+    write_table(
+        sys.stdout, columns, [row(label, found) for label, found in stats.items()], names=(0,), narrowings=narrowings
+    )
     device = backend.fingerprint()
     drawn = "random inputs" if args.inputs is None else f"inputs from {args.inputs}"
-    sys.stdout.write(
-        f"\n{backend.name} ({device.runtime}) on {device.device}, {args.threads} thread{'s' * (args.threads != 1)}, "
-        f"batch {batch}, {drawn}; {stats[reference].rounds} interleaved rounds\n"
+    write_prose(
+        sys.stdout,
+        "",
+        f"{backend.name} ({device.runtime}) on {device.device}, {args.threads} thread{'s' * (args.threads != 1)}, "
+        f"batch {batch}, {drawn}; {stats[reference].rounds} interleaved rounds",
     )
     if args.profile:
         for label, model in compiled.items():
@@ -110,11 +132,11 @@ def run(argv: Sequence[str]) -> int:
 
 def _write_profile(label: str, layers: Sequence[ExecutedLayer], backend: str) -> None:
     """What a model ran, in execution order; profiling slows it down, so the shares are what counts."""
-    sys.stdout.write(f"\n{label}:\n")
+    write_prose(sys.stdout, "", f"{label}:")
     if not layers:
-        sys.stdout.write(f"{backend} does not tell what it runs\n")
+        write_prose(sys.stdout, f"{backend} does not tell what it runs")
         return
-    write_table(sys.stdout, PROFILE_COLUMNS, profile_rows(layers))
+    write_table(sys.stdout, PROFILE_COLUMNS, profile_rows(layers), names=(0,), narrowings=[Narrowing(column=3)])
 
 
 def profile_rows(layers: Sequence[ExecutedLayer]) -> list[tuple[str, ...]]:
@@ -201,23 +223,49 @@ def _check_alike(declared: Mapping[str, Declared], reference: str) -> None:
             )
 
 
-def _batch(asked: int | None, fixed: set[int | None]) -> int:
-    sizes = sorted(size for size in fixed if size is not None)
-    if len(sizes) > 1:
-        raise UsageError(f"models have different fixed batches: {sizes}", "measure them one by one")
-    if sizes and asked is not None and asked != sizes[0]:
-        raise UsageError(f"--batch-size: got {asked}, but a model has a fixed batch of {sizes[0]}", "leave it out")
-    return sizes[0] if sizes else asked or 1
+def _compile(backend: Backend, label: str, data: bytes, threads: int, batch: int) -> CompiledModel:
+    try:
+        return backend.compile(data, threads=threads, batch_size=batch)
+    except BackendUnavailableError:
+        raise
+    except BackendError as error:
+        raise BackendError(f"'{label}': {error.message}", error.hint) from error
 
 
-def _random(declared: Declared, layout: Batching, batch: int) -> dict[str, Array]:
+def _batch(asked: int | None, fixed: Mapping[str, int]) -> int:
+    """The batch to time in; ``fixed`` is model → the batch it insists on."""
+    if len(set(fixed.values())) > 1:
+        listed = ", ".join(f"'{label}' {size}" for label, size in fixed.items())
+        raise UsageError(f"models have different fixed batches: {listed}", "measure them one by one")
+    for label, size in fixed.items():
+        if asked is not None and asked != size:
+            raise UsageError(f"--batch-size: got {asked}, but '{label}' has a fixed batch of {size}", "leave it out")
+        return size
+    return asked or 1
+
+
+def _check_memory(declared: Declared, layout: Batching, batch: int) -> None:
+    """Refuse a batch whose inputs alone would not fit, before they are made."""
+    sizes = [
+        math.prod(size or 1 for place, size in enumerate(shape) if place != layout.input_axis(name))
+        for name, (shape, _) in declared.items()
+    ]
+    values = batch * max(sizes, default=1)
+    if values > _MOST_VALUES:
+        raise UsageError(
+            f"--batch-size: a batch of {batch} has inputs of {values:,} values, expected at most {_MOST_VALUES:,}",
+            "give a smaller batch",
+        )
+
+
+def _random(declared: Declared, layout: Batching, batch: int, label: str) -> dict[str, Array]:
     generator = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
     for name, (shape, dtype) in declared.items():
         axis = layout.input_axis(name)
         if any(size is None for place, size in enumerate(shape) if place != axis):
             raise UsageError(
-                f"input '{name}' has dynamic axes besides the batch: {shown_shape(shape, axis)}",
+                f"'{label}': input '{name}' has dynamic axes besides the batch: {shown_shape(shape, axis)}",
                 "give arrays with --inputs data.npz",
             )
         sizes = [batch if place == axis else size or 1 for place, size in enumerate(shape)]
@@ -238,9 +286,10 @@ def _given(path: Path, declared: Declared, layout: Batching, batch: int) -> dict
     for name, array in read_npz(path, tuple(declared)).items():
         (shape, dtype), axis, where = declared[name], layout.input_axis(name), f"'{path}': array '{name}'"
         if not fits(array.shape, shape, axis):
-            raise DataError(f"{where}: expected shape {shown_shape(shape, axis)}, got {array.shape}")
+            hint = "give arrays of the shapes that 'search inspect' shows"
+            raise DataError(f"{where}: expected shape {shown_shape(shape, axis)}, got {array.shape}", hint)
         if not array.size:
-            raise DataError(f"{where} holds no samples")
+            raise DataError(f"{where} holds no samples", "give one sample or more")
         rows = layout.samples(name, array, batch)
         inputs[name] = cast(np.resize(rows, (batch, *rows.shape[1:])), dtype, where)
     return layout.feed(inputs)

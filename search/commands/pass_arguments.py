@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from precision import UsageError
-from search.commands import arguments
+from search.commands import values
 from search.options import IMPORTANCES, MOST_TRAINING_S, PassOptions, SparsePattern
 
 # As typed → the field of PassOptions.
@@ -27,7 +27,7 @@ def names(text: str) -> tuple[str, ...]:
     given = [name.strip() for name in text.split(",") if name.strip()]
     known = ",".join(PASSES)
     if not given:
-        raise UsageError(f"--passes: expected some of {known}, got nothing")
+        raise UsageError(f"--passes: expected some of {known}, got nothing", "as in --passes prune,distill")
     for name in given:
         if name not in _SPELLINGS:
             close = difflib.get_close_matches(name, _SPELLINGS, n=1)
@@ -44,7 +44,7 @@ def levels(text: str) -> tuple[float, ...]:
     Raises:
         argparse.ArgumentTypeError: If one is no number.
     """
-    return tuple(sorted({arguments.number(part.strip()) for part in text.split(",") if part.strip()}))
+    return tuple(sorted({values.number(part.strip()) for part in text.split(",") if part.strip()}))
 
 
 def multiple(text: str) -> int | Literal["auto"]:
@@ -53,7 +53,7 @@ def multiple(text: str) -> int | Literal["auto"]:
     Raises:
         argparse.ArgumentTypeError: If it is neither.
     """
-    return "auto" if text.strip() == "auto" else arguments.positive(text)
+    return "auto" if text.strip() == "auto" else values.positive(text)
 
 
 def patterns(text: str) -> tuple[SparsePattern, ...]:
@@ -81,7 +81,7 @@ def add_passes(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--train-budget",
-        type=arguments.number,
+        type=values.number,
         metavar="MIN",
         help="minutes of training in the whole run "
         f"(default: what usually pays, {MOST_TRAINING_S / _MINUTE_S:g} at most)",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from search.commands import arguments
+from search.commands import arguments, values
 
 USAGE = "search report RUN [options]"
 DESCRIPTION = """\
@@ -19,7 +18,7 @@ several backends, every backend's and the comparison's. Nothing is measured.
 def build_parser() -> arguments.Parser:
     """The command's options."""
     parser = arguments.Parser("search report", USAGE, DESCRIPTION)
-    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder (the --out of a search)")
+    parser.add_argument("folder", type=values.path, metavar="RUN", help="run folder (the --out of a search)")
     parser.add_argument("--quiet", action="store_true", help="print the result and errors only (default: off)")
     return parser
 

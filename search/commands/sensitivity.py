@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from precision import CalibrationSettings, ContentStore, Precision, UsageError, outputs_read, write_text
+from precision.cells import frame_text
 from search import folder, progress
-from search.commands import arguments
+from search.commands import arguments, values
 from search.lock import alone_in
-from search.tables import write_table
+from search.tables import Narrowing, write_table
+from search.terminal import write_lines, write_prose
 
 if TYPE_CHECKING:
     from backends.base import Backend
@@ -28,6 +29,8 @@ costs: alone in the FP32 network, and restored alone in the network at its lowes
   search sensitivity --model net.onnx --calib calib.npz --out scores"""
 MEASURES = {"auto": None, "kl": "classes", "nsr": "values"}  # option → what is taken to be declared of the outputs
 COLUMNS = ("group", "choice", "alone", "restored", "loss", "remark")
+_REMARK = COLUMNS.index("remark")
+_SHORT = 20  # columns of a remark on a narrow terminal
 
 
 def build_parser() -> arguments.Parser:
@@ -49,7 +52,7 @@ def build_parser() -> arguments.Parser:
     output = parser.add_argument_group("Output")
     output.add_argument(
         "--out",
-        type=Path,
+        type=values.path,
         metavar="FOLDER",
         help="where sensitivity.csv and a chart, sensitivity.html, are written (default: printed only)",
     )
@@ -66,8 +69,6 @@ def run(argv: Sequence[str]) -> int:
     args = arguments.parse(build_parser(), argv)
     settings = arguments.calibration_of(args)
     source = arguments.source_of(args)
-    if args.sensitivity_samples < 1:
-        raise UsageError(f"--sensitivity-samples: expected a positive whole number, got {args.sensitivity_samples}")
     backend = arguments.backend_of(args)
     if args.out is not None:
         folder.check_writable(args.out)
@@ -108,24 +109,32 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
             on_step=listener.step,
             batching=reference.batching,
         )
-    scored = rows(table)
-    if scored:
-        write_table(sys.stdout, COLUMNS, scored, wrapping=1)
-        sys.stdout.write(
-            f"\n{described(table.measure)}, on {table.samples} calibration samples; loss is the cleaned score\n"
+    found = rows(table)
+    if found:
+        narrowings = (
+            Narrowing(column=_REMARK, cells=tuple(_short(row[_REMARK]) for row in found)),
+            Narrowing(column=COLUMNS.index("restored")),
+            Narrowing(column=_REMARK),
         )
+        write_table(sys.stdout, COLUMNS, found, wrapping=1, names=(0,), narrowings=narrowings)
+        on = f"on {table.samples} calibration samples; loss is the cleaned score"
+        write_prose(sys.stdout, "", f"{described(table.measure)}, {on}")
         if declared is None and KL not in table.measure:
-            sys.stdout.write(
-                "taken for numbers; where the outputs are scores of classes, --measure kl suits them better\n"
-            )
+            hint = "taken for numbers; where the outputs are scores of classes, --measure kl suits them better"
+            write_prose(sys.stdout, hint)
     else:
-        sys.stdout.write("".join(f"{text}\n" for text in why_alone(lowerer, args.precisions)))
+        write_prose(sys.stdout, *why_alone(lowerer, args.precisions))
     if args.out is not None:
         path = args.out / "sensitivity.csv"
-        write_text(path, table.frame().to_csv(index=False, lineterminator="\n"))
+        write_text(path, frame_text(table.frame()))
         render_sensitivity(scores(table), args.out / "sensitivity.html")
-        sys.stdout.write(f"{path}\n{args.out / 'sensitivity.html'}\n")
+        write_lines(sys.stdout, str(path), str(args.out / "sensitivity.html"))
     return 0
+
+
+def _short(remark: str) -> str:
+    words = remark.partition(":")[0]
+    return words if len(words) <= _SHORT else "left out"
 
 
 def scores(table: SensitivityTable) -> list[Score]:

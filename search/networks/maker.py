@@ -346,10 +346,16 @@ class Maker:
         from passes.qat import Qat
 
         if set(step.options) != {"qat", "choices"}:
-            raise ConfigError(f"recipe, pass 'qat': expected qat and choices, got {', '.join(step.options)}")
+            raise ConfigError(
+                f"recipe, pass 'qat': expected qat and choices, got {', '.join(step.options)}",
+                "the recipe was edited or is of another version: make it again with a search",
+            )
         options, texts = Qat.from_json(step.options["qat"]), step.options["choices"]
         if not isinstance(texts, Mapping) or not all(isinstance(text, str) for text in texts.values()):
-            raise ConfigError(f"recipe, pass 'qat': expected each layer's choice as text, got {texts!r}")
+            raise ConfigError(
+                f"recipe, pass 'qat': expected each layer's choice as text, got {texts!r}",
+                "the recipe was edited: give the run's own config",
+            )
         choices = {name: LayerChoice.parse(text) for name, text in texts.items()}
         before = self._network(state).lowerer
 

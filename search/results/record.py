@@ -6,8 +6,6 @@ it was written. Numbers are written as measured, without rounding.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from precision import EngineError, UsageError, write_text
+from precision.cells import csv_text, frame_text
 from report.results import MEASUREMENT_FILE, MEASUREMENT_FORM, SCHEMA_VERSION, Point
 from report.training import TrainInfo
 from search.bench import REFERENCE
@@ -54,15 +53,15 @@ class Record:
 
     def write_sensitivity(self, table: SensitivityTable) -> None:
         """Write ``sensitivity.csv``."""
-        write_text(self.folder / "sensitivity.csv", table.frame().to_csv(index=False))
+        write_text(self.folder / "sensitivity.csv", frame_text(table.frame()))
 
     def write_sparsity(self, table: SparsityTable) -> None:
         """Write ``sparsity.csv``."""
-        write_text(self.folder / "sparsity.csv", table.frame().to_csv(index=False))
+        write_text(self.folder / "sparsity.csv", frame_text(table.frame()))
 
     def write_trials(self, trials: Iterable[Trial]) -> None:
         """Write ``trials.csv``; ``latency_ms`` is the trial's own median."""
-        write_text(self.folder / "trials.csv", _table(TRIAL_COLUMNS, map(_trial_row, trials)))
+        write_text(self.folder / "trials.csv", csv_text(TRIAL_COLUMNS, map(_trial_row, trials)))
 
     def write_results(
         self,
@@ -119,14 +118,6 @@ def earlier_split_s(folder: Path) -> Mapping[str, float]:
             f"--resume: {error.message}",
             "move it away and repeat the command: it is written again, from measurements that are kept elsewhere",
         ) from error
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return buffer.getvalue()
 
 
 def _trial_row(trial: Trial) -> Sequence[object]:

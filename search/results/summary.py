@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from report.network_details import training_text
 from report.results import RunResults
-from report.tables import columns, front_rows
+from report.tables import DEFLATED_COLUMN, FOOTPRINT_COLUMNS, MET, NETWORK_COLUMN, columns, front_rows
 from report.verdict import verdict
-from report.wording import duration
-from search.tables import write_table
+from report.wording import MISSING, duration
+from search.tables import Narrowing, write_table
+from search.terminal import write_lines, write_prose
+
+_ACCURACY_CHANGE = 3  # index of its column, the first of those against FP32
 
 
 def print_summary(folder: Path, stream: TextIO, *, quiet: bool) -> None:
@@ -22,25 +26,37 @@ def print_summary(folder: Path, stream: TextIO, *, quiet: bool) -> None:
     results = RunResults.load(folder)
     found = verdict(results)
     if not quiet:
-        stream.write("\n")
+        write_lines(stream, "")
         _print_table(results, stream)
-        stream.write(f"\n{conditions(results)}\n{time_split(results)}\n")
+        write_prose(stream, "", conditions(results), time_split(results))
         if results.train is not None:
-            stream.write(f"{training_text(results.train)}\n")
-    stream.write(f"\n{found.headline}\n" if not quiet else f"{found.headline}\n")
-    for detail in found.details:
-        stream.write(f"{detail}\n")
-    stream.write(f"\n{files(folder, results)}\n" if not quiet else f"{folder}\n")
+            write_prose(stream, training_text(results.train))
+        write_lines(stream, "")
+    write_prose(stream, found.headline, *found.details)
+    write_lines(stream, *([str(folder)] if quiet else ["", *files(folder, results)]))
     stream.flush()
 
 
 def _print_table(results: RunResults, stream: TextIO) -> None:
     rows = front_rows(results)
     if not rows:
-        stream.write("no point was measured\n")
+        write_lines(stream, "no point was measured")
         return
     marked = frozenset(index for index, row in enumerate(rows) if row[0])
-    write_table(stream, columns(results), rows, wrapping=2, marked=marked)
+    headings = columns(results)
+    write_table(stream, headings, rows, wrapping=1, narrowings=_narrowings(headings, rows), marked=marked)
+
+
+def _narrowings(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Narrowing]:
+    """What a narrow terminal does without: first what the report and the verdict below say as well."""
+    budgets = headings.index("budgets")
+    short = tuple(row[budgets] if row[budgets] in (MET, MISSING) else "missed" for row in rows)
+    dropped = ("layers", DEFLATED_COLUMN, *FOOTPRINT_COLUMNS, NETWORK_COLUMN, headings[_ACCURACY_CHANGE], "budgets")
+    return [
+        Narrowing(column=headings.index("p90")),
+        Narrowing(column=budgets, cells=short),
+        *(Narrowing(column=headings.index(name)) for name in dropped if name in headings),
+    ]
 
 
 def conditions(results: RunResults) -> str:
@@ -65,12 +81,12 @@ def time_split(results: RunResults) -> str:
     return f"{duration(total)}: {listed}" if listed else duration(total)
 
 
-def files(folder: Path, results: RunResults) -> str:
-    """Where the report is, and the files to take away."""
+def files(folder: Path, results: RunResults) -> list[str]:
+    """Where the report is, and the files to take away, a line each."""
     lines = [f"report  {folder / 'report.html'}"]
     point = results.points.get(results.recommended) if results.recommended is not None else None
     if point is not None:
         lines += [f"model   {folder / point.model}"] if point.model else []
         lines += [f"config  {folder / point.config}"] if point.config else []
         lines += [f"network {folder / point.network.file}"] if point.network and point.network.file else []
-    return "\n".join(lines)
+    return lines

@@ -12,7 +12,8 @@ from report.comparison_tables import CELL_COLUMNS, EVERYWHERE, LEGEND, TextRow, 
 from report.render import render_comparison
 from report.verdict import budget_texts, verdict
 from search.results.summary import conditions
-from search.tables import write_table
+from search.tables import Narrowing, write_table
+from search.terminal import write_lines, write_prose
 
 _MOST_REASONS = 6
 
@@ -33,38 +34,43 @@ def summarise(folder: Path, stream: TextIO, *, quiet: bool) -> None:
 def print_comparison(comparison: Comparison, folder: Path, stream: TextIO, *, quiet: bool) -> None:
     """Print what was found; verdicts and the folder alone when ``quiet``."""
     if not quiet:
-        stream.write("\n")
+        write_lines(stream, "")
         _print_table(comparison, stream)
-        stream.write("\n")
+        write_lines(stream, "")
         for name, results in comparison.measured:
-            stream.write(f"{name}: {', '.join(budget_texts(results)) or 'no budget'}; {conditions(results)}\n")
+            write_prose(stream, f"{name}: {', '.join(budget_texts(results)) or 'no budget'}; {conditions(results)}")
         _print_missing(comparison, stream)
-        stream.write("\n")
+        write_lines(stream, "")
     for party in comparison.parties:
         if party.results is None:
-            stream.write(f"{party.name}: nothing was measured\n")
+            write_lines(stream, f"{party.name}: nothing was measured")
             continue
         found = verdict(party.results)
-        stream.write(f"{party.name}: {found.headline}\n")
-        for detail in found.details:
-            stream.write(f"  {detail}\n")
-    stream.write(f"{everywhere_text(comparison)}\n")
-    stream.write(f"\n{_files(comparison, folder)}\n" if not quiet else f"{folder}\n")
+        write_prose(stream, f"{party.name}: {found.headline}", *(f"  {detail}" for detail in found.details))
+    write_prose(stream, everywhere_text(comparison))
+    write_lines(stream, *([str(folder)] if quiet else ["", *_files(comparison, folder)]))
     stream.flush()
 
 
 def _print_table(comparison: Comparison, stream: TextIO) -> None:
     rows = text_rows(comparison)
     if not rows:
-        stream.write("no point was measured\n")
+        write_lines(stream, "no point was measured")
         return
     columns = ["", "config"]
     for party in comparison.parties:
         # The first column of each backend bears its name: a terminal's table has no headings over headings.
         columns += ["", f"{party.name}: latency", *CELL_COLUMNS[2:]]
     marked = frozenset(index for index, row in enumerate(rows) if row.everywhere)
-    write_table(stream, [*columns, "layers"], [_cells(row) for row in rows], wrapping=1, marked=marked)
-    stream.write(f"{LEGEND}\n")
+    headings = [*columns, "layers"]
+    each = len(CELL_COLUMNS)
+    # Layers first, then what each backend's own table says as well: budgets, size, accuracy.
+    dropped = [len(headings) - 1]
+    for behind in (each - 1, each - 2, each - 3):
+        dropped += [2 + each * index + behind for index in range(len(comparison.parties))]
+    narrowings = [Narrowing(column=column) for column in dropped]
+    write_table(stream, headings, [_cells(row) for row in rows], wrapping=1, narrowings=narrowings, marked=marked)
+    write_prose(stream, LEGEND)
 
 
 def _cells(row: TextRow) -> tuple[str, ...]:
@@ -78,12 +84,12 @@ def _cells(row: TextRow) -> tuple[str, ...]:
 def _print_missing(comparison: Comparison, stream: TextIO) -> None:
     found = missing(comparison)
     for id_, backend, reason in found[:_MOST_REASONS]:
-        stream.write(f"not had: {id_} on {backend}: {reason}\n")
+        write_prose(stream, f"not had: {id_} on {backend}: {reason}")
     if len(found) > _MOST_REASONS:
-        stream.write(f"not had: {len(found) - _MOST_REASONS} more, see comparison.html\n")
+        write_lines(stream, f"not had: {len(found) - _MOST_REASONS} more, see comparison.html")
 
 
-def _files(comparison: Comparison, folder: Path) -> str:
+def _files(comparison: Comparison, folder: Path) -> list[str]:
     lines = [("comparison", folder / "comparison.html")]
     for party in comparison.parties:
         if party.results is None:
@@ -99,4 +105,4 @@ def _files(comparison: Comparison, folder: Path) -> str:
             if point is not None and point.model:
                 lines.append((f"{EVERYWHERE} {party.name}", folder / party.folder / point.model))
     width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name.ljust(width)}  {path}" for name, path in lines)
+    return [f"{name.ljust(width)}  {path}" for name, path in lines]

@@ -12,12 +12,12 @@ import pandas as pd
 import plotly.offline
 import pytest
 
-from precision import OutputError
+from precision import LayerChoice, OutputError
 from report.html import facts, page
 from report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info
 from report.plots import draw_front, draw_heatmap, draw_sensitivity, draw_time
-from report.render import render
-from report.results import RunResults
+from report.render import render, render_sensitivity
+from report.results import RunResults, Score
 from tests.report import synthetic, synthetic_passes
 
 RUNS = {
@@ -80,6 +80,83 @@ def test_the_page_is_self_contained(pages: dict[str, str], name: str) -> None:
     policies = [a["content"] for t, a in tags if a.get("http-equiv") == "Content-Security-Policy"]
     assert len(policies) == 1
     assert (policies[0] or "").startswith("default-src 'none';")
+    allowed = dict(part.split(" ", 1) for part in (policies[0] or "").split("; "))
+    assert {source for sources in allowed.values() for source in sources.split()} <= {
+        "'none'", "'unsafe-inline'", "data:", "blob:",
+    }  # fmt: skip
+    assert allowed["form-action"] == allowed["base-uri"] == "'none'"
+
+
+def ways_out(text: str) -> list[str]:
+    """What of a page without plotly.js could carry its data away: forms, frames, far addresses, plotly's own server."""
+    found = [
+        tag for tag, _ in elements(text) if tag in ("form", "iframe", "object", "embed", "base", "frame", "applet")
+    ]
+    for tag, attributes in elements(text):
+        refresh = (attributes.get("http-equiv") or "").lower() == "refresh"
+        addresses = [attributes.get(key) or "" for key in ("src", "href", "action", "srcset", "ping", "formaction")]
+        found += [
+            f"{tag} {address}" for address in addresses if re.match(r"\s*([a-z][\w+.-]*:|//)(?!,$)", address, re.I)
+        ]
+        found += [f"{tag} refresh"] if refresh else []
+    for call in re.findall(r"Plotly\.newPlot\([^;]*;", text):
+        for setting in ("showSendToCloud: false", 'plotlyServerURL: ""', "showEditInChartStudio: false"):
+            found += [] if setting in call else [f"a chart without {setting}"]
+    return found
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_page_holds_a_way_out(pages: dict[str, str], name: str) -> None:
+    """A report sends nothing, and no click on it does."""
+    assert "Plotly.newPlot(" in pages[name]
+    assert ways_out(pages[name]) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        '<form action="x">',
+        '<a href="https://h">',
+        '<img src="//h/x">',
+        '<meta http-equiv="refresh" content="0;url=x">',
+        "Plotly.newPlot(a, b);",
+    ],
+)
+def test_a_planted_way_out_is_found(pages: dict[str, str], planted: str) -> None:
+    """The check sees each kind."""
+    assert ways_out(pages["feasible"] + planted) != []
+
+
+def test_every_page_is_made_alike(tmp_path: Path) -> None:
+    """The page of the sensitivities alone has the policy and no way out either, and shows names literally."""
+    score = Score(group=EVIL, choice=LayerChoice.parse("int8:mse"), alone=0.1, restored=0.1, loss=0.1, dropped=EVIL)
+    render_sensitivity([score], tmp_path / "sensitivity.html")
+    text = own_part((tmp_path / "sensitivity.html").read_text(encoding="utf-8"))
+    assert ways_out(text) == []
+    assert "default-src &#39;none&#39;" in text
+    assert EVIL not in text
+    assert raw_markup(text) == []
+
+
+def raw_markup(text: str) -> list[str]:
+    """Texts of a page's plots that plotly would read as markup, our own tags aside, or that hold control characters."""
+    found: list[str] = []
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+        elif isinstance(value, str) and (
+            re.search(r"<(?!/?b>|br>|/?extra>)", value) or {"\x1b", "\u202e"} & set(value)
+        ):
+            found.append(value)
+
+    for spec in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text):
+        walk(json.loads(spec))
+    return found
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -132,10 +209,13 @@ def test_names_cannot_become_markup(tmp_path: Path, make: Callable[[Path], Path]
     plain = elements(own_part(page(RunResults.load(folder))))
     path = folder / "measurement.json"
     text = path.read_text()
-    for name in ("conv1", "digits", "Example Processor 9000", "student small", "layer2.4", "pruned 0.81"):
-        text = text.replace(name, EVIL)
-    path.write_text(text)
+    for name in ("conv1", "digits", "Example Processor 9000", "student small", "layer2.4", "pruned 0.81", "top1"):
+        text = text.replace(name, EVIL + r"\u001b[31m\u202e")
+    path.write_text(text.replace('"inference":', f'"{EVIL}": 1.0, "inference":'))
     hostile = own_part(page(RunResults.load(folder)))
+    assert raw_markup(hostile) == []
+    assert raw_markup(hostile.replace("&lt;img", r"\u003cimg")) != []
+    assert not set("\x1b\u202e") & set(hostile)
     assert [tag for tag, _ in elements(hostile)] == [tag for tag, _ in plain]
     # The check sees a page that does not escape.
     assert [tag for tag, _ in elements(hostile.replace("&lt;", "<"))] != [tag for tag, _ in plain]

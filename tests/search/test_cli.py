@@ -12,7 +12,7 @@ import pytest
 
 from precision import Budget, CalibrationSettings, Precision, RangeMethod
 from search import cli
-from search.commands import apply, arguments, inspect, main_job, measure, report, sensitivity
+from search.commands import apply, arguments, inspect, main_job, measure, report, sensitivity, values
 from search.inputs.source import Source
 from search.options import PassOptions, RunOptions, SparsePattern
 from tests.search.command_line import outcome
@@ -153,7 +153,7 @@ def test_defaults_are_those_of_run_options() -> None:
 )
 def test_durations(text: str, seconds: float) -> None:
     """A time limit is in seconds unless it says otherwise."""
-    assert arguments.duration_s(text) == seconds
+    assert values.duration_s(text) == seconds
 
 
 @pytest.mark.parametrize("name", PARSERS)

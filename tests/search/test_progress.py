@@ -127,3 +127,33 @@ def test_live_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         assert words in stream.getvalue()
     assert "\x1b[" in stream.getvalue()
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_lines_on_a_terminal_that_cannot_redraw(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the cursor cannot be moved there are lines, without control codes."""
+    monkeypatch.setenv("TERM", term)
+    stream = Terminal()
+    with shown(stream, quiet=False, time_limit_s=None) as listener:
+        play(listener)
+    assert "best so far: 97 %, 1 ms\n" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm-256color"])
+def test_names_steer_nothing(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps, bests and warnings quote names of layers: their control characters are shown, live and in lines."""
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr("search.progress.PLAIN_INTERVAL_S", 0.0)
+    stream, name = Terminal(), "\x1b]0;title\x07\u202e[red]x"
+    with shown(stream, quiet=False, time_limit_s=None) as listener:
+        listener.phase("sensitivity", 3)
+        listener.step(name)
+        listener.best(name)
+        listener.warn(f"{name}\nerror: forged")
+        listener.phase("search", 3)
+    text = stream.getvalue()
+    assert not {"\x07", "\u202e"} & set(text)
+    assert "\x1b]" not in text
+    assert text.count("\\x1b]0;title\\x07\\u202e[red]x") >= 2
+    assert not [line for line in text.splitlines() if line.startswith("error:")]
