@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from precision import DataError, EngineError
+from precision import AccuracyStats, DataError, EngineError, LatencyStats
 
 _DAMAGED = "restore the file, or run the search again with --resume to have it written anew"
 _Row = TypeVar("_Row")
@@ -62,3 +62,31 @@ def read_csv(path: Path, parse: Callable[[Mapping[str, str]], _Row], *, required
         except (KeyError, TypeError, ValueError, AttributeError, EngineError) as error:
             raise DataError(f"{damaged(path, error).message} (row {line})", _DAMAGED) from error
     return tuple(parsed)
+
+
+def latency_stats(whose: str, data: Mapping[str, Any] | None) -> LatencyStats | None:
+    """A latency from plain JSON; None stays None, and ``whose`` it is names it in errors.
+
+    Raises:
+        ValueError: If a number is NaN or infinite.
+    """
+    if data is None:
+        return None
+    stats = LatencyStats.from_json(data)
+    for name, value in stats.to_json().items():
+        finite(f"{name} of {whose}", value)
+    return stats
+
+
+def accuracy_stats(whose: str, data: Mapping[str, Any] | None) -> AccuracyStats | None:
+    """An accuracy from plain JSON; None stays None, and ``whose`` it is names it in errors.
+
+    Raises:
+        ValueError: If a number is NaN or infinite.
+    """
+    if data is None:
+        return None
+    stats = AccuracyStats.from_json(data)
+    for name, value in stats.to_json().items():
+        finite(f"accuracy {name} of {whose}", value)
+    return stats

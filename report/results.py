@@ -17,7 +17,8 @@ from types import MappingProxyType
 from typing import Any
 
 from precision import AccuracyStats, Budget, EngineError, Footprint, LatencyStats, LayerChoice, UsageError
-from report.fields import cell, damaged, finite, read_csv
+from report.fields import accuracy_stats, cell, damaged, finite, latency_stats, read_csv
+from report.given import GIVEN_ID, GivenNetwork
 from report.network import NetworkInfo
 from report.training import TrainInfo
 
@@ -48,8 +49,8 @@ class Point:
         search_latency, search_accuracy: As the search saw them; None where not measured.
         feasible: Whether it meets every budget.
         violations: Each budget it misses, in words.
-        held: Whether its ratio to FP32 held in the fresh process; None where it was not timed again.
-        layers: Layer name → choice.
+        held: Whether its latency ratio held in the fresh process; None where it was not timed again.
+        layers: Layer name → choice; empty for the network as it was given.
         footprint: What the compiled model takes; None where not asked, or where the runtime does not tell.
         engine: Path of the runtime's own file, relative to the run folder; None where not written.
         network: The network it was made from; None for the given one.
@@ -148,14 +149,16 @@ class RunResults:
         backend, dialect, device: What it was measured on; ``device`` holds one entry a property.
         settings: As written; shown, not interpreted, but for the metric.
         budget: The limits.
-        reference: Id of the FP32 point, which an interrupted run may not have measured.
-        baselines: Ids of the uniform points that were measured.
+        reference: Id of the point that stands for the given network, which an interrupted run may not have measured:
+            ``given``, or ``fp32`` where the FP32 form makes no difference.
+        baselines: Ids of the uniform points that were measured, and ``given`` where it is a point of its own.
         front: Ids of the Pareto-optimal points.
         recommended: Id of the recommended point, if any.
         nearest: Budget (``latency``, ``size``, ``accuracy``) → id of the nearest point, when nothing is feasible.
         points: Id → point, in the file's order.
         time_split_s: Part → seconds, ``total`` included.
         train: The run's training; None without passes.
+        given: The given network; None where it was not measured, or in runs older than it, which compare with FP32.
         trials, scores: Empty where an interrupted run has not written them.
         sparsities: Empty where nothing was to be pruned.
     """
@@ -181,6 +184,7 @@ class RunResults:
     points: Mapping[str, Point]
     time_split_s: Mapping[str, float]
     train: TrainInfo | None = None
+    given: GivenNetwork | None = None
     trials: tuple[Trial, ...] = ()
     scores: tuple[Score, ...] = ()
     sparsities: tuple[SparsityScore, ...] = ()
@@ -191,15 +195,28 @@ class RunResults:
         return str(self.settings["metric"])
 
     @property
-    def reference_point(self) -> Point | None:
-        """The FP32 point, None where an interrupted run has not measured it."""
-        return self.points.get(self.reference)
+    def base(self) -> GivenNetwork | None:
+        """What points are compared with: the given network, FP32 in an older run; None where it was not measured."""
+        point = self.points.get(self.reference)
+        if self.given is not None or point is None:
+            return self.given
+        return GivenNetwork(
+            size_bytes=point.size_bytes,
+            latency=point.latency,
+            search_latency=point.search_latency,
+            accuracy=point.accuracy,
+            search_accuracy=point.search_accuracy,
+        )
+
+    @property
+    def versus(self) -> str:
+        """What ``base`` is, in a word."""
+        return "FP32" if self.given is None or self.given.refused else GIVEN_ID
 
     @property
     def accuracy_floor(self) -> float | None:
-        """The accuracy the budget asks for; None without one, or while FP32's accuracy is needed and unknown."""
-        reference = self.reference_point
-        known = reference.shown_accuracy if reference else None
+        """The accuracy the budget asks for; None without one, or while the given network's is needed and unknown."""
+        known = self.base.shown_accuracy if self.base else None
         floor = self.budget.accuracy_floor(known.value if known else -math.inf)
         return floor if math.isfinite(floor) else None
 
@@ -278,6 +295,7 @@ def _results(data: Mapping[str, Any]) -> RunResults:
         nearest=MappingProxyType(dict(data["nearest"])),
         points=MappingProxyType(points),
         train=None if data.get("train") is None else TrainInfo.from_json(data["train"]),
+        given=None if data.get("given") is None else GivenNetwork.from_json(data["given"]),
         time_split_s=MappingProxyType({str(part): finite(part, s) for part, s in data["time_split_s"].items()}),
     )
     named = (*results.front, *results.nearest.values(), *filter(None, (results.recommended,)))
@@ -292,6 +310,7 @@ def _results(data: Mapping[str, Any]) -> RunResults:
 
 
 def _point(id_: str, data: Mapping[str, Any]) -> Point:
+    whose = f"point {id_!r}"
     return Point(
         id=id_,
         origin=str(data["origin"]),
@@ -299,10 +318,10 @@ def _point(id_: str, data: Mapping[str, Any]) -> Point:
         config=data.get("config"),
         model=data.get("model"),
         size_bytes=int(data["size_bytes"]),
-        latency=_latency(id_, data.get("latency")),
-        search_latency=_latency(id_, data.get("search_latency")),
-        accuracy=_accuracy(id_, data.get("accuracy")),
-        search_accuracy=_accuracy(id_, data.get("search_accuracy")),
+        latency=latency_stats(whose, data.get("latency")),
+        search_latency=latency_stats(whose, data.get("search_latency")),
+        accuracy=accuracy_stats(whose, data.get("accuracy")),
+        search_accuracy=accuracy_stats(whose, data.get("search_accuracy")),
         feasible=bool(data["feasible"]),
         violations=tuple(str(text) for text in data["violations"]),
         held=data.get("held"),
@@ -322,24 +341,6 @@ def _footprint(id_: str, data: Mapping[str, Any] | None) -> Footprint | None:
         if value is not None:
             finite(f"{name} of point {id_!r}", value)
     return footprint
-
-
-def _latency(id_: str, data: Mapping[str, Any] | None) -> LatencyStats | None:
-    if data is None:
-        return None
-    stats = LatencyStats.from_json(data)
-    for name, value in stats.to_json().items():
-        finite(f"{name} of point {id_!r}", value)
-    return stats
-
-
-def _accuracy(id_: str, data: Mapping[str, Any] | None) -> AccuracyStats | None:
-    if data is None:
-        return None
-    stats = AccuracyStats.from_json(data)
-    for name, value in stats.to_json().items():
-        finite(f"accuracy {name} of point {id_!r}", value)
-    return stats
 
 
 def _trial(row: Mapping[str, str]) -> Trial:

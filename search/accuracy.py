@@ -142,6 +142,17 @@ class Scorer:
             fresh = self._score(run_batches(compiled, self._data.inputs, batch=self._batch), self._data)
         return Scored(np.reshape(fresh, (1,)), len(self))
 
+    def complete(self, compiled: CompiledModel, scored: Scored | None) -> Scored:
+        """Score on to the last sample, in stages: what is wrong with a metric shows on the first.
+
+        Raises:
+            BackendError: If the runtime fails.
+            WorkloadError: If the metric fails or gives neither one finite score a sample nor one finite number.
+        """
+        while scored is None or scored.samples < len(self):
+            scored = self.extend(compiled, scored, self.next_stage(scored))
+        return scored
+
     def _score(self, outputs: tuple[Array, ...], part: Labelled) -> Scores:
         try:
             scores = np.asarray(self._metric(outputs, part.labels), dtype=np.float64)

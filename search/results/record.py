@@ -17,7 +17,6 @@ from typing import Any
 from precision import write_text
 from report.results import SCHEMA_VERSION, Point
 from report.training import TrainInfo
-from search.bench import REFERENCE
 from search.results.recommend import Judgement
 from search.trial import Trial
 from sensitivity.sparsity import SparsityTable
@@ -63,7 +62,6 @@ class Record:
     def write_results(
         self,
         judgement: Judgement,
-        baselines: Sequence[str],
         *,
         complete: bool,
         stopped: str | None,
@@ -74,7 +72,6 @@ class Record:
 
         Args:
             judgement: Points, front, recommendation.
-            baselines: Ids of the uniform points.
             complete: Whether the run came to its end.
             stopped: What ended it early, else None.
             time_split_s: Kind of work → seconds.
@@ -85,8 +82,9 @@ class Record:
             **self._header,
             "complete": complete,
             "stopped": stopped,
-            "reference": REFERENCE,
-            "baselines": list(baselines),
+            "reference": judgement.reference,
+            "given": judgement.given.to_json(),
+            "baselines": list(judgement.baselines),
             "front": list(judgement.front),
             "recommended": judgement.recommended,
             "nearest": dict(judgement.nearest),

@@ -47,7 +47,7 @@ def test_without_a_budget_nothing_is_met(results: RunResults) -> None:
 
 
 def test_verdict_of_a_met_budget(results: RunResults) -> None:
-    """The recommended point with its numbers and its gain over FP32."""
+    """The recommended point with its numbers and its gain over the given network."""
     assert results.recommended is not None
     found = verdict(results)
     assert found.outcome is Outcome.MET

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precision import FP32, AccuracyStats, Budget, LatencyStats
+from report.given import GivenNetwork
 from report.results import Point
 from search.results.recommend import Judgement, judge
 
@@ -29,8 +30,10 @@ def point(id_: str, accuracy: float, latency_ms: float, size_bytes: int, held: b
 
 
 def verdict(points: list[Point], budget: Budget, baselines: tuple[str, ...] = ("fp32",)) -> Judgement:
-    """Judge with FP32 as the reference."""
-    return judge(points, budget, reference="fp32", baselines=baselines, metric="top1")
+    """Judge with what FP32 measured as the given network."""
+    fp32 = FP32_POINT
+    given = GivenNetwork(size_bytes=fp32.size_bytes, latency=fp32.latency, accuracy=fp32.accuracy)
+    return judge(points, budget, given=given, baselines=baselines, metric="top1")
 
 
 FP32_POINT = point("fp32", 0.9, 10.0, 4000)
