@@ -87,7 +87,7 @@ def apart(given: GivenNetwork, fp32: GivenNetwork, *, held: bool | None) -> bool
         fp32: Its FP32 form, measured beside it.
         held: Whether the FP32 form's latency was reproduced in a fresh process; None where it was not timed again.
     """
-    if held is False or abs(fp32.size_bytes / given.size_bytes - 1) > SIZE_APART:
+    if held is False or abs(fp32.size_bytes - given.size_bytes) > SIZE_APART * given.size_bytes:
         return True
     timings = [stats for stats in (fp32.search_latency, fp32.latency) if stats is not None]
     slower = [stats.ratio_low > 1 and stats.ratio > 1 + LATENCY_APART for stats in timings]

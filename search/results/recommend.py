@@ -101,7 +101,7 @@ def judge(
 
 
 def beats(point: Point, other: Point) -> bool:
-    """Whether a point may stand in another's way, both being within every limit: the rule of the module's first lines."""
+    """Whether, both within every limit, a point is to be taken rather than another: the module's first lines' rule."""
     better = (_surely_more_accurate, _surely_faster, _surely_smaller)
     return (
         _objectives(point).accuracy >= _objectives(other).accuracy
