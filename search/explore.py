@@ -58,6 +58,7 @@ def explore(session: Session, starts: Sequence[Mapping[str, LayerChoice]] = ()) 
 
 
 def _search(session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> str | None:
+    session.listener.phase("given network", None)
     session.evaluator.measure_given()
     table = sensitivity_of(session)
     space = space_of(session, table)

@@ -147,9 +147,15 @@ def measured_again(session: Session, also: Sequence[Trial]) -> Judgement:
     if lost:
         session.listener.warn(f"timed differently in a fresh process and left out of the front: {', '.join(lost)}")
     judgement = judged(session, [final[id_] for id_ in order], final.get(GIVEN_ID, given))
-    if apart_file and GIVEN_ID not in judgement.points:
-        built.files[GIVEN_ID].unlink()  # it was written to be timed; nothing refers to it
+    _tidy(session, judgement)
     return judgement
+
+
+def _tidy(session: Session, judgement: Judgement) -> None:
+    """Remove the given network's files, written to be timed, where no point refers to them."""
+    if GIVEN_ID not in judgement.points:
+        for file in (session.options.out / "models").glob(f"{GIVEN_ID}.*"):
+            file.unlink()
 
 
 def _remeasured(
@@ -177,6 +183,7 @@ def as_searched(session: Session, also: Sequence[Trial]) -> Judgement:
     points = [_with_files(session, trial, point) for trial, point in described(session, also)]
     judgement = judged(session, points, _given_point(session))
     if GIVEN_ID not in judgement.points:
+        _tidy(session, judgement)
         return judgement
     written = _with_given_file(session, judgement.points[GIVEN_ID])
     return replace(judgement, points={**judgement.points, GIVEN_ID: written})

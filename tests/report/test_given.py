@@ -146,7 +146,7 @@ def test_given_network_as_a_point_has_neither_config_nor_precisions(tmp_path: Pa
     assert len(heatmap_info(results).layers) == len(results.layers)
     text = page(results)
     assert "“given” is the file as it was given" in text
-    assert "config: none" in text
+    assert 'title="config: none, it is the file as given"' in text
     assert 'href="./models/given.onnx"' in text
 
 
