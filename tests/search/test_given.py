@@ -108,6 +108,8 @@ def test_file_that_nothing_improves_is_recommended_without_a_config(tmp_path: Pa
     assert "given meets every budget: " in text
     assert f"model   {outcome.folder}/models/given.onnx" in text
     assert "config  none: the file as given" in text
+    reasons = [trial.reason for trial in RunResults.load(outcome.folder).trials]
+    assert any(reason.startswith("no more accurate than given on ") for reason in reasons)
 
 
 def test_file_that_misses_a_limit_is_not_recommended(tmp_path: Path, elsewhere: Elsewhen) -> None:
@@ -168,6 +170,14 @@ def test_fp32_that_does_not_hold_leaves_the_file_as_given(tmp_path: Path, elsewh
     text = printed(tight.folder)
     assert "No point whose latency was reproduced meets every budget" in text
     assert "met" not in [cell for line in text.splitlines() for cell in line.split("  ")]
+
+
+def test_drop_becomes_a_floor() -> None:
+    """Once the given network's accuracy is known; the higher of two floors counts, and other limits stay."""
+    budget = Budget(latency_ms=3.0, min_accuracy=0.8, max_drop=0.05)
+    assert budget.absolute(0.9) == Budget(latency_ms=3.0, min_accuracy=0.9 - 0.05)
+    assert budget.absolute(0.82) == Budget(latency_ms=3.0, min_accuracy=0.8)
+    assert Budget(size_bytes=5).absolute(0.9) == Budget(size_bytes=5)
 
 
 def interrupting(at: int) -> Callable[[int], None]:

@@ -225,16 +225,16 @@ def test_baseline_that_did_not_hold_stands_in_nobodys_way(values: list[tuple[Any
 
 
 def test_the_case_of_a_busy_machine() -> None:
-    """FP16 seems a little faster and did not hold: FP32, which is within the budget, is recommended."""
+    """FP16 seems faster and smaller and did not hold: FP32, the fastest of those that did, is recommended."""
     points = [
-        point("fp32", 1.0, 0.0250, 4000, error=(0.0, 0.004)),
-        point("fp16", 1.0, 0.0247, 4000, held=False),
-        point("int8", 1.0, 0.0260, 4000),
-        point("int4", 1.0, 0.0270, 4000),
+        point("fp32", 1.0, 0.0250, 4000),
+        point("fp16", 1.0, 0.0240, 2000, held=False),
+        point("int8", 1.0, 0.0260, 1000),
+        point("int4", 1.0, 0.0270, 600),
     ]
-    found = verdict(points, Budget(min_accuracy=0.99), ("fp32", "fp16", "int8", "int4"))
-    assert found.recommended == "fp32"
-    assert verdict([p for p in points if p.id != "fp32"], Budget(min_accuracy=0.99)).recommended == "int8"
+    names = ("fp32", "fp16", "int8", "int4")
+    assert verdict(points, Budget(min_accuracy=0.99), names).recommended == "fp32"
+    assert verdict([replace(p, held=True) for p in points], Budget(min_accuracy=0.99), names).recommended == "fp16"
 
 
 @pytest.mark.parametrize(
@@ -258,9 +258,28 @@ def test_baseline_stands_in_the_way_where_it_is_told_apart(baseline: Point, beat
 
 def test_baseline_beyond_a_limit_keeps_nobody_out() -> None:
     """No slower but by noise, it is over the limit all the same."""
-    slower = point("int8", 0.9, 5.01, 500, error=(0.0, 0.02))
-    found = verdict([point("p1", 0.9, 5.0, 1000), slower], Budget(latency_ms=5.0), ("int8",))
-    assert found.recommended == "p1"
+    points = [point("p1", 0.9, 5.0, 1000), point("p2", 0.8, 4.0, 400), point("int8", 0.9, 5.01, 500, error=(0.0, 0.02))]
+    assert beats(points[2], points[0])
+    assert verdict(points, Budget(latency_ms=5.0), ("int8",)).recommended == "p1"
+
+
+def test_baselines_that_beat_each_other_in_a_circle_are_all_left() -> None:
+    """Medians and ratios that disagree, and sizes almost 1 % apart can close one: something is recommended still."""
+
+    def timed(id_: str, median: float, ratio: float, size_bytes: int) -> Point:
+        made = point(id_, 0.9, median, size_bytes)
+        assert made.latency is not None
+        return replace(made, latency=replace(made.latency, ratio=ratio, ratio_low=ratio, ratio_high=ratio))
+
+    points = [
+        timed("given", 1.0, 1.0, 10110),
+        timed("fp32", 1.05, 1.05, 10050),
+        timed("fp16", 1.1, 1.1, 10000),
+        timed("int8", 1.12, 0.8, 10102),
+        timed("int4", 1.2, 0.9, 10003),
+    ]
+    assert all(beats(one, other) for one, other in zip(points, [*points[1:], points[0]], strict=True))
+    assert verdict(points, Budget(), tuple(p.id for p in points)).recommended is not None
 
 
 def test_file_as_given_is_the_last_resort() -> None:
