@@ -24,6 +24,7 @@ from plotly.subplots import make_subplots
 
 from precision import BackendError, EngineError, write_text
 from report.front import Objectives, hypervolume, pareto_front
+from report.given import GivenNetwork
 from report.html import plot_page
 from report.results import Point, RunResults
 from search.tables import plain_table
@@ -113,7 +114,8 @@ def _search(options: argparse.Namespace, name: str, passes: Sequence[str]) -> No
 
 def _front(folder: Path, name: str, max_drop: float) -> Front:
     results = RunResults.load(folder)
-    reference = results.points[results.reference]
+    reference = results.base
+    assert reference is not None
     assert reference.accuracy is not None
     measured = [p for p in results.points.values() if p.latency is not None and p.accuracy is not None and p.held]
     objectives = [_objectives(point, reference) for point in measured]
@@ -129,8 +131,8 @@ def _front(folder: Path, name: str, max_drop: float) -> Front:
     )
 
 
-def _objectives(point: Point, reference: Point) -> Objectives:
-    """Latency and size as shares of FP32's."""
+def _objectives(point: Point, reference: GivenNetwork) -> Objectives:
+    """Latency and size as shares of the given network's."""
     assert point.latency is not None
     assert point.accuracy is not None
     return Objectives(

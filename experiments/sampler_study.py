@@ -46,7 +46,7 @@ def budget_of(problem: Synthetic) -> Budget:
     return Budget(
         latency_ms=int8.latency_ms + _SLACK * (fp32.latency_ms - int8.latency_ms),
         size_bytes=_SIZE * fp32.size_bytes,
-        max_drop=_DROP,
+        min_accuracy=fp32.accuracy - _DROP,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from precision.document import JsonValue
 from precision.errors import UsageError
@@ -19,7 +19,8 @@ class Budget(JsonValue):
         latency_ms: Upper limit of the median latency, in milliseconds.
         size_bytes: Upper limit of the file's size.
         min_accuracy: Lower limit of the metric, as a fraction (0.75 is 75 %).
-        max_drop: Upper limit of the metric's absolute loss against FP32, as a fraction (0.01 is one point).
+        max_drop: Upper limit of the metric's absolute loss against the given network, as a fraction (0.01 is one
+            point).
     """
 
     latency_ms: float | None = None
@@ -59,6 +60,12 @@ class Budget(JsonValue):
         if self.max_drop is not None:
             floors.append(reference_accuracy - self.max_drop)
         return max(floors)
+
+    def absolute(self, reference_accuracy: float) -> Budget:
+        """The same limits once the given network's accuracy is known: a floor in place of a drop."""
+        if self.max_drop is None:
+            return self
+        return replace(self, min_accuracy=self.accuracy_floor(reference_accuracy), max_drop=None)
 
     def violations(
         self, *, latency_ms: float, size_bytes: float, accuracy: float, reference_accuracy: float

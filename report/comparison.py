@@ -1,7 +1,8 @@
 """A run on several backends, read back: one row a config, one cell a backend, and what is best everywhere.
 
-Two points are the same config where every layer has the same choice. A config that a backend measured under another
-one's id (two configs may be written as the same file) is found through ``backends.json``.
+Two points are the same config where every layer has the same choice. The network as given is a row of its own where a
+backend lists it; on one where its FP32 form makes no difference that stands for it. A config that a backend measured
+under another one's id (two configs may be written as the same file) is found through ``backends.json``.
 
 ``everywhere`` is the config to take where one has to serve all backends. Of those that meet every limit on every
 backend, and whose latency held, it is
@@ -29,6 +30,7 @@ from pydantic import Field
 from precision import FP32, DataError, UsageError
 from precision.document import Form, JsonValue
 from report.fields import DAMAGED, damaged
+from report.given import GIVEN_ID
 from report.results import MEASUREMENT_FILE, Point, RunResults
 
 BACKENDS_FILE = "backends.json"
@@ -37,6 +39,7 @@ _FOLDER = r"^[A-Za-z0-9_-]+$"
 GUEST = "exchange"  # origin of points that another backend's search found
 
 Key = frozenset[tuple[str, str]]
+_AS_GIVEN: Key = frozenset({(GIVEN_ID, "")})  # the file as given, of which nobody decided a layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,7 @@ class Cell:
 
     @property
     def ratio(self) -> float | None:
-        """Latency over FP32's there."""
+        """Latency over that of the given network there."""
         latency = self.point.shown_latency if self.point else None
         return latency.ratio if latency else None
 
@@ -207,6 +210,8 @@ def _results(folder: Path, place: str) -> RunResults | None:
 
 
 def _key(point: Point) -> Key:
+    if point.id == GIVEN_ID:
+        return _AS_GIVEN
     return frozenset((layer, choice.text) for layer, choice in point.layers.items() if choice != FP32)
 
 
@@ -235,7 +240,9 @@ def _rows(
         cells = {}
         for party in parties:
             point, reason = by_key[party.name].get(key), ""
-            if point is None:
+            if point is None and key == _AS_GIVEN:
+                point, reason = _stand_in(party)
+            elif point is None:
                 point, reason = _through(party, [(source.name, found.id) for source, found in own], exchanged)
             cells[party.name] = _cell(party, point, reason)
         first, point = own[0]
@@ -261,6 +268,17 @@ def _unshared(rows: Sequence[Row], parties: Sequence[Party]) -> Iterable[Row]:
         id_ = row.id if row.id not in taken else f"{parties[0].folder}.{row.id}"
         taken.add(id_)
         yield replace(row, id=id_)
+
+
+def _stand_in(party: Party) -> tuple[Point | None, str]:
+    """What stands for the network as given where it is no point of its own, else the reason why nothing does."""
+    if party.results is None:
+        return None, "not measured"
+    refused = party.results.given.refused if party.results.given else ""
+    if refused:
+        return None, refused
+    point = party.results.points.get(party.results.reference)
+    return point, "" if point else "not measured"
 
 
 def _through(

@@ -8,13 +8,14 @@ import plotly.graph_objects as go
 
 from report import plots, wording
 from report.comparison import Comparison, Row
-from report.comparison_tables import CELL_COLUMNS, LEGEND, everywhere_text, missing, rule, text_rows
+from report.comparison_tables import CELL_COLUMNS, LEGEND, cell_columns, everywhere_text, missing, rule, text_rows
+from report.given import FP32_ID, GIVEN_ID
 from report.hovers import escape
 from report.html import Plot, as_plot, facts, fill
 from report.infos import Mark
 from report.verdict import budget_texts, verdict
 
-REFERENCE = "fp32"
+_REFERENCES = (GIVEN_ID, FP32_ID)  # the first that was measured on both
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -26,7 +27,8 @@ def comparison_page(comparison: Comparison) -> str:
         verdicts={name: verdict(results) for name, results in comparison.measured},
         budgets={name: budget_texts(results) for name, results in comparison.measured},
         addresses={party.name: f"./{quote(party.folder)}/report.html" for party in comparison.parties},
-        columns=CELL_COLUMNS,
+        columns={party.name: cell_columns(party.results) for party in comparison.parties},
+        width=len(CELL_COLUMNS),
         rows=text_rows(comparison),
         legend=LEGEND,
         rule=rule(comparison),
@@ -78,12 +80,13 @@ def _mark(comparison: Comparison, row: Row, first: str, second: str) -> Mark | N
     if latencies[0] is None or latencies[1] is None:
         return None
     metric = comparison.measured[0][1].metric
+    versus = {name: results.versus for name, results in comparison.measured}
     lines = [f"<b>{escape(row.id)}</b>", escape(row.text)]
     for name, point, latency in zip((first, second), points, latencies, strict=True):
         if point is not None and latency is not None:
             accuracy = point.shown_accuracy
             lines.append(
-                f"{escape(name)}: {wording.latency(latency.median_ms)}, {wording.ratio(latency.ratio)} FP32, "
+                f"{escape(name)}: {wording.latency(latency.median_ms)}, {wording.ratio(latency.ratio)} {versus[name]}, "
                 f"{wording.accuracy(accuracy.value if accuracy else None, metric)}, {wording.size(point.size_bytes)}"
             )
     return Mark(x=latencies[0].median_ms, y=latencies[1].median_ms, label=escape(row.id), hover="<br>".join(lines))
@@ -99,7 +102,8 @@ def _draw(marks: dict[str, tuple[Mark, ...]], first: str, second: str, compariso
         {"color": plots.RECOMMENDED_COLOUR, "size": 17, "symbol": "star"},
     )
     figure = go.Figure()
-    reference = next((mark for found in marks.values() for mark in found if mark.label == REFERENCE), None)
+    labelled = {mark.label: mark for found in marks.values() for mark in found}
+    reference = next((labelled[label] for label in _REFERENCES if label in labelled), None)
     if reference is not None:
         line = {"color": "#8a8f98", "width": 1, "dash": "dot"}
         ends = {"x": [0.0, reference.x], "y": [0.0, reference.y]}

@@ -10,9 +10,10 @@ import pandas as pd
 from report import wording
 from report.comparison import Cell, Comparison, Row
 from report.results import RunResults
+from report.tables import NOT_REPRODUCED, VERSUS
 from report.verdict import budget_texts, describe
 
-CELL_COLUMNS = ("", "latency", "vs FP32", "accuracy", "size", "budgets")
+CELL_COLUMNS = ("", "latency", VERSUS, "accuracy", "size", "budgets")
 RECOMMENDED, ON_FRONT, EVERYWHERE = "★", "●", "◆"
 LEGEND = (
     f"{RECOMMENDED} recommended on that backend, {ON_FRONT} on its front, {EVERYWHERE} the one to take where a single "
@@ -54,6 +55,13 @@ class TextRow:
     everywhere: bool
     baseline: bool
     cells: tuple[TextCell, ...]
+
+
+def cell_columns(results: RunResults | None) -> tuple[str, ...]:
+    """``CELL_COLUMNS`` of one backend, with what its ratios are to."""
+    return tuple(
+        f"{VERSUS} {results.versus}" if results is not None and name == VERSUS else name for name in CELL_COLUMNS
+    )
 
 
 def text_rows(comparison: Comparison) -> tuple[TextRow, ...]:
@@ -98,7 +106,7 @@ def _standing(results: RunResults, cell: Cell) -> str:
     """Which limits are missed, in a few words: the numbers are beside it."""
     assert cell.point is not None
     if cell.point.held is False:
-        return "did not hold"
+        return NOT_REPRODUCED
     missed = [violation.split(" ", 1)[0] for violation in cell.point.violations]
     if missed:
         return f"{'/'.join(missed)} missed"

@@ -16,7 +16,7 @@ from report import network_words, wording
 from report.network import NetworkInfo, PrunedGroup
 from report.results import Point, ReportedLayer, RunResults
 from report.rows import Score, SparsityScore, Trial
-from report.tables import deflated_bytes, size_ratio
+from report.tables import NOT_REPRODUCED, deflated_bytes, size_ratio
 
 
 def escape(text: str) -> str:
@@ -64,13 +64,15 @@ def point_hover(results: RunResults, point: Point) -> str:
     return _lines(
         f"<b>{escape(point.id)}</b> ({escape(point.origin)})",
         _accuracy_words(point.shown_accuracy, results.metric),
-        _latency_words(point.shown_latency),
-        "size " + wording.size(point.size_bytes) + (f", {wording.ratio(share)} FP32" if share is not None else ""),
+        _latency_words(point.shown_latency, results.versus),
+        "size "
+        + wording.size(point.size_bytes)
+        + (f", {wording.ratio(share)} {results.versus}" if share is not None else ""),
         "" if deflated is None else f"compressed {wording.size(deflated)}",
         escape(point.text),
         *_network_lines(point.network, results.metric),
         *(escape(f"misses {violation}") for violation in point.violations),
-        "" if point.held is not False else "its latency ratio did not hold when timed again",
+        "" if point.held is not False else f"{NOT_REPRODUCED} in a fresh process",
     )
 
 
@@ -87,17 +89,17 @@ def _accuracy_words(stats: AccuracyStats | None, metric: str) -> str:
     return f"accuracy {value} [{low}, {high}], {stats.samples:,} samples"
 
 
-def _latency_words(stats: LatencyStats | None) -> str:
+def _latency_words(stats: LatencyStats | None, versus: str) -> str:
     if stats is None:
         return ""
     median, p90 = wording.latency(stats.median_ms), wording.latency(stats.p90_ms)
-    return f"latency {median} median, {p90} p90, {wording.ratio(stats.ratio)} FP32"
+    return f"latency {median} median, {p90} p90, {wording.ratio(stats.ratio)} {versus}"
 
 
 def trial_hover(results: RunResults, trial: Trial) -> str:
     """One candidate as the search saw it."""
     samples = f" on {trial.accuracy_samples:,} samples" if trial.accuracy_samples is not None else ""
-    share = f", {wording.ratio(trial.ratio)} FP32" if trial.ratio is not None else ""
+    share = f", {wording.ratio(trial.ratio)} {results.versus}" if trial.ratio is not None else ""
     p90 = f", {wording.latency(trial.latency_p90_ms)} p90" if trial.latency_p90_ms is not None else ""
     return _lines(
         f"<b>trial {trial.number}</b> ({escape(f'{trial.origin}, {trial.state}')})",

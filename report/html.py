@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from precision.display import visible_lines
 from report import plots, pruning_plots, wording
+from report.given import AS_GIVEN, GIVEN_ID
 from report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info, trial_states
 from report.network_details import halving_rows, network_details, training_text
 from report.pruning import kept_info, sparsity_info
@@ -70,6 +71,8 @@ def page(results: RunResults) -> str:
         time=_time_plot(results),
         trial_states=trial_states(results),
         facts=facts(results),
+        as_given=GIVEN_ID,
+        compared_with="the network as given" if results.versus == GIVEN_ID else "the FP32 network",
     )
 
 
@@ -121,12 +124,21 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
         ("Trials asked for", settings.get("trials")),
         ("Seed", settings.get("seed")),
         ("Network", results.source),
+        ("Compared with", _compared_with(results)),
         ("Fingerprint", results.fingerprint),
         ("Weights", f"{results.parameters:,} in {len(results.layers)} layers"),
         ("Started", results.created),
         ("Command", settings.get("command")),
     ]
     return tuple((name, _text(value)) for name, value in rows if value not in (None, "", [], (), {}))
+
+
+def _compared_with(results: RunResults) -> str | None:
+    """What ratios are to, and its size; of an older run nothing is told."""
+    if results.given is None:
+        return None
+    what = "its FP32 form, which alone runs here" if results.given.refused else AS_GIVEN
+    return f"{what}, {wording.size(results.given.size_bytes)}"
 
 
 def _text(value: Any) -> str:

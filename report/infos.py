@@ -15,6 +15,7 @@ from enum import Enum
 from precision import BYTES_PER_MB, Precision
 from report import wording
 from report.front import staircase
+from report.given import GIVEN_ID
 from report.hovers import escape, layer_hover, point_hover, score_hover, trial_hover
 from report.network import NetworkKind
 from report.results import Point, RunResults
@@ -55,7 +56,7 @@ class FrontInfo:
         finalists: Points that were kept and are neither on the front nor baselines.
         front: Points of the front in all three objectives, by rising cost.
         steps: (x, y) of those no other beats in these two objectives alone: what the line connects.
-        baselines: Uniform points.
+        baselines: Uniform points, and the network as given where it is a point of its own.
         recommended: The recommended point, if any.
         x_limit, y_limit: The budgets on these axes, if any.
     """
@@ -192,10 +193,12 @@ def front_info(results: RunResults, cost: Cost) -> FrontInfo:
 def heatmap_info(results: RunResults) -> HeatmapInfo:
     """Precision per layer of the front's points; without a front, of the baselines'.
 
-    A made network may lack layers of the given one; of a student that shares none of them there is no column.
+    A made network may lack layers of the given one; of a student that shares none of them there is no column. Nor is
+    there one of the network as given, whose layers nobody decided about.
     """
     names = {layer.name for layer in results.layers}
-    listed = [results.points[row.id] for row in table(results) if row.on_front or not results.front]
+    rows = [row for row in table(results) if row.on_front or not results.front]
+    listed = [results.points[row.id] for row in rows if row.id != GIVEN_ID]
     points = [point for point in listed if point.network is None or names & point.layers.keys()]
     whole = [point for point in points if point.network is None]
     shown = [

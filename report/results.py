@@ -24,6 +24,7 @@ from precision.choice import ChoiceText
 from precision.document import Count, Form, JsonValue, NonNegative, PathBelow
 from precision.json_text import field_name, shown
 from report.fields import DAMAGED, damaged, read_csv
+from report.given import GIVEN_ID, GivenNetwork
 from report.network import NetworkInfo
 from report.rows import (
     SCORE_COLUMNS,
@@ -65,8 +66,8 @@ class Point(JsonValue):
         search_latency, search_accuracy: As the search saw them; None where not measured.
         feasible: Whether it meets every budget.
         violations: Each budget it misses, in words.
-        held: Whether its ratio to FP32 held in the fresh process; None where it was not timed again.
-        layers: Layer name → choice.
+        held: Whether its latency ratio held in the fresh process; None where it was not timed again.
+        layers: Layer name → choice; empty for the network as it was given.
         footprint: What the compiled model takes; None where not asked, or where the runtime does not tell.
         engine: Path of the runtime's own file, relative to the run folder; None where not written.
         network: The network it was made from; None for the given one.
@@ -117,14 +118,16 @@ class RunResults:
         backend, dialect, device: What it was measured on; ``device`` holds one entry a property.
         settings: As written; shown, not interpreted, but for the metric.
         budget: The limits.
-        reference: Id of the FP32 point, which an interrupted run may not have measured.
-        baselines: Ids of the uniform points that were measured.
+        reference: Id of the point that stands for the given network, which an interrupted run may not have measured:
+            ``given``, or ``fp32`` where the FP32 form makes no difference.
+        baselines: Ids of the uniform points that were measured, and ``given`` where it is a point of its own.
         front: Ids of the Pareto-optimal points.
         recommended: Id of the recommended point, if any.
         nearest: Budget (``latency``, ``size``, ``accuracy``) → id of the nearest point, when nothing is feasible.
         points: Id → point, in the file's order.
         time_split_s: Part → seconds, ``total`` included.
         train: The run's training; None without passes.
+        given: The given network; None where it was not measured, or in runs older than it, which compare with FP32.
         trials, scores: Empty where an interrupted run has not written them.
         sparsities: Empty where nothing was to be pruned.
         only_fp32: Why FP32 as given is the only point, in sentences; empty where there was something to decide.
@@ -151,6 +154,7 @@ class RunResults:
     points: Mapping[str, Point]
     time_split_s: Mapping[str, float]
     train: TrainInfo | None = None
+    given: GivenNetwork | None = None
     trials: tuple[Trial, ...] = ()
     scores: tuple[Score, ...] = ()
     sparsities: tuple[SparsityScore, ...] = ()
@@ -162,15 +166,28 @@ class RunResults:
         return str(self.settings["metric"])
 
     @property
-    def reference_point(self) -> Point | None:
-        """The FP32 point, None where an interrupted run has not measured it."""
-        return self.points.get(self.reference)
+    def base(self) -> GivenNetwork | None:
+        """What points are compared with: the given network, FP32 in an older run; None where it was not measured."""
+        point = self.points.get(self.reference)
+        if self.given is not None or point is None:
+            return self.given
+        return GivenNetwork(
+            size_bytes=point.size_bytes,
+            latency=point.latency,
+            search_latency=point.search_latency,
+            accuracy=point.accuracy,
+            search_accuracy=point.search_accuracy,
+        )
+
+    @property
+    def versus(self) -> str:
+        """What ``base`` is, in a word."""
+        return "FP32" if self.given is None or self.given.refused else GIVEN_ID
 
     @property
     def accuracy_floor(self) -> float | None:
-        """The accuracy the budget asks for; None without one, or while FP32's accuracy is needed and unknown."""
-        reference = self.reference_point
-        known = reference.shown_accuracy if reference else None
+        """The accuracy the budget asks for; None without one, or while the given network's is needed and unknown."""
+        known = self.base.shown_accuracy if self.base else None
         floor = self.budget.accuracy_floor(known.value if known else -math.inf)
         return floor if math.isfinite(floor) else None
 
@@ -259,6 +276,7 @@ class MeasurementFile(JsonValue):
     points: dict[str, Point]
     time_split_s: dict[str, NonNegative]
     train: TrainInfo | None = None
+    given: GivenNetwork | None = None
     only_fp32: tuple[str, ...] = ()
 
 
@@ -303,6 +321,7 @@ def _results(file: MeasurementFile) -> RunResults:
         points=MappingProxyType(points),
         only_fp32=file.only_fp32,
         train=file.train,
+        given=file.given,
         time_split_s=MappingProxyType(file.time_split_s),
     )
     named = (*results.front, *results.nearest.values(), *filter(None, (results.recommended,)))

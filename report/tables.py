@@ -12,19 +12,11 @@ from report import network_words, wording
 from report.network import NetworkInfo
 from report.results import Point, RunResults
 
-COLUMNS = (
-    "",
-    "id",
-    "accuracy",
-    "vs FP32",
-    "latency",
-    "p90",
-    "vs FP32",
-    "size",
-    "vs FP32",
-    "budgets",
-    "layers",
-)
+VERSUS = "vs"
+"""Of three columns; a table's headings say what the run compares with, too: ``vs given``."""
+COLUMNS = ("", "id", "accuracy", VERSUS, "latency", "p90", VERSUS, "size", VERSUS, "budgets", "layers")
+NOT_REPRODUCED = "latency not reproduced"
+"""Of a point that was timed otherwise in a fresh process, whatever budgets it seems to meet."""
 
 FOOTPRINT_COLUMNS = ("engine", "weights", "activations")
 """Beside the sizes, where a runtime told any of them."""
@@ -62,12 +54,13 @@ class TableRow:
 
 def columns(results: RunResults) -> tuple[str, ...]:
     """Headings of ``table``: ``COLUMNS``, with those of what only some runs have."""
+    named = [f"{VERSUS} {results.versus}" if column == VERSUS else column for column in COLUMNS]
     return (
-        *COLUMNS[:_BESIDE],
+        *named[:_BESIDE],
         *((DEFLATED_COLUMN,) if _shrinks(results) else ()),
         *(FOOTPRINT_COLUMNS if _told(results) else ()),
         *((NETWORK_COLUMN,) if _made(results) else ()),
-        *COLUMNS[_BESIDE:],
+        *named[_BESIDE:],
     )
 
 
@@ -90,17 +83,17 @@ def deflated_bytes(point: Point) -> int | None:
 
 
 def size_ratio(results: RunResults, point: Point) -> float | None:
-    """Size over FP32's; None where FP32 was not measured."""
-    reference = results.reference_point
-    return point.size_bytes / reference.size_bytes if reference else None
+    """Size over that of what points are compared with; None where that was not measured."""
+    base = results.base
+    return point.size_bytes / base.size_bytes if base else None
 
 
 def accuracy_difference(results: RunResults, point: Point) -> float | None:
-    """Accuracy minus FP32's on the same data; None where one of them was not scored on it."""
-    reference = results.reference_point
-    if reference is None:
+    """Accuracy minus that of what points are compared with, on the same data; None where one was not scored on it."""
+    base = results.base
+    if base is None:
         return None
-    pairs = ((point.accuracy, reference.accuracy), (point.search_accuracy, reference.search_accuracy))
+    pairs = ((point.accuracy, base.accuracy), (point.search_accuracy, base.search_accuracy))
     for mine, theirs in pairs:
         if mine is not None and theirs is not None:
             return mine.value - theirs.value
@@ -145,11 +138,22 @@ def _row(results: RunResults, point: Point) -> TableRow:
             *((wording.size(deflated_bytes(point)),) if _shrinks(results) else ()),
             *map(wording.size, footprint),
             *((network_words.name(point.network),) if made else ()),
-            "; ".join(point.violations) or (MET if point.feasible and limited else wording.MISSING),
+            standing(point, limited=limited),
             point.text,
         ),
         network_cells=_network_cells(point.network, results.metric) if made else (),
     )
+
+
+def standing(point: Point, *, limited: bool) -> str:
+    """Which budgets a point misses, that it meets them all, or that its latency was not reproduced.
+
+    Args:
+        point: The point.
+        limited: Whether there is any budget.
+    """
+    against = [*point.violations, *((NOT_REPRODUCED,) if point.held is False else ())]
+    return "; ".join(against) or ("met" if point.feasible and limited else wording.MISSING)
 
 
 def _network_cells(network: NetworkInfo | None, metric: str) -> tuple[str, ...]:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from report import wording
+from report.given import GIVEN_ID
 from report.results import Point, RunResults
-from report.tables import accuracy_difference, size_ratio
+from report.tables import NOT_REPRODUCED, accuracy_difference, size_ratio
+
+_NAMES = {GIVEN_ID: "the given network"}
 
 
 class Outcome(Enum):
@@ -34,11 +37,11 @@ class Verdict:
 
 
 def describe(results: RunResults, point: Point) -> str:
-    """A point in words: ``3.10 ms (0.41 × FP32), 97.20 % (−0.10 points), 62.0 kB (0.19 ×)``."""
+    """A point in words: ``3.10 ms (0.41 × given), 97.20 % (−0.10 points), 62.0 kB (0.19 ×)``."""
     latency, accuracy = point.shown_latency, point.shown_accuracy
     parts = []
     if latency:
-        parts.append(f"{wording.latency(latency.median_ms)} ({wording.ratio(latency.ratio)} FP32)")
+        parts.append(f"{wording.latency(latency.median_ms)} ({wording.ratio(latency.ratio)} {results.versus})")
     if accuracy:
         change = accuracy_difference(results, point)
         note = f" ({wording.accuracy_change(change, results.metric)})" if change is not None else ""
@@ -57,7 +60,8 @@ def budget_texts(results: RunResults) -> tuple[str, ...]:
     if budget.min_accuracy is not None:
         texts.append(f"accuracy ≥ {wording.accuracy(budget.min_accuracy, metric)}")
     if budget.max_drop is not None:
-        texts.append(f"accuracy within {wording.accuracy_change(budget.max_drop, metric).lstrip('+±')} of FP32")
+        drop = wording.accuracy_change(budget.max_drop, metric).lstrip("+±")
+        texts.append(f"accuracy within {drop} of {_NAMES.get(results.versus, results.versus)}")
     if budget.size_bytes is not None:
         texts.append(f"size ≤ {wording.size(budget.size_bytes)}")
     return tuple(texts)
@@ -81,15 +85,35 @@ def verdict(results: RunResults) -> Verdict:
     if not results.complete and not results.nearest:
         text = "Stopped before a point could be recommended"
         return Verdict(outcome=Outcome.UNFINISHED, headline=text, details=tuple(details))
+    headline, more = _missed(results)
+    details += more
     nearest: dict[str, list[str]] = {}
     for limit, id_ in results.nearest.items():
         nearest.setdefault(id_, []).append(limit)
     for id_, limits in nearest.items():
         point = results.points[id_]
         missed = f"; misses {', '.join(point.violations)}" if point.violations else ""
+        missed += f"; {NOT_REPRODUCED}" if point.held is False else ""
         details.append(f"Nearest by {' and '.join(limits)}: {id_}, {describe(results, point)}{missed}.")
-    return Verdict(
-        outcome=Outcome.MISSED,
-        headline="No point meets every budget" + ("" if results.complete else " so far"),
-        details=tuple(details),
+    return Verdict(outcome=Outcome.MISSED, headline=headline, details=tuple(details))
+
+
+def _missed(results: RunResults) -> tuple[str, list[str]]:
+    """Why nothing is recommended, in one sentence and those that go with it.
+
+    A point that is within every budget by numbers that were not reproduced is told apart from one that misses a budget.
+    """
+    so_far = "" if results.complete else " so far"
+    judged = [point for point in results.points.values() if point.held is not None]
+    doubtful = [point.id for point in judged if not point.held and point.feasible]
+    if judged and not any(point.held for point in judged):
+        return (
+            "No latency was reproduced in a fresh process: the machine is too noisy to recommend a point",
+            ["Every point was timed twice, and its ratio came out differently; run again while nothing else computes."],
+        )
+    if not doubtful:
+        return f"No point meets every budget{so_far}", []
+    return (
+        f"No point whose latency was reproduced meets every budget{so_far}",
+        [f"Within every budget, but timed differently in a fresh process: {', '.join(doubtful)}."],
     )

@@ -42,7 +42,7 @@ def size(value_bytes: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """A ratio to FP32 with two decimals, three below 0.1."""
+    """A ratio with two decimals, three below 0.1."""
     if value is None:
         return MISSING
     return f"{value:.3f} ×" if value < 0.1 else f"{value:.2f} ×"

@@ -149,6 +149,17 @@ class Scorer:
             fresh = self._score(compiled, self._data)
         return Scored(np.reshape(fresh, (1,)), len(self))
 
+    def complete(self, compiled: CompiledModel, scored: Scored | None) -> Scored:
+        """Score on to the last sample, in stages: what is wrong with a metric shows on the first.
+
+        Raises:
+            BackendError: If the runtime fails.
+            WorkloadError: If the metric fails or gives neither one finite score a sample nor one finite number.
+        """
+        while scored is None or scored.samples < len(self):
+            scored = self.extend(compiled, scored, self.next_stage(scored))
+        return scored
+
     def _score(self, compiled: CompiledModel, part: Labelled) -> Scores:
         outputs = run_outputs(compiled, part.inputs, batch=self._batch, batching=self._batching)
         return score(self._metric, outputs, part.labels, self._name)

@@ -1,4 +1,4 @@
-"""What candidates are tried on: it writes them, compiles them, times them beside FP32, and clocks all of it."""
+"""What candidates are tried on: it writes them, compiles them, times them beside the given network, and clocks it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from backends.base import Backend, CompiledModel
 from backends.timing import TimingSettings, time_paired
 from lowering.lowerer import Lowerer
 from precision import FP32, Inputs, LatencyStats, LayerChoice, LoweringError, PrecisionConfig
+from report.given import GIVEN_ID
 from search.ledger import Ledger
 from search.metered import MeteredModel
 from search.stopwatch import Kind, Stopwatch
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 QUICK = TimingSettings(
     slot_ms=5.0, warmup_runs=2, min_rounds=6, max_rounds=24, max_seconds_per_model=0.15, target=0.015
 )
-REFERENCE = "fp32"
 _REMEMBERED = 16
 
 
@@ -39,7 +39,7 @@ class Bench:
         ledger: Remembers.
         watch: Clocks.
         made: Networks that passes made of the given one, by key.
-        quiet: FP32's latency in the latest timings, in ms: the fastest of them tells a disturbed machine.
+        quiet: The given network's latency in the latest timings, in ms: the fastest of them tells a disturbed machine.
     """
 
     lowerer: Lowerer
@@ -100,19 +100,21 @@ class Bench:
         with self.watch.measure(Kind.COMPILATION):
             return MeteredModel(self.backend.compile(model, threads=self.cores), self.watch)
 
-    def time(self, models: Mapping[str, CompiledModel], settings: TimingSettings) -> dict[str, LatencyStats]:
-        """Paired with ``REFERENCE``, which is among the models."""
+    def time(
+        self, models: Mapping[str, CompiledModel], settings: TimingSettings, reference: str = GIVEN_ID
+    ) -> dict[str, LatencyStats]:
+        """Paired with the given network, which is among the models as ``reference``."""
         with self.watch.measure(Kind.INFERENCE):
             stats = time_paired(
                 models,
-                REFERENCE,
+                reference,
                 self.inputs,
                 self.patient(settings),
                 threads=self.threads,
                 batch_size=self.batch_size,
                 clock=self.backend.clock,
             )
-        self.quiet.append(stats[REFERENCE].median_ms)
+        self.quiet.append(stats[reference].median_ms)
         return stats
 
     def patient(self, settings: TimingSettings) -> TimingSettings:

@@ -1,17 +1,17 @@
-"""Tries one candidate: written, compiled, timed against FP32, and scored only as long as that can still matter.
+"""Tries one candidate: written, compiled, timed against the given network, scored only as long as that can matter.
 
     choices → layers → bytes → size → compiled → paired latency → limits → accuracy on growing subsets
 
-Machines drift: the same model is some per cent slower an hour later, or while somebody else computes. The ratio to FP32
-in interleaved runs hardly moves. So the search decides by ``ratio × the FP32 median over the whole run``; the final
-verdict is about the absolute latency in a fresh process (``search.results.finalists``).
+Machines drift: the same model is some per cent slower an hour later, or while somebody else computes. The ratio to the
+given network in interleaved runs hardly moves. So the search decides by ``ratio × the given network's median over the
+whole run``; the final verdict is about the absolute latency in a fresh process (``search.results.finalists``).
 
 Scoring stops as soon as the accuracy cannot reach the floor (upper end of its 95 % interval), or is worse than that of
 a point that is no slower and no larger (paired by sample, 99 %; after a thousand samples, no better than it): such a
-candidate cannot enter the front by more than noise. Scoring uses every core, timing as many as asked. What is over
-the latency or size limit is not scored at all, but for the nearest while nothing keeps the limits. Baselines, and what
-others are compared with, are always measured in full; what a network is judged by is scored on a thousand samples, on
-five thousand after further training.
+candidate cannot enter the front by more than noise. Scoring uses every core, timing as many as asked. What is over the
+latency or size limit is not scored at all, but for the nearest while nothing keeps the limits. Baselines, and what
+others are compared with, the given network first, are always measured in full; what a network is judged by is scored on
+a thousand samples, on five thousand after further training.
 
 A candidate that cannot be written or compiled is an outcome with its reason; only FP32 failing is an error.
 """
@@ -20,16 +20,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
 from backends.base import CompiledModel
 from backends.timing import TimingSettings
-from precision import BackendError, Budget, LatencyStats, LayerChoice, LoweringError, digest
+from precision import AccuracyStats, BackendError, Budget, LatencyStats, LayerChoice, LoweringError, Measurement, digest
+from report.given import FP32_ID, GIVEN_ID
 from search.accuracy import Scored, Scorer, no_better, surely_worse
-from search.bench import QUICK, REFERENCE, Bench
+from search.bench import QUICK, Bench
+from search.given import Given
 from search.ledger import Lowered
 from search.results.preference import preference
 from search.trial import COST, Candidate, Outcome, Trial
@@ -44,7 +46,7 @@ class Evaluator:
         bench: What they are tried on.
         scorer: The search's part of the evaluation data.
         budget: Limits.
-        reference: The compiled FP32 model.
+        given: The network that all are compared with.
         past: Trials of an earlier run that is resumed.
         timing: How candidates are timed.
     """
@@ -54,28 +56,40 @@ class Evaluator:
         bench: Bench,
         scorer: Scorer,
         budget: Budget,
-        reference: CompiledModel,
+        given: Given,
         past: Sequence[Trial] = (),
         timing: TimingSettings = QUICK,
     ) -> None:
         self._bench = bench
         self._scorer = scorer
         self._budget = budget
-        self._reference = reference
+        self._given = given
+        self._measured: Measurement | None = None
         self._timing = timing
         self.trials: list[Trial] = list(past)
 
     @property
+    def given(self) -> Measurement | None:
+        """What was measured of the given network; None before ``measure_given``."""
+        return self._measured
+
+    @property
     def reference_ms(self) -> float:
-        """FP32's median latency over the run so far, in milliseconds; NaN before anything was timed."""
-        found = [trial.latency.median_ms / trial.latency.ratio for trial in self.trials if trial.latency]
+        """The given network's median latency over the run so far, in milliseconds; NaN before anything was timed."""
+        timed = [self._measured.latency] if self._measured else []
+        timed += [trial.latency for trial in self.trials]
+        found = [latency.median_ms / latency.ratio for latency in timed if latency]
         return median(found) if found else math.nan
 
     @property
     def reference_accuracy(self) -> float:
-        """FP32's accuracy; NaN before it was scored."""
-        found = (t.accuracy.value for t in self.trials if t.candidate.name == REFERENCE and t.accuracy)
-        return next(found, math.nan)
+        """The given network's accuracy; NaN before it was scored."""
+        return self._measured.accuracy.value if self._measured and self._measured.accuracy else math.nan
+
+    @property
+    def limits(self) -> Budget:
+        """The budget, with a floor of accuracy in place of a drop from the given network's."""
+        return self._budget.absolute(self.measure_given().value)
 
     @property
     def best(self) -> Trial | None:
@@ -83,17 +97,40 @@ class Evaluator:
         rank = preference(self._budget)
         return min((t for t in self.trials if t.feasible), key=lambda trial: rank(trial.objectives), default=None)
 
+    def measure_given(self) -> AccuracyStats:
+        """Time the given network and score it in full, once; returns its accuracy.
+
+        Raises:
+            BackendError: If it fails.
+        """
+        if self._measured is None:
+            bench, given = self._bench, self._given
+            scored = bench.ledger.scored(given.artifact, SEARCH_PART)
+            try:
+                latency = self._latency(given.artifact, lambda: given.compiled)
+                if scored is None or scored.samples < len(self._scorer):
+                    compiled = bench.compile_to_score(given.model)
+                    scored = self._scorer.complete(compiled, scored)
+                    bench.ledger.note_scored(given.artifact, SEARCH_PART, scored)
+            except BackendError as error:
+                what = "FP32 network" if given.is_fp32 else "network as given"
+                raise BackendError(f"the {what} failed: {error.message}", error.hint) from error
+            self._measured = Measurement(size_bytes=len(given.model), latency=latency, accuracy=scored.stats)
+        assert self._measured.accuracy is not None
+        return self._measured.accuracy
+
     def run(self, number: int, candidate: Candidate) -> Trial:
         """Try a candidate and remember what became of it.
 
         Raises:
-            BackendError: If it is FP32 itself that fails.
+            BackendError: If it is the given network or FP32 itself that fails.
         """
+        self.measure_given()
         started = time.perf_counter()
         try:
             attempt = self._attempt(candidate)
         except (LoweringError, BackendError) as error:
-            if candidate.name == REFERENCE:
+            if candidate.name == FP32_ID:
                 raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
             attempt = _Attempt(outcome=Outcome.FAILED, reason=error.message)
         trial = Trial(
@@ -124,9 +161,8 @@ class Evaluator:
             attempt.latency, attempt.latency_ms = twin.latency, twin.latency_ms
             attempt.scored = self._bench.ledger.scored(lowered.artifact, SEARCH_PART)
             return attempt
-        attempt.latency = self._latency(lowered.artifact, build, candidate.name == REFERENCE)
-        own = attempt.latency.median_ms / attempt.latency.ratio
-        attempt.latency_ms = attempt.latency.ratio * (self.reference_ms if self.trials else own)
+        attempt.latency = self._latency(lowered.artifact, build.compiled)
+        attempt.latency_ms = attempt.latency.ratio * self.reference_ms
         if candidate.origin == COST:
             attempt.outcome = Outcome.TIMED
             return attempt
@@ -143,13 +179,12 @@ class Evaluator:
         same = (trial for trial in self.trials if trial.artifact == artifact)
         return next((trial for trial in same if not candidate.in_full or trial.outcome is Outcome.COMPLETE), None)
 
-    def _latency(self, artifact: str, build: _Build, is_reference: bool) -> LatencyStats:
+    def _latency(self, artifact: str, compiled: Callable[[], CompiledModel]) -> LatencyStats:
         latency = self._bench.ledger.latency(artifact)
         if latency is None:
-            models = {REFERENCE: self._reference}
-            if not is_reference:
-                models[artifact] = build.compiled()
-            latency = self._bench.time(models, self._timing)[REFERENCE if is_reference else artifact]
+            name = GIVEN_ID if artifact == self._given.artifact else artifact
+            models = {GIVEN_ID: self._given.compiled} | ({} if name == GIVEN_ID else {name: compiled()})
+            latency = self._bench.time(models, self._timing)[name]
             self._bench.ledger.note_latency(artifact, latency)
         return latency
 
@@ -177,19 +212,20 @@ class Evaluator:
             return f"accuracy at most {scored.stats.ci_high:.4g} on {scored.samples} samples, below {floor:.4g}"
         assert attempt.latency is not None
         assert attempt.size_bytes is not None
-        for other in self.trials:
-            if (
-                other.outcome is Outcome.COMPLETE
-                and other.latency is not None
-                and other.artifact is not None
-                and other.size_bytes is not None
-                and other.latency.ratio <= attempt.latency.ratio
-                and other.size_bytes <= attempt.size_bytes
-            ):
-                rival = self._bench.ledger.scored(other.artifact, SEARCH_PART)
+        for name, artifact, latency, size_bytes in self._rivals():
+            if latency.ratio <= attempt.latency.ratio and size_bytes <= attempt.size_bytes:
+                rival = self._bench.ledger.scored(artifact, SEARCH_PART)
                 if rival is not None and (surely_worse(scored, rival) or no_better(scored, rival)):
-                    return f"no more accurate than {other.id} on {scored.samples} samples, nor faster or smaller"
+                    return f"no more accurate than {name} on {scored.samples} samples, nor faster or smaller"
         return ""
+
+    def _rivals(self) -> Iterator[tuple[str, str, LatencyStats, int]]:
+        """(id, artifact, latency, size) of what was measured in full: the given network, and complete trials."""
+        if self._measured is not None and self._measured.latency is not None and not self._given.is_fp32:
+            yield GIVEN_ID, self._given.artifact, self._measured.latency, self._measured.size_bytes
+        for trial in self.trials:
+            if trial.outcome is Outcome.COMPLETE and trial.latency and trial.artifact and trial.size_bytes is not None:
+                yield trial.id, trial.artifact, trial.latency, trial.size_bytes
 
     def _over(self, attempt: _Attempt) -> str:
         """Which of the limits known before accuracy is surely missed; empty for none."""
@@ -218,11 +254,9 @@ class Evaluator:
         if budget.size_bytes is not None and attempt.size_bytes is not None:
             misses["size"] = attempt.size_bytes / budget.size_bytes - 1
         if attempt.scored is not None:
-            value = attempt.scored.stats.value
-            own = self.reference_accuracy if math.isfinite(self.reference_accuracy) else value
-            floor = budget.accuracy_floor(own)
+            floor = budget.accuracy_floor(self.reference_accuracy)
             if math.isfinite(floor):
-                misses["accuracy"] = floor - 1e-9 - value
+                misses["accuracy"] = floor - 1e-9 - attempt.scored.stats.value
         return misses
 
 

@@ -1,6 +1,6 @@
 """The search itself: from the first calibration to the last candidate tried.
 
-    calibration → sensitivity → space → baselines → seeds → study
+    the given network measured → calibration → sensitivity → space → baselines → seeds → study
 
 With passes, the space has prunings too, and networks are made along the way (``search.networks.joint``).
 """
@@ -60,6 +60,8 @@ def explore(session: Session, starts: Sequence[Mapping[str, LayerChoice]] = ()) 
 
 
 def _search(session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> str | None:
+    session.listener.phase("given network", None)
+    session.evaluator.measure_given()
     table = sensitivity_of(session)
     space = space_of(session, table)
     if all(len(group.choices) == 1 for group in space.groups):
@@ -70,7 +72,7 @@ def _search(session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> st
         from search.networks.joint import search_jointly
 
         return search_jointly(session, session.making, space, table, starts)
-    sampler = FrontSampler(space, session.options.budget, session.options.seed)
+    sampler = FrontSampler(space, session.evaluator.limits, session.options.seed)
     study = session.open_study(space, sampler)
     explorer = Explorer(session, space, study)
     try:

@@ -33,6 +33,7 @@ from search.accuracy import BATCH, FIRST_STAGE, Scorer
 from search.bench import QUICK, Bench
 from search.evaluate import Evaluator
 from search.events import Listener
+from search.given import Given, open_given
 from search.holdout import split
 from search.identity import check_folder, identify, metric_name, write_run
 from search.ledger import Ledger
@@ -52,6 +53,8 @@ from search.trial import Trial
 if TYPE_CHECKING:
     from torch import nn
 
+GIVEN_FILE = "the file as given"  # in a run's identity
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
@@ -61,6 +64,7 @@ class Session:
         options: What was asked for.
         listener: Hears of progress.
         bench: What candidates are tried on.
+        given: What they are compared with.
         evaluator: Tries them and remembers them.
         rerun: How finalists are measured again.
         record: Writes the run folder.
@@ -77,6 +81,7 @@ class Session:
     options: RunOptions
     listener: Listener
     bench: Bench
+    given: Given
     evaluator: Evaluator
     rerun: Rerun
     record: Record
@@ -117,13 +122,13 @@ class Session:
 def prepare(
     workload: Workload, lowerer: Lowerer, backend: Backend, options: RunOptions, listener: Listener, command: str
 ) -> Session:
-    """Check the folder, split the data, compile FP32.
+    """Check the folder, split the data, compile the given network.
 
     Raises:
         UsageError: If the run folder belongs to something else, or an engine is asked for where there is none.
         DataError: If there is too little evaluation data.
         WorkloadError: If the metric declares its outputs as nothing that is known.
-        BackendError: If FP32 cannot be compiled.
+        BackendError: If neither the given file nor FP32 can be compiled.
         OutputError: If the run folder cannot be written.
     """
     read = outputs_read(workload.metric)
@@ -132,6 +137,9 @@ def prepare(
     device = backend.fingerprint().to_json()
     reference = lowerer.reference
     identity = identify(workload, reference.fingerprint, device, options)
+    if reference.given is not None:
+        # Files of other bytes may have one normalised form; ratios are to the file.
+        identity |= {GIVEN_FILE: digest(reference.given)}
     earlier = check_folder(options.out, identity, resume=options.resume)
     created = earlier["created"] if earlier else datetime.now(UTC).isoformat(timespec="seconds")
     study_name = f"search-{digest(identity, options.budget.to_json())[:16]}"
@@ -150,12 +158,8 @@ def prepare(
         watch=watch,
         made=making.made if making else {},
     )
-    try:
-        layers = lowerer.inventory.spread({group.name: FP32 for group in lowerer.inventory.groups})
-        fp32 = bench.compile(bench.lower(layers))
-    except (LoweringError, BackendError) as error:
-        raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
-    if options.save_engine and fp32.engine() is None:
+    given = _given(bench, listener)
+    if options.save_engine and given.compiled.engine() is None:
         raise UsageError(
             f"--save-engine: {backend.name} has no engine file of its own",
             "leave the option out: the run folder's models/ holds what it runs",
@@ -198,7 +202,8 @@ def prepare(
         options=options,
         listener=listener,
         bench=bench,
-        evaluator=Evaluator(bench, scorers[0], options.budget, fp32),
+        given=given,
+        evaluator=Evaluator(bench, scorers[0], options.budget, given),
         rerun=Rerun(scorer=scorers[1], backend=options.backend),
         record=Record(options.out, header),
         store=store,
@@ -210,6 +215,22 @@ def prepare(
         study_name=study_name,
         earlier_study=earlier["study"] if earlier else None,
     )
+
+
+def _given(bench: Bench, listener: Listener) -> Given:
+    """What everything is compared with; the listener is told where it is not the file as given."""
+    inventory, reference = bench.lowerer.inventory, bench.lowerer.reference
+    try:
+        fp32 = bench.lower(inventory.spread({group.name: FP32 for group in inventory.groups}))
+        given = open_given(reference.given, fp32, bench.compile, bench.inputs)
+    except (LoweringError, BackendError) as error:
+        raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
+    if given.refused:
+        listener.warn(
+            f"{bench.backend.name} does not run '{reference.source}' as given ({given.refused}): "
+            "ratios and losses of accuracy are to its FP32 form instead"
+        )
+    return given
 
 
 def _making(
@@ -268,7 +289,7 @@ def _ledger(store: ContentStore, identity: Mapping[str, str]) -> Ledger:
             *(engine_code("precision", "lowering"), onnx.__version__, np.__version__),
         ),
         timing=key(
-            ("the network", *runtime, "--batch-size", "the calibration data"),
+            ("the network", GIVEN_FILE, *runtime, "--batch-size", "the calibration data"),
             *(QUICK.to_json(), CLOSE.to_json(), measuring),
         ),
         scoring=key((*runtime, "the evaluation data", "the metric", "--seed", "--holdout"), measuring),

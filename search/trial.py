@@ -94,9 +94,9 @@ class Trial:
         outcome: How it ended.
         artifact: Digest of the artifact's bytes; None where it could not be written.
         size_bytes: The artifact's size.
-        latency: Paired with FP32 in the search's process; None where it was not timed.
-        latency_ms: ``latency.ratio`` × the FP32 median over the whole run so far: the search's estimate, free of
-            the machine's drift; None where it was not timed.
+        latency: Paired with the given network in the search's process; None where it was not timed.
+        latency_ms: ``latency.ratio`` × the given network's median over the whole run so far: the search's estimate,
+            free of the machine's drift; None where it was not timed.
         accuracy: On the search's part of the evaluation data, or on the first of its samples; None where not scored.
         misses: How far each limit is missed, relative to the limit (accuracy: as a difference); limit → miss, ≤ 0
             is met. Holds what was measured alone.
@@ -136,7 +136,7 @@ class Trial:
     def objectives(self) -> Objectives:
         """What it is compared by; of a trial that was scored.
 
-        Latency by its ratio: what was timed an hour apart is comparable only against FP32 timed beside it.
+        Latency by its ratio: what was timed an hour apart is comparable only against one network timed beside it.
         """
         assert self.accuracy is not None
         assert self.latency is not None

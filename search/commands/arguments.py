@@ -130,7 +130,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         "--max-drop",
         type=limit,
         metavar="FRACTION",
-        help="largest loss of accuracy against FP32, absolute; 0.01 is one point (default: none)",
+        help="largest loss of accuracy against the given network, absolute; 0.01 is one point (default: none)",
     )
 
 

@@ -2,15 +2,15 @@
 
 Not to the front of all, which grows as a run goes: networks that were tried early and late would not compare.
 
-Objectives are accuracy, ratio to FP32's latency and size relative to FP32's file. What is over a limit of latency or
-size counts nothing; what is within it counts as if the limit were somewhat higher, or holding it just so would be worth
-nothing. So does what reaches the floor of accuracy: as if the floor were as far below FP32 again. Volume of what does
-not reach it counts a tenth, or nothing would lead there.
+Objectives are accuracy, ratio to the given network's latency and size relative to the largest file tried, FP32's. What
+is over a limit of latency or size counts nothing; what is within it counts as if the limit were somewhat higher, or
+holding it just so would be worth nothing. So does what reaches the floor of accuracy: as if the floor were as far below
+the given network again. Volume of what does not reach it counts a tenth, or nothing would lead there.
 
-A candidate is appraised with the accuracy it would have after further training. A network's gap to FP32's accuracy is
-taken to fall with a power of the training steps, as errors do (Hestness et al., arXiv:1712.00409); the power is learned
-from the networks that were trained on. It differs between networks: worth is the mean over a lower, the learned and a
-higher power.
+A candidate is appraised with the accuracy it would have after further training. A network's gap to the given one's
+accuracy is taken to fall with a power of the training steps, as errors do (Hestness et al., arXiv:1712.00409); the
+power is learned from the networks that were trained on. It differs between networks: worth is the mean over a lower,
+the learned and a higher power.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from search.trial import Outcome, Trial
 
 USUAL_POWER = 0.5  # counts as one network seen
 _POWERS = (0.6, 1.0, 1.6)  # times the learned one, equally likely
-LEAST_GAP = 0.01  # between FP32 and the floor, for what follows
-_BELOW_FLOOR = 3.0  # gaps that count for what does not reach the floor, from FP32 down
+LEAST_GAP = 0.01  # between the given network and the floor, for what follows
+_BELOW_FLOOR = 3.0  # gaps that count for what does not reach the floor, from the given network down
 _FLOOR = 2.0  # and for what reaches it
 _BELOW = 0.1  # what volume below the floor counts beside volume above it
-_WITHOUT_FLOOR = 0.3  # of FP32's accuracy that counts, without a floor
+_WITHOUT_FLOOR = 0.3  # of the given network's accuracy that counts, without a floor
 _BEYOND = 1.5  # of a limit: where volume within it ends
 
 
@@ -175,7 +175,7 @@ class Appraiser:
 
     @property
     def _limits(self) -> tuple[float, float]:
-        """Of latency and size, as shares of FP32's; infinite without one."""
+        """Of latency and size, as shares of the given network's and of the largest file; infinite without one."""
         latency_ms, size_bytes = self._budget.latency_ms, self._budget.size_bytes
         return (
             math.inf if latency_ms is None else latency_ms / self._evaluator.reference_ms,

@@ -86,7 +86,7 @@ class JointSearch:
         self.space = space
         self.measure = measure
         self._sampler = FrontSampler(
-            space, session.options.budget, session.options.seed, prunings=self._prunings, fresh=self._fresh
+            space, session.evaluator.limits, session.options.seed, prunings=self._prunings, fresh=self._fresh
         )
         self.study = session.open_study(space, self._sampler)
         self.studies = [self.study]
@@ -218,7 +218,7 @@ class JointSearch:
         """For a network with a space of its own."""
         session = self.session
         study = session.open_study(
-            space, FrontSampler(space, session.options.budget, session.options.seed), contender.family
+            space, FrontSampler(space, session.evaluator.limits, session.options.seed), contender.family
         )
         self.studies.append(study)
         explorer = Explorer(session, space, study, contender.family)

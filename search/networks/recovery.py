@@ -260,7 +260,7 @@ def _train_artifacts(joint: JointSearch) -> None:
 
 
 def _best_artifacts(joint: JointSearch) -> list[Trial]:
-    """Low-bit trials worth most if training closed part of their gap to FP32, of different networks first.
+    """Low-bit trials worth most if training closed part of their gap to the given one, of different networks first.
 
     Where nothing keeps the budget yet the most accurate lead, and where none is worth anything it is the most accurate
     one; what is over a limit of latency or size stays so.

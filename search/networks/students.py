@@ -1,7 +1,7 @@
 """Architectures of the user's own: each is trained by distillation and has a space of its own.
 
 A student races like a pruned network, at uniform precisions; once it has had its full training, precisions for its
-layers are solved for under the same budgets. Latencies are ratios to the given network's FP32.
+layers are solved for under the same budgets. Latencies are ratios to the given network's.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def enter_students(joint: JointSearch) -> None:
 def refine(joint: JointSearch, contender: Contender) -> None:
     """Solve for a trained student's precisions under the budgets, and try what comes of it."""
     explorer, session = joint.explorers[contender.family], joint.session
-    budget, fp32_ms = session.options.budget, session.evaluator.reference_ms
+    budget, given_ms = session.options.budget, session.evaluator.reference_ms
     tried = {explorer.code(trial) for trial in contender.trials}
     solved = seeds.solver_seeds(
         explorer.space,
         explorer.model,
-        max_ratio=budget.latency_ms / fp32_ms if budget.latency_ms is not None else None,
+        max_ratio=budget.latency_ms / given_ms if budget.latency_ms is not None else None,
         max_bytes=budget.size_bytes,
     )
     with session.bench.watch.measure(Kind.SOLVER):

@@ -33,7 +33,7 @@ from sensitivity.sparsity import torch_outputs
 if TYPE_CHECKING:
     from search.networks.joint import JointSearch
 
-Limits = tuple[float | None, float | None]  # ratio to FP32's latency, bytes of the file; None is none
+Limits = tuple[float | None, float | None]  # ratio to the given network's latency, bytes of the file; None is none
 
 _TARGETS = (0.7, 0.5, 0.85, 0.6)  # of what the given network reaches by precisions alone
 _CAUTION = 0.6  # times the learned power of training: what is extrapolated from few steps is too kind to small networks
@@ -127,7 +127,7 @@ def _solver(joint: JointSearch) -> Callable[[Space, Limits], Code | None]:
     model, overhead = joint.explorer.model(), joint.explorer.overhead
     with watch.measure(Kind.SOLVER):
         history = History.of(joint.space, joint.study.live)
-        weight = Forecast(joint.space, joint.session.options.budget, history).prune_weight
+        weight = Forecast(joint.space, joint.session.evaluator.limits, history).prune_weight
 
     def solution(space: Space, kept: Limits) -> Code | None:
         ratio, size = kept

@@ -39,7 +39,7 @@ class Limits:
     """The budget in the models' units.
 
     Attributes:
-        ratio: Latency limit over FP32's latency; None without one.
+        ratio: Latency limit over the given network's latency; None without one.
         size_bytes: Size limit; None without one.
         accuracy: Lowest accuracy; −inf without one.
     """
@@ -49,16 +49,13 @@ class Limits:
     accuracy: float
 
     @classmethod
-    def of(cls, space: Space, budget: Budget, history: History) -> Limits:
-        """What ``budget`` means next to the FP32 point; without it, limits relative to FP32 are left out."""
-        fp32 = space.encode(space.uniform(Precision.FP32))
-        known = [r.accuracy for r in history.records if r.code == fp32 and math.isfinite(r.accuracy)]
+    def of(cls, budget: Budget, history: History) -> Limits:
+        """What ``budget``, whose accuracy is a floor, means next to the given network; nothing before it was timed."""
         limit = budget.latency_ms / history.reference_ms if budget.latency_ms is not None else math.nan
-        floor = budget.accuracy_floor(known[0] if known else math.nan)
         return cls(
             ratio=limit if math.isfinite(limit) else None,
             size_bytes=budget.size_bytes,
-            accuracy=-math.inf if math.isnan(floor) else floor,
+            accuracy=-math.inf if budget.min_accuracy is None else budget.min_accuracy,
         )
 
     def met_by(self, record: Record) -> bool:
@@ -85,7 +82,7 @@ class Forecast:
         model = fit_codes(space, [r.code for r in timed], [r.ratio for r in timed])
         self.error = model.loo_error
         self.problem = Problem.of(space, model, history.overhead(space))
-        self.limits = Limits.of(space, budget, history)
+        self.limits = Limits.of(budget, history)
         points = [r for r in history.records if r.complete and math.isfinite(r.accuracy + r.ratio + r.size_bytes)]
         self._bytes = self.problem.size(space.encode(space.uniform(Precision.FP32))) or 1.0
         measured = np.array([[-r.accuracy, r.ratio, r.size_bytes / self._bytes] for r in points]).reshape(-1, 3)

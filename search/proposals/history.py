@@ -28,7 +28,7 @@ class Record:
 
     Attributes:
         code: What was tried; a code is tried again where its network was trained on.
-        ratio: Measured latency over FP32's; NaN where it was not timed.
+        ratio: Measured latency over the given network's; NaN where it was not timed.
         latency_ms: Measured latency; NaN where it was not timed.
         size_bytes: The artifact's size; NaN where it was not built.
         accuracy: Its accuracy; NaN where it was not scored.
@@ -71,7 +71,7 @@ class History:
 
     @property
     def reference_ms(self) -> float:
-        """FP32's latency in milliseconds; NaN before anything was timed."""
+        """The given network's latency in milliseconds; NaN before anything was timed."""
         found = [r.latency_ms / r.ratio for r in self.records if r.ratio > 0 and math.isfinite(r.latency_ms)]
         return median(found) if found else math.nan
 

@@ -1,9 +1,9 @@
-"""Predicts a candidate's latency, as a ratio to FP32, from which groups run in which arithmetic.
+"""Predicts a candidate's latency, as a ratio to the given network's, from which groups run in which arithmetic.
 
 Latency does not add up over layers: where two neighbours want their tensors in different types, the runtime converts.
 So the model is linear in an indicator a group and arithmetic *and* one a boundary:
 
-    ratio(a) − 1 = Σ_g Σ_k [arithmetic of a_g is k]·c_gk + Σ_(u,v)∈edges [domain of a_u ≠ domain of a_v]·e_uv
+    ratio(a)/b − 1 = Σ_g Σ_k [arithmetic of a_g is k]·c_gk + Σ_(u,v)∈edges [domain of a_u ≠ domain of a_v]·e_uv
 
 with k over the arithmetics (integer, block-wise, half) that the space offers besides float. Which two domains (integer,
 half, float) meet makes no difference to e_uv: one number an edge is all that a few dozen measurements can tell.
@@ -12,7 +12,8 @@ half, float) meet makes no difference to e_uv: one number an edge is all that a 
 symbol  meaning                                                   shape
 ======  ========================================================  =======
 X       features of the observed candidates                       (n, p)
-y       their measured ratios minus 1                             (n,)
+b       measured ratio of FP32, 1 before it was measured          scalar
+y       their measured ratios over b, minus 1                     (n,)
 μ, τ    prior mean and standard deviation of the parameters       (p,)
 σ       noise of a ratio; the grid value with least LOO error      scalar
 ======  ========================================================  =======
@@ -20,15 +21,17 @@ y       their measured ratios minus 1                             (n,)
 Where networks may be pruned, what stays of a group scales what it costs, and a removed branch saves its layers' share
 and something besides (its additions, its memory traffic):
 
-    ratio(a) − 1 = Σ_g [(w_g + c_gk)·r_g − w_g] + boundaries between groups that stay + Σ_b [b is removed]·d_b
+    ratio(a)/b − 1 = Σ_g [(w_g + c_gk)·r_g − w_g] + boundaries between groups that stay + Σ_b [b is removed]·d_b
 
 with r_g the part of group g that stays, w_g the share of FP32's latency that scales with it, and d_b.
 
-FP32 is 1 by definition, hence no intercept. The parameters get a Gaussian prior, with a shared part and one part
-for each group and edge (c_gk = s_g·C_k + γ_gk, w_g = s_g·W + ω_g, e_uv = B/|edges| + δ_uv), so that a uniform baseline
-alone spreads over the groups by their weight s_g and one boundary seen teaches about the others. The posterior mean is
-the ridge estimate μ + (XᵀX/σ² + diag τ⁻²)⁻¹ Xᵀ(y − Xμ)/σ²; leave-one-out residuals come from the hat matrix in closed
-form (Rasmussen & Williams, *Gaussian Processes for Machine Learning*, §5.4.2, for the dual form used here).
+FP32 is b by definition, hence no intercept: what is searched is a normalised form of the given network, in FP32 about
+as fast as that but not exactly, and for a student architecture something else altogether. The parameters get a Gaussian
+prior, with a shared part and one part for each group and edge (c_gk = s_g·C_k + γ_gk, w_g = s_g·W + ω_g, e_uv =
+B/|edges| + δ_uv), so that a uniform baseline alone spreads over the groups by their weight s_g and one boundary seen
+teaches about the others. The posterior mean is the ridge estimate μ + (XᵀX/σ² + diag τ⁻²)⁻¹ Xᵀ(y − Xμ)/σ²;
+leave-one-out residuals come from the hat matrix in closed form (Rasmussen & Williams, *Gaussian Processes for Machine
+Learning*, §5.4.2, for the dual form used here).
 
 Predictions only decide what to try next. No number from here is ever reported as a latency.
 """
@@ -38,11 +41,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowering.dialect import Arithmetic
+from precision import Precision
 from search.proposals.prune_space import Pruning
 from search.proposals.space import UNPRUNED, Assignment, Code, Domain, Space
 
@@ -62,12 +67,13 @@ class LatencyModel:
 
     Attributes:
         space: The space it speaks about.
-        gains: Arithmetic → what it changes, per group, in units of FP32's latency; shape (groups,). What is not among
-            them changes nothing.
+        gains: Arithmetic → what it changes, per group, in units of the given network's latency, as are all that follow;
+            shape (groups,). What is not among them changes nothing.
         boundary: What a boundary costs, per edge; shape (edges,).
         scaling: What each group's FP32 latency has that scales with what is left of it; shape (groups,). Empty where
             nothing may be pruned.
         branches: What removing the whole of a prune variable adds besides; shape (variables,), 0 where it cannot be.
+        base: Ratio of FP32 without pruning, everything in FP32's arithmetic.
         observations: Measurements it was fitted to.
         loo_error: Root mean square leave-one-out error of the ratio; NaN below two observations.
     """
@@ -79,15 +85,16 @@ class LatencyModel:
     loo_error: float
     scaling: tuple[float, ...] = ()
     branches: tuple[float, ...] = ()
+    base: float = 1.0
 
     def predict(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> float:
-        """Predicted latency over FP32's; exactly 1 where everything is there and in FP32's arithmetic."""
+        """Predicted latency over the given network's; ``base`` where everything is there and in FP32's arithmetic."""
         return self.predict_code(self.space.encode(assignment, pruning))
 
     def predict_code(self, code: Code) -> float:
         """``predict`` for an index tuple."""
         kinds, left = _kinds(self.space, code), self.space.remaining(code)
-        total = 1.0
+        total = self.base
         for group, (kind, part) in enumerate(zip(kinds, left, strict=True)):
             total += self._gain(group, kind) * part
             if part < 1:
@@ -114,7 +121,7 @@ def fit_latency_model(space: Space, observations: Sequence[tuple[Assignment, flo
 
     Args:
         space: The space.
-        observations: (assignment, measured latency over FP32's).
+        observations: (assignment, measured latency over the given network's).
 
     Raises:
         ValueError: If a ratio is not a positive, finite number.
@@ -133,7 +140,9 @@ def fit_codes(space: Space, codes: Sequence[Code], measured: Sequence[float]) ->
     mean, deviation = _prior(space, kinds, weights)
     rows = [_features(space, kinds, code, weights) for code in codes]
     x = np.array(rows, dtype=np.float64).reshape(len(rows), len(mean))
-    theta, error = _posterior(x, ratios - 1.0, mean, deviation)
+    base = _base(space, codes, ratios)
+    theta, error = _posterior(x, ratios / base - 1.0, mean, deviation)
+    theta, error = base * theta, base * error
     groups, edges = len(space.groups), len(space.edges)
     shared, own, pruned = np.split(theta, np.cumsum([len(kinds) + 1, len(kinds) * groups + edges]))
     return LatencyModel(
@@ -147,7 +156,15 @@ def fit_codes(space: Space, codes: Sequence[Code], measured: Sequence[float]) ->
         loo_error=error,
         scaling=tuple((weights * pruned[0] + pruned[1 : groups + 1]).tolist()) if space.prunes else (),
         branches=tuple(pruned[groups + 1 :].tolist()),
+        base=base,
     )
+
+
+def _base(space: Space, codes: Sequence[Code], ratios: Vector) -> float:
+    """b: the median of FP32's measured ratios, without pruning; 1 where it was not measured."""
+    fp32 = space.encode(space.uniform(Precision.FP32))
+    own = [ratio for code, ratio in zip(codes, ratios.tolist(), strict=True) if code == fp32]
+    return median(own) if own else 1.0
 
 
 def group_weights(space: Space) -> Vector:

@@ -31,17 +31,17 @@ class Problem:
 
     Attributes:
         losses: loss_gc ≥ 0.
-        latency: latency_gc, in units of FP32's latency.
+        latency: latency_gc, in units of the given network's latency, as are all that follow.
         sizes: bytes_gc, with what a choice brings besides weights.
         domains: What the choice reads and writes: an edge whose ends differ in it is a boundary.
         allowed: Whether the choice may be taken.
         edges: Pairs of group indices.
-        boundary: boundary_e, in units of FP32's latency.
+        boundary: boundary_e.
         overhead_bytes: What every file holds besides.
         base: Predicted ratio where every coefficient is 0.
         remains: What pruning leaves of the groups; its variables are the problem's.
-        scaling: scaling_g, in units of FP32's latency; empty where nothing may be pruned.
-        branches: branch_p, in units of FP32's latency; empty likewise.
+        scaling: scaling_g; empty where nothing may be pruned.
+        branches: branch_p; empty likewise.
         prune_weight: ρ, what is left of a pruning's loss after training.
     """
 
@@ -96,6 +96,7 @@ class Problem:
             edges=space.edges,
             boundary=model.boundary,
             overhead_bytes=overhead.base,
+            base=model.base,
             remains=space.remains,
             scaling=model.scaling,
             branches=model.branches,
@@ -115,7 +116,7 @@ class Problem:
         return math.fsum((*rows, *(self.prune_weight * prune.losses[level] for prune, level in pruned)))
 
     def ratio(self, code: Code) -> float:
-        """Predicted latency of a solution over FP32's."""
+        """Predicted latency of a solution over the given network's."""
         choices, levels, left = self._parts(code)
         costs = (self.cost(g, c, part) for g, (c, part) in enumerate(zip(choices, left, strict=True)))
         domains = [row[c] for row, c in zip(self.domains, choices, strict=True)]

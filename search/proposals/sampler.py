@@ -48,7 +48,7 @@ class FrontSampler(BaseSampler):
 
     Args:
         space: What may be decided.
-        budget: Limits; the volume within them counts most.
+        budget: Limits, the accuracy's a floor (``Budget.absolute``); the volume within them counts most.
         seed: Of every random draw.
         prunings: Tells the levels of the networks that were made; the given network alone by default.
         fresh: Tells whether a new pruning may be proposed now; never by default.
@@ -66,6 +66,7 @@ class FrontSampler(BaseSampler):
         self._prunings = prunings or (lambda: [(0,) * len(space.prunes)])
         self._fresh = fresh or (lambda: False)
         self._budget = budget or Budget()
+        assert self._budget.max_drop is None, "a drop is from the given network's accuracy, which is not in the study"
         self._seed = seed
         self._random = RandomSampler(seed)
         self._move = ""

@@ -113,7 +113,7 @@ def solver_seeds(
     Args:
         space: The space.
         model: Gives the latency model to solve with; asked before each solve, so that a refit counts.
-        max_ratio: The latency budget over FP32's latency; None spans the reachable range in ``steps``.
+        max_ratio: The latency budget over the given network's latency; None spans the reachable range in ``steps``.
         max_bytes: The size budget of the whole file; None likewise.
         overhead: What files hold besides the groups' weights.
         steps: Grid points of a limit that has no budget.
@@ -141,7 +141,8 @@ def joint_seeds(
     Args:
         space: The space.
         model: The latency model to solve with.
-        ratios: Limits over FP32's latency; None is none. Each is tried with each of ``sizes``, the first ones first.
+        ratios: Limits over the given network's latency; None is none. Each is tried with each of ``sizes``, the first
+            ones first.
         sizes: Limits of the whole file in bytes; None is none.
         prune_weight: How much of a pruning's loss is left after training.
         overhead: What files hold besides the groups' weights.
@@ -171,7 +172,7 @@ def _near(limit: float | None) -> tuple[float | None, ...]:
 
 def _latency_steps(space: Space, model: LatencyModel, steps: int) -> tuple[float, ...]:
     fastest = min(model.predict(assignment) for _, assignment in space.baselines())
-    slowest = 1.0
+    slowest = model.base
     if all(kind is Arithmetic.FLOAT for group in space.groups for kind in group.arithmetic):
         return ()  # everything runs at FP32's speed
     return tuple(np.linspace(fastest, slowest, steps + 1)[:-1].tolist())

@@ -4,10 +4,11 @@
     → those that do not hold, or met a slow machine, are timed there once more → footprints → scored on the
     held-back samples
 
-A point *holds* where its ratio to FP32 in the fresh process is within 5 % of that in the search's own process, both
-timed thoroughly with all finalists interleaved. What does not hold is kept in the results, marked, and never on the
-front. The reported latency is the absolute median in the fresh process. A point met a *slow machine* where FP32 itself,
-in the rounds that count for the point, took 10 % more than over all: its ratio is sound then, its milliseconds are not.
+A point *holds* where its ratio to the given network in the fresh process is within 5 % of that in the search's own
+process, both timed thoroughly with all finalists interleaved. What does not hold is kept in the results, marked, and
+never on the front. The reported latency is the absolute median in the fresh process. A point met a *slow machine* where
+the given network, in the rounds that count for the point, took 10 % more than over all: its ratio is sound then, its
+milliseconds are not.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from precision import (
 from report.front import pareto_front
 from report.results import Point
 from search.accuracy import Scorer
-from search.bench import REFERENCE, Bench
+from search.bench import Bench
 from search.results.preference import preference
 from search.stopwatch import Kind
 from search.trial import Outcome, Trial, summarise
@@ -122,17 +123,32 @@ def write_files(bench: Bench, folder: Path, point: Point, network: str = "") -> 
     return config, model
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Finalists timed twice.
+
+    Attributes:
+        here, there: Id → latency in this process, and in a fresh one.
+        holding: Ids of those that hold.
+    """
+
+    here: Mapping[str, LatencyStats]
+    there: Mapping[str, LatencyStats]
+    holding: frozenset[str]
+
+
 class Built:
     """Saved models, each compiled as it is timed when first needed and at most once.
 
     Args:
         bench: What they run on.
-        files: Id → model file.
+        files: Id → model file; the given network's, or what stands for it, is first.
     """
 
     def __init__(self, bench: Bench, files: Mapping[str, Path]) -> None:
         self._bench = bench
         self.files = files
+        self.reference = next(iter(files))
         self._compiled: dict[str, CompiledModel] = {}
 
     def __getitem__(self, name: str) -> CompiledModel:
@@ -168,35 +184,38 @@ def write_engine(folder: Path, name: str, model: CompiledModel) -> str | None:
     return path
 
 
-def time_twice(
-    bench: Bench, built: Built, artifacts: Mapping[str, str], rerun: Rerun
-) -> tuple[dict[str, LatencyStats], dict[str, LatencyStats], frozenset[str]]:
+def time_twice(bench: Bench, built: Built, artifacts: Mapping[str, str], rerun: Rerun) -> Timings:
     """Time saved models together in this process, then in a fresh one; those that do not hold there once more.
 
     Args:
         bench: What they run on.
-        built: The models; the reference is among them.
+        built: The models.
         artifacts: Id → digest, by which finished timings are found again.
         rerun: How they are timed.
-
-    Returns:
-        Id → latency in this process, id → latency in the fresh one, and the ids that hold.
     """
     files = built.files
-    here = _remembered(bench, "here", artifacts, lambda: bench.time({id_: built[id_] for id_ in files}, rerun.timing))
-    there = _remembered(bench, "elsewhere", artifacts, lambda: _time_elsewhere(bench, files, here, rerun))
-    return here, there, frozenset(name for name in files if holds(here[name], there[name]))
+    here = _remembered(
+        bench,
+        "here",
+        artifacts,
+        lambda: bench.time({id_: built[id_] for id_ in files}, rerun.timing, built.reference),
+    )
+    there = _remembered(bench, "elsewhere", artifacts, lambda: _time_elsewhere(bench, built, here, rerun))
+    holding = frozenset(name for name in files if holds(here[name], there[name]))
+    return Timings(here=here, there=there, holding=holding)
 
 
 def _time_elsewhere(
-    bench: Bench, files: Mapping[str, Path], here: Mapping[str, LatencyStats], rerun: Rerun
+    bench: Bench, built: Built, here: Mapping[str, LatencyStats], rerun: Rerun
 ) -> dict[str, LatencyStats]:
+    files, reference = built.files, built.reference
+
     def once(names: Iterable[str]) -> dict[str, LatencyStats]:
         with bench.watch.measure(Kind.INFERENCE):
             return time_in_fresh_process(
                 rerun.backend,
                 {name: files[name] for name in names},
-                REFERENCE,
+                reference,
                 bench.inputs,
                 bench.patient(rerun.timing),
                 threads=bench.threads,
@@ -205,10 +224,10 @@ def _time_elsewhere(
 
     there = once(files)
     shaky = {name for name in files if not holds(here[name], there[name])}
-    slow = {name for name in files if disturbed(there[name], there[REFERENCE])}
+    slow = {name for name in files if disturbed(there[name], there[reference])}
     if shaky | slow:
-        again = once(dict.fromkeys((REFERENCE, *(name for name in files if name in shaky | slow))))
-        quieter = {name for name in slow if _own_fp32(again[name]) < _own_fp32(there[name])}
+        again = once(dict.fromkeys((reference, *(name for name in files if name in shaky | slow))))
+        quieter = {name for name in slow if _beside_ms(again[name]) < _beside_ms(there[name])}
         there |= {name: again[name] for name in shaky | quieter}
     return there
 
@@ -225,17 +244,17 @@ def _remembered(
 
 
 def holds(here: LatencyStats, there: LatencyStats) -> bool:
-    """Whether two timings agree about the ratio to FP32."""
+    """Whether two timings agree about the ratio to the given network."""
     return abs(there.ratio / here.ratio - 1) <= TOLERANCE
 
 
 def disturbed(latency: LatencyStats, reference: LatencyStats) -> bool:
-    """Whether the machine was slow while a model was timed: FP32 was, in the very rounds that count for the model."""
-    return _own_fp32(latency) > (1 + SLOWNESS) * reference.median_ms
+    """Whether the machine was slow while a model was timed: the reference was, in the rounds that count for it."""
+    return _beside_ms(latency) > (1 + SLOWNESS) * reference.median_ms
 
 
-def _own_fp32(latency: LatencyStats) -> float:
-    """FP32's latency in a model's own rounds, in ms."""
+def _beside_ms(latency: LatencyStats) -> float:
+    """The reference's latency in a model's own rounds, in ms."""
     return latency.median_ms / latency.ratio
 
 

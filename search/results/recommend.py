@@ -1,9 +1,20 @@
 """The final word on measured points: which meet the budget, which are on the front, and which to take.
 
-Recommended is the point that ``preference`` puts first of those within every limit, but never one that a
-baseline beats (no worse in accuracy, latency and size, better in one). A point that did not hold when it was timed
-again is neither on the front nor recommended. Where no point meets every limit, ``nearest`` names one for each limit:
-of the points that meet the others, the one that misses it least, or of all points if none meets the others.
+Recommended is the point that ``preference`` puts first of those that are within every limit and hold, but never one
+that a baseline beats. A point that did not hold when it was timed again is neither on the front nor recommended, nor
+does it beat another. The network as given is recommended only where nothing else is left, or where it is told apart
+from what would be recommended, being more accurate (faster, where accuracy alone is limited): one needs no search to
+deploy it.
+
+    y beats p    y is within every limit too, is no less accurate, neither surely slower nor surely larger, and surely
+                 better in one:
+                 accuracy   the 95 % intervals do not overlap
+                 latency    the intervals of the median and of the ratio do not overlap, and it is 2 % less
+                 size       it is 1 % less
+
+Where a point holds within every limit, one is recommended: should baselines beat each other in a circle, they are all
+left. Where none does, ``nearest`` names one for each limit: of the points that hold and meet the others, the one that
+misses it least, or of all that hold if none meets the others; where none holds, of all.
 """
 
 from __future__ import annotations
@@ -14,8 +25,9 @@ from dataclasses import dataclass, replace
 from precision import Budget
 from report import wording
 from report.front import Objectives, pareto_front
+from report.given import FP32_ID, GIVEN_ID, GivenNetwork
 from report.results import Point
-from search.results.preference import choose, preference
+from search.results.preference import LATENCY_TIE, SIZE_TIE, choose, preference
 
 LIMITS = ("latency", "size", "accuracy")
 Misses = tuple[float, float, float]
@@ -30,30 +42,38 @@ class Judgement:
         front: Ids of the Pareto-optimal points, the preferred first.
         recommended: Id of the point to take, None where none meets every limit.
         nearest: Limit → id; empty where a point is recommended.
+        given: What was measured of the given network, with which all are compared.
+        baselines: Ids of the uniform points, and of the given network where it is a point of its own.
     """
 
     points: Mapping[str, Point]
     front: tuple[str, ...]
     recommended: str | None
     nearest: Mapping[str, str]
+    given: GivenNetwork
+    baselines: tuple[str, ...]
+
+    @property
+    def reference(self) -> str:
+        """Id of the point that stands for the given network: its own, or that of FP32, which makes no difference."""
+        return GIVEN_ID if GIVEN_ID in self.points else FP32_ID
 
 
 def judge(
-    points: Iterable[Point], budget: Budget, *, reference: str, baselines: Sequence[str], metric: str
+    points: Iterable[Point], budget: Budget, *, given: GivenNetwork, baselines: Sequence[str], metric: str
 ) -> Judgement:
     """Judge points by what is to be shown of them: the finalists' measurement, else the search's.
 
     Args:
         points: In the order they are to be listed.
         budget: The limits.
-        reference: Id of the FP32 point.
-        baselines: Ids of the uniform points.
+        given: The given network, from whose accuracy a drop counts.
+        baselines: Ids of the points that none that they beat is recommended beside.
         metric: The metric's name, for words.
     """
     by_id = {point.id: point for point in points}
-    known = by_id.get(reference)
-    fp32 = known.shown_accuracy.value if known and known.shown_accuracy else None
-    misses = {id_: _misses(point, budget, fp32) for id_, point in by_id.items() if _measured(point)}
+    accuracy = given.shown_accuracy.value if given.shown_accuracy else None
+    misses = {id_: _misses(point, budget, accuracy) for id_, point in by_id.items() if _measured(point)}
     judged = {
         id_: replace(
             point,
@@ -66,19 +86,60 @@ def judge(
     objectives = {point.id: _objectives(point) for point in sound}
     ids = list(objectives)
     front = [ids[index] for index in pareto_front(list(objectives.values()))]
-    yardsticks = [_objectives(judged[id_]) for id_ in baselines if id_ in misses]
-    candidates = [
-        point.id
-        for point in sound
-        if point.feasible and not any(other.dominates(objectives[point.id]) for other in yardsticks)
-    ]
-    recommended = choose({id_: objectives[id_] for id_ in candidates}, budget)
+    within = [point for point in sound if point.feasible]
+    yardsticks = [point for point in within if point.id in baselines]
+    unbeaten = [point for point in within if not any(beats(yardstick, point) for yardstick in yardsticks)]
+    recommended = _recommended(unbeaten or within, objectives, budget)
     return Judgement(
         points=judged,
         front=tuple(sorted(front, key=lambda id_: preference(budget)(objectives[id_]))),
         recommended=recommended,
-        nearest={} if recommended else _nearest({id_: misses[id_] for id_ in ids}, budget),
+        nearest={} if recommended else _nearest({id_: misses[id_] for id_ in ids or misses}, budget),
+        given=given,
+        baselines=tuple(id_ for id_ in baselines if id_ in by_id),
     )
+
+
+def beats(point: Point, other: Point) -> bool:
+    """Whether, both within every limit, a point is to be taken rather than another: the module's first lines' rule."""
+    better = (_surely_more_accurate, _surely_faster, _surely_smaller)
+    return (
+        _objectives(point).accuracy >= _objectives(other).accuracy
+        and not _surely_faster(other, point)
+        and not _surely_smaller(other, point)
+        and any(surely(point, other) for surely in better)
+    )
+
+
+def _surely_more_accurate(point: Point, other: Point) -> bool:
+    mine, theirs = point.shown_accuracy, other.shown_accuracy
+    return mine is not None and theirs is not None and mine.ci_low > theirs.ci_high
+
+
+def _surely_faster(point: Point, other: Point) -> bool:
+    mine, theirs = point.shown_latency, other.shown_latency
+    return (
+        mine is not None
+        and theirs is not None
+        and mine.ci_high_ms < theirs.ci_low_ms
+        and mine.ratio_high < theirs.ratio_low
+        and mine.median_ms * LATENCY_TIE < theirs.median_ms
+    )
+
+
+def _surely_smaller(point: Point, other: Point) -> bool:
+    return point.size_bytes * SIZE_TIE < other.size_bytes
+
+
+def _recommended(candidates: Sequence[Point], objectives: Mapping[str, Objectives], budget: Budget) -> str | None:
+    """Which of the points that may be recommended is; the network as given last, but where it is surely preferred."""
+    by_id = {point.id: point for point in candidates}
+    given = by_id.pop(GIVEN_ID, None)
+    chosen = choose({id_: objectives[id_] for id_ in by_id}, budget)
+    if given is None:
+        return chosen
+    surely = _surely_faster if budget.accuracy_alone else _surely_more_accurate
+    return GIVEN_ID if chosen is None or surely(given, by_id[chosen]) else chosen
 
 
 def _measured(point: Point) -> bool:
@@ -95,13 +156,13 @@ def _objectives(point: Point) -> Objectives:
     )
 
 
-def _misses(point: Point, budget: Budget, fp32: float | None) -> Misses:
+def _misses(point: Point, budget: Budget, given: float | None) -> Misses:
     objectives = _objectives(point)
     return budget.violations(
         latency_ms=objectives.latency_ms,
         size_bytes=objectives.size_bytes,
         accuracy=objectives.accuracy,
-        reference_accuracy=objectives.accuracy if fp32 is None else fp32,
+        reference_accuracy=objectives.accuracy if given is None else given,
     )
 
 

@@ -16,7 +16,6 @@ from precision import EngineError, UsageError, write_text
 from precision.cells import csv_text, frame_text
 from report.results import MEASUREMENT_FILE, MEASUREMENT_FORM, SCHEMA_VERSION, Point
 from report.training import TrainInfo
-from search.bench import REFERENCE
 from search.results.recommend import Judgement
 from search.trial import Trial
 from sensitivity.sparsity import SparsityTable
@@ -66,7 +65,6 @@ class Record:
     def write_results(
         self,
         judgement: Judgement,
-        baselines: Sequence[str],
         *,
         complete: bool,
         stopped: str | None,
@@ -77,7 +75,6 @@ class Record:
 
         Args:
             judgement: Points, front, recommendation.
-            baselines: Ids of the uniform points.
             complete: Whether the run came to its end.
             stopped: What ended it early, else None.
             time_split_s: Kind of work → seconds.
@@ -89,8 +86,9 @@ class Record:
             "complete": complete,
             "stopped": stopped,
             "only_fp32": list(self.reasons),
-            "reference": REFERENCE,
-            "baselines": list(baselines),
+            "reference": judgement.reference,
+            "given": judgement.given.to_json(),
+            "baselines": list(judgement.baselines),
             "front": list(judgement.front),
             "recommended": judgement.recommended,
             "nearest": dict(judgement.nearest),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from report.given import AS_GIVEN, GIVEN_ID
 from report.network_details import training_text
 from report.results import RunResults
 from report.tables import DEFLATED_COLUMN, FOOTPRINT_COLUMNS, MET, NETWORK_COLUMN, columns, front_rows
@@ -66,9 +67,10 @@ def conditions(results: RunResults) -> str:
     # An interrupted run shows what the search saw, on its own part of the data.
     final = all(results.points[id_].accuracy for id_ in results.front)
     samples = f"{settings['holdout_samples']} held-back" if final else f"{settings['search_samples']} of the search's"
+    paired = "the network as given" if results.versus == GIVEN_ID else results.versus
     return (
         f"{results.backend} on {results.device['device']}, {threads} thread{'s' * (threads != 1)}, batch {batch}; "
-        f"latency: median, paired with FP32; accuracy: {results.metric} on {samples} samples"
+        f"latency: median, paired with {paired}; accuracy: {results.metric} on {samples} samples"
     )
 
 
@@ -88,5 +90,6 @@ def files(folder: Path, results: RunResults) -> list[str]:
     if point is not None:
         lines += [f"model   {folder / point.model}"] if point.model else []
         lines += [f"config  {folder / point.config}"] if point.config else []
+        lines += [f"config  none: {AS_GIVEN}"] if point.id == GIVEN_ID else []
         lines += [f"network {folder / point.network.file}"] if point.network and point.network.file else []
     return lines

@@ -8,7 +8,16 @@ from typing import TextIO
 
 from precision import write_text
 from report.comparison import Comparison
-from report.comparison_tables import CELL_COLUMNS, EVERYWHERE, LEGEND, TextRow, everywhere_text, missing, text_rows
+from report.comparison_tables import (
+    CELL_COLUMNS,
+    EVERYWHERE,
+    LEGEND,
+    TextRow,
+    cell_columns,
+    everywhere_text,
+    missing,
+    text_rows,
+)
 from report.render import render_comparison
 from report.verdict import budget_texts, verdict
 from search.results.summary import conditions
@@ -60,7 +69,7 @@ def _print_table(comparison: Comparison, stream: TextIO) -> None:
     columns = ["", "config"]
     for party in comparison.parties:
         # The first column of each backend bears its name: a terminal's table has no headings over headings.
-        columns += ["", f"{party.name}: latency", *CELL_COLUMNS[2:]]
+        columns += ["", f"{party.name}: latency", *cell_columns(party.results)[2:]]
     marked = frozenset(index for index, row in enumerate(rows) if row.everywhere)
     headings = [*columns, "layers"]
     each = len(CELL_COLUMNS)

@@ -192,6 +192,7 @@ def measurement(
         },
         "budget": budget.to_json(),
         "reference": "fp32",
+        "given": given_json(points["fp32"]),
         "baselines": list(uniform),
         "front": front,
         "recommended": max(feasible, key=lambda id_: _value(points[id_])) if feasible else None,
@@ -208,6 +209,12 @@ def measurement(
         },
     }
     return data, rows
+
+
+def given_json(point: dict[str, Any], **other: Any) -> dict[str, Any]:
+    """What ``measurement.json`` says of a given network that measures as a point does."""
+    measured = ("size_bytes", "latency", "search_latency", "accuracy", "search_accuracy")
+    return {**{name: point[name] for name in measured}, "refused": "", **other}
 
 
 def front_of(points: dict[str, dict[str, Any]]) -> list[str]:
@@ -280,8 +287,10 @@ def interrupted_run(folder: Path) -> Path:
     data = copy.deepcopy(data)
     data.update(complete=False, stopped="interrupted", front=[], recommended=None, nearest={})
     data["points"] = {id_: data["points"][id_] for id_ in ("fp32", "int8")}
+    for point in (*data["points"].values(), data["given"]):
+        point.update(latency=None, accuracy=None)
     for point in data["points"].values():
-        point.update(latency=None, accuracy=None, held=None)
+        point.update(held=None)
     return write_run(folder, data, rows[:9])
 
 
@@ -289,6 +298,7 @@ def early_run(folder: Path) -> Path:
     """A search stopped before anything was measured: no points, no tables."""
     data, _ = measurement(budget=Budget(latency_ms=5.0))
     data.update(complete=False, stopped="interrupted", front=[], recommended=None, nearest={}, points={})
+    data["given"].update(latency=None, search_latency=None, accuracy=None, search_accuracy=None)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "measurement.json").write_text(json.dumps(data))
     return folder

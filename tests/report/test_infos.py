@@ -81,7 +81,7 @@ def test_hover_texts_say_everything(results: RunResults) -> None:
     hover = next(m.hover for m in front_info(moved, Cost.LATENCY).baselines if m.label == "int8")
     for part in ("<b>int8</b> (baseline)", "accuracy 97.00 %", "898 samples", "latency 2.00 ms median", "p90"):
         assert part in hover
-    for part in ("0.30 × FP32", "size 99.5 kB", "int8 ×20"):
+    for part in ("0.30 × given", "size 99.5 kB", "int8 ×20"):
         assert part in hover
 
 

@@ -17,11 +17,13 @@ from report.network_details import halving_rows, network_details, training_text
 from report.plots import draw_front
 from report.render import render
 from report.results import RunResults
-from report.tables import COLUMNS, NETWORK_COLUMNS, columns, front_rows, table
+from report.tables import COLUMNS, NETWORK_COLUMNS, VERSUS, columns, front_rows, table
 from report.training import TrainInfo
 from report.verdict import verdict
 from tests.report import synthetic, synthetic_passes
 from tests.report.synthetic_passes import NETWORKS, STUDENT, TRAIN, prune_network
+
+HEADINGS = tuple("vs given" if column == VERSUS else column for column in COLUMNS)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +63,10 @@ def test_runs_without_passes_have_none_of_it(plain: RunResults) -> None:
     assert plain.train is None
     assert plain.sparsities == ()
     assert {point.network for point in plain.points.values()} == {None}
-    assert columns(plain) == COLUMNS
+    assert columns(plain) == HEADINGS
     assert {row.network_cells for row in table(plain)} == {()}
     compressed = {id_: dataclasses.replace(p, compressed_bytes=1) for id_, p in plain.points.items()}
-    assert columns(dataclasses.replace(plain, points=compressed)) == COLUMNS
+    assert columns(dataclasses.replace(plain, points=compressed)) == HEADINGS
     assert network_details(plain) == ()
     names = [trace.name for trace in draw_front(front_info(plain, Cost.LATENCY)).data]
     assert names == [
@@ -131,7 +133,7 @@ def test_impossible_groups_are_refused(channels: int, kept: int) -> None:
 
 def test_table_tells_the_networks_apart(results: RunResults) -> None:
     """Network, training and what it bought; a file that compresses well says so."""
-    assert columns(results) == (*COLUMNS[:9], "deflated", "network", *COLUMNS[9:])
+    assert columns(results) == (*HEADINGS[:9], "deflated", "network", *HEADINGS[9:])
     assert (_row(results, "p67")["network"], _row(results, "p67")["deflated"]) == ("2:4", "61.8 kB")
     assert (_row(results, "int8")["network"], _row(results, "p62")["deflated"]) == ("given", "–")
     cells = {row.id: dict(zip(NETWORK_COLUMNS, row.network_cells, strict=True)) for row in table(results)}

@@ -48,7 +48,8 @@ def test_an_interrupted_run_is_read_as_far_as_it_came(tmp_path: Path) -> None:
     assert results.baselines == ("fp32", "int8")
     early = RunResults.load(synthetic.early_run(tmp_path / "early"))
     assert (dict(early.points), early.trials, early.scores) == ({}, (), ())
-    assert early.reference_point is None
+    assert early.base is not None
+    assert early.base.shown_accuracy is None
     assert early.accuracy_floor is None
 
 

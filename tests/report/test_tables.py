@@ -47,7 +47,7 @@ def test_without_a_budget_nothing_is_met(results: RunResults) -> None:
 
 
 def test_verdict_of_a_met_budget(results: RunResults) -> None:
-    """The recommended point with its numbers and its gain over FP32."""
+    """The recommended point with its numbers and its gain over the given network."""
     assert results.recommended is not None
     found = verdict(results)
     assert found.outcome is Outcome.MET
@@ -65,7 +65,7 @@ def test_verdict_of_a_missed_budget(tmp_path: Path) -> None:
     assert (found.outcome, found.headline) == (Outcome.MISSED, "No point meets every budget")
     assert [detail.split(":")[0] for detail in found.details] == ["Nearest by latency", "Nearest by accuracy"]
     assert "; misses latency 2." in found.details[0]
-    assert budget_texts(results) == ("latency ≤ 1.00 ms", "accuracy within 0.10 points of FP32")
+    assert budget_texts(results) == ("latency ≤ 1.00 ms", "accuracy within 0.10 points of the given network")
 
 
 def test_one_point_can_be_nearest_by_two_budgets(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 
 def test_main_job(ran: Ran) -> None:
-    """A point within budget: exit 0, the whole front in a table, the gain over FP32, and where the files are."""
+    """A point within budget: exit 0, the whole front in a table, the gain over the given file, and the files."""
     assert ran.code == 0, ran.err
     results = ran.results()
     chosen = results["points"][results["recommended"]]
@@ -60,7 +60,7 @@ def test_main_job(ran: Ran) -> None:
         assert f" {point} " in ran.out
     assert f"★  {chosen['id']} " in ran.out
     assert f"{chosen['id']} meets every budget: " in ran.out
-    for words in ("× FP32", "points)", "1 thread, batch 1", "held-back samples", "inference", str(ran.folder)):
+    for words in ("× given", "points)", "1 thread, batch 1", "held-back samples", "inference", str(ran.folder)):
         assert words in ran.out
     for name in (chosen["model"], chosen["config"], "report.html"):
         assert str(ran.folder / name) in ran.out

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from backends.ort.cpu import OrtCpuBackend
 from precision import Budget, PrecisionConfig
 from report.results import RunResults
+from report.tables import accuracy_difference, size_ratio
 from search.events import Silent
 from search.options import RunOptions
 from search.run import RunOutcome, run
@@ -51,9 +55,10 @@ def test_recommended_model_is_what_was_measured(found: Found) -> None:
 
 
 def test_config_rebuilds_the_model_byte_for_byte(found: Found) -> None:
-    """A saved config and a fresh lowerer give the saved file."""
+    """A saved config and a fresh lowerer give the saved file; the file as given alone has no config."""
     outcome, workload, options = found
-    for point in outcome.points.values():
+    assert [id_ for id_, point in outcome.points.items() if point.config is None] in ([], ["given"])
+    for point in (point for point in outcome.points.values() if point.config is not None):
         config = PrecisionConfig.load(outcome.folder / str(point.config))
         rebuilt = tiny_lowerer(workload, OrtCpuBackend(), options).lower(config.layers)
         assert rebuilt == (outcome.folder / str(point.model)).read_bytes()
@@ -69,3 +74,28 @@ def test_folder_is_complete_and_readable(found: Found) -> None:
     for name in ("report.html", "pareto.csv", "trials.csv", "sensitivity.csv", "measurement.json", "study.db"):
         assert (outcome.folder / name).stat().st_size > 0
     assert not (outcome.folder / "study.db-wal").exists()
+
+
+def test_file_that_normalising_shrinks_is_what_sizes_are_compared_with(tmp_path: Path) -> None:
+    """A file far larger than its FP32 form, by a text that no runtime reads, is a point and timed like one."""
+    workload = tiny_workload(tmp_path, samples=200)
+    heavy = onnx.load(workload.model)
+    heavy.doc_string = "." * 80_000
+    onnx.save(heavy, workload.model)
+    options = RunOptions(
+        budget=Budget(size_bytes=50_000), out=tmp_path / "run", trials=4, calibration=few_samples(),
+        sensitivity_samples=16,
+    )  # fmt: skip
+    backend = OrtCpuBackend()
+    outcome = run(workload, tiny_lowerer(workload, backend, options), backend, options, Silent())
+    results = RunResults.load(outcome.folder)
+    size = workload.model.stat().st_size
+    assert (results.reference, results.baselines[0]) == ("given", "given")
+    assert results.points["given"].size_bytes == pytest.approx(size, rel=0.001)
+    assert not results.points["given"].feasible
+    for point in results.points.values():
+        assert size_ratio(results, point) == pytest.approx((outcome.folder / str(point.model)).stat().st_size / size)
+        assert point.latency is not None
+    assert results.points["fp32"].size_bytes < 0.2 * size
+    assert accuracy_difference(results, results.points["fp32"]) == pytest.approx(0, abs=1 / 100)
+    assert outcome.recommended not in (None, "given")

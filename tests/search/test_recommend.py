@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from precision import FP32, AccuracyStats, Budget, LatencyStats
+from report.given import GivenNetwork
 from report.results import Point
-from search.results.recommend import Judgement, judge
+from search.results.recommend import Judgement, beats, judge
 
 
-def point(id_: str, accuracy: float, latency_ms: float, size_bytes: int, held: bool | None = True) -> Point:
-    """A finalist."""
+def point(
+    id_: str,
+    accuracy: float,
+    latency_ms: float,
+    size_bytes: int,
+    held: bool | None = True,
+    error: tuple[float, float] = (0.0, 0.0),
+) -> Point:
+    """A finalist; ``error`` is half the interval of its accuracy, and of its latency relative to it."""
+    wide, low, high = error[0], latency_ms * (1 - error[1]), latency_ms * (1 + error[1])
     latency = LatencyStats(
-        median_ms=latency_ms, p90_ms=latency_ms, ci_low_ms=latency_ms, ci_high_ms=latency_ms, ratio=latency_ms,
-        ratio_low=latency_ms, ratio_high=latency_ms, rounds=9, threads=1, batch_size=1,
+        median_ms=latency_ms, p90_ms=latency_ms, ci_low_ms=low, ci_high_ms=high, ratio=latency_ms, ratio_low=low,
+        ratio_high=high, rounds=9, threads=1, batch_size=1,
     )  # fmt: skip
-    stats = AccuracyStats(value=accuracy, ci_low=accuracy, ci_high=accuracy, samples=100)
+    stats = AccuracyStats(value=accuracy, ci_low=accuracy - wide, ci_high=accuracy + wide, samples=100)
     return Point(
         id=id_, origin="test", text="", config=None, model=None, size_bytes=size_bytes, latency=latency,
         search_latency=latency, accuracy=stats, search_accuracy=stats, feasible=False, violations=(), held=held,
@@ -29,8 +39,10 @@ def point(id_: str, accuracy: float, latency_ms: float, size_bytes: int, held: b
 
 
 def verdict(points: list[Point], budget: Budget, baselines: tuple[str, ...] = ("fp32",)) -> Judgement:
-    """Judge with FP32 as the reference."""
-    return judge(points, budget, reference="fp32", baselines=baselines, metric="top1")
+    """Judge with what FP32 measured as the given network."""
+    fp32 = FP32_POINT
+    given = GivenNetwork(size_bytes=fp32.size_bytes, latency=fp32.latency, accuracy=fp32.accuracy)
+    return judge(points, budget, given=given, baselines=baselines, metric="top1")
 
 
 FP32_POINT = point("fp32", 0.9, 10.0, 4000)
@@ -51,7 +63,7 @@ budgets = st.builds(
 def test_verdict_agrees_with_brute_force(
     values: list[tuple[float, float, int, bool]], budget: Budget, baselines: int
 ) -> None:
-    """Recommended is the first of all points that hold, are within budget and beaten by no baseline."""
+    """Recommended is the first of all points that hold, are within budget and beaten by no baseline that holds."""
     points = [FP32_POINT, *(point(f"p{i}", *value) for i, value in enumerate(values))]
     names = ("fp32", *(f"p{i}" for i in range(min(baselines, len(values)))))
     found = verdict(points, budget, names)
@@ -73,7 +85,7 @@ def test_verdict_agrees_with_brute_force(
         return any(
             all(a <= b for a, b in zip(key(q), key(p), strict=True)) and key(q) != key(p)
             for q in points
-            if q.id in names
+            if q.id in names and q.held
         )
 
     speed_first = budget.max_drop is not None and budget.latency_ms is None and budget.size_bytes is None
@@ -141,3 +153,157 @@ def test_drop_counts_from_the_measured_fp32(drop: float, feasible: bool) -> None
     """A drop of exactly the limit is within it."""
     found = verdict([FP32_POINT, point("p1", 0.88, 1.0, 500)], Budget(max_drop=drop))
     assert found.points["p1"].feasible is feasible
+
+
+noisy = st.builds(
+    lambda *values: values,
+    st.floats(0.5, 0.9), st.floats(2.0, 12.0), st.integers(900, 1100), st.sampled_from([True, False, None]),
+    st.tuples(st.floats(0, 0.3), st.floats(0, 0.5)),
+)  # fmt: skip
+near = st.builds(
+    lambda *values: values,
+    st.sampled_from([0.8, 0.81]), st.sampled_from([5.0, 5.05, 5.2]), st.sampled_from([1000, 1005, 1015, 1030]),
+    st.sampled_from([True, False]), st.tuples(st.sampled_from([0.0, 0.02]), st.sampled_from([0.0, 0.005, 0.02])),
+)  # fmt: skip
+measured = st.lists(noisy | near, min_size=1, max_size=8)
+limits = st.builds(
+    lambda latency, size, floor, drop: Budget(latency_ms=latency, size_bytes=size, min_accuracy=floor, max_drop=drop),
+    st.none() | st.floats(1.0, 12.0), st.none() | st.integers(900, 1100), st.none() | st.floats(0.4, 0.95),
+    st.none() | st.floats(0.0, 0.4),
+)  # fmt: skip
+
+
+def named(values: list[tuple[Any, ...]]) -> list[Point]:
+    """The file as given and two uniform points first, as far as there are any."""
+    names = ("given", "fp32", "int8")
+    return [point(names[i] if i < len(names) else f"p{i}", *value) for i, value in enumerate(values)]
+
+
+BASELINES = ("given", "fp32", "int8")
+
+
+def surely_worse(one: Point, other: Point) -> bool:
+    """Oracle: less accurate, slower and larger, with intervals that do not meet."""
+    assert one.accuracy is not None
+    assert other.accuracy is not None
+    assert one.latency is not None
+    assert other.latency is not None
+    return (
+        one.accuracy.ci_high < other.accuracy.ci_low
+        and one.latency.ci_low_ms > other.latency.ci_high_ms
+        and one.latency.median_ms > 1.02 * other.latency.median_ms
+        and one.size_bytes > 1.01 * other.size_bytes
+    )
+
+
+@given(measured, limits)
+def test_a_point_within_every_limit_that_holds_means_a_recommendation(
+    values: list[tuple[Any, ...]], budget: Budget
+) -> None:
+    """Nothing is recommended only where no point that holds is within every limit, and then the nearest are named."""
+    found = verdict(named(values), budget, BASELINES)
+    sound = {id_ for id_, p in found.points.items() if p.held is not False}
+    good = {id_ for id_ in sound if found.points[id_].feasible}
+    assert (found.recommended is None) == (not good)
+    limited = (budget.latency_ms, budget.size_bytes, budget.min_accuracy or budget.max_drop)
+    if found.recommended is None:
+        assert len(found.nearest) == sum(limit is not None for limit in limited)
+        assert not sound or set(found.nearest.values()) <= sound
+    else:
+        assert found.recommended in good
+        assert not found.nearest
+        chosen = found.points[found.recommended]
+        assert not any(surely_worse(chosen, found.points[id_]) for id_ in sound & set(BASELINES))
+
+
+@given(measured, limits)
+def test_baseline_that_did_not_hold_stands_in_nobodys_way(values: list[tuple[Any, ...]], budget: Budget) -> None:
+    """Without the points that did not hold the recommendation is the same."""
+    points = named(values)
+    without = [p for p in points if p.held is not False]
+    assert verdict(points, budget, BASELINES).recommended == verdict(without, budget, BASELINES).recommended
+
+
+def test_the_case_of_a_busy_machine() -> None:
+    """FP16 seems faster and smaller and did not hold: FP32, the fastest of those that did, is recommended."""
+    points = [
+        point("fp32", 1.0, 0.0250, 4000),
+        point("fp16", 1.0, 0.0240, 2000, held=False),
+        point("int8", 1.0, 0.0260, 1000),
+        point("int4", 1.0, 0.0270, 600),
+    ]
+    names = ("fp32", "fp16", "int8", "int4")
+    assert verdict(points, Budget(min_accuracy=0.99), names).recommended == "fp32"
+    assert verdict([replace(p, held=True) for p in points], Budget(min_accuracy=0.99), names).recommended == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("baseline", "beaten"),
+    [
+        pytest.param(point("int8", 0.9, 4.95, 1005, error=(0.0, 0.02)), False, id="within noise"),
+        pytest.param(point("int8", 0.9, 4.95, 1005), False, id="told apart, but by 1 %"),
+        pytest.param(point("int8", 0.9, 4.5, 1005), True, id="faster"),
+        pytest.param(point("int8", 0.9, 5.05, 900, error=(0.0, 0.02)), True, id="smaller, no slower but by noise"),
+        pytest.param(point("int8", 0.9, 5.5, 900), False, id="smaller and slower"),
+        pytest.param(point("int8", 0.9, 4.5, 1020), False, id="faster and larger"),
+        pytest.param(point("int8", 0.89, 4.5, 900), False, id="less accurate"),
+        pytest.param(point("int8", 0.91, 5.0, 1000, error=(0.02, 0.0)), False, id="perhaps more accurate"),
+        pytest.param(point("int8", 0.91, 5.0, 1000), True, id="surely more accurate"),
+    ],
+)
+def test_baseline_stands_in_the_way_where_it_is_told_apart(baseline: Point, beaten: bool) -> None:
+    """A baseline that is as accurate keeps a point out by latency, size or accuracy, never by noise."""
+    assert beats(baseline, point("p1", 0.9, 5.0, 1000)) is beaten
+
+
+def test_baseline_beyond_a_limit_keeps_nobody_out() -> None:
+    """No slower but by noise, it is over the limit all the same."""
+    points = [point("p1", 0.9, 5.0, 1000), point("p2", 0.8, 4.0, 400), point("int8", 0.9, 5.01, 500, error=(0.0, 0.02))]
+    assert beats(points[2], points[0])
+    assert verdict(points, Budget(latency_ms=5.0), ("int8",)).recommended == "p1"
+
+
+def test_baselines_that_beat_each_other_in_a_circle_are_all_left() -> None:
+    """Medians and ratios that disagree, and sizes almost 1 % apart can close one: something is recommended still."""
+
+    def timed(id_: str, median: float, ratio: float, size_bytes: int) -> Point:
+        made = point(id_, 0.9, median, size_bytes)
+        assert made.latency is not None
+        return replace(made, latency=replace(made.latency, ratio=ratio, ratio_low=ratio, ratio_high=ratio))
+
+    points = [
+        timed("given", 1.0, 1.0, 10110),
+        timed("fp32", 1.05, 1.05, 10050),
+        timed("fp16", 1.1, 1.1, 10000),
+        timed("int8", 1.12, 0.8, 10102),
+        timed("int4", 1.2, 0.9, 10003),
+    ]
+    assert all(beats(one, other) for one, other in zip(points, [*points[1:], points[0]], strict=True))
+    assert verdict(points, Budget(), tuple(p.id for p in points)).recommended is not None
+
+
+def test_file_as_given_is_the_last_resort() -> None:
+    """It is recommended where everything else is larger for nothing, and not for a lead that may be chance."""
+    given_file = point("given", 0.9, 5.0, 100, error=(0.01, 0.01))
+    larger = [point(id_, 0.9, 4.99, size, error=(0.01, 0.01)) for id_, size in (("fp32", 2600), ("int4", 2500))]
+    assert verdict([given_file, *larger], Budget(max_drop=0.1), BASELINES).recommended == "given"
+    half = point("int8", 0.895, 2.5, 50, error=(0.01, 0.01))
+    assert verdict([given_file, *larger, half], Budget(latency_ms=6.0), BASELINES).recommended == "int8"
+    worse = point("int8", 0.8, 2.5, 50, error=(0.01, 0.01))
+    assert verdict([given_file, *larger, worse], Budget(latency_ms=6.0), BASELINES).recommended == "given"
+    assert verdict([given_file, *larger, worse], Budget(latency_ms=4.0), BASELINES).recommended == "int8"
+
+
+@pytest.mark.parametrize(("slower", "recommended"), [(1.5, "given"), (1.01, "p1")])
+def test_where_accuracy_alone_is_limited_a_slower_network_is_no_gain(slower: float, recommended: str) -> None:
+    """Smaller and slower than the file as given is not what was asked for; as fast is."""
+    points = [point("given", 0.9, 5.0, 1000), point("p1", 0.9, 5.0 * slower, 500)]
+    assert verdict(points, Budget(max_drop=0.1), ("given",)).recommended == recommended
+    assert verdict(points, Budget(max_drop=0.1, size_bytes=2000), ("given",)).recommended == "p1"
+
+
+def test_nothing_that_holds_leaves_the_nearest_of_all() -> None:
+    """On a machine too noisy for any point to hold nothing is recommended, and the points are still named."""
+    points = [point("fp32", 0.9, 5.0, 1000, held=False), point("p1", 0.9, 2.0, 500, held=False)]
+    found = verdict(points, Budget(latency_ms=3.0))
+    assert (found.recommended, found.front, dict(found.nearest)) == (None, (), {"latency": "p1"})

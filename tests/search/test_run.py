@@ -37,7 +37,7 @@ def test_flow_ends_with_a_folder_that_holds_everything(tmp_path: Path) -> None:
     outcome = search(options(tmp_path / "run", Budget(latency_ms=2.5, min_accuracy=0.9)), heard=heard)
     results = RunResults.load(outcome.folder)
     assert outcome.exit_code == 0
-    assert heard.phases == ["calibrate", "sensitivity", "search", "finalists", "report"]
+    assert heard.phases == ["given network", "calibrate", "sensitivity", "search", "finalists", "report"]
     assert heard.bests
     assert results.complete
     assert results.baselines == ("fp32", "fp16", "int8", "int4")

@@ -9,6 +9,7 @@ from precision import FP32, Budget, ContentStore
 from search.accuracy import Scored, Scorer
 from search.bench import Bench
 from search.evaluate import Evaluator
+from search.given import open_given
 from search.ledger import Ledger
 from search.stopwatch import Stopwatch
 from search.trial import ONE_SHOT, QAT, RECOVERED, TRAINED, Candidate, Outcome, Trial
@@ -32,8 +33,8 @@ def evaluated(budget: Budget, origin: str = "test") -> list[Trial]:
         watch=Stopwatch(),
     )
     everything = dict.fromkeys(toy.LAYERS, FP32)
-    reference = backend.compile(lowerer.lower(everything), threads=1)
-    evaluator = Evaluator(bench, Scorer(work.evaluation, work.metric, name="all"), budget, reference)
+    given = open_given(None, lowerer.lower(everything), bench.compile, bench.inputs)
+    evaluator = Evaluator(bench, Scorer(work.evaluation, work.metric, name="all"), budget, given)
     evaluator.run(0, Candidate(origin="baseline", choices=everything, name="fp32"))
     rng = np.random.default_rng(1)
     for number in range(1, 40):

@@ -26,5 +26,6 @@ def test_summary_tells_networks_and_training(tmp_path: Path) -> None:
 def test_summary_without_passes_says_nothing_of_them(tmp_path: Path) -> None:
     """Neither column nor lines."""
     text = _summary(synthetic.feasible_run(tmp_path))
-    assert "network" not in text
+    assert "  network  " not in text
+    assert not any(line.startswith("network") for line in text.splitlines())
     assert "training" not in text

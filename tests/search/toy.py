@@ -48,8 +48,8 @@ CHOICES = (FP32, FP16, INT8, INT4)
 OVERHEAD_BYTES = 500
 FP32_BYTES = 1000
 BOUNDARY_MS = 0.3
-COST_MS = {"fp32": 1.0, "fp16": 1.0, "int8:nearest": 0.4, "int4:nearest": 0.4}
-HARM = {"fp32": 0.0, "fp16": 0.0, "int8:nearest": 0.002, "int4:nearest": 0.03}
+COST_MS = {"given": 0.8, "fp32": 1.0, "fp16": 1.0, "int8:nearest": 0.4, "int4:nearest": 0.4}
+HARM = {"given": 0.0, "fp32": 0.0, "fp16": 0.0, "int8:nearest": 0.002, "int4:nearest": 0.03}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +89,11 @@ def latency_ms(choices: Mapping[str, str], cost_ms: Mapping[str, float] = COST_M
     return sum(cost_ms[text] for text in texts) + BOUNDARY_MS * crossed
 
 
+def file(text: str = "given", size_bytes: int = OVERHEAD_BYTES + 4 * FP32_BYTES) -> bytes:
+    """A file as given: a fifth smaller and faster than what FP32 is written as, unless told otherwise."""
+    return json.dumps(dict.fromkeys(LAYERS, text)).encode().ljust(size_bytes)
+
+
 class HalfDialect(OrtCpuDialect):
     """Of a runtime with 16-bit arithmetic."""
 
@@ -103,10 +108,14 @@ class ToyLowerer(Lowerer):
     Args:
         refuse: Says why choices cannot be written; empty text writes them.
         dialect: What is asked about choices.
+        given: The file as it was given; None where there is none but what FP32 is written as.
     """
 
     def __init__(
-        self, refuse: Callable[[Mapping[str, LayerChoice]], str] = lambda _: "", dialect: Dialect = ORT_CPU
+        self,
+        refuse: Callable[[Mapping[str, LayerChoice]], str] = lambda _: "",
+        dialect: Dialect = ORT_CPU,
+        given: bytes | None = None,
     ) -> None:
         reference = Reference(
             source="toy.onnx",
@@ -117,6 +126,7 @@ class ToyLowerer(Lowerer):
             input_types={"x": "float32"},
             output_names=("y",),
             output_shapes={"y": (None, 2)},
+            given=given,
         )
         super().__init__(reference, dialect, None, CalibrationSettings(), ContentStore(None))
         self._refuse = refuse

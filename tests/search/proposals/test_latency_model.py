@@ -12,6 +12,7 @@ from lowering.dialect import Arithmetic
 from precision import Precision
 from search.proposals.latency_model import LatencyModel, fit_codes, fit_latency_model, group_weights
 from search.proposals.moves import draw
+from search.proposals.problem import Problem
 from search.proposals.space import Code, Space
 from tests.search.proposals.spaces import chain, prunable_chain
 
@@ -45,6 +46,31 @@ def test_prior_is_sane() -> None:
     lone = space.encode(space.uniform(Precision.FP32))
     assert model.predict_code((*lone[:5], 2, *lone[6:])) > 0.98
     assert math.isnan(model.loo_error)
+
+
+def test_fp32_has_a_ratio_of_its_own() -> None:
+    """Where FP32 takes other than the given network's time, all predictions are in proportion, and FP32's is met."""
+    space = chain(8)
+    fp32, rng = space.encode(space.uniform(Precision.FP32)), np.random.default_rng(3)
+    codes = [fp32, *(draw(space, rng) for _ in range(20))]
+    truth = _truth(space)
+    ratios = [truth.predict_code(code) for code in codes]
+    usual, slower = fit_codes(space, codes, ratios), fit_codes(space, codes, [1.6 * ratio for ratio in ratios])
+    assert (usual.base, slower.base) == (1.0, 1.6)
+    assert slower.predict_code(fp32) == 1.6
+    assert slower.loo_error == pytest.approx(1.6 * usual.loo_error)
+    assert Problem.of(space, slower).ratio(fp32) == pytest.approx(1.6)
+    for code in (draw(space, rng) for _ in range(20)):
+        assert slower.predict_code(code) == pytest.approx(1.6 * usual.predict_code(code))
+        assert Problem.of(space, slower).ratio(code) == pytest.approx(slower.predict_code(code))
+
+
+def test_ratio_of_fp32_is_the_median_of_its_timings() -> None:
+    """One disturbed timing of several does not move everything else; before any it is 1."""
+    space = chain(4)
+    fp32, int8 = space.uniform(Precision.FP32), space.uniform(Precision.INT8)
+    assert fit_latency_model(space, [(fp32, 0.97), (fp32, 0.98), (fp32, 1.9)]).base == 0.98
+    assert fit_latency_model(space, [(int8, 0.5)]).base == 1.0
 
 
 def test_one_baseline_sets_the_level() -> None:

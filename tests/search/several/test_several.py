@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from precision import Budget
 from report.comparison import Comparison
-from report.comparison_tables import comparison_frame, missing
+from report.comparison_tables import cell_columns, comparison_frame, missing
 from report.results import RunResults
 from search.several import exchange as several_exchange
 from search.several.runs import SeveralOutcome, labels
@@ -69,7 +72,8 @@ def test_each_backend_has_its_front_and_measures_the_others(tmp_path: Path) -> N
     assert all(point.latency and point.accuracy and point.config and point.model for point in guests)
     for name in results:
         assert [phase for phase in heard.phases if phase.startswith(f"{name}: ")] == [
-            f"{name}: {phase}" for phase in ("calibrate", "sensitivity", "search", "exchange", "finalists", "report")
+            f"{name}: {phase}"
+            for phase in ("given network", "calibrate", "sensitivity", "search", "exchange", "finalists", "report")
         ]
 
 
@@ -236,3 +240,40 @@ def test_files_of_the_comparison(tmp_path: Path) -> None:
 def test_labels_are_file_names_and_differ() -> None:
     """A backend of another package has a folder too, and two never share one."""
     assert labels(["ort-cpu", "m.x:Y", "m-x-Y"]) == {"ort-cpu": "ort-cpu", "m.x:Y": "m-x-Y", "m-x-Y": "m-x-Y-2"}
+
+
+def test_file_as_given_is_a_row_of_its_own_everywhere(tmp_path: Path) -> None:
+    """It is nobody's config: listed where it differs from FP32; where it does not, FP32 stands for it."""
+    asked = contestants(tmp_path)
+    file = toy.file()
+    given = [replace(one, lowerer=toy.ToyLowerer(given=file)) for one in asked[:1]]
+    outcome = search_several(tmp_path, [*given, *asked[1:]])
+    first, second = (outcome.outcomes[name].points for name in NAMES[:2])
+    assert "given" in first
+    assert "given" not in second
+    comparison = Comparison.load(tmp_path)
+    row = next(row for row in comparison.rows if row.id.endswith("given"))
+    cells = [row.cells[name].point for name in NAMES[:2]]
+    assert [point and point.id for point in cells] == ["given", "fp32"]
+    fp32 = comparison.row("fp32")
+    assert [cell.point and cell.point.id for cell in fp32.cells.values()] == ["fp32", "fp32"]
+    assert row.layers == {}
+    assert not any(entry.id == "given" for entry in outcome.exchanged)
+
+
+def test_backend_that_refuses_the_file_has_a_reason_and_its_own_headings(tmp_path: Path) -> None:
+    """Its ratios are to FP32, its columns say so, and no other number stands for the file there."""
+
+    def refuse(choices: Mapping[str, str]) -> str:
+        return "too old" if "given" in choices.values() else ""
+
+    file, asked = toy.file(), contestants(tmp_path, backends={QUICK: Quick(refuse)})
+    outcome = search_several(tmp_path, [replace(one, lowerer=toy.ToyLowerer(given=file)) for one in asked])
+    assert "given" not in outcome.outcomes[QUICK].points
+    stream = StringIO()
+    summarise(tmp_path, stream, quiet=False)
+    comparison = Comparison.load(tmp_path)
+    row = next(row for row in comparison.rows if row.id.endswith("given"))
+    assert (row.cells[QUICK].point, row.cells[QUICK].reason) == (None, "too old")
+    assert [cell_columns(results)[2] for _, results in comparison.measured] == ["vs given", "vs FP32"]
+    assert comparison.everywhere != row.id

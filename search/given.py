@@ -1,0 +1,53 @@
+"""The network as it was given, compiled on the run's backend: what everything that is searched is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from backends.base import CompiledModel
+from precision import BackendError, Inputs, digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The file that was given, or what stands for it.
+
+    Attributes:
+        model: Its bytes; those that FP32 is written as where the network was exported for this search, or where the
+            backend does not run the file.
+        artifact: Digest of ``model``.
+        is_fp32: Whether ``model`` is what FP32 is written as.
+        compiled: ``model`` as it is timed.
+        refused: Why the backend does not run the file; empty where it does.
+    """
+
+    model: bytes
+    artifact: str
+    is_fp32: bool
+    compiled: CompiledModel
+    refused: str = ""
+
+
+def open_given(file: bytes | None, fp32: bytes, compile_: Callable[[bytes], CompiledModel], inputs: Inputs) -> Given:
+    """Compile the file and run it once; where the backend refuses either, take what FP32 is written as.
+
+    Args:
+        file: The given file; None where the network was exported for this search.
+        fp32: What FP32 is written as.
+        compile_: Compiles a model as it is timed.
+        inputs: What every timed run gets.
+
+    Raises:
+        BackendError: If what FP32 is written as does not compile either.
+    """
+    refused = ""
+    if file is not None and file != fp32:
+        try:
+            compiled = compile_(file)
+            compiled.run(inputs)
+        except BackendError as error:
+            refused = error.message
+        else:
+            return Given(model=file, artifact=digest(file), is_fp32=False, compiled=compiled)
+    return Given(model=fp32, artifact=digest(fp32), is_fp32=True, compiled=compile_(fp32), refused=refused)
