@@ -51,3 +51,15 @@ def test_exactly_the_others_are_removed() -> None:
         torch.testing.assert_close(left[f"norm.{name}"], whole[f"norm.{name}"][stay])
     torch.testing.assert_close(left["conv2.weight"], whole["conv2.weight"][:, stay])
     torch.testing.assert_close(left["stem.weight"], whole["stem.weight"])
+
+
+def test_importances_are_means_over_the_samples_used() -> None:
+    """The first so many, whatever follows them."""
+    module = small()
+    groups = find_prune_groups(module, DATA.inputs)
+    few = TrainingData(inputs={name: array[:4] for name, array in DATA.inputs.items()})
+    options = StructuredPrune(samples=4)
+    found, wanted = options.importances(module, groups, DATA), options.importances(module, groups, few)
+    assert found
+    for name, values in wanted.items():
+        torch.testing.assert_close(found[name], values)

@@ -36,7 +36,7 @@ def scores_taken(writer: Writer, runtime: Runtime, store: ContentStore, inputs: 
 
 
 INPUTS: Inputs = test_score.INPUTS
-MOVED: Inputs = {"x": np.asarray(INPUTS["x"]) + np.float32(0.5)}
+MOVED: Inputs = {"x": np.asarray(INPUTS["x"], np.float32) + np.float32(0.5)}
 
 
 def test_the_same_is_taken_from_the_cache() -> None:
@@ -93,10 +93,10 @@ def test_sparsities_are_scored_anew_for_another_key_measure_or_importance() -> N
         sparsity_nets.scored(net, store=store, levels=(0.5,))
         calls: list[str] = []
         spy = _Counting(store, calls)
-        sparsity_nets.scored(net, store=spy, levels=(0.5,), **change)  # type: ignore[arg-type]
+        sparsity_nets.scored(net, store=spy, levels=(0.5,), **change)
         assert calls, change
         again: list[str] = []
-        sparsity_nets.scored(net, store=_Counting(store, again), levels=(0.5,), **change)  # type: ignore[arg-type]
+        sparsity_nets.scored(net, store=_Counting(store, again), levels=(0.5,), **change)
         assert not again, change
 
 
