@@ -9,7 +9,6 @@ Refused: calibration inputs that hold, or lead to, NaN or infinity; the message 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
@@ -17,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lowering.interpreter import interpret, runtime_errors
 from lowering.ranges import BINS, Histogram, count_into, range_of, usable_range
 from precision import (
     Array,
@@ -189,10 +189,6 @@ def _session(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[Any, t
         LoweringError: If a tensor is not in the network.
         ModelError: If ONNX Runtime refuses the network.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
     made = {name for node in reference.graph.node for name in node.output}
     unknown = [name for name in tensors if name not in made]
     if unknown:
@@ -204,23 +200,13 @@ def _session(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[Any, t
     proto.CopyFrom(reference)
     already = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in already)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised here, with a hint
-    errors = (
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidGraph,
-        state.NotImplemented,
-        state.RuntimeException,
-        ValueError,
-    )
     try:
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except errors as error:
+        runner = interpret(proto)
+    except runtime_errors() as error:
         raise ModelError(
             f"ONNX Runtime refused the FP32 network: {error}", "check that the network runs in ONNX Runtime as it is"
         ) from error
-    return session, errors
+    return runner.session, runner.errors
 
 
 def _is_float(values: Array) -> TypeGuard[Values]:

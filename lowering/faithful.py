@@ -88,10 +88,12 @@ def first_batch(reference: Reference, inputs: Inputs) -> Inputs | None:
     found = {}
     for name, shape in reference.input_shapes.items():
         array = inputs[name]
-        rows = np.arange(count) % max(len(array), 1) if array.ndim and len(array) else None
-        fits = reference.fixed_batch is None and array.ndim and len(array) < count
-        batched = array.ndim and rows is not None and (not shape or shape[0] in (None, count))
-        found[name] = array[:count] if fits or not batched else array[rows]
+        if not array.ndim or not len(array):
+            found[name] = array
+        elif reference.fixed_batch is not None and shape and shape[0] == count:
+            found[name] = array[np.arange(count) % len(array)]  # a fixed batch is filled from fewer samples too
+        else:
+            found[name] = array[:count]
     return found
 
 
@@ -249,7 +251,7 @@ def _disturb(array: Array, size: float, generator: np.random.Generator) -> Array
     if not _is_float(array):
         return array
     factors = 1 + size * generator.uniform(-1, 1, array.shape)
-    changed: Array = (array.astype(np.float64) * factors).astype(array.dtype)
+    changed: Array = np.asarray(array.astype(np.float64) * factors).astype(array.dtype)
     return changed
 
 
