@@ -12,7 +12,6 @@ do, and in which tensor it begins.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeGuard
 
@@ -21,6 +20,7 @@ import onnx
 from numpy.typing import NDArray
 
 from lowering.batching import infer_batching
+from lowering.interpreter import interpret, runtime_errors, runtime_version
 from lowering.ranges import BINS, UNBOUNDED, Histogram, count_into, is_bounded, is_zero, range_of, usable_range
 from precision import (
     Array,
@@ -73,7 +73,7 @@ def calibrate(
         ModelError: If ONNX Runtime refuses the network.
     """
     names = list(dict.fromkeys(tensors))
-    entry = digest("calibration", _SCHEMA, _runtime_version(), key, settings.to_json(), sorted(names))
+    entry = digest("calibration", _SCHEMA, runtime_version(), key, settings.to_json(), sorted(names))
     kept = store.get_json(_KIND, entry)
     if kept is not None:
         return {name: (float(kept[name][0]), float(kept[name][1])) if kept[name] else UNBOUNDED for name in names}
@@ -206,13 +206,6 @@ class _Probe:
         return outputs
 
 
-def _runtime_version() -> str:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
-
-
 def _session(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[Any, tuple[type[Exception], ...]]:
     """A session with ``tensors`` as further outputs, and the errors its runs may raise.
 
@@ -220,10 +213,6 @@ def _session(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[Any, t
         LoweringError: If a tensor is not in the network.
         ModelError: If ONNX Runtime refuses the network.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
     made = {name for node in reference.graph.node for name in node.output}
     unknown = [name for name in tensors if name not in made]
     if unknown:
@@ -235,23 +224,13 @@ def _session(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[Any, t
     proto.CopyFrom(reference)
     already = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in already)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised here, with a hint
-    errors = (
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidGraph,
-        state.NotImplemented,
-        state.RuntimeException,
-        ValueError,
-    )
     try:
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except errors as error:
+        runner = interpret(proto)
+    except runtime_errors() as error:
         raise ModelError(
             f"ONNX Runtime refused the FP32 network: {error}", "check that the network runs in ONNX Runtime as it is"
         ) from error
-    return session, errors
+    return runner.session, runner.errors
 
 
 def _is_float(values: Array) -> TypeGuard[Values]:

@@ -249,7 +249,7 @@ def _disturb(array: Array, size: float, generator: np.random.Generator) -> Array
     if not _is_float(array):
         return array
     factors = 1 + size * generator.uniform(-1, 1, array.shape)
-    changed: Array = (array.astype(np.float64) * factors).astype(array.dtype)
+    changed: Array = np.asarray(array.astype(np.float64) * factors).astype(array.dtype)
     return changed
 
 

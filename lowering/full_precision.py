@@ -12,7 +12,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from lowering.folding import Origins
-from lowering.graph import GraphView, bodies, free_name, graphs_of, tensor_names
+from lowering.graph import GraphView, free_name, graphs_of, rename_tensors, tensor_names
 from lowering.inventory import WEIGHTED
 
 HALF_TYPES = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))
@@ -48,7 +48,7 @@ def widened(proto: onnx.ModelProto, origins: Origins) -> onnx.ModelProto:
     taken = tensor_names(wide.graph) | set(origins.nodes) | set(origins.constants)
     given = _keep_given(wide.graph, kinds, origins, taken)
     for node in origins.nodes.values():
-        _rename(node, given)
+        rename_tensors(node, given)
     origins.nodes.update(
         (name, helper.make_node("Cast", [kept], [name], to=TensorProto.FLOAT)) for name, kept in given.items()
     )
@@ -116,20 +116,9 @@ def _cast_ends(graph: onnx.GraphProto, kinds: Iterable[int], taken: set[str]) ->
             inner[value.name] = free_name(f"{value.name}_wide", taken)
             behind.append(helper.make_node("Cast", [inner[value.name]], [value.name], to=kind))
     for node in graph.node:
-        _rename(node, inner)
+        rename_tensors(node, inner)
     for tensor in (*graph.initializer, *graph.value_info):
         tensor.name = inner.get(tensor.name, tensor.name)
     nodes = onnx.GraphProto(node=[*before, *graph.node, *behind])
     del graph.node[:]
     graph.node.extend(nodes.node)
-
-
-def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
-    for found in (node.input, node.output):
-        for place, name in enumerate(found):
-            found[place] = names.get(name, name)
-    for body in bodies(node):
-        own = {value.name for value in (*body.input, *body.initializer)}
-        outer = {name: new for name, new in names.items() if name not in own}
-        for inner in body.node:
-            _rename(inner, outer)

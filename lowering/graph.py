@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,18 @@ def free_name(name: str, taken: set[str]) -> str:
         candidate, suffix = f"{name}_{suffix}", suffix + 1
     taken.add(candidate)
     return candidate
+
+
+def rename_tensors(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Give tensors that a node, or a body of it, reads or writes other names, in place."""
+    for found in (node.input, node.output):
+        for place, name in enumerate(found):
+            found[place] = names.get(name, name)
+    for body in bodies(node):
+        own = {value.name for value in (*body.input, *body.initializer)}
+        outer = {name: new for name, new in names.items() if name not in own}
+        for inner in body.node:
+            rename_tensors(inner, outer)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

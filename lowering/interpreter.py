@@ -47,6 +47,14 @@ def runtime_errors() -> tuple[type[Exception], ...]:
     )
 
 
+def runtime_version() -> str:
+    """ONNX Runtime's version, on which what networks answer depends."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
 def interpret(model: onnx.ModelProto | bytes, *, optimised: bool = True) -> Interpreter:
     """A session for a model; raises one of ``runtime_errors()`` where ONNX Runtime refuses it.
 

@@ -26,7 +26,7 @@ from lowering.compact import Source, sources_of
 from lowering.folding import Origins, fold_constants
 from lowering.full_precision import widened
 from lowering.glue_forms import merge_slices, pool_globally
-from lowering.graph import GraphView, bodies, free_name, graphs_of, tensor_names
+from lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
 from lowering.opset import with_opset
 from precision import ModelError
 
@@ -67,7 +67,7 @@ def normalise(model: onnx.ModelProto, source: str, *, skipped: Collection[str] =
         proto = _in_form(model, source)
         for name, rewrite in OPTIONAL_STEPS.items():
             if name not in skipped:
-                proto = _stepped(rewrite, proto, origins, source)
+                proto = _with_names_of(proto, _stepped(rewrite, proto, origins, source))
         proto = _stepped(_finished, proto, origins, source)
     return Normalised(proto=proto, sources=sources_of(proto, origins))
 
@@ -95,6 +95,7 @@ def _structured(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
     named = onnx.ModelProto()
     named.CopyFrom(proto)
     _name_nodes(named.graph)
+    _close_bodies(named.graph)
     graph = ir.from_proto(named)
     ir.passes.Sequential(
         passes.RemoveInitializersFromInputsPass(),
@@ -169,9 +170,21 @@ def _without_batch_norms(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
 
 
 def _without_identities(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
-    graph = ir.from_proto(proto)
-    passes.IdentityEliminationPass()(graph)
-    return ir.to_proto(graph)
+    """Without the graph's own Identity nodes; those of bodies stay, since a body may not return what is not its own."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    outputs = {value.name for value in proto.graph.output}
+    names: dict[str, str] = {}
+    kept = onnx.GraphProto()
+    for node in bare.graph.node:
+        if node.op_type == "Identity" and node.domain == "" and node.output[0] not in outputs:
+            names[node.output[0]] = names.get(node.input[0], node.input[0])
+        else:
+            rename_tensors(node, names)
+            kept.node.append(node)
+    del bare.graph.node[:]
+    bare.graph.node.extend(kept.node)
+    return bare
 
 
 def _with_merged_slices(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
@@ -211,11 +224,7 @@ def _finished(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
         passes.RemoveUnusedOpsetsPass(),
     )(graph)
     finished = ir.to_proto(graph)
-    taken = tensor_names(finished.graph)
-    for inner in graphs_of(finished.graph):
-        for node in inner.node:
-            for body in bodies(node):
-                _hand_back_own(body, taken)
+    _close_bodies(finished.graph)
     _name_nodes(finished.graph)
     for field in ("producer_name", "producer_version", "domain", "doc_string"):
         finished.ClearField(field)
@@ -223,14 +232,18 @@ def _finished(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
     return _with_shapes(finished)
 
 
-def _hand_back_own(body: onnx.GraphProto, taken: set[str]) -> None:
-    """Let a body that returns a tensor of the graph around it return a copy: runtimes insist on that."""
-    own = {value.name for value in (*body.input, *body.initializer)} | {n for node in body.node for n in node.output}
-    for value in body.output:
-        if value.name not in own:
-            outer, value.name = value.name, free_name(f"{value.name}_copy", taken)
-            body.node.append(helper.make_node("Identity", [outer], [value.name]))
-            own.add(value.name)
+def _close_bodies(graph: onnx.GraphProto) -> None:
+    """Let bodies that return a tensor of the graph around them return a copy, in place: runtimes insist on that."""
+    taken = tensor_names(graph)
+    for inner in graphs_of(graph):
+        for body in (body for node in inner.node for body in bodies(node)):
+            own = {value.name for value in (*body.input, *body.initializer)}
+            own.update(name for node in body.node for name in node.output)
+            for value in body.output:
+                if value.name not in own:
+                    outer, value.name = value.name, free_name(f"{value.name}_copy", taken)
+                    body.node.append(helper.make_node("Identity", [outer], [value.name]))
+                    own.add(value.name)
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
@@ -243,6 +256,26 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
                 name += "_"
             node.name = name
             taken.add(name)
+
+
+def _with_names_of(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
+    """``after``, in place, with nodes that replace one of ``before``, by operator and first tensor, under its name."""
+    if after is before:
+        return after
+    still = {node.name for node in after.graph.node}
+    old = {node.name for node in before.graph.node}
+    gone: dict[tuple[str, str], str] = {}
+    for node in before.graph.node:
+        if node.name not in still:
+            for tensor in (*node.output[:1], *node.input[:1]):
+                gone.setdefault((node.op_type, tensor), node.name)
+    for node in after.graph.node:
+        if node.name not in old:
+            names = (gone.get((node.op_type, tensor)) for tensor in (*node.output[:1], *node.input[:1]))
+            name = next((found for found in names if found and found not in still), node.name)
+            node.name = name
+            still.add(name)
+    return after
 
 
 def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -279,6 +279,16 @@ def test_batches_of_any_size(batch: int | str, samples: int, monkeypatch: pytest
     assert faithful(_given(model), {"x": _normal(samples, 16)}).skipped_steps == ("slices",)
 
 
+def test_an_input_without_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One value for all samples is fed as it is."""
+    monkeypatch.setitem(lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
+    nodes = [helper.make_node("Mul", ["x", "s"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"])]
+    model = _model(nodes, {"y": FLOAT}, {"w": _normal(16, 16)})
+    model.graph.input.append(helper.make_tensor_value_info("s", FLOAT, ()))
+    found = faithful(_given(model), {"x": _normal(8, 16), "s": np.array(2, np.float32)})
+    assert found.skipped_steps == ("slices",)
+
+
 def test_made_up_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without inputs some are made up; a network that does not take those is left as it is."""
     monkeypatch.setitem(lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)

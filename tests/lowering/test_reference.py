@@ -52,6 +52,63 @@ def test_batch_norm_is_folded() -> None:
     np.testing.assert_allclose(run(reference.proto, inputs)[0], run(model, inputs)[0], rtol=1e-4, atol=1e-5)
 
 
+def test_nodes_keep_their_names() -> None:
+    """A person's names for nodes are those of the normalised network, of layers with a folded batch norm too."""
+    net = Net()
+    conv = net.conv("x", "a", (16, 16), weight=net.weight("kernel", 16, 16, 3, 3, fan_in=144))
+    for name in ("scale", "shift", "mean", "var"):
+        net.constant(name, np.full(16, 0.5, np.float32))
+    net.op("BatchNormalization", [conv, "scale", "shift", "mean", "var"], "bn")
+    net.op("Relu", ["bn"], "r")
+    net.op("Sigmoid", ["r"], "s")
+    for node in net.nodes:
+        node.name = f"/features/{node.op_type}"
+    net.nodes[-1].name = ""
+    names = [node.name for node in make_reference(net.model(["s"]), "net").proto.graph.node]
+    assert names == ["/features/Conv", "/features/Relu", "Sigmoid_3"]
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16], ids=["float", "half"])
+@pytest.mark.parametrize("returned", ["identity", "nested", "input"])
+def test_branches_that_return_an_outer_value(returned: str, kind: int) -> None:
+    """A branch that hands back what the graph around it computed, or was given, is one that runtimes take."""
+    value = helper.make_tensor_value_info
+    outer = "x" if returned == "input" else "h"
+    same = helper.make_graph([helper.make_node("Identity", [outer], ["same"])], "same", [], [value("same", kind, None)])
+    if returned == "nested":
+        node = helper.make_node("If", ["c"], ["inner"], then_branch=same, else_branch=same)
+        same = helper.make_graph([node], "nested", [], [value("inner", kind, None)])
+    other = helper.make_graph([helper.make_node("Neg", ["h"], ["other"])], "other", [], [value("other", kind, None)])
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["a"]),
+            helper.make_node("Identity", ["a"], ["h"]),
+            helper.make_node("If", ["c"], ["y"], then_branch=same, else_branch=other),
+        ],
+        "g",
+        [value("x", kind, ("n", 8)), value("c", TensorProto.BOOL, ())],
+        [value("y", kind, None)],
+        [numpy_helper.from_array(np.eye(8, dtype=helper.tensor_dtype_to_np_dtype(kind)), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.arange(16).reshape(2, 8).astype(helper.tensor_dtype_to_np_dtype(kind))
+    found = make_reference(model, "net").proto
+    for chosen in (True, False):
+        feeds = {"x": x, "c": np.array(chosen)}
+        np.testing.assert_array_equal(run(found, feeds)[0], run(model, feeds)[0])
+
+
+def test_sizes_below_zero_are_open_axes() -> None:
+    """An axis of size −1 is one of any size; first axes are the batch."""
+    model = chain()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    reference = make_reference(model, "net")
+    assert reference.fixed_batch is None
+    assert {shape[0] for shape in reference.input_shapes.values()} == {None}
+    assert reference.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
 def test_slices_over_different_axes_are_merged() -> None:
     """Two strided slices in a row become one."""
     assert ops(make_reference(padded_shortcut(), "net")).count("Slice") == 1
