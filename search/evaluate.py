@@ -27,11 +27,11 @@ from statistics import median
 
 from backends.base import CompiledModel
 from backends.timing import TimingSettings
-from precision import AccuracyStats, BackendError, Budget, LatencyStats, LayerChoice, LoweringError, Measurement, digest
+from precision import AccuracyStats, BackendError, Budget, LatencyStats, LayerChoice, LoweringError, digest
 from report.given import FP32_ID, GIVEN_ID
 from search.accuracy import Scored, Scorer, no_better, surely_worse
 from search.bench import QUICK, Bench
-from search.given import Given
+from search.given import Given, GivenMeasurement
 from search.ledger import Lowered
 from search.results.preference import preference
 from search.trial import COST, Candidate, Outcome, Trial
@@ -64,12 +64,12 @@ class Evaluator:
         self._scorer = scorer
         self._budget = budget
         self._given = given
-        self._measured: Measurement | None = None
+        self._measured: GivenMeasurement | None = None
         self._timing = timing
         self.trials: list[Trial] = list(past)
 
     @property
-    def given(self) -> Measurement | None:
+    def given(self) -> GivenMeasurement | None:
         """What was measured of the given network; None before ``measure_given``."""
         return self._measured
 
@@ -77,14 +77,14 @@ class Evaluator:
     def reference_ms(self) -> float:
         """The given network's median latency over the run so far, in milliseconds; NaN before anything was timed."""
         timed = [self._measured.latency] if self._measured else []
-        timed += [trial.latency for trial in self.trials]
-        found = [latency.median_ms / latency.ratio for latency in timed if latency]
+        timed += [trial.latency for trial in self.trials if trial.latency]
+        found = [latency.median_ms / latency.ratio for latency in timed]
         return median(found) if found else math.nan
 
     @property
     def reference_accuracy(self) -> float:
         """The given network's accuracy; NaN before it was scored."""
-        return self._measured.accuracy.value if self._measured and self._measured.accuracy else math.nan
+        return self._measured.accuracy.value if self._measured else math.nan
 
     @property
     def limits(self) -> Budget:
@@ -115,8 +115,7 @@ class Evaluator:
             except BackendError as error:
                 what = "FP32 network" if given.is_fp32 else "network as given"
                 raise BackendError(f"the {what} failed: {error.message}", error.hint) from error
-            self._measured = Measurement(size_bytes=len(given.model), latency=latency, accuracy=scored.stats)
-        assert self._measured.accuracy is not None
+            self._measured = GivenMeasurement(size_bytes=len(given.model), latency=latency, accuracy=scored.stats)
         return self._measured.accuracy
 
     def run(self, number: int, candidate: Candidate) -> Trial:

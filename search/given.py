@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backends.base import CompiledModel
-from precision import BackendError, Inputs, digest
+from precision import AccuracyStats, BackendError, Inputs, LatencyStats, digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,15 @@ class Given:
     is_fp32: bool
     compiled: CompiledModel
     refused: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenMeasurement:
+    """What the search measured of the given network: size in bytes, latency and accuracy."""
+
+    size_bytes: int
+    latency: LatencyStats
+    accuracy: AccuracyStats
 
 
 def open_given(file: bytes | None, fp32: bytes, compile_: Callable[[bytes], CompiledModel], inputs: Inputs) -> Given:

@@ -54,5 +54,5 @@ def test_ranges_are_those_of_one_version_of_the_runtime(tmp_path: Path, monkeypa
         return len(list(tmp_path.glob("ranges-*")))
 
     assert (found(), found()) == (1, 1)
-    monkeypatch.setattr(calibration_module, "_runtime_version", lambda: "another")
+    monkeypatch.setattr(calibration_module, "runtime_version", lambda: "another")
     assert found() == 2

@@ -137,7 +137,7 @@ def check_same_outputs(model: bytes, plain: bytes, inputs: Inputs) -> None:
         np.testing.assert_array_equal(found, wanted)
         return
     step = np.diff(np.unique(wanted)).min()
-    assert np.abs(found - wanted).max() <= 1.01 * step
+    assert np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max() <= 1.01 * step
     assert np.mean(found != wanted) < 0.02
 
 

@@ -60,7 +60,7 @@ def test_every_choice_has_a_text_and_a_file_form_of_its_own() -> None:
     assert len({json.dumps(choice.to_json()) for choice in EVERY_CHOICE}) == len(EVERY_CHOICE)
     for choice in EVERY_CHOICE:
         assert LayerChoice.parse(choice.text) == choice
-        assert LayerChoice.from_json(json.loads(json.dumps(choice.to_json())), "layer") == choice
+        assert LayerChoice.from_json(json.loads(json.dumps(choice.to_json()))) == choice
 
 
 def test_bits_and_activations() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from precision import AccuracyStats, Footprint, LatencyStats
-from precision.measurement import Measurement
 
 # Every number differs from every other, so that none can stand for another unseen.
 LATENCY = {
@@ -34,16 +33,6 @@ def test_every_field_is_written_and_read_under_its_name(kind: Any, numbers: dict
     read = kind.from_json(written)
     assert read == value
     assert {name: getattr(read, name) for name in numbers} == numbers
-
-
-def test_a_measurement_keeps_its_parts_apart() -> None:
-    """Size, latency and accuracy come back as they were; what was not measured stays None."""
-    whole = Measurement(size_bytes=1234, latency=LatencyStats(**LATENCY), accuracy=AccuracyStats(**ACCURACY))  # type: ignore[arg-type]
-    assert whole.to_json() == {"size_bytes": 1234, "latency": LATENCY, "accuracy": ACCURACY}
-    assert Measurement.from_json(json.loads(json.dumps(whole.to_json()))) == whole
-    weighed = Measurement(size_bytes=1234)
-    assert weighed.to_json() == {"size_bytes": 1234, "latency": None, "accuracy": None}
-    assert Measurement.from_json(weighed.to_json()) == weighed
 
 
 def test_a_footprint_is_known_where_anything_is() -> None:

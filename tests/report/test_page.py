@@ -17,7 +17,8 @@ from report.html import facts, page
 from report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info
 from report.plots import draw_front, draw_heatmap, draw_sensitivity, draw_time
 from report.render import render, render_sensitivity
-from report.results import RunResults, Score
+from report.results import RunResults
+from report.rows import Score
 from tests.report import synthetic, synthetic_passes
 
 RUNS = {

@@ -11,6 +11,7 @@ from precision import FP32, Budget, ContentStore, LatencyStats, LayerChoice, dig
 from search.accuracy import Scored, Scorer
 from search.bench import Bench
 from search.evaluate import SEARCH_PART, Evaluator
+from search.given import open_given
 from search.ledger import Ledger
 from search.stopwatch import Stopwatch
 from search.trial import Candidate, Outcome
@@ -53,9 +54,10 @@ class Trials:
             ledger=self.ledger,
             watch=Stopwatch(),
         )
-        reference = backend.compile(self.lowerer.lower(ALL_FP32), threads=1)
+        fp32 = self.lowerer.lower(ALL_FP32)
+        given = open_given(None, fp32, lambda model: backend.compile(model, threads=1), bench.inputs)
         scorer = Scorer(work.evaluation, work.metric, name="all")
-        self.evaluator = Evaluator(bench, scorer, budget, reference)
+        self.evaluator = Evaluator(bench, scorer, budget, given)
         self.knows(ALL_FP32, latency(1.0))
         self.fp32 = self.evaluator.run(0, Candidate(origin="baseline", choices=ALL_FP32, name="fp32"))
 

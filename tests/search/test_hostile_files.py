@@ -20,7 +20,7 @@ from report.comparison import BACKENDS_FORM
 from report.results import MEASUREMENT_FORM
 from search.identity import RUN_FORM, check_folder
 from search.schemas import schema_texts, write_schemas
-from search.study import default_storage
+from search.storage import default_storage
 from tests.odd_json import mutants
 from tests.report import synthetic_passes
 from tests.report.test_comparison import write as write_comparison

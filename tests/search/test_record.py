@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from precision import AccuracyStats, LatencyStats
+from report.given import GivenNetwork
 from report.results import Point
 from search import study as study_module
 from search.proposals.space import Space
@@ -60,11 +61,18 @@ def test_measurement_json_keeps_both_measurements_apart(tmp_path: Path) -> None:
         held=False, feasible=True, violations=("one",), config="c", model="m", engine="e", compressed_bytes=55,
         origin="solver", text="words",
     )  # fmt: skip
-    judgement = Judgement(points={"p01": shown}, front=("p01",), recommended="p01", nearest={"size": "p01"})
-    Record(tmp_path, {"name": "net"}).write_results(
-        judgement, ["fp32"], complete=True, stopped="why", time_split_s={"total": 3.0}
-    )
+    given = GivenNetwork(size_bytes=99, latency=SEARCHED, search_latency=LATENCY, accuracy=FIRST)
+    judgement = Judgement(
+        points={"p01": shown}, given=given, baselines=("fp32",), front=("p01",), recommended="p01",
+        nearest={"size": "p01"},
+    )  # fmt: skip
+    record = Record(tmp_path, {"name": "net"})
+    record.write_results(judgement, complete=True, stopped="why", time_split_s={"total": 3.0})
     data = json.loads((tmp_path / "measurement.json").read_text(encoding="utf-8"))
+    assert data["given"] == {
+        "size_bytes": 99, "latency": SEARCHED.to_json(), "search_latency": LATENCY.to_json(),
+        "accuracy": FIRST.to_json(), "search_accuracy": None, "refused": "",
+    }  # fmt: skip
     written: dict[str, Any] = data["points"]["p01"]
     assert written.pop("layers") == {"fc": "fp32"}
     assert written == {

@@ -16,7 +16,7 @@ from precision import (
     UsageError,
 )
 from report.results import RunResults
-from search import session, study
+from search import session, sources, study
 from search.results import finalists
 from tests.search import toy
 from tests.search.toy_runs import elsewhere, options, real_storage, search
@@ -145,7 +145,7 @@ def test_another_version_of_the_engine_does_again_what_it_may_do_otherwise(
     def count() -> dict[str, int]:
         return {kind: len(list((asked.out / "cache").glob(f"{kind}-*"))) for kind in kinds}
 
-    before, real = count(), session.engine_code
+    before, real = count(), sources.engine_code
     monkeypatch.setattr(session, "engine_code", lambda *rooms: "new" if room in rooms else real(*rooms))
     (asked.out / "measurement.json").unlink()
     search(replace(asked, resume=True, budget=Budget(latency_ms=4.0)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from precision import ContentStore, Inputs, LayerChoice
-from sensitivity.divergence import NSR
+from sensitivity.measure import NSR
 from tests.sensitivity import sparsity_nets, test_score
 from tests.sensitivity.test_score import Runtime, Writer
 
