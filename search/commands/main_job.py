@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -149,7 +150,7 @@ def run(argv: Sequence[str]) -> int:
         EngineError: For everything the person can mend.
     """
     args = arguments.parse(build_parser(), argv)
-    source = arguments.source_of(args)
+    here, source = _here(), arguments.source_of(args)
     # Everything that can be refused cheaply is refused before the network is loaded, or a demo trained.
     names = tuple(name.strip() for name in args.backend.split(","))
     all_options(args, names, dict.fromkeys(names, args.out or folder.RUNS), args.batch_size or 1)
@@ -168,26 +169,43 @@ def run(argv: Sequence[str]) -> int:
         from search.inputs.passes import check_passes
 
         check_passes(opened.workload, opened.label, passes)
-    out = folder.choose(args.out, opened.name, resume=args.resume)
-    folder.check_writable(out)
-    if args.resume:
-        folder.check_kind(out, backends=len(backends))
+    with contextlib.chdir(here):
+        out = folder.choose(args.out, opened.name, resume=args.resume)
+        folder.check_writable(out)
+        if args.resume:
+            folder.check_kind(out, backends=len(backends))
     command = shlex.join(["search", *masked_arguments(argv)])
-    with alone_in(*_folders(out, tuple(backends))):
+    place = here / out
+    with alone_in(*_folders(place, tuple(backends))):
         with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=args.time_limit) as listener:
             if len(backends) > 1:
-                code = _search_several(args, opened, backends, out, listener, command)
+                code = _search_several(args, opened, backends, place, listener, command)
             else:
-                code = _search(args, opened, backends[args.backend.strip()], out, listener, command)
-        if len(backends) > 1:
-            from search.several.summary import summarise
-
-            summarise(out, sys.stdout, quiet=args.quiet)
-        else:
-            from search.results.summary import print_summary
-
-            print_summary(out, sys.stdout, quiet=args.quiet)
+                code = _search(args, opened, backends[args.backend.strip()], place, listener, command)
+        with contextlib.chdir(here):
+            _summarise(out, quiet=args.quiet, several=len(backends) > 1)
     return code
+
+
+def _here() -> Path:
+    """The working directory; a person's own code may change it before the run folder is written."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise UsageError(
+            f"the working directory cannot be found: {error.strerror or error}", "change to a folder that exists"
+        ) from error
+
+
+def _summarise(out: Path, *, quiet: bool, several: bool) -> None:
+    if several:
+        from search.several.summary import summarise
+
+        summarise(out, sys.stdout, quiet=quiet)
+    else:
+        from search.results.summary import print_summary
+
+        print_summary(out, sys.stdout, quiet=quiet)
 
 
 def _folders(out: Path, backends: tuple[str, ...]) -> list[Path]:

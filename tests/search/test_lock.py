@@ -17,7 +17,7 @@ import pytest
 from precision import OutputError, UsageError
 from search import folder
 from search.lock import alone_in
-from tests.search.command_line import outcome, write_files
+from tests.search.command_line import enter, outcome, write_files
 
 HOLD = """\
 import sys
@@ -141,3 +141,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot write '.*file/run/\.lock'"), alone_in(tmp_path / "file" / "run"):
         pytest.fail("let in")
+
+
+def test_a_relative_folder_stays_where_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the metric changes the working directory; by a link, into the folder it leads to."""
+    write_files(tmp_path)
+    enter(tmp_path, monkeypatch)
+    for name in ("away", "real"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run").symlink_to("real")
+    lines = ("import os", "def own(outputs, labels):", f"    os.chdir({str(tmp_path / 'away')!r})", "    return 1.0")
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    source = ["--model", "net.onnx", "--calib", "calib.npz", "--eval", "eval.npz", "--metric", "mine:own"]
+    short = ["--backend", "fake", "--trials", "2", "--precisions", "int8", "--quiet", "--out", "run"]
+    assert outcome([*source, *short]) == 0
+    assert list((tmp_path / "away").iterdir()) == []
+    assert {"study.db", "report.html", "measurement.json"} <= {path.name for path in (tmp_path / "real").iterdir()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,19 +277,11 @@ def test_checkpoint_is_in_the_store(tmp_path: Path) -> None:
 
 def test_the_pace_is_one_network_s_on_its_own_data() -> None:
     """A step takes as long as the network and its inputs are large: its key names both."""
-    made = maker()
     store = ContentStore(None)
-    other = Maker(
-        module=made.module,
-        given=made._given,
-        data=TrainingData(inputs=samples(64, 9)),
-        students={},
-        store=store,
-        budget=TrainBudget(None),
-        name="small",
-        on_step=lambda _: None,
-    )
-    for maker_ in (made, other):
-        networks = MadeNetworks(maker_, store, Stopwatch())
-        assert Making(options=PassOptions(distil=True), maker=maker_, made=networks, store=store).pace_s > 0
-    assert len([name for name in store._memory if name.startswith("pace-")]) == 2
+    for fingerprint, seed in (("one", 3), ("one", 9), ("other", 3)):
+        made = maker(store=store)
+        made.data = TrainingData(inputs=samples(64, seed))
+        made._given.reference = replace(made._given.reference, fingerprint=fingerprint)
+        networks = MadeNetworks(made, store, Stopwatch())
+        assert Making(options=PassOptions(distil=True), maker=made, made=networks, store=store).pace_s > 0
+    assert len([name for name in store._memory if name.startswith("pace-")]) == 3
