@@ -49,6 +49,17 @@ def test_undecodable_names_can_be_written() -> None:
     assert encoded("a\udcff\ud800b", "utf-8") == "a??b"
 
 
+def test_a_stream_has_what_the_process_has() -> None:
+    """Code of others that writes bytes finds where to."""
+    raw = io.BytesIO()
+    stream = Stream(io.TextIOWrapper(raw, encoding="ascii", errors="replace"), "standard output", fatal=True)
+    stream.buffer.write(b"bytes")
+    stream.buffer.flush()
+    assert raw.getvalue() == b"bytes"
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = stream.nothing
+
+
 class Failing(io.StringIO):
     """A stream whose writes fail."""
 
