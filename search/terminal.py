@@ -18,7 +18,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from io import TextIOBase
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from precision import OutputError
 from precision.display import visible, visible_lines
@@ -50,6 +50,12 @@ class Stream(TextIOBase):
         self._inner = inner
         self._name = name
         self._fatal = fatal
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the process's own stream has: a person's workload or metric may write to ``buffer``."""
+        if name == "_inner":  # not made yet
+            raise AttributeError(name)
+        return getattr(self._inner, name)
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # a plain attribute there

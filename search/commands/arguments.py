@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from backends.base import Backend
 
 DEFAULT_CALIBRATION = CalibrationSettings()
-
-
 _NARROWEST, _WIDEST = 60, 110  # columns of a help text
 
 

@@ -124,6 +124,15 @@ def test_a_storage_is_refused_before_anything_is_loaded(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("words", [["--storge", "URL"], ["--storge=URL"], ["--seed", "1", "URL"], ["--seed", "URL"]])
+def test_a_misspelt_option_does_not_show_it(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A URL that ends where it was not meant to be is quoted without its password."""
+    assert outcome([word.replace("URL", "postgresql://me:S3 CRET@h") for word in words]) == 2
+    said = capsys.readouterr().err
+    assert "CRET" not in said
+    assert "postgresql://me:***@h" in said
+
+
 def test_a_good_storage_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file in a folder that is there may be made later, and is not made by the check."""
     monkeypatch.chdir(tmp_path)

@@ -49,6 +49,17 @@ def test_undecodable_names_can_be_written() -> None:
     assert encoded("a\udcff\ud800b", "utf-8") == "a??b"
 
 
+def test_a_stream_has_what_the_process_has() -> None:
+    """Code of others that writes bytes finds where to."""
+    raw = io.BytesIO()
+    stream = Stream(io.TextIOWrapper(raw, encoding="ascii", errors="replace"), "standard output", fatal=True)
+    stream.buffer.write(b"bytes")
+    stream.buffer.flush()
+    assert raw.getvalue() == b"bytes"
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = stream.nothing
+
+
 class Failing(io.StringIO):
     """A stream whose writes fail."""
 
@@ -131,12 +142,26 @@ def test_a_process_with_odd_streams(case: str, tmp_path: Path) -> None:
     command, status, right = SHELL[case]
     write_files(tmp_path)
     line = command.format(search=f"'{sys.executable}' -m search")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    # Buffered, as output that is no terminal is by itself: then the failure shows at the end only.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
         ["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60
     )
     assert done.returncode == status
     assert right(done.stdout + done.stderr), done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_no_file_gets_a_closed_stream() -> None:
+    """Where standard streams are closed at the start, what is opened later is not taken for one of them."""
+    code = (
+        "import os\nfrom search.terminal import standard_streams\n"
+        "with standard_streams():\n    raise SystemExit(os.open('/dev/null', os.O_RDONLY) > 2)"
+    )
+    line = f"'{sys.executable}' -c \"{code}\" <&- >&- 2>&-"
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run(["bash", "-c", line], cwd=root, timeout=60, check=False).returncode == 1
 
 
 def test_lines_hold_one_line_each() -> None:
