@@ -7,7 +7,7 @@ and the constants they read, those that the file holds anyway left out, are smal
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,9 @@ class Source:
 
     nodes: tuple[onnx.NodeProto, ...]
     constants: tuple[TensorProto, ...]
+
+    def __iter__(self) -> Iterator[onnx.NodeProto | TensorProto]:
+        return iter((*self.nodes, *self.constants))
 
 
 def sources_of(proto: onnx.ModelProto, origins: Origins) -> dict[str, Source]:

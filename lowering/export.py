@@ -24,7 +24,7 @@ from onnx import helper, numpy_helper
 
 from lowering.calibration import run_network
 from lowering.faithful import faithful
-from lowering.reference import Reference, make_reference
+from lowering.reference import Reference, make_reference, read_reference
 from precision import Array, Inputs, ModelError, digest
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ class Exporter:
             program = _program(module, self._inputs, self._name, self._batch)
             self._graphs[structure] = program.model_proto
             reference = self._filled(self._graphs[structure], module)
-        return reference or export_reference(module, self._inputs, name=self._name, batch=self._batch)
+        reference = reference or export_reference(module, self._inputs, name=self._name, batch=self._batch)
+        # A made network is kept as its graph alone, and is known by that.
+        return read_reference(reference.proto, self._name) if reference.sources else reference
 
     def _filled(self, graph: onnx.ModelProto, module: torch.nn.Module) -> Reference | None:
         """The graph with the module's weights; None where that is not the module."""

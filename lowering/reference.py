@@ -73,7 +73,14 @@ def make_reference(model: onnx.ModelProto, source: str, *, skipped: Collection[s
     """
     found = normalise(model, source, skipped=skipped)
     steps = tuple(step for step in OPTIONAL_STEPS if step in skipped)
-    return replace(read_reference(found.proto, source), sources=found.sources, skipped_steps=steps)
+    made = replace(read_reference(found.proto, source), sources=found.sources, skipped_steps=steps)
+    if not found.sources:
+        return made
+    # What is written depends on what constants are computed from as well.
+    written = [
+        part.SerializeToString(deterministic=True) for name in sorted(found.sources) for part in found.sources[name]
+    ]
+    return replace(made, fingerprint=digest(made.fingerprint, written))
 
 
 def read_reference(proto: onnx.ModelProto, source: str) -> Reference:

@@ -121,6 +121,18 @@ def test_a_weight_given_in_half_stays_half() -> None:
         assert len(lowerer.lower(uniform(lowerer, text))) < 1.03 * model.ByteSize()
 
 
+def test_the_fingerprint_follows_what_is_written() -> None:
+    """Equal numbers stored in other types make other files, so they are other networks."""
+    value = _normal(64, 64).astype(np.float16)
+    made = [node("Cast", ["h"], ["w"], to=FLOAT)]
+    product = node("MatMul", ["x", "w"], ["y"], name="fc")
+    half = make_reference(_model([*made, product], {"h": value}, inputs=64), "half")
+    wide = make_reference(_model([product], {"w": value.astype(np.float32)}, inputs=64), "wide")
+    assert half.proto.graph.initializer == wide.proto.graph.initializer
+    assert half.fingerprint != wide.fingerprint
+    assert half.architecture == wide.architecture
+
+
 @pytest.mark.parametrize(
     ("grow", "sizes"),
     [
