@@ -174,9 +174,18 @@ def run_batches(
         DataError: If an input is missing, there are no samples, or no output has a row a sample.
         BackendError: If the runtime fails.
     """
-    outputs = run_outputs(compiled, inputs, batch=batch, batching=batching)
-    rows = tuple(array for output in outputs.each if (array := output.rows) is not None)
-    if not rows:
+    rows = rows_of(run_outputs(compiled, inputs, batch=batch, batching=batching))
+    return tuple(array for array in rows if array is not None)
+
+
+def rows_of(outputs: Outputs) -> tuple[Array | None, ...]:
+    """Each output with the samples first, (n, …); None for those that have no row a sample.
+
+    Raises:
+        DataError: If that is none of them.
+    """
+    rows = tuple(output.rows for output in outputs.each)
+    if all(array is None for array in rows):
         shapes = ", ".join(f"'{output.name}' {output.parts[0].shape}" for output in outputs.each)
         raise DataError(
             f"no output has a row for each of {outputs.counts[0]} samples; the shapes are {shapes}",

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Backend
-from backends.batches import FIRST_AXIS, run_batches, sample_count
+from backends.batches import FIRST_AXIS, rows_of, run_outputs, sample_count
 from lowering.inventory import Group, Inventory
 from precision import (
     FP32,
@@ -225,6 +226,7 @@ class _Scorer:
         self._by_choices: dict[tuple[LayerChoice, ...], Scores] = {}
         self._by_artifact: dict[str, Scores] = {digest(self._fp32): np.zeros(self.samples)}
         self._reference: Outputs | None = None
+        self._axes: tuple[int | None, ...] = ()
         kept = store.get_json(_KIND, self._context)
         self._measure: str | None = kept["measure"] if kept else None
 
@@ -232,7 +234,12 @@ class _Scorer:
     def measure(self) -> str:
         """What scores are measured in."""
         if self._measure is None:
-            self._measure = choose(self._read, self._fp32_outputs(), self.samples)
+            outputs = self._fp32_outputs()
+            read = [
+                replace(reading, axis=_behind_samples(reading.axis, samples, output.ndim))
+                for reading, samples, output in zip(self._read, self._axes, outputs, strict=True)
+            ]
+            self._measure = choose(read, outputs, self.samples)
             self._store.put_json(_KIND, self._context, {"measure": self._measure})
         return self._measure
 
@@ -276,5 +283,16 @@ class _Scorer:
         return self._reference
 
     def _run(self, artifact: bytes) -> Outputs:
+        """Each output with the samples first; an empty array for one without a row a sample."""
         compiled = self._backend.compile(artifact, threads=self._threads)
-        return run_batches(compiled, self._inputs, batching=self._batching)
+        outputs = run_outputs(compiled, self._inputs, batching=self._batching)
+        self._axes = tuple(output.axis for output in outputs.each)
+        return tuple(np.zeros(0) if array is None else array for array in rows_of(outputs))
+
+
+def _behind_samples(axis: int | None, samples: int | None, rank: int) -> int | None:
+    """Where an axis of an output lies once that of the samples is its first one."""
+    if axis is None or samples is None or not -rank <= axis < rank:
+        return None
+    axis %= rank
+    return axis + 1 if axis < samples else axis
