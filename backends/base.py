@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from precision import Array, Inputs, Precision
-from precision import Footprint as Footprint  # part of this seam, and of reports
+from bitfront.precision import Array, Inputs, Precision
+from bitfront.precision import Footprint as Footprint  # part of this seam, and of reports
 
 Clock = Callable[[], int]
 """Nanoseconds since some fixed moment; never goes back."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backends.base import CompiledModel
-from precision import Array, Batching, DataError, Inputs
+from bitfront.backends.base import CompiledModel
+from bitfront.precision import Array, Batching, DataError, Inputs
 
 FIRST_AXIS = Batching()
 """Every input and output has its samples on the first axis."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from backends.affinity import available_cores
-from backends.base import DeviceFingerprint
+from bitfront.backends.affinity import available_cores
+from bitfront.backends.base import DeviceFingerprint
 
 # The kernel's flag → our name. Only what runtimes choose kernels by: clock speeds and microcode don't belong here.
 _INSTRUCTIONS = {

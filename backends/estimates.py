@@ -25,7 +25,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from precision import LatencyStats
+from bitfront.precision import LatencyStats
 
 Times = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -15,12 +15,12 @@ from types import MappingProxyType
 
 import onnx
 
-from backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint
-from backends.fake_fusion import fused_operators
-from backends.host import HostBackend, HostModel
-from backends.ort.cpu import OrtCpuModel, open_session
-from backends.probes import run_probes
-from precision import Array, BackendError, Inputs, UsageError, digest
+from bitfront.backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint
+from bitfront.backends.fake_fusion import fused_operators
+from bitfront.backends.host import HostBackend, HostModel
+from bitfront.backends.ort.cpu import OrtCpuModel, open_session
+from bitfront.backends.probes import run_probes
+from bitfront.precision import Array, BackendError, Inputs, UsageError, digest
 
 DEFAULT_COSTS_MS: Mapping[str, float] = MappingProxyType(
     {

@@ -1,7 +1,7 @@
 """Timing in a fresh process: nothing of the search's own heap, caches and thread pools is there to help or hurt.
 
 The parent writes a request (JSON) and the inputs (``.npz``) into a temporary folder and runs
-``python -m backends.fresh_child request.json`` there, which writes ``result.json`` beside it. The child runs in
+``python -m bitfront.backends.fresh_child request.json`` there, which writes ``result.json`` beside it. The child runs in
 that folder, so that nothing in the user's current folder can shadow a module; a backend given as ``module:attribute``
 is looked for there last.
 
@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-import backends
-from backends.temporary import temporary_folder
-from backends.timing import TimingSettings
-from precision import BackendError, Inputs, LatencyStats, unwritable
+from bitfront import backends
+from bitfront.backends.temporary import temporary_folder
+from bitfront.backends.timing import TimingSettings
+from bitfront.precision import BackendError, Inputs, LatencyStats, unwritable
 
 REQUEST_FILE = "request.json"
 INPUTS_FILE = "inputs.npz"
@@ -99,7 +99,7 @@ def _run_child(place: Path) -> None:
             out.open("wb") as stdout,
             err.open("wb") as stderr,
             subprocess.Popen(
-                [sys.executable, "-m", "backends.fresh_child", REQUEST_FILE],
+                [sys.executable, "-m", "bitfront.backends.fresh_child", REQUEST_FILE],
                 cwd=place,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([home, *inherited])},
                 stdin=subprocess.PIPE,

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from backends.fresh import INPUTS_FILE, RESULT_FILE
-from backends.registry import get_backend
-from backends.timing import TimingSettings, time_paired
-from precision import BackendError, EngineError
+from bitfront.backends.fresh import INPUTS_FILE, RESULT_FILE
+from bitfront.backends.registry import get_backend
+from bitfront.backends.timing import TimingSettings, time_paired
+from bitfront.precision import BackendError, EngineError
 
 
 def answer(request_file: Path) -> None:

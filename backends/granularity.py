@@ -25,12 +25,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.base import Backend, CompiledModel
-from backends.timing import TimingSettings, time_paired
-from lowering.dialect import Dialect
-from lowering.lowerer import Lowerer
-from lowering.reference import make_reference
-from precision import (
+from bitfront.backends.base import Backend, CompiledModel
+from bitfront.backends.timing import TimingSettings, time_paired
+from bitfront.lowering.dialect import Dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import make_reference
+from bitfront.precision import (
     Array,
     BackendError,
     BackendUnavailableError,

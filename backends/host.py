@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Clock, ExecutedLayer, Footprint, Timer
-from precision import Array, Inputs, Precision
+from bitfront.backends.base import Clock, ExecutedLayer, Footprint, Timer
+from bitfront.precision import Array, Inputs, Precision
 
 if TYPE_CHECKING:
-    from backends.base import Backend
+    from bitfront.backends.base import Backend
 
 
 class HostModel(ABC):

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from backends.base import Backend, Capabilities
-from backends.probe_graphs import Probe, all_probes
-from precision import BackendError
+from bitfront.backends.base import Backend, Capabilities
+from bitfront.backends.probe_graphs import Probe, all_probes
+from bitfront.precision import BackendError
 
 
 def run_probes(backend: Backend, probes: Iterable[Probe] | None = None) -> Capabilities:

@@ -6,21 +6,21 @@ import difflib
 import inspect
 from collections.abc import Mapping
 
-from backends.base import Backend
-from precision import EngineError, UsageError
-from precision.naming import failed, load_attribute
+from bitfront.backends.base import Backend
+from bitfront.precision import EngineError, UsageError
+from bitfront.precision.naming import failed, load_attribute
 
 _RUNTIMES: Mapping[str, str] = {
-    "ort-cpu": "backends.ort.cpu:OrtCpuBackend",
-    "openvino": "backends.openvino.backend:OpenVinoBackend",
-    "ort-cuda": "backends.ort.cuda:OrtCudaBackend",
-    "ort-tensorrt": "backends.ort.tensorrt:OrtTensorrtBackend",
-    "tensorrt": "backends.tensorrt.backend:TensorRtBackend",
-    "tensorrt-tf32": "backends.tensorrt.backend:TensorRtTf32Backend",
+    "ort-cpu": "bitfront.backends.ort.cpu:OrtCpuBackend",
+    "openvino": "bitfront.backends.openvino.backend:OpenVinoBackend",
+    "ort-cuda": "bitfront.backends.ort.cuda:OrtCudaBackend",
+    "ort-tensorrt": "bitfront.backends.ort.tensorrt:OrtTensorrtBackend",
+    "tensorrt": "bitfront.backends.tensorrt.backend:TensorRtBackend",
+    "tensorrt-tf32": "bitfront.backends.tensorrt.backend:TensorRtTf32Backend",
 }
 # Found by name, so that a fresh process can open them, but never offered.
 _HIDDEN: Mapping[str, str] = {
-    "fake": "backends.fake:FakeBackend",
+    "fake": "bitfront.backends.fake:FakeBackend",
 }
 _PARTS = ("name", "dialect", "clock", "compile", "fingerprint", "withheld", "stand_in")
 

@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from backends.affinity import pinned
-from backends.base import Clock, CompiledModel, Timer
-from backends.estimates import (
+from bitfront.backends.affinity import pinned
+from bitfront.backends.base import Clock, CompiledModel, Timer
+from bitfront.backends.estimates import (
     FEWEST_ROUNDS,
     Times,
     quiet_rounds,
@@ -39,7 +39,7 @@ from backends.estimates import (
     runs_per_slot,
     summarise,
 )
-from precision import Inputs, LatencyStats, UsageError
+from bitfront.precision import Inputs, LatencyStats, UsageError
 
 _PILOT_RUNS = 3
 _PATIENCE = 2

@@ -1,6 +1,6 @@
 """Precisions alone, pruning alone, distillation alone and everything together: four fronts at equal wall clock.
 
-    python -m experiments.joint_study --workload experiments.workloads:resnet20 --data ../shared/data --minutes 20
+    python -m bitfront.experiments.joint_study --workload bitfront.experiments.workloads:resnet20 --data ../shared/data --minutes 20
 
 Each search is a run as a user would start it, with the same time limit and within the same accuracy drop; pruning
 alone and distillation alone keep FP32. Fronts are those of the finalists: latency as a ratio to FP32 timed beside it in
@@ -22,12 +22,12 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from precision import BackendError, EngineError, write_text
-from report.front import Objectives, hypervolume, pareto_front
-from report.given import GivenNetwork
-from report.html import plot_page
-from report.results import Point, RunResults
-from search.tables import plain_table
+from bitfront.precision import BackendError, EngineError, write_text
+from bitfront.report.front import Objectives, hypervolume, pareto_front
+from bitfront.report.given import GivenNetwork
+from bitfront.report.html import plot_page
+from bitfront.report.results import Point, RunResults
+from bitfront.search.tables import plain_table
 
 MINUTES = 20.0
 TRAIN_SHARE = 0.75  # of the time limit
@@ -65,7 +65,7 @@ class Front:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--workload", default="experiments.workloads:resnet20", help="module:attribute")
+    parser.add_argument("--workload", default="bitfront.experiments.workloads:resnet20", help="module:attribute")
     parser.add_argument("--data", type=Path, help="folder of the published weights and images")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="time limit of each search")
     parser.add_argument("--max-drop", type=float, default=FAST_DROP, help="accuracy that may be lost")
@@ -105,7 +105,7 @@ def _search(options: argparse.Namespace, name: str, passes: Sequence[str]) -> No
     command += ["--out", str(folder), "--quiet", *(["--resume"] if folder.is_dir() and any(folder.iterdir()) else [])]
     sys.stdout.write(f"$ search {shlex.join(command)}\n")
     sys.stdout.flush()
-    status = subprocess.run([sys.executable, "-m", "search", *command], check=False).returncode
+    status = subprocess.run([sys.executable, "-m", "bitfront.search", *command], check=False).returncode
     if status not in (0, 3):
         raise BackendError(
             f"the search '{name}' ended with status {status}", "mend what its messages above name, and repeat the study"

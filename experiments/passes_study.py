@@ -1,6 +1,6 @@
 """What the passes do to CIFAR-10 ResNet-20: half of its multiply-adds removed, recovered without labels, quantised.
 
-    python -m experiments.passes_study --data ../shared/data
+    python -m bitfront.experiments.passes_study --data ../shared/data
 
 Structured pruning takes half of the channels of every group that can be pruned (Taylor importance); distillation from
 the unpruned network uses the 10,000 training images without their labels. Every state is lowered for ONNX Runtime's
@@ -21,23 +21,23 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from backends import THOROUGH, CompiledModel, OrtCpuBackend, time_paired
-from backends.affinity import available_cores
-from backends.batches import run_batches
-from experiments.data import IMAGENET_STATISTICS, data_file, data_folder, load_cifar
-from experiments.rows import LATENCY, latency_cells, uniform
-from experiments.workloads import resnet20
-from lowering.dialects.registry import get_dialect
-from lowering.export import export_reference
-from lowering.lowerer import Lowerer
-from passes.data import Augmentation, TrainingData
-from passes.distil import usual
-from passes.prune import StructuredPrune
-from passes.prune_counts import count_macs, count_parameters
-from passes.prune_groups import Status, find_prune_groups
-from passes.qat import TRAINING, Qat
-from precision import CalibrationSettings, ContentStore, EngineError, Inputs, Labelled
-from search.tables import plain_table
+from bitfront.backends import THOROUGH, CompiledModel, OrtCpuBackend, time_paired
+from bitfront.backends.affinity import available_cores
+from bitfront.backends.batches import run_batches
+from bitfront.experiments.data import IMAGENET_STATISTICS, data_file, data_folder, load_cifar
+from bitfront.experiments.rows import LATENCY, latency_cells, uniform
+from bitfront.experiments.workloads import resnet20
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.export import export_reference
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.passes.data import Augmentation, TrainingData
+from bitfront.passes.distil import usual
+from bitfront.passes.prune import StructuredPrune
+from bitfront.passes.prune_counts import count_macs, count_parameters
+from bitfront.passes.prune_groups import Status, find_prune_groups
+from bitfront.passes.qat import TRAINING, Qat
+from bitfront.precision import CalibrationSettings, ContentStore, EngineError, Inputs, Labelled
+from bitfront.search.tables import plain_table
 
 SPARSITY = 0.5
 AUGMENT = Augmentation(mirror=0.5, shift=4)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from backends import Backend, CompiledModel
-from backends.openvino.backend import OpenVinoBackend
-from backends.openvino.package import load_openvino
-from precision import BackendUnavailableError, Inputs, UsageError
+from bitfront.backends import Backend, CompiledModel
+from bitfront.backends.openvino.backend import OpenVinoBackend
+from bitfront.backends.openvino.package import load_openvino
+from bitfront.precision import BackendUnavailableError, Inputs, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

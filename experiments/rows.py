@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lowering.lowerer import Lowerer
-from precision import FP32, LatencyStats, LayerChoice
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import FP32, LatencyStats, LayerChoice
 
 LATENCY = ("median ms", "p90 ms", "× FP32 [95 %]")
 

@@ -1,6 +1,6 @@
 """Which sampler earns its place: a benchmark of ours against random search, TPE and NSGA-II on synthetic problems.
 
-    python -m experiments.sampler_study --trials 60 --seeds 2
+    python -m bitfront.experiments.sampler_study --trials 60 --seeds 2
 
 Every sampler gets the same uniform baselines first and then the same number of trials, on the same problems. A
 sampler's figure is the hypervolume (accuracy × latency × size, without timing noise) of what it tried, over that of
@@ -20,11 +20,11 @@ from statistics import mean
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from experiments.synthetic import Synthetic
-from precision import Budget, Precision
-from report.front import Objectives, hypervolume
-from search.proposals.sampler import FrontSampler
-from search.proposals.space import Code, Space
+from bitfront.experiments.synthetic import Synthetic
+from bitfront.precision import Budget, Precision
+from bitfront.report.front import Objectives, hypervolume
+from bitfront.search.proposals.sampler import FrontSampler
+from bitfront.search.proposals.space import Code, Space
 
 _SLACK = 0.15  # of the way from uniform INT8's latency back to FP32's
 _SIZE, _DROP = 0.25, 0.03  # size over FP32's, drop of accuracy

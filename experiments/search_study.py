@@ -1,6 +1,6 @@
 """The main job on a real network, run as a user would, with everything it promises checked afterwards.
 
-    python -m experiments.search_study --workload experiments.workloads:resnet20 --data ../shared/data
+    python -m bitfront.experiments.search_study --workload bitfront.experiments.workloads:resnet20 --data ../shared/data
 
 Two searches: one for latency within ``--max-drop 0.01``, one with a size budget of 0.20 × FP32 as well. Of each:
 the recommended point on the held-back data, the front timed once more in a further process, every saved model rebuilt
@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backends import THOROUGH, time_in_fresh_process
-from precision import BYTES_PER_MB, EngineError
-from search.cli import main as search
-from search.inputs.workloads import load_workload
-from search.tables import plain_table
+from bitfront.backends import THOROUGH, time_in_fresh_process
+from bitfront.precision import BYTES_PER_MB, EngineError
+from bitfront.search.cli import main as search
+from bitfront.search.inputs.workloads import load_workload
+from bitfront.search.tables import plain_table
 
 MAX_DROP = 0.01
 SIZE_SHARE = 0.20
@@ -33,7 +33,7 @@ PRODUCTIVE = ("inference", "compilation", "solver", "calibration")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study; returns the exit status: 0 where everything promised holds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--workload", default="experiments.workloads:resnet20", help="module:attribute")
+    parser.add_argument("--workload", default="bitfront.experiments.workloads:resnet20", help="module:attribute")
     parser.add_argument("--data", type=Path, help="folder of the published weights and images")
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--out", type=Path, help="folder for the run folders (default: a temporary one)")

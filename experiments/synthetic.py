@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowering.dialect import Arithmetic
-from precision import FP16, FP32, LayerChoice, Precision, Rounding
-from report.front import Objectives
-from search.proposals.space import Code, Domain, GroupSpace, Space
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.precision import FP16, FP32, LayerChoice, Precision, Rounding
+from bitfront.report.front import Objectives
+from bitfront.search.proposals.space import Code, Domain, GroupSpace, Space
 
 _INT8 = LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE)
 _INT4 = LayerChoice(precision=Precision.INT4, rounding=Rounding.GPTQ)

@@ -1,7 +1,7 @@
 """What each precision gives when every layer has it, beside the runtime's own tool on the same network.
 
-    python -m experiments.uniform_study --workload experiments.workloads:resnet20 --data ../shared/data
-    python -m experiments.uniform_study --backend openvino --data ../shared/data
+    python -m bitfront.experiments.uniform_study --workload bitfront.experiments.workloads:resnet20 --data ../shared/data
+    python -m bitfront.experiments.uniform_study --backend openvino --data ../shared/data
 
 The tool is ONNX Runtime's ``quantize_static`` for ``ort-cpu``, NNCF's ``quantize`` for ``openvino``; it gets the same
 FP32 network and the same calibration inputs. One process, one run: all artifacts are timed interleaved with FP32 (one
@@ -22,19 +22,19 @@ from pathlib import Path
 
 import numpy as np
 
-from backends import THOROUGH, CompiledModel, get_backend, time_paired
-from backends.batches import run_batches
-from experiments.peers import quantised_by_peer
-from experiments.rows import LATENCY, latency_cells, uniform
-from lowering.dialects.registry import get_dialect
-from lowering.export import export_reference
-from lowering.load import load_reference
-from lowering.lowerer import Lowerer
-from precision import CalibrationSettings, ContentStore, EngineError, outputs_read
-from search.inputs.workloads import load_workload
-from search.tables import plain_table
-from sensitivity.divergence import divergence
-from sensitivity.measure import choose, readings
+from bitfront.backends import THOROUGH, CompiledModel, get_backend, time_paired
+from bitfront.backends.batches import run_batches
+from bitfront.experiments.peers import quantised_by_peer
+from bitfront.experiments.rows import LATENCY, latency_cells, uniform
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.export import export_reference
+from bitfront.lowering.load import load_reference
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import CalibrationSettings, ContentStore, EngineError, outputs_read
+from bitfront.search.inputs.workloads import load_workload
+from bitfront.search.tables import plain_table
+from bitfront.sensitivity.divergence import divergence
+from bitfront.sensitivity.measure import choose, readings
 
 INTEGER = ("int8:nearest", "int8:mse", "int4:mse", "int4:gptq")
 OURS = ("fp32", "fp16", *INTEGER, "int8:mse:weight-only", "int4:gptq:weight-only")
@@ -43,7 +43,7 @@ OURS = ("fp32", "fp16", *INTEGER, "int8:mse:weight-only", "int4:gptq:weight-only
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--workload", default="experiments.workloads:resnet20", help="module:attribute")
+    parser.add_argument("--workload", default="bitfront.experiments.workloads:resnet20", help="module:attribute")
     parser.add_argument("--data", type=Path, help="folder of the published weights and images")
     parser.add_argument("--backend", default="ort-cpu", help="ort-cpu or openvino")
     parser.add_argument("--threads", type=int, default=1)

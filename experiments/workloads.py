@@ -1,4 +1,4 @@
-"""Ready-made workloads, named on the command line as ``experiments.workloads:resnet20``.
+"""Ready-made workloads, named on the command line as ``bitfront.experiments.workloads:resnet20``.
 
 ``digits`` is a workload and needs no files; the others are functions from the data folder (``--data``; None for the
 default of ``experiments.data``) to a workload. Nothing is read before a property of the workload is.
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from torch import nn
 
-from experiments.data import (
+from bitfront.experiments.data import (
     IMAGENET_STATISTICS,
     SYMMETRIC,
     Normalisation,
@@ -33,10 +33,10 @@ from experiments.data import (
     spread_sample,
     take,
 )
-from experiments.digits import DigitsWorkload
-from experiments.networks import MobileNetV1, ResNetCifar, SqueezeNet
-from experiments.weights import from_data_parallel, from_keras_mobilenet, from_squeezenet, load_weights
-from precision import Inputs, Labelled, Metric, Workload, top1
+from bitfront.experiments.digits import DigitsWorkload
+from bitfront.experiments.networks import MobileNetV1, ResNetCifar, SqueezeNet
+from bitfront.experiments.weights import from_data_parallel, from_keras_mobilenet, from_squeezenet, load_weights
+from bitfront.precision import Inputs, Labelled, Metric, Workload, top1
 
 CIFAR_CALIBRATION = 1024
 IMAGENET_CALIBRATION = 512  # as float32 they take 308 MB

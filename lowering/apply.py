@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lowering.dialects.registry import dialect_of_config
-from lowering.lowerer import Lowerer
-from lowering.reference import Reference
-from precision import ConfigError, ContentStore, DataError, Inputs, PrecisionConfig
+from bitfront.lowering.dialects.registry import dialect_of_config
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import Reference
+from bitfront.precision import ConfigError, ContentStore, DataError, Inputs, PrecisionConfig
 
 
 def apply_config(

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from precision import Batching
+from bitfront.precision import Batching
 
 Axis = int | str
 Shapes = Mapping[str, tuple[Axis, ...]]

@@ -19,10 +19,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lowering.batching import infer_batching
-from lowering.interpreter import interpret, runtime_errors, runtime_version
-from lowering.ranges import BINS, UNBOUNDED, Histogram, count_into, is_bounded, is_zero, range_of, usable_range
-from precision import (
+from bitfront.lowering.batching import infer_batching
+from bitfront.lowering.interpreter import interpret, runtime_errors, runtime_version
+from bitfront.lowering.ranges import BINS, UNBOUNDED, Histogram, count_into, is_bounded, is_zero, range_of, usable_range
+from bitfront.precision import (
     Array,
     CalibrationSettings,
     ContentStore,

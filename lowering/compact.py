@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.folding import Origins
-from lowering.graph import free_name, tensor_names
+from bitfront.lowering.folding import Origins
+from bitfront.lowering.graph import free_name, tensor_names
 
 # Types that runtimes transpose, and the smallest matrix that is worth a node.
 _TRANSPOSED = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8)

@@ -9,10 +9,10 @@ from typing import Protocol, runtime_checkable
 
 import onnx
 
-from lowering.graph import GraphView
-from lowering.inventory import Layer
-from lowering.rounding.weight import RoundedWeight
-from precision import LayerChoice
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.precision import LayerChoice
 
 
 class Arithmetic(Enum):

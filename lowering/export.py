@@ -22,10 +22,10 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
-from lowering.calibration import run_network
-from lowering.faithful import faithful
-from lowering.reference import Reference, make_reference, read_reference
-from precision import Array, Inputs, ModelError, digest
+from bitfront.lowering.calibration import run_network
+from bitfront.lowering.faithful import faithful
+from bitfront.lowering.reference import Reference, make_reference, read_reference
+from bitfront.precision import Array, Inputs, ModelError, digest
 
 if TYPE_CHECKING:
     import torch

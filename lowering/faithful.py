@@ -22,12 +22,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from lowering.graph import GraphView, graphs_of
-from lowering.interpreter import interpret, runtime_errors
-from lowering.normalise import OPTIONAL_STEPS
-from lowering.reference import Reference, make_reference
-from precision import Array, Inputs, ModelError
-from precision.batching import take_rows
+from bitfront.lowering.graph import GraphView, graphs_of
+from bitfront.lowering.interpreter import interpret, runtime_errors
+from bitfront.lowering.normalise import OPTIONAL_STEPS
+from bitfront.lowering.reference import Reference, make_reference
+from bitfront.precision import Array, Inputs, ModelError
+from bitfront.precision.batching import take_rows
 
 _SAMPLES = 4
 _DISTURBED_RUNS = 3

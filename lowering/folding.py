@@ -17,9 +17,9 @@ from math import prod
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.graph import GraphView, bodies
-from lowering.interpreter import interpret, runtime_errors
-from lowering.inventory import TABLE, WEIGHTED
+from bitfront.lowering.graph import GraphView, bodies
+from bitfront.lowering.interpreter import interpret, runtime_errors
+from bitfront.lowering.inventory import TABLE, WEIGHTED
 
 LARGEST = 1 << 16
 _BYTE_LIMIT = 2**31 - 1

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from lowering.folding import Origins
-from lowering.graph import GraphView, free_name, graphs_of, rename_tensors, tensor_names
-from lowering.inventory import WEIGHTED
+from bitfront.lowering.folding import Origins
+from bitfront.lowering.graph import GraphView, free_name, graphs_of, rename_tensors, tensor_names
+from bitfront.lowering.inventory import WEIGHTED
 
 HALF_TYPES = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))
 # Attributes that name the type of a result, or the type an operator computes in.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from lowering.graph import GraphView, attribute
+from bitfront.lowering.graph import GraphView, attribute
 
 
 def merge_slices(graph: onnx.GraphProto) -> None:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lowering.graph import GraphView
-from precision import LoweringError
+from bitfront.lowering.graph import GraphView
+from bitfront.precision import LoweringError
 
 HALF_MAX = float(np.finfo(np.float16).max)
 

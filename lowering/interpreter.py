@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from precision import Array
+from bitfront.precision import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from precision import LayerChoice
+from bitfront.precision import LayerChoice
 
 # Operators whose second input, where it is constant, is a layer's weight.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -13,10 +13,10 @@ from math import prod
 
 import onnx
 
-from lowering.dialect import Dialect, StoresTables
-from lowering.graph import GraphView, attribute, bodies
-from lowering.inventory import TABLE, WEIGHTED, Group, Inventory, Layer
-from precision import FP32
+from bitfront.lowering.dialect import Dialect, StoresTables
+from bitfront.lowering.graph import GraphView, attribute, bodies
+from bitfront.lowering.inventory import TABLE, WEIGHTED, Group, Inventory, Layer
+from bitfront.precision import FP32
 
 # Other operators with weights people ask about: named as left alone, with the reason, instead of being passed over.
 _UNHANDLED = ("LSTM", "GRU", "RNN", "Einsum", "Attention", "DeformConv")

@@ -9,10 +9,10 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from lowering.external import check_sizes, load_external_data
-from lowering.opset import opset_of
-from lowering.reference import Reference, make_reference
-from precision import ModelError
+from bitfront.lowering.external import check_sizes, load_external_data
+from bitfront.lowering.opset import opset_of
+from bitfront.lowering.reference import Reference, make_reference
+from bitfront.precision import ModelError
 
 
 def load_reference(path: Path, *, skipped: Collection[str] = ()) -> Reference:

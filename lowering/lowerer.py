@@ -8,20 +8,20 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lowering.calibration import calibrate
-from lowering.compact import write_compactly
-from lowering.dialect import Arithmetic, Candidate, Dialect
-from lowering.graph import GraphView
-from lowering.inventory import Inventory, Layer
-from lowering.layers import take_inventory
-from lowering.ranges import UNBOUNDED, is_bounded, why_unbounded
-from lowering.reference import Reference
-from lowering.rounding.matrix import MatrixView
-from lowering.rounding.network import METHODS, round_network
-from lowering.rounding.scales import CODE_RANGES, nearest_codes
-from lowering.rounding.weight import RoundedWeight
-from lowering.zero_inputs import with_stand_ins
-from precision import (
+from bitfront.lowering.calibration import calibrate
+from bitfront.lowering.compact import write_compactly
+from bitfront.lowering.dialect import Arithmetic, Candidate, Dialect
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.inventory import Inventory, Layer
+from bitfront.lowering.layers import take_inventory
+from bitfront.lowering.ranges import UNBOUNDED, is_bounded, why_unbounded
+from bitfront.lowering.reference import Reference
+from bitfront.lowering.rounding.matrix import MatrixView
+from bitfront.lowering.rounding.network import METHODS, round_network
+from bitfront.lowering.rounding.scales import CODE_RANGES, nearest_codes
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.zero_inputs import with_stand_ins
+from bitfront.precision import (
     FP32,
     CalibrationSettings,
     ContentStore,

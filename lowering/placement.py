@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from lowering.graph import GraphView
+from bitfront.lowering.graph import GraphView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from precision import LoweringError, RangeMethod
+from bitfront.precision import LoweringError, RangeMethod
 
 BINS = 4096
 LEVELS = 256  # of U8

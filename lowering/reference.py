@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from lowering.batching import infer_batching
-from lowering.compact import Source
-from lowering.normalise import OPTIONAL_STEPS, normalise
-from precision import Batching, ModelError, digest
+from bitfront.lowering.batching import infer_batching
+from bitfront.lowering.compact import Source
+from bitfront.lowering.normalise import OPTIONAL_STEPS, normalise
+from bitfront.precision import Batching, ModelError, digest
 
 _PROTO_LIMIT = 2**31 - 1
 

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from lowering.inventory import Layer
-from lowering.rounding.weight import RoundedWeight
-from lowering.writer import GraphWriter
-from precision import LayerChoice, LoweringError
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.writer import GraphWriter
+from bitfront.precision import LayerChoice, LoweringError
 
 _FP16_MAX = float(np.finfo(np.float16).max)
 

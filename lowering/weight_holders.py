@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 
-from lowering.graph import GraphView
-from lowering.inventory import Inventory
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.inventory import Inventory
 
 _LEAST_AXES = 2
 _INTEGER = frozenset(

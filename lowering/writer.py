@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from lowering.graph import captured_names, free_name
-from precision import digest
+from bitfront.lowering.graph import captured_names, free_name
+from bitfront.precision import digest
 
 
 class GraphWriter:

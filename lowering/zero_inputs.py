@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from lowering.graph import GraphView
-from lowering.ranges import is_bounded, is_zero
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.ranges import is_bounded, is_zero
 
 Ranges = Mapping[str, tuple[float, float]]
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from precision import ContentStore
+from bitfront.precision import ContentStore
 
 KIND = "training"
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
-from precision import ConfigError
+from bitfront.precision import ConfigError
 
 T = TypeVar("T")
 

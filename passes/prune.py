@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from passes.batch_norm import reestimate_batch_norm
-from passes.data import TrainingData
-from passes.device import modes_kept
-from passes.options import options_from_json, options_to_json
-from passes.prune_branches import find_branches, remove_branches
-from passes.prune_counts import example_tensors
-from passes.prune_graph import DependencyGraph
-from passes.prune_groups import PruneGroup, Status, find_prune_groups, remove_units
-from passes.prune_importance import Importance, unit_importances
-from precision import ConfigError
+from bitfront.passes.batch_norm import reestimate_batch_norm
+from bitfront.passes.data import TrainingData
+from bitfront.passes.device import modes_kept
+from bitfront.passes.options import options_from_json, options_to_json
+from bitfront.passes.prune_branches import find_branches, remove_branches
+from bitfront.passes.prune_counts import example_tensors
+from bitfront.passes.prune_graph import DependencyGraph
+from bitfront.passes.prune_groups import PruneGroup, Status, find_prune_groups, remove_units
+from bitfront.passes.prune_importance import Importance, unit_importances
+from bitfront.precision import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

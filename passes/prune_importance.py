@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from passes.data import Batch, TrainingData
-from passes.device import device_of, seeded
-from passes.prune_graph import LAYERS, Role, is_depthwise, weight_rows
-from passes.prune_groups import PruneGroup
+from bitfront.passes.data import Batch, TrainingData
+from bitfront.passes.device import device_of, seeded
+from bitfront.passes.prune_graph import LAYERS, Role, is_depthwise, weight_rows
+from bitfront.passes.prune_groups import PruneGroup
 
 _Hook = Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from passes.device import modes_kept
+from bitfront.passes.device import modes_kept
 
 TOLERANCE = 1e-4  # of the largest output: float32 sums in another order stay below 1e-5
 EFFECT = 1e-2  # of what silencing changes

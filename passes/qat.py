@@ -35,23 +35,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lowering.dialect import Candidate
-from lowering.graph import GraphView
-from lowering.inventory import Layer
-from lowering.lowerer import Lowerer
-from lowering.rounding.guard import layer_bias, minimum_scales
-from lowering.rounding.weight import RoundedWeight
-from passes.data import Batch, TrainingData
-from passes.device import lay
-from passes.options import options_from_json, options_to_json
-from passes.prune_counts import example_tensors
-from passes.prune_proof import outputs_of, tensors_in
-from passes.qat_layers import TrainedLayer, TrainedWeight, trained_weight
-from passes.qat_network import ArtifactNetwork, activation_quantisers
-from passes.qat_result import QatResult, result_of
-from passes.train import ParameterGroup, Supervision, train
-from passes.training import Optimiser, Training
-from precision import ConfigError, LayerChoice, LoweringError, ModelError, Precision
+from bitfront.lowering.dialect import Candidate
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.rounding.guard import layer_bias, minimum_scales
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.passes.data import Batch, TrainingData
+from bitfront.passes.device import lay
+from bitfront.passes.options import options_from_json, options_to_json
+from bitfront.passes.prune_counts import example_tensors
+from bitfront.passes.prune_proof import outputs_of, tensors_in
+from bitfront.passes.qat_layers import TrainedLayer, TrainedWeight, trained_weight
+from bitfront.passes.qat_network import ArtifactNetwork, activation_quantisers
+from bitfront.passes.qat_result import QatResult, result_of
+from bitfront.passes.train import ParameterGroup, Supervision, train
+from bitfront.passes.training import Optimiser, Training
+from bitfront.precision import ConfigError, LayerChoice, LoweringError, ModelError, Precision
 
 # Where a bias limits a weight's scale (``lowering.rounding.guard``), this leaves it room to grow.
 _ROOM = 4.0

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lowering.inventory import Layer
-from lowering.rounding.scales import CODE_RANGES
-from passes.lsq import FloatWeight, LsqWeight
-from precision import LayerChoice, Precision
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.rounding.scales import CODE_RANGES
+from bitfront.passes.lsq import FloatWeight, LsqWeight
+from bitfront.precision import LayerChoice, Precision
 
 # A latent weight starts at most this far, in steps, from its code: nearer to the border, where GPTQ leaves many, the
 # first few updates would undo the rounding training starts from.

@@ -25,12 +25,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lowering.inventory import WEIGHTED
-from passes.lsq import TensorQuantiser
-from passes.qat_layers import TrainedLayer
-from passes.qat_node import Operator, refused
-from passes.qat_operators import compile_operator
-from precision import LoweringError
+from bitfront.lowering.inventory import WEIGHTED
+from bitfront.passes.lsq import TensorQuantiser
+from bitfront.passes.qat_layers import TrainedLayer
+from bitfront.passes.qat_node import Operator, refused
+from bitfront.passes.qat_operators import compile_operator
+from bitfront.precision import LoweringError
 
 _ENDS = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
 

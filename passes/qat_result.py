@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from lowering.dialect import Dialect
-from lowering.graph import GraphView
-from lowering.lowerer import Lowerer
-from lowering.reference import Reference
-from passes.qat_network import ArtifactNetwork, activation_quantisers
-from passes.train import Trained
-from precision import CalibrationSettings, ContentStore, LayerChoice, LoweringError, digest
+from bitfront.lowering.dialect import Dialect
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import Reference
+from bitfront.passes.qat_network import ArtifactNetwork, activation_quantisers
+from bitfront.passes.train import Trained
+from bitfront.precision import CalibrationSettings, ContentStore, LayerChoice, LoweringError, digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional
 
-from passes.qat_node import Node, Operator, given
+from bitfront.passes.qat_node import Node, Operator, given
 
 
 def _window(node: Node, rank: int) -> tuple[list[int], list[int], list[int]]:

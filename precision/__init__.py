@@ -1,10 +1,10 @@
 """The vocabulary: precisions, choices, recipes, configs, budgets, measurements, workloads, errors. Frozen values."""
 
-from precision.batching import Batching
-from precision.budget import BYTES_PER_MB, Budget
-from precision.choice import FP16, FP32, LayerChoice, Precision, Rounding
-from precision.config import CalibrationSettings, PrecisionConfig, RangeMethod
-from precision.errors import (
+from bitfront.precision.batching import Batching
+from bitfront.precision.budget import BYTES_PER_MB, Budget
+from bitfront.precision.choice import FP16, FP32, LayerChoice, Precision, Rounding
+from bitfront.precision.config import CalibrationSettings, PrecisionConfig, RangeMethod
+from bitfront.precision.errors import (
     BackendError,
     BackendUnavailableError,
     ConfigError,
@@ -17,11 +17,11 @@ from precision.errors import (
     UsageError,
     WorkloadError,
 )
-from precision.files import sweep_parts, unwritable, write_bytes, write_text
-from precision.measurement import AccuracyStats, Footprint, LatencyStats
-from precision.recipe import Recipe, RecipeStep
-from precision.store import ContentStore, digest
-from precision.workload import Array, Inputs, Labelled, Metric, OutputsRead, Workload, outputs_read, top1
+from bitfront.precision.files import sweep_parts, unwritable, write_bytes, write_text
+from bitfront.precision.measurement import AccuracyStats, Footprint, LatencyStats
+from bitfront.precision.recipe import Recipe, RecipeStep
+from bitfront.precision.store import ContentStore, digest
+from bitfront.precision.workload import Array, Inputs, Labelled, Metric, OutputsRead, Workload, outputs_read, top1
 
 __all__ = [
     "BYTES_PER_MB",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from precision.workload import Array, Inputs
+from bitfront.precision.workload import Array, Inputs
 
 _NOTHING: Mapping[str, int | None] = MappingProxyType({})
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from precision.document import JsonValue
-from precision.errors import UsageError
+from bitfront.precision.document import JsonValue
+from bitfront.precision.errors import UsageError
 
 BYTES_PER_MB = 1_000_000
 

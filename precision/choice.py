@@ -16,9 +16,9 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator
 
-from precision.document import JsonValue
-from precision.errors import ConfigError
-from precision.json_text import shown
+from bitfront.precision.document import JsonValue
+from bitfront.precision.errors import ConfigError
+from bitfront.precision.json_text import shown
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 

@@ -18,10 +18,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from precision.choice import LayerChoice
-from precision.document import Digest, DigestOrNone, Float32, Form, JsonValue, PositiveFloat32
-from precision.errors import UsageError
-from precision.recipe import Recipe
+from bitfront.precision.choice import LayerChoice
+from bitfront.precision.document import Digest, DigestOrNone, Float32, Form, JsonValue, PositiveFloat32
+from bitfront.precision.errors import UsageError
+from bitfront.precision.recipe import Recipe
 
 SCHEMA_VERSION = 1
 SMALLEST_RANGE = 1e-35  # between the bounds of a tensor's values: an 8-bit scale of 4e-38, a normal float32

@@ -18,8 +18,8 @@ from typing import Annotated, Any, Generic, Self, TypeVar, cast
 from pydantic import AfterValidator, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from precision.errors import ConfigError, EngineError, MalformedError
-from precision.json_text import MAX_JSON_BYTES, field_name, parse_json, read_text, shown, walk
+from bitfront.precision.errors import ConfigError, EngineError, MalformedError
+from bitfront.precision.json_text import MAX_JSON_BYTES, field_name, parse_json, read_text, shown, walk
 
 LARGEST_FLOAT32 = 3.4028234663852886e38
 _SMALLEST_FLOAT32 = 1.401298464324817e-45

@@ -11,7 +11,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from precision.errors import EngineError, OutputError
+from bitfront.precision.errors import EngineError, OutputError
 
 _KINDS = {
     stat.S_IFDIR: "is a folder",

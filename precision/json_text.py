@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from precision.errors import MalformedError
+from bitfront.precision.errors import MalformedError
 
 MAX_JSON_BYTES = 64 * 2**20  # a thousand layers and a hundred points take 6 MB
 _SHOWN = 60  # characters of a value in a message

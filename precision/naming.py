@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from precision.errors import EngineError, UsageError
+from bitfront.precision.errors import EngineError, UsageError
 
 _MOST_SAID = 1000  # characters
 _STANDARD = Path(sysconfig.get_path("stdlib"))

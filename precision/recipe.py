@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from precision.document import Count, Digest, JsonValue
-from precision.errors import ConfigError
+from bitfront.precision.document import Count, Digest, JsonValue
+from bitfront.precision.errors import ConfigError
 
 PASSES = ("prune", "sparse", "student", "distil", "qat")
 

@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from precision.files import unwritable, write_bytes
+from bitfront.precision.files import unwritable, write_bytes
 
 # Raise it when the form of entries changes.
 _FORM = 1

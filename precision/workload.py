@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from precision.errors import WorkloadError
+from bitfront.precision.errors import WorkloadError
 
 if TYPE_CHECKING:
     import torch

@@ -27,11 +27,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from precision import FP32, DataError, UsageError
-from precision.document import Form, JsonValue
-from report.fields import DAMAGED, damaged
-from report.given import GIVEN_ID
-from report.results import MEASUREMENT_FILE, Point, RunResults
+from bitfront.precision import FP32, DataError, UsageError
+from bitfront.precision.document import Form, JsonValue
+from bitfront.report.fields import DAMAGED, damaged
+from bitfront.report.given import GIVEN_ID
+from bitfront.report.results import MEASUREMENT_FILE, Point, RunResults
 
 BACKENDS_FILE = "backends.json"
 SCHEMA_VERSION = 1

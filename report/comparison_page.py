@@ -6,14 +6,22 @@ from urllib.parse import quote
 
 import plotly.graph_objects as go
 
-from report import plots, wording
-from report.comparison import Comparison, Row
-from report.comparison_tables import CELL_COLUMNS, LEGEND, cell_columns, everywhere_text, missing, rule, text_rows
-from report.given import FP32_ID, GIVEN_ID
-from report.hovers import escape
-from report.html import Plot, as_plot, facts, fill
-from report.infos import Mark
-from report.verdict import budget_texts, verdict
+from bitfront.report import plots, wording
+from bitfront.report.comparison import Comparison, Row
+from bitfront.report.comparison_tables import (
+    CELL_COLUMNS,
+    LEGEND,
+    cell_columns,
+    everywhere_text,
+    missing,
+    rule,
+    text_rows,
+)
+from bitfront.report.given import FP32_ID, GIVEN_ID
+from bitfront.report.hovers import escape
+from bitfront.report.html import Plot, as_plot, facts, fill
+from bitfront.report.infos import Mark
+from bitfront.report.verdict import budget_texts, verdict
 
 _REFERENCES = (GIVEN_ID, FP32_ID)  # the first that was measured on both
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from report import wording
-from report.comparison import Cell, Comparison, Row
-from report.results import RunResults
-from report.tables import NOT_REPRODUCED, VERSUS
-from report.verdict import budget_texts, describe
+from bitfront.report import wording
+from bitfront.report.comparison import Cell, Comparison, Row
+from bitfront.report.results import RunResults
+from bitfront.report.tables import NOT_REPRODUCED, VERSUS
+from bitfront.report.verdict import budget_texts, describe
 
 CELL_COLUMNS = ("", "latency", VERSUS, "accuracy", "size", "budgets")
 RECOMMENDED, ON_FRONT, EVERYWHERE = "★", "●", "◆"

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from precision import DataError, EngineError, MalformedError
-from precision.cells import unguard
-from precision.json_text import read_text, shown
+from bitfront.precision import DataError, EngineError, MalformedError
+from bitfront.precision.cells import unguard
+from bitfront.precision.json_text import read_text, shown
 
 DAMAGED = "restore the file, or run the search again with --resume to have it written anew"
 MAX_TABLE_BYTES = 256 * 2**20

@@ -14,8 +14,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from precision import AccuracyStats, LatencyStats
-from precision.document import JsonValue
+from bitfront.precision import AccuracyStats, LatencyStats
+from bitfront.precision.document import JsonValue
 
 GIVEN_ID = "given"
 FP32_ID = "fp32"

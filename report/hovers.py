@@ -10,13 +10,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from precision import AccuracyStats, LatencyStats, LayerChoice, Precision
-from precision.display import visible
-from report import network_words, wording
-from report.network import NetworkInfo, PrunedGroup
-from report.results import Point, ReportedLayer, RunResults
-from report.rows import Score, SparsityScore, Trial
-from report.tables import NOT_REPRODUCED, deflated_bytes, size_ratio
+from bitfront.precision import AccuracyStats, LatencyStats, LayerChoice, Precision
+from bitfront.precision.display import visible
+from bitfront.report import network_words, wording
+from bitfront.report.network import NetworkInfo, PrunedGroup
+from bitfront.report.results import Point, ReportedLayer, RunResults
+from bitfront.report.rows import Score, SparsityScore, Trial
+from bitfront.report.tables import NOT_REPRODUCED, deflated_bytes, size_ratio
 
 
 def escape(text: str) -> str:

@@ -20,15 +20,15 @@ import plotly.graph_objects as go
 import plotly.offline
 from markupsafe import Markup
 
-from precision.display import visible_lines
-from report import plots, pruning_plots, wording
-from report.given import AS_GIVEN, GIVEN_ID
-from report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info, trial_states
-from report.network_details import halving_rows, network_details, training_text
-from report.pruning import kept_info, sparsity_info
-from report.results import RunResults
-from report.tables import NETWORK_COLUMN, NETWORK_COLUMNS, TableRow, columns, table
-from report.verdict import budget_texts, verdict
+from bitfront.precision.display import visible_lines
+from bitfront.report import plots, pruning_plots, wording
+from bitfront.report.given import AS_GIVEN, GIVEN_ID
+from bitfront.report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info, trial_states
+from bitfront.report.network_details import halving_rows, network_details, training_text
+from bitfront.report.pruning import kept_info, sparsity_info
+from bitfront.report.results import RunResults
+from bitfront.report.tables import NETWORK_COLUMN, NETWORK_COLUMNS, TableRow, columns, table
+from bitfront.report.verdict import budget_texts, verdict
 
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -86,7 +86,7 @@ def fill(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
-    folder = files("report")
+    folder = files("bitfront.report")
     shared = {
         "policy": CONTENT_POLICY,
         "style": (folder / "page.css").read_text(encoding="utf-8"),

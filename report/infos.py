@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from precision import BYTES_PER_MB, Precision
-from report import wording
-from report.front import staircase
-from report.given import GIVEN_ID
-from report.hovers import escape, layer_hover, point_hover, score_hover, trial_hover
-from report.network import NetworkKind
-from report.results import Point, RunResults
-from report.rows import Score
-from report.tables import table
+from bitfront.precision import BYTES_PER_MB, Precision
+from bitfront.report import wording
+from bitfront.report.front import staircase
+from bitfront.report.given import GIVEN_ID
+from bitfront.report.hovers import escape, layer_hover, point_hover, score_hover, trial_hover
+from bitfront.report.network import NetworkKind
+from bitfront.report.results import Point, RunResults
+from bitfront.report.rows import Score
+from bitfront.report.tables import table
 
 # Parts of a run that are the work itself; the rest is ours to keep small.
 USEFUL_PARTS = ("inference", "compilation", "solver", "calibration", "training")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from report import network_words, wording
-from report.network import NetworkInfo, PrunedGroup
-from report.results import RunResults
-from report.tables import table
-from report.training import RungInfo, TrainInfo
+from bitfront.report import network_words, wording
+from bitfront.report.network import NetworkInfo, PrunedGroup
+from bitfront.report.results import RunResults
+from bitfront.report.tables import table
+from bitfront.report.training import RungInfo, TrainInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from report import wording
-from report.network import NetworkInfo
+from bitfront.report import wording
+from bitfront.report.network import NetworkInfo
 
 GIVEN = "given"
 

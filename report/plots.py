@@ -12,9 +12,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from precision import Precision
-from report.infos import FrontInfo, HeatmapInfo, Mark, SensitivityInfo, TimeInfo
-from report.network import NetworkKind
+from bitfront.precision import Precision
+from bitfront.report.infos import FrontInfo, HeatmapInfo, Mark, SensitivityInfo, TimeInfo
+from bitfront.report.network import NetworkKind
 
 PRECISION_COLOURS = {
     Precision.FP32: "#8a8f98",

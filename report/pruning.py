@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from report.hovers import escape, kept_hover, sparsity_hover
-from report.network import PrunedGroup
-from report.results import Point, RunResults
-from report.rows import SparsityScore
-from report.tables import table
+from bitfront.report.hovers import escape, kept_hover, sparsity_hover
+from bitfront.report.network import PrunedGroup
+from bitfront.report.results import Point, RunResults
+from bitfront.report.rows import SparsityScore
+from bitfront.report.tables import table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

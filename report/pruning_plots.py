@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from report import plots
-from report.pruning import KeptInfo, SparsityInfo
+from bitfront.report import plots
+from bitfront.report.pruning import KeptInfo, SparsityInfo
 
 # From gone over narrow to nearly whole, all of it opaque for the sake of the text in it; whole is quiet and has none.
 WHOLE_COLOUR = "rgba(138, 143, 152, 0.3)"

@@ -6,17 +6,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from precision import write_text
-from precision.cells import frame_text
-from report.comparison import Comparison
-from report.comparison_page import comparison_page
-from report.comparison_tables import comparison_frame, comparison_json
-from report.html import page, plot_page
-from report.infos import sensitivity_info
-from report.plots import draw_sensitivity
-from report.results import RunResults
-from report.rows import Score
-from report.tables import pareto_frame
+from bitfront.precision import write_text
+from bitfront.precision.cells import frame_text
+from bitfront.report.comparison import Comparison
+from bitfront.report.comparison_page import comparison_page
+from bitfront.report.comparison_tables import comparison_frame, comparison_json
+from bitfront.report.html import page, plot_page
+from bitfront.report.infos import sensitivity_info
+from bitfront.report.plots import draw_sensitivity
+from bitfront.report.results import RunResults
+from bitfront.report.rows import Score
+from bitfront.report.tables import pareto_frame
 
 
 def render(folder: Path) -> Path:

@@ -19,14 +19,14 @@ from typing import Any, Literal, NotRequired
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
-from precision import AccuracyStats, Budget, DataError, Footprint, LatencyStats, UsageError
-from precision.choice import ChoiceText
-from precision.document import Count, Form, JsonValue, NonNegative, PathBelow
-from precision.json_text import field_name, shown
-from report.fields import DAMAGED, damaged, read_csv
-from report.given import GIVEN_ID, GivenNetwork
-from report.network import NetworkInfo
-from report.rows import (
+from bitfront.precision import AccuracyStats, Budget, DataError, Footprint, LatencyStats, UsageError
+from bitfront.precision.choice import ChoiceText
+from bitfront.precision.document import Count, Form, JsonValue, NonNegative, PathBelow
+from bitfront.precision.json_text import field_name, shown
+from bitfront.report.fields import DAMAGED, damaged, read_csv
+from bitfront.report.given import GIVEN_ID, GivenNetwork
+from bitfront.report.network import NetworkInfo
+from bitfront.report.rows import (
     SCORE_COLUMNS,
     SPARSITY_COLUMNS,
     TRIAL_COLUMNS,
@@ -37,7 +37,7 @@ from report.rows import (
     read_sparsity_score,
     read_trial,
 )
-from report.training import TrainInfo
+from bitfront.report.training import TrainInfo
 
 SCHEMA_VERSION = 1
 

@@ -13,10 +13,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from precision import LayerChoice
-from precision.choice import ChoiceText
-from precision.document import decode_json
-from report.fields import cell, number_or_none, share, whole, whole_or_none
+from bitfront.precision import LayerChoice
+from bitfront.precision.choice import ChoiceText
+from bitfront.precision.document import decode_json
+from bitfront.report.fields import cell, number_or_none, share, whole, whole_or_none
 
 TRIAL_COLUMNS = (
     "number", "origin", "state", "size_bytes", "latency_ms", "latency_p90_ms", "ratio", "accuracy", "accuracy_samples",

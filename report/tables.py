@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from precision import Footprint
-from report import network_words, wording
-from report.network import NetworkInfo
-from report.results import Point, RunResults
+from bitfront.precision import Footprint
+from bitfront.report import network_words, wording
+from bitfront.report.network import NetworkInfo
+from bitfront.report.results import Point, RunResults
 
 VERSUS = "vs"
 """Of three columns; a table's headings say what the run compares with, too: ``vs given``."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from report import wording
-from report.given import GIVEN_ID
-from report.results import Point, RunResults
-from report.tables import NOT_REPRODUCED, accuracy_difference, size_ratio
+from bitfront.report import wording
+from bitfront.report.given import GIVEN_ID
+from bitfront.report.results import Point, RunResults
+from bitfront.report.tables import NOT_REPRODUCED, accuracy_difference, size_ratio
 
 _NAMES = {GIVEN_ID: "the given network"}
 

@@ -1,8 +1,8 @@
-"""``python -m search`` is the console command ``search``."""
+"""``python -m bitfront.search`` is the console command ``search``."""
 
 import sys
 
-from search.cli import main
+from bitfront.search.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.base import CompiledModel
-from backends.batches import FIRST_AXIS, run_outputs
-from precision import AccuracyStats, Batching, Labelled, Metric
-from search.inputs.metrics import Scores, score
+from bitfront.backends.base import CompiledModel
+from bitfront.backends.batches import FIRST_AXIS, run_outputs
+from bitfront.precision import AccuracyStats, Batching, Labelled, Metric
+from bitfront.search.inputs.metrics import Scores, score
 
 Z95 = 1.959963984540054
 # Stages are looked at repeatedly: a pair is told apart at 99 %, so that few are by chance.

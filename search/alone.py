@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lowering.lowerer import Lowerer
-from lowering.weight_holders import left_as_they_are
-from precision import Precision
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.weight_holders import left_as_they_are
+from bitfront.precision import Precision
 
 _MOST = 20
 

@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from backends.base import Backend, CompiledModel
-from backends.timing import TimingSettings, time_paired
-from lowering.lowerer import Lowerer
-from precision import FP32, Inputs, LatencyStats, LayerChoice, LoweringError, PrecisionConfig
-from report.given import GIVEN_ID
-from search.ledger import Ledger
-from search.metered import MeteredModel
-from search.stopwatch import Kind, Stopwatch
-from search.trial import Candidate
+from bitfront.backends.base import Backend, CompiledModel
+from bitfront.backends.timing import TimingSettings, time_paired
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import FP32, Inputs, LatencyStats, LayerChoice, LoweringError, PrecisionConfig
+from bitfront.report.given import GIVEN_ID
+from bitfront.search.ledger import Ledger
+from bitfront.search.metered import MeteredModel
+from bitfront.search.stopwatch import Kind, Stopwatch
+from bitfront.search.trial import Candidate
 
 if TYPE_CHECKING:
-    from search.networks.maker import Network
+    from bitfront.search.networks.maker import Network
 
 QUICK = TimingSettings(
     slot_ms=5.0, warmup_runs=2, min_rounds=6, max_rounds=24, max_seconds_per_model=0.15, target=0.015

@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
-from search.interruption import EXIT_INTERRUPTED, watched
+from bitfront.search.interruption import EXIT_INTERRUPTED, watched
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _answer(arguments: list[str]) -> int:
     """Run what is asked for, errors of ours said in words; what was written has arrived when it returns."""
-    from precision.errors import EngineError
-    from search.secrets import masked_text
-    from search.terminal import standard_streams, write_message
+    from bitfront.precision.errors import EngineError
+    from bitfront.search.secrets import masked_text
+    from bitfront.search.terminal import standard_streams, write_message
 
     with standard_streams():
         try:
@@ -77,7 +77,7 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
         return _command(arguments[0])(arguments[1:])
     if arguments and not arguments[0].startswith("-"):
-        from precision.errors import UsageError
+        from bitfront.precision.errors import UsageError
 
         close = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         raise UsageError(
@@ -90,7 +90,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _command(module: str) -> Run:
-    return cast(Run, import_module(f"search.commands.{module}").run)
+    return cast(Run, import_module(f"bitfront.search.commands.{module}").run)
 
 
 def _version() -> str:

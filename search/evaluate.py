@@ -25,16 +25,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
-from backends.base import CompiledModel
-from backends.timing import TimingSettings
-from precision import AccuracyStats, BackendError, Budget, LatencyStats, LayerChoice, LoweringError, digest
-from report.given import FP32_ID, GIVEN_ID
-from search.accuracy import Scored, Scorer, no_better, surely_worse
-from search.bench import QUICK, Bench
-from search.given import Given, GivenMeasurement
-from search.ledger import Lowered
-from search.results.preference import preference
-from search.trial import COST, Candidate, Outcome, Trial
+from bitfront.backends.base import CompiledModel
+from bitfront.backends.timing import TimingSettings
+from bitfront.precision import AccuracyStats, BackendError, Budget, LatencyStats, LayerChoice, LoweringError, digest
+from bitfront.report.given import FP32_ID, GIVEN_ID
+from bitfront.search.accuracy import Scored, Scorer, no_better, surely_worse
+from bitfront.search.bench import QUICK, Bench
+from bitfront.search.given import Given, GivenMeasurement
+from bitfront.search.ledger import Lowered
+from bitfront.search.results.preference import preference
+from bitfront.search.trial import COST, Candidate, Outcome, Trial
 
 SEARCH_PART = "search"
 

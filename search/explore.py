@@ -12,26 +12,26 @@ from itertools import islice
 
 import numpy as np
 
-from precision import LayerChoice
-from report import wording
-from search.alone import why_alone
-from search.metered import MeteredBackend, MeteredWriter
-from search.proposals import seeds
-from search.proposals.history import History
-from search.proposals.latency_model import LatencyModel, fit_codes
-from search.proposals.overhead import Overhead
-from search.proposals.sampler import FrontSampler
-from search.proposals.space import Code, Space, build_space
-from search.results import settle
-from search.results.settle import INTERRUPTED, TIME_LIMIT
-from search.session import Session
-from search.several.translate import adapt
-from search.stopwatch import Kind
-from search.study import Study
-from search.trial import Candidate, Outcome, Trial
-from sensitivity.measure import readings
-from sensitivity.score import planned_steps, score
-from sensitivity.table import SensitivityTable
+from bitfront.precision import LayerChoice
+from bitfront.report import wording
+from bitfront.search.alone import why_alone
+from bitfront.search.metered import MeteredBackend, MeteredWriter
+from bitfront.search.proposals import seeds
+from bitfront.search.proposals.history import History
+from bitfront.search.proposals.latency_model import LatencyModel, fit_codes
+from bitfront.search.proposals.overhead import Overhead
+from bitfront.search.proposals.sampler import FrontSampler
+from bitfront.search.proposals.space import Code, Space, build_space
+from bitfront.search.results import settle
+from bitfront.search.results.settle import INTERRUPTED, TIME_LIMIT
+from bitfront.search.session import Session
+from bitfront.search.several.translate import adapt
+from bitfront.search.stopwatch import Kind
+from bitfront.search.study import Study
+from bitfront.search.trial import Candidate, Outcome, Trial
+from bitfront.sensitivity.measure import readings
+from bitfront.sensitivity.score import planned_steps, score
+from bitfront.sensitivity.table import SensitivityTable
 
 LADDER_SEEDS = 8
 SPLIT_SEEDS = 6
@@ -69,7 +69,7 @@ def _search(session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> st
         session.record.reasons = why_alone(session.bench.lowerer, session.options.precisions, dropped)
         session.listener.warn(session.record.reasons[0])
     if session.making is not None:
-        from search.networks.joint import search_jointly
+        from bitfront.search.networks.joint import search_jointly
 
         return search_jointly(session, session.making, space, table, starts)
     sampler = FrontSampler(space, session.evaluator.limits, session.options.seed)

@@ -7,9 +7,9 @@ import re
 import tempfile
 from pathlib import Path
 
-from precision import OutputError, UsageError
-from report.comparison import BACKENDS_FILE
-from search.identity import RUN_FILE, holds_results
+from bitfront.precision import OutputError, UsageError
+from bitfront.report.comparison import BACKENDS_FILE
+from bitfront.search.identity import RUN_FILE, holds_results
 
 RUNS = Path("runs")
 

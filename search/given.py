@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backends.base import CompiledModel
-from precision import AccuracyStats, BackendError, Inputs, LatencyStats, digest
+from bitfront.backends.base import CompiledModel
+from bitfront.precision import AccuracyStats, BackendError, Inputs, LatencyStats, digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from precision import Inputs, Labelled, Metric, OutputError, UsageError, Workload, digest, top1, write_text
-from precision.document import Form, JsonValue
-from precision.naming import load_attribute
-from search.lock import LOCKING
-from search.object_digest import UndigestibleError, object_digest
-from search.options import PassOptions, RunOptions
+from bitfront.precision import Inputs, Labelled, Metric, OutputError, UsageError, Workload, digest, top1, write_text
+from bitfront.precision.document import Form, JsonValue
+from bitfront.precision.naming import load_attribute
+from bitfront.search.lock import LOCKING
+from bitfront.search.object_digest import UndigestibleError, object_digest
+from bitfront.search.options import PassOptions, RunOptions
 
 RUN_FILE = "run.json"
 # Raise it whenever the same run would be identified otherwise than before.

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from precision import ContentStore, Footprint, LatencyStats, LayerChoice, digest
-from search.accuracy import Scored
+from bitfront.precision import ContentStore, Footprint, LatencyStats, LayerChoice, digest
+from bitfront.search.accuracy import Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,12 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from backends.base import Backend, Capabilities, Clock, CompiledModel, DeviceFingerprint
-from backends.host import HostModel
-from lowering.inventory import Inventory
-from lowering.lowerer import Lowerer
-from precision import Array, Inputs, LayerChoice, Precision
-from search.stopwatch import Kind, Stopwatch
+from bitfront.backends.base import Backend, Capabilities, Clock, CompiledModel, DeviceFingerprint
+from bitfront.backends.host import HostModel
+from bitfront.lowering.inventory import Inventory
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import Array, Inputs, LayerChoice, Precision
+from bitfront.search.stopwatch import Kind, Stopwatch
 
 
 class MeteredModel(HostModel):

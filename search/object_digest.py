@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from search.sources import installed_version, is_users, sources
+from bitfront.search.sources import installed_version, is_users, sources
 
 _DEEPEST = 120
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made at run time

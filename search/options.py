@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from precision import Budget, CalibrationSettings, Precision, UsageError
+from bitfront.precision import Budget, CalibrationSettings, Precision, UsageError
 
 MOST_TRAINING_S = 600.0  # where no budget is given
 IMPORTANCES = ("taylor", "fisher", "hessian", "magnitude")  # of ``passes.prune_importance``

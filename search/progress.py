@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
-from precision.display import visible, visible_lines
-from search.events import Listener, Silent
-from search.terminal import write_message
+from bitfront.precision.display import visible, visible_lines
+from bitfront.search.events import Listener, Silent
+from bitfront.search.terminal import write_message
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -12,20 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backends.base import Backend
-from lowering.lowerer import Lowerer
-from precision import Workload
-from report.render import render
-from report.results import Point
-from search.events import Listener
-from search.explore import explore
-from search.interruption import EXIT_INTERRUPTED
-from search.options import RunOptions
-from search.results import settle
-from search.results.recommend import Judgement
-from search.results.settle import INTERRUPTED
-from search.session import Session, prepare
-from search.trial import Trial
+from bitfront.backends.base import Backend
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import Workload
+from bitfront.report.render import render
+from bitfront.report.results import Point
+from bitfront.search.events import Listener
+from bitfront.search.explore import explore
+from bitfront.search.interruption import EXIT_INTERRUPTED
+from bitfront.search.options import RunOptions
+from bitfront.search.results import settle
+from bitfront.search.results.recommend import Judgement
+from bitfront.search.results.settle import INTERRUPTED
+from bitfront.search.session import Session, prepare
+from bitfront.search.trial import Trial
 
 EXIT_MET = 0
 EXIT_MISSED = 3

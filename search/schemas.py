@@ -2,7 +2,7 @@
 
 They are made from the forms that reading goes by, so they cannot say anything else:
 
-    python -m search.schemas docs/schemas
+    python -m bitfront.search.schemas docs/schemas
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from precision import write_text
-from precision.config import CONFIG_FORM
-from report.comparison import BACKENDS_FORM
-from report.results import MEASUREMENT_FORM
-from search.identity import RUN_FORM
+from bitfront.precision import write_text
+from bitfront.precision.config import CONFIG_FORM
+from bitfront.report.comparison import BACKENDS_FORM
+from bitfront.report.results import MEASUREMENT_FORM
+from bitfront.search.identity import RUN_FORM
 
 _FORMS = (CONFIG_FORM, MEASUREMENT_FORM, BACKENDS_FORM, RUN_FORM)
 
@@ -38,5 +38,5 @@ def write_schemas(folder: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m search.schemas FOLDER")
+        sys.exit("usage: python -m bitfront.search.schemas FOLDER")
     write_schemas(Path(sys.argv[1]))

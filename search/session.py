@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 from optuna.samplers import RandomSampler
 
-from backends.affinity import available_cores
-from backends.base import Backend
-from lowering.lowerer import Lowerer
-from precision import (
+from bitfront.backends.affinity import available_cores
+from bitfront.backends.base import Backend
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import (
     FP32,
     BackendError,
     ContentStore,
@@ -29,26 +29,26 @@ from precision import (
     digest,
     outputs_read,
 )
-from search.accuracy import BATCH, FIRST_STAGE, Scorer
-from search.bench import QUICK, Bench
-from search.evaluate import Evaluator
-from search.events import Listener
-from search.given import Given, open_given
-from search.holdout import split
-from search.identity import check_folder, identify, metric_name, write_run
-from search.ledger import Ledger
-from search.metered import MeteredSampler
-from search.networks.made import MadeNetworks, Making
-from search.options import PassOptions, RunOptions
-from search.proposals.sampler import FrontSampler
-from search.proposals.space import Space
-from search.results.finalists import CLOSE, Rerun
-from search.results.record import Record, earlier_split_s
-from search.sources import engine_code
-from search.stopwatch import Stopwatch
-from search.storage import default_storage
-from search.study import Study, past_trials
-from search.trial import Trial
+from bitfront.search.accuracy import BATCH, FIRST_STAGE, Scorer
+from bitfront.search.bench import QUICK, Bench
+from bitfront.search.evaluate import Evaluator
+from bitfront.search.events import Listener
+from bitfront.search.given import Given, open_given
+from bitfront.search.holdout import split
+from bitfront.search.identity import check_folder, identify, metric_name, write_run
+from bitfront.search.ledger import Ledger
+from bitfront.search.metered import MeteredSampler
+from bitfront.search.networks.made import MadeNetworks, Making
+from bitfront.search.options import PassOptions, RunOptions
+from bitfront.search.proposals.sampler import FrontSampler
+from bitfront.search.proposals.space import Space
+from bitfront.search.results.finalists import CLOSE, Rerun
+from bitfront.search.results.record import Record, earlier_split_s
+from bitfront.search.sources import engine_code
+from bitfront.search.stopwatch import Stopwatch
+from bitfront.search.storage import default_storage
+from bitfront.search.study import Study, past_trials
+from bitfront.search.trial import Trial
 
 if TYPE_CHECKING:
     from torch import nn
@@ -242,9 +242,9 @@ def _making(
     listener: Listener,
 ) -> Making:
     """What makes networks of a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
-    from passes.data import TrainingData
-    from search.networks.maker import Maker
-    from search.networks.trainings import TrainBudget
+    from bitfront.passes.data import TrainingData
+    from bitfront.search.networks.maker import Maker
+    from bitfront.search.networks.trainings import TrainBudget
 
     found: Inputs | Labelled = workload.training  # type: ignore[attr-defined]
     if isinstance(found, Labelled):

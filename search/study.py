@@ -34,11 +34,11 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
-from precision import AccuracyStats, ConfigError, LatencyStats, UsageError, digest
-from precision.document import Count, JsonValue, NonNegative, Number, decode_json
-from search.proposals.space import Space
-from search.storage import damaged, explained, open_storage
-from search.trial import Candidate, Outcome, Trial
+from bitfront.precision import AccuracyStats, ConfigError, LatencyStats, UsageError, digest
+from bitfront.precision.document import Count, JsonValue, NonNegative, Number, decode_json
+from bitfront.search.proposals.space import Space
+from bitfront.search.storage import damaged, explained, open_storage
+from bitfront.search.trial import Candidate, Outcome, Trial
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 

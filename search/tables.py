@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from precision.display import visible
-from search.terminal import write_prose
+from bitfront.precision.display import visible
+from bitfront.search.terminal import write_prose
 
 MIN_WORDS = 21  # columns that words are left: int4:gptq:weight-only is one
 MIN_NAME = 12  # and a name

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from precision import AccuracyStats, LatencyStats, LayerChoice
-from report.front import Objectives
+from bitfront.precision import AccuracyStats, LatencyStats, LayerChoice
+from bitfront.report.front import Objectives
 
 EXCHANGE = "exchange"  # origin of what another backend's search found
 COST = "cost"  # origin of what is timed alone, to learn what pruning saves

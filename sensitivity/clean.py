@@ -29,9 +29,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from precision import LayerChoice
-from sensitivity.ladder import at_least_as_precise, from_most_precise, rung
-from sensitivity.table import SensitivityRow
+from bitfront.precision import LayerChoice
+from bitfront.sensitivity.ladder import at_least_as_precise, from_most_precise, rung
+from bitfront.sensitivity.table import SensitivityRow
 
 
 def clean(rows: Sequence[SensitivityRow]) -> tuple[SensitivityRow, ...]:

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from precision import Array, DataError
-from sensitivity.measure import CHANGED, KL, NSR, UNREAD
+from bitfront.precision import Array, DataError
+from bitfront.sensitivity.measure import CHANGED, KL, NSR, UNREAD
 
 Outputs = tuple[Array, ...]
 Floats = NDArray[np.float64]

@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from precision import LayerChoice, Precision
-from sensitivity.table import SensitivityTable
+from bitfront.precision import LayerChoice, Precision
+from bitfront.sensitivity.table import SensitivityTable
 
 # Blocks are at most 256 weights long; one scale a channel is coarser than any.
 _WHOLE_CHANNEL = 1 << 30

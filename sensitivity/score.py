@@ -19,10 +19,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Backend
-from backends.batches import FIRST_AXIS, rows_of, run_outputs, sample_count
-from lowering.inventory import Group, Inventory
-from precision import (
+from bitfront.backends.base import Backend
+from bitfront.backends.batches import FIRST_AXIS, rows_of, run_outputs, sample_count
+from bitfront.lowering.inventory import Group, Inventory
+from bitfront.precision import (
     FP32,
     BackendError,
     BackendUnavailableError,
@@ -34,11 +34,11 @@ from precision import (
     Precision,
     digest,
 )
-from sensitivity.clean import clean
-from sensitivity.divergence import Outputs, divergence
-from sensitivity.ladder import best_of_each_rung, lowest
-from sensitivity.measure import Reading, choose
-from sensitivity.table import SensitivityRow, SensitivityTable
+from bitfront.sensitivity.clean import clean
+from bitfront.sensitivity.divergence import Outputs, divergence
+from bitfront.sensitivity.ladder import best_of_each_rung, lowest
+from bitfront.sensitivity.measure import Reading, choose
+from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 _SCHEMA = 2
 _KIND = "sensitivity"

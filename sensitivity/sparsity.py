@@ -28,16 +28,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backends.batches import sample_count
-from precision import ConfigError, ContentStore, Inputs, ModelError, digest
-from sensitivity.divergence import Outputs, divergence
+from bitfront.backends.batches import sample_count
+from bitfront.precision import ConfigError, ContentStore, Inputs, ModelError, digest
+from bitfront.sensitivity.divergence import Outputs, divergence
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from passes.data import TrainingData
-    from passes.prune import StructuredPrune
-    from passes.prune_groups import PruneGroup
+    from bitfront.passes.data import TrainingData
+    from bitfront.passes.prune import StructuredPrune
+    from bitfront.passes.prune_groups import PruneGroup
 
 _SCHEMA = 1
 _KIND = "sparsity"
@@ -148,8 +148,8 @@ def score_sparsities(
         DataError: If the inputs do not fit each other, or the unpruned network's outputs are not finite.
         ModelError: If the unpruned module cannot be traced.
     """
-    from passes.prune import StructuredPrune
-    from passes.prune_importance import Importance
+    from bitfront.passes.prune import StructuredPrune
+    from bitfront.passes.prune_importance import Importance
 
     if not all(0 < level < 1 for level in levels):
         listed = ", ".join(f"{level:g}" for level in levels)
@@ -234,7 +234,7 @@ def clean(rows: Sequence[SparsityRow]) -> tuple[SparsityRow, ...]:
 
 def _planned(groups: Sequence[PruneGroup], levels: Sequence[float], round_to: int) -> Iterator[SparsityRow]:
     """Every row, its loss NaN where it has to be scored."""
-    from passes.prune_groups import Status
+    from bitfront.passes.prune_groups import Status
 
     for group in groups:
         prunable = group.status is Status.PRUNABLE
@@ -324,16 +324,16 @@ class _Scorer:
         return options.apply(self._module, self._data, groups=self._groups, scores=self._importances)
 
     def _macs(self, module: nn.Module) -> int:
-        from passes.prune_counts import count_macs
+        from bitfront.passes.prune_counts import count_macs
 
         return count_macs(module, self._data.inputs)
 
 
 def torch_outputs(module: nn.Module, inputs: Inputs) -> Outputs:
     """What a module answers, one array per output, (n, …) each."""
-    from passes.data import TrainingData
-    from passes.device import device_of
-    from passes.prune_proof import outputs_of
+    from bitfront.passes.data import TrainingData
+    from bitfront.passes.device import device_of
+    from bitfront.passes.prune_proof import outputs_of
 
     batches = TrainingData(inputs=inputs).batches(_BATCH, device_of(module))
     parts = [outputs_of(module, batch.inputs) for batch in batches]

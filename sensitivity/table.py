@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from precision import LayerChoice
+from bitfront.precision import LayerChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,24 +96,24 @@ def test_every_room_is_ordered() -> None:
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("precision/a.py", "import lowering\n", "precision/a.py:1: precision imports lowering"),
+        ("precision/a.py", "import bitfront.lowering\n", "precision/a.py:1: precision imports lowering"),
         ("precision/a.py", "def f():\n    import torch\n", "precision/a.py:2: precision imports torch"),
         ("precision/a.py", "import onnxruntime\n", "precision/a.py:1: precision imports onnxruntime"),
         (
             "lowering/a.py",
-            "def f():\n    from report.front import x\n",
+            "def f():\n    from bitfront.report.front import x\n",
             "lowering/a.py:2: lowering imports report.front",
         ),
-        ("report/b/a.py", "from search import x\n", "report/b/a.py:1: report imports search"),
+        ("report/b/a.py", "from bitfront.search import x\n", "report/b/a.py:1: report imports search"),
         ("lowering/a.py", "if True:\n    import torch\n", "lowering/a.py:2: lowering imports torch when it is loaded"),
         (
             "search/cli.py",
-            "import importlib\nimportlib.import_module('experiments.digits')\n",
+            "import importlib\nimportlib.import_module('bitfront.experiments.digits')\n",
             "search/cli.py:2: search imports experiments.digits",
         ),
         (
             "search/a.py",
-            "from passes.train import x\n",
+            "from bitfront.passes.train import x\n",
             "search/a.py:1: search imports passes, and so torch, when it is loaded",
         ),
         ("search/a.py", "from tests.report import x\n", "search/a.py:1: search imports tests.report"),
@@ -131,11 +131,11 @@ def test_a_planted_violation_is_found(tmp_path: Path, file: str, text: str, mess
     ("file", "text"),
     [
         ("precision/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"),
-        ("lowering/a.py", "import precision\ndef f():\n    import torch\n"),
-        ("experiments/a.py", "import torch\nfrom search.options import RunOptions\n"),
+        ("lowering/a.py", "import bitfront.precision\ndef f():\n    import torch\n"),
+        ("experiments/a.py", "import torch\nfrom bitfront.search.options import RunOptions\n"),
         ("passes/a.py", "import torch\n"),
-        ("search/a.py", "def f():\n    import passes\n"),
-        ("backends/a.py", "import lowering.dialect\nimport onnxruntime\n"),
+        ("search/a.py", "def f():\n    import bitfront.passes\n"),
+        ("backends/a.py", "import bitfront.lowering.dialect\nimport onnxruntime\n"),
     ],
 )
 def test_what_is_allowed_is_not_found(tmp_path: Path, file: str, text: str) -> None:

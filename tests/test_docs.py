@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from backends import Backend, get_backend
-from lowering.dialects.registry import get_dialect
-from passes.prune_groups import Status, find_prune_groups
-from precision import top1
-from search.commands import arguments, main_job, pass_arguments
-from search.inputs.loading import load, open_source
-from search.inputs.passes import check_passes
-from search.options import PassOptions
+from bitfront.backends import Backend, get_backend
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.passes.prune_groups import Status, find_prune_groups
+from bitfront.precision import top1
+from bitfront.search.commands import arguments, main_job, pass_arguments
+from bitfront.search.inputs.loading import load, open_source
+from bitfront.search.inputs.passes import check_passes
+from bitfront.search.options import PassOptions
 from tests.backends.conformance import BackendConformance
 from tests.search.command_line import enter, outcome, write_files
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from precision import errors
+from bitfront.precision import errors
 from tests.test_architecture import ROOT, modules
 
 KINDS = frozenset(name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception))

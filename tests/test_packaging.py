@@ -77,7 +77,7 @@ def test_the_wheel_holds_every_module_of_the_tree(wheel: zipfile.ZipFile) -> Non
 def test_the_wheel_has_the_command(wheel: zipfile.ZipFile) -> None:
     """``search`` is the one console command."""
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert wheel.read(name).decode().split() == ["[console_scripts]", "search", "=", "search.cli:main"]
+    assert wheel.read(name).decode().split() == ["[console_scripts]", "search", "=", "bitfront.search.cli:main"]
 
 
 def test_onnxruntime_flavours_are_kept_apart() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from backends import get_backend
+from bitfront.backends import get_backend
 from tests.search.command_line import write_npz
 from tests.search.nets import tiny_workload
 

@@ -19,18 +19,18 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from backends.affinity import pinned
-from backends.base import Capabilities, CompiledModel, DeviceFingerprint
-from backends.batches import FIRST_AXIS
-from backends.device import cpu_fingerprint
-from backends.host import HostBackend
-from backends.openvino.model import OpenVinoModel
-from backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
-from backends.openvino.probes import openvino_probes
-from backends.probes import run_probes
-from lowering.batching import infer_batching
-from lowering.dialects.openvino import HALF, PRECISION_KEY
-from precision import BackendError, Batching, UsageError
+from bitfront.backends.affinity import pinned
+from bitfront.backends.base import Capabilities, CompiledModel, DeviceFingerprint
+from bitfront.backends.batches import FIRST_AXIS
+from bitfront.backends.device import cpu_fingerprint
+from bitfront.backends.host import HostBackend
+from bitfront.backends.openvino.model import OpenVinoModel
+from bitfront.backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
+from bitfront.backends.openvino.probes import openvino_probes
+from bitfront.backends.probes import run_probes
+from bitfront.lowering.batching import infer_batching
+from bitfront.lowering.dialects.openvino import HALF, PRECISION_KEY
+from bitfront.precision import BackendError, Batching, UsageError
 
 _DEVICE = "CPU"
 # Capability → the hint that asks for it, the better first.

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Clock, ExecutedLayer, Footprint, Timer
-from backends.host import HostModel
-from backends.inputs import InputSpec, wrong_input
-from backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
-from precision import Array, BackendError, Inputs
+from bitfront.backends.base import Clock, ExecutedLayer, Footprint, Timer
+from bitfront.backends.host import HostModel
+from bitfront.backends.inputs import InputSpec, wrong_input
+from bitfront.backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
+from bitfront.precision import Array, BackendError, Inputs
 
 _PROFILED_RUNS = 20
 # Operators of the runtime model that stand for the network's edges and weights, not for work.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from precision import BackendUnavailableError
+from bitfront.precision import BackendUnavailableError
 
 EXTRA = "openvino"
 _TELEMETRY = "openvino_telemetry"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from backends.probe_graphs import Probe, all_probes
+from bitfront.backends.probe_graphs import Probe, all_probes
 
 _FOLDED_CONV = "Convolution(f32)"
 # Probe → what has to be among the operators.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from backends.affinity import pinned
-from backends.base import Capabilities, CompiledModel, DeviceFingerprint
-from backends.device import DOT_PRODUCT_INSTRUCTIONS, cpu_fingerprint
-from backends.host import HostBackend
-from backends.ort.package import load_onnxruntime
-from backends.ort.session import CPU_PROVIDER, SessionModel, SessionSetup, start_session
-from backends.probes import run_probes
-from precision import UsageError
+from bitfront.backends.affinity import pinned
+from bitfront.backends.base import Capabilities, CompiledModel, DeviceFingerprint
+from bitfront.backends.device import DOT_PRODUCT_INSTRUCTIONS, cpu_fingerprint
+from bitfront.backends.host import HostBackend
+from bitfront.backends.ort.package import load_onnxruntime
+from bitfront.backends.ort.session import CPU_PROVIDER, SessionModel, SessionSetup, start_session
+from bitfront.backends.probes import run_probes
+from bitfront.precision import UsageError
 
 _EXTRA = "cpu"
 FLOAT_BIAS = ("WeightBiasQuantization",)

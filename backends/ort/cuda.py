@@ -22,17 +22,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint, Timer
-from backends.host import HostBackend
-from backends.inputs import wrong_input
-from backends.ort.cuda_probe import integer_shortcoming
-from backends.ort.gpu import gpu_fingerprint
-from backends.ort.libraries import CUDA_PROVIDER, explain, load_provider
-from backends.ort.package import load_onnxruntime, ort_errors
-from backends.ort.session import SessionModel, SessionSetup, start_session
-from backends.probe_graphs import all_probes
-from backends.probes import run_probes
-from precision import BackendError, BackendUnavailableError, Inputs, Precision, UsageError
+from bitfront.backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint, Timer
+from bitfront.backends.host import HostBackend
+from bitfront.backends.inputs import wrong_input
+from bitfront.backends.ort.cuda_probe import integer_shortcoming
+from bitfront.backends.ort.gpu import gpu_fingerprint
+from bitfront.backends.ort.libraries import CUDA_PROVIDER, explain, load_provider
+from bitfront.backends.ort.package import load_onnxruntime, ort_errors
+from bitfront.backends.ort.session import SessionModel, SessionSetup, start_session
+from bitfront.backends.probe_graphs import all_probes
+from bitfront.backends.probes import run_probes
+from bitfront.precision import BackendError, BackendUnavailableError, Inputs, Precision, UsageError
 
 EXTRA = "gpu"
 DEVICE = "cuda"

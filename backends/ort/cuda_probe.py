@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.base import Backend
-from backends.timing import TimingSettings, time_paired
+from bitfront.backends.base import Backend
+from bitfront.backends.timing import TimingSettings, time_paired
 
 _CHANNELS, _SIZE = 256, 28
 _OPSET, _IR_VERSION = 21, 10

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from backends.affinity import available_cores
-from backends.base import DeviceFingerprint
-from precision import BackendUnavailableError
+from bitfront.backends.affinity import available_cores
+from bitfront.backends.base import DeviceFingerprint
+from bitfront.precision import BackendUnavailableError
 
 _QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader")
 _TIMEOUT_S = 30.0

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from backends.ort.package import load_onnxruntime
-from precision import BackendUnavailableError
+from bitfront.backends.ort.package import load_onnxruntime
+from bitfront.precision import BackendUnavailableError
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 TENSORRT_PROVIDER = "TensorrtExecutionProvider"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from precision import BackendUnavailableError
+from bitfront.precision import BackendUnavailableError
 
 # Each of these distributions installs the same import package and overwrites the others' files.
 FLAVOURS = (

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.base import ExecutedLayer
-from precision import BackendError
+from bitfront.backends.base import ExecutedLayer
+from bitfront.precision import BackendError
 
 _SUFFIX = "_kernel_time"
 # As the profiler names element types → as this project names precisions.

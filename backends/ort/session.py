@@ -22,13 +22,13 @@ from typing import Any
 
 import onnx
 
-from backends.base import ExecutedLayer
-from backends.host import HostModel
-from backends.inputs import InputSpec, wrong_input
-from backends.ort.package import load_onnxruntime, ort_errors
-from backends.ort.profile import parse_profile
-from backends.temporary import temporary_folder
-from precision import Array, BackendError, Inputs
+from bitfront.backends.base import ExecutedLayer
+from bitfront.backends.host import HostModel
+from bitfront.backends.inputs import InputSpec, wrong_input
+from bitfront.backends.ort.package import load_onnxruntime, ort_errors
+from bitfront.backends.ort.profile import parse_profile
+from bitfront.backends.temporary import temporary_folder
+from bitfront.precision import Array, BackendError, Inputs
 
 CPU_PROVIDER = "CPUExecutionProvider"
 _ERRORS_ONLY = 3

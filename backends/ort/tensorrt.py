@@ -23,18 +23,18 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint
-from backends.host import HostBackend
-from backends.ort.cpu import FLOAT_BIAS, float_bias_stand_in
-from backends.ort.cuda import CUDA_OPTIONS, EXTRA, OrtGpuModel, check_start
-from backends.ort.gpu import gpu_fingerprint, installed
-from backends.ort.libraries import CUDA_PROVIDER, TENSORRT_PROVIDER, load_provider
-from backends.ort.profile import nodes_by_provider
-from backends.ort.session import SessionSetup, start_session
-from backends.probes import run_probes
-from backends.tensorrt.cache import cache_folder
-from backends.tensorrt.probes import tensorrt_probes
-from precision import BackendError, OutputError, UsageError, digest
+from bitfront.backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint
+from bitfront.backends.host import HostBackend
+from bitfront.backends.ort.cpu import FLOAT_BIAS, float_bias_stand_in
+from bitfront.backends.ort.cuda import CUDA_OPTIONS, EXTRA, OrtGpuModel, check_start
+from bitfront.backends.ort.gpu import gpu_fingerprint, installed
+from bitfront.backends.ort.libraries import CUDA_PROVIDER, TENSORRT_PROVIDER, load_provider
+from bitfront.backends.ort.profile import nodes_by_provider
+from bitfront.backends.ort.session import SessionSetup, start_session
+from bitfront.backends.probes import run_probes
+from bitfront.backends.tensorrt.cache import cache_folder
+from bitfront.backends.tensorrt.probes import tensorrt_probes
+from bitfront.precision import BackendError, OutputError, UsageError, digest
 
 KEPT_ENGINES = 64
 _TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"

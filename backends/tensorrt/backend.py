@@ -14,18 +14,18 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from backends.affinity import available_cores
-from backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint, ExecutedLayer
-from backends.host import HostBackend
-from backends.ort.cpu import float_bias_stand_in
-from backends.probes import shortcoming
-from backends.tensorrt.build import FloatMath, build_plan
-from backends.tensorrt.cache import TimingCache, timing_cache_file
-from backends.tensorrt.cuda import Cuda, load_cuda
-from backends.tensorrt.model import Engine, TensorRtModel, load_engine
-from backends.tensorrt.package import open_builder, tensorrt_version
-from backends.tensorrt.probes import tensorrt_probes, wrong_precision
-from precision import Precision, UsageError, digest
+from bitfront.backends.affinity import available_cores
+from bitfront.backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint, ExecutedLayer
+from bitfront.backends.host import HostBackend
+from bitfront.backends.ort.cpu import float_bias_stand_in
+from bitfront.backends.probes import shortcoming
+from bitfront.backends.tensorrt.build import FloatMath, build_plan
+from bitfront.backends.tensorrt.cache import TimingCache, timing_cache_file
+from bitfront.backends.tensorrt.cuda import Cuda, load_cuda
+from bitfront.backends.tensorrt.model import Engine, TensorRtModel, load_engine
+from bitfront.backends.tensorrt.package import open_builder, tensorrt_version
+from bitfront.backends.tensorrt.probes import tensorrt_probes, wrong_precision
+from bitfront.precision import Precision, UsageError, digest
 
 if TYPE_CHECKING:
     import tensorrt as trt

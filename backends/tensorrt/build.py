@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import onnx
 from google.protobuf.message import DecodeError
 
-from backends.tensorrt.cache import TimingCache
-from backends.tensorrt.messages import build_reason, open_log, parser_reason
-from backends.tensorrt.package import network_flags
-from lowering.dialects.tensorrt_check import check_tensorrt_graph
-from precision import BackendError
+from bitfront.backends.tensorrt.cache import TimingCache
+from bitfront.backends.tensorrt.messages import build_reason, open_log, parser_reason
+from bitfront.backends.tensorrt.package import network_flags
+from bitfront.lowering.dialects.tensorrt_check import check_tensorrt_graph
+from bitfront.precision import BackendError
 
 if TYPE_CHECKING:
     import tensorrt as trt

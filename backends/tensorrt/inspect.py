@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from backends.base import ExecutedLayer
-from precision import BackendError
+from bitfront.backends.base import ExecutedLayer
+from bitfront.precision import BackendError
 
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\s*(?:\x1f|\[ONNX Layer: |$))", re.DOTALL)
 _TYPES = {

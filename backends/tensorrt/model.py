@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from backends.base import Clock, ExecutedLayer, Footprint, Timer
-from backends.host import HostModel
-from backends.inputs import InputSpec, wrong_input
-from backends.tensorrt.build import MOST_SAMPLES, Plan
-from backends.tensorrt.cuda import Cuda
-from backends.tensorrt.inspect import engine_layers, operator_names, with_times
-from backends.tensorrt.messages import open_log
-from backends.tensorrt.session import (
+from bitfront.backends.base import Clock, ExecutedLayer, Footprint, Timer
+from bitfront.backends.host import HostModel
+from bitfront.backends.inputs import InputSpec, wrong_input
+from bitfront.backends.tensorrt.build import MOST_SAMPLES, Plan
+from bitfront.backends.tensorrt.cuda import Cuda
+from bitfront.backends.tensorrt.inspect import engine_layers, operator_names, with_times
+from bitfront.backends.tensorrt.messages import open_log
+from bitfront.backends.tensorrt.session import (
     Session,
     captured,
     device_errors,
@@ -23,7 +23,7 @@ from backends.tensorrt.session import (
     input_specs,
     wrong_batch,
 )
-from precision import Array, BackendError, Inputs
+from bitfront.precision import Array, BackendError, Inputs
 
 if TYPE_CHECKING:
     import tensorrt as trt

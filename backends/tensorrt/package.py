@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backends.tensorrt.messages import open_log
-from precision import BackendUnavailableError
+from bitfront.backends.tensorrt.messages import open_log
+from bitfront.precision import BackendUnavailableError
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -18,8 +18,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.base import ExecutedLayer
-from backends.probe_graphs import Probe
+from bitfront.backends.base import ExecutedLayer
+from bitfront.backends.probe_graphs import Probe
 
 LAYER = "layer"
 """Name of the node that is probed."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Timer
-from backends.inputs import InputSpec
-from backends.tensorrt.cuda import Cuda
-from backends.tensorrt.messages import open_log
-from precision import Array, BackendError, Inputs
+from bitfront.backends.base import Timer
+from bitfront.backends.inputs import InputSpec
+from bitfront.backends.tensorrt.cuda import Cuda
+from bitfront.backends.tensorrt.messages import open_log
+from bitfront.precision import Array, BackendError, Inputs
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from lowering.graph import GraphView, attribute
-from lowering.inventory import Layer
-from precision import FP16, FP32, LayerChoice, Precision, Rounding
+from bitfront.lowering.graph import GraphView, attribute
+from bitfront.lowering.inventory import Layer
+from bitfront.precision import FP16, FP32, LayerChoice, Precision, Rounding
 
 BLOCK_SIZE = 32
 

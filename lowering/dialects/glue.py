@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from lowering.graph import GraphView, attribute
-from lowering.quantiser import Quantiser
-from lowering.writer import GraphWriter
+from bitfront.lowering.graph import GraphView, attribute
+from bitfront.lowering.quantiser import Quantiser
+from bitfront.lowering.writer import GraphWriter
 
 # What a shortcut written as a convolution needs for a fast kernel: inputs by so many, so many outputs at least.
 _FAST_INPUTS, _FAST_OUTPUTS = 4, 16

@@ -14,10 +14,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from lowering.graph import GraphView
-from lowering.half import HALF_MAX, HalfPlacement, Ranges, floats_full, glue_runs_half, half_constant, half_regions
-from lowering.writer import GraphWriter
-from precision import LoweringError
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.half import (
+    HALF_MAX,
+    HalfPlacement,
+    Ranges,
+    floats_full,
+    glue_runs_half,
+    half_constant,
+    half_regions,
+)
+from bitfront.lowering.writer import GraphWriter
+from bitfront.precision import LoweringError
 
 
 def write_half(

@@ -31,15 +31,21 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from lowering.dialect import Arithmetic, Candidate
-from lowering.dialects.choices import BLOCK_SIZE, offered, why_no_blocks, why_no_integer_bias, why_no_plain_gemm
-from lowering.dialects.openvino_quantisers import shared_ranges
-from lowering.dialects.qdq import QdqWriting
-from lowering.graph import GraphView
-from lowering.inventory import Layer
-from lowering.rounding.weight import RoundedWeight
-from lowering.storage import stored_bytes
-from precision import LayerChoice, Precision
+from bitfront.lowering.dialect import Arithmetic, Candidate
+from bitfront.lowering.dialects.choices import (
+    BLOCK_SIZE,
+    offered,
+    why_no_blocks,
+    why_no_integer_bias,
+    why_no_plain_gemm,
+)
+from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
+from bitfront.lowering.dialects.qdq import QdqWriting
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.storage import stored_bytes
+from bitfront.precision import LayerChoice, Precision
 
 PRECISION_KEY = "bitfront.openvino.inference_precision"
 HALF = "half"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lowering.dialects.glue import is_moving
-from lowering.graph import GraphView
-from lowering.placement import Placement
+from bitfront.lowering.dialects.glue import is_moving
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.placement import Placement
 
 # Of the common range to a member's. SqueezeNet's branches differ by up to 2.3.
 WIDEST = 3.0

@@ -24,9 +24,9 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from lowering.dialect import Arithmetic, Candidate
-from lowering.dialects.choices import offered_table
-from lowering.dialects.ort_cpu_rules import (
+from bitfront.lowering.dialect import Arithmetic, Candidate
+from bitfront.lowering.dialects.choices import offered_table
+from bitfront.lowering.dialects.ort_cpu_rules import (
     is_computing,
     may_write_floats,
     missing_channels,
@@ -34,13 +34,13 @@ from lowering.dialects.ort_cpu_rules import (
     with_groups,
     write_block,
 )
-from lowering.dialects.qdq import QdqWriting
-from lowering.dialects.widening import widened_channels
-from lowering.graph import GraphView
-from lowering.inventory import Layer
-from lowering.rounding.weight import RoundedWeight
-from lowering.storage import stored_bytes, write_integer
-from precision import LayerChoice
+from bitfront.lowering.dialects.qdq import QdqWriting
+from bitfront.lowering.dialects.widening import widened_channels
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.storage import stored_bytes, write_integer
+from bitfront.precision import LayerChoice
 
 
 class OrtCpuDialect:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from lowering.dialects.choices import offered, why_no_blocks, why_no_integer_bias, why_no_plain_gemm
-from lowering.graph import GraphView
-from lowering.inventory import Layer
-from lowering.rounding.weight import RoundedWeight
-from lowering.storage import pack_blocks
-from lowering.writer import GraphWriter
-from precision import LayerChoice
+from bitfront.lowering.dialects.choices import offered, why_no_blocks, why_no_integer_bias, why_no_plain_gemm
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.storage import pack_blocks
+from bitfront.lowering.writer import GraphWriter
+from bitfront.precision import LayerChoice
 
 _FAST_INPUTS, _FAST_OUTPUTS = 4, 16
 

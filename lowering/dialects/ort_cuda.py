@@ -26,14 +26,14 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from lowering.dialect import Arithmetic, Candidate
-from lowering.dialects.half_writer import write_half
-from lowering.dialects.ort_cpu import OrtCpuDialect
-from lowering.graph import GraphView
-from lowering.half import HALF_MAX, fits_half, require_half
-from lowering.inventory import Layer
-from lowering.storage import stored_bytes
-from precision import FP16, FP32, LayerChoice, Precision, Rounding
+from bitfront.lowering.dialect import Arithmetic, Candidate
+from bitfront.lowering.dialects.half_writer import write_half
+from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.half import HALF_MAX, fits_half, require_half
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.storage import stored_bytes
+from bitfront.precision import FP16, FP32, LayerChoice, Precision, Rounding
 
 BLOCK_SIZES = (32, 64, 128)
 _HALF_SCALE_BYTES = 2

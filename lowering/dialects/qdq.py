@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from lowering.dialect import Candidate
-from lowering.dialects.glue import Shortcut, is_bounding, is_moving, shortcut_at, write_moved, write_shortcut
-from lowering.graph import GraphView, captured_names
-from lowering.inventory import TABLE, Layer
-from lowering.placement import Placement, place
-from lowering.quantiser import Quantiser, quantiser_u8
-from lowering.ranges import has_range, require_range
-from lowering.rounding.weight import RoundedWeight
-from lowering.storage import write_fp16, write_integer
-from lowering.writer import GraphWriter
-from precision import LayerChoice, Precision
+from bitfront.lowering.dialect import Candidate
+from bitfront.lowering.dialects.glue import Shortcut, is_bounding, is_moving, shortcut_at, write_moved, write_shortcut
+from bitfront.lowering.graph import GraphView, captured_names
+from bitfront.lowering.inventory import TABLE, Layer
+from bitfront.lowering.placement import Placement, place
+from bitfront.lowering.quantiser import Quantiser, quantiser_u8
+from bitfront.lowering.ranges import has_range, require_range
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.storage import write_fp16, write_integer
+from bitfront.lowering.writer import GraphWriter
+from bitfront.precision import LayerChoice, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

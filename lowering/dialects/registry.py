@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from lowering.dialect import Dialect
-from precision import ConfigError, UsageError
-from precision.json_text import shown
-from precision.naming import failed, load_attribute
+from bitfront.lowering.dialect import Dialect
+from bitfront.precision import ConfigError, UsageError
+from bitfront.precision.json_text import shown
+from bitfront.precision.naming import failed, load_attribute
 
 _DIALECTS: Mapping[str, str] = {
-    "ort-cpu": "lowering.dialects.ort_cpu:OrtCpuDialect",
-    "tensorrt": "lowering.dialects.tensorrt:TensorRtDialect",
-    "ort-cuda": "lowering.dialects.ort_cuda:OrtCudaDialect",
-    "openvino": "lowering.dialects.openvino:OpenVinoDialect",
+    "ort-cpu": "bitfront.lowering.dialects.ort_cpu:OrtCpuDialect",
+    "tensorrt": "bitfront.lowering.dialects.tensorrt:TensorRtDialect",
+    "ort-cuda": "bitfront.lowering.dialects.ort_cuda:OrtCudaDialect",
+    "openvino": "bitfront.lowering.dialects.openvino:OpenVinoDialect",
 }
 # Nothing that a shell would read otherwise is ever proposed to be typed.
 _NAMES_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")

@@ -33,18 +33,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from lowering.dialect import Arithmetic, Candidate
-from lowering.dialects.tensorrt_placement import half_nodes, quantised_reads
-from lowering.dialects.tensorrt_rules import offers
-from lowering.graph import GraphView, captured_names
-from lowering.half import HALF_MAX, floats_full, half_constant, require_half
-from lowering.inventory import Layer
-from lowering.ranges import has_range, require_range
-from lowering.rounding.scales import CODE_RANGES
-from lowering.rounding.weight import RoundedWeight
-from lowering.storage import stored_bytes
-from lowering.writer import GraphWriter
-from precision import LayerChoice, Precision
+from bitfront.lowering.dialect import Arithmetic, Candidate
+from bitfront.lowering.dialects.tensorrt_placement import half_nodes, quantised_reads
+from bitfront.lowering.dialects.tensorrt_rules import offers
+from bitfront.lowering.graph import GraphView, captured_names
+from bitfront.lowering.half import HALF_MAX, floats_full, half_constant, require_half
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.ranges import has_range, require_range
+from bitfront.lowering.rounding.scales import CODE_RANGES
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.storage import stored_bytes
+from bitfront.lowering.writer import GraphWriter
+from bitfront.precision import LayerChoice, Precision
 
 SMALLEST_HALF_SCALE = float(np.finfo(np.float16).tiny)
 

@@ -18,8 +18,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from lowering.graph import GraphView, attribute
-from lowering.half import floats_full
+from bitfront.lowering.graph import GraphView, attribute
+from bitfront.lowering.half import floats_full
 
 _WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 _FLOATING = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))

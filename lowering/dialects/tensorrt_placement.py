@@ -25,12 +25,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowering.dialects.tensorrt_rules import is_joining, is_moving
-from lowering.graph import GraphView
-from lowering.half import HALF_MAX, Ranges, fits_half, floats_full, glue_runs_half
-from lowering.inventory import Layer
-from lowering.rounding.weight import RoundedWeight
-from precision import LayerChoice, Precision
+from bitfront.lowering.dialects.tensorrt_rules import is_joining, is_moving
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.half import HALF_MAX, Ranges, fits_half, floats_full, glue_runs_half
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.precision import LayerChoice, Precision
 
 _ACTIVATIONS = frozenset(("Relu", "Clip"))
 

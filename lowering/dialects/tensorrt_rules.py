@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import onnx
 
-from lowering.graph import GraphView, attribute
-from lowering.half import HALF_MAX
-from lowering.inventory import Layer
-from precision import FP16, FP32, LayerChoice, Precision, Rounding
+from bitfront.lowering.graph import GraphView, attribute
+from bitfront.lowering.half import HALF_MAX
+from bitfront.lowering.inventory import Layer
+from bitfront.precision import FP16, FP32, LayerChoice, Precision, Rounding
 
 BLOCK_SIZES = (64, 128)
 _NARROW, _ALIGNED, _GROUPED = 16, 8, 4

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from lowering.graph import GraphView
-from lowering.inventory import Layer
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.inventory import Layer
 
 MULTIPLE = 16
 

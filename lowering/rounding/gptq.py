@@ -32,7 +32,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lowering.rounding.scales import CODE_RANGES, nearest_codes
+from bitfront.lowering.rounding.scales import CODE_RANGES, nearest_codes
 
 DAMPING = 0.01
 LAZY_COLUMNS = 128

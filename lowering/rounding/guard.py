@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lowering.graph import GraphView, attribute
+from bitfront.lowering.graph import GraphView, attribute
 
 MARGIN = 2.0**-8
 # Of the lower limit. The quantiser met at run time may be finer than the one assumed, where glue shares it.

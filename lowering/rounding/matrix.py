@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lowering.inventory import Layer
-from lowering.rounding.weight import RoundedWeight
-from precision import LoweringError
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.precision import LoweringError
 
 S = TypeVar("S", bound=np.generic)
 FloatArray = NDArray[np.floating[Any]]

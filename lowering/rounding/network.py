@@ -19,17 +19,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lowering.graph import GraphView, attribute
-from lowering.inventory import Layer
-from lowering.ranges import is_bounded
-from lowering.rounding.gptq import gptq_codes, retargeted
-from lowering.rounding.guard import ZERO_WEIGHTS, layer_bias, minimum_scales
-from lowering.rounding.matrix import MatrixView
-from lowering.rounding.scales import absmax_scales, blocks_of, mse_scales, nearest_codes
-from lowering.rounding.streams import PrefixStreams
-from lowering.rounding.unfold import Unfolding
-from lowering.rounding.weight import RoundedWeight
-from precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding, digest
+from bitfront.lowering.graph import GraphView, attribute
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.ranges import is_bounded
+from bitfront.lowering.rounding.gptq import gptq_codes, retargeted
+from bitfront.lowering.rounding.guard import ZERO_WEIGHTS, layer_bias, minimum_scales
+from bitfront.lowering.rounding.matrix import MatrixView
+from bitfront.lowering.rounding.scales import absmax_scales, blocks_of, mse_scales, nearest_codes
+from bitfront.lowering.rounding.streams import PrefixStreams
+from bitfront.lowering.rounding.unfold import Unfolding
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding, digest
 
 # Raise it whenever the same settings would give other codes, scales or corrections than before.
 SCHEMA = 6

@@ -20,10 +20,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from lowering.batching import infer_batching
-from lowering.graph import GraphView, captured_names
-from lowering.inventory import Layer
-from precision import Batching, DataError, Inputs, LoweringError
+from bitfront.lowering.batching import infer_batching
+from bitfront.lowering.graph import GraphView, captured_names
+from bitfront.lowering.inventory import Layer
+from bitfront.precision import Batching, DataError, Inputs, LoweringError
 
 if TYPE_CHECKING:
     import onnxruntime

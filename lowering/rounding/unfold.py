@@ -17,8 +17,8 @@ import onnx
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from lowering.graph import attribute
-from lowering.rounding.matrix import MatrixView
+from bitfront.lowering.graph import attribute
+from bitfront.lowering.rounding.matrix import MatrixView
 
 # Columns are built for so many bytes' worth of samples at a time.
 _SLICE_BYTES = 64_000_000

@@ -7,10 +7,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from precision import ConfigError, ContentStore, LoweringError, PrecisionConfig, Recipe, UsageError, write_bytes
-from search import folder
-from search.commands import arguments, values
-from search.terminal import write_lines, write_message
+from bitfront.precision import (
+    ConfigError,
+    ContentStore,
+    LoweringError,
+    PrecisionConfig,
+    Recipe,
+    UsageError,
+    write_bytes,
+)
+from bitfront.search import folder
+from bitfront.search.commands import arguments, values
+from bitfront.search.terminal import write_lines, write_message
 
 USAGE = """\
 search apply CONFIG -o OUT [options]
@@ -73,7 +81,7 @@ def run(argv: Sequence[str]) -> int:
     folder.check_writable(args.out.absolute().parent)
     config = PrecisionConfig.load(args.config)
 
-    from report.wording import size
+    from bitfront.report.wording import size
 
     try:
         artifact = _given(config, args) if config.recipe is None else _made(config, config.recipe, args)
@@ -85,8 +93,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _given(config: PrecisionConfig, args: argparse.Namespace) -> bytes:
-    from lowering.apply import apply_config
-    from search.inputs.loading import load_network
+    from bitfront.lowering.apply import apply_config
+    from bitfront.search.inputs.loading import load_network
 
     for option, asked in (("--network", args.network is not None), ("--repeat-training", args.repeat_training)):
         if asked:
@@ -103,7 +111,7 @@ def _given(config: PrecisionConfig, args: argparse.Namespace) -> bytes:
 
 
 def _made(config: PrecisionConfig, recipe: Recipe, args: argparse.Namespace) -> bytes:
-    from search.networks.apply_recipe import apply_recipe
+    from bitfront.search.networks.apply_recipe import apply_recipe
 
     return apply_recipe(
         config,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NoReturn
 
-from precision import (
+from bitfront.precision import (
     BYTES_PER_MB,
     BackendUnavailableError,
     Budget,
@@ -21,12 +21,22 @@ from precision import (
     RangeMethod,
     UsageError,
 )
-from search.commands.values import Limit, check_words, limit, number, path, positive, precisions, threads, whole
-from search.inputs.source import Source
-from search.terminal import write_message
+from bitfront.search.commands.values import (
+    Limit,
+    check_words,
+    limit,
+    number,
+    path,
+    positive,
+    precisions,
+    threads,
+    whole,
+)
+from bitfront.search.inputs.source import Source
+from bitfront.search.terminal import write_message
 
 if TYPE_CHECKING:
-    from backends.base import Backend
+    from bitfront.backends.base import Backend
 
 DEFAULT_CALIBRATION = CalibrationSettings()
 _NARROWEST, _WIDEST = 60, 110  # columns of a help text
@@ -328,7 +338,7 @@ def backends_of(args: argparse.Namespace) -> dict[str, Backend]:
 
 
 def _backend(name: str) -> Backend:
-    from backends.registry import get_backend
+    from bitfront.backends.registry import get_backend
 
     try:
         return get_backend(name)
@@ -350,7 +360,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 
 
 def _warn_of_cores(threads: int) -> None:
-    from backends.affinity import available_cores
+    from bitfront.backends.affinity import available_cores
 
     cores = available_cores()
     if threads > cores:

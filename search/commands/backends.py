@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from precision import BackendError, Precision
-from search.commands import arguments
-from search.tables import write_table
-from search.terminal import write_prose
+from bitfront.precision import BackendError, Precision
+from bitfront.search.commands import arguments
+from bitfront.search.tables import write_table
+from bitfront.search.terminal import write_prose
 
 if TYPE_CHECKING:
-    from backends.base import Backend, Capabilities, DeviceFingerprint
+    from bitfront.backends.base import Backend, Capabilities, DeviceFingerprint
 
 USAGE = "search backends [NAME ...]"
 DESCRIPTION = """\
@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
     Raises:
         UsageError: If a name is unknown.
     """
-    from backends.registry import backend_names, get_backend
+    from bitfront.backends.registry import backend_names, get_backend
 
     args = arguments.parse(build_parser(), argv)
     names = tuple(dict.fromkeys(args.names)) or backend_names()

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from precision import CalibrationSettings, ContentStore, UsageError
-from search.commands import arguments, values
-from search.inputs.arrays import shown_shape
-from search.inputs.source import Source
-from search.tables import Narrowing, write_table
-from search.terminal import write_message, write_prose
+from bitfront.precision import CalibrationSettings, ContentStore, UsageError
+from bitfront.search.commands import arguments, values
+from bitfront.search.inputs.arrays import shown_shape
+from bitfront.search.inputs.source import Source
+from bitfront.search.tables import Narrowing, write_table
+from bitfront.search.terminal import write_message, write_prose
 
 if TYPE_CHECKING:
-    from lowering.inventory import Inventory, Layer
+    from bitfront.lowering.inventory import Inventory, Layer
 
 USAGE = "search inspect MODEL [options]\n       search inspect --workload MODULE:ATTR [options]"
 DESCRIPTION = """\
@@ -48,10 +48,10 @@ def run(argv: Sequence[str]) -> int:
     backend = arguments.backend_of(args)
     source = Source(model=args.network, workload=args.workload, data=args.data)
 
-    from lowering.dialects.registry import get_dialect
-    from lowering.lowerer import Lowerer
-    from lowering.weight_holders import left_as_they_are
-    from search.inputs.loading import load_network
+    from bitfront.lowering.dialects.registry import get_dialect
+    from bitfront.lowering.lowerer import Lowerer
+    from bitfront.lowering.weight_holders import left_as_they_are
+    from bitfront.search.inputs.loading import load_network
 
     reference, _ = load_network(source)
     for notice in reference.notices:

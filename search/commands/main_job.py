@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from precision import ContentStore, Metric, UsageError, top1
-from search import folder, progress
-from search.commands import arguments, pass_arguments, values
-from search.events import Listener
-from search.lock import alone_in
-from search.options import RunOptions
-from search.secrets import masked_arguments
-from search.storage import check_storage
+from bitfront.precision import ContentStore, Metric, UsageError, top1
+from bitfront.search import folder, progress
+from bitfront.search.commands import arguments, pass_arguments, values
+from bitfront.search.events import Listener
+from bitfront.search.lock import alone_in
+from bitfront.search.options import RunOptions
+from bitfront.search.secrets import masked_arguments
+from bitfront.search.storage import check_storage
 
 if TYPE_CHECKING:
-    from backends.base import Backend
-    from search.inputs.loading import Opened
+    from bitfront.backends.base import Backend
+    from bitfront.search.inputs.loading import Opened
 
 USAGE = "search [options]\n       search COMMAND ... (COMMAND --help says more)"
 DESCRIPTION = """\
@@ -161,12 +161,12 @@ def run(argv: Sequence[str]) -> int:
         check_storage(args.storage)
     if args.out is not None:
         folder.check_writable(folder.choose(args.out, "", resume=args.resume))
-    from search.inputs.loading import open_source
+    from bitfront.search.inputs.loading import open_source
 
     opened = open_source(source)
     _check_fractions(args, opened.metric)
     if passes is not None and opened.workload is not None:
-        from search.inputs.passes import check_passes
+        from bitfront.search.inputs.passes import check_passes
 
         check_passes(opened.workload, opened.label, passes)
     with contextlib.chdir(here):
@@ -199,11 +199,11 @@ def _here() -> Path:
 
 def _summarise(out: Path, *, quiet: bool, several: bool) -> None:
     if several:
-        from search.several.summary import summarise
+        from bitfront.search.several.summary import summarise
 
         summarise(out, sys.stdout, quiet=quiet)
     else:
-        from search.results.summary import print_summary
+        from bitfront.search.results.summary import print_summary
 
         print_summary(out, sys.stdout, quiet=quiet)
 
@@ -212,7 +212,7 @@ def _folders(out: Path, backends: tuple[str, ...]) -> list[Path]:
     """The run folder, and those of several backends in it: each may be somebody's run folder."""
     if len(backends) == 1:
         return [out]
-    from search.several.runs import labels
+    from bitfront.search.several.runs import labels
 
     return [out, *(out / label for label in labels(backends).values())]
 
@@ -220,11 +220,11 @@ def _folders(out: Path, backends: tuple[str, ...]) -> list[Path]:
 def _search(
     args: argparse.Namespace, opened: Opened, backend: Backend, out: Path, listener: Listener, command: str
 ) -> int:
-    from lowering.dialects.registry import get_dialect
-    from lowering.lowerer import Lowerer
-    from search.inputs.loading import batch_size, load
-    from search.inputs.preflight import check_reference
-    from search.run import run as run_search
+    from bitfront.lowering.dialects.registry import get_dialect
+    from bitfront.lowering.lowerer import Lowerer
+    from bitfront.search.inputs.loading import batch_size, load
+    from bitfront.search.inputs.preflight import check_reference
+    from bitfront.search.run import run as run_search
 
     listener.phase("load", None)
     workload, reference = load(opened, args.batch_size, pass_arguments.passes_of(args))
@@ -246,11 +246,11 @@ def _search_several(
     listener: Listener,
     command: str,
 ) -> int:
-    from lowering.dialects.registry import get_dialect
-    from lowering.lowerer import Lowerer
-    from search.inputs.loading import batch_size, load
-    from search.inputs.preflight import check_reference
-    from search.several.runs import Contestant, labels, run_several
+    from bitfront.lowering.dialects.registry import get_dialect
+    from bitfront.lowering.lowerer import Lowerer
+    from bitfront.search.inputs.loading import batch_size, load
+    from bitfront.search.inputs.preflight import check_reference
+    from bitfront.search.several.runs import Contestant, labels, run_several
 
     listener.phase("load", None)
     workload, reference = load(opened, args.batch_size)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precision import (
+from bitfront.precision import (
     Array,
     BackendError,
     BackendUnavailableError,
@@ -20,15 +20,15 @@ from precision import (
     ModelError,
     UsageError,
 )
-from precision.files import check_readable
-from search.commands import arguments, values
-from search.inputs.archive import array_names, read_npz
-from search.inputs.arrays import LABELS, cast, fits, shown_shape
-from search.tables import Narrowing, write_table
-from search.terminal import write_prose
+from bitfront.precision.files import check_readable
+from bitfront.search.commands import arguments, values
+from bitfront.search.inputs.archive import array_names, read_npz
+from bitfront.search.inputs.arrays import LABELS, cast, fits, shown_shape
+from bitfront.search.tables import Narrowing, write_table
+from bitfront.search.terminal import write_prose
 
 if TYPE_CHECKING:
-    from backends.base import Backend, CompiledModel, ExecutedLayer
+    from bitfront.backends.base import Backend, CompiledModel, ExecutedLayer
 
 USAGE = "search measure MODEL [MODEL ...] [options]"
 DESCRIPTION = """\
@@ -74,8 +74,8 @@ def run(argv: Sequence[str]) -> int:
     Raises:
         EngineError: For everything the person can mend.
     """
-    from backends.timing import THOROUGH, time_paired
-    from report.wording import latency, ratio, size
+    from bitfront.backends.timing import THOROUGH, time_paired
+    from bitfront.report.wording import latency, ratio, size
 
     args = arguments.parse(build_parser(), argv)
     backend = arguments.backend_of(args)
@@ -141,7 +141,7 @@ def _write_profile(label: str, layers: Sequence[ExecutedLayer], backend: str) ->
 
 def profile_rows(layers: Sequence[ExecutedLayer]) -> list[tuple[str, ...]]:
     """One row an executed layer, one cell a column of ``PROFILE_COLUMNS``; nodes of the artifact, where known."""
-    from report.wording import MISSING, number
+    from bitfront.report.wording import MISSING, number
 
     total = sum(layer.latency_us or 0.0 for layer in layers)
 
@@ -168,7 +168,7 @@ def read_model(path: Path) -> bytes:
     import onnx
     from google.protobuf.message import DecodeError
 
-    from lowering.external import external_tensors
+    from bitfront.lowering.external import external_tensors
 
     check_readable(path, ModelError, "an ONNX file")
     try:
@@ -202,7 +202,7 @@ def batching(artifact: bytes) -> Batching:
     """Where the samples are in a model's inputs and outputs."""
     import onnx
 
-    from lowering.batching import infer_batching
+    from bitfront.lowering.batching import infer_batching
 
     return infer_batching(onnx.load_model_from_string(artifact).graph)
 

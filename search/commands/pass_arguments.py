@@ -7,9 +7,9 @@ import difflib
 from collections.abc import Sequence
 from typing import Literal
 
-from precision import UsageError
-from search.commands import values
-from search.options import IMPORTANCES, MOST_TRAINING_S, PassOptions, SparsePattern
+from bitfront.precision import UsageError
+from bitfront.search.commands import values
+from bitfront.search.options import IMPORTANCES, MOST_TRAINING_S, PassOptions, SparsePattern
 
 # As typed → the field of PassOptions.
 PASSES = {"prune": "prune", "distill": "distil", "qat": "qat", "sparse": "sparse"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from search.commands import arguments, values
+from bitfront.search.commands import arguments, values
 
 USAGE = "search report RUN [options]"
 DESCRIPTION = """\
@@ -31,10 +31,10 @@ def run(argv: Sequence[str]) -> int:
     """
     args = arguments.parse(build_parser(), argv)
 
-    from report.comparison import Comparison, is_comparison
-    from report.render import render
-    from search.results.summary import print_summary
-    from search.several.summary import summarise
+    from bitfront.report.comparison import Comparison, is_comparison
+    from bitfront.report.render import render
+    from bitfront.search.results.summary import print_summary
+    from bitfront.search.several.summary import summarise
 
     if is_comparison(args.folder):
         for party in Comparison.load(args.folder).parties:

@@ -7,19 +7,19 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from precision import CalibrationSettings, ContentStore, Precision, UsageError, outputs_read, write_text
-from precision.cells import frame_text
-from search import folder, progress
-from search.commands import arguments, values
-from search.lock import alone_in
-from search.tables import Narrowing, write_table
-from search.terminal import write_lines, write_prose
+from bitfront.precision import CalibrationSettings, ContentStore, Precision, UsageError, outputs_read, write_text
+from bitfront.precision.cells import frame_text
+from bitfront.search import folder, progress
+from bitfront.search.commands import arguments, values
+from bitfront.search.lock import alone_in
+from bitfront.search.tables import Narrowing, write_table
+from bitfront.search.terminal import write_lines, write_prose
 
 if TYPE_CHECKING:
-    from backends.base import Backend
-    from report.rows import Score
-    from search.inputs.source import Source
-    from sensitivity.table import SensitivityRow, SensitivityTable
+    from bitfront.backends.base import Backend
+    from bitfront.report.rows import Score
+    from bitfront.search.inputs.source import Source
+    from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 USAGE = "search sensitivity [options]"
 DESCRIPTION = """\
@@ -78,13 +78,13 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _score(args: argparse.Namespace, source: Source, backend: Backend, settings: CalibrationSettings) -> int:
-    from lowering.dialects.registry import get_dialect
-    from lowering.lowerer import Lowerer
-    from report.render import render_sensitivity
-    from search.alone import why_alone
-    from search.inputs.loading import load_to_score
-    from sensitivity.measure import KL, described, readings
-    from sensitivity.score import planned_steps, score
+    from bitfront.lowering.dialects.registry import get_dialect
+    from bitfront.lowering.lowerer import Lowerer
+    from bitfront.report.render import render_sensitivity
+    from bitfront.search.alone import why_alone
+    from bitfront.search.inputs.loading import load_to_score
+    from bitfront.sensitivity.measure import KL, described, readings
+    from bitfront.sensitivity.score import planned_steps, score
 
     with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=None) as listener:
         listener.phase("load", None)
@@ -139,7 +139,7 @@ def _short(remark: str) -> str:
 
 def scores(table: SensitivityTable) -> list[Score]:
     """The table as the report reads it."""
-    from report.rows import Score
+    from bitfront.report.rows import Score
 
     return [
         Score(
@@ -156,8 +156,8 @@ def scores(table: SensitivityTable) -> list[Score]:
 
 def rows(table: SensitivityTable) -> list[tuple[str, ...]]:
     """One row a scored choice; FP32's zeros are left out."""
-    from report.wording import number
-    from sensitivity.clean import disagrees
+    from bitfront.report.wording import number
+    from bitfront.sensitivity.clean import disagrees
 
     def remark(row: SensitivityRow) -> str:
         return row.dropped or ("contexts disagree: it interacts with other layers" if disagrees(row) else "")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from precision import Precision, UsageError
+from bitfront.precision import Precision, UsageError
 
 Limit = float | Mapping[str, float]
 """A limit for all backends, or backend → its own."""
@@ -104,7 +104,7 @@ def threads(text: str) -> int:
     value = positive(text)
     if value == 1:
         return value
-    from backends.affinity import available_cores
+    from bitfront.backends.affinity import available_cores
 
     cores = available_cores()
     if value > MOST_THREADS_PER_CORE * cores:

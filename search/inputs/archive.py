@@ -24,9 +24,9 @@ from typing import IO, Any
 import numpy as np
 import psutil
 
-from precision import Array, DataError
-from precision.files import check_readable
-from search.inputs.values import LABEL_KINDS, NUMBERS, as_array, check_dtype
+from bitfront.precision import Array, DataError
+from bitfront.precision.files import check_readable
+from bitfront.search.inputs.values import LABEL_KINDS, NUMBERS, as_array, check_dtype
 
 _MAGIC = b"\x93NUMPY"
 _LENGTHS = {(1, 0): "<H", (2, 0): "<I", (3, 0): "<I"}

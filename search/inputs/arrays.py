@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precision import Array, DataError, Labelled, ModelError
-from search.inputs.archive import array_names, read_npz
-from search.inputs.values import LABEL_KINDS, as_array
+from bitfront.precision import Array, DataError, Labelled, ModelError
+from bitfront.search.inputs.archive import array_names, read_npz
+from bitfront.search.inputs.values import LABEL_KINDS, as_array
 
 if TYPE_CHECKING:
-    from lowering.reference import Reference
+    from bitfront.lowering.reference import Reference
 
 LABELS = "labels"
 # Floating types that may become another: the second holds every value of the first, or all but its last bits.

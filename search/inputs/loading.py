@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lowering.export import export_reference
-from lowering.faithful import faithful
-from lowering.load import load_reference
-from lowering.reference import Reference
-from precision import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload, top1
-from precision.files import check_readable
-from search.inputs.arrays import (
+from bitfront.lowering.export import export_reference
+from bitfront.lowering.faithful import faithful
+from bitfront.lowering.load import load_reference
+from bitfront.lowering.reference import Reference
+from bitfront.precision import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload, top1
+from bitfront.precision.files import check_readable
+from bitfront.search.inputs.arrays import (
     LABELS,
     cast,
     check_classes,
@@ -27,9 +27,9 @@ from search.inputs.arrays import (
     read_labelled,
     shown_shape,
 )
-from search.inputs.passes import check_module, nothing_to_distil, read_pass_inputs
-from search.inputs.source import Source
-from search.inputs.workloads import (
+from bitfront.search.inputs.passes import check_module, nothing_to_distil, read_pass_inputs
+from bitfront.search.inputs.source import Source
+from bitfront.search.inputs.workloads import (
     DEFAULT_WORKLOAD,
     load_metric,
     load_workload,
@@ -40,7 +40,7 @@ from search.inputs.workloads import (
     read_model,
     read_name,
 )
-from search.options import PassOptions
+from bitfront.search.options import PassOptions
 
 if TYPE_CHECKING:
     import torch

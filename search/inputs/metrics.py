@@ -12,10 +12,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.batches import Outputs
-from precision import Array, DataError, Metric, WorkloadError
-from search.inputs.values import as_array
-from search.inputs.workloads import own_code
+from bitfront.backends.batches import Outputs
+from bitfront.precision import Array, DataError, Metric, WorkloadError
+from bitfront.search.inputs.values import as_array
+from bitfront.search.inputs.workloads import own_code
 
 Scores = NDArray[np.float64]
 

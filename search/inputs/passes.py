@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lowering.reference import Reference
-from precision import DataError, EngineError, Inputs, Labelled, UsageError, Workload, WorkloadError
-from search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels
-from search.inputs.workloads import named_arrays, own_code
-from search.options import PassOptions
+from bitfront.lowering.reference import Reference
+from bitfront.precision import DataError, EngineError, Inputs, Labelled, UsageError, Workload, WorkloadError
+from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels
+from bitfront.search.inputs.workloads import named_arrays, own_code
+from bitfront.search.options import PassOptions
 
 if TYPE_CHECKING:
     import torch
@@ -146,7 +146,7 @@ def _students(workload: Workload, label: str, inputs: Inputs, teacher: torch.nn.
         return {}
     import torch
 
-    from passes.device import seeded
+    from bitfront.passes.device import seeded
 
     where = f"{label}: students"
     # Networks built as the property is read start from the same weights in every run.
@@ -176,8 +176,8 @@ def _shapes(module: torch.nn.Module, inputs: Inputs, what: str) -> tuple[tuple[i
     """Shapes of all outputs on two samples."""
     import torch
 
-    from passes.device import modes_kept
-    from passes.prune_counts import example_tensors
+    from bitfront.passes.device import modes_kept
+    from bitfront.passes.prune_counts import example_tensors
 
     with modes_kept(module), torch.no_grad():
         outputs = own_code(what, lambda: module.eval()(*example_tensors(module, inputs)))
@@ -190,8 +190,8 @@ def _shapes(module: torch.nn.Module, inputs: Inputs, what: str) -> tuple[tuple[i
 def _augment(workload: Workload, label: str) -> dict[str, float]:
     if not _has(workload, "augment"):
         return {}
-    from passes.data import Augmentation
-    from passes.options import options_from_json
+    from bitfront.passes.data import Augmentation
+    from bitfront.passes.options import options_from_json
 
     where = f"{label}: augment"
     found: object = own_code(where, lambda: workload.augment)  # type: ignore[attr-defined]

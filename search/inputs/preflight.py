@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from backends.base import Backend
-from backends.batches import Outputs, run_outputs
-from lowering.reference import Reference
-from precision import Array, DataError, Labelled, Metric, ModelError, WorkloadError, top1
-from search.inputs.arrays import check_classes
-from search.inputs.loading import LoadedWorkload, check_classifier
-from search.inputs.metrics import score
+from bitfront.backends.base import Backend
+from bitfront.backends.batches import Outputs, run_outputs
+from bitfront.lowering.reference import Reference
+from bitfront.precision import Array, DataError, Labelled, Metric, ModelError, WorkloadError, top1
+from bitfront.search.inputs.arrays import check_classes
+from bitfront.search.inputs.loading import LoadedWorkload, check_classifier
+from bitfront.search.inputs.metrics import score
 
 SAMPLES = 64
 # Sums on several threads are not taken in one order, so repeated scores may differ in their last bits.

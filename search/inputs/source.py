@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from precision import DataError, UsageError
+from bitfront.precision import DataError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from precision import Array, DataError
+from bitfront.precision import Array, DataError
 
 NUMBERS = "biuf"
 LABEL_KINDS = "biufcSU"

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from precision import Array, EngineError, Labelled, Metric, Workload, WorkloadError, top1
-from precision.naming import failed, load_attribute
-from search.inputs.values import as_array
+from bitfront.precision import Array, EngineError, Labelled, Metric, Workload, WorkloadError, top1
+from bitfront.precision.naming import failed, load_attribute
+from bitfront.search.inputs.values import as_array
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-DEFAULT_WORKLOAD = "experiments.workloads:digits"
+DEFAULT_WORKLOAD = "bitfront.experiments.workloads:digits"
 METRICS: dict[str, Metric] = {"top1": top1}
 _SCORES = "give one score a sample, (n,), or one number; higher is better"
 _PARTS = ("name", "model", "calibration", "evaluation", "metric")

@@ -10,19 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lowering.apply import apply_config
-from lowering.dialects.registry import dialect_of_config
-from lowering.lowerer import Lowerer
-from lowering.reference import Reference
-from precision import ConfigError, ContentStore, Labelled, PrecisionConfig, Recipe, UsageError
-from search.inputs.loading import load_network
-from search.inputs.passes import check_module, read_pass_inputs
-from search.inputs.source import Source
-from search.inputs.workloads import DEFAULT_WORKLOAD, load_workload, own_code
-from search.networks.files import load_network_file, network_file
+from bitfront.lowering.apply import apply_config
+from bitfront.lowering.dialects.registry import dialect_of_config
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import Reference
+from bitfront.precision import ConfigError, ContentStore, Labelled, PrecisionConfig, Recipe, UsageError
+from bitfront.search.inputs.loading import load_network
+from bitfront.search.inputs.passes import check_module, read_pass_inputs
+from bitfront.search.inputs.source import Source
+from bitfront.search.inputs.workloads import DEFAULT_WORKLOAD, load_workload, own_code
+from bitfront.search.networks.files import load_network_file, network_file
 
 if TYPE_CHECKING:
-    from search.networks.maker import Network
+    from bitfront.search.networks.maker import Network
 
 
 def apply_recipe(
@@ -88,8 +88,8 @@ def _follow(
             f"{network_file(recipe)} is not at hand: to make it again takes the torch module",
             "give the graph with --network, or the run's own --workload",
         )
-    from passes.data import TrainingData
-    from search.networks.maker import Maker, TrainBudget
+    from bitfront.passes.data import TrainingData
+    from bitfront.search.networks.maker import Maker, TrainBudget
 
     name = source.workload or DEFAULT_WORKLOAD
     label = f"workload '{name}'"

@@ -23,10 +23,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precision import Budget
-from search.evaluate import Evaluator
-from search.proposals.gains import gains
-from search.trial import Outcome, Trial
+from bitfront.precision import Budget
+from bitfront.search.evaluate import Evaluator
+from bitfront.search.proposals.gains import gains
+from bitfront.search.trial import Outcome, Trial
 
 USUAL_POWER = 0.5  # counts as one network seen
 _POWERS = (0.6, 1.0, 1.6)  # times the learned one, equally likely

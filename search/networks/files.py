@@ -7,10 +7,10 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from lowering.external import external_tensors
-from lowering.reference import Reference, read_reference
-from precision import ConfigError, Recipe, write_bytes
-from search.networks.maker import Network
+from bitfront.lowering.external import external_tensors
+from bitfront.lowering.reference import Reference, read_reference
+from bitfront.precision import ConfigError, Recipe, write_bytes
+from bitfront.search.networks.maker import Network
 
 FOLDER = "networks"
 

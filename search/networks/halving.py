@@ -16,8 +16,8 @@ import optuna
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
-from precision import RecipeStep
-from search.trial import Trial
+from bitfront.precision import RecipeStep
+from bitfront.search.trial import Trial
 
 FACTOR = 3
 RUNGS = 3

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from precision import FP32, RecipeStep
-from report.network import NetworkInfo, PrunedGroup, StepInfo
-from report.training import RungInfo, TrainInfo
-from search.networks.made import Making
-from search.networks.maker import Network
-from search.options import SparsePattern
-from search.trial import Trial
+from bitfront.precision import FP32, RecipeStep
+from bitfront.report.network import NetworkInfo, PrunedGroup, StepInfo
+from bitfront.report.training import RungInfo, TrainInfo
+from bitfront.search.networks.made import Making
+from bitfront.search.networks.maker import Network
+from bitfront.search.options import SparsePattern
+from bitfront.search.trial import Trial
 
 TRAININGS = ("distil", "qat")
 
@@ -41,7 +41,7 @@ def network_info(making: Making, key: str, trials: Sequence[Trial]) -> NetworkIn
         key: The network's.
         trials: All trials of the run, for accuracies.
     """
-    from passes.prune_counts import count_macs, count_parameters
+    from bitfront.passes.prune_counts import count_macs, count_parameters
 
     network = making.made[key]
     steps = tuple(network.steps)

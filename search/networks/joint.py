@@ -15,23 +15,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from precision import EngineError, LayerChoice, Precision, RecipeStep
-from report.front import pareto_front
-from search.explore import Explorer, finalists_s
-from search.networks import recovery, targets
-from search.networks.appraisal import Appraiser
-from search.networks.halving import FACTOR, RUNGS, Contender, Halving
-from search.networks.info import distilled
-from search.networks.made import Making
-from search.networks.prune_costs import learn_costs, shown
-from search.networks.pruning import prune_spaces
-from search.networks.students import enter_students
-from search.proposals.sampler import FrontSampler
-from search.proposals.space import UNPRUNED, Code, Space
-from search.results.settle import TIME_LIMIT
-from search.session import Session
-from search.trial import COST, ONE_SHOT, QAT, RECOVERED, TRAINED, Candidate, Outcome, Trial
-from sensitivity.table import SensitivityTable
+from bitfront.precision import EngineError, LayerChoice, Precision, RecipeStep
+from bitfront.report.front import pareto_front
+from bitfront.search.explore import Explorer, finalists_s
+from bitfront.search.networks import recovery, targets
+from bitfront.search.networks.appraisal import Appraiser
+from bitfront.search.networks.halving import FACTOR, RUNGS, Contender, Halving
+from bitfront.search.networks.info import distilled
+from bitfront.search.networks.made import Making
+from bitfront.search.networks.prune_costs import learn_costs, shown
+from bitfront.search.networks.pruning import prune_spaces
+from bitfront.search.networks.students import enter_students
+from bitfront.search.proposals.sampler import FrontSampler
+from bitfront.search.proposals.space import UNPRUNED, Code, Space
+from bitfront.search.results.settle import TIME_LIMIT
+from bitfront.search.session import Session
+from bitfront.search.trial import COST, ONE_SHOT, QAT, RECOVERED, TRAINED, Candidate, Outcome, Trial
+from bitfront.sensitivity.table import SensitivityTable
 
 _PRECISION_PART = 0.35  # of the trials, and of the time, for the given network
 _NETWORKS_PART = 0.5  # of the trials, when no network is made any more on purpose

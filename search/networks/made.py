@@ -13,13 +13,13 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from precision import ContentStore, RecipeStep, digest
-from search.networks.halving import FACTOR, RUNGS, Judged
-from search.options import PassOptions
-from search.stopwatch import Kind, Stopwatch
+from bitfront.precision import ContentStore, RecipeStep, digest
+from bitfront.search.networks.halving import FACTOR, RUNGS, Judged
+from bitfront.search.options import PassOptions
+from bitfront.search.stopwatch import Kind, Stopwatch
 
 if TYPE_CHECKING:
-    from search.networks.maker import Maker, Network
+    from bitfront.search.networks.maker import Maker, Network
 
 _KIND = "network"
 _PACE_STEPS = 4
@@ -113,8 +113,8 @@ class Making:
         key = digest("pace", self.maker.key, self.maker.distil_step(_PACE_STEPS).key)
         kept = self.store.get_json("pace", key)
         if kept is None:
-            from passes.distil import Distil
-            from passes.train import Supervision
+            from bitfront.passes.distil import Distil
+            from bitfront.passes.train import Supervision
 
             options = Distil.from_json(self.maker.distil_step(_PACE_STEPS).options)
             student = copy.deepcopy(self.maker.module)

@@ -17,23 +17,23 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lowering.export import Exporter
-from lowering.lowerer import Lowerer
-from precision import ConfigError, ContentStore, LayerChoice, Recipe, RecipeStep, digest
-from search.identity import code_identity
-from search.networks.state import State, done, remember
-from search.networks.trained_artifact import lowerer_of, values_of
-from search.networks.trainings import TrainBudget, Trainings
-from search.options import SparsePattern
+from bitfront.lowering.export import Exporter
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import ConfigError, ContentStore, LayerChoice, Recipe, RecipeStep, digest
+from bitfront.search.identity import code_identity
+from bitfront.search.networks.state import State, done, remember
+from bitfront.search.networks.trained_artifact import lowerer_of, values_of
+from bitfront.search.networks.trainings import TrainBudget, Trainings
+from bitfront.search.options import SparsePattern
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from passes.data import TrainingData
-    from passes.distil import Answers
-    from passes.prune import StructuredPrune
-    from passes.prune_groups import PruneGroup
+    from bitfront.passes.data import TrainingData
+    from bitfront.passes.distil import Answers
+    from bitfront.passes.prune import StructuredPrune
+    from bitfront.passes.prune_groups import PruneGroup
 
 __all__ = ["Maker", "Network", "TrainBudget"]
 
@@ -124,7 +124,7 @@ class Maker:
         Raises:
             ModelError: If the module cannot be traced.
         """
-        from passes.prune_groups import find_prune_groups
+        from bitfront.passes.prune_groups import find_prune_groups
 
         return find_prune_groups(self.module, self.data.inputs)
 
@@ -140,8 +140,8 @@ class Maker:
 
     def prune_step(self, sparsity: Mapping[str, float]) -> RecipeStep:
         """Removal of channels and branches: prune group → sparsity."""
-        from passes.prune import StructuredPrune
-        from passes.prune_importance import Importance
+        from bitfront.passes.prune import StructuredPrune
+        from bitfront.passes.prune_importance import Importance
 
         options = StructuredPrune(
             sparsity={name: value for name, value in sparsity.items() if value > 0},
@@ -153,7 +153,7 @@ class Maker:
 
     def sparse_step(self, pattern: SparsePattern) -> RecipeStep:
         """Zeros among the weights, which trainings that follow leave there."""
-        from passes.prune_weights import NMPrune, UnstructuredPrune
+        from bitfront.passes.prune_weights import NMPrune, UnstructuredPrune
 
         options = NMPrune(n=pattern.n, m=pattern.m) if pattern.m else UnstructuredPrune(sparsity=pattern.fraction)
         return RecipeStep(name="sparse", options=options.to_json())
@@ -164,7 +164,7 @@ class Maker:
 
     def distil_step(self, steps: int, *, student: bool = False, seed: int = 0) -> RecipeStep:
         """Training on the given network's answers, and but for a student on what its layers read too."""
-        from passes.distil import usual
+        from bitfront.passes.distil import usual
 
         options = usual(
             self.module,
@@ -178,7 +178,7 @@ class Maker:
 
     def qat_step(self, choices: Mapping[str, LayerChoice], steps: int) -> RecipeStep:
         """Training as the artifact of layer name → choice, on the given network's answers."""
-        from passes.qat import TRAINING, Qat
+        from bitfront.passes.qat import TRAINING, Qat
 
         options = Qat(training=replace(TRAINING, steps=steps, augment=self._augmentation()))
         texts = {name: choice.text for name, choice in choices.items()}
@@ -228,7 +228,7 @@ class Maker:
 
     @cached_property
     def _answers(self) -> Answers:
-        from passes.distil import Answers
+        from bitfront.passes.distil import Answers
 
         return Answers()
 
@@ -261,7 +261,7 @@ class Maker:
         )
 
     def _exported(self, state: State) -> tuple[nn.Module, Lowerer]:
-        from passes.prune_weights import bake
+        from bitfront.passes.prune_weights import bake
 
         assert state.module is not None
         module = bake(state.module).eval()
@@ -291,8 +291,8 @@ class Maker:
         return found
 
     def _pruned(self, state: State, step: RecipeStep, module: nn.Module) -> State:
-        from passes.prune import StructuredPrune
-        from passes.prune_weights import bake
+        from bitfront.passes.prune import StructuredPrune
+        from bitfront.passes.prune_weights import bake
 
         options = StructuredPrune.from_json(step.options)
         if state.steps:
@@ -302,8 +302,8 @@ class Maker:
         return done(state, step, smaller)
 
     def _sparse(self, state: State, step: RecipeStep, module: nn.Module) -> State:
-        from passes.batch_norm import reestimate_batch_norm
-        from passes.prune_weights import NMPrune, UnstructuredPrune, bake, masked
+        from bitfront.passes.batch_norm import reestimate_batch_norm
+        from bitfront.passes.prune_weights import NMPrune, UnstructuredPrune, bake, masked
 
         kind = NMPrune if "n" in step.options else UnstructuredPrune
         whole = bake(module)
@@ -324,7 +324,7 @@ class Maker:
         return replace(done(state, step, student), key=digest(state.key, step.key, weights, self._students_code[name]))
 
     def _distilled(self, state: State, step: RecipeStep, module: nn.Module) -> State:
-        from passes.distil import Distil
+        from bitfront.passes.distil import Distil
 
         options = Distil.from_json(step.options)
         student = copy.deepcopy(module)
@@ -343,7 +343,7 @@ class Maker:
         return done(state, step.ending_at(finished.ended_at), student, finished)
 
     def _quantised(self, state: State, step: RecipeStep, _: nn.Module) -> State:
-        from passes.qat import Qat
+        from bitfront.passes.qat import Qat
 
         if set(step.options) != {"qat", "choices"}:
             raise ConfigError(
@@ -395,8 +395,8 @@ class Maker:
         return self._scores[key]
 
     def _augmentation(self) -> Any:
-        from passes.data import Augmentation
-        from passes.options import options_from_json
+        from bitfront.passes.data import Augmentation
+        from bitfront.passes.options import options_from_json
 
         return options_from_json(Augmentation, self._augment, "workload, augment")
 

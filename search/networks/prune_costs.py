@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precision import EngineError, Precision
-from search.proposals.prune_space import PruneSpace
-from search.trial import COST, Candidate
+from bitfront.precision import EngineError, Precision
+from bitfront.search.proposals.prune_space import PruneSpace
+from bitfront.search.trial import COST, Candidate
 
 if TYPE_CHECKING:
-    from search.networks.joint import JointSearch
+    from bitfront.search.networks.joint import JointSearch
 
 _MOST = 10
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from backends.granularity import dialect_writer, preferred_multiple
-from precision import Precision, digest
-from search.networks.made import Making
-from search.proposals.prune_space import PruneSpace
-from search.proposals.space import Space
-from search.session import Session
-from search.stopwatch import Kind
-from sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
+from bitfront.backends.granularity import dialect_writer, preferred_multiple
+from bitfront.precision import Precision, digest
+from bitfront.search.networks.made import Making
+from bitfront.search.proposals.prune_space import PruneSpace
+from bitfront.search.proposals.space import Space
+from bitfront.search.session import Session
+from bitfront.search.stopwatch import Kind
+from bitfront.sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
 
 _TRAINED_PART = 0.15  # of the training budget, or of the time limit if that is less
 _TRAINED_STEPS = (8, 40)  # fewer tell nothing, more tell little else

@@ -16,15 +16,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from precision import EngineError, Precision
-from search.networks.appraisal import LEAST_GAP, Hope, Rank
-from search.networks.halving import FACTOR, Contender
-from search.networks.info import distilled
-from search.networks.students import refine
-from search.trial import ONE_SHOT, QAT, RECOVERED, Candidate, Outcome, Trial
+from bitfront.precision import EngineError, Precision
+from bitfront.search.networks.appraisal import LEAST_GAP, Hope, Rank
+from bitfront.search.networks.halving import FACTOR, Contender
+from bitfront.search.networks.info import distilled
+from bitfront.search.networks.students import refine
+from bitfront.search.trial import ONE_SHOT, QAT, RECOVERED, Candidate, Outcome, Trial
 
 if TYPE_CHECKING:
-    from search.networks.joint import JointSearch
+    from bitfront.search.networks.joint import JointSearch
 
 _SHARED = 0.5  # of the time, for several networks; the rest is for one
 _NETWORKS, _USUAL_NETWORKS = 3, 2  # with a budget of the user's own, and without, where all of the time is shared

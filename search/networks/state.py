@@ -6,9 +6,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from lowering.lowerer import Lowerer
-from precision import RecipeStep, digest
-from search.networks.trainings import Finished
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import RecipeStep, digest
+from bitfront.search.networks.trainings import Finished
 
 if TYPE_CHECKING:
     from torch import nn

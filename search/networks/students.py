@@ -9,15 +9,15 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from precision import Precision
-from search.explore import scored, space_of
-from search.networks.halving import Contender
-from search.proposals import seeds
-from search.proposals.space import Space
-from search.stopwatch import Kind
+from bitfront.precision import Precision
+from bitfront.search.explore import scored, space_of
+from bitfront.search.networks.halving import Contender
+from bitfront.search.proposals import seeds
+from bitfront.search.proposals.space import Space
+from bitfront.search.stopwatch import Kind
 
 if TYPE_CHECKING:
-    from search.networks.joint import JointSearch
+    from bitfront.search.networks.joint import JointSearch
 
 _SAMPLES = 64
 _SEEDS = 6

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precision import EngineError
-from search.networks.recovery import times_to_come
-from search.proposals.forecast import Forecast
-from search.proposals.history import History
-from search.proposals.seeds import joint_seeds
-from search.proposals.space import Code, Space
-from search.stopwatch import Kind
-from search.trial import Trial
-from sensitivity.divergence import divergence
-from sensitivity.sparsity import torch_outputs
+from bitfront.precision import EngineError
+from bitfront.search.networks.recovery import times_to_come
+from bitfront.search.proposals.forecast import Forecast
+from bitfront.search.proposals.history import History
+from bitfront.search.proposals.seeds import joint_seeds
+from bitfront.search.proposals.space import Code, Space
+from bitfront.search.stopwatch import Kind
+from bitfront.search.trial import Trial
+from bitfront.sensitivity.divergence import divergence
+from bitfront.sensitivity.sparsity import torch_outputs
 
 if TYPE_CHECKING:
-    from search.networks.joint import JointSearch
+    from bitfront.search.networks.joint import JointSearch
 
 Limits = tuple[float | None, float | None]  # ratio to the given network's latency, bytes of the file; None is none
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from lowering.lowerer import Lowerer
-from precision import ContentStore, digest
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import ContentStore, digest
 
 if TYPE_CHECKING:
-    from passes.qat_result import QatResult
+    from bitfront.passes.qat_result import QatResult
 
 
 def values_of(result: QatResult) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from precision import ContentStore, RecipeStep, digest
+from bitfront.precision import ContentStore, RecipeStep, digest
 
 if TYPE_CHECKING:
-    from passes.train import Supervision, Trained
+    from bitfront.passes.train import Supervision, Trained
 
 EVERY = 20  # steps between saved states
 _KIND = "trained"
@@ -125,8 +125,8 @@ class Trainings:
         left = self._budget.left_for(slot)
         if left is not None and left <= (known.seconds if known else 0.0):
             return known
-        from passes.checkpoint import StoredCheckpoint
-        from passes.train import Supervision
+        from bitfront.passes.checkpoint import StoredCheckpoint
+        from bitfront.passes.train import Supervision
 
         checkpoint = StoredCheckpoint(self._store, slot)
         finished = self._keep(slot, steps, *train(Supervision(every=EVERY, checkpoint=checkpoint, budget_s=left)))
@@ -140,8 +140,8 @@ class Trainings:
         self, slot: str, wanted: int, train: Callable[[Supervision], tuple[dict[str, Any], Trained]]
     ) -> tuple[dict[str, Any], Trained]:
         """Train for so many steps exactly."""
-        from passes.checkpoint import StoredCheckpoint
-        from passes.train import Supervision
+        from bitfront.passes.checkpoint import StoredCheckpoint
+        from bitfront.passes.train import Supervision
 
         # A report, where a training can be stopped, comes at multiples alone.
         every = max((n for n in range(EVERY // 2, 2 * EVERY) if wanted % n == 0), default=wanted)
@@ -154,7 +154,7 @@ class Trainings:
         return values, trained
 
     def _keep(self, slot: str, steps: int, values: dict[str, Any], trained: Trained) -> Finished:
-        from passes.checkpoint import pack
+        from bitfront.passes.checkpoint import pack
 
         loss = trained.reports[-1].loss if trained.reports else math.nan
         state = {"values": values, "seconds": trained.seconds, "loss": loss}
@@ -165,7 +165,7 @@ class Trainings:
         return Finished(values=values, ended_at=ended_at, seconds=trained.seconds, loss=loss)
 
     def _kept(self, slot: str, done: int, steps: int) -> Finished | None:
-        from passes.checkpoint import unpack
+        from bitfront.passes.checkpoint import unpack
 
         arrays = self._store.get_arrays(_KIND, digest(slot, done))
         state = None if arrays is None or "state" not in arrays else unpack(arrays["state"].tobytes())

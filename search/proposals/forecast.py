@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from precision import Budget, Precision
-from search.proposals.gains import gains
-from search.proposals.history import History, Record
-from search.proposals.latency_model import fit_codes
-from search.proposals.problem import Problem
-from search.proposals.space import Code, Space
+from bitfront.precision import Budget, Precision
+from bitfront.search.proposals.gains import gains
+from bitfront.search.proposals.history import History, Record
+from bitfront.search.proposals.latency_model import fit_codes
+from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.space import Code, Space
 
 _ELSEWHERE = 0.1
 _TIE_SLOPE = 0.01  # accuracy span lost a decade of loss, where the steps see no difference

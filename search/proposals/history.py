@@ -17,9 +17,9 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from search.proposals.overhead import Overhead, fit_overhead
-from search.proposals.prune_space import PREFIX
-from search.proposals.space import Code, Space
+from bitfront.search.proposals.overhead import Overhead, fit_overhead
+from bitfront.search.proposals.prune_space import PREFIX
+from bitfront.search.proposals.space import Code, Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

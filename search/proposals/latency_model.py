@@ -46,10 +46,10 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from lowering.dialect import Arithmetic
-from precision import Precision
-from search.proposals.prune_space import Pruning
-from search.proposals.space import UNPRUNED, Assignment, Code, Domain, Space
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.precision import Precision
+from bitfront.search.proposals.prune_space import Pruning
+from bitfront.search.proposals.space import UNPRUNED, Assignment, Code, Domain, Space
 
 Vector = NDArray[np.float64]
 

@@ -19,11 +19,11 @@ from collections import Counter
 
 import numpy as np
 
-from precision import Precision
-from search.proposals.problem import Problem
-from search.proposals.prune_space import Levels
-from search.proposals.solver import solve
-from search.proposals.space import Code, GroupSpace, Space
+from bitfront.precision import Precision
+from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.prune_space import Levels
+from bitfront.search.proposals.solver import solve
+from bitfront.search.proposals.space import Code, GroupSpace, Space
 
 _SWAP_TRIALS = 16  # partners a swap looks at
 _SWAP_CHOICES = 3  # and how many best-balanced ones it is drawn from

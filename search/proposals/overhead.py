@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import nnls
 
-from precision import FP32, LayerChoice
-from search.proposals.space import Code, GroupSpace, Space
+from bitfront.precision import FP32, LayerChoice
+from bitfront.search.proposals.space import Code, GroupSpace, Space
 
 _PULL = 0.03  # of an observation, for every extra
 

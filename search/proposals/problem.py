@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from search.proposals.latency_model import LatencyModel
-from search.proposals.overhead import NO_OVERHEAD, Overhead
-from search.proposals.prune_space import Levels, Remains
-from search.proposals.space import Code, Domain, Space
+from bitfront.search.proposals.latency_model import LatencyModel
+from bitfront.search.proposals.overhead import NO_OVERHEAD, Overhead
+from bitfront.search.proposals.prune_space import Levels, Remains
+from bitfront.search.proposals.space import Code, Domain, Space
 
 _UNPRUNABLE = Remains(members=(), prunes=())
 

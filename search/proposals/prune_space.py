@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from precision import ConfigError
+from bitfront.precision import ConfigError
 
 Pruning = Mapping[str, float]  # prune group → sparsity; a missing one is 0
 Levels = tuple[int, ...]  # index into each prune variable's sparsities, in the space's order of variables

@@ -26,12 +26,12 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from precision import Budget
-from search.proposals.forecast import Forecast
-from search.proposals.history import History
-from search.proposals.moves import draw, flip, mutate, proposable, reprune, resolve, swap, transfer
-from search.proposals.prune_space import Levels
-from search.proposals.space import Code, Space
+from bitfront.precision import Budget
+from bitfront.search.proposals.forecast import Forecast
+from bitfront.search.proposals.history import History
+from bitfront.search.proposals.moves import draw, flip, mutate, proposable, reprune, resolve, swap, transfer
+from bitfront.search.proposals.prune_space import Levels
+from bitfront.search.proposals.space import Code, Space
 
 _POOL = {"swap": 12, "flip": 12, "mutate": 12, "resolve": 1}  # candidates a move gives to one proposal
 _TRANSFERS = 8  # likewise, where more than one network was made

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from lowering.dialect import Arithmetic
-from precision import LayerChoice, Precision
-from search.proposals.latency_model import LatencyModel
-from search.proposals.overhead import NO_OVERHEAD, Overhead
-from search.proposals.problem import Problem
-from search.proposals.solver import solve
-from search.proposals.space import ARITHMETICS, Code, Space
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.precision import LayerChoice, Precision
+from bitfront.search.proposals.latency_model import LatencyModel
+from bitfront.search.proposals.overhead import NO_OVERHEAD, Overhead
+from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.solver import solve
+from bitfront.search.proposals.space import ARITHMETICS, Code, Space
 
 Seed = tuple[str, dict[str, LayerChoice]]  # origin, assignment
 

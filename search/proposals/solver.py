@@ -42,10 +42,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from search.proposals.problem import Problem, keeps
-from search.proposals.prune_space import Levels
-from search.proposals.space import Code, Domain
-from search.quiet import quiet_stdout
+from bitfront.search.proposals.problem import Problem, keeps
+from bitfront.search.proposals.prune_space import Levels
+from bitfront.search.proposals.space import Code, Domain
+from bitfront.search.quiet import quiet_stdout
 
 _OBJECTIVE_SCALE = 1e4  # HiGHS stops within an absolute gap of 1e-6; losses span five orders of magnitude
 _UNITS = 1e5  # the largest cost of a row in units; an x off by HiGHS's tolerance is then a tenth of a unit

@@ -26,11 +26,11 @@ from typing import NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from lowering.dialect import Arithmetic
-from lowering.inventory import Group, Inventory
-from precision import FP32, ConfigError, LayerChoice, Precision
-from search.proposals.prune_space import PREFIX, Levels, PruneSpace, Pruning, Remains
-from sensitivity.table import SensitivityTable
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.lowering.inventory import Group, Inventory
+from bitfront.precision import FP32, ConfigError, LayerChoice, Precision
+from bitfront.search.proposals.prune_space import PREFIX, Levels, PruneSpace, Pruning, Remains
+from bitfront.sensitivity.table import SensitivityTable
 
 Assignment = Mapping[str, LayerChoice]  # group name → choice, every group of the space
 Code = tuple[int, ...]  # index into each group's choices, then into each prune variable's sparsities

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.base import CompiledModel
-from backends.fresh import time_in_fresh_process
-from backends.timing import TimingSettings
-from precision import (
+from bitfront.backends.base import CompiledModel
+from bitfront.backends.fresh import time_in_fresh_process
+from bitfront.backends.timing import TimingSettings
+from bitfront.precision import (
     AccuracyStats,
     Budget,
     Footprint,
@@ -32,13 +32,13 @@ from precision import (
     write_bytes,
     write_text,
 )
-from report.front import pareto_front
-from report.results import Point
-from search.accuracy import Scorer
-from search.bench import Bench
-from search.results.preference import preference
-from search.stopwatch import Kind
-from search.trial import Outcome, Trial, summarise
+from bitfront.report.front import pareto_front
+from bitfront.report.results import Point
+from bitfront.search.accuracy import Scorer
+from bitfront.search.bench import Bench
+from bitfront.search.results.preference import preference
+from bitfront.search.stopwatch import Kind
+from bitfront.search.trial import Outcome, Trial, summarise
 
 MOST = 12
 TOLERANCE = 0.05

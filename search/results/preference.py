@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from precision import Budget
-from report.front import Objectives
+from bitfront.precision import Budget
+from bitfront.report.front import Objectives
 
 SIZE_TIE = 1.01
 LATENCY_TIE = 1.02

@@ -22,12 +22,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from precision import Budget
-from report import wording
-from report.front import Objectives, pareto_front
-from report.given import FP32_ID, GIVEN_ID, GivenNetwork
-from report.results import Point
-from search.results.preference import LATENCY_TIE, SIZE_TIE, choose, preference
+from bitfront.precision import Budget
+from bitfront.report import wording
+from bitfront.report.front import Objectives, pareto_front
+from bitfront.report.given import FP32_ID, GIVEN_ID, GivenNetwork
+from bitfront.report.results import Point
+from bitfront.search.results.preference import LATENCY_TIE, SIZE_TIE, choose, preference
 
 LIMITS = ("latency", "size", "accuracy")
 Misses = tuple[float, float, float]

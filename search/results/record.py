@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from precision import EngineError, UsageError, write_text
-from precision.cells import csv_text, frame_text
-from report.results import MEASUREMENT_FILE, MEASUREMENT_FORM, SCHEMA_VERSION, Point
-from report.training import TrainInfo
-from search.results.recommend import Judgement
-from search.trial import Trial
-from sensitivity.sparsity import SparsityTable
-from sensitivity.table import SensitivityTable
+from bitfront.precision import EngineError, UsageError, write_text
+from bitfront.precision.cells import csv_text, frame_text
+from bitfront.report.results import MEASUREMENT_FILE, MEASUREMENT_FORM, SCHEMA_VERSION, Point
+from bitfront.report.training import TrainInfo
+from bitfront.search.results.recommend import Judgement
+from bitfront.search.trial import Trial
+from bitfront.sensitivity.sparsity import SparsityTable
+from bitfront.sensitivity.table import SensitivityTable
 
 TRIAL_COLUMNS = (
     "number", "origin", "state", "size_bytes", "latency_ms", "latency_p90_ms", "ratio", "accuracy", "accuracy_samples",

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from precision import write_bytes
-from report.given import AS_GIVEN, FP32_ID, GIVEN_ID, GivenNetwork, apart
-from report.network import NetworkInfo
-from report.results import Point
-from report.training import TrainInfo
-from search.results import finalists
-from search.results.recommend import Judgement, judge
-from search.session import Session
-from search.trial import EXCHANGE, Trial
+from bitfront.precision import write_bytes
+from bitfront.report.given import AS_GIVEN, FP32_ID, GIVEN_ID, GivenNetwork, apart
+from bitfront.report.network import NetworkInfo
+from bitfront.report.results import Point
+from bitfront.report.training import TrainInfo
+from bitfront.search.results import finalists
+from bitfront.search.results.recommend import Judgement, judge
+from bitfront.search.session import Session
+from bitfront.search.trial import EXCHANGE, Trial
 
 INTERRUPTED = "interrupted"
 TIME_LIMIT = "time limit"
@@ -40,7 +40,7 @@ def _network(session: Session, trial: Trial) -> NetworkInfo | None:
     """What is to be said of the trial's network; None of the given one."""
     if session.making is None or not trial.candidate.network:
         return None
-    from search.networks.info import network_info
+    from bitfront.search.networks.info import network_info
 
     return network_info(session.making, trial.candidate.network, session.evaluator.trials)
 
@@ -51,7 +51,7 @@ def _with_files(session: Session, trial: Trial, point: Point) -> Point:
     config, model = finalists.write_files(session.bench, folder, point, key)
     made = point.network
     if made is not None and session.making is not None:
-        from search.networks.files import save_network
+        from bitfront.search.networks.files import save_network
 
         made = replace(made, file=save_network(folder, session.making.made[key]).as_posix())
     return replace(point, config=config, model=model, network=made)
@@ -203,6 +203,6 @@ def write(session: Session, judgement: Judgement, *, complete: bool, stopped: st
 def _training(session: Session) -> TrainInfo | None:
     if session.making is None:
         return None
-    from search.networks.info import train_info
+    from bitfront.search.networks.info import train_info
 
     return train_info(session.making)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from report.given import AS_GIVEN, GIVEN_ID
-from report.network_details import training_text
-from report.results import RunResults
-from report.tables import DEFLATED_COLUMN, FOOTPRINT_COLUMNS, MET, NETWORK_COLUMN, columns, front_rows
-from report.verdict import verdict
-from report.wording import MISSING, duration
-from search.tables import Narrowing, write_table
-from search.terminal import write_lines, write_prose
+from bitfront.report.given import AS_GIVEN, GIVEN_ID
+from bitfront.report.network_details import training_text
+from bitfront.report.results import RunResults
+from bitfront.report.tables import DEFLATED_COLUMN, FOOTPRINT_COLUMNS, MET, NETWORK_COLUMN, columns, front_rows
+from bitfront.report.verdict import verdict
+from bitfront.report.wording import MISSING, duration
+from bitfront.search.tables import Narrowing, write_table
+from bitfront.search.terminal import write_lines, write_prose
 
 _ACCURACY_CHANGE = 3  # index of its column, the first of those against FP32
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from precision import LayerChoice
-from search.events import Listener
-from search.results import finalists
-from search.session import Session
-from search.several.translate import translate
-from search.trial import EXCHANGE, Candidate, Outcome, Trial
+from bitfront.precision import LayerChoice
+from bitfront.search.events import Listener
+from bitfront.search.results import finalists
+from bitfront.search.session import Session
+from bitfront.search.several.translate import translate
+from bitfront.search.trial import EXCHANGE, Candidate, Outcome, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,20 +16,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backends.base import Backend
-from lowering.lowerer import Lowerer
-from precision import LayerChoice, Workload, write_text
-from report.comparison import BACKENDS_FILE, SCHEMA_VERSION
-from search.events import Listener
-from search.explore import explore
-from search.interruption import EXIT_INTERRUPTED
-from search.options import RunOptions
-from search.results.preference import preference
-from search.results.settle import INTERRUPTED
-from search.run import EXIT_MET, EXIT_MISSED, RunOutcome, conclude
-from search.session import prepare
-from search.several.exchange import Exchanged, Party, exchange
-from search.trial import Outcome
+from bitfront.backends.base import Backend
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import LayerChoice, Workload, write_text
+from bitfront.report.comparison import BACKENDS_FILE, SCHEMA_VERSION
+from bitfront.search.events import Listener
+from bitfront.search.explore import explore
+from bitfront.search.interruption import EXIT_INTERRUPTED
+from bitfront.search.options import RunOptions
+from bitfront.search.results.preference import preference
+from bitfront.search.results.settle import INTERRUPTED
+from bitfront.search.run import EXIT_MET, EXIT_MISSED, RunOutcome, conclude
+from bitfront.search.session import prepare
+from bitfront.search.several.exchange import Exchanged, Party, exchange
+from bitfront.search.trial import Outcome
 
 _STARTS_PART = 6  # of the trials
 

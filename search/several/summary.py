@@ -6,9 +6,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TextIO
 
-from precision import write_text
-from report.comparison import Comparison
-from report.comparison_tables import (
+from bitfront.precision import write_text
+from bitfront.report.comparison import Comparison
+from bitfront.report.comparison_tables import (
     CELL_COLUMNS,
     EVERYWHERE,
     LEGEND,
@@ -18,11 +18,11 @@ from report.comparison_tables import (
     missing,
     text_rows,
 )
-from report.render import render_comparison
-from report.verdict import budget_texts, verdict
-from search.results.summary import conditions
-from search.tables import Narrowing, write_table
-from search.terminal import write_lines, write_prose
+from bitfront.report.render import render_comparison
+from bitfront.report.verdict import budget_texts, verdict
+from bitfront.search.results.summary import conditions
+from bitfront.search.tables import Narrowing, write_table
+from bitfront.search.terminal import write_lines, write_prose
 
 _MOST_REASONS = 6
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from lowering.inventory import Group, Inventory
-from precision import FP32, LayerChoice
-from search.proposals.space import Space
+from bitfront.lowering.inventory import Group, Inventory
+from bitfront.precision import FP32, LayerChoice
+from bitfront.search.proposals.space import Space
 
 
 def translate(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backends import Backend, TimingSettings, time_paired
-from precision import BackendError, Inputs, Precision, UsageError
+from bitfront.backends import Backend, TimingSettings, time_paired
+from bitfront.precision import BackendError, Inputs, Precision, UsageError
 from tests.backends import models
 
 _X = np.array([[1, 0, 0], [0, 1, 1]], np.float32)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from backends.host import HostModel
-from precision import Array, BackendError, Inputs
+from bitfront.backends.host import HostModel
+from bitfront.precision import Array, BackendError, Inputs
 
 
 def steady(_: float) -> float:

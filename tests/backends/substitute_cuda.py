@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.tensorrt.cuda import Gpu
-from precision import Array
+from bitfront.backends.tensorrt.cuda import Gpu
+from bitfront.precision import Array
 
 RUN_MS = 0.25
 """What a run takes on the pretended device."""

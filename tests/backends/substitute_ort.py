@@ -133,8 +133,8 @@ def substitute(log: Log, folder: Path, available: tuple[str, ...] = (TENSORRT, C
 def install(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
     """Let the backends find the stand-in, and a device beside it."""
     for place in ("session", "libraries", "cuda"):
-        monkeypatch.setattr(f"backends.ort.{place}.load_onnxruntime", lambda _: module)
+        monkeypatch.setattr(f"bitfront.backends.ort.{place}.load_onnxruntime", lambda _: module)
     for place in ("cuda", "tensorrt"):
-        monkeypatch.setattr(f"backends.ort.{place}.load_provider", lambda _: module)
-    monkeypatch.setattr("backends.ort.gpu._ask", lambda _: "GPU X, 9.0, 550.1")
+        monkeypatch.setattr(f"bitfront.backends.ort.{place}.load_provider", lambda _: module)
+    monkeypatch.setattr("bitfront.backends.ort.gpu._ask", lambda _: "GPU X, 9.0, 550.1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")

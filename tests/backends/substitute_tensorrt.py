@@ -14,7 +14,7 @@ import onnx
 import pytest
 from google.protobuf.message import DecodeError
 
-from backends.ort.cpu import open_session
+from bitfront.backends.ort.cpu import open_session
 from tests.backends.substitute_cuda import FakeCuda
 
 _TYPES = {"tensor(float)": "FLOAT", "tensor(float16)": "HALF", "tensor(int64)": "INT64", "tensor(double)": "DOUBLE"}

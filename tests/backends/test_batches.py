@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from backends.batches import fixed_batch, run_batches, run_outputs, sample_count
-from backends.host import HostModel
-from precision import Array, Batching, DataError, Inputs
+from bitfront.backends.batches import fixed_batch, run_batches, run_outputs, sample_count
+from bitfront.backends.host import HostModel
+from bitfront.precision import Array, Batching, DataError, Inputs
 
 
 class Doubler(HostModel):

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from backends.affinity import available_cores, choose_cores, parse_core_list, pinned
-from backends.device import cpu_fingerprint, parse_cpuinfo
+from bitfront.backends.affinity import available_cores, choose_cores, parse_core_list, pinned
+from bitfront.backends.device import cpu_fingerprint, parse_cpuinfo
 
 _X86 = """processor\t: 0
 model name\t: Some Processor 9000

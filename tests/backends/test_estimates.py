@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.estimates import (
+from bitfront.backends.estimates import (
     median_interval,
     paired_ratios,
     pooled_median_interval,

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from backends import DEFAULT_COSTS_MS, QUICK, Backend, FakeBackend, time_paired
-from backends.fake_fusion import fused_operators
-from backends.probe_graphs import all_probes
-from precision import BackendError
+from bitfront.backends import DEFAULT_COSTS_MS, QUICK, Backend, FakeBackend, time_paired
+from bitfront.backends.fake_fusion import fused_operators
+from bitfront.backends.probe_graphs import all_probes
+from bitfront.precision import BackendError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from backends import FakeBackend, TimingSettings, time_in_fresh_process
-from precision import BackendError
+from bitfront.backends import FakeBackend, TimingSettings, time_in_fresh_process
+from bitfront.precision import BackendError
 from tests.backends import models
 
 _FEW = TimingSettings(slot_ms=0.01, max_runs=2, warmup_runs=1, min_rounds=3, max_rounds=3)
@@ -100,7 +100,7 @@ PARENT = """\
 import sys
 from pathlib import Path
 import numpy as np
-from backends import TimingSettings, time_in_fresh_process
+from bitfront.backends import TimingSettings, time_in_fresh_process
 held = open(sys.argv[1] + "/held", "w")
 models = {"fp32": Path(sys.argv[1]) / "fp32.onnx"}
 time_in_fresh_process("stuck:Stuck", models, "fp32", {"x": np.ones(1)}, TimingSettings(), threads=1, batch_size=1)

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from backends import OrtCpuBackend
-from backends.base import Capabilities, Clock, DeviceFingerprint
-from backends.granularity import Granularity, chain, dialect_writer, paying_multiple, preferred_multiple
-from backends.host import HostBackend
-from lowering.dialects.registry import get_dialect
-from precision import BackendError, BackendUnavailableError, ContentStore, LoweringError, Precision
+from bitfront.backends import OrtCpuBackend
+from bitfront.backends.base import Capabilities, Clock, DeviceFingerprint
+from bitfront.backends.granularity import Granularity, chain, dialect_writer, paying_multiple, preferred_multiple
+from bitfront.backends.host import HostBackend
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.precision import BackendError, BackendUnavailableError, ContentStore, LoweringError, Precision
 from tests.backends.simulated import Machine, SimulatedModel
 
 FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8

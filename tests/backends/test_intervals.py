@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backends.estimates import median_interval, pooled_median_interval, round_order, summarise
+from bitfront.backends.estimates import median_interval, pooled_median_interval, round_order, summarise
 
 
 def test_intervals_enclose_what_they_are_of() -> None:

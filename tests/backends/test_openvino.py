@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 import pytest
 
-from backends import Backend
-from backends.openvino.backend import OpenVinoBackend
-from lowering.dialects.openvino import HALF, PRECISION_KEY
-from precision import BackendError, BackendUnavailableError
+from bitfront.backends import Backend
+from bitfront.backends.openvino.backend import OpenVinoBackend
+from bitfront.lowering.dialects.openvino import HALF, PRECISION_KEY
+from bitfront.precision import BackendError, BackendUnavailableError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 
@@ -144,7 +144,7 @@ def test_nothing_is_reported(tmp_path: Path) -> None:
     """Importing OpenVINO our way loads no telemetry and leaves no trace of it in the home folder."""
     code = (
         "import sys\n"
-        "from backends.openvino.package import load_openvino\n"
+        "from bitfront.backends.openvino.package import load_openvino\n"
         "load_openvino()\n"
         "loaded = [n for n, m in sys.modules.items() if n.startswith('openvino_telemetry') and m is not None]\n"
         "sys.exit(', '.join(loaded) or 0)\n"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends import Backend, OrtCpuBackend
-from backends.ort.package import check_flavours
-from precision import BackendUnavailableError
+from bitfront.backends import Backend, OrtCpuBackend
+from bitfront.backends.ort.package import check_flavours
+from bitfront.precision import BackendUnavailableError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 

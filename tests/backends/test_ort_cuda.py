@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.ort.cuda import CUDA_OPTIONS, OrtCudaBackend, OrtGpuModel
-from backends.ort.cuda_probe import convolution, verdict
-from backends.ort.session import CPU_PROVIDER, SessionSetup, start_session
-from precision import BackendError, BackendUnavailableError, Precision, UsageError
+from bitfront.backends.ort.cuda import CUDA_OPTIONS, OrtCudaBackend, OrtGpuModel
+from bitfront.backends.ort.cuda_probe import convolution, verdict
+from bitfront.backends.ort.session import CPU_PROVIDER, SessionSetup, start_session
+from bitfront.precision import BackendError, BackendUnavailableError, Precision, UsageError
 from tests.backends import models
 from tests.backends.substitute_ort import CUDA, Log, Session, install, substitute
 
@@ -138,18 +138,18 @@ def test_withheld_is_probed_once(log: Log, monkeypatch: pytest.MonkeyPatch) -> N
         asked.append(backend)
         return "too slow"
 
-    monkeypatch.setattr("backends.ort.cuda.integer_shortcoming", slow)
+    monkeypatch.setattr("bitfront.backends.ort.cuda.integer_shortcoming", slow)
     backend = OrtCudaBackend()
     assert backend.withheld() == backend.withheld() == {Precision.INT8: "too slow"}
     assert asked == [backend]
-    monkeypatch.setattr("backends.ort.cuda.integer_shortcoming", lambda _: "")
+    monkeypatch.setattr("bitfront.backends.ort.cuda.integer_shortcoming", lambda _: "")
     assert OrtCudaBackend().withheld() == {}
     assert not log.sessions
 
 
 def test_the_probed_forms_agree() -> None:
     """FP16 and INT8 compute the convolution that FP32 does, so their times compare; another scale would show."""
-    from backends import get_backend
+    from bitfront.backends import get_backend
 
     x = np.random.default_rng(0).normal(size=(1, 256, 28, 28)).astype(np.float32)
     full, half, integer = (
@@ -163,7 +163,7 @@ def test_the_probed_forms_agree() -> None:
 
 def test_binding_is_the_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the processor for a device, the runtime's own bindings are made, run and timed as they are on a GPU."""
-    monkeypatch.setattr("backends.ort.cuda.DEVICE", "cpu")
+    monkeypatch.setattr("bitfront.backends.ort.cuda.DEVICE", "cpu")
     setup = SessionSetup(extra="cpu", providers=((CPU_PROVIDER, {}),))
     model = OrtGpuModel(start_session(models.two_by_two(), setup), models.two_by_two(), "bound", setup)
     inputs = {"right": np.full((3, 4), 2, np.float32), "left": np.full((3, 4), 5, np.float32)}

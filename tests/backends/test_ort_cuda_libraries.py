@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends import OrtCpuBackend
-from backends.ort.gpu import NvidiaDevice, first_device, parse_devices
-from backends.ort.libraries import explain, load_provider, wheel_of
-from precision import BackendUnavailableError
+from bitfront.backends import OrtCpuBackend
+from bitfront.backends.ort.gpu import NvidiaDevice, first_device, parse_devices
+from bitfront.backends.ort.libraries import explain, load_provider, wheel_of
+from bitfront.precision import BackendUnavailableError
 from tests.backends import models
 from tests.backends.substitute_ort import CPU, CUDA, TENSORRT, Log, substitute
 
@@ -49,7 +49,7 @@ def test_other_reasons_are_quoted() -> None:
 def test_a_provider_whose_library_is_missing_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The provider's own library is loaded first, so what it lacks is known without the runtime's stderr."""
     module = substitute(Log(CUDA), tmp_path)
-    monkeypatch.setattr("backends.ort.libraries.load_onnxruntime", lambda _: module)
+    monkeypatch.setattr("bitfront.backends.ort.libraries.load_onnxruntime", lambda _: module)
     loaded: list[str] = []
 
     def load(path: str) -> None:
@@ -69,7 +69,7 @@ def test_a_provider_whose_library_is_missing_is_unavailable(monkeypatch: pytest.
 def test_the_wheel_without_gpu_support_is_recognised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the processor's wheel the hint replaces it; installing the other beside it would break both."""
     module = substitute(Log(), tmp_path, available=(CPU,))
-    monkeypatch.setattr("backends.ort.libraries.load_onnxruntime", lambda _: module)
+    monkeypatch.setattr("bitfront.backends.ort.libraries.load_onnxruntime", lambda _: module)
     with pytest.raises(
         BackendUnavailableError, match=r"has no CUDAExecutionProvider, only CPUExecution.*without GPU"
     ) as got:
@@ -90,7 +90,7 @@ def test_wheels_of_nvidia_are_made_known_quietly(
         raise RuntimeError("Invalid parameter")
 
     module.preload_dlls = preload
-    monkeypatch.setattr("backends.ort.libraries.load_onnxruntime", lambda _: module)
+    monkeypatch.setattr("bitfront.backends.ort.libraries.load_onnxruntime", lambda _: module)
     load_provider(CUDA, lambda _: None)
     assert calls == [1]
     assert capsys.readouterr().out == ""
@@ -142,7 +142,7 @@ def test_the_processor_runs_with_the_gpu_wheel_alone(monkeypatch: pytest.MonkeyP
     log = Log()
     module = substitute(log, tmp_path)
     for place in ("session", "cpu"):
-        monkeypatch.setattr(f"backends.ort.{place}.load_onnxruntime", lambda _: module)
+        monkeypatch.setattr(f"bitfront.backends.ort.{place}.load_onnxruntime", lambda _: module)
     backend = OrtCpuBackend()
     models.assert_close(
         backend.compile(models.linear(), threads=1).run({"x": np.array([[1, 0, 0]], np.float32)})[0],

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends import OrtCpuBackend
-from backends.base import ExecutedLayer
-from backends.ort.profile import nodes_by_provider, parse_profile
-from precision import BackendError
+from bitfront.backends import OrtCpuBackend
+from bitfront.backends.base import ExecutedLayer
+from bitfront.backends.ort.profile import nodes_by_provider, parse_profile
+from bitfront.precision import BackendError
 from tests.backends import models
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from backends.ort.cuda import CUDA_OPTIONS
-from backends.ort.tensorrt import OrtTensorrtBackend, engine_folder, profile_shapes
-from precision import OutputError
+from bitfront.backends.ort.cuda import CUDA_OPTIONS
+from bitfront.backends.ort.tensorrt import OrtTensorrtBackend, engine_folder, profile_shapes
+from bitfront.precision import OutputError
 from tests.backends import models
 from tests.backends.substitute_ort import CUDA, TENSORRT, Log, install, substitute
 

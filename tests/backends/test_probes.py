@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from backends import FakeBackend, OrtCpuBackend
-from backends.probe_graphs import Probe, all_probes
-from backends.probes import shortcoming
+from bitfront.backends import FakeBackend, OrtCpuBackend
+from bitfront.backends.probe_graphs import Probe, all_probes
+from bitfront.backends.probes import shortcoming
 
 _PROBES = {probe.name: probe for probe in all_probes()}
 

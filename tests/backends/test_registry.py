@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backends import backend_names, get_backend
-from precision import UsageError
+from bitfront.backends import backend_names, get_backend
+from bitfront.precision import UsageError
 
 
 @pytest.mark.parametrize("name", [*backend_names(), "fake"])

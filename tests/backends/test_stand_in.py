@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from backends import OrtCpuBackend
-from backends.ort.cpu import float_bias_stand_in
+from bitfront.backends import OrtCpuBackend
+from bitfront.backends.ort.cpu import float_bias_stand_in
 from tests.backends import models
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from backends.temporary import sweep, temporary_folder
-from precision import OutputError
+from bitfront.backends.temporary import sweep, temporary_folder
+from bitfront.precision import OutputError
 
 MAKE = """\
 import sys
-from backends.temporary import temporary_folder
+from bitfront.backends.temporary import temporary_folder
 with temporary_folder() as folder:
     (folder / "large").write_text("x")
     print(folder, flush=True)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from backends.base import Backend
-from backends.ort.cpu import OrtCpuBackend
-from backends.tensorrt.backend import TensorRtBackend, TensorRtTf32Backend
-from backends.tensorrt.build import MOST_SAMPLES, WORKSPACE_BYTES
-from backends.tensorrt.cuda import driver_version, load_cuda
-from precision import BackendError, BackendUnavailableError, Footprint, Precision
+from bitfront.backends.base import Backend
+from bitfront.backends.ort.cpu import OrtCpuBackend
+from bitfront.backends.tensorrt.backend import TensorRtBackend, TensorRtTf32Backend
+from bitfront.backends.tensorrt.build import MOST_SAMPLES, WORKSPACE_BYTES
+from bitfront.backends.tensorrt.cuda import driver_version, load_cuda
+from bitfront.precision import BackendError, BackendUnavailableError, Footprint, Precision
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 from tests.backends.substitute_cuda import RUN_MS, FakeCuda

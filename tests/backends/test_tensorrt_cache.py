@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backends.tensorrt.cache import TimingCache, cache_folder, timing_cache_file
+from bitfront.backends.tensorrt.cache import TimingCache, cache_folder, timing_cache_file
 from tests.backends.substitute_tensorrt import FakeConfig
 
 

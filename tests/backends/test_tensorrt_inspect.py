@@ -10,10 +10,10 @@ import re
 
 import pytest
 
-from backends.base import ExecutedLayer
-from backends.tensorrt.inspect import engine_layers, layer_nodes, operator_names, with_times
-from backends.tensorrt.messages import build_reason, mentioned
-from precision import BackendError
+from bitfront.backends.base import ExecutedLayer
+from bitfront.backends.tensorrt.inspect import engine_layers, layer_nodes, operator_names, with_times
+from bitfront.backends.tensorrt.messages import build_reason, mentioned
+from bitfront.precision import BackendError
 
 _TEN = """
 {"Layers": [{

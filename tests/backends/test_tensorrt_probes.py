@@ -9,12 +9,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from backends.base import ExecutedLayer
-from backends.ort.cpu import float_bias_stand_in
-from backends.probe_graphs import Probe
-from backends.probes import run_probes, shortcoming
-from backends.tensorrt.probes import LAYER, tensorrt_probes, wrong_precision
-from lowering.dialects.tensorrt_check import check_tensorrt_graph
+from bitfront.backends.base import ExecutedLayer
+from bitfront.backends.ort.cpu import float_bias_stand_in
+from bitfront.backends.probe_graphs import Probe
+from bitfront.backends.probes import run_probes, shortcoming
+from bitfront.backends.tensorrt.probes import LAYER, tensorrt_probes, wrong_precision
+from bitfront.lowering.dialects.tensorrt_check import check_tensorrt_graph
 
 _PROBES = {probe.name: probe for probe in tensorrt_probes()}
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backends import QUICK, THOROUGH, TimingSettings, time_paired
-from precision import BackendError, LatencyStats, UsageError
+from bitfront.backends import QUICK, THOROUGH, TimingSettings, time_paired
+from bitfront.precision import BackendError, LatencyStats, UsageError
 from tests.backends.simulated import Machine, SimulatedModel
 
 _TRUE_RATIO = 0.5

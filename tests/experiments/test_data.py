@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from experiments.data import (
+from bitfront.experiments.data import (
     ENVIRONMENT,
     IMAGENET_STATISTICS,
     SYMMETRIC,
@@ -23,9 +23,9 @@ from experiments.data import (
     load_imagenet,
     spread_sample,
 )
-from experiments.networks import MobileNetV1, ResNetCifar, SqueezeNet
-from experiments.weights import from_data_parallel, from_keras_mobilenet, from_squeezenet, load_weights
-from precision import DataError
+from bitfront.experiments.networks import MobileNetV1, ResNetCifar, SqueezeNet
+from bitfront.experiments.weights import from_data_parallel, from_keras_mobilenet, from_squeezenet, load_weights
+from bitfront.precision import DataError
 
 
 def test_normalisation_by_hand() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.joint_study import SEARCHES, main
-from report.results import RunResults
+from bitfront.experiments.joint_study import SEARCHES, main
+from bitfront.report.results import RunResults
 from tests.report import synthetic, synthetic_passes
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from experiments.networks import DigitsNet, MobileNetV1, ResNetCifar, SqueezeNet
-from experiments.networks.mobilenet import SeparableBlock
-from experiments.networks.resnet_cifar import BasicBlock
+from bitfront.experiments.networks import DigitsNet, MobileNetV1, ResNetCifar, SqueezeNet
+from bitfront.experiments.networks.mobilenet import SeparableBlock
+from bitfront.experiments.networks.resnet_cifar import BasicBlock
 
 NETWORKS = {
     "resnet8": (ResNetCifar, (8,), (3, 32, 32), 75_290),  # 464 + 4,672 + 13,952 + 55,552 + 650

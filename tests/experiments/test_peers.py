@@ -7,9 +7,9 @@ import importlib.util
 import numpy as np
 import pytest
 
-from backends import FakeBackend, get_backend
-from experiments.peers import quantised_by_peer
-from precision import Array, UsageError
+from bitfront.backends import FakeBackend, get_backend
+from bitfront.experiments.peers import quantised_by_peer
+from bitfront.precision import Array, UsageError
 from tests.search.command_line import network, samples
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.sampler_study import budget_of, main, volumes
-from experiments.synthetic import Synthetic
-from precision import FP32, Precision
+from bitfront.experiments.sampler_study import budget_of, main, volumes
+from bitfront.experiments.synthetic import Synthetic
+from bitfront.precision import FP32, Precision
 
 
 def test_problem_has_what_makes_it_hard() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backends import Backend, get_backend
-from lowering.dialects.ort_cuda import OrtCudaDialect
-from lowering.lowerer import Lowerer
-from precision import BackendUnavailableError, CalibrationSettings, ContentStore, Precision
+from bitfront.backends import Backend, get_backend
+from bitfront.lowering.dialects.ort_cuda import OrtCudaDialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import BackendUnavailableError, CalibrationSettings, ContentStore, Precision
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 from tests.lowering.candidates import expected_outputs, sqnr_db, uniform

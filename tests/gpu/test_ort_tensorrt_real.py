@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from backends import Backend, get_backend
-from precision import BackendUnavailableError
+from bitfront.backends import Backend, get_backend
+from bitfront.precision import BackendUnavailableError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 

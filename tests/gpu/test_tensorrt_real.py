@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from backends import Backend, get_backend
-from lowering.dialects.tensorrt import TensorRtDialect
-from lowering.lowerer import Lowerer
-from precision import BackendUnavailableError, CalibrationSettings, ContentStore
+from bitfront.backends import Backend, get_backend
+from bitfront.lowering.dialects.tensorrt import TensorRtDialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import BackendUnavailableError, CalibrationSettings, ContentStore
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 from tests.lowering.candidates import expected_outputs, sqnr_db, uniform

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from backends import get_backend
-from backends.ort.cpu import open_session
-from lowering.dialects.registry import get_dialect
-from lowering.lowerer import Lowerer
-from precision import FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice
+from bitfront.backends import get_backend
+from bitfront.backends.ort.cpu import open_session
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice
 from tests.lowering.topologies import inputs_of, reference_of
 
 # Lowest signal-to-noise ratio of outputs in dB that any topology may reach with each choice.

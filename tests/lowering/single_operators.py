@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.opset import OPSET
-from precision import Array
+from bitfront.lowering.opset import OPSET
+from bitfront.precision import Array
 
 FIRST_OPSET = 7
 

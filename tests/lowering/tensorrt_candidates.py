@@ -9,11 +9,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from backends.ort.cpu import open_session
-from lowering.dialects.registry import get_dialect
-from lowering.lowerer import Lowerer
-from lowering.reference import Reference, make_reference
-from precision import FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice
+from bitfront.backends.ort.cpu import open_session
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import Reference, make_reference
+from bitfront.precision import FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice
 from tests.lowering.topologies import TOPOLOGIES, Net, inputs_of, reference_of
 
 # Optimised and not: what the runtime makes of a graph must not decide whether its numbers are right.

@@ -7,11 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lowering.apply import apply_config
-from lowering.dialects.registry import get_dialect
-from lowering.lowerer import Lowerer
-from lowering.reference import Reference, make_reference
-from precision import CalibrationSettings, ConfigError, ContentStore, DataError, Inputs, LayerChoice, PrecisionConfig
+from bitfront.lowering.apply import apply_config
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import Reference, make_reference
+from bitfront.precision import (
+    CalibrationSettings,
+    ConfigError,
+    ContentStore,
+    DataError,
+    Inputs,
+    LayerChoice,
+    PrecisionConfig,
+)
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import chain, inputs_of, reference_of
 

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lowering.apply import apply_config
-from lowering.dialects.registry import dialect_of_config, get_dialect
-from lowering.lowerer import Lowerer
-from lowering.reference import Reference
-from precision import CalibrationSettings, ConfigError, ContentStore, LayerChoice, PrecisionConfig, UsageError
+from bitfront.lowering.apply import apply_config
+from bitfront.lowering.dialects.registry import dialect_of_config, get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import Reference
+from bitfront.precision import CalibrationSettings, ConfigError, ContentStore, LayerChoice, PrecisionConfig, UsageError
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import inputs_of, reference_of
 
 MODULE = """
 from pathlib import Path
 
-from lowering.dialects.ort_cpu import OrtCpuDialect
+from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
 
 Path("ran.txt").write_text("x")
 

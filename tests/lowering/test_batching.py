@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from lowering.batching import infer_batching
+from bitfront.lowering.batching import infer_batching
 
 Shapes = Mapping[str, Sequence[int | str | None] | None]
 Axes = Mapping[str, int | None]

@@ -15,11 +15,11 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from lowering.dialect import Candidate
-from lowering.dialects.registry import get_dialect
-from lowering.lowerer import Lowerer
-from lowering.reference import make_reference
-from precision import CalibrationSettings, ContentStore, Inputs, LayerChoice
+from bitfront.lowering.dialect import Candidate
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import make_reference
+from bitfront.precision import CalibrationSettings, ContentStore, Inputs, LayerChoice
 from tests.lowering.candidates import as_written
 from tests.lowering.topologies import Net
 

@@ -7,13 +7,13 @@ from types import MappingProxyType
 
 import pytest
 
-from lowering import calibration as calibration_module
-from lowering import lowerer as lowerer_module
-from lowering.dialects.registry import get_dialect
-from lowering.lowerer import Lowerer
-from lowering.rounding.network import METHODS
-from lowering.rounding.weight import RoundedWeight
-from precision import CalibrationSettings, ContentStore, LayerChoice, Precision, Rounding
+from bitfront.lowering import calibration as calibration_module
+from bitfront.lowering import lowerer as lowerer_module
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.rounding.network import METHODS
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.precision import CalibrationSettings, ContentStore, LayerChoice, Precision, Rounding
 from tests.lowering.topologies import inputs_of, reference_of
 
 

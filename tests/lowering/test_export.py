@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from experiments.networks import ResNetCifar
-from lowering import export
-from lowering.calibration import run_network
-from lowering.export import Exporter, export_reference
-from lowering.reference import Reference
-from precision import Inputs
+from bitfront.experiments.networks import ResNetCifar
+from bitfront.lowering import export
+from bitfront.lowering.calibration import run_network
+from bitfront.lowering.export import Exporter, export_reference
+from bitfront.lowering.reference import Reference
+from bitfront.precision import Inputs
 from tests.passes.nets import trained_looking
 
 

@@ -12,16 +12,16 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-import lowering.normalise
-from lowering.apply import apply_config
-from lowering.dialects.registry import get_dialect
-from lowering.faithful import faithful, sqnr_db
-from lowering.interpreter import interpret
-from lowering.load import load_reference
-from lowering.lowerer import Lowerer
-from lowering.opset import with_opset
-from lowering.reference import Reference, make_reference
-from precision import Array, CalibrationSettings, ContentStore, Inputs, ModelError, PrecisionConfig
+import bitfront.lowering.normalise
+from bitfront.lowering.apply import apply_config
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.faithful import faithful, sqnr_db
+from bitfront.lowering.interpreter import interpret
+from bitfront.lowering.load import load_reference
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.opset import with_opset
+from bitfront.lowering.reference import Reference, make_reference
+from bitfront.precision import Array, CalibrationSettings, ContentStore, Inputs, ModelError, PrecisionConfig
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
 
@@ -100,7 +100,7 @@ def _scaled(proto: onnx.ModelProto, _: object) -> onnx.ModelProto:
 @pytest.mark.parametrize("step", ["dropouts", "constants", "batch-norms", "global-means"])
 def test_a_faulty_step_is_left_out(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever step changes the answers is found, left out and named; the others stay."""
-    monkeypatch.setitem(lowering.normalise.OPTIONAL_STEPS, step, _scaled)
+    monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, step, _scaled)
     model = _dense()
     found = faithful(_given(model), {"x": _normal(8, 16)})
     assert found.skipped_steps == (step,)
@@ -114,7 +114,7 @@ def test_a_faulty_step_is_left_out(step: str, monkeypatch: pytest.MonkeyPatch) -
 def test_two_faulty_steps_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaving out one alone would not help."""
     for step in ("slices", "dropouts"):
-        monkeypatch.setitem(lowering.normalise.OPTIONAL_STEPS, step, _scaled)
+        monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, step, _scaled)
     assert faithful(_given(_dense()), {"x": _normal(8, 16)}).skipped_steps == ("dropouts", "slices")
 
 
@@ -127,13 +127,15 @@ def test_a_step_that_breaks_the_graph_is_left_out(monkeypatch: pytest.MonkeyPatc
         wrong.graph.node[0].op_type = "NoSuchOperator"
         return wrong
 
-    monkeypatch.setitem(lowering.normalise.OPTIONAL_STEPS, "identities", broken)
+    monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "identities", broken)
     assert faithful(_given(_dense()), {"x": _normal(8, 16)}).skipped_steps == ("identities",)
 
 
 def test_a_faulty_conversion_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be left out ends in a sentence with the output and the figures."""
-    monkeypatch.setattr("lowering.normalise.with_opset", lambda model, source: _scaled(with_opset(model, source), None))
+    monkeypatch.setattr(
+        "bitfront.lowering.normalise.with_opset", lambda model, source: _scaled(with_opset(model, source), None)
+    )
     with pytest.raises(ModelError, match=r"output 'y' differs by .*, an SQNR of \d+\.\d dB where rounding explains 90"):
         faithful(_given(_dense()), {"x": _normal(8, 16)})
 
@@ -180,7 +182,7 @@ def test_a_fault_shows_in_half_precision_too(monkeypatch: pytest.MonkeyPatch) ->
         tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
         return wrong
 
-    monkeypatch.setitem(lowering.normalise.OPTIONAL_STEPS, "slices", off)
+    monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", off)
     found = faithful(_given(_dense(HALF)), {"x": _normal(8, 16).astype(np.float16)})
     assert found.skipped_steps == ("slices",)
 
@@ -261,7 +263,7 @@ def test_wrong_whole_numbers_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> Non
         tensor.CopyFrom(numpy_helper.from_array(np.roll(numpy_helper.to_array(tensor), 1, axis=1), "w"))
         return wrong
 
-    monkeypatch.setitem(lowering.normalise.OPTIONAL_STEPS, "slices", rolled)
+    monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", rolled)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("ArgMax", ["a"], ["y"], axis=1)]
     model = _model(nodes, {"y": TensorProto.INT64}, {"w": _normal(16, 16)})
     found = faithful(_given(model), {"x": _normal(8, 16)})
@@ -273,7 +275,7 @@ def test_wrong_whole_numbers_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("samples", [1, 2, 8])
 def test_batches_of_any_size(batch: int | str, samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fixed batch is filled, from fewer samples too; a fault shows in each."""
-    monkeypatch.setitem(lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
+    monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     model = _model(nodes, {"y": FLOAT}, {"w": _normal(16, 16)}, shape=(batch, 16))
     assert faithful(_given(model), {"x": _normal(samples, 16)}).skipped_steps == ("slices",)
@@ -281,7 +283,7 @@ def test_batches_of_any_size(batch: int | str, samples: int, monkeypatch: pytest
 
 def test_an_input_without_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     """One value for all samples is fed as it is."""
-    monkeypatch.setitem(lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
+    monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
     nodes = [helper.make_node("Mul", ["x", "s"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"])]
     model = _model(nodes, {"y": FLOAT}, {"w": _normal(16, 16)})
     model.graph.input.append(helper.make_tensor_value_info("s", FLOAT, ()))
@@ -291,7 +293,7 @@ def test_an_input_without_axes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_made_up_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without inputs some are made up; a network that does not take those is left as it is."""
-    monkeypatch.setitem(lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
+    monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
     assert faithful(_given(_dense()), None).skipped_steps == ("slices",)
     nodes = [helper.make_node("Reshape", ["x", "s"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"])]
     model = _model(nodes, {"y": FLOAT}, {"w": _normal(48, 16), "s": np.array([-1, 48])}, shape=("n", "m"))
@@ -300,7 +302,7 @@ def test_made_up_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_config_rebuilds_a_network_without_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was left out is in the config, and the artifact made again from it is the same."""
-    monkeypatch.setitem(lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
+    monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
     path, inputs = tmp_path / "net.onnx", {"x": _normal(16, 16)}
     onnx.save(_dense(), str(path))
     lowerer = _lowerer(faithful(load_reference(path), inputs), inputs)

@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.dialects.registry import get_dialect
-from lowering.faithful import faithful, sqnr_db
-from lowering.interpreter import interpret
-from lowering.layers import take_inventory
-from lowering.lowerer import Lowerer
-from lowering.reference import make_reference
-from precision import FP32, Array, CalibrationSettings, ContentStore, LayerChoice
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.faithful import faithful, sqnr_db
+from bitfront.lowering.interpreter import interpret
+from bitfront.lowering.layers import take_inventory
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import make_reference
+from bitfront.precision import FP32, Array, CalibrationSettings, ContentStore, LayerChoice
 from tests.lowering.candidates import uniform
 
 FLOAT, HALF, BF16, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE

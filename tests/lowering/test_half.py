@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lowering.graph import GraphView
-from lowering.half import HalfPlacement, fits_half, glue_runs_half, half_constant, half_regions, require_half
-from lowering.reference import make_reference
-from precision import LoweringError
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.half import HalfPlacement, fits_half, glue_runs_half, half_constant, half_regions, require_half
+from bitfront.lowering.reference import make_reference
+from bitfront.precision import LoweringError
 from tests.lowering.topologies import TOPOLOGIES, Net, reference_of
 
 _NO_RANGES: dict[str, tuple[float, float]] = {}

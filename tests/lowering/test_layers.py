@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from lowering.dialects.registry import get_dialect
-from lowering.inventory import Inventory
-from lowering.layers import take_inventory
-from lowering.reference import make_reference
-from precision import UsageError
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.inventory import Inventory
+from bitfront.lowering.layers import take_inventory
+from bitfront.lowering.reference import make_reference
+from bitfront.precision import UsageError
 from tests.lowering.candidates import lowerer_of
 from tests.lowering.topologies import Net
 

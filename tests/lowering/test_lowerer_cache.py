@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lowering.dialects.registry import get_dialect
-from lowering.lowerer import Lowerer
-from lowering.reference import Reference, make_reference
-from precision import CalibrationSettings, ContentStore, Inputs, RangeMethod
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import Reference, make_reference
+from bitfront.precision import CalibrationSettings, ContentStore, Inputs, RangeMethod
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import TOPOLOGIES, inputs_of, reference_of
 

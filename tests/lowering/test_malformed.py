@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from lowering.load import load_reference
-from precision import ModelError
+from bitfront.lowering.load import load_reference
+from bitfront.precision import ModelError
 from tests.search.command_line import network, outcome
 
 
@@ -75,7 +75,7 @@ def test_external_data_beyond_two_gigabytes(
     tmp_path: Path, entries: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refused from the sizes alone: nothing of the data is read."""
-    monkeypatch.setattr("lowering.load.load_external_data", lambda *_: pytest.fail("the data was read"))
+    monkeypatch.setattr("bitfront.lowering.load.load_external_data", lambda *_: pytest.fail("the data was read"))
     with pytest.raises(ModelError, match=r"the network has 2\.17 GB, more than one ONNX file can hold \(2\.15 GB\)"):
         load_reference(_external(tmp_path, entries, size=23_300))
 

@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.apply import apply_config
-from lowering.dialects.registry import get_dialect
-from lowering.lowerer import Lowerer
-from lowering.ranges import UNBOUNDED, is_bounded
-from lowering.reference import make_reference
-from precision import (
+from bitfront.lowering.apply import apply_config
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.ranges import UNBOUNDED, is_bounded
+from bitfront.lowering.reference import make_reference
+from bitfront.precision import (
     Array,
     CalibrationSettings,
     ContentStore,

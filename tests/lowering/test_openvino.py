@@ -12,15 +12,15 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from backends import Backend, get_backend
-from lowering.dialect import Arithmetic
-from lowering.dialects.openvino import PRECISION_KEY
-from lowering.dialects.openvino_quantisers import shared_ranges
-from lowering.dialects.registry import get_dialect
-from lowering.graph import GraphView
-from lowering.lowerer import Lowerer
-from lowering.placement import Placement
-from precision import FP16, FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice
+from bitfront.backends import Backend, get_backend
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.lowering.dialects.openvino import PRECISION_KEY
+from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.graph import GraphView
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.placement import Placement
+from bitfront.precision import FP16, FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice
 from tests.lowering import candidates
 from tests.lowering.candidates import FLOOR_DB, TOLERANCE_DB, sqnr_db, text_of, uniform, with_bug
 from tests.lowering.topologies import TOPOLOGIES, inputs_of, reference_of

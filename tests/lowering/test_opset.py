@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.interpreter import interpret
-from lowering.opset import OPSET, opset_of, with_opset
-from lowering.reference import make_reference
-from precision import Array, ModelError
+from bitfront.lowering.interpreter import interpret
+from bitfront.lowering.opset import OPSET, opset_of, with_opset
+from bitfront.lowering.reference import make_reference
+from bitfront.precision import Array, ModelError
 from tests.lowering.single_operators import BODIES, FORMS, X, replaced_versions, samples
 
 SAMPLES = samples()

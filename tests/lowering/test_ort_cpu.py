@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
-from backends import get_backend
-from lowering.dialects.registry import get_dialect
-from lowering.lowerer import Lowerer
-from lowering.reference import make_reference
-from precision import FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice, LoweringError
+from bitfront.backends import get_backend
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import make_reference
+from bitfront.precision import FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice, LoweringError
 from tests.lowering.candidates import (
     FLOOR_DB,
     check_numerics,
@@ -146,7 +146,7 @@ def test_shortcut_as_convolution_copies_exactly(monkeypatch: pytest.MonkeyPatch)
     lowerer = lowerer_of("padded_shortcut")
     choices, inputs = uniform(lowerer, "int8:mse"), inputs_of(lowerer.reference, seed=5)
     model = lowerer.lower(choices)
-    monkeypatch.setattr("lowering.dialects.qdq.shortcut_at", lambda *_: None)
+    monkeypatch.setattr("bitfront.lowering.dialects.qdq.shortcut_at", lambda *_: None)
     plain = lowerer.lower(choices)
     assert "Slice" in text_of(plain)
     assert "Slice" not in text_of(model)
@@ -158,7 +158,7 @@ def test_channels_of_zeros_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     lowerer = lowerer_of("image_stem")
     choices, inputs = uniform(lowerer, "int8:mse"), inputs_of(lowerer.reference, seed=5)
     model = lowerer.lower(choices)
-    monkeypatch.setattr("lowering.dialects.ort_cpu.missing_channels", lambda *_: 0)
+    monkeypatch.setattr("bitfront.lowering.dialects.ort_cpu.missing_channels", lambda *_: 0)
     plain = lowerer.lower(choices)
     assert text_of(model).count("= Pad(") == 1
     assert "Pad" not in text_of(plain)
@@ -171,7 +171,7 @@ def test_widened_convolutions_change_nothing(text: str, monkeypatch: pytest.Monk
     lowerer = lowerer_of("narrow")
     choices, inputs = uniform(lowerer, text), inputs_of(lowerer.reference, seed=5)
     model = lowerer.lower(choices)
-    monkeypatch.setattr("lowering.dialects.ort_cpu.widened_channels", lambda *_: {})
+    monkeypatch.setattr("bitfront.lowering.dialects.ort_cpu.widened_channels", lambda *_: {})
     plain = lowerer.lower(choices)
     assert "[16, 1, 3, 3]" in text_of(model)
     assert "[16, 1, 3, 3]" not in text_of(plain)

@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from lowering.dialect import Arithmetic
-from lowering.dialects.ort_cuda import OrtCudaDialect
-from lowering.dialects.registry import get_dialect
-from lowering.lowerer import Lowerer
-from lowering.reference import make_reference
-from precision import FP16, FP32, CalibrationSettings, ContentStore, LayerChoice, LoweringError
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.lowering.dialects.ort_cuda import OrtCudaDialect
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import make_reference
+from bitfront.precision import FP16, FP32, CalibrationSettings, ContentStore, LayerChoice, LoweringError
 from tests.lowering.candidates import expected_outputs, outputs_of, sqnr_db, text_of, uniform
 from tests.lowering.topologies import TOPOLOGIES, Net, inputs_of, reference_of
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lowering.quantiser import quantiser_u8
+from bitfront.lowering.quantiser import quantiser_u8
 
 
 @pytest.mark.parametrize(

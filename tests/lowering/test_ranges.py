@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lowering.ranges import (
+from bitfront.lowering.ranges import (
     BINS,
     Histogram,
     clip_divergence,
@@ -22,7 +22,7 @@ from lowering.ranges import (
     range_of,
     usable_range,
 )
-from precision import RangeMethod
+from bitfront.precision import RangeMethod
 
 Floats = NDArray[np.float64]
 

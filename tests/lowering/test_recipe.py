@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from precision import CalibrationSettings, ConfigError, LayerChoice, PrecisionConfig, Recipe, RecipeStep
+from bitfront.precision import CalibrationSettings, ConfigError, LayerChoice, PrecisionConfig, Recipe, RecipeStep
 
 
 def recipe() -> Recipe:

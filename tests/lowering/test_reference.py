@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.export import export_reference
-from lowering.load import load_reference
-from lowering.reference import Reference, make_reference
-from precision import Inputs, ModelError
+from bitfront.lowering.export import export_reference
+from bitfront.lowering.load import load_reference
+from bitfront.lowering.reference import Reference, make_reference
+from bitfront.precision import Inputs, ModelError
 from tests.lowering.topologies import TOPOLOGIES, Net, chain, inputs_of, padded_shortcut, reference_of
 
 

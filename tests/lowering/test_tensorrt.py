@@ -8,16 +8,16 @@ import numpy as np
 import onnx
 import pytest
 
-from lowering.apply import apply_config
-from lowering.dialect import Arithmetic
-from lowering.dialects.registry import get_dialect
-from lowering.dialects.tensorrt import half_scale, symmetric_scale, with_half_scales
-from lowering.dialects.tensorrt_check import check_tensorrt_graph
-from lowering.lowerer import Lowerer
-from lowering.reference import make_reference
-from lowering.rounding.matrix import MatrixView
-from lowering.rounding.weight import RoundedWeight
-from precision import (
+from bitfront.lowering.apply import apply_config
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.dialects.tensorrt import half_scale, symmetric_scale, with_half_scales
+from bitfront.lowering.dialects.tensorrt_check import check_tensorrt_graph
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import make_reference
+from bitfront.lowering.rounding.matrix import MatrixView
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.precision import (
     FP16,
     FP32,
     CalibrationSettings,

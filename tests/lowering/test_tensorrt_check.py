@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.dialects.tensorrt_check import RULES, check_tensorrt_graph
+from bitfront.lowering.dialects.tensorrt_check import RULES, check_tensorrt_graph
 from tests.lowering.candidates import uniform
 from tests.lowering.tensorrt_candidates import trt_lowerer
 

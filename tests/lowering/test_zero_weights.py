@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.dialects.registry import get_dialect
-from lowering.lowerer import Lowerer
-from lowering.reference import make_reference
-from precision import CalibrationSettings, ContentStore, Inputs, RangeMethod
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import make_reference
+from bitfront.precision import CalibrationSettings, ContentStore, Inputs, RangeMethod
 from tests.lowering.candidates import outputs_of, uniform
 
 Floats = NDArray[np.float32]

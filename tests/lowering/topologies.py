@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.reference import Reference, make_reference
-from precision import Inputs
+from bitfront.lowering.reference import Reference, make_reference
+from bitfront.precision import Inputs
 
 
 class Net:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from passes.data import TrainingData
+from bitfront.passes.data import TrainingData
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from experiments.networks import DigitsNet, ResNetCifar
-from passes.batch_norm import reestimate_batch_norm
-from passes.data import TrainingData
+from bitfront.experiments.networks import DigitsNet, ResNetCifar
+from bitfront.passes.batch_norm import reestimate_batch_norm
+from bitfront.passes.data import TrainingData
 from tests.passes.nets import plain, trained_looking
 
 

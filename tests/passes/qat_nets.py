@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.digits import load_halves
-from experiments.networks.digits import DigitsNet
-from lowering.dialects.registry import get_dialect
-from lowering.export import export_reference
-from lowering.lowerer import Lowerer
-from passes.data import Batch, TrainingData
-from passes.qat import TRAINING, Qat
-from passes.qat_layers import TrainedLayer
-from passes.qat_result import QatResult
-from passes.train import train
-from passes.training import Training
-from precision import CalibrationSettings, ContentStore, Inputs, Labelled, LayerChoice
+from bitfront.experiments.digits import load_halves
+from bitfront.experiments.networks.digits import DigitsNet
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.export import export_reference
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.passes.data import Batch, TrainingData
+from bitfront.passes.qat import TRAINING, Qat
+from bitfront.passes.qat_layers import TrainedLayer
+from bitfront.passes.qat_result import QatResult
+from bitfront.passes.train import train
+from bitfront.passes.training import Training
+from bitfront.precision import CalibrationSettings, ContentStore, Inputs, Labelled, LayerChoice
 from tests.lowering.candidates import outputs_of, saturates
 
 QUICK = replace(TRAINING, steps=20, batch_size=32, learning_rate=2e-3)

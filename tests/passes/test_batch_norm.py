@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import torch
 
-from passes.batch_norm import reestimate_batch_norm
+from bitfront.passes.batch_norm import reestimate_batch_norm
 from tests.passes.nets import image_data, plain, same_weights
 
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.networks.resnet_cifar import ResNetCifar
-from passes.checkpoint import StoredCheckpoint
-from passes.data import Batch, TrainingData
-from passes.distil import Answers, Distil, divergence
-from passes.features import SHARED, FeatureMatch, LinearAdapter, features, match
-from passes.prune import StructuredPrune
-from passes.train import Ended, Supervision, train
-from passes.training import Training
-from precision import ConfigError, ContentStore, ModelError
+from bitfront.experiments.networks.resnet_cifar import ResNetCifar
+from bitfront.passes.checkpoint import StoredCheckpoint
+from bitfront.passes.data import Batch, TrainingData
+from bitfront.passes.distil import Answers, Distil, divergence
+from bitfront.passes.features import SHARED, FeatureMatch, LinearAdapter, features, match
+from bitfront.passes.prune import StructuredPrune
+from bitfront.passes.train import Ended, Supervision, train
+from bitfront.passes.training import Training
+from bitfront.precision import ConfigError, ContentStore, ModelError
 from tests.passes.nets import Plain, image_data, plain, same_weights, trained_looking
 
 OPTIONS = Distil(training=Training(steps=40, batch_size=32, learning_rate=0.02))

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lowering.quantiser import quantiser_u8
-from passes.lsq import SMALLEST_RATIO, LearnedStep, LsqWeight, TensorQuantiser, gradient_scale, quantise
+from bitfront.lowering.quantiser import quantiser_u8
+from bitfront.passes.lsq import SMALLEST_RATIO, LearnedStep, LsqWeight, TensorQuantiser, gradient_scale, quantise
 
 Quantise = Callable[[Tensor, Tensor], Tensor]
 LOW, HIGH = -4, 3

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lowering.export import export_reference
-from passes.data import TrainingData
-from passes.prune import StructuredPrune
-from passes.prune_counts import count_macs, count_parameters, example_tensors
-from passes.prune_graph import DependencyGraph, Role
-from passes.prune_groups import PruneGroup, Status, find_prune_groups, rounded_channels
-from passes.prune_importance import Importance
-from passes.prune_proof import outputs_of
-from passes.prune_weights import Mask
-from precision import ConfigError, ModelError
+from bitfront.lowering.export import export_reference
+from bitfront.passes.data import TrainingData
+from bitfront.passes.prune import StructuredPrune
+from bitfront.passes.prune_counts import count_macs, count_parameters, example_tensors
+from bitfront.passes.prune_graph import DependencyGraph, Role
+from bitfront.passes.prune_groups import PruneGroup, Status, find_prune_groups, rounded_channels
+from bitfront.passes.prune_importance import Importance
+from bitfront.passes.prune_proof import outputs_of
+from bitfront.passes.prune_weights import Mask
+from bitfront.precision import ConfigError, ModelError
 from tests.passes.nets import image_data, plain, same_weights, trained_looking
 from tests.passes.prune_nets import NETS, Fixed, Transformer, net
 
@@ -213,7 +213,7 @@ def test_importances_are_shared(monkeypatch: pytest.MonkeyPatch, importance: Imp
         for sparsity in ({"block1.conv1": 0.5}, {"block2.conv1": 0.25, "widen.pointwise": 0.5}, {"block2": 1.0})
     ]
     wanted = [options.apply(module, data, groups=groups) for options in some]
-    monkeypatch.setattr("passes.prune.unit_importances", None)
+    monkeypatch.setattr("bitfront.passes.prune.unit_importances", None)
     for options, expected in zip(some, wanted, strict=True):
         assert same_weights(options.apply(module, data, groups=groups, scores=scores), expected)
 

@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from experiments.networks import ResNetCifar
-from lowering.dialects.registry import get_dialect
-from lowering.export import export_reference
-from lowering.layers import take_inventory
-from passes import prune_branches
-from passes.data import TrainingData
-from passes.distil import Distil
-from passes.prune import StructuredPrune
-from passes.prune_branches import Branch, find_branches, proved
-from passes.prune_counts import count_macs, count_parameters, example_tensors
-from passes.prune_groups import UNTRACED, PruneGroup, Status, find_prune_groups
-from passes.prune_proof import outputs_of
-from passes.training import Training
-from precision import ConfigError
+from bitfront.experiments.networks import ResNetCifar
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.export import export_reference
+from bitfront.lowering.layers import take_inventory
+from bitfront.passes import prune_branches
+from bitfront.passes.data import TrainingData
+from bitfront.passes.distil import Distil
+from bitfront.passes.prune import StructuredPrune
+from bitfront.passes.prune_branches import Branch, find_branches, proved
+from bitfront.passes.prune_counts import count_macs, count_parameters, example_tensors
+from bitfront.passes.prune_groups import UNTRACED, PruneGroup, Status, find_prune_groups
+from bitfront.passes.prune_proof import outputs_of
+from bitfront.passes.training import Training
+from bitfront.precision import ConfigError
 from tests.passes.nets import same_weights, trained_looking
 from tests.passes.prune_nets import net
 

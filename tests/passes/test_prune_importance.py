@@ -12,10 +12,10 @@ from scipy.linalg import hadamard
 from torch import Tensor, nn
 from torch.nn import functional
 
-from passes.data import TrainingData
-from passes.prune import StructuredPrune
-from passes.prune_groups import PruneGroup, find_prune_groups
-from passes.prune_importance import TEMPERATURE, Importance, unit_importances
+from bitfront.passes.data import TrainingData
+from bitfront.passes.prune import StructuredPrune
+from bitfront.passes.prune_groups import PruneGroup, find_prune_groups
+from bitfront.passes.prune_importance import TEMPERATURE, Importance, unit_importances
 from tests.passes.nets import Plain, image_data, plain
 
 
@@ -50,8 +50,10 @@ def test_curvature_is_the_second_derivative(monkeypatch: pytest.MonkeyPatch) -> 
     images = np.asarray(image_data(count=6).inputs["images"], np.float64)
     groups = [group for group in find_prune_groups(module, {"images": images}) if group.name == "0"]
     pattern, asked = torch.from_numpy(hadamard(8)).double(), itertools.count()
-    monkeypatch.setattr("passes.prune_importance._PROBES", 8)
-    monkeypatch.setattr("passes.prune_importance._signs", lambda like: pattern[next(asked) % 8].expand_as(like))
+    monkeypatch.setattr("bitfront.passes.prune_importance._PROBES", 8)
+    monkeypatch.setattr(
+        "bitfront.passes.prune_importance._signs", lambda like: pattern[next(asked) % 8].expand_as(like)
+    )
 
     def loss(scale: float, unit: int, labels: Tensor, temperature: float) -> Tensor:
         faded = copy.deepcopy(module)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from passes.data import TrainingData
-from passes.prune import StructuredPrune
-from passes.prune_groups import find_prune_groups
+from bitfront.passes.data import TrainingData
+from bitfront.passes.prune import StructuredPrune
+from bitfront.passes.prune_groups import find_prune_groups
 from tests.search.networks.making import samples, small
 
 DATA = TrainingData(inputs=samples(8, 3))

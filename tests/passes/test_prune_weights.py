@@ -13,15 +13,15 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lowering.dialects.registry import get_dialect
-from lowering.export import export_reference
-from lowering.lowerer import Lowerer
-from passes.distil import Distil
-from passes.prune_weights import NMPrune, Scope, UnstructuredPrune, bake, masked
-from passes.qat import TRAINING, Qat
-from passes.train import train
-from passes.training import Training
-from precision import CalibrationSettings, ConfigError, ContentStore, LayerChoice
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.export import export_reference
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.passes.distil import Distil
+from bitfront.passes.prune_weights import NMPrune, Scope, UnstructuredPrune, bake, masked
+from bitfront.passes.qat import TRAINING, Qat
+from bitfront.passes.train import train
+from bitfront.passes.training import Training
+from bitfront.precision import CalibrationSettings, ConfigError, ContentStore, LayerChoice
 from tests.passes.nets import image_data, plain, same_weights
 from tests.passes.prune_nets import Concatenated
 

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from lowering.apply import apply_config
-from passes.checkpoint import StoredCheckpoint
-from passes.data import TrainingData
-from passes.qat import TRAINING, Qat
-from passes.qat_result import QatResult, with_values
-from passes.train import Ended, Progress, Supervision
-from precision import ConfigError, ContentStore, LayerChoice, LoweringError, ModelError, PrecisionConfig
+from bitfront.lowering.apply import apply_config
+from bitfront.passes.checkpoint import StoredCheckpoint
+from bitfront.passes.data import TrainingData
+from bitfront.passes.qat import TRAINING, Qat
+from bitfront.passes.qat_result import QatResult, with_values
+from bitfront.passes.train import Ended, Progress, Supervision
+from bitfront.precision import ConfigError, ContentStore, LayerChoice, LoweringError, ModelError, PrecisionConfig
 from tests.lowering.candidates import lowerer_of, sqnr_db, uniform, with_bug
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
 from tests.passes.qat_nets import (
@@ -271,11 +271,11 @@ def test_resnet20_agrees(data_folder: object) -> None:
     """All layers of ResNet-20 at 4-bit weights and 8-bit activations: module and artifact agree on test images."""
     from pathlib import Path
 
-    from experiments.workloads import resnet20
-    from lowering.dialects.registry import get_dialect
-    from lowering.export import export_reference
-    from lowering.lowerer import Lowerer
-    from precision import CalibrationSettings
+    from bitfront.experiments.workloads import resnet20
+    from bitfront.lowering.dialects.registry import get_dialect
+    from bitfront.lowering.export import export_reference
+    from bitfront.lowering.lowerer import Lowerer
+    from bitfront.precision import CalibrationSettings
 
     workload = resnet20(Path(str(data_folder)))
     assert isinstance(workload.model, torch.nn.Module)

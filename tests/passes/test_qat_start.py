@@ -8,10 +8,10 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional
 
-from passes.data import Batch
-from passes.qat import Qat
-from passes.qat_layers import TrainedLayer, trained_weight
-from precision import LayerChoice
+from bitfront.passes.data import Batch
+from bitfront.passes.qat import Qat
+from bitfront.passes.qat_layers import TrainedLayer, trained_weight
+from bitfront.precision import LayerChoice
 from tests.lowering.candidates import lowerer_of, uniform
 
 

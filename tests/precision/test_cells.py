@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precision.cells import csv_text, frame_text, guard, unguard
+from bitfront.precision.cells import csv_text, frame_text, guard, unguard
 
 FORMULAS = ["=1+1", "+1", "-cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1", "''", "-"]
 STARTS = tuple("=+-@\t\r\n＝＋－＠")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from precision import (
+from bitfront.precision import (
     FP16,
     FP32,
     CalibrationSettings,
@@ -20,8 +20,8 @@ from precision import (
     Recipe,
     Rounding,
 )
-from precision.choice import BLOCK_SIZES
-from precision.recipe import RecipeStep
+from bitfront.precision.choice import BLOCK_SIZES
+from bitfront.precision.recipe import RecipeStep
 
 INTEGERS = (Precision.INT8, Precision.INT4)
 EVERY_CHOICE = (

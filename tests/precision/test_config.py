@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from precision import CalibrationSettings, ConfigError, LayerChoice, PrecisionConfig, Recipe, RecipeStep
+from bitfront.precision import CalibrationSettings, ConfigError, LayerChoice, PrecisionConfig, Recipe, RecipeStep
 from tests.odd_json import mutants
 
 Change = Callable[[dict[str, Any]], object]

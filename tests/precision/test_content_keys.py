@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precision import ContentStore, OutputError, digest
-from precision.files import write_bytes
+from bitfront.precision import ContentStore, OutputError, digest
+from bitfront.precision.files import write_bytes
 
 # Parts that are easily taken for one another.
 DIFFERENT: tuple[tuple[Any, ...], ...] = (

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from precision.display import visible, visible_lines
+from bitfront.precision.display import visible, visible_lines
 
 SHOWN = {
     "plain": ("conv1/weight × ★ é 日本", "conv1/weight × ★ é 日本"),

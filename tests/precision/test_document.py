@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from precision import MalformedError
-from precision.document import JsonValue, PathBelow, decode_json
-from precision.json_text import parse_json, read_text, shown
+from bitfront.precision import MalformedError
+from bitfront.precision.document import JsonValue, PathBelow, decode_json
+from bitfront.precision.json_text import parse_json, read_text, shown
 
 
 @pytest.mark.parametrize(

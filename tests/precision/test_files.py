@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from precision import OutputError, sweep_parts, write_bytes, write_text
+from bitfront.precision import OutputError, sweep_parts, write_bytes, write_text
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])

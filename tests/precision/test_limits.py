@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from precision import Budget, top1
+from bitfront.precision import Budget, top1
 
 WHOLE = Budget(latency_ms=5.0, size_bytes=8_000_000, min_accuracy=0.75, max_drop=0.01)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from precision import AccuracyStats, Footprint, LatencyStats
+from bitfront.precision import AccuracyStats, Footprint, LatencyStats
 
 # Every number differs from every other, so that none can stand for another unseen.
 LATENCY = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from precision import ContentStore, OutputError, digest
+from bitfront.precision import ContentStore, OutputError, digest
 
 KEY = digest("key")
 ARRAYS = {"a": np.arange(30, dtype=np.float32).reshape(5, 6), "ä": np.array(3)}

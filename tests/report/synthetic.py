@@ -11,9 +11,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from precision import AccuracyStats, Budget, LatencyStats, LayerChoice
-from report.front import Objectives, pareto_front
-from report.hovers import choices_text
+from bitfront.precision import AccuracyStats, Budget, LatencyStats, LayerChoice
+from bitfront.report.front import Objectives, pareto_front
+from bitfront.report.hovers import choices_text
 
 CHOICES = ("fp32", "fp16", "int8:mse", "int4:gptq")
 STORAGE = {"fp32": 1.0, "fp16": 0.5, "int8:mse": 0.25, "int4:gptq": 0.125}
@@ -153,7 +153,7 @@ def measurement(
         "complete": True,
         "stopped": None,
         "model": {
-            "source": "experiments.digits:workload",
+            "source": "bitfront.experiments.digits:workload",
             "fingerprint": "3f0c9a" + "0" * 58,
             "parameters": sum(toy.parameters.values()),
             "layers": [

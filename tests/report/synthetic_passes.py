@@ -9,10 +9,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from precision import AccuracyStats, Budget, LayerChoice
-from report.hovers import choices_text
-from report.network import NetworkInfo, PrunedGroup, StepInfo
-from report.training import RungInfo, TrainInfo
+from bitfront.precision import AccuracyStats, Budget, LayerChoice
+from bitfront.report.hovers import choices_text
+from bitfront.report.network import NetworkInfo, PrunedGroup, StepInfo
+from bitfront.report.training import RungInfo, TrainInfo
 from tests.report import synthetic
 
 GROUPS = ("layer1.0.conv1", "layer1.1.conv1", "layer1.2.conv1", "layer2.3.conv1", "layer3.6.conv1", "layer3.7.conv1")

@@ -10,11 +10,11 @@ from typing import Any
 import plotly.offline
 import pytest
 
-from precision import Budget, DataError, UsageError
-from report.comparison import Comparison
-from report.comparison_page import comparison_page, latency_marks
-from report.comparison_tables import everywhere_text, missing, rule, text_rows
-from report.render import render_comparison
+from bitfront.precision import Budget, DataError, UsageError
+from bitfront.report.comparison import Comparison
+from bitfront.report.comparison_page import comparison_page, latency_marks
+from bitfront.report.comparison_tables import everywhere_text, missing, rule, text_rows
+from bitfront.report.render import render_comparison
 from tests.report import synthetic
 
 EVIL = "<script>alert(1)</script>"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precision import DataError
-from report.front import Objectives, hypervolume, pareto_front, staircase
+from bitfront.precision import DataError
+from bitfront.report.front import Objectives, hypervolume, pareto_front, staircase
 
 Front = Callable[[Sequence[Objectives]], tuple[int, ...]]
 Volume = Callable[[Sequence[Objectives], Objectives], float]

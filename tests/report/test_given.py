@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from precision import AccuracyStats, Budget, DataError, LatencyStats
-from report.given import GivenNetwork, apart
-from report.hovers import point_hover
-from report.html import facts, page
-from report.infos import heatmap_info
-from report.render import render
-from report.results import RunResults
-from report.tables import accuracy_difference, columns, size_ratio, standing
-from report.verdict import budget_texts, describe, verdict
+from bitfront.precision import AccuracyStats, Budget, DataError, LatencyStats
+from bitfront.report.given import GivenNetwork, apart
+from bitfront.report.hovers import point_hover
+from bitfront.report.html import facts, page
+from bitfront.report.infos import heatmap_info
+from bitfront.report.render import render
+from bitfront.report.results import RunResults
+from bitfront.report.tables import accuracy_difference, columns, size_ratio, standing
+from bitfront.report.verdict import budget_texts, describe, verdict
 from tests.report import synthetic
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from precision import Budget, DataError, EngineError, UsageError
-from report.comparison import Comparison
-from report.html import page
-from report.render import render_comparison
-from report.results import RunResults
+from bitfront.precision import Budget, DataError, EngineError, UsageError
+from bitfront.report.comparison import Comparison
+from bitfront.report.html import page
+from bitfront.report.render import render_comparison
+from bitfront.report.results import RunResults
 from tests.odd_json import SCRIPT, mutants
 from tests.report import synthetic, synthetic_passes
 from tests.report.test_comparison import write

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from precision import LayerChoice, Precision
-from report.hovers import choice_words, choices_text
-from report.infos import Cost, SensitivitySeries, front_info, heatmap_info, sensitivity_info, time_info, trial_states
-from report.results import RunResults
-from report.rows import Score
+from bitfront.precision import LayerChoice, Precision
+from bitfront.report.hovers import choice_words, choices_text
+from bitfront.report.infos import (
+    Cost,
+    SensitivitySeries,
+    front_info,
+    heatmap_info,
+    sensitivity_info,
+    time_info,
+    trial_states,
+)
+from bitfront.report.results import RunResults
+from bitfront.report.rows import Score
 from tests.report import synthetic
 
 

@@ -9,17 +9,17 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from precision import DataError
-from report.html import facts
-from report.infos import Cost, front_info, heatmap_info
-from report.network import NetworkInfo, NetworkKind, PrunedGroup, StepInfo
-from report.network_details import halving_rows, network_details, training_text
-from report.plots import draw_front
-from report.render import render
-from report.results import RunResults
-from report.tables import COLUMNS, NETWORK_COLUMNS, VERSUS, columns, front_rows, table
-from report.training import TrainInfo
-from report.verdict import verdict
+from bitfront.precision import DataError
+from bitfront.report.html import facts
+from bitfront.report.infos import Cost, front_info, heatmap_info
+from bitfront.report.network import NetworkInfo, NetworkKind, PrunedGroup, StepInfo
+from bitfront.report.network_details import halving_rows, network_details, training_text
+from bitfront.report.plots import draw_front
+from bitfront.report.render import render
+from bitfront.report.results import RunResults
+from bitfront.report.tables import COLUMNS, NETWORK_COLUMNS, VERSUS, columns, front_rows, table
+from bitfront.report.training import TrainInfo
+from bitfront.report.verdict import verdict
 from tests.report import synthetic, synthetic_passes
 from tests.report.synthetic_passes import NETWORKS, STUDENT, TRAIN, prune_network
 

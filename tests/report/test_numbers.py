@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from report.hovers import point_hover, trial_hover
-from report.render import render
-from report.results import RunResults
-from report.tables import COLUMNS, accuracy_difference, front_rows, size_ratio
+from bitfront.report.hovers import point_hover, trial_hover
+from bitfront.report.render import render
+from bitfront.report.results import RunResults
+from bitfront.report.tables import COLUMNS, accuracy_difference, front_rows, size_ratio
 from tests.report import synthetic, synthetic_passes
 
 Data = dict[str, Any]

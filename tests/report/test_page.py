@@ -12,13 +12,13 @@ import pandas as pd
 import plotly.offline
 import pytest
 
-from precision import LayerChoice, OutputError
-from report.html import facts, page
-from report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info
-from report.plots import draw_front, draw_heatmap, draw_sensitivity, draw_time
-from report.render import render, render_sensitivity
-from report.results import RunResults
-from report.rows import Score
+from bitfront.precision import LayerChoice, OutputError
+from bitfront.report.html import facts, page
+from bitfront.report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info
+from bitfront.report.plots import draw_front, draw_heatmap, draw_sensitivity, draw_time
+from bitfront.report.render import render, render_sensitivity
+from bitfront.report.results import RunResults
+from bitfront.report.rows import Score
 from tests.report import synthetic, synthetic_passes
 
 RUNS = {

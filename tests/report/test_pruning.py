@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from report.pruning import SparsitySeries, kept_info, sparsity_info
-from report.pruning_plots import draw_kept, draw_sparsity
-from report.results import RunResults
-from report.rows import SparsityScore
+from bitfront.report.pruning import SparsitySeries, kept_info, sparsity_info
+from bitfront.report.pruning_plots import draw_kept, draw_sparsity
+from bitfront.report.results import RunResults
+from bitfront.report.rows import SparsityScore
 from tests.report import synthetic, synthetic_passes
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from precision import Budget, DataError, EngineError, LayerChoice, UsageError
-from report.results import RunResults
+from bitfront.precision import Budget, DataError, EngineError, LayerChoice, UsageError
+from bitfront.report.results import RunResults
 from tests.report import synthetic
 
 Damage = Callable[[dict[str, Any]], object]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from precision import Budget
-from report.results import RunResults
-from report.tables import COLUMNS, front_rows, table
-from report.verdict import Outcome, budget_texts, describe, verdict
+from bitfront.precision import Budget
+from bitfront.report.results import RunResults
+from bitfront.report.tables import COLUMNS, front_rows, table
+from bitfront.report.verdict import Outcome, budget_texts, describe, verdict
 from tests.report import synthetic
 
 

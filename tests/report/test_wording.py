@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from report import wording
+from bitfront.report import wording
 
 
 @pytest.mark.parametrize(

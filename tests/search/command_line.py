@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from precision import Array
-from search.cli import main
+from bitfront.precision import Array
+from bitfront.search.cli import main
 
 CHANNELS, SIDE, CLASSES, SAMPLES = 3, 8, 4, 40
 SHAPE = (CHANNELS, SIDE, SIDE)

@@ -10,13 +10,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.base import Backend
-from backends.ort.cpu import OrtCpuBackend
-from lowering.dialects.registry import get_dialect
-from lowering.load import load_reference
-from lowering.lowerer import Lowerer
-from precision import Array, CalibrationSettings, ContentStore, Inputs, Labelled, Metric, top1
-from search.options import RunOptions
+from bitfront.backends.base import Backend
+from bitfront.backends.ort.cpu import OrtCpuBackend
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.load import load_reference
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.precision import Array, CalibrationSettings, ContentStore, Inputs, Labelled, Metric, top1
+from bitfront.search.options import RunOptions
 
 CHANNELS = 8
 CLASSES = 4

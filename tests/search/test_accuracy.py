@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precision import Array, Labelled, WorkloadError
-from search.accuracy import MANY, Scored, Scorer, no_better, summary, surely_worse
-from search.holdout import split
+from bitfront.precision import Array, Labelled, WorkloadError
+from bitfront.search.accuracy import MANY, Scored, Scorer, no_better, summary, surely_worse
+from bitfront.search.holdout import split
 from tests.search import toy
 
 

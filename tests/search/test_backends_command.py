@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from backends import FakeBackend, OrtCpuBackend, backend_names
-from backends.base import Capabilities, DeviceFingerprint
-from precision import BackendUnavailableError, Precision
-from search.commands.backends import COLUMNS, look_at, remarks, row
+from bitfront.backends import FakeBackend, OrtCpuBackend, backend_names
+from bitfront.backends.base import Capabilities, DeviceFingerprint
+from bitfront.precision import BackendUnavailableError, Precision
+from bitfront.search.commands.backends import COLUMNS, look_at, remarks, row
 from tests.search.command_line import outcome
 
 

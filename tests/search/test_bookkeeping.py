@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precision import FP32, AccuracyStats, Budget, ContentStore, LatencyStats
-from search.accuracy import Scored
-from search.ledger import Ledger, Lowered
-from search.results.finalists import MOST, choose, holds
-from search.stopwatch import Kind, Stopwatch
-from search.trial import Candidate, Outcome, Trial, summarise
+from bitfront.precision import FP32, AccuracyStats, Budget, ContentStore, LatencyStats
+from bitfront.search.accuracy import Scored
+from bitfront.search.ledger import Ledger, Lowered
+from bitfront.search.results.finalists import MOST, choose, holds
+from bitfront.search.stopwatch import Kind, Stopwatch
+from bitfront.search.trial import Candidate, Outcome, Trial, summarise
 from tests.search.toy import INT4, INT8
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from precision import Budget, CalibrationSettings, Precision, RangeMethod
-from search import cli
-from search.commands import apply, arguments, inspect, main_job, measure, report, sensitivity, values
-from search.inputs.source import Source
-from search.options import PassOptions, RunOptions, SparsePattern
+from bitfront.precision import Budget, CalibrationSettings, Precision, RangeMethod
+from bitfront.search import cli
+from bitfront.search.commands import apply, arguments, inspect, main_job, measure, report, sensitivity, values
+from bitfront.search.inputs.source import Source
+from bitfront.search.options import PassOptions, RunOptions, SparsePattern
 from tests.search.command_line import outcome
 
 PARSERS = {
@@ -203,7 +203,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_starts_quickly() -> None:
     """Asking for help imports nothing heavy."""
     code = (
-        "import sys\nfrom search.cli import main\n"
+        "import sys\nfrom bitfront.search.cli import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "sys.stderr.write(','.join(sorted({name.partition('.')[0] for name in sys.modules})))"
     )

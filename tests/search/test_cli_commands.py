@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 import pytest
 
-from report.results import RunResults
-from search.results.summary import conditions
-from search.tables import plain_table
+from bitfront.report.results import RunResults
+from bitfront.search.results.summary import conditions
+from bitfront.search.tables import plain_table
 from tests.search.command_line import Files, enter, network, outcome, write_files
 
 SMALL = ("--backend", "fake", "--trials", "5", "--sensitivity-samples", "8", "--precisions", "fp16,int8,int4")
@@ -191,7 +191,7 @@ def test_interrupted_before_the_search(
         raise KeyboardInterrupt
 
     files = write_files(tmp_path)
-    monkeypatch.setattr("search.inputs.loading.load", interrupt)
+    monkeypatch.setattr("bitfront.search.inputs.loading.load", interrupt)
     assert outcome(files.argv("--out", str(tmp_path / "run"))) == 130
     assert "interrupted" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -199,7 +199,7 @@ def test_interrupted_before_the_search(
 
 def test_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are numbered by name; ``--resume`` takes the latest."""
-    from search import folder
+    from bitfront.search import folder
 
     enter(tmp_path, monkeypatch)
     assert folder.choose(None, "my net", resume=False) == Path("runs/my-net-1")

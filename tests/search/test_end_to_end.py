@@ -9,13 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from backends.ort.cpu import OrtCpuBackend
-from precision import Budget, PrecisionConfig
-from report.results import RunResults
-from report.tables import accuracy_difference, size_ratio
-from search.events import Silent
-from search.options import RunOptions
-from search.run import RunOutcome, run
+from bitfront.backends.ort.cpu import OrtCpuBackend
+from bitfront.precision import Budget, PrecisionConfig
+from bitfront.report.results import RunResults
+from bitfront.report.tables import accuracy_difference, size_ratio
+from bitfront.search.events import Silent
+from bitfront.search.options import RunOptions
+from bitfront.search.run import RunOutcome, run
 from tests.search.nets import TinyWorkload, few_samples, tiny_lowerer, tiny_workload
 
 Found = tuple[RunOutcome, TinyWorkload, RunOptions]

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from precision import FP32, Budget, ContentStore, LatencyStats, LayerChoice, digest
-from search.accuracy import Scored, Scorer
-from search.bench import Bench
-from search.evaluate import SEARCH_PART, Evaluator
-from search.given import open_given
-from search.ledger import Ledger
-from search.stopwatch import Stopwatch
-from search.trial import Candidate, Outcome
+from bitfront.precision import FP32, Budget, ContentStore, LatencyStats, LayerChoice, digest
+from bitfront.search.accuracy import Scored, Scorer
+from bitfront.search.bench import Bench
+from bitfront.search.evaluate import SEARCH_PART, Evaluator
+from bitfront.search.given import open_given
+from bitfront.search.ledger import Ledger
+from bitfront.search.stopwatch import Stopwatch
+from bitfront.search.trial import Candidate, Outcome
 from tests.search import toy
 
 ALL_FP32 = dict.fromkeys(toy.LAYERS, FP32)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from precision import BackendError, Budget, UsageError
-from report.results import RunResults
-from search.given import open_given
-from search.options import RunOptions
-from search.results.summary import print_summary
+from bitfront.precision import BackendError, Budget, UsageError
+from bitfront.report.results import RunResults
+from bitfront.search.given import open_given
+from bitfront.search.options import RunOptions
+from bitfront.search.results.summary import print_summary
 from tests.search import toy
 from tests.search.toy_runs import Elsewhen, Heard, elsewhere, options, search
 

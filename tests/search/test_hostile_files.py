@@ -14,13 +14,13 @@ import onnx
 import optuna
 import pytest
 
-from precision import ConfigError, PrecisionConfig, UsageError
-from precision.config import CONFIG_FORM
-from report.comparison import BACKENDS_FORM
-from report.results import MEASUREMENT_FORM
-from search.identity import RUN_FORM, check_folder
-from search.schemas import schema_texts, write_schemas
-from search.storage import default_storage
+from bitfront.precision import ConfigError, PrecisionConfig, UsageError
+from bitfront.precision.config import CONFIG_FORM
+from bitfront.report.comparison import BACKENDS_FORM
+from bitfront.report.results import MEASUREMENT_FORM
+from bitfront.search.identity import RUN_FORM, check_folder
+from bitfront.search.schemas import schema_texts, write_schemas
+from bitfront.search.storage import default_storage
 from tests.odd_json import mutants
 from tests.report import synthetic_passes
 from tests.report.test_comparison import write as write_comparison
@@ -146,7 +146,7 @@ def validator(name: str) -> Any:
 
 
 def test_schemas_are_current(tmp_path: Path) -> None:
-    """``python -m search.schemas docs/schemas`` would change nothing."""
+    """``python -m bitfront.search.schemas docs/schemas`` would change nothing."""
     write_schemas(tmp_path)
     assert {path.name: path.read_text() for path in SCHEMAS.iterdir()} == schema_texts()
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == schema_texts()

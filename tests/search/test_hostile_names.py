@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from report.results import RunResults
+from bitfront.report.results import RunResults
 from tests.search.command_line import Files, network, outcome, write_files
 
 NAME = "=1+1|'x'!A0[red]\x1b[31m\x07\u202e<b>\n@y"

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from precision import Array, UsageError
-from report.results import RunResults
-from search.identity import RUN_FILE, metric_name
+from bitfront.precision import Array, UsageError
+from bitfront.report.results import RunResults
+from bitfront.search.identity import RUN_FILE, metric_name
 from tests.search import toy
 from tests.search.toy_runs import Elsewhen, elsewhere, options, search
 
@@ -96,7 +96,7 @@ def test_a_backend_of_ones_own_is_known_by_its_code(
     def run(factor: int, *, resume: bool) -> None:
         sys.modules.pop("own_backend", None)
         (tmp_path / "own_backend.py").write_text(source.format(factor))
-        monkeypatch.setattr("search.results.finalists.time_in_fresh_process", there)
+        monkeypatch.setattr("bitfront.search.results.finalists.time_in_fresh_process", there)
         search(replace(asked, resume=resume))
 
     def there(_: str, *arguments: Any, **named: Any) -> Any:

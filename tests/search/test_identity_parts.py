@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from precision import Array, Budget, CalibrationSettings, Labelled, Precision, RangeMethod, UsageError
-from search.identity import check_folder, identify, write_run
-from search.options import RunOptions
+from bitfront.precision import Array, Budget, CalibrationSettings, Labelled, Precision, RangeMethod, UsageError
+from bitfront.search.identity import check_folder, identify, write_run
+from bitfront.search.options import RunOptions
 from tests.search import toy
 from tests.search.toy_runs import elsewhere, options, search
 

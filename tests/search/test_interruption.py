@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from report.results import RunResults
-from search import cli, interruption
+from bitfront.report.results import RunResults
+from bitfront.search import cli, interruption
 from tests.search import toy
 from tests.search.command_line import outcome, write_files
 from tests.search.toy_runs import elsewhere, options, search
@@ -33,13 +33,13 @@ def stop(number: int = signal.SIGTERM) -> None:
 @pytest.mark.parametrize(
     ("command", "place"),
     [
-        ("search", "search.inputs.loading.open_source"),
-        ("search", "search.inputs.loading.load"),
-        ("search", "search.inputs.preflight.check_reference"),
-        ("search", "search.session.Evaluator"),
-        ("sensitivity", "sensitivity.score.score"),
-        ("measure", "backends.timing.time_paired"),
-        ("inspect", "lowering.lowerer.Lowerer"),
+        ("search", "bitfront.search.inputs.loading.open_source"),
+        ("search", "bitfront.search.inputs.loading.load"),
+        ("search", "bitfront.search.inputs.preflight.check_reference"),
+        ("search", "bitfront.search.session.Evaluator"),
+        ("sensitivity", "bitfront.sensitivity.score.score"),
+        ("measure", "bitfront.backends.timing.time_paired"),
+        ("inspect", "bitfront.lowering.lowerer.Lowerer"),
     ],
 )
 def test_every_command_ends_with_the_signal_s_status(
@@ -115,7 +115,7 @@ def test_a_signal_while_the_report_is_written_lets_it_be_finished(
         pages.append(folder)
         return folder
 
-    monkeypatch.setattr("search.run.render", _once(stop, page))
+    monkeypatch.setattr("bitfront.search.run.render", _once(stop, page))
     assert interrupted(-1, tmp_path / "run") == 143
     assert pages == [tmp_path / "run"]
     assert RunResults.load(tmp_path / "run").complete
@@ -123,11 +123,11 @@ def test_a_signal_while_the_report_is_written_lets_it_be_finished(
 
 def test_a_second_signal_ends_the_report_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first ends the search, the second its report; what was measured before is resumed."""
-    monkeypatch.setattr("search.run.render", lambda _: stop())
+    monkeypatch.setattr("bitfront.search.run.render", lambda _: stop())
     with pytest.raises(KeyboardInterrupt):
         interrupted(251, tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr("search.run.render", lambda folder: folder)
+        patch.setattr("bitfront.search.run.render", lambda folder: folder)
         assert search(options(tmp_path / "run", trials=12, resume=True)).exit_code == 0
 
 
@@ -165,7 +165,7 @@ class Finder:
             sys.meta_path.remove(self)
             os.kill(os.getpid(), {int(number)})
 sys.meta_path.insert(0, Finder())
-from search.cli import main
+from bitfront.search.cli import main
 sys.exit(main(sys.argv[1:]))
 """
     argv = [sys.executable, "-c", code, *argv]

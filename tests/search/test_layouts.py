@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.ort.cpu import OrtCpuBackend
-from precision import Array
+from bitfront.backends.ort.cpu import OrtCpuBackend
+from bitfront.precision import Array
 from tests.search.command_line import enter, outcome, write_npz
 
 METRIC = """
@@ -111,7 +111,7 @@ def test_on_openvino(source: list[str], capsys: pytest.CaptureFixture[str]) -> N
     pytest.importorskip("openvino")
     argv = ["measure", source[1], "--backend", "openvino", "--inputs", "calib.npz"]
     assert outcome(argv) == 0, capsys.readouterr().err
-    from backends.openvino.backend import OpenVinoBackend
+    from bitfront.backends.openvino.backend import OpenVinoBackend
 
     model = Path(source[1]).read_bytes()
     fixed = recurrent(4).SerializeToString() == model

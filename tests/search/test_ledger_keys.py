@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from precision import Budget, ContentStore, Footprint
-from search.accuracy import Scored
-from search.identity import identify
-from search.ledger import Ledger, Lowered
-from search.options import RunOptions
-from search.session import _ledger
+from bitfront.precision import Budget, ContentStore, Footprint
+from bitfront.search.accuracy import Scored
+from bitfront.search.identity import identify
+from bitfront.search.ledger import Ledger, Lowered
+from bitfront.search.options import RunOptions
+from bitfront.search.session import _ledger
 from tests.search import toy
 from tests.search.test_bookkeeping import latency
 

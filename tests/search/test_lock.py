@@ -14,15 +14,15 @@ from pathlib import Path
 import filelock
 import pytest
 
-from precision import OutputError, UsageError
-from search import folder
-from search.lock import alone_in
+from bitfront.precision import OutputError, UsageError
+from bitfront.search import folder
+from bitfront.search.lock import alone_in
 from tests.search.command_line import enter, outcome, write_files
 
 HOLD = """\
 import sys
 from pathlib import Path
-from search.lock import alone_in
+from bitfront.search.lock import alone_in
 with alone_in(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

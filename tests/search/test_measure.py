@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from backends import registry
-from backends.base import CompiledModel, ExecutedLayer
-from backends.fake import FakeBackend, FakeModel
-from precision import Footprint
-from search.commands.measure import FOOTPRINT_COLUMNS, PROFILE_COLUMNS, profile_rows
+from bitfront.backends import registry
+from bitfront.backends.base import CompiledModel, ExecutedLayer
+from bitfront.backends.fake import FakeBackend, FakeModel
+from bitfront.precision import Footprint
+from bitfront.search.commands.measure import FOOTPRINT_COLUMNS, PROFILE_COLUMNS, profile_rows
 from tests.search.command_line import outcome, write_files
 
 

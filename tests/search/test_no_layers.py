@@ -15,12 +15,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.dialects.registry import get_dialect
-from lowering.inventory import Inventory
-from lowering.lowerer import Lowerer
-from lowering.reference import make_reference
-from precision import CalibrationSettings, ContentStore, Precision
-from search.alone import why_alone
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.inventory import Inventory
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import make_reference
+from bitfront.precision import CalibrationSettings, ContentStore, Precision
+from bitfront.search.alone import why_alone
 from tests.search.command_line import Files, enter, network, outcome, write_files
 
 RNG = np.random.default_rng(0)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import search.object_digest
-from search.object_digest import UndigestibleError, object_digest
+import bitfront.search.object_digest
+from bitfront.search.object_digest import UndigestibleError, object_digest
 
 CLASS = """\
 class M:
@@ -126,7 +126,7 @@ def test_another_computation_is_another_digest(
 ) -> None:
     """Imported anew, the same source gives the same digest, a changed one another; by itself, if it has no source."""
     if not read:
-        monkeypatch.setattr(search.object_digest, "sources", lambda _: {})
+        monkeypatch.setattr(bitfront.search.object_digest, "sources", lambda _: {})
     source, expression, (old, new) = CHANGES[kind]
     assert old in source
     before, again = found(load(own=source), expression), found(load(own=source), expression)
@@ -272,7 +272,7 @@ def test_another_process_finds_the_same(tmp_path: Path) -> None:
     for index, source in enumerate(sources.values()):
         (tmp_path / f"own{index}.py").write_text(source, encoding="utf-8")
     code = (
-        "import sys, importlib\nsys.path.insert(0, sys.argv[1])\nfrom search.object_digest import object_digest\n"
+        "import sys, importlib\nsys.path.insert(0, sys.argv[1])\nfrom bitfront.search.object_digest import object_digest\n"
         f"for i in range({len(sources)}):\n    print(object_digest(importlib.import_module(f'own{{i}}').m, 'm'))\n"
     )
     said = []

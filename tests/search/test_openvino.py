@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from backends import get_backend
-from precision import Budget, PrecisionConfig
-from search.events import Silent
-from search.options import RunOptions
-from search.results import finalists
-from search.run import run
+from bitfront.backends import get_backend
+from bitfront.precision import Budget, PrecisionConfig
+from bitfront.search.events import Silent
+from bitfront.search.options import RunOptions
+from bitfront.search.results import finalists
+from bitfront.search.run import run
 from tests.search.nets import few_samples, tiny_lowerer, tiny_workload
 
 if find_spec("openvino") is None:  # imported, it would report so before anybody can stop it

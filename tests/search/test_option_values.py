@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from backends.affinity import available_cores
-from search.commands import apply, backends, inspect, main_job, measure, report, sensitivity, values
-from search.commands.values import MOST_THREADS_PER_CORE
+from bitfront.backends.affinity import available_cores
+from bitfront.search.commands import apply, backends, inspect, main_job, measure, report, sensitivity, values
+from bitfront.search.commands.values import MOST_THREADS_PER_CORE
 from tests.search.command_line import enter, network, outcome, write_files
 
 ODD = {
@@ -82,10 +82,10 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]
     def reached(*_: object, **__: object) -> None:
         raise ReachedError("loaded next")
 
-    for place in ("search.inputs.loading.open_source", "search.inputs.loading.load_network"):
+    for place in ("bitfront.search.inputs.loading.open_source", "bitfront.search.inputs.loading.load_network"):
         monkeypatch.setattr(place, reached)
     monkeypatch.setattr(measure, "read_model", reached)
-    monkeypatch.setattr("search.commands.apply.PrecisionConfig.load", reached)
+    monkeypatch.setattr("bitfront.search.commands.apply.PrecisionConfig.load", reached)
     net, calib = ["--model", str(files.net)], ["--calib", str(files.calib)]
     return {
         "search": files.argv(),
@@ -189,7 +189,7 @@ def test_threads_beyond_the_cores_are_told_of(
     base: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Up to a few for each core are taken with a warning, more are refused; the machine's cores are named."""
-    monkeypatch.setattr("backends.affinity.available_cores", lambda: 2)
+    monkeypatch.setattr("bitfront.backends.affinity.available_cores", lambda: 2)
     with pytest.raises(ReachedError, match="loaded next"):
         outcome([*base["search"], "--threads", "3"])
     assert "warning: --threads 3: this process may use 2 cores" in capsys.readouterr().err

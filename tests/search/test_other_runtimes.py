@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from backends.base import Backend, CompiledModel, DeviceFingerprint
-from precision import BackendError, Budget, Footprint, Precision, UsageError
-from report.html import facts
-from report.results import RunResults
-from report.tables import COLUMNS, FOOTPRINT_COLUMNS, VERSUS, columns, front_rows, pareto_frame
+from bitfront.backends.base import Backend, CompiledModel, DeviceFingerprint
+from bitfront.precision import BackendError, Budget, Footprint, Precision, UsageError
+from bitfront.report.html import facts
+from bitfront.report.results import RunResults
+from bitfront.report.tables import COLUMNS, FOOTPRINT_COLUMNS, VERSUS, columns, front_rows, pareto_frame
 from tests.search import toy
 from tests.search.toy_runs import Elsewhen, Heard, elsewhere, options, search
 
@@ -155,9 +155,9 @@ def _scored_again(folder: Path, backend: toy.ToyBackend, counted: toy.ToyBackend
 
 def score_on_toy(backend: Backend, folder: Path) -> list[dict[str, float]]:
     """Sensitivities as a run takes them."""
-    from precision import ContentStore
-    from sensitivity.measure import Reading
-    from sensitivity.score import score
+    from bitfront.precision import ContentStore
+    from bitfront.sensitivity.measure import Reading
+    from bitfront.sensitivity.score import score
 
     table = score(
         toy.ToyLowerer(),

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from search.events import Listener, Silent
-from search.progress import LiveProgress, PlainProgress, RunState, duration, shown
+from bitfront.search.events import Listener, Silent
+from bitfront.search.progress import LiveProgress, PlainProgress, RunState, duration, shown
 
 
 class Clock:
@@ -144,7 +144,7 @@ def test_lines_on_a_terminal_that_cannot_redraw(term: str, monkeypatch: pytest.M
 def test_names_steer_nothing(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps, bests and warnings quote names of layers: their control characters are shown, live and in lines."""
     monkeypatch.setenv("TERM", term)
-    monkeypatch.setattr("search.progress.PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("bitfront.search.progress.PLAIN_INTERVAL_S", 0.0)
     stream, name = Terminal(), "\x1b]0;title\x07\u202e[red]x"
     with shown(stream, quiet=False, time_limit_s=None) as listener:
         listener.phase("sensitivity", 3)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precision import FP32, AccuracyStats, Budget, LatencyStats
-from report.given import GivenNetwork
-from report.results import Point
-from search.results.recommend import Judgement, beats, judge
+from bitfront.precision import FP32, AccuracyStats, Budget, LatencyStats
+from bitfront.report.given import GivenNetwork
+from bitfront.report.results import Point
+from bitfront.search.results.recommend import Judgement, beats, judge
 
 
 def point(

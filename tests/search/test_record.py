@@ -11,15 +11,15 @@ from typing import Any
 import optuna
 import pytest
 
-from precision import AccuracyStats, LatencyStats
-from report.given import GivenNetwork
-from report.results import Point
-from search import study as study_module
-from search.proposals.space import Space
-from search.results.recommend import Judgement
-from search.results.record import Record
-from search.study import Study
-from search.trial import Candidate, Outcome, Trial
+from bitfront.precision import AccuracyStats, LatencyStats
+from bitfront.report.given import GivenNetwork
+from bitfront.report.results import Point
+from bitfront.search import study as study_module
+from bitfront.search.proposals.space import Space
+from bitfront.search.results.recommend import Judgement
+from bitfront.search.results.record import Record
+from bitfront.search.study import Study
+from bitfront.search.trial import Candidate, Outcome, Trial
 from tests.search import toy
 from tests.search.proposals.spaces import chain
 from tests.search.test_recommend import point

@@ -10,14 +10,14 @@ from pathlib import Path
 import optuna
 import pytest
 
-from precision import (
+from bitfront.precision import (
     Budget,
     LatencyStats,
     UsageError,
 )
-from report.results import RunResults
-from search import session, sources, study
-from search.results import finalists
+from bitfront.report.results import RunResults
+from bitfront.search import session, sources, study
+from bitfront.search.results import finalists
 from tests.search import toy
 from tests.search.toy_runs import elsewhere, options, real_storage, search
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from precision import (
+from bitfront.precision import (
     BackendError,
     Budget,
     ContentStore,
@@ -22,8 +22,8 @@ from precision import (
     UsageError,
     WorkloadError,
 )
-from report.results import RunResults
-from search import study
+from bitfront.report.results import RunResults
+from bitfront.search import study
 from tests.search import toy
 from tests.search.toy_runs import Elsewhen, Heard, elsewhere, options, real_storage, search, states
 

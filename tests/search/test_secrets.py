@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from precision import UsageError
-from search.secrets import masked_arguments, masked_text, masked_url, without_secrets
-from search.storage import cannot_open, check_storage
+from bitfront.precision import UsageError
+from bitfront.search.secrets import masked_arguments, masked_text, masked_url, without_secrets
+from bitfront.search.storage import cannot_open, check_storage
 from tests.search.command_line import enter, outcome, write_files
 
 SECRET = "S3CRET"
@@ -115,7 +115,7 @@ def test_a_storage_is_refused_before_anything_is_loaded(
     enter(tmp_path, monkeypatch)
     files = write_files(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr("search.inputs.loading.open_source", pytest.fail)
+    monkeypatch.setattr("bitfront.search.inputs.loading.open_source", pytest.fail)
     assert outcome(files.argv("--storage", url)) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: --storage: ")

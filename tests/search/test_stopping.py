@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from precision import FP32, Budget, ContentStore
-from search.accuracy import Scored, Scorer
-from search.bench import Bench
-from search.evaluate import Evaluator
-from search.given import open_given
-from search.ledger import Ledger
-from search.stopwatch import Stopwatch
-from search.trial import ONE_SHOT, QAT, RECOVERED, TRAINED, Candidate, Outcome, Trial
+from bitfront.precision import FP32, Budget, ContentStore
+from bitfront.search.accuracy import Scored, Scorer
+from bitfront.search.bench import Bench
+from bitfront.search.evaluate import Evaluator
+from bitfront.search.given import open_given
+from bitfront.search.ledger import Ledger
+from bitfront.search.stopwatch import Stopwatch
+from bitfront.search.trial import ONE_SHOT, QAT, RECOVERED, TRAINED, Candidate, Outcome, Trial
 from tests.search import toy
 
 SAMPLES = 1000
@@ -103,7 +103,7 @@ def test_oracle_notices_a_comparison_the_wrong_way_round(monkeypatch: pytest.Mon
     def reversed_(scored: Scored, other: Scored) -> bool:
         return float(scored.scores.mean()) >= float(other.scores[: scored.samples].mean())
 
-    monkeypatch.setattr("search.evaluate.surely_worse", reversed_)
+    monkeypatch.setattr("bitfront.search.evaluate.surely_worse", reversed_)
     assert wrongly_stopped(evaluated(Budget()), -np.inf)
 
 

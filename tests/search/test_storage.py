@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from precision import EngineError, OutputError, UsageError
-from report.results import RunResults
-from search import storage, study
-from search.options import RunOptions
-from search.proposals.space import Space
-from search.storage import default_storage
-from search.study import Study, past_trials
-from search.trial import Trial
+from bitfront.precision import EngineError, OutputError, UsageError
+from bitfront.report.results import RunResults
+from bitfront.search import storage, study
+from bitfront.search.options import RunOptions
+from bitfront.search.proposals.space import Space
+from bitfront.search.storage import default_storage
+from bitfront.search.study import Study, past_trials
+from bitfront.search.trial import Trial
 from tests.search import toy
 from tests.search.toy_runs import elsewhere, options, search
 
@@ -188,9 +188,9 @@ def test_no_password_is_shown() -> None:
 
 def _space(asked: RunOptions) -> Space:
     """The toy's, as a run would build it."""
-    from search.events import Silent
-    from search.explore import sensitivity_of, space_of
-    from search.session import prepare
+    from bitfront.search.events import Silent
+    from bitfront.search.explore import sensitivity_of, space_of
+    from bitfront.search.session import prepare
 
     session = prepare(toy.workload(), toy.ToyLowerer(), toy.ToyBackend(), replace(asked, resume=True), Silent(), "")
     return space_of(session, sensitivity_of(session))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from search.results.summary import print_summary
+from bitfront.search.results.summary import print_summary
 from tests.report import synthetic, synthetic_passes
 
 

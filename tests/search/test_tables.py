@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from report.results import RunResults
-from search.results.summary import print_summary
-from search.tables import Narrowing, write_table
+from bitfront.report.results import RunResults
+from bitfront.search.results.summary import print_summary
+from bitfront.search.tables import Narrowing, write_table
 from tests.report import synthetic, synthetic_passes
 from tests.search.test_progress import Terminal
 

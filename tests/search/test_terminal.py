@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from precision import OutputError
-from search.cli import main
-from search.terminal import Stream, standard_streams, write_lines, write_message, write_prose
+from bitfront.precision import OutputError
+from bitfront.search.cli import main
+from bitfront.search.terminal import Stream, standard_streams, write_lines, write_message, write_prose
 from tests.search.command_line import write_files
 from tests.search.test_progress import Terminal
 
@@ -141,7 +141,7 @@ def test_a_process_with_odd_streams(case: str, tmp_path: Path) -> None:
     """The real descriptors: no traceback at the interpreter's end either, and the status is as promised."""
     command, status, right = SHELL[case]
     write_files(tmp_path)
-    line = command.format(search=f"'{sys.executable}' -m search")
+    line = command.format(search=f"'{sys.executable}' -m bitfront.search")
     # Buffered, as output that is no terminal is by itself: then the failure shows at the end only.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
@@ -156,7 +156,7 @@ def test_a_process_with_odd_streams(case: str, tmp_path: Path) -> None:
 def test_no_file_gets_a_closed_stream() -> None:
     """Where standard streams are closed at the start, what is opened later is not taken for one of them."""
     code = (
-        "import os\nfrom search.terminal import standard_streams\n"
+        "import os\nfrom bitfront.search.terminal import standard_streams\n"
         "with standard_streams():\n    raise SystemExit(os.open('/dev/null', os.O_RDONLY) > 2)"
     )
     line = f"'{sys.executable}' -c \"{code}\" <&- >&- 2>&-"

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from backends.base import Capabilities, CompiledModel, DeviceFingerprint
-from backends.fake import SimulatedClock
-from backends.host import HostBackend, HostModel
-from lowering.dialect import Arithmetic, Dialect
-from lowering.dialects.ort_cpu import OrtCpuDialect
-from lowering.inventory import Group, Inventory, Layer
-from lowering.lowerer import Lowerer
-from lowering.reference import Reference
-from precision import (
+from bitfront.backends.base import Capabilities, CompiledModel, DeviceFingerprint
+from bitfront.backends.fake import SimulatedClock
+from bitfront.backends.host import HostBackend, HostModel
+from bitfront.lowering.dialect import Arithmetic, Dialect
+from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
+from bitfront.lowering.inventory import Group, Inventory, Layer
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import Reference
+from bitfront.precision import (
     FP16,
     FP32,
     Array,

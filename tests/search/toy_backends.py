@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from backends.timing import TimingSettings, time_paired
-from lowering.inventory import Group
-from precision import Array, Budget, Inputs, LatencyStats
-from search.options import RunOptions
-from search.results import finalists
-from search.several.runs import Contestant, SeveralOutcome, labels, run_several
+from bitfront.backends.timing import TimingSettings, time_paired
+from bitfront.lowering.inventory import Group
+from bitfront.precision import Array, Budget, Inputs, LatencyStats
+from bitfront.search.options import RunOptions
+from bitfront.search.results import finalists
+from bitfront.search.several.runs import Contestant, SeveralOutcome, labels, run_several
 from tests.search import toy
 from tests.search.toy_runs import Heard
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
 
-from backends.timing import TimingSettings, time_paired
-from precision import (
+from bitfront.backends.timing import TimingSettings, time_paired
+from bitfront.precision import (
     Budget,
     Inputs,
     LatencyStats,
 )
-from report.results import RunResults
-from search import storage, study
-from search.events import Silent
-from search.options import RunOptions
-from search.results import finalists
-from search.run import RunOutcome, run
+from bitfront.report.results import RunResults
+from bitfront.search import storage, study
+from bitfront.search.events import Silent
+from bitfront.search.options import RunOptions
+from bitfront.search.results import finalists
+from bitfront.search.run import RunOutcome, run
 from tests.search import toy
 
 
@@ -105,7 +105,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhen:
     # A database costs more than a whole run of the toy; tests of the storage itself ask for the real one.
     monkeypatch.setattr(study, "open_storage", lambda url: databases.setdefault(url, InMemoryStorage()))
     monkeypatch.setattr(finalists, "time_in_fresh_process", stand_in)
-    monkeypatch.setattr("search.run.render", lambda folder: folder / "report.html")
+    monkeypatch.setattr("bitfront.search.run.render", lambda folder: folder / "report.html")
     return stand_in
 
 

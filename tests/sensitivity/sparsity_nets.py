@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from passes.data import TrainingData
-from passes.prune_groups import PruneGroup, find_prune_groups
-from precision import ContentStore, Inputs
-from sensitivity.measure import KL
-from sensitivity.sparsity import SparsityTable, score_sparsities
+from bitfront.passes.data import TrainingData
+from bitfront.passes.prune_groups import PruneGroup, find_prune_groups
+from bitfront.precision import ContentStore, Inputs
+from bitfront.sensitivity.measure import KL
+from bitfront.sensitivity.sparsity import SparsityTable, score_sparsities
 from tests.passes.nets import trained_looking
 
 SAMPLES = 20

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precision import FP32, LayerChoice
-from sensitivity.clean import clean, disagrees
-from sensitivity.ladder import at_least_as_precise, best_of_each_rung, from_most_precise, lowest, ranking
-from sensitivity.table import SensitivityRow, SensitivityTable
+from bitfront.precision import FP32, LayerChoice
+from bitfront.sensitivity.clean import clean, disagrees
+from bitfront.sensitivity.ladder import at_least_as_precise, best_of_each_rung, from_most_precise, lowest, ranking
+from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 TEXTS = (
     "fp32",

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from precision import Array, DataError
-from sensitivity.divergence import divergence, kl_divergence, noise_to_signal
+from bitfront.precision import Array, DataError
+from bitfront.sensitivity.divergence import divergence, kl_divergence, noise_to_signal
 
 Floats = NDArray[np.float64]
 Rule = Callable[[Floats, Floats], Floats]
@@ -196,5 +196,5 @@ def test_large_outputs_are_taken_in_parts(measure: str, monkeypatch: pytest.Monk
     """The same numbers, a sample or all of them at a time."""
     wanted, found = np.random.default_rng(4).normal(size=(2, 9, 4, 11)).astype(np.float32)
     whole = divergence(measure, (wanted,), (found,))
-    monkeypatch.setattr("sensitivity.divergence._ENTRIES", 100)
+    monkeypatch.setattr("bitfront.sensitivity.divergence._ENTRIES", 100)
     assert divergence(measure, (wanted,), (found,)) == pytest.approx(whole)

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from precision import Array, OutputsRead, WorkloadError, outputs_read, top1
-from sensitivity.measure import Reading, choose, described, readings
+from bitfront.precision import Array, OutputsRead, WorkloadError, outputs_read, top1
+from bitfront.sensitivity.measure import Reading, choose, described, readings
 
 
 def _node(op: str, source: str, result: str, **attributes: object) -> onnx.NodeProto:

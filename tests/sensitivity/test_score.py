@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backends.base import Capabilities, DeviceFingerprint
-from backends.host import HostBackend, HostModel
-from lowering.inventory import Group, Inventory, Layer
-from precision import (
+from bitfront.backends.base import Capabilities, DeviceFingerprint
+from bitfront.backends.host import HostBackend, HostModel
+from bitfront.lowering.inventory import Group, Inventory, Layer
+from bitfront.precision import (
     FP32,
     Array,
     BackendError,
@@ -26,10 +26,10 @@ from precision import (
     LoweringError,
     Precision,
 )
-from sensitivity.divergence import kl_divergence
-from sensitivity.measure import Reading
-from sensitivity.score import planned_steps, score
-from sensitivity.table import SensitivityRow, SensitivityTable
+from bitfront.sensitivity.divergence import kl_divergence
+from bitfront.sensitivity.measure import Reading
+from bitfront.sensitivity.score import planned_steps, score
+from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 CHOICES = tuple(
     LayerChoice.parse(text)

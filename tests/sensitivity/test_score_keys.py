@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from precision import ContentStore, Inputs, LayerChoice
-from sensitivity.measure import NSR
+from bitfront.precision import ContentStore, Inputs, LayerChoice
+from bitfront.sensitivity.measure import NSR
 from tests.sensitivity import sparsity_nets, test_score
 from tests.sensitivity.test_score import Runtime, Writer
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from passes.batch_norm import reestimate_batch_norm
-from passes.data import TrainingData
-from passes.prune import StructuredPrune
-from passes.prune_groups import Status, find_prune_groups
-from passes.prune_importance import Importance
-from precision import ConfigError, ContentStore, DataError, ModelError
-from sensitivity.divergence import kl_divergence, noise_to_signal
-from sensitivity.measure import KL, NSR
-from sensitivity.sparsity import SparsityRow, SparsityTable, clean, planned_steps
+from bitfront.passes.batch_norm import reestimate_batch_norm
+from bitfront.passes.data import TrainingData
+from bitfront.passes.prune import StructuredPrune
+from bitfront.passes.prune_groups import Status, find_prune_groups
+from bitfront.passes.prune_importance import Importance
+from bitfront.precision import ConfigError, ContentStore, DataError, ModelError
+from bitfront.sensitivity.divergence import kl_divergence, noise_to_signal
+from bitfront.sensitivity.measure import KL, NSR
+from bitfront.sensitivity.sparsity import SparsityRow, SparsityTable, clean, planned_steps
 from tests.passes.nets import same_weights
 from tests.sensitivity.sparsity_nets import DATA, USED, Net, classifier, rows_of, scored
 

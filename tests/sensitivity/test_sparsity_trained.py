@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from precision import ModelError
-from sensitivity.divergence import kl_divergence
-from sensitivity.sparsity import score_trained
+from bitfront.precision import ModelError
+from bitfront.sensitivity.divergence import kl_divergence
+from bitfront.sensitivity.sparsity import score_trained
 from tests.sensitivity.sparsity_nets import INPUTS, Net, classifier, scored
 
 

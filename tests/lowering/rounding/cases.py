@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lowering.inventory import Layer
-from precision import FP32
+from bitfront.lowering.inventory import Layer
+from bitfront.precision import FP32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from lowering.inventory import Layer
-from lowering.rounding.network import round_network
-from precision import ContentStore, Inputs, Rounding
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.rounding.network import round_network
+from bitfront.precision import ContentStore, Inputs, Rounding
 from tests.lowering.rounding.cases import Case, images, layer_of, model_of, node_of, residual_network
 
 MODEL, LAYERS = residual_network()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lowering.rounding import gptq
-from lowering.rounding.gptq import gptq_codes, proxy_loss, retargeted
-from lowering.rounding.scales import mse_scales, nearest_codes
+from bitfront.lowering.rounding import gptq
+from bitfront.lowering.rounding.gptq import gptq_codes, proxy_loss, retargeted
+from bitfront.lowering.rounding.scales import mse_scales, nearest_codes
 
 Floats = NDArray[np.float64]
 

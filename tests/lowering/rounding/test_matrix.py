@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowering.rounding.matrix import MatrixView
-from lowering.rounding.unfold import Unfolding
-from lowering.rounding.weight import RoundedWeight
-from precision import LoweringError
+from bitfront.lowering.rounding.matrix import MatrixView
+from bitfront.lowering.rounding.unfold import Unfolding
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.precision import LoweringError
 from tests.lowering.rounding.cases import CASES, Case, layer_of, model_of, node_of
 
 kernels = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)

@@ -13,15 +13,15 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from lowering.inventory import Layer
-from lowering.rounding import network as network_module
-from lowering.rounding import streams as streams_module
-from lowering.rounding.guard import minimum_scales
-from lowering.rounding.matrix import MatrixView
-from lowering.rounding.network import METHODS, RoundingProblem, Solution, round_network
-from lowering.rounding.streams import PrefixStreams
-from lowering.rounding.weight import RoundedWeight
-from precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding
+from bitfront.lowering.inventory import Layer
+from bitfront.lowering.rounding import network as network_module
+from bitfront.lowering.rounding import streams as streams_module
+from bitfront.lowering.rounding.guard import minimum_scales
+from bitfront.lowering.rounding.matrix import MatrixView
+from bitfront.lowering.rounding.network import METHODS, RoundingProblem, Solution, round_network
+from bitfront.lowering.rounding.streams import PrefixStreams
+from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding
 from tests.lowering.rounding.cases import CASES, Case, images, layer_of, model_of, node_of, residual_network
 
 Arrays = dict[str, NDArray[Any]]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lowering.rounding.guard import INT32_MAX, activation_scale, minimum_scales
-from lowering.rounding.scales import CODE_RANGES, absmax_scales, blocks_of, mse_scales, nearest_codes
+from bitfront.lowering.rounding.guard import INT32_MAX, activation_scale, minimum_scales
+from bitfront.lowering.rounding.scales import CODE_RANGES, absmax_scales, blocks_of, mse_scales, nearest_codes
 
 BITS = sorted(CODE_RANGES)
 

@@ -10,13 +10,13 @@ import onnx
 import pytest
 from numpy.typing import DTypeLike
 
-from lowering.load import load_reference
-from precision import Array, DataError, Inputs, Labelled, Metric, UsageError, WorkloadError, top1
-from search.inputs.archive import read_npz
-from search.inputs.arrays import cast, check_classes, check_inputs
-from search.inputs.loading import batch_size, load, open_source
-from search.inputs.source import Source
-from search.inputs.workloads import load_metric, load_workload
+from bitfront.lowering.load import load_reference
+from bitfront.precision import Array, DataError, Inputs, Labelled, Metric, UsageError, WorkloadError, top1
+from bitfront.search.inputs.archive import read_npz
+from bitfront.search.inputs.arrays import cast, check_classes, check_inputs
+from bitfront.search.inputs.loading import batch_size, load, open_source
+from bitfront.search.inputs.source import Source
+from bitfront.search.inputs.workloads import load_metric, load_workload
 from tests.search.command_line import Files, enter, labels, network, samples, write_files, write_npz
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from backends.batches import Output, Outputs
-from precision import Array, Labelled, WorkloadError, top1
-from search.inputs.metrics import call, score
-from search.inputs.preflight import try_metric
+from bitfront.backends.batches import Output, Outputs
+from bitfront.precision import Array, Labelled, WorkloadError, top1
+from bitfront.search.inputs.metrics import call, score
+from bitfront.search.inputs.preflight import try_metric
 
 HITS = np.array([1.0, 0.0, 1.0, 1.0])
 LABELS = np.arange(4)

@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from passes.prune_importance import Importance
-from precision import Budget, DataError, EngineError, Labelled, UsageError, WorkloadError
-from search.commands import arguments, main_job, pass_arguments
-from search.identity import RUN_FILE, check_folder, identify, write_run
-from search.inputs.loading import LoadedWorkload, load, open_source
-from search.inputs.passes import check_passes
-from search.inputs.source import Source
-from search.options import IMPORTANCES, PassOptions, RunOptions
+from bitfront.passes.prune_importance import Importance
+from bitfront.precision import Budget, DataError, EngineError, Labelled, UsageError, WorkloadError
+from bitfront.search.commands import arguments, main_job, pass_arguments
+from bitfront.search.identity import RUN_FILE, check_folder, identify, write_run
+from bitfront.search.inputs.loading import LoadedWorkload, load, open_source
+from bitfront.search.inputs.passes import check_passes
+from bitfront.search.inputs.source import Source
+from bitfront.search.options import IMPORTANCES, PassOptions, RunOptions
 from tests.search.command_line import Files, enter, outcome, write_files
 
 # A workload whose every part a test may replace: names on the left are assigned after ``class Mine``.
 MINE = """
 import numpy as np
 import torch
-from precision import Labelled, top1
+from bitfront.precision import Labelled, top1
 
 def net(width=6, classes=4):
     torch.manual_seed(0)
@@ -208,7 +208,9 @@ def test_a_missing_library_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
     """Pruning says what it needs before anything is loaded; other passes do without it."""
     assert folder.is_dir()
     real = importlib.util.find_spec
-    monkeypatch.setattr("search.inputs.passes.find_spec", lambda name: None if name == "torch_pruning" else real(name))
+    monkeypatch.setattr(
+        "bitfront.search.inputs.passes.find_spec", lambda name: None if name == "torch_pruning" else real(name)
+    )
     with pytest.raises(
         WorkloadError, match=r"--passes prune needs torch-pruning, which is not installed\nhint: .*torch"
     ):

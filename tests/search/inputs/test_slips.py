@@ -12,7 +12,7 @@ from tests.search.command_line import enter, outcome, write_files
 GOOD = """
 import numpy as np, sys
 from pathlib import Path
-from precision import Labelled, top1
+from bitfront.precision import Labelled, top1
 from tests.search.command_line import labels, samples
 
 class Mine:

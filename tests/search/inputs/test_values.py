@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from precision import Array, DataError, digest
-from search.inputs.values import LABEL_KINDS, as_array
+from bitfront.precision import Array, DataError, digest
+from bitfront.search.inputs.values import LABEL_KINDS, as_array
 
 
 def numbers() -> Any:

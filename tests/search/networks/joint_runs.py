@@ -13,21 +13,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backends.ort.cpu import OrtCpuBackend
-from lowering.dialects.registry import get_dialect
-from lowering.lowerer import Lowerer
-from passes.train import Trained
-from precision import Budget, CalibrationSettings, ContentStore, Inputs, Labelled, Metric, Precision, top1
-from search.evaluate import Evaluator
-from search.events import Listener
-from search.inputs.loading import load, open_source
-from search.inputs.source import Source
-from search.networks import recovery
-from search.networks.trainings import Finished, Trainings
-from search.options import PassOptions, RunOptions
-from search.results import finalists
-from search.run import RunOutcome, run
-from search.trial import Outcome, Trial
+from bitfront.backends.ort.cpu import OrtCpuBackend
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.passes.train import Trained
+from bitfront.precision import Budget, CalibrationSettings, ContentStore, Inputs, Labelled, Metric, Precision, top1
+from bitfront.search.evaluate import Evaluator
+from bitfront.search.events import Listener
+from bitfront.search.inputs.loading import load, open_source
+from bitfront.search.inputs.source import Source
+from bitfront.search.networks import recovery
+from bitfront.search.networks.trainings import Finished, Trainings
+from bitfront.search.options import PassOptions, RunOptions
+from bitfront.search.results import finalists
+from bitfront.search.run import RunOutcome, run
+from bitfront.search.trial import Outcome, Trial
 from tests.passes.nets import trained_looking
 from tests.search.networks.making import Tiny
 from tests.search.toy_runs import Heard

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowering.dialects.registry import get_dialect
-from lowering.export import export_reference
-from lowering.lowerer import Lowerer
-from lowering.reference import Reference
-from passes.data import TrainingData
-from precision import CalibrationSettings, ContentStore, Inputs, Labelled, LayerChoice, Metric, top1
-from search.networks.maker import Maker
-from search.networks.trainings import TrainBudget
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.export import export_reference
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import Reference
+from bitfront.passes.data import TrainingData
+from bitfront.precision import CalibrationSettings, ContentStore, Inputs, Labelled, LayerChoice, Metric, top1
+from bitfront.search.networks.maker import Maker
+from bitfront.search.networks.trainings import TrainBudget
 from tests.passes.nets import trained_looking
 
 

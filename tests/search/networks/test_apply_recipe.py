@@ -9,9 +9,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from lowering import export
-from precision import PrecisionConfig
-from search.networks.files import network_file, save_network
+from bitfront.lowering import export
+from bitfront.precision import PrecisionConfig
+from bitfront.search.networks.files import network_file, save_network
 from tests.search.command_line import enter, outcome
 from tests.search.networks import making
 

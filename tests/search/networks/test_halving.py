@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from precision import AccuracyStats, Budget, LatencyStats
-from search.evaluate import Evaluator
-from search.networks.appraisal import USUAL_POWER, Appraiser, Rank
-from search.networks.halving import RUNGS, Contender, Halving, Judged
-from search.networks.joint import JointSearch
-from search.trial import Candidate, Outcome, Trial
+from bitfront.precision import AccuracyStats, Budget, LatencyStats
+from bitfront.search.evaluate import Evaluator
+from bitfront.search.networks.appraisal import USUAL_POWER, Appraiser, Rank
+from bitfront.search.networks.halving import RUNGS, Contender, Halving, Judged
+from bitfront.search.networks.joint import JointSearch
+from bitfront.search.trial import Candidate, Outcome, Trial
 
 
 def contender(name: str) -> Contender:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from precision import ContentStore, LayerChoice
-from search.networks.info import network_info
-from search.networks.made import MadeNetworks, Making
-from search.options import PassOptions
-from search.stopwatch import Stopwatch
+from bitfront.precision import ContentStore, LayerChoice
+from bitfront.search.networks.info import network_info
+from bitfront.search.networks.made import MadeNetworks, Making
+from bitfront.search.options import PassOptions
+from bitfront.search.stopwatch import Stopwatch
 from tests.search.networks.making import maker
 from tests.search.networks.test_halving import trial
 

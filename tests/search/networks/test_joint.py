@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from lowering.apply import apply_config
-from passes.data import TrainingData
-from passes.prune_groups import find_prune_groups
-from precision import Budget, ContentStore, PrecisionConfig
-from report.network import NetworkKind
-from report.results import Point, RunResults
-from search.holdout import split
-from search.networks.files import load_network_file, network_file
-from search.options import PassOptions, RunOptions
-from search.run import RunOutcome
-from sensitivity.measure import KL
-from sensitivity.sparsity import score_sparsities
+from bitfront.lowering.apply import apply_config
+from bitfront.passes.data import TrainingData
+from bitfront.passes.prune_groups import find_prune_groups
+from bitfront.precision import Budget, ContentStore, PrecisionConfig
+from bitfront.report.network import NetworkKind
+from bitfront.report.results import Point, RunResults
+from bitfront.search.holdout import split
+from bitfront.search.networks.files import load_network_file, network_file
+from bitfront.search.options import PassOptions, RunOptions
+from bitfront.search.run import RunOutcome
+from bitfront.sensitivity.measure import KL
+from bitfront.sensitivity.sparsity import score_sparsities
 from tests.search.command_line import enter, outcome
 from tests.search.networks.joint_runs import ResidualWorkload, options, quick, search
 from tests.search.toy_runs import Heard

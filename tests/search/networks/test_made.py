@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from precision import ContentStore
-from search.networks.made import MadeNetworks
-from search.stopwatch import Stopwatch
+from bitfront.precision import ContentStore
+from bitfront.search.networks.made import MadeNetworks
+from bitfront.search.stopwatch import Stopwatch
 from tests.search.networks.making import maker
 
 

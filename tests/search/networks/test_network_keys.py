@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from lowering.dialects.registry import get_dialect
-from lowering.export import export_reference
-from lowering.lowerer import Lowerer
-from passes.data import TrainingData
-from precision import CalibrationSettings, ContentStore, Inputs, RecipeStep
-from search.networks.maker import Maker
-from search.networks.trainings import TrainBudget
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.export import export_reference
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.passes.data import TrainingData
+from bitfront.precision import CalibrationSettings, ContentStore, Inputs, RecipeStep
+from bitfront.search.networks.maker import Maker
+from bitfront.search.networks.trainings import TrainBudget
 from tests.search.networks import making
 
 

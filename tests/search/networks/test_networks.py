@@ -12,17 +12,17 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from lowering.calibration import run_network
-from lowering.rounding.network import SPARSE
-from passes import train as training
-from passes.checkpoint import StoredCheckpoint
-from passes.data import TrainingData
-from precision import ConfigError, ContentStore, LayerChoice, Recipe, RecipeStep
-from search.networks.made import MadeNetworks, Making
-from search.networks.maker import Maker, Network
-from search.networks.trainings import TrainBudget
-from search.options import PassOptions, SparsePattern
-from search.stopwatch import Stopwatch
+from bitfront.lowering.calibration import run_network
+from bitfront.lowering.rounding.network import SPARSE
+from bitfront.passes import train as training
+from bitfront.passes.checkpoint import StoredCheckpoint
+from bitfront.passes.data import TrainingData
+from bitfront.precision import ConfigError, ContentStore, LayerChoice, Recipe, RecipeStep
+from bitfront.search.networks.made import MadeNetworks, Making
+from bitfront.search.networks.maker import Maker, Network
+from bitfront.search.networks.trainings import TrainBudget
+from bitfront.search.options import PassOptions, SparsePattern
+from bitfront.search.stopwatch import Stopwatch
 from tests.passes.nets import same_weights
 from tests.search.networks.making import Small, choices_of, maker, samples
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from precision import Budget, LayerChoice, RecipeStep
-from search.networks import recovery
-from search.networks.halving import Contender
-from search.trial import Outcome, Trial
+from bitfront.precision import Budget, LayerChoice, RecipeStep
+from bitfront.search.networks import recovery
+from bitfront.search.networks.halving import Contender
+from bitfront.search.trial import Outcome, Trial
 from tests.search.networks.test_halving import appraiser, trial
 
 STEP_S = 0.5

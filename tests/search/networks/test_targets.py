@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from torch import nn
 
-from lowering.dialect import Arithmetic
-from precision import FP32, Budget, ModelError
-from search.networks import targets
-from search.proposals.prune_space import PruneSpace
-from search.proposals.space import GroupSpace, Space
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.precision import FP32, Budget, ModelError
+from bitfront.search.networks import targets
+from bitfront.search.proposals.prune_space import PruneSpace
+from bitfront.search.proposals.space import GroupSpace, Space
 from tests.search.networks.test_halving import Known, appraiser, trial
 from tests.search.networks.test_recovery import contender
 from tests.search.proposals.spaces import branch

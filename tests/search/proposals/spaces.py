@@ -8,12 +8,12 @@ from itertools import product
 
 import numpy as np
 
-from lowering.dialect import Arithmetic
-from lowering.inventory import Group, Inventory, Layer
-from precision import FP16, FP32, LayerChoice, Precision, Rounding
-from search.proposals.prune_space import PruneSpace
-from search.proposals.space import Code, GroupSpace, Space
-from sensitivity.table import SensitivityRow, SensitivityTable
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.lowering.inventory import Group, Inventory, Layer
+from bitfront.precision import FP16, FP32, LayerChoice, Precision, Rounding
+from bitfront.search.proposals.prune_space import PruneSpace
+from bitfront.search.proposals.space import Code, GroupSpace, Space
+from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 INT8 = LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE)
 INT8_NEAREST = LayerChoice(precision=Precision.INT8)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from report.front import Objectives, hypervolume
-from search.proposals.gains import gains
+from bitfront.report.front import Objectives, hypervolume
+from bitfront.search.proposals.gains import gains
 
 REFERENCE = np.array([8.0, 8.0, 8.0])
 POINT = st.tuples(*[st.integers(0, 9)] * 3)

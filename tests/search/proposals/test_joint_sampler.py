@@ -11,17 +11,17 @@ import optuna
 import pytest
 from optuna.study import StudyDirection
 
-from precision import Budget, Precision
-from search.proposals.forecast import Forecast
-from search.proposals.history import History, Record
-from search.proposals.latency_model import fit_codes
-from search.proposals.moves import flip, mutate, reprune, swap, transfer
-from search.proposals.overhead import Overhead
-from search.proposals.problem import Problem
-from search.proposals.prune_space import Levels
-from search.proposals.sampler import FrontSampler
-from search.proposals.seeds import joint_seeds, solver_seeds
-from search.proposals.space import Code, GroupSpace, Space
+from bitfront.precision import Budget, Precision
+from bitfront.search.proposals.forecast import Forecast
+from bitfront.search.proposals.history import History, Record
+from bitfront.search.proposals.latency_model import fit_codes
+from bitfront.search.proposals.moves import flip, mutate, reprune, swap, transfer
+from bitfront.search.proposals.overhead import Overhead
+from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.prune_space import Levels
+from bitfront.search.proposals.sampler import FrontSampler
+from bitfront.search.proposals.seeds import joint_seeds, solver_seeds
+from bitfront.search.proposals.space import Code, GroupSpace, Space
 from tests.search.proposals.spaces import chain, prunable_chain
 
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE]

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.proposals.latency_model import fit_codes
-from search.proposals.overhead import Overhead
-from search.proposals.problem import Problem, keeps
-from search.proposals.prune_space import Levels, PruneSpace, Remains
-from search.proposals.solver import solve
-from search.proposals.space import Code, Domain
+from bitfront.search.proposals.latency_model import fit_codes
+from bitfront.search.proposals.overhead import Overhead
+from bitfront.search.proposals.problem import Problem, keeps
+from bitfront.search.proposals.prune_space import Levels, PruneSpace, Remains
+from bitfront.search.proposals.solver import solve
+from bitfront.search.proposals.space import Code, Domain
 from tests.search.proposals.spaces import branch, chain, channels, prunable_chain
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lowering.dialect import Arithmetic
-from precision import Precision
-from search.proposals.latency_model import LatencyModel, fit_codes, fit_latency_model, group_weights
-from search.proposals.moves import draw
-from search.proposals.problem import Problem
-from search.proposals.space import Code, Space
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.precision import Precision
+from bitfront.search.proposals.latency_model import LatencyModel, fit_codes, fit_latency_model, group_weights
+from bitfront.search.proposals.moves import draw
+from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.space import Code, Space
 from tests.search.proposals.spaces import chain, prunable_chain
 
 

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from lowering.inventory import Inventory
-from precision import Budget, Precision
-from search.proposals import seeds
-from search.proposals.latency_model import fit_codes
-from search.proposals.moves import draw, flip, mutate, swap
-from search.proposals.overhead import fit_overhead
-from search.proposals.problem import Problem
-from search.proposals.sampler import FrontSampler
-from search.proposals.solver import solve
-from search.proposals.space import Space, build_space
-from search.study import Study
-from sensitivity.table import SensitivityTable
+from bitfront.lowering.inventory import Inventory
+from bitfront.precision import Budget, Precision
+from bitfront.search.proposals import seeds
+from bitfront.search.proposals.latency_model import fit_codes
+from bitfront.search.proposals.moves import draw, flip, mutate, swap
+from bitfront.search.proposals.overhead import fit_overhead
+from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.sampler import FrontSampler
+from bitfront.search.proposals.solver import solve
+from bitfront.search.proposals.space import Space, build_space
+from bitfront.search.study import Study
+from bitfront.sensitivity.table import SensitivityTable
 
 EMPTY = Space(groups=(), edges=())
 

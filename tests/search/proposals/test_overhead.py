@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from precision import Precision
-from search.proposals.latency_model import fit_codes
-from search.proposals.overhead import NO_OVERHEAD, fit_overhead
-from search.proposals.problem import Problem
-from search.proposals.space import Code, Space
+from bitfront.precision import Precision
+from bitfront.search.proposals.latency_model import fit_codes
+from bitfront.search.proposals.overhead import NO_OVERHEAD, fit_overhead
+from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.space import Code, Space
 from tests.search.proposals.spaces import prunable_chain
 
 BASE, HALF, INTEGER = 2000.0, 100.0, 450.0

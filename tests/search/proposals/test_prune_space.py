@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from lowering.dialect import Arithmetic
-from precision import FP32, ConfigError, Precision
-from search.proposals.prune_space import PruneSpace
-from search.proposals.space import GroupSpace, Space, build_space
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.precision import FP32, ConfigError, Precision
+from bitfront.search.proposals.prune_space import PruneSpace
+from bitfront.search.proposals.space import GroupSpace, Space, build_space
 from tests.search.proposals.spaces import INT8, branch, channels, everything, inventory, prunable_chain, size_of, table
 
 ON_CPU = (Arithmetic.FLOAT, Arithmetic.INTEGER)

@@ -11,17 +11,17 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from experiments.sampler_study import budget_of, run_study, volumes
-from experiments.synthetic import Synthetic
-from lowering.dialect import Arithmetic
-from precision import FP32, Budget, Precision
-from search.proposals.forecast import Forecast, Limits
-from search.proposals.history import History
-from search.proposals.latency_model import fit_latency_model
-from search.proposals.moves import draw, flip, mutate, resolve, swap
-from search.proposals.problem import Problem
-from search.proposals.sampler import FrontSampler
-from search.proposals.space import Code, GroupSpace, Space
+from bitfront.experiments.sampler_study import budget_of, run_study, volumes
+from bitfront.experiments.synthetic import Synthetic
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.precision import FP32, Budget, Precision
+from bitfront.search.proposals.forecast import Forecast, Limits
+from bitfront.search.proposals.history import History
+from bitfront.search.proposals.latency_model import fit_latency_model
+from bitfront.search.proposals.moves import draw, flip, mutate, resolve, swap
+from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.sampler import FrontSampler
+from bitfront.search.proposals.space import Code, GroupSpace, Space
 from tests.search.proposals.spaces import INT4, INT8, chain, everything
 
 KINDS = (Arithmetic.FLOAT, Arithmetic.INTEGER, Arithmetic.INTEGER)  # of FP32, INT8, INT4

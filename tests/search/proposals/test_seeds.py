@@ -9,13 +9,13 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from lowering.dialect import Arithmetic
-from precision import FP16, FP32, LayerChoice, Precision
-from search.proposals.latency_model import LatencyModel, fit_latency_model
-from search.proposals.overhead import Overhead
-from search.proposals.problem import Problem
-from search.proposals.seeds import Seed, distinct, ladder, ranking, solver_seeds, splits
-from search.proposals.space import Code, GroupSpace, Space
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.precision import FP16, FP32, LayerChoice, Precision
+from bitfront.search.proposals.latency_model import LatencyModel, fit_latency_model
+from bitfront.search.proposals.overhead import Overhead
+from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.seeds import Seed, distinct, ladder, ranking, solver_seeds, splits
+from bitfront.search.proposals.space import Code, GroupSpace, Space
 from tests.search.proposals.spaces import INT4, INT8, chain
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.proposals.latency_model import fit_latency_model
-from search.proposals.overhead import Overhead
-from search.proposals.problem import Problem, keeps
-from search.proposals.solver import solve
-from search.proposals.space import Code, Domain
+from bitfront.search.proposals.latency_model import fit_latency_model
+from bitfront.search.proposals.overhead import Overhead
+from bitfront.search.proposals.problem import Problem, keeps
+from bitfront.search.proposals.solver import solve
+from bitfront.search.proposals.space import Code, Domain
 from tests.search.proposals.spaces import chain
 
 

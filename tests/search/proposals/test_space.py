@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from lowering.dialect import Arithmetic
-from lowering.dialects.registry import get_dialect
-from precision import FP16, FP32, ConfigError, LayerChoice, Precision
-from search.proposals.space import Domain, GroupSpace, Space, build_space
+from bitfront.lowering.dialect import Arithmetic
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.precision import FP16, FP32, ConfigError, LayerChoice, Precision
+from bitfront.search.proposals.space import Domain, GroupSpace, Space, build_space
 from tests.search.proposals.spaces import (
     INT4,
     INT4_BLOCK,

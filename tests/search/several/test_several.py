@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from precision import Budget
-from report.comparison import Comparison
-from report.comparison_tables import cell_columns, comparison_frame, missing
-from report.results import RunResults
-from search.several import exchange as several_exchange
-from search.several.runs import SeveralOutcome, labels
-from search.several.summary import summarise
+from bitfront.precision import Budget
+from bitfront.report.comparison import Comparison
+from bitfront.report.comparison_tables import cell_columns, comparison_frame, missing
+from bitfront.report.results import RunResults
+from bitfront.search.several import exchange as several_exchange
+from bitfront.search.several.runs import SeveralOutcome, labels
+from bitfront.search.several.summary import summarise
 from tests.search import toy
 from tests.search.toy_backends import (
     FAKE,
@@ -79,7 +79,7 @@ def test_each_backend_has_its_front_and_measures_the_others(tmp_path: Path) -> N
 
 def test_the_check_sees_a_config_that_was_not_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: without an exchange there are gaps."""
-    monkeypatch.setattr("search.several.runs.exchange", lambda *_: None)
+    monkeypatch.setattr("bitfront.search.several.runs.exchange", lambda *_: None)
     assert gaps(search_several(tmp_path, contestants(tmp_path)))
 
 
@@ -205,8 +205,10 @@ def test_interruption_of_the_exchange_reports_the_searches(tmp_path: Path, monke
 def test_time_limit_is_split_and_what_is_left_passes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half for the first of two; the second may have all that the first did not use."""
     limits = []
-    monkeypatch.setattr("search.several.runs.explore", lambda session, _: limits.append(session.options.time_limit_s))
-    monkeypatch.setattr("search.several.runs._conclude", lambda *_: {})
+    monkeypatch.setattr(
+        "bitfront.search.several.runs.explore", lambda session, _: limits.append(session.options.time_limit_s)
+    )
+    monkeypatch.setattr("bitfront.search.several.runs._conclude", lambda *_: {})
     search_several(tmp_path, contestants(tmp_path), time_limit_s=100.0)
     assert 50 <= limits[0] < 60
     assert 95 < limits[1] < 110

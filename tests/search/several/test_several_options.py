@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from backends.fake import FakeBackend
-from precision import BackendUnavailableError, Budget
-from search.commands import arguments, inspect, main_job, measure, sensitivity
+from bitfront.backends.fake import FakeBackend
+from bitfront.precision import BackendUnavailableError, Budget
+from bitfront.search.commands import arguments, inspect, main_job, measure, sensitivity
 from tests.search.command_line import enter, outcome, write_files
 
 
