@@ -1,9 +1,8 @@
 """Timing in a fresh process: nothing of the search's own heap, caches and thread pools is there to help or hurt.
 
-The parent writes a request (JSON) and the inputs (``.npz``) into a temporary folder and runs
-``python -m bitfront.backends.fresh_child request.json`` there, which writes ``result.json`` beside it. The child runs in
-that folder, so that nothing in the user's current folder can shadow a module; a backend given as ``module:attribute``
-is looked for there last.
+The parent writes a request (JSON) and the inputs (``.npz``) into a temporary folder and runs ``fresh_child`` there; it
+writes ``result.json`` beside it. The child runs in that folder, so that nothing in the user's current folder can shadow
+a module; a backend given as ``module:attribute`` is looked for there last.
 
 The child ends with its parent, however that ends: its standard input is a pipe that only the parent holds open, and it
 exits when that is closed. An interruption of the parent ends it at once.
@@ -22,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bitfront import backends
 from bitfront.backends.temporary import temporary_folder
 from bitfront.backends.timing import TimingSettings
 from bitfront.precision import BackendError, Inputs, LatencyStats, unwritable
@@ -90,8 +88,7 @@ def time_in_fresh_process(
 
 
 def _run_child(place: Path) -> None:
-    # The packages are found from wherever this one was, be it installed or a checkout.
-    home = str(Path(backends.__file__).resolve().parent.parent)
+    # The child runs in another folder: what was relative there would be found no more.
     inherited = [str(Path(part).resolve()) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     out, err = place / "stdout", place / "stderr"
     try:
@@ -101,7 +98,7 @@ def _run_child(place: Path) -> None:
             subprocess.Popen(
                 [sys.executable, "-m", "bitfront.backends.fresh_child", REQUEST_FILE],
                 cwd=place,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([home, *inherited])},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(inherited)},
                 stdin=subprocess.PIPE,
                 stdout=stdout,
                 stderr=stderr,

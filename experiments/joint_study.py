@@ -1,6 +1,6 @@
 """Precisions alone, pruning alone, distillation alone and everything together: four fronts at equal wall clock.
 
-    python -m bitfront.experiments.joint_study --workload bitfront.experiments.workloads:resnet20 --data ../shared/data --minutes 20
+    python -m bitfront.experiments.joint_study --data ../shared/data --minutes 20
 
 Each search is a run as a user would start it, with the same time limit and within the same accuracy drop; pruning
 alone and distillation alone keep FP32. Fronts are those of the finalists: latency as a ratio to FP32 timed beside it in

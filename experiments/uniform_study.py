@@ -1,6 +1,6 @@
 """What each precision gives when every layer has it, beside the runtime's own tool on the same network.
 
-    python -m bitfront.experiments.uniform_study --workload bitfront.experiments.workloads:resnet20 --data ../shared/data
+    python -m bitfront.experiments.uniform_study --data ../shared/data
     python -m bitfront.experiments.uniform_study --backend openvino --data ../shared/data
 
 The tool is ONNX Runtime's ``quantize_static`` for ``ort-cpu``, NNCF's ``quantize`` for ``openvino``; it gets the same

@@ -18,16 +18,18 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import bitfront
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("backends", "experiments", "lowering", "passes", "precision", "report", "search", "sensitivity")
 DATA = {
-    "report/page.css",
-    "report/page.js",
-    "report/page.html.j2",
-    "report/plot_page.html.j2",
-    "report/comparison.html.j2",
-} | {f"{room}/py.typed" for room in ROOMS}
-SCRIPTS = ("scripts/search", "scripts/test", "scripts/mutants", "scripts/gpu-check", ".ci/run")
+    "bitfront/py.typed",
+    *(
+        f"bitfront/report/{name}"
+        for name in ("page.css", "page.js", "page.html.j2", "plot_page.html.j2", "comparison.html.j2")
+    ),
+}
+SCRIPTS = ("scripts/search", "scripts/test", "scripts/mutants", "scripts/typecheck", "scripts/gpu-check", ".ci/run")
 LOCKED_EXTRAS = ("cpu", "openvino", "demo", "dev")
 
 
@@ -62,16 +64,42 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_the_wheel_holds_the_rooms_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    """Its top-level names are the rooms and its own metadata."""
+def test_the_wheel_is_one_package(wheel: zipfile.ZipFile) -> None:
+    """Nothing lands at the top of site-packages but ``bitfront`` and its metadata: no ``search``, no ``report``."""
     top = {name.partition("/")[0] for name in wheel.namelist()}
-    assert top == {*ROOMS, f"bitfront-{project()['version']}.dist-info"}
+    assert top == {"bitfront", f"bitfront-{project()['version']}.dist-info"}
 
 
 def test_the_wheel_holds_every_module_of_the_tree(wheel: zipfile.ZipFile) -> None:
-    """Each Python file of each room is in it, with the page's template and style, and no other file."""
-    tree = {str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    """Each Python file of each folder is in it, with the page's template and style, and no other file."""
+    tree = {f"bitfront/{path.relative_to(ROOT)}" for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    tree |= {str(path.relative_to(ROOT)) for path in (ROOT / "bitfront").rglob("*.py")}
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == tree | DATA
+
+
+def test_packages_are_listed_as_the_folders_stand() -> None:
+    """``pyproject.toml`` lists every package, and where each folder's is found."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = [path.parent for room in ROOMS for path in (ROOT / room).rglob("__init__.py")]
+    dotted = {"bitfront." + ".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(table["packages"]) == {"bitfront"} | dotted
+    assert table["package-dir"] == {f"bitfront.{room}": room for room in ROOMS}
+
+
+def test_a_person_s_own_modules_shadow_nothing(tmp_path: Path) -> None:
+    """``search.py`` and ``experiments/`` in the working folder are the person's; ours work beside them."""
+    (tmp_path / "search.py").write_text("raise RuntimeError('shadowed')\n", encoding="utf-8")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "__init__.py").write_text("raise RuntimeError('shadowed')\n", encoding="utf-8")
+    command = [sys.executable, "-m", "bitfront.search", "inspect", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_public_names_are_there() -> None:
+    """``import bitfront`` has a version and what ``__all__`` promises."""
+    assert bitfront.__version__ == project()["version"]
+    assert [name for name in bitfront.__all__ if not hasattr(bitfront, name)] == []
 
 
 def test_the_wheel_has_the_command(wheel: zipfile.ZipFile) -> None:

@@ -31,13 +31,9 @@ def commands(language: str) -> list[list[str]]:
 
 
 def execute(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    module = {"search": "search", "scripts/search": "search"}
-    argv = (
-        [sys.executable, "-m", module[command[0]], *command[1:]]
-        if command[0] in module
-        else [sys.executable, *command[1:]]
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ORT_DISABLE_TELEMETRY": "1"}
+    module = ["-m", "bitfront.search"] if command[0] in ("search", "scripts/search") else []
+    argv = [sys.executable, *module, *command[1:]]
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
     return subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=900)
 
 
@@ -94,4 +90,4 @@ def test_studies_named_exist() -> None:
     modules = {command[2] for command in commands("sh") if command[:2] == ["python", "-m"]}
     assert len(modules) >= 3
     for module in modules:
-        assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+        assert (ROOT / (module.removeprefix("bitfront.").replace(".", "/") + ".py")).is_file(), module

@@ -272,7 +272,8 @@ def test_another_process_finds_the_same(tmp_path: Path) -> None:
     for index, source in enumerate(sources.values()):
         (tmp_path / f"own{index}.py").write_text(source, encoding="utf-8")
     code = (
-        "import sys, importlib\nsys.path.insert(0, sys.argv[1])\nfrom bitfront.search.object_digest import object_digest\n"
+        "import sys, importlib\nsys.path.insert(0, sys.argv[1])\n"
+        "from bitfront.search.object_digest import object_digest\n"
         f"for i in range({len(sources)}):\n    print(object_digest(importlib.import_module(f'own{{i}}').m, 'm'))\n"
     )
     said = []

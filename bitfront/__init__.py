@@ -1,0 +1,49 @@
+"""Per-layer mixed-precision search under measured latency, size and accuracy budgets: the names a program needs.
+
+``bitfront.search``, ``bitfront.lowering`` and the other rooms are importable as they stand in ``ARCHITECTURE.md``;
+what is imported here is what somebody who brings a workload, a metric or a config works with.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from bitfront.precision import (
+    Budget,
+    ConfigError,
+    DataError,
+    EngineError,
+    Labelled,
+    LayerChoice,
+    Metric,
+    ModelError,
+    Precision,
+    PrecisionConfig,
+    Rounding,
+    UsageError,
+    Workload,
+    WorkloadError,
+    top1,
+)
+
+try:
+    __version__ = version("bitfront")
+except PackageNotFoundError:  # a copy of the folders that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Budget",
+    "ConfigError",
+    "DataError",
+    "EngineError",
+    "Labelled",
+    "LayerChoice",
+    "Metric",
+    "ModelError",
+    "Precision",
+    "PrecisionConfig",
+    "Rounding",
+    "UsageError",
+    "Workload",
+    "WorkloadError",
+    "__version__",
+    "top1",
+]
