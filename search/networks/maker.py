@@ -22,7 +22,7 @@ from bitfront.lowering.lowerer import Lowerer
 from bitfront.precision import ConfigError, ContentStore, LayerChoice, Recipe, RecipeStep, digest
 from bitfront.search.identity import code_identity
 from bitfront.search.networks.state import State, done, remember
-from bitfront.search.networks.trained_artifact import lowerer_of, values_of
+from bitfront.search.networks.trained_artifact import lowerer_of, qat_options, values_of
 from bitfront.search.networks.trainings import TrainBudget, Trainings
 from bitfront.search.options import SparsePattern
 
@@ -343,20 +343,7 @@ class Maker:
         return done(state, step.ending_at(finished.ended_at), student, finished)
 
     def _quantised(self, state: State, step: RecipeStep, _: nn.Module) -> State:
-        from bitfront.passes.qat import Qat
-
-        if set(step.options) != {"qat", "choices"}:
-            raise ConfigError(
-                f"recipe, pass 'qat': expected qat and choices, got {', '.join(step.options)}",
-                "the recipe was edited or is of another version: make it again with a search",
-            )
-        options, texts = Qat.from_json(step.options["qat"]), step.options["choices"]
-        if not isinstance(texts, Mapping) or not all(isinstance(text, str) for text in texts.values()):
-            raise ConfigError(
-                f"recipe, pass 'qat': expected each layer's choice as text, got {texts!r}",
-                "the recipe was edited: give the run's own config",
-            )
-        choices = {name: LayerChoice.parse(text) for name, text in texts.items()}
+        options, choices = qat_options(step)
         before = self._network(state).lowerer
 
         def train(supervision: Any) -> tuple[dict[str, Any], Any]:

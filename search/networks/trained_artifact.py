@@ -9,10 +9,33 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.precision import ContentStore, digest
+from bitfront.precision import ConfigError, ContentStore, LayerChoice, RecipeStep, digest
 
 if TYPE_CHECKING:
+    from bitfront.passes.qat import Qat
     from bitfront.passes.qat_result import QatResult
+
+
+def qat_options(step: RecipeStep) -> tuple[Qat, dict[str, LayerChoice]]:
+    """How a step of a recipe trains as quantised, and the choice of each layer it trains as.
+
+    Raises:
+        ConfigError: If they are not what such a step holds.
+    """
+    from bitfront.passes.qat import Qat
+
+    if set(step.options) != {"qat", "choices"}:
+        raise ConfigError(
+            f"recipe, pass 'qat': expected qat and choices, got {', '.join(step.options)}",
+            "the recipe was edited or is of another version: make it again with a search",
+        )
+    texts = step.options["choices"]
+    if not isinstance(texts, Mapping) or not all(isinstance(text, str) for text in texts.values()):
+        raise ConfigError(
+            f"recipe, pass 'qat': expected each layer's choice as text, got {texts!r}",
+            "the recipe was edited: give the run's own config",
+        )
+    return Qat.from_json(step.options["qat"]), {name: LayerChoice.parse(text) for name, text in texts.items()}
 
 
 def values_of(result: QatResult) -> dict[str, Any]:
