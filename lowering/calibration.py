@@ -100,7 +100,7 @@ def run_network(reference: onnx.ModelProto, inputs: Inputs) -> list[Array]:
 def _measure(probe: _Probe, settings: CalibrationSettings) -> dict[str, Range]:
     """One pass for the extremes and, unless they are the answer, one for the histograms."""
     extremes = dict.fromkeys(probe.tensors, (0.0, 0.0))
-    for name, values in probe.values():
+    for name, values, _ in probe.values():
         if values.size and is_bounded(extremes[name]):
             low, high = float(values.min()), float(values.max())
             seen = (min(extremes[name][0], low), max(extremes[name][1], high))
@@ -111,9 +111,9 @@ def _measure(probe: _Probe, settings: CalibrationSettings) -> dict[str, Range]:
         return found | usable
     counts = {name: np.zeros(BINS, dtype=np.int64) for name in usable}
     zeros = dict.fromkeys(usable, 0)
-    for name, values in probe.values():
+    for name, _, counted in probe.values():
         if name in usable:
-            zeros[name] += count_into(counts[name], *usable[name], values)
+            zeros[name] += count_into(counts[name], *usable[name], counted)
     return found | {
         name: range_of(
             Histogram(low=low, high=high, counts=counts[name], zeros=zeros[name]), settings.method, settings.percentile
@@ -148,17 +148,17 @@ class _Probe:
         self._fixed = self._batching.fixed is not None
         self._size = self._batching.fixed or self._chunk_size()
 
-    def values(self) -> Iterator[tuple[str, Values]]:
-        """Each tensor's values on each chunk, of samples that the network answers with numbers.
+    def values(self) -> Iterator[tuple[str, Values, Values]]:
+        """Each tensor's values on each chunk of samples, and those of them that are to be counted.
 
-        A network with a fixed batch sees some samples twice where their number is no multiple of it.
+        A network with a fixed batch sees some samples twice where their number is no multiple of it. What they gave
+        before is not counted again in tensors whose first axis may be the batch.
         """
         for start in range(0, self._count, self._size):
-            if self._fixed:
-                first = max(min(start, self._count - self._size), 0)
-                rows = np.arange(first, first + self._size) % self._count
-            else:
-                rows = np.arange(start, min(start + self._size, self._count))
+            stop = min(start + self._size, self._count)
+            rows = np.arange(start, stop)
+            if self._fixed:  # filled up from the first samples
+                rows = np.arange(start, start + self._size) % self._count
             feed = {name: array[rows] for name, array in self._inputs.items()}
             for name, array in feed.items():
                 if (bad := _bad_samples(array, np.isnan, rows)).size:
@@ -173,7 +173,7 @@ class _Probe:
                         f"tensor '{name}': expected a floating type to calibrate, got {values.dtype}",
                         "leave the layers around it at fp32",
                     )
-                yield name, values
+                yield name, values, values[: stop - start] if values.ndim and len(values) == len(rows) else values
 
     def _check_answers(self, outputs: Inputs, rows: NDArray[np.int64], feed: Inputs) -> None:
         """Raise a DataError where an answer is NaN or +∞; it names the tensor in which that began."""

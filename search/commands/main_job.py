@@ -17,7 +17,6 @@ from bitfront.search.events import Listener
 from bitfront.search.lock import alone_in
 from bitfront.search.options import RunOptions
 from bitfront.search.secrets import masked_arguments
-from bitfront.search.storage import check_storage
 
 if TYPE_CHECKING:
     from bitfront.backends.base import Backend
@@ -158,6 +157,8 @@ def run(argv: Sequence[str]) -> int:
     pass_arguments.check_backends(passes, names)
     backends = arguments.backends_of(args)
     if args.storage is not None:
+        from bitfront.search.storage import check_storage  # loads Optuna
+
         check_storage(args.storage)
     if args.out is not None:
         folder.check_writable(folder.choose(args.out, "", resume=args.resume))

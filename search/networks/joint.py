@@ -305,7 +305,7 @@ class JointSearch:
 
     def _make_sparse(self) -> None:
         for pattern in self.making.options.sparse_weights:
-            family = pattern.label.replace(" ", "")
+            family = pattern.label.replace(" ", "").replace(":", "of")  # names files, which may hold no colon
             contender = self.made(pattern.label, [self.making.maker.sparse_step(pattern)], family=family)
             if contender is None:
                 continue

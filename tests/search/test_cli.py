@@ -209,5 +209,5 @@ def test_help_starts_quickly() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     loaded = set(done.stderr.split(","))
-    assert "search" in loaded
+    assert "bitfront" in loaded
     assert not loaded & {"torch", "onnxruntime", "onnx", "onnx_ir", "plotly", "optuna", "pandas", "scipy", "rich"}

@@ -185,7 +185,7 @@ def test_students_and_sparse_networks_have_spaces_of_their_own(found: Found) -> 
     sparse = found.points(NetworkKind.SPARSE)
     assert sparse
     for point in sparse:
-        assert point.id.startswith("2:4-p")
+        assert point.id.startswith("2of4-p")
         assert point.network is not None
         assert not point.network.pruned
         assert point.network.macs_share == 1
