@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from bitfront.lowering.dialects.registry import get_dialect
@@ -10,7 +11,7 @@ from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import Reference, make_reference
 from bitfront.precision import CalibrationSettings, ContentStore, Inputs, RangeMethod
 from tests.lowering.candidates import uniform
-from tests.lowering.topologies import TOPOLOGIES, inputs_of, reference_of
+from tests.lowering.topologies import TOPOLOGIES, Net, inputs_of, reference_of
 
 
 def lowerer(reference: Reference, inputs: Inputs, store: ContentStore, method: RangeMethod) -> Lowerer:
@@ -22,8 +23,6 @@ def louder() -> Reference:
     model = TOPOLOGIES["chain"]()
     for tensor in model.graph.initializer:
         if tensor.name == "a.weight":
-            import onnx
-
             value = onnx.numpy_helper.to_array(tensor) * np.float32(1.5)
             tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
     return make_reference(model, "louder")
@@ -51,3 +50,19 @@ def test_what_differs_is_calibrated_and_rounded_anew(name: str) -> None:
     after = lowerer(reference, inputs, shared, method)
     assert dict(after.ranges) == dict(alone.ranges)
     assert after.lower(choices) == wanted
+
+
+def test_gptq_depends_on_the_inputs_themselves() -> None:
+    """Not on their ranges alone: of a layer without a bias, whose scales no range limits, it is rounded anew."""
+    net = Net(("batch", 64))
+    reference = make_reference(net.model([net.op("MatMul", ["x", net.weight("w", 64, 32, fan_in=64)], "y")]), "product")
+    first = np.random.default_rng(1).normal(size=(64, 64)).astype(np.float32)
+    second = first @ np.random.default_rng(2).normal(size=(64, 64)).astype(np.float32)
+
+    def rounded(inputs: Inputs, store: ContentStore) -> bytes:
+        one = lowerer(reference, inputs, store, RangeMethod.MINMAX)
+        return one.lower(uniform(one, "int4:gptq:weight-only"))
+
+    wanted, shared = rounded({"x": second}, ContentStore(None)), ContentStore(None)
+    assert rounded({"x": first}, shared) != wanted, "the test says nothing otherwise"
+    assert rounded({"x": second}, shared) == wanted

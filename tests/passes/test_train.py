@@ -254,3 +254,22 @@ def test_bad_material_is_refused() -> None:
         train(plain().requires_grad_(False), cross_entropy, image_data(), OPTIONS)
     with pytest.raises(ModelError, match="the loss is nan at step 12 of 12"):
         train(plain(), lambda m, b: cross_entropy(m, b) * float("nan"), image_data(), OPTIONS)
+
+
+@pytest.mark.parametrize("optimiser", list(Optimiser))
+def test_weights_decay_and_biases_do_not(optimiser: Optimiser) -> None:
+    """Where the loss asks for nothing, decay alone moves: what has two axes or more."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(1.0)
+
+    def nothing(part: nn.Module, batch: Batch) -> Tensor:
+        loss: Tensor = 0 * part(*batch.inputs).sum()
+        return loss
+
+    data = TrainingData(inputs={"x": np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)})
+    options = Training(steps=3, batch_size=4, learning_rate=0.1, weight_decay=0.5, optimiser=optimiser)
+    train(module, nothing, data, options)
+    for name, parameter in module.named_parameters():
+        assert bool((parameter == 1).all()) == (parameter.dim() < 2), name
