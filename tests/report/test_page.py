@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -177,7 +178,13 @@ def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     text = render(synthetic.feasible_run(tmp_path)).read_text(encoding="utf-8")
     data = json.loads((tmp_path / "measurement.json").read_text())
     assert f"<h1>{data['recommended']} meets every budget: " in text
-    for part in ("latency ≤ 5.00 ms", "accuracy ≥ 75.00 %", "size ≤ 150 kB", "Example Processor 9000", "1 thread, batch"):
+    for part in (
+        "latency ≤ 5.00 ms",
+        "accuracy ≥ 75.00 %",
+        "size ≤ 150 kB",
+        "Example Processor 9000",
+        "1 thread, batch",
+    ):
         assert part in text
     for part in ("search --budget-ms 5 --min-acc 0.75", "timed again in a fresh process", "on samples that the search"):
         assert part in text
@@ -199,6 +206,15 @@ def test_paper_shows_whole_tables() -> None:
     printed = style.split("@media print")[1]
     assert ".wide { overflow: visible; }" in printed
     assert ".points th.files, .points td.files { display: none; }" in printed
+
+
+def test_a_baseline_where_the_recommended_point_is_has_its_label_below(tmp_path: Path) -> None:
+    """Two labels above one spot would lie upon each other."""
+    info = front_info(RunResults.load(synthetic.feasible_run(tmp_path)), Cost.SIZE)
+    for spot in info.baselines:
+        figure = draw_front(replace(info, recommended=replace(spot, label="p05")))
+        (trace,) = [trace for trace in figure.data if trace.name == "baselines"]
+        assert dict(zip(trace.text, trace.textposition, strict=True))[spot.label] == "bottom center"
 
 
 def test_the_page_of_an_interrupted_run_claims_no_more_than_it_knows(pages: dict[str, str]) -> None:

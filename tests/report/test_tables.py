@@ -58,6 +58,33 @@ def test_verdict_of_a_met_budget(results: RunResults) -> None:
     assert describe(results, results.points["fp32"]).endswith("(±0.00 points), 372 kB (1.00 ×)")
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "ratio", "named"),
+    [(0.955, 0.2, True), (0.930, 0.2, False), (0.955, 0.9, False)],
+    ids=["not told apart", "less accurate", "slower"],
+)
+def test_verdict_names_what_a_few_samples_may_have_kept_out(
+    results: RunResults, accuracy: float, ratio: float, named: bool
+) -> None:
+    """A faster and smaller point of the front whose accuracy's interval overlaps; no other."""
+    assert results.recommended is not None
+    best = results.points[results.recommended]
+    assert best.accuracy is not None
+    assert best.latency is not None
+    scored = dataclasses.replace(best.accuracy, value=0.957, ci_low=0.945, ci_high=0.970)
+    timed = dataclasses.replace(best.latency, ratio=0.3, ratio_low=0.29, ratio_high=0.31)
+    rival = dataclasses.replace(
+        best,
+        id="p99",
+        size_bytes=best.size_bytes - 1,
+        accuracy=dataclasses.replace(scored, value=accuracy, ci_low=accuracy - 0.013, ci_high=accuracy + 0.013),
+        latency=dataclasses.replace(timed, ratio=ratio, ratio_low=ratio - 0.01, ratio_high=ratio + 0.01),
+    )
+    best = dataclasses.replace(best, accuracy=scored, latency=timed)
+    two = dataclasses.replace(results, points={best.id: best, "p99": rival}, front=(best.id, "p99"))
+    assert [detail.split()[0] for detail in verdict(two).details] == ["p99"] * named
+
+
 def test_verdict_of_a_missed_budget(tmp_path: Path) -> None:
     """The nearest points are named, by budget, with what they miss."""
     results = RunResults.load(synthetic.infeasible_run(tmp_path))
