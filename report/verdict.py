@@ -12,6 +12,7 @@ from bitfront.report.tables import NOT_REPRODUCED, accuracy_difference, size_rat
 
 _NAMES = {GIVEN_ID: "the given network"}
 _TIE = 1.02
+_WORTH = 1.1  # times as slow: a point that is less slower is not told of another
 
 
 class Outcome(Enum):
@@ -105,17 +106,21 @@ def _also_worth_it(results: RunResults, recommended: Point) -> list[str]:
     """A sentence on the front point that is faster and smaller than the recommended, and may be as accurate.
 
     A sample or two may have made the choice; whether they are worth the difference is for the person to say. Of several
-    the smallest is named that is within 2 % of the fastest.
+    the most accurate is named, of equals the smallest that is within 2 % of the fastest.
     """
     rivals = {
-        id_: latency.ratio
+        id_: (accuracy.value, latency.ratio)
         for id_ in results.front
-        if (latency := results.points[id_].shown_latency) and _rivals(results.points[id_], recommended)
+        if (accuracy := results.points[id_].shown_accuracy)
+        and (latency := results.points[id_].shown_latency)
+        and _rivals(results.points[id_], recommended)
     }
-    fastest = [results.points[id_] for id_, ratio in rivals.items() if ratio <= _TIE * min(rivals.values())]
-    if not fastest:
+    if not rivals:
         return []
-    rival = min(fastest, key=lambda point: point.size_bytes)
+    best = max(value for value, _ in rivals.values())
+    fastest = min(ratio for value, ratio in rivals.values() if value == best)
+    named = [results.points[id_] for id_, (value, ratio) in rivals.items() if value == best and ratio <= _TIE * fastest]
+    rival = min(named, key=lambda point: point.size_bytes)
     return [
         f"{rival.id} is faster and smaller, and may be as accurate (each accuracy is within the other's 95 % "
         f"interval): {describe(results, rival)}."
@@ -123,7 +128,7 @@ def _also_worth_it(results: RunResults, recommended: Point) -> list[str]:
 
 
 def _rivals(point: Point, recommended: Point) -> bool:
-    """Whether a point within every limit is surely faster, smaller, and not surely less accurate."""
+    """Whether a point within every limit is surely faster and by enough, smaller, and not surely less accurate."""
     mine, theirs = point.shown_latency, recommended.shown_latency
     scored, aimed = point.shown_accuracy, recommended.shown_accuracy
     return (
@@ -133,6 +138,7 @@ def _rivals(point: Point, recommended: Point) -> bool:
         and scored is not None
         and aimed is not None
         and mine.ratio_high < theirs.ratio_low
+        and mine.ratio * _WORTH <= theirs.ratio
         and point.size_bytes < recommended.size_bytes
         and scored.ci_high >= aimed.value
         and aimed.ci_low <= scored.value

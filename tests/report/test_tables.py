@@ -54,7 +54,7 @@ def test_verdict_of_a_met_budget(results: RunResults) -> None:
     assert found.headline == f"{results.recommended} meets every budget: " + describe(
         results, results.points[results.recommended]
     )
-    assert found.details == ()
+    assert [detail.split()[0] for detail in found.details] == ["int8"]  # 0.14 points less, on 898 samples
     assert describe(results, results.points["fp32"]).endswith("(±0.00 points), 372 kB (1.00 ×)")
 
 
@@ -108,8 +108,8 @@ def test_verdict_of_a_stopped_run(results: RunResults, tmp_path: Path, stopped: 
     """What stopped it is said; a recommendation found before that stands."""
     met = verdict(dataclasses.replace(results, stopped=stopped))
     assert met.outcome is Outcome.MET
-    assert met.details == (
-        f"The search was stopped ({stopped}); the results below are complete for what it had tried.",
+    assert met.details[0] == (
+        f"The search was stopped ({stopped}); the results below are complete for what it had tried."
     )
     unknown = verdict(dataclasses.replace(RunResults.load(synthetic.early_run(tmp_path)), stopped=stopped))
     assert unknown.outcome is Outcome.UNFINISHED
