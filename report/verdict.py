@@ -11,6 +11,7 @@ from bitfront.report.results import Point, RunResults
 from bitfront.report.tables import NOT_REPRODUCED, accuracy_difference, size_ratio
 
 _NAMES = {GIVEN_ID: "the given network"}
+_AGAIN = "run again while nothing else computes"
 _TIE = 1.02
 _WORTH = 1.1  # times as slow: a point that is less slower is not told of another
 
@@ -156,10 +157,12 @@ def _missed(results: RunResults) -> tuple[str, list[str]]:
     if judged and not any(point.held for point in judged):
         return (
             "No latency was reproduced in a fresh process: the machine is too noisy to recommend a point",
-            ["Every point was timed twice, and its ratio came out differently; run again while nothing else computes."],
+            [f"Every point was timed twice, and its ratio came out differently; {_AGAIN}."],
         )
     if not doubtful:
-        return f"No point meets every budget{so_far}", []
+        unsure = [point.id for point in judged if not point.held]
+        left_out = f"Timed differently in a fresh process, and left out: {', '.join(unsure)}; {_AGAIN}."
+        return f"No point meets every budget{so_far}", [left_out] * bool(unsure)
     return (
         f"No point whose latency was reproduced meets every budget{so_far}",
         [f"Within every budget, but timed differently in a fresh process: {', '.join(doubtful)}."],

@@ -95,6 +95,14 @@ def test_verdict_of_a_missed_budget(tmp_path: Path) -> None:
     assert budget_texts(results) == ("latency ≤ 1.00 ms", "accuracy within 0.10 points of the given network")
 
 
+def test_verdict_of_a_missed_budget_tells_of_a_busy_machine(tmp_path: Path) -> None:
+    """Points that are left out for their latency may be nearer than those that are named."""
+    results = RunResults.load(synthetic.infeasible_run(tmp_path))
+    unsure = dataclasses.replace(results.points["int8"], held=False)
+    detail = verdict(dataclasses.replace(results, points={**results.points, "int8": unsure})).details[0]
+    assert detail.startswith("Timed differently in a fresh process, and left out: int8; run again")
+
+
 def test_one_point_can_be_nearest_by_two_budgets(tmp_path: Path) -> None:
     """It is named once."""
     results = RunResults.load(synthetic.infeasible_run(tmp_path))
