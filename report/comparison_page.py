@@ -24,6 +24,7 @@ from bitfront.report.infos import Mark
 from bitfront.report.verdict import budget_texts, verdict
 
 _REFERENCES = (GIVEN_ID, FP32_ID)  # the first that was measured on both
+_FAR = 2.0  # times the slowest mark
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -121,14 +122,26 @@ def _draw(marks: dict[str, tuple[Mark, ...]], first: str, second: str, compariso
         if kind in ("baselines", "for all backends"):
             # Alternating sides keep the labels of neighbours apart: FP16 is often as fast as FP32.
             sides = ["top center" if index % 2 == 0 else "bottom center" for index in range(len(found))]
+            sides = sides if kind == "baselines" else ["middle right"] * len(found)
             trace.update(mode="markers+text", text=[mark.label for mark in found], textposition=sides)
         figure.add_trace(trace)
     figure.update_layout(**plots.layout(470), legend=plots.LEGEND_ABOVE, hovermode="closest")
     budgets = {name: results.budget.latency_ms for name, results in comparison.measured}
-    figure.update_xaxes(title=f"median latency on {escape(first)} (ms)", rangemode="tozero", zeroline=False)
-    figure.update_yaxes(title=f"median latency on {escape(second)} (ms)", rangemode="tozero", zeroline=False)
-    if (limit := budgets[first]) is not None:
-        figure.add_vline(x=limit, line=plots.LIMIT_LINE)
-    if (limit := budgets[second]) is not None:
-        figure.add_hline(y=limit, line=plots.LIMIT_LINE)
+    every = [mark for found in marks.values() for mark in found]
+    across = _limit(first, budgets[first], max(mark.x for mark in every))
+    up = _limit(second, budgets[second], max(mark.y for mark in every))
+    figure.update_xaxes(title=across[0], rangemode="tozero", zeroline=False)
+    figure.update_yaxes(title=up[0], rangemode="tozero", zeroline=False)
+    if across[1] is not None:
+        figure.add_vline(x=across[1], line=plots.LIMIT_LINE)
+    if up[1] is not None:
+        figure.add_hline(y=up[1], line=plots.LIMIT_LINE)
     return figure
+
+
+def _limit(backend: str, budget: float | None, slowest: float) -> tuple[str, float | None]:
+    """An axis' title, and the budget to draw: one far beyond every mark would press them into a corner, and is told."""
+    title = f"median latency on {escape(backend)} (ms)"
+    if budget is None or budget <= _FAR * slowest:
+        return title, budget
+    return f"{title}, budget {budget:.4g} is beyond", None

@@ -72,6 +72,7 @@ def page(results: RunResults) -> str:
         trial_states=trial_states(results),
         facts=facts(results),
         as_given=GIVEN_ID,
+        unsure=any(row.baseline and not row.on_front and results.points[row.id].held is False for row in rows),
         compared_with="the network as given" if results.versus == GIVEN_ID else "the FP32 network",
     )
 

@@ -10,10 +10,19 @@
       "hoverlabel.align": "left", "legend.bgcolor": "rgba(0,0,0,0)"
     };
   }
+  // On a narrow page the legend takes more lines: buttons go above it, and a flat plot keeps its height.
+  function makeRoom(id, layout) {
+    var room = 80;
+    if (id !== "time" && !layout.updatemenus) { return; }
+    layout.height += room;
+    layout.margin.t += room;
+    (layout.updatemenus || []).forEach(function (menu) { menu.pad = { b: room }; });
+  }
   function apply(isDark) { plots.forEach(function (plot) { Plotly.relayout(plot, theme(isDark)); }); }
   document.querySelectorAll("script[data-plot]").forEach(function (source) {
     var target = document.getElementById(source.dataset.plot), spec = JSON.parse(source.textContent);
     plots.push(target);
+    if (target.clientWidth < 640) { makeRoom(target.id, spec.layout); }
     Plotly.newPlot(target, spec.data, spec.layout, { responsive: true, displaylogo: false,
       showSendToCloud: false, showEditInChartStudio: false, plotlyServerURL: "",
       displayModeBar: target.id === "time" || target.id === "precisions" || target.id === "kept" ? false : "hover",

@@ -42,6 +42,7 @@ ROW_PX = 17
 MAX_TEXT_COLUMNS = 24
 COLUMN_PX = 64
 BELOW_LIMIT = 3.0  # of the distance from the accuracy budget to the best point
+LABEL_ROOM = 0.08  # of a plot's width and height
 BELOW_TOP = 0.05  # at least this part of the best accuracy is shown below the accuracy budget
 HOVER = "%{hovertext}<extra></extra>"
 
@@ -75,17 +76,17 @@ def draw_front(info: FrontInfo) -> go.Figure:
         {"color": BASELINE_COLOUR, "size": 11, "symbol": "diamond", "line": {"width": 1, "color": "white"}},
     )
     baselines.update(mode="markers+text", text=[mark.label for mark in info.baselines])
-    # Alternating sides keep the labels of fp16 and fp32 apart, which are about as fast as each other.
-    baselines.update(
-        textposition=["bottom center" if index % 2 == 0 else "top center" for index in range(len(info.baselines))]
-    )
+    view = _view(info)
+    # Alternating sides keep the labels of fp16 and fp32 apart, which are about as fast as each other; the recommended
+    # point's own label is above it.
+    below = [index % 2 == 0 or _near(mark, info.recommended, view) for index, mark in enumerate(info.baselines)]
+    baselines.update(textposition=["bottom center" if low else "top center" for low in below])
     figure.add_trace(baselines)
     if info.recommended is not None:
         star = {"color": RECOMMENDED_COLOUR, "size": 19, "symbol": "star", "line": {"width": 1, "color": "white"}}
         recommended = scatter("recommended", (info.recommended,), star)
         recommended.update(mode="markers+text", text=[f"<b>{info.recommended.label}</b>"], textposition="top center")
         figure.add_trace(recommended)
-    view = _view(info)
     figure.update_layout(
         **layout(430),
         legend=LEGEND_ABOVE,
@@ -336,6 +337,14 @@ def _view(info: FrontInfo) -> _View:
         far_x=max([x[1], *(mark.x + x_pad for mark in everything)]),
         far_y=min([y[0], *(mark.y - y_pad for mark in everything)]),
     )
+
+
+def _near(mark: Mark, other: Mark | None, view: _View) -> bool:
+    """Whether labels on the same side of two marks would lie upon each other."""
+    if other is None:
+        return False
+    across, up = view.x[1] - view.x[0], view.y[1] - view.y[0]
+    return abs(mark.x - other.x) < LABEL_ROOM * across and abs(mark.y - other.y) < LABEL_ROOM * up
 
 
 def _widened(values: list[float], limit: float | None) -> list[float]:

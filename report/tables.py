@@ -139,7 +139,7 @@ def _row(results: RunResults, point: Point) -> TableRow:
             *map(wording.size, footprint),
             *((network_words.name(point.network),) if made else ()),
             standing(point, limited=limited),
-            point.text,
+            point.text or wording.MISSING,
         ),
         network_cells=_network_cells(point.network, results.metric) if made else (),
     )

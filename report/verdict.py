@@ -11,6 +11,9 @@ from bitfront.report.results import Point, RunResults
 from bitfront.report.tables import NOT_REPRODUCED, accuracy_difference, size_ratio
 
 _NAMES = {GIVEN_ID: "the given network"}
+_AGAIN = "run again while nothing else computes"
+_TIE = 1.02
+_WORTH = 1.1  # times as slow: a point that is less slower is not told of another
 
 
 class Outcome(Enum):
@@ -28,7 +31,8 @@ class Verdict:
     Attributes:
         outcome: For the colour and the exit status.
         headline: One sentence.
-        details: Further sentences: what stopped the run, why there is but one point, nearest points.
+        details: Further sentences: what stopped the run, why there is but one point, what else may be worth taking,
+            nearest points.
     """
 
     outcome: Outcome
@@ -81,6 +85,7 @@ def verdict(results: RunResults) -> Verdict:
         point = results.points[results.recommended]
         network = f" ({point.network.label})" if point.network else ""
         text = f"{point.id}{network} {meets}: {describe(results, point)}"
+        details += _also_worth_it(results, point)
         return Verdict(outcome=Outcome.MET, headline=text, details=tuple(details))
     if not results.complete and not results.nearest:
         text = "Stopped before a point could be recommended"
@@ -98,6 +103,49 @@ def verdict(results: RunResults) -> Verdict:
     return Verdict(outcome=Outcome.MISSED, headline=headline, details=tuple(details))
 
 
+def _also_worth_it(results: RunResults, recommended: Point) -> list[str]:
+    """A sentence on the front point that is faster and smaller than the recommended, and may be as accurate.
+
+    A sample or two may have made the choice; whether they are worth the difference is for the person to say. Of several
+    the most accurate is named, of equals the smallest that is within 2 % of the fastest.
+    """
+    rivals = {
+        id_: (accuracy.value, latency.ratio)
+        for id_ in results.front
+        if (accuracy := results.points[id_].shown_accuracy)
+        and (latency := results.points[id_].shown_latency)
+        and _rivals(results.points[id_], recommended)
+    }
+    if not rivals:
+        return []
+    best = max(value for value, _ in rivals.values())
+    fastest = min(ratio for value, ratio in rivals.values() if value == best)
+    named = [results.points[id_] for id_, (value, ratio) in rivals.items() if value == best and ratio <= _TIE * fastest]
+    rival = min(named, key=lambda point: point.size_bytes)
+    return [
+        f"{rival.id} is faster and smaller, and may be as accurate (each accuracy is within the other's 95 % "
+        f"interval): {describe(results, rival)}."
+    ]
+
+
+def _rivals(point: Point, recommended: Point) -> bool:
+    """Whether a point within every limit is surely faster and by enough, smaller, and not surely less accurate."""
+    mine, theirs = point.shown_latency, recommended.shown_latency
+    scored, aimed = point.shown_accuracy, recommended.shown_accuracy
+    return (
+        point.feasible
+        and mine is not None
+        and theirs is not None
+        and scored is not None
+        and aimed is not None
+        and mine.ratio_high < theirs.ratio_low
+        and mine.ratio * _WORTH <= theirs.ratio
+        and point.size_bytes < recommended.size_bytes
+        and scored.ci_high >= aimed.value
+        and aimed.ci_low <= scored.value
+    )
+
+
 def _missed(results: RunResults) -> tuple[str, list[str]]:
     """Why nothing is recommended, in one sentence and those that go with it.
 
@@ -109,10 +157,12 @@ def _missed(results: RunResults) -> tuple[str, list[str]]:
     if judged and not any(point.held for point in judged):
         return (
             "No latency was reproduced in a fresh process: the machine is too noisy to recommend a point",
-            ["Every point was timed twice, and its ratio came out differently; run again while nothing else computes."],
+            [f"Every point was timed twice, and its ratio came out differently; {_AGAIN}."],
         )
     if not doubtful:
-        return f"No point meets every budget{so_far}", []
+        unsure = [point.id for point in judged if not point.held]
+        left_out = f"Timed differently in a fresh process, and left out: {', '.join(unsure)}; {_AGAIN}."
+        return f"No point meets every budget{so_far}", [left_out] * bool(unsure)
     return (
         f"No point whose latency was reproduced meets every budget{so_far}",
         [f"Within every budget, but timed differently in a fresh process: {', '.join(doubtful)}."],

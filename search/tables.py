@@ -27,10 +27,12 @@ class Narrowing:
     Attributes:
         column: Its index.
         cells: Shorter ones, a row each; None leaves the column out.
+        name: What a column that is left out is called, where its heading alone does not tell it from another.
     """
 
     column: int
     cells: tuple[str, ...] | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ def _write_rich(
             break
         old = shown[narrowing.column]
         if narrowing.cells is None:
-            left_out.append(shown.pop(narrowing.column).name)
+            heading = shown.pop(narrowing.column).name
+            left_out.append(narrowing.name or heading)
         else:
             width = max(map(cell_len, (old.name, *narrowing.cells)))
             shown[narrowing.column] = _Column(old.name, narrowing.cells, width, width)

@@ -1,4 +1,4 @@
-"""The examples of the pages on adding a backend and on passes work as they stand there."""
+"""The pages under ``docs/``: examples work as they stand there, and what is named exists."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from bitfront.search.options import PassOptions
 from tests.backends.conformance import BackendConformance
 from tests.search.command_line import enter, outcome, write_files
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "adding-a-backend.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "adding-a-backend.md"
 PASSES_PAGE = PAGE.with_name("passes.md")
+ROBUSTNESS_PAGE = PAGE.with_name("robustness.md")
 NAME = "my_runtime:ReferenceBackend"
 
 
@@ -111,6 +113,18 @@ def test_the_example_of_the_passes_page_brings_what_they_need(passes_example: st
     assert top1((outputs.numpy(),), part.labels).mean() > 0.8
     groups = find_prune_groups(workload.model, workload.training)
     assert any(group.status is Status.PRUNABLE for group in groups)
+
+
+def test_every_kind_of_input_names_its_tests() -> None:
+    """Each row of the page on robustness has tests in its last column, and each of them is there."""
+    rows = [line for line in ROBUSTNESS_PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    kinds = [row for row in rows if not row.startswith(("| kind |", "| ---"))]
+    assert len(kinds) > 30
+    for row in kinds:
+        named = re.findall(r"`(tests/[^`]+)`", row.split(" | ")[-1])
+        assert named, row
+        for test in named:
+            assert (ROOT / test).is_file(), test
 
 
 def test_the_passes_page_names_every_option() -> None:

@@ -40,7 +40,7 @@ model is the reference that ratios are taken to.
 Declared = Mapping[str, tuple[tuple[int | None, ...], str]]
 COLUMNS = ("model", "median", "p90", "95 % interval", "ratio", "95 % interval", "size")
 _MOST_VALUES = 2**28
-_DROPPED = (2, 3, 5)  # on a narrow terminal: p90, then the intervals
+_DROPPED = {2: "p90", 3: "the median's interval", 5: "the ratio's interval"}  # on a narrow terminal, one by one
 FOOTPRINT_COLUMNS = ("engine", "weights", "activations")
 PROFILE_COLUMNS = ("node", "operator", "precision", "detail", "µs", "share")
 
@@ -112,7 +112,7 @@ def run(argv: Sequence[str]) -> int:
         )
 
     columns = (*COLUMNS, *FOOTPRINT_COLUMNS) if told else COLUMNS
-    narrowings = [Narrowing(column=column) for column in _DROPPED]
+    narrowings = [Narrowing(column=column, name=name) for column, name in _DROPPED.items()]
     write_table(
         sys.stdout, columns, [row(label, found) for label, found in stats.items()], names=(0,), narrowings=narrowings
     )

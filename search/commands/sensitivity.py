@@ -120,7 +120,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
         on = f"on {table.samples} calibration samples; loss is the cleaned score"
         write_prose(sys.stdout, "", f"{described(table.measure)}, {on}")
         if declared is None and KL not in table.measure:
-            hint = "taken for numbers; where the outputs are scores of classes, --measure kl suits them better"
+            hint = "the outputs were taken for numbers; if they are scores of classes, --measure kl suits them better"
             write_prose(sys.stdout, hint)
     else:
         write_prose(sys.stdout, *why_alone(lowerer, args.precisions))

@@ -9,13 +9,23 @@ from typing import TextIO
 from bitfront.report.given import AS_GIVEN, GIVEN_ID
 from bitfront.report.network_details import training_text
 from bitfront.report.results import RunResults
-from bitfront.report.tables import DEFLATED_COLUMN, FOOTPRINT_COLUMNS, MET, NETWORK_COLUMN, columns, front_rows
+from bitfront.report.tables import (
+    DEFLATED_COLUMN,
+    FOOTPRINT_COLUMNS,
+    MET,
+    NETWORK_COLUMN,
+    NOT_REPRODUCED,
+    columns,
+    front_rows,
+)
 from bitfront.report.verdict import verdict
 from bitfront.report.wording import MISSING, duration
 from bitfront.search.tables import Narrowing, write_table
 from bitfront.search.terminal import write_lines, write_prose
 
-_ACCURACY_CHANGE = 3  # index of its column, the first of those against FP32
+_ACCURACY_CHANGE = 3  # index of its column, the first of those against the given network
+_LONG = {_ACCURACY_CHANGE: "difference in accuracy"}  # by column, where its heading stands above others too
+_SHORT = {MET: MET, MISSING: MISSING, NOT_REPRODUCED: "unstable"}
 
 
 def print_summary(folder: Path, stream: TextIO, *, quiet: bool) -> None:
@@ -51,12 +61,16 @@ def _print_table(results: RunResults, stream: TextIO) -> None:
 def _narrowings(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Narrowing]:
     """What a narrow terminal does without: first what the report and the verdict below say as well."""
     budgets = headings.index("budgets")
-    short = tuple(row[budgets] if row[budgets] in (MET, MISSING) else "missed" for row in rows)
+    short = tuple(_SHORT.get(row[budgets], "missed") for row in rows)
     dropped = ("layers", DEFLATED_COLUMN, *FOOTPRINT_COLUMNS, NETWORK_COLUMN, headings[_ACCURACY_CHANGE], "budgets")
     return [
         Narrowing(column=headings.index("p90")),
         Narrowing(column=budgets, cells=short),
-        *(Narrowing(column=headings.index(name)) for name in dropped if name in headings),
+        *(
+            Narrowing(column=headings.index(name), name=_LONG.get(headings.index(name)))
+            for name in dropped
+            if name in headings
+        ),
     ]
 
 

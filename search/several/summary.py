@@ -25,6 +25,7 @@ from bitfront.search.tables import Narrowing, write_table
 from bitfront.search.terminal import write_lines, write_prose
 
 _MOST_REASONS = 6
+_CONFIG = 1  # index of its column
 
 
 def summarise(folder: Path, stream: TextIO, *, quiet: bool) -> None:
@@ -78,7 +79,15 @@ def _print_table(comparison: Comparison, stream: TextIO) -> None:
     for behind in (each - 1, each - 2, each - 3):
         dropped += [2 + each * index + behind for index in range(len(comparison.parties))]
     narrowings = [Narrowing(column=column) for column in dropped]
-    write_table(stream, headings, [_cells(row) for row in rows], wrapping=1, narrowings=narrowings, marked=marked)
+    write_table(
+        stream,
+        headings,
+        [_cells(row) for row in rows],
+        wrapping=1,
+        names=(_CONFIG,),
+        narrowings=narrowings,
+        marked=marked,
+    )
     write_prose(stream, LEGEND)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bitfront.precision import Budget, DataError, UsageError
 from bitfront.report.comparison import Comparison
-from bitfront.report.comparison_page import comparison_page, latency_marks
+from bitfront.report.comparison_page import comparison_page, latency_marks, latency_plots
 from bitfront.report.comparison_tables import everywhere_text, missing, rule, text_rows
 from bitfront.report.render import render_comparison
 from tests.report import synthetic
@@ -99,6 +99,17 @@ def test_marks_are_the_configs_that_both_measured(tmp_path: Path) -> None:
     comparison = Comparison.load(tmp_path)
     labels = [mark.label for marks in latency_marks(comparison, "a", "b").values() for mark in marks]
     assert sorted(labels) == sorted(row.id for row in comparison.rows if all(c.point for c in row.cells.values()))
+
+
+@pytest.mark.parametrize(("limit", "drawn"), [(5.0, True), (500.0, False)], ids=["near", "far beyond"])
+def test_a_budget_far_beyond_every_mark_is_told_instead_of_drawn(tmp_path: Path, limit: float, drawn: bool) -> None:
+    """A line there would press all marks into a corner."""
+    write(tmp_path, budget=Budget(latency_ms=limit))
+    (plot,) = latency_plots(Comparison.load(tmp_path))
+    layout = json.loads(plot.spec)["layout"]
+    assert len(layout.get("shapes", [])) == (2 if drawn else 0)
+    titles = [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")]
+    assert [title.endswith("budget 500 is beyond") for title in titles] == [not drawn] * 2
 
 
 def test_page_shows_every_row_and_runs_nothing_of_the_users(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import plotly.offline
 import pytest
 
 from bitfront.precision import LayerChoice, OutputError
+from bitfront.report import html
 from bitfront.report.html import facts, page
 from bitfront.report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info
 from bitfront.report.plots import draw_front, draw_heatmap, draw_sensitivity, draw_time
@@ -176,11 +178,43 @@ def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     text = render(synthetic.feasible_run(tmp_path)).read_text(encoding="utf-8")
     data = json.loads((tmp_path / "measurement.json").read_text())
     assert f"<h1>{data['recommended']} meets every budget: " in text
-    for part in ("latency ≤ 5.00 ms", "accuracy ≥ 75.00 %", "size ≤ 150 kB", "Example Processor 9000", "1 thread(s)"):
+    for part in (
+        "latency ≤ 5.00 ms",
+        "accuracy ≥ 75.00 %",
+        "size ≤ 150 kB",
+        "Example Processor 9000",
+        "1 thread, batch",
+    ):
         assert part in text
     for part in ("search --budget-ms 5 --min-acc 0.75", "timed again in a fresh process", "on samples that the search"):
         assert part in text
     assert f'href="./models/{data["recommended"]}.onnx"' in text
+
+
+def test_a_baseline_that_was_not_reproduced_is_not_called_beaten(tmp_path: Path) -> None:
+    """Being off the front has two reasons; the table's note names the second where there is one."""
+    beaten = own_part(page(RunResults.load(synthetic.feasible_run(tmp_path / "beaten"))))
+    assert "was not reproduced" not in beaten
+    text = own_part(page(RunResults.load(synthetic.unstable_run(tmp_path / "unstable"))))
+    assert "or the baseline’s latency was not reproduced" in text
+    assert "latency not reproduced</td>" in text
+
+
+def test_paper_shows_whole_tables() -> None:
+    """A table that scrolls on a screen would be cut in print; links to files are of no use there."""
+    style = Path(html.__file__).with_name("page.css").read_text(encoding="utf-8")
+    printed = style.split("@media print")[1]
+    assert ".wide { overflow: visible; }" in printed
+    assert ".points th.files, .points td.files { display: none; }" in printed
+
+
+def test_a_baseline_where_the_recommended_point_is_has_its_label_below(tmp_path: Path) -> None:
+    """Two labels above one spot would lie upon each other."""
+    info = front_info(RunResults.load(synthetic.feasible_run(tmp_path)), Cost.SIZE)
+    for spot in info.baselines:
+        figure = draw_front(replace(info, recommended=replace(spot, label="p05")))
+        (trace,) = [trace for trace in figure.data if trace.name == "baselines"]
+        assert dict(zip(trace.text, trace.textposition, strict=True))[spot.label] == "bottom center"
 
 
 def test_the_page_of_an_interrupted_run_claims_no_more_than_it_knows(pages: dict[str, str]) -> None:

@@ -88,3 +88,21 @@ def test_a_summary_keeps_its_figures(
     found = [match[1] for line in lines if (match := row.match(line))]
     assert sorted(found) == sorted(dict.fromkeys((*results.front, *results.baselines)))
     assert max(len(line) for line in lines if "/" not in line) <= width
+
+
+def test_what_is_left_out_is_named_apart_from_what_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three columns have the heading ``vs given``: the one that goes is called by what it compares."""
+    monkeypatch.setenv("COLUMNS", "66")
+    terminal = Terminal()
+    print_summary(synthetic.feasible_run(tmp_path), terminal, quiet=False)
+    assert "difference in accuracy" in terminal.getvalue()
+    assert "vs given," not in terminal.getvalue().split("left out at")[1].splitlines()[0]
+
+
+def test_a_latency_that_was_not_reproduced_is_no_missed_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 80 columns the budgets' cell is one word, and a point within every limit misses none."""
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    print_summary(synthetic.unstable_run(tmp_path), terminal, quiet=False)
+    (line,) = [line for line in plain(terminal) if line.split()[:1] == ["int8"]]
+    assert line.endswith("unstable")
