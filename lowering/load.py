@@ -10,7 +10,9 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from bitfront.lowering.external import check_sizes, load_external_data
-from bitfront.lowering.opset import opset_of
+from bitfront.lowering.graph import graphs_of
+from bitfront.lowering.normalise import IR_VERSION
+from bitfront.lowering.opset import OPSET, opset_of
 from bitfront.lowering.reference import Reference, make_reference
 from bitfront.precision import ModelError
 
@@ -65,7 +67,7 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
         )
     try:
         # The checker insists on output shapes that exporters may leave out and inference can fill in.
-        onnx.checker.check_model(onnx.shape_inference.infer_shapes(model))
+        onnx.checker.check_model(onnx.shape_inference.infer_shapes(_checkable(model)))
     except (
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
@@ -75,6 +77,20 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
         DecodeError,
     ) as error:
         raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
+
+
+def _checkable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, of opset 21 where it has a GroupNormalization of 18 to 20: deprecated, though runtimes have it."""
+    nodes = (node for graph in graphs_of(model.graph) for node in graph.node)
+    if not 18 <= opset_of(model) < OPSET or all(node.op_type != "GroupNormalization" for node in nodes):
+        return model
+    newer = onnx.ModelProto()
+    newer.CopyFrom(model)
+    for entry in newer.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = OPSET
+    newer.ir_version = max(newer.ir_version, IR_VERSION)
+    return newer
 
 
 def _first_line(error: Exception) -> str:

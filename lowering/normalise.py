@@ -147,7 +147,28 @@ def _simplified(proto: onnx.ModelProto, origins: Origins) -> onnx.ModelProto:
         # Runtimes look for quantised constants.
         should_fold=lambda node: False if node.op_type in ("DequantizeLinear", "QuantizeLinear") else None,
     )
-    return fold_constants(_with_shapes(ir.to_proto(graph)), origins)
+    return fold_constants(_with_shapes(_with_inputs_of(proto, ir.to_proto(graph))), origins)
+
+
+def _with_inputs_of(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
+    """``after``, in place, its inputs named as those of ``before``.
+
+    The optimiser renames an input that is an output as well, and copies it to the output's name.
+    """
+    pairs = zip(before.graph.input, after.graph.input, strict=True)
+    names = {new.name: old.name for old, new in pairs if old.name != new.name}
+    if not names:
+        return after
+    kept = onnx.GraphProto()
+    for node in after.graph.node:
+        if node.op_type != "Identity" or names.get(node.input[0]) != node.output[0]:
+            rename_tensors(node, names)
+            kept.node.append(node)
+    del after.graph.node[:]
+    after.graph.node.extend(kept.node)
+    for value in after.graph.input:
+        value.name = names.get(value.name, value.name)
+    return after
 
 
 def _without_batch_norms(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
