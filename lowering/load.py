@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from bitfront.lowering.external import check_sizes, load_external_data
-from bitfront.lowering.graph import graphs_of
+from bitfront.lowering.graph import graphs_of, sort_nodes
 from bitfront.lowering.normalise import IR_VERSION
 from bitfront.lowering.opset import OPSET, opset_of
 from bitfront.lowering.reference import Reference, make_reference
@@ -41,11 +41,12 @@ def load_reference(path: Path, *, skipped: Collection[str] = ()) -> Reference:
         raise ModelError(f"'{path}' holds no network: its graph is empty", "it may be truncated: export it again")
     check_sizes(path, model)
     load_external_data(model, path)
-    _check(model, path)
     try:
         given = bytes(model.SerializeToString())
     except (EncodeError, ValueError) as error:
         raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
+    sort_nodes(model.graph)
+    _check(model, path)
     return replace(make_reference(model, str(path), skipped=skipped), given=given)
 
 

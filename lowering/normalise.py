@@ -1,10 +1,10 @@
 """The one form every network is brought to before anything else looks at it, one named step after the other.
 
-Opset 21 or newer, functions inlined, constants lifted to initialisers, no initialiser among the graph inputs, FP32
-throughout, constant expressions folded, batch norm folded into the layer before it, chains of slices merged, means over
-all positions written as GlobalAveragePool, identities and dropouts gone, nodes sorted and named, shapes inferred,
-metadata stripped. Numerics stay those of the network up to rounding, which ``lowering.faithful`` checks; a step that
-changes them can be left out.
+Opset 21 or newer, functions inlined, what ONNX Runtime fused split again, constants lifted to initialisers, no
+initialiser among the graph inputs, FP32 throughout, constant expressions folded, batch norm folded into the layer before
+it, chains of slices merged, means over all positions written as GlobalAveragePool, identities and dropouts gone, nodes
+sorted and named, shapes inferred, metadata stripped. Numerics stay those of the network up to rounding, which
+``lowering.faithful`` checks; a step that changes them can be left out.
 
 Not handled: batch norms with no layer before them stay as they are (floating glue).
 """
@@ -25,6 +25,7 @@ from onnx import helper
 from bitfront.lowering.compact import Source, sources_of
 from bitfront.lowering.folding import Origins, fold_constants
 from bitfront.lowering.full_precision import widened
+from bitfront.lowering.fused_forms import split_fused
 from bitfront.lowering.glue_forms import merge_slices, pool_globally
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
 from bitfront.lowering.opset import with_opset
@@ -118,6 +119,14 @@ def _name_dynamic_axes(graph: onnx.GraphProto) -> None:
                     axis.ClearField("dim_value")
                     if place == 0 and inner is graph:
                         axis.dim_param = batch
+
+
+def _without_fused(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+    split = onnx.ModelProto()
+    split.CopyFrom(proto)
+    split_fused(split.graph)
+    _name_nodes(split.graph)
+    return _with_shapes(split)
 
 
 def _without_dropouts(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
@@ -224,6 +233,7 @@ def _with_global_pools(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
 
 # What may be left out where it changes what a network answers; names are kept in configs.
 OPTIONAL_STEPS: Mapping[str, Rewrite] = {
+    "fused": _without_fused,
     "dropouts": _without_dropouts,
     "constants": fold_constants,
     "full-precision": widened,

@@ -161,6 +161,31 @@ def test_older_opset_is_converted() -> None:
     assert make_reference(net.model(["a"], opset=13), "net").proto.opset_import[0].version == 21
 
 
+@pytest.mark.parametrize("inner", [False, True], ids=["graph", "body"])
+def test_nodes_out_of_order_are_sorted(inner: bool, tmp_path: Path) -> None:
+    """Some converters append nodes to the end of the list; runtimes sort them, and so does reading."""
+    nodes = [
+        helper.make_node("Add", ["m", "h"], ["y"]),
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Neg", ["h"], ["m"]),
+    ]
+    value = helper.make_tensor_value_info
+    ends = [value("y", TensorProto.FLOAT, ("n", 4))]
+    if inner:
+        body = helper.make_graph(nodes, "body", [], ends)
+        nodes = [helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)]
+        nodes.append(
+            helper.make_node("Constant", [], ["c"], value=helper.make_tensor("c", TensorProto.BOOL, [], [True]))
+        )
+    weight = numpy_helper.from_array(np.arange(16, dtype=np.float32).reshape(4, 4), "w")
+    graph = helper.make_graph(nodes, "g", [value("x", TensorProto.FLOAT, ("n", 4))], ends, [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    found = load_reference(tmp_path / "net.onnx")
+    assert found.given == model.SerializeToString()
+    np.testing.assert_array_equal(run(found.proto, {"x": np.ones((2, 4), np.float32)})[0], np.zeros((2, 4)))
+
+
 def test_group_norm_below_21_is_read(tmp_path: Path) -> None:
     """GroupNormalization of opsets 18 to 20 is deprecated, and runtimes have it all the same."""
     net = Net(("n", 4, 6, 6))
