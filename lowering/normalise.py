@@ -1,9 +1,9 @@
 """The one form every network is brought to before anything else looks at it, one named step after the other.
 
 Opset 21 or newer, functions inlined, what ONNX Runtime fused split again, constants lifted to initialisers, no
-initialiser among the graph inputs, FP32 throughout, constant expressions folded, batch norm folded into the layer before
-it, chains of slices merged, means over all positions written as GlobalAveragePool, identities and dropouts gone, nodes
-sorted and named, shapes inferred, metadata stripped. Numerics stay those of the network up to rounding, which
+initialiser among the graph inputs, FP32 throughout, constant expressions folded, batch norm folded into the layer
+before it, chains of slices merged, means over all positions written as GlobalAveragePool, identities and dropouts gone,
+nodes sorted and named, shapes inferred, metadata stripped. Numerics stay those of the network up to rounding, which
 ``lowering.faithful`` checks; a step that changes them can be left out.
 
 Not handled: batch norms with no layer before them stay as they are (floating glue).
