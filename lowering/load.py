@@ -54,7 +54,7 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
     """Refuse what is no valid ONNX.
 
     Raises:
-        ModelError: If the checker or shape inference finds a fault.
+        ModelError: If the checker or shape inference finds a fault, or an input has no shape.
     """
     if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
         raise ModelError(
@@ -66,6 +66,14 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError(
             f"'{path}' is of opset {opset_of(model)}; opsets 1 to {newest} are known", "export it with one of those"
         )
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        kind = value.type
+        if value.name not in constants and kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape"):
+            raise ModelError(
+                f"'{path}': input '{value.name}' declares no shape, not even how many axes it has",
+                "export it with shapes; axes of any size may stay open",
+            )
     try:
         # The checker insists on output shapes that exporters may leave out and inference can fill in.
         onnx.checker.check_model(onnx.shape_inference.infer_shapes(_checkable(model)))

@@ -287,7 +287,7 @@ def test_an_input_without_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [helper.make_node("Mul", ["x", "s"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"])]
     model = _model(nodes, {"y": FLOAT}, {"w": _normal(16, 16)})
     model.graph.input.append(helper.make_tensor_value_info("s", FLOAT, ()))
-    found = faithful(_given(model), {"x": _normal(8, 16), "s": np.array(2, np.float32)})
+    found = faithful(_given(model), {"x": _normal(8, 16), "s": np.full(8, 2, np.float32)})
     assert found.skipped_steps == ("slices",)
 
 

@@ -161,6 +161,17 @@ def test_older_opset_is_converted() -> None:
     assert make_reference(net.model(["a"], opset=13), "net").proto.opset_import[0].version == 21
 
 
+def test_an_input_without_a_shape_is_named(tmp_path: Path) -> None:
+    """Where the samples are cannot be told of an input that does not say how many axes it has."""
+    net = Net(("n", 4))
+    net.op("Relu", ["x"], "y")
+    model = net.model(["y"])
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="input 'x' declares no shape"):
+        load_reference(tmp_path / "net.onnx")
+
+
 @pytest.mark.parametrize("inner", [False, True], ids=["graph", "body"])
 def test_nodes_out_of_order_are_sorted(inner: bool, tmp_path: Path) -> None:
     """Some converters append nodes to the end of the list; runtimes sort them, and so does reading."""
