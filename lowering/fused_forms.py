@@ -74,7 +74,9 @@ def _activation(
 ) -> onnx.NodeProto:
     given = dict(zip(_ACTIVATIONS[name], values, strict=False))
     if name != "Clip":
-        return helper.make_node(name, [source], [result], **given)
+        node = helper.make_node(name, [source], [result])
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in given.items())
+        return node
     limits = [_scalar(given[limit], f"{result}_{limit}", graph, taken) for limit in _ACTIVATIONS[name]]
     return helper.make_node(name, [source, *limits], [result])
 
@@ -103,5 +105,5 @@ def _split_matmul(
 
 def _scalar(value: float, name: str, graph: onnx.GraphProto, taken: set[str]) -> str:
     made = free_name(name, taken)
-    graph.initializer.append(numpy_helper.from_array(np.float32(value), made))
+    graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), made))
     return made
