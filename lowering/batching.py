@@ -1,9 +1,10 @@
 """The batch axis of each input and output of a network, from the shapes that its graph declares.
 
 A dynamic batch is a named axis that inputs share. Of several names the one that sounds like a batch is taken, then the
-one that more arrays have first, then the one that more arrays have at all. An axis without a name (an exporter's −1 or
-0) counts as one more name. A fixed batch is an input's first size, the one that most inputs have. An input without that
-axis has one value that all samples share.
+one that more arrays have first, then the one that more arrays have at all; one that no input has first has to be called
+batch or, where it only sounds like one, be an output's first. An axis without a name (an exporter's −1 or 0) counts as
+one more name. A fixed batch is an input's first size, the one that most inputs have. An input without that axis has one
+value that all samples share.
 
 Not told: a batch that is called otherwise and is no input's first axis.
 """
@@ -59,8 +60,11 @@ def _batch_name(inputs: Shapes, outputs: Shapes) -> str | None:
         return "batch" in name.lower() or name.lower() in _USUAL
 
     def possible(name: str) -> bool:
+        leads = sounds(name) and any(axes[:1] == (name,) for axes in outputs.values())
         return any(
-            name == axes[0] or (name in axes and ("batch" in name.lower() or (sounds(name) and axes[0] in names)))
+            name == axes[0]
+            or (name in axes and ("batch" in name.lower() or (sounds(name) and axes[0] in names)))
+            or (name in axes and leads and axes[0] not in answered)
             for axes in inputs.values()
             if axes
         )
@@ -68,6 +72,7 @@ def _batch_name(inputs: Shapes, outputs: Shapes) -> str | None:
     def rank(name: str) -> tuple[bool, int, int]:
         return sounds(name), sum(axes[:1] == (name,) for axes in arrays), sum(name in axes for axes in arrays)
 
+    answered = {axes[0] for axes in outputs.values() if axes}
     names = list(dict.fromkeys(axis for axes in inputs.values() for axis in axes if isinstance(axis, str)))
     return max((name for name in names if possible(name)), key=rank, default=None)
 

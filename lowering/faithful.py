@@ -249,8 +249,10 @@ def _disturb(array: Array, size: float, generator: np.random.Generator) -> Array
     if not _is_float(array):
         return array
     factors = 1 + size * generator.uniform(-1, 1, array.shape)
-    changed: Array = np.asarray(array.astype(np.float64) * factors).astype(array.dtype)
-    return changed
+    with np.errstate(over="ignore"):
+        changed: Array = np.asarray(array.astype(np.float64) * factors).astype(array.dtype)
+    # A mask of the type's least number stays finite.
+    return np.where(np.isinf(_wide(changed)), array, changed)
 
 
 def _difference(output: _Output, found: Array, *, strict: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -66,6 +67,37 @@ def rename_tensors(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
         outer = {name: new for name, new in names.items() if name not in own}
         for inner in body.node:
             rename_tensors(inner, outer)
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put each node behind those that write what it or its bodies read, in place, bodies alike; a cycle stays as it is.
+
+    Some converters append nodes to the end. Nodes that are in order already keep it.
+    """
+    for inner in graphs_of(graph):
+        writer = {name: index for index, node in enumerate(inner.node) for name in node.output if name}
+        reads = [
+            {writer[name] for name in (*node.input, *captured_names(node)) if name in writer} - {index}
+            for index, node in enumerate(inner.node)
+        ]
+        if all(max(before, default=-1) < index for index, before in enumerate(reads)):
+            continue
+        readers: dict[int, list[int]] = {}
+        for index, before in enumerate(reads):
+            for other in before:
+                readers.setdefault(other, []).append(index)
+        ready = [index for index, before in enumerate(reads) if not before]
+        order: list[int] = []
+        while ready:
+            order.append(index := heapq.heappop(ready))
+            for reader in readers.get(index, ()):
+                reads[reader].discard(index)
+                if not reads[reader]:
+                    heapq.heappush(ready, reader)
+        if len(order) == len(inner.node):
+            kept = onnx.GraphProto(node=[inner.node[index] for index in order])
+            del inner.node[:]
+            inner.node.extend(kept.node)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

@@ -28,7 +28,7 @@ _QUANTISED = re.compile(
 _QUANTISED_ALREADY = "it is quantised already"
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 # Elements of the smallest table that is a layer: below, scales and nodes take what the codes save.
-_SMALLEST_TABLE = 1024
+SMALLEST_TABLE = 1024
 
 
 def take_inventory(proto: onnx.ModelProto, dialect: Dialect) -> Inventory:
@@ -99,9 +99,7 @@ def _is_table(node: onnx.NodeProto, view: GraphView) -> bool:
     shape = view.shape(node.input[0]) if node.op_type == TABLE and node.input[0] in view.initializers else None
     if shape is None or len(shape) != 2 or attribute(node, "axis", 0) not in (0, -2):
         return False
-    return (
-        view.initializers[node.input[0]].data_type in _FLOATS and prod(size or 0 for size in shape) >= _SMALLEST_TABLE
-    )
+    return view.initializers[node.input[0]].data_type in _FLOATS and prod(size or 0 for size in shape) >= SMALLEST_TABLE
 
 
 def _why_no_table(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> str:

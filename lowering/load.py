@@ -10,7 +10,9 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from bitfront.lowering.external import check_sizes, load_external_data
-from bitfront.lowering.opset import opset_of
+from bitfront.lowering.graph import graphs_of, sort_nodes
+from bitfront.lowering.normalise import IR_VERSION
+from bitfront.lowering.opset import OPSET, opset_of
 from bitfront.lowering.reference import Reference, make_reference
 from bitfront.precision import ModelError
 
@@ -39,11 +41,12 @@ def load_reference(path: Path, *, skipped: Collection[str] = ()) -> Reference:
         raise ModelError(f"'{path}' holds no network: its graph is empty", "it may be truncated: export it again")
     check_sizes(path, model)
     load_external_data(model, path)
-    _check(model, path)
     try:
         given = bytes(model.SerializeToString())
     except (EncodeError, ValueError) as error:
         raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
+    sort_nodes(model.graph)
+    _check(model, path)
     return replace(make_reference(model, str(path), skipped=skipped), given=given)
 
 
@@ -51,7 +54,7 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
     """Refuse what is no valid ONNX.
 
     Raises:
-        ModelError: If the checker or shape inference finds a fault.
+        ModelError: If the checker or shape inference finds a fault, or an input has no shape.
     """
     if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
         raise ModelError(
@@ -63,9 +66,17 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError(
             f"'{path}' is of opset {opset_of(model)}; opsets 1 to {newest} are known", "export it with one of those"
         )
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        kind = value.type
+        if value.name not in constants and kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape"):
+            raise ModelError(
+                f"'{path}': input '{value.name}' declares no shape, not even how many axes it has",
+                "export it with shapes; axes of any size may stay open",
+            )
     try:
         # The checker insists on output shapes that exporters may leave out and inference can fill in.
-        onnx.checker.check_model(onnx.shape_inference.infer_shapes(model))
+        onnx.checker.check_model(onnx.shape_inference.infer_shapes(_checkable(model)))
     except (
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
@@ -75,6 +86,20 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
         DecodeError,
     ) as error:
         raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
+
+
+def _checkable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, of opset 21 where it has a GroupNormalization of 18 to 20: deprecated, though runtimes have it."""
+    nodes = (node for graph in graphs_of(model.graph) for node in graph.node)
+    if not 18 <= opset_of(model) < OPSET or all(node.op_type != "GroupNormalization" for node in nodes):
+        return model
+    newer = onnx.ModelProto()
+    newer.CopyFrom(model)
+    for entry in newer.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = OPSET
+    newer.ir_version = max(newer.ir_version, IR_VERSION)
+    return newer
 
 
 def _first_line(error: Exception) -> str:

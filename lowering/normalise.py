@@ -1,10 +1,10 @@
 """The one form every network is brought to before anything else looks at it, one named step after the other.
 
-Opset 21 or newer, functions inlined, constants lifted to initialisers, no initialiser among the graph inputs, FP32
-throughout, constant expressions folded, batch norm folded into the layer before it, chains of slices merged, means over
-all positions written as GlobalAveragePool, identities and dropouts gone, nodes sorted and named, shapes inferred,
-metadata stripped. Numerics stay those of the network up to rounding, which ``lowering.faithful`` checks; a step that
-changes them can be left out.
+Opset 21 or newer, functions inlined, what ONNX Runtime fused split again, constants lifted to initialisers, no
+initialiser among the graph inputs, FP32 throughout, constant expressions folded, batch norm folded into the layer
+before it, chains of slices merged, means over all positions written as GlobalAveragePool, identities and dropouts gone,
+nodes sorted and named, shapes inferred, metadata stripped. Numerics stay those of the network up to rounding, which
+``lowering.faithful`` checks; a step that changes them can be left out.
 
 Not handled: batch norms with no layer before them stay as they are (floating glue).
 """
@@ -25,6 +25,7 @@ from onnx import helper
 from bitfront.lowering.compact import Source, sources_of
 from bitfront.lowering.folding import Origins, fold_constants
 from bitfront.lowering.full_precision import widened
+from bitfront.lowering.fused_forms import split_fused
 from bitfront.lowering.glue_forms import merge_slices, pool_globally
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
 from bitfront.lowering.opset import with_opset
@@ -120,6 +121,14 @@ def _name_dynamic_axes(graph: onnx.GraphProto) -> None:
                         axis.dim_param = batch
 
 
+def _without_fused(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+    split = onnx.ModelProto()
+    split.CopyFrom(proto)
+    split_fused(split.graph)
+    _name_nodes(split.graph)
+    return _with_shapes(split)
+
+
 def _without_dropouts(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
     # A Dropout whose mask nobody reads is an identity at inference, which training_mode says it is not.
     graph = ir.from_proto(proto)
@@ -147,7 +156,28 @@ def _simplified(proto: onnx.ModelProto, origins: Origins) -> onnx.ModelProto:
         # Runtimes look for quantised constants.
         should_fold=lambda node: False if node.op_type in ("DequantizeLinear", "QuantizeLinear") else None,
     )
-    return fold_constants(_with_shapes(ir.to_proto(graph)), origins)
+    return fold_constants(_with_shapes(_with_inputs_of(proto, ir.to_proto(graph))), origins)
+
+
+def _with_inputs_of(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
+    """``after``, in place, its inputs named as those of ``before``.
+
+    The optimiser renames an input that is an output as well, and copies it to the output's name.
+    """
+    pairs = zip(before.graph.input, after.graph.input, strict=True)
+    names = {new.name: old.name for old, new in pairs if old.name != new.name}
+    if not names:
+        return after
+    kept = onnx.GraphProto()
+    for node in after.graph.node:
+        if node.op_type != "Identity" or names.get(node.input[0]) != node.output[0]:
+            rename_tensors(node, names)
+            kept.node.append(node)
+    del after.graph.node[:]
+    after.graph.node.extend(kept.node)
+    for value in after.graph.input:
+        value.name = names.get(value.name, value.name)
+    return after
 
 
 def _without_batch_norms(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
@@ -203,6 +233,7 @@ def _with_global_pools(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
 
 # What may be left out where it changes what a network answers; names are kept in configs.
 OPTIONAL_STEPS: Mapping[str, Rewrite] = {
+    "fused": _without_fused,
     "dropouts": _without_dropouts,
     "constants": fold_constants,
     "full-precision": widened,

@@ -11,6 +11,7 @@ import onnx
 
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.inventory import Inventory
+from bitfront.lowering.layers import SMALLEST_TABLE
 
 _LEAST_AXES = 2
 _INTEGER = frozenset(
@@ -45,7 +46,10 @@ def left_as_they_are(model: onnx.ModelProto, inventory: Inventory) -> dict[str, 
         if node.op_type in _INTEGER:
             found[name] = f"{node.op_type} with weights of {held}: they are integers already"
         else:
-            found[name] = f"{node.op_type} with weights of {held}: only Conv, ConvTranspose, Gemm and MatMul are layers"
+            found[name] = (
+                f"{node.op_type} with weights of {held}: only Conv, ConvTranspose, Gemm and MatMul are layers, and "
+                f"Gather from tables of {SMALLEST_TABLE:,} elements on"
+            )
     return found
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bitfront.lowering.graph import GraphView, attribute
 from bitfront.lowering.inventory import Layer
 from bitfront.lowering.ranges import is_bounded
-from bitfront.lowering.rounding.gptq import gptq_codes, retargeted
+from bitfront.lowering.rounding.gptq import gptq_codes, retargeted, shrinkage
 from bitfront.lowering.rounding.guard import ZERO_WEIGHTS, layer_bias, minimum_scales
 from bitfront.lowering.rounding.matrix import MatrixView
 from bitfront.lowering.rounding.scales import absmax_scales, blocks_of, mse_scales, nearest_codes
@@ -32,7 +32,7 @@ from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding, digest
 
 # Raise it whenever the same settings would give other codes, scales or corrections than before.
-SCHEMA = 6
+SCHEMA = 7
 KIND = "rounded"
 # Hessians of k × k are accumulated over about so many output positions, evenly spaced, or as many times k where that is
 # more: all 512 · 32² of a small image network's first layers gave the same accuracy in many times the time.
@@ -55,7 +55,8 @@ class RoundingProblem:
             Never with ``block_size``.
         hessian: float64 (groups, k, k), 2 X Xᵀ of the inputs X behind the rounded prefix; None for methods without
             calibration.
-        drift: float64 (groups, k, k), 2 (X̃ − X) Xᵀ, X̃ being the inputs in the network as it is; None likewise.
+        drift: float64 (groups, k, k), 2 (X̃ − X) Xᵀ, X̃ being the inputs in the network as it is, times ``shrinkage``;
+            None likewise.
     """
 
     view: MatrixView
@@ -282,11 +283,12 @@ class _Job:
 
 
 def _moments(layer: Layer, view: MatrixView, streams: PrefixStreams) -> Moments:
-    """The layer's 2 X Xᵀ and 2 (X̃ − X) Xᵀ, (groups, k, k) each."""
+    """The layer's 2 X Xᵀ and 2 (X̃ − X) Xᵀ, (groups, k, k) each, the latter times ``shrinkage``."""
     unfolding = Unfolding.of(view, streams.node)
     k = view.rows(np.empty(view.shape, dtype=np.int8)).shape[-1]
     wanted = max(HESSIAN_COLUMNS, COLUMNS_PER_ROW * k)
     hessian, drift = np.zeros((view.groups, k, k)), np.zeros((view.groups, k, k))
+    count = 0
     for exact, rounded in streams.inputs():
         positions = max(1, wanted // (streams.chunks * max(1, len(rounded))))
         for columns, differences in zip(
@@ -295,9 +297,10 @@ def _moments(layer: Layer, view: MatrixView, streams: PrefixStreams) -> Moments:
             # One matrix times its own transpose takes BLAS's symmetric product, half the work of a batched one.
             hessian += (columns[0] @ columns[0].T)[None] if len(columns) == 1 else columns @ columns.swapaxes(1, 2)
             drift += differences @ columns.swapaxes(1, 2)
+            count += columns.shape[-1]
     if not (np.isfinite(hessian).all() and np.isfinite(drift).all()):
         raise DataError(
             f"layer '{layer.name}': its inputs are not finite on the calibration data",
             "check the calibration inputs for NaN, infinity and wrong scaling",
         )
-    return 2 * hessian, 2 * drift
+    return 2 * hessian, 2 * shrinkage(count, k) * drift

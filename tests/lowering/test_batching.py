@@ -48,6 +48,15 @@ CASES: dict[str, tuple[Shapes, Shapes, Axes, Axes, int | None]] = {
         {"y": 1},
         None,
     ),
+    "time-major, so many steps": ({"x": (7, "n", 8)}, {"y": ("n", 4)}, {"x": 1}, {"y": 0}, None),
+    "time-major, lengths beside it": (
+        {"x": (7, "N"), "lengths": ("N",)},
+        {"y": ("N", 4)},
+        {"x": 1, "lengths": 0},
+        {"y": 0},
+        None,
+    ),
+    "fixed, so many found": ({"x": (1, "n", 3)}, {"y": (1, 4), "f": ("n", 2)}, {"x": 0}, {"y": 0, "f": 0}, 1),
     "time-major answers": ({"x": ("n", 5, 8)}, {"y": (5, "n", 8)}, {"x": 0}, {"y": 1}, None),
     "text": (
         {"ids": ("batch", "sequence"), "mask": ("batch", "sequence")},

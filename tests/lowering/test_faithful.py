@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import bitfront.lowering.normalise
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.faithful import faithful, sqnr_db
+from bitfront.lowering.faithful import _disturb, faithful, sqnr_db
 from bitfront.lowering.interpreter import interpret
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.lowerer import Lowerer
@@ -289,6 +289,16 @@ def test_an_input_without_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     model.graph.input.append(helper.make_tensor_value_info("s", FLOAT, ()))
     found = faithful(_given(model), {"x": _normal(8, 16), "s": np.full(8, 2, np.float32)})
     assert found.skipped_steps == ("slices",)
+
+
+def test_disturbed_masks_stay_finite() -> None:
+    """The least number of FP16 is a usual mask; a rounding more must neither leave the type's range nor warn of it."""
+    least = np.finfo(np.float16).min
+    found = _disturb(np.full(64, least), 2.0**-8, np.random.default_rng(0))
+    assert np.isfinite(found).all()
+    assert (found == least).any()
+    assert (found > least).any()
+    assert np.isinf(_disturb(np.full(4, -np.inf, np.float16), 2.0**-8, np.random.default_rng(0))).all()
 
 
 def test_made_up_inputs(monkeypatch: pytest.MonkeyPatch) -> None:

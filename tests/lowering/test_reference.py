@@ -98,6 +98,31 @@ def test_branches_that_return_an_outer_value(returned: str, kind: int) -> None:
         np.testing.assert_array_equal(run(found, feeds)[0], run(model, feeds)[0])
 
 
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16], ids=["float", "half"])
+def test_an_input_that_is_an_output_keeps_its_name(kind: int) -> None:
+    """Arrays are matched to inputs by name: also one that the network hands back as it is, and that a branch reads."""
+    value = helper.make_tensor_value_info
+    branch = helper.make_graph([helper.make_node("Neg", ["x"], ["b"])], "branch", [], [value("b", kind, None)])
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["h"]),
+            helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch),
+            helper.make_node("Add", ["h", "y"], ["z"]),
+        ],
+        "g",
+        [value("x", kind, ("n", 8)), value("c", TensorProto.BOOL, ())],
+        [value("z", kind, ("n", 8)), value("x", kind, ("n", 8))],
+        [numpy_helper.from_array(np.eye(8, dtype=helper.tensor_dtype_to_np_dtype(kind)) * 2, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.arange(16).reshape(2, 8).astype(helper.tensor_dtype_to_np_dtype(kind))
+    found = make_reference(model, "net")
+    assert list(found.input_shapes) == ["x", "c"]
+    assert found.output_names == ("z", "x")
+    for one, other in zip(run(found.proto, {"x": x, "c": np.array(True)}), (x, x), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_sizes_below_zero_are_open_axes() -> None:
     """An axis of size −1 is one of any size; first axes are the batch."""
     model = chain()
@@ -134,6 +159,57 @@ def test_older_opset_is_converted() -> None:
     net = Net()
     net.conv("x", "a", (16, 16))
     assert make_reference(net.model(["a"], opset=13), "net").proto.opset_import[0].version == 21
+
+
+def test_an_input_without_a_shape_is_named(tmp_path: Path) -> None:
+    """Where the samples are cannot be told of an input that does not say how many axes it has."""
+    net = Net(("n", 4))
+    net.op("Relu", ["x"], "y")
+    model = net.model(["y"])
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="input 'x' declares no shape"):
+        load_reference(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("inner", [False, True], ids=["graph", "body"])
+def test_nodes_out_of_order_are_sorted(inner: bool, tmp_path: Path) -> None:
+    """Some converters append nodes to the end of the list; runtimes sort them, and so does reading."""
+    nodes = [
+        helper.make_node("Add", ["m", "h"], ["y"]),
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Neg", ["h"], ["m"]),
+    ]
+    value = helper.make_tensor_value_info
+    ends = [value("y", TensorProto.FLOAT, ("n", 4))]
+    if inner:
+        body = helper.make_graph(nodes, "body", [], ends)
+        nodes = [helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)]
+        nodes.append(
+            helper.make_node("Constant", [], ["c"], value=helper.make_tensor("c", TensorProto.BOOL, [], [True]))
+        )
+    weight = numpy_helper.from_array(np.arange(16, dtype=np.float32).reshape(4, 4), "w")
+    graph = helper.make_graph(nodes, "g", [value("x", TensorProto.FLOAT, ("n", 4))], ends, [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    found = load_reference(tmp_path / "net.onnx")
+    assert found.given == model.SerializeToString()
+    np.testing.assert_array_equal(run(found.proto, {"x": np.ones((2, 4), np.float32)})[0], np.zeros((2, 4)))
+
+
+def test_group_norm_below_21_is_read(tmp_path: Path) -> None:
+    """GroupNormalization of opsets 18 to 20 is deprecated, and runtimes have it all the same."""
+    net = Net(("n", 4, 6, 6))
+    for name in ("s", "t"):
+        net.constant(name, np.array([0.5, 2.0], np.float32))
+    net.nodes.append(helper.make_node("GroupNormalization", ["x", "s", "t"], ["g"], num_groups=2))
+    model = net.model(["g"])
+    model.opset_import[0].version = 18
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("g", TensorProto.FLOAT, ("n", 4, 6, 6)))
+    onnx.save(model, tmp_path / "net.onnx")
+    inputs = {"x": np.random.default_rng(0).normal(size=(2, 4, 6, 6)).astype(np.float32)}
+    found = load_reference(tmp_path / "net.onnx").proto
+    np.testing.assert_allclose(run(found, inputs)[0], run(model, inputs)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_global_means_become_global_average_pools() -> None:

@@ -13,7 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.inventory import Layer
+from bitfront.lowering.layers import take_inventory
+from bitfront.lowering.reference import make_reference
 from bitfront.lowering.rounding import network as network_module
 from bitfront.lowering.rounding import streams as streams_module
 from bitfront.lowering.rounding.guard import minimum_scales
@@ -23,6 +26,7 @@ from bitfront.lowering.rounding.streams import PrefixStreams
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding
 from tests.lowering.rounding.cases import CASES, Case, images, layer_of, model_of, node_of, residual_network
+from tests.lowering.topologies import Net
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -100,7 +104,7 @@ def test_layers_see_the_rounded_prefix() -> None:
 
 
 def test_gptq_is_given_the_moments_of_what_a_layer_sees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """2 X Xᵀ of the inputs X behind the rounded prefix, and 2 (X̃ − X) Xᵀ with those of the network as it is."""
+    """2 X Xᵀ of the inputs X behind the rounded prefix, and 2 (X̃ − X) Xᵀ with those of the network as it is, shrunk."""
     model, layers = residual_network()
     calibration = images(64)
     seen: list[RoundingProblem] = []
@@ -119,6 +123,7 @@ def test_gptq_is_given_the_moments_of_what_a_layer_sees(monkeypatch: pytest.Monk
     assert found.hessian is not None
     assert found.drift is not None
     hessian, drift = 2 * behind @ behind.T, 2 * (exact - behind) @ behind.T
+    drift *= 1 - len(behind) / 64
     np.testing.assert_allclose(found.hessian[0], hessian, atol=1e-3 * np.abs(hessian).max())
     np.testing.assert_allclose(found.drift[0], drift, atol=1e-2 * np.abs(drift).max())
     assert np.abs(hessian - 2 * exact @ exact.T).max() > 5e-3 * np.abs(hessian).max(), "the test says nothing otherwise"
@@ -161,6 +166,30 @@ def test_gptq_follows_the_network_better_than_nearest() -> None:
         output = _tensors(_with_rounded(model, layers, corrected), unseen, ["c"])["c"]
         errors.append(float(((output - exact) ** 2).mean()))
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_few_samples_do_not_move_weights_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many samples as inputs, what the prefix seems to ask of a layer is chance, and is left."""
+    generator = np.random.default_rng(3)
+    net = Net(("n", 96))
+    for name, source in (("a", "x"), ("b", "a_relu"), ("c", "b_relu")):
+        net.weight(f"{name}.weight", 96, 96, fan_in=96)
+        net.weight(f"{name}.bias", 96, fan_in=96)
+        net.op("Gemm", [source, f"{name}.weight", f"{name}.bias"], name, transB=1)
+        net.op("Relu", [name], f"{name}_relu")
+    model = make_reference(net.model(["c_relu"]), "net").proto
+    layers = list(take_inventory(model, get_dialect("ort-cpu")).layers)
+    samples, unseen = ({"x": generator.normal(size=(n, 96)).astype(np.float32)} for n in (96, 500))
+    exact = _tensors(model, unseen, ["c"])["c"]
+
+    def error() -> float:
+        rounded = _round(model, layers, samples)
+        output = _tensors(_with_rounded(model, layers[2:], rounded), unseen, ["c"])["c"]
+        return float(((output - exact) ** 2).mean())
+
+    shrunk = error()
+    monkeypatch.setattr(network_module, "shrinkage", lambda *_: 1.0)
+    assert shrunk < 0.75 * error()
 
 
 @pytest.mark.parametrize("rounding", list(Rounding))
