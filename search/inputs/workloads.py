@@ -222,7 +222,10 @@ def named_arrays(found: object, where: str) -> dict[str, object]:
     arrays: dict[str, object] = own_code(where, lambda: dict(found))
     for name in arrays:
         if not isinstance(name, str):
-            raise WorkloadError(f"{where}: has the key {name!r}, expected names of the network's inputs")
+            raise WorkloadError(
+                f"{where}: has the key {name!r}, expected names of the network's inputs",
+                "write each name as text, {'input': x}; 'search inspect' lists those of an ONNX file",
+            )
     return arrays
 
 
