@@ -40,7 +40,7 @@ class RecipeStep(JsonValue):
         if self.ended_at is not None and (type(self.ended_at) is not int or self.ended_at < 0):
             raise ConfigError(
                 f"recipe, pass '{self.name}': expected a whole ended_at of 0 or more, got {self.ended_at!r}",
-                "it is the number of training steps after which the pass was ended; write such a number, or leave it out",
+                "it is the training step at which the pass was ended; write such a number, or leave it out",
             )
         try:
             # A copy of its own, with tuples as the lists they are in a file: equal steps have equal keys.
