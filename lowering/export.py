@@ -130,17 +130,24 @@ def _program(module: torch.nn.Module, inputs: Inputs, name: str, batch: int | No
                 verbose=False,
                 optimize=False,
             )
-    except _FAILURES as error:
-        reason = str(error).strip().split("\n")[0]
+    except (SystemExit, *_FAILURES) as error:  # a module may leave Python while it is traced
         kind = "a dynamic batch" if batch is None else f"batch {batch}"
         raise ModelError(
-            f"workload '{name}': PyTorch could not export the module with {kind} ({type(error).__name__}: {reason})",
+            f"workload '{name}': PyTorch could not export the module with {kind} ({_reason(error)})",
             "try --batch-size with a fixed size, or export to ONNX yourself and use --model",
         ) from error
     finally:
         module.train(training)
     assert program is not None
     return program
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error that stopped the exporter: its own errors name their step, and that one as cause."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _optimised(program: torch.onnx.ONNXProgram) -> onnx.ModelProto:

@@ -92,7 +92,8 @@ def read_reference(proto: onnx.ModelProto, source: str) -> Reference:
     if not proto.graph.input or not proto.graph.output or not proto.graph.node:
         raise ModelError(
             f"'{source}': the network has {len(proto.graph.input)} inputs, {len(proto.graph.node)} nodes and "
-            f"{len(proto.graph.output)} outputs; at least one of each is needed"
+            f"{len(proto.graph.output)} outputs; at least one of each is needed",
+            "export the network with its input and its output; 'search inspect' shows what a file holds",
         )
     if proto.ByteSize() > _PROTO_LIMIT:
         raise ModelError(

@@ -37,7 +37,9 @@ def options_from_json(kind: type[T], data: Any, where: str) -> T:
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(data, Mapping) or set(data) - set(fields):
-        raise ConfigError(f"{where}: expected an object with {', '.join(fields)}, got {data!r}")
+        raise ConfigError(
+            f"{where}: expected an object with {', '.join(fields)}, got {data!r}", "write these options, and no others"
+        )
     hints = typing.get_type_hints(kind)
     values = {name: _value(hints[name], data[name], f"{where}, {name}") for name in fields if name in data}
     try:
@@ -82,9 +84,11 @@ def _value(hint: Any, data: Any, where: str) -> Any:
                 return hint(data)
             except ValueError as error:
                 known = ", ".join(str(member.value) for member in hint)
-                raise ConfigError(f"{where}: expected one of {known}, got {data!r}") from error
+                raise ConfigError(f"{where}: expected one of {known}, got {data!r}", "write one of these") from error
         if hint is float and isinstance(data, int | float) and not isinstance(data, bool):
             return float(data)
         if type(data) is hint:
             return data
-    raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {data!r}")
+    raise ConfigError(
+        f"{where}: expected {getattr(hint, '__name__', hint)}, got {data!r}", "write a value of that type, unquoted"
+    )

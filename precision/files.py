@@ -88,7 +88,9 @@ def unwritable(path: Path, error: OSError) -> OutputError:
     """The error for a file or folder that cannot be written: no permission, no space, no such device."""
     return OutputError(
         f"cannot write '{path}': {error.strerror or error}",
-        "free some space or choose another folder with --out; what was finished before is kept",
+        "a folder stands in its place: move it away, then repeat the command"
+        if isinstance(error, IsADirectoryError)
+        else "free some space or choose another folder with --out; what was finished before is kept",
     )
 
 

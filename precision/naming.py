@@ -35,6 +35,11 @@ def load_attribute(name: str, option: str, failure: type[EngineError] = UsageErr
         EngineError: ``failure``, if there is no such module or attribute, or importing it fails.
     """
     module_name, separator, attribute = name.partition(":")
+    if "/" in module_name or "\\" in module_name or module_name.startswith("."):
+        raise failure(
+            f"{option}: expected a module's name, got the path '{module_name}'",
+            "write package.module:attribute, and run 'search' in the folder that holds it",
+        )
     if not (module_name and separator and attribute):
         raise failure(f"{option}: expected module:attribute, got '{name}'", "for example my_module:workload")
     module = _module(module_name, option, failure)

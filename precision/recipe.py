@@ -39,13 +39,17 @@ class RecipeStep(JsonValue):
             raise ConfigError(f"recipe: unknown pass '{self.name}'", f"known passes: {', '.join(PASSES)}")
         if self.ended_at is not None and (type(self.ended_at) is not int or self.ended_at < 0):
             raise ConfigError(
-                f"recipe, pass '{self.name}': expected a whole ended_at of 0 or more, got {self.ended_at!r}"
+                f"recipe, pass '{self.name}': expected a whole ended_at of 0 or more, got {self.ended_at!r}",
+                "it is the training step at which the pass was ended; write such a number, or leave it out",
             )
         try:
             # A copy of its own, with tuples as the lists they are in a file: equal steps have equal keys.
             plain = json.loads(json.dumps(dict(self.options), allow_nan=False))
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"recipe, pass '{self.name}': its options are no plain JSON ({error})") from error
+            raise ConfigError(
+                f"recipe, pass '{self.name}': its options are no plain JSON ({error})",
+                "write options as text, finite numbers, true, false, null, lists and objects of these",
+            ) from error
         object.__setattr__(self, "options", MappingProxyType(plain))
 
     @property

@@ -156,8 +156,10 @@ class ContentStore:
     def _read(self, name: str) -> bytes | None:
         if self._folder is None:
             return self._memory.get(name)
+        path = self._folder / name
         try:
-            return _opened(name, (self._folder / name).read_bytes())
+            # Reading a pipe would wait for somebody to write.
+            return _opened(name, path.read_bytes()) if path.is_file() else None
         except OSError:
             return None
 
@@ -166,10 +168,13 @@ class ContentStore:
             self._memory[name] = content
             return
         path = self._folder / name
-        if path.is_dir() and not path.is_symlink():
-            # Nothing of ours is a folder there, and a file cannot take its place.
+        if path.exists() and not path.is_file():
+            # Nothing of ours is a folder, a pipe or a device there, and what is written must not go into one.
             try:
-                shutil.rmtree(path)
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
             except OSError as error:
                 raise unwritable(path, error) from error
         write_bytes(path, _sealed(name, content))

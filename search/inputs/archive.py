@@ -175,7 +175,10 @@ def _header_text(file: IO[bytes], where: str) -> tuple[str, int]:
     prefix = file.read(struct.calcsize(form))
     (length,) = struct.unpack(form, prefix)
     if length > _MOST_HEADER_BYTES:
-        raise DataError(f"{where}: its header has {length:,} bytes, expected {_MOST_HEADER_BYTES:,} at most")
+        raise DataError(
+            f"{where}: its header has {length:,} bytes, expected {_MOST_HEADER_BYTES:,} at most",
+            "write it again with numpy.savez",
+        )
     text = file.read(length)
     if len(text) < length:
         raise DataError(f"{where}: its header is cut off", "write it again with numpy.savez")

@@ -7,7 +7,7 @@ that does not fit is an error that names the file, the array, what was expected 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,14 @@ def read_labelled(path: Path, reference: Reference) -> Labelled:
     Raises:
         DataError: If the file is damaged, an array does not fit, or there are no labels.
     """
-    check_names(array_names(path), reference, str(path))
+    names = array_names(path)
+    others = [name for name in names if name not in reference.input_shapes]
+    if LABELS not in names and others and set(reference.input_shapes) <= set(names):
+        raise DataError(
+            f"'{path}': expected an array named '{LABELS}' beside the inputs, got {_listed(names)}",
+            f"name '{others[0]}' so if it holds them",
+        )
+    check_names(names, reference, str(path))
     arrays = read_npz(path, tuple(reference.input_shapes), labels=LABELS)
     inputs = check_inputs(arrays, reference, str(path))
     return Labelled(inputs=inputs, labels=check_labels(arrays, len(next(iter(inputs.values()))), str(path)))
@@ -237,5 +244,5 @@ def _finite(array: Array, where: str) -> Array:
     return array
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "none"

@@ -335,6 +335,7 @@ def _scorable(evaluation: Labelled, reference: Reference, metric: Metric, source
         check_classes(evaluation.labels, classes(reference), source)
     if len(evaluation) < 2:
         raise DataError(
-            f"'{source}': holds {len(evaluation)} sample; part of the data is held back, so expected 2 or more"
+            f"'{source}': holds {len(evaluation)} sample; part of the data is held back, so expected 2 or more",
+            "bring more labelled samples; a few hundred tell configurations apart",
         )
     return evaluation

@@ -19,6 +19,7 @@ from bitfront.search.inputs.workloads import own_code
 
 Scores = NDArray[np.float64]
 
+_LARGEST = 1e100  # squares of it can be added up, too
 _HINT = "return one score per sample, or their mean"
 
 
@@ -71,6 +72,12 @@ def call(metric: Metric, outputs: tuple[Array, ...], labels: Array, where: str) 
     scores = _numbers(found, f"the metric on {where}")
     if scores.shape == (len(labels), 1):
         scores = scores[:, 0]
+    if (np.abs(scores) > _LARGEST).any() and np.isfinite(scores).all():
+        raise WorkloadError(
+            f"the metric on {where}: gave {np.abs(scores).max():.3g}, expected scores between "
+            f"-{_LARGEST:g} and {_LARGEST:g}",
+            "scale it: larger ones cannot be added up",
+        )
     if scores.ndim > 1 or (scores.ndim == 1 and len(scores) != len(labels)) or not np.isfinite(scores).all():
         raise WorkloadError(
             f"the metric on {where}: expected {len(labels)} finite scores or one finite number, got an array "

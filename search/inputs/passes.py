@@ -183,7 +183,10 @@ def _shapes(module: torch.nn.Module, inputs: Inputs, what: str) -> tuple[tuple[i
         outputs = own_code(what, lambda: module.eval()(*example_tensors(module, inputs)))
     parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
     if not all(isinstance(part, torch.Tensor) for part in parts):
-        raise WorkloadError(f"{what} gives a {type(outputs).__name__}, expected a tensor or a tuple of tensors")
+        raise WorkloadError(
+            f"{what} gives a {type(outputs).__name__}, expected a tensor or a tuple of tensors",
+            "return the outputs from forward by themselves, without a dictionary or an object around them",
+        )
     return tuple(tuple(part.shape) for part in parts)
 
 

@@ -90,7 +90,9 @@ def read_name(workload: Workload, label: str) -> str:
     """
     name: object = own_code(f"{label}: name", lambda: workload.name)
     if not isinstance(name, str) or not name.strip():
-        raise WorkloadError(f"{label}: name is {_kind(name)}, expected text", "write name = 'my-network'")
+        raise WorkloadError(
+            f"{label}: name is {_kind(name)}, expected text that is not empty", "write name = 'my-network'"
+        )
     return name
 
 
@@ -135,7 +137,8 @@ def read_evaluation(workload: Workload, label: str) -> tuple[dict[str, object], 
     found: object = own_code(where, lambda: workload.evaluation)
     if not isinstance(found, Labelled):
         raise WorkloadError(
-            f"{where} is {_kind(found)}, expected precision.Labelled", "write Labelled(inputs={'input': x}, labels=y)"
+            f"{where} is {_kind(found)}, expected bitfront.precision.Labelled",
+            "from bitfront.precision import Labelled, and write Labelled(inputs={'input': x}, labels=y)",
         )
     return named_arrays(found.inputs, f"{where}.inputs"), found.labels
 
@@ -222,7 +225,10 @@ def named_arrays(found: object, where: str) -> dict[str, object]:
     arrays: dict[str, object] = own_code(where, lambda: dict(found))
     for name in arrays:
         if not isinstance(name, str):
-            raise WorkloadError(f"{where}: has the key {name!r}, expected names of the network's inputs")
+            raise WorkloadError(
+                f"{where}: has the key {name!r}, expected names of the network's inputs",
+                "write each name as text, {'input': x}; 'search inspect' lists those of an ONNX file",
+            )
     return arrays
 
 
@@ -250,7 +256,7 @@ def _no_workload(name: str, found: object) -> WorkloadError:
     without = f" without {', '.join(lacks)}" if 0 < len(lacks) < len(_PARTS) else ""
     return WorkloadError(
         f"--workload: '{name}' gave {_kind(found)}{without}, expected an object with {', '.join(_PARTS)}",
-        "see precision/workload.py for what each of them is",
+        "help(bitfront.precision.Workload) says what each of them is",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -324,6 +325,18 @@ def test_module_that_cannot_be_exported() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum() > 0 else -x
 
+    class Broken(torch.nn.Module):
+        def forward(self, _: torch.Tensor) -> torch.Tensor:
+            raise OSError("no table of words")
+
+    class Leaving(torch.nn.Module):
+        def forward(self, _: torch.Tensor) -> torch.Tensor:
+            sys.exit(3)
+
     inputs = {"x": np.ones((2, 3), np.float32)}
     with pytest.raises(ModelError, match=r"workload 'opaque': PyTorch could not export .* dynamic batch"):
         export_reference(Opaque(), inputs, name="opaque")
+    with pytest.raises(ModelError, match=r"a dynamic batch \(OSError: no table of words\)"):
+        export_reference(Broken(), inputs, name="broken")
+    with pytest.raises(ModelError, match=r"batch 2 \(SystemExit: 3\)"):
+        export_reference(Leaving(), inputs, name="leaving", batch=2)

@@ -66,6 +66,14 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path, place: str) -> 
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_folder_in_a_files_place_is_no_lack_of_space(tmp_path: Path) -> None:
+    """It is left alone, and what to do with it is said."""
+    (tmp_path / "table.csv" / "inside").mkdir(parents=True)
+    with pytest.raises(OutputError, match="a folder stands in its place"):
+        write_text(tmp_path / "table.csv", "a")
+    assert (tmp_path / "table.csv" / "inside").is_dir()
+
+
 def test_a_pipe_is_written_to_not_replaced(tmp_path: Path) -> None:
     """Devices and pipes stay what they are."""
     pipe, got = tmp_path / "pipe", []

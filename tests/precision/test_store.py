@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,24 @@ def test_a_damaged_entry_is_missing_and_made_again(tmp_path: Path, form: str, da
     """Nothing is raised; what is stored anew is found."""
     DAMAGES[damage](stored(tmp_path)[form])
     assert taken(tmp_path) == {**WHOLE, form: None}
+    stored(tmp_path)
+    assert taken(tmp_path) == WHOLE
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("form", ["arrays", "json"])
+def test_a_pipe_is_missing_and_made_again(tmp_path: Path, form: str) -> None:
+    """Nobody waits for what it would give; what is stored anew takes its place."""
+    path = stored(tmp_path)[form]
+    path.unlink()
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDWR)  # so that reading it waits for no writer, only for content
+    try:
+        os.write(descriptor, b"{}")
+        assert taken(tmp_path) == {**WHOLE, form: None}
+        assert os.read(descriptor, 2) == b"{}"
+    finally:
+        os.close(descriptor)
     stored(tmp_path)
     assert taken(tmp_path) == WHOLE
 

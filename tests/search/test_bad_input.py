@@ -120,6 +120,10 @@ DATA: dict[str, tuple[Change, tuple[str, ...]]] = {
     "one labelled": (lambda f: f.write_eval(input=samples(1), labels=labels(1)), ("eval.npz", "2 or more")),
     "evaluation missing": (lambda f: f.eval.unlink(), ("eval.npz", "does not exist")),
     "no labels": (lambda f: f.write_eval(input=samples()), ("eval.npz", "'labels'", "got 'input'")),
+    "label for labels": (
+        lambda f: f.write_eval(input=samples(), label=labels()),
+        ("eval.npz", "an array named 'labels'", "got 'input', 'label'", "name 'label' so"),
+    ),
     "fewer labels": (
         lambda f: f.write_eval(input=samples(), labels=labels(30)),
         ("eval.npz", "fewer labels", "expected 40, got 30"),
@@ -261,6 +265,8 @@ def test_out_without_permission(files: Files, capsys: pytest.CaptureFixture[str]
 
 WORKLOADS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no_such_module:workload": ("", ("no module 'no_such_module'",)),
+    "folder/mine.py:workload": ("workload = 1", ("a module's name, got the path 'folder/mine.py'",)),
+    "..mine:workload": ("workload = 1", ("a module's name, got the path '..mine'",)),
     "mine": ("workload = 1", ("module:attribute", "'mine'")),
     "mine:missing": ("workload = 1", ("'mine'", "'missing'", "workload")),
     "mine:workload": ("workload = 1", ("'mine:workload' gave an int", "calibration")),

@@ -93,6 +93,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "too many": (lambda *_: np.zeros(5), "expected 4 finite scores"),
     "NaN": (lambda *_: np.full(4, np.nan), "with 4 NaN"),
     "infinite number": (lambda *_: np.inf, "with 1 NaN or infinite"),
+    "beyond addition": (lambda *_: np.full(4, 1e300), r"gave 1e\+300, expected scores between -1e\+100"),
     "generator": (generator, "gave a generator"),
     "coroutine": (waiting, "gave a coroutine"),
     "exit": (leave, r"failed at .*test_metrics\.py:\d+: SystemExit: 3"),
