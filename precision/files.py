@@ -57,14 +57,15 @@ _PART_PREFIX, _PART_SUFFIX = ".bitfront-", ".part"
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` beside ``path``, then move it there in one step; its mode is what the umask leaves of 0666.
 
-    What is no regular file, such as ``/dev/stdout`` or a pipe, is written to as it stands: it cannot be replaced.
+    What is no regular file, such as ``/dev/stdout`` or a pipe, is written to as it stands: it cannot be replaced. A pipe
+    that nobody reads is refused.
 
     Raises:
         OutputError: If the folder cannot be written or the disk is full; ``path`` is left as it was.
     """
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            path.write_bytes(data)
+            _write_through(path, data)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.parent / f"{_PART_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
@@ -99,6 +100,14 @@ def sweep_parts(folder: Path) -> None:
     for part in folder.rglob(f"{_PART_PREFIX}*{_PART_SUFFIX}"):
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    # Not blocking while it is opened: a pipe that nobody reads would be waited for without end.
+    handle = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+    os.set_blocking(handle, True)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
 
 
 def _write_new(path: Path, data: bytes) -> None:

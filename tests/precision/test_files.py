@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -75,13 +77,20 @@ def test_a_folder_in_a_files_place_is_no_lack_of_space(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_written_to_not_replaced(tmp_path: Path) -> None:
-    """Devices and pipes stay what they are."""
+    """Devices and pipes stay what they are; a pipe that nobody reads is not waited for."""
     pipe, got = tmp_path / "pipe", []
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    with pytest.raises(OutputError, match="cannot write '.*pipe'"):
+        write_bytes(pipe, b"nobody reads")
     reader.start()
-    write_bytes(pipe, b"through")
-    reader.join(10)
+    ended = time.monotonic() + 60
+    while not got and time.monotonic() < ended:
+        with contextlib.suppress(OutputError):  # until the reader has opened it
+            write_bytes(pipe, b"through")
+            break
+        time.sleep(0.01)
+    reader.join(60)
     assert got == [b"through"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
