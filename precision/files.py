@@ -57,8 +57,8 @@ _PART_PREFIX, _PART_SUFFIX = ".bitfront-", ".part"
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` beside ``path``, then move it there in one step; its mode is what the umask leaves of 0666.
 
-    What is no regular file, such as ``/dev/stdout`` or a pipe, is written to as it stands: it cannot be replaced. A pipe
-    that nobody reads is refused.
+    What is no regular file, such as ``/dev/stdout`` or a pipe, is written to as it stands: it cannot be replaced. A
+    pipe that nobody reads is refused.
 
     Raises:
         OutputError: If the folder cannot be written or the disk is full; ``path`` is left as it was.

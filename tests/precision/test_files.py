@@ -81,7 +81,7 @@ def test_a_pipe_is_written_to_not_replaced(tmp_path: Path) -> None:
     pipe, got = tmp_path / "pipe", []
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
-    with pytest.raises(OutputError, match="cannot write '.*pipe'"):
+    with pytest.raises(OutputError, match=r"cannot write '.*pipe'"):
         write_bytes(pipe, b"nobody reads")
     reader.start()
     ended = time.monotonic() + 60
