@@ -1,28 +1,32 @@
 """Per-layer mixed-precision search under measured latency, size and accuracy budgets: the names a program needs.
 
 ``bitfront.search``, ``bitfront.lowering`` and the other rooms are importable as they stand in ``ARCHITECTURE.md``;
-what is imported here is what somebody who brings a workload, a metric or a config works with.
+what is named here is what somebody who brings a workload, a metric or a config works with. It is imported when first
+asked for: the command line has to handle an interruption before numpy is loaded.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from bitfront.precision import (
-    Budget,
-    ConfigError,
-    DataError,
-    EngineError,
-    Labelled,
-    LayerChoice,
-    Metric,
-    ModelError,
-    Precision,
-    PrecisionConfig,
-    Rounding,
-    UsageError,
-    Workload,
-    WorkloadError,
-    top1,
-)
+if TYPE_CHECKING:
+    from bitfront.precision import (
+        Budget,
+        ConfigError,
+        DataError,
+        EngineError,
+        Labelled,
+        LayerChoice,
+        Metric,
+        ModelError,
+        Precision,
+        PrecisionConfig,
+        Rounding,
+        UsageError,
+        Workload,
+        WorkloadError,
+        top1,
+    )
 
 try:
     __version__ = version("bitfront")
@@ -47,3 +51,9 @@ __all__ = [
     "__version__",
     "top1",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'bitfront' has no attribute '{name}'")
+    return getattr(import_module("bitfront.precision"), name)

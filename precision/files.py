@@ -22,7 +22,9 @@ _KINDS = {
 }
 
 
-def check_readable(path: Path, failure: type[EngineError], expected: str, hint: str = "check the path") -> None:
+def check_readable(
+    path: Path, failure: type[EngineError], expected: str, hint: str = "check the path", *, option: str = ""
+) -> None:
     """Refuse a path at which there is no ordinary file with something in it, without waiting for a pipe or a device.
 
     Args:
@@ -30,24 +32,26 @@ def check_readable(path: Path, failure: type[EngineError], expected: str, hint: 
         failure: The error to raise.
         expected: What should be there, with its article.
         hint: What to do where there is nothing.
+        option: What named it on the command line; empty for nothing.
 
     Raises:
         EngineError: ``failure``, if it cannot be read.
     """
+    found = f"{option}: '{path}': expected {expected}" if option else f"'{path}': expected {expected}"
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise failure(f"'{path}': expected {expected}, but it does not exist", hint) from None
+        raise failure(f"{found}, but it does not exist", hint) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise failure(f"'{path}': expected {expected}, but it cannot be opened: {reason}", "check the path") from error
+        raise failure(f"{found}, but it cannot be opened: {reason}", "check the path") from error
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "is no file")
-        raise failure(f"'{path}': expected {expected}, but it {kind}", "give an ordinary file")
+        raise failure(f"{found}, but it {kind}", "give an ordinary file")
     if not status.st_size:
-        raise failure(f"'{path}': expected {expected}, but it is empty", "copy it again, or write it anew")
+        raise failure(f"{found}, but it is empty", "copy it again, or write it anew")
     if not os.access(path, os.R_OK):
-        raise failure(f"'{path}': expected {expected}, but it may not be read", "check the file's permissions")
+        raise failure(f"{found}, but it may not be read", "check the file's permissions")
 
 
 # Not made of the final name: a name may be as long as the file system allows already.

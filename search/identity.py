@@ -135,6 +135,10 @@ def check_folder(folder: Path, identity: Mapping[str, str], *, resume: bool) -> 
         )
     if not resume or not holds_results(folder):
         return None
+    if not path.exists():
+        raise UsageError(
+            f"--resume: there is no run in '{folder}': '{path}' is missing", "start afresh with another --out"
+        )
     earlier = RUN_FORM.load(path)
     recorded = earlier.identity
     differing = [name for name in {**identity, **recorded} if recorded.get(name) != identity.get(name)]

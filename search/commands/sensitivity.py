@@ -70,6 +70,7 @@ def run(argv: Sequence[str]) -> int:
     settings = arguments.calibration_of(args)
     source = arguments.source_of(args)
     backend = arguments.backend_of(args)
+    source.check_files()
     if args.out is not None:
         folder.check_writable(args.out)
 

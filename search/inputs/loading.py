@@ -116,10 +116,7 @@ def open_source(source: Source) -> Opened:
                 f"give {option} {option[2:]}.npz, with arrays named like the network's inputs"
                 + (" and 'labels'" if option == "--eval" else ""),
             )
-    check_readable(source.model, ModelError, "an ONNX file")
-    for path in (source.calibration, source.evaluation):
-        assert path is not None
-        check_readable(path, DataError, "an .npz file", "write one with numpy.savez")
+    source.check_files()
     metric = load_metric(source.metric or "top1")
     return Opened(source=source, label=str(source.model), name=source.model.stem, metric=metric, workload=None)
 

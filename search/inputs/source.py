@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitfront.precision import DataError, UsageError
+from bitfront.precision import DataError, ModelError, UsageError
+from bitfront.precision.files import check_readable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +46,16 @@ class Source:
                     raise UsageError(f"{option} needs --model", "a workload brings its own data and metric")
         if self.data is not None and not self.data.is_dir():
             raise DataError(f"--data: '{self.data}' is no folder", "name the folder that the workload reads")
+
+    def check_files(self) -> None:
+        """Refuse files that cannot be read at all, before anything is loaded.
+
+        Raises:
+            ModelError: If there is no readable model file.
+            DataError: If there is no readable file of inputs.
+        """
+        if self.model is not None:
+            check_readable(self.model, ModelError, "an ONNX file", option="--model")
+        for option, path in (("--calib", self.calibration), ("--eval", self.evaluation)):
+            if path is not None:
+                check_readable(path, DataError, "an .npz file", "write one with numpy.savez", option=option)

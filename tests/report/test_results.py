@@ -150,5 +150,5 @@ def test_every_refusal_has_a_hint(tmp_path: Path) -> None:
     """A reader is told what to do."""
     folder = synthetic.feasible_run(tmp_path)
     (folder / "trials.csv").write_text("number\nx\n")
-    with pytest.raises(EngineError, match="restore the file, or run the search again"):
+    with pytest.raises(EngineError, match="restore the file, or move it away and run the search again"):
         RunResults.load(folder)

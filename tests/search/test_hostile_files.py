@@ -118,7 +118,7 @@ def test_names_in_a_study_lead_nowhere(ran: Ran, capsys: pytest.CaptureFixture[s
     storage.remove_session()
     storage.engine.dispose()
     assert outcome(ran.files.argv(*OPTIONS, "--out", str(ran.folder), "--resume")) == 2
-    assert f"trial {trial.number} in the study's storage is damaged: name: expected" in capsys.readouterr().err
+    assert f"is damaged: trial {trial.number} is not as it was written" in capsys.readouterr().err
     assert not (ran.folder.parent / "outside.json").exists()
 
 

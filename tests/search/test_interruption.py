@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -182,13 +183,14 @@ def test_a_signal_while_importing_is_no_traceback(tmp_path: Path, name: str, bef
 def test_the_terminal_that_has_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is left to be told."""
 
-    def gone(_: str) -> None:
-        raise OSError(5, "Input/output error")
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(5, "Input/output error")
 
     def hang_up(_: object) -> int:
         stop(signal.SIGHUP)
         return 0
 
-    monkeypatch.setattr(cli, "_say", gone)
+    monkeypatch.setattr(sys, "stderr", Gone())
     monkeypatch.setattr(cli, "_dispatch", hang_up)
     assert cli.main([]) == 129

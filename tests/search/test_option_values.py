@@ -82,8 +82,8 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]
     def reached(*_: object, **__: object) -> None:
         raise ReachedError("loaded next")
 
-    for place in ("bitfront.search.inputs.loading.open_source", "bitfront.search.inputs.loading.load_network"):
-        monkeypatch.setattr(place, reached)
+    for loader in ("open_source", "load_network", "load_to_score"):
+        monkeypatch.setattr(f"bitfront.search.inputs.loading.{loader}", reached)
     monkeypatch.setattr(measure, "read_model", reached)
     monkeypatch.setattr("bitfront.search.commands.apply.PrecisionConfig.load", reached)
     net, calib = ["--model", str(files.net)], ["--calib", str(files.calib)]

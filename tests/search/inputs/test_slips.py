@@ -88,7 +88,7 @@ SLIPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "evaluation is a pair": (
         "evaluation = (samples(), labels())",
-        ("evaluation is a tuple, expected precision.Labelled",),
+        ("evaluation is a tuple, expected bitfront.precision.Labelled",),
     ),
     "evaluation's inputs are an array": (
         "evaluation = Labelled(inputs=samples(), labels=labels())",
