@@ -159,7 +159,8 @@ def test_folded_batch_norms_are_rounding(count: int) -> None:
 def test_cancellation_is_judged_by_what_it_costs_the_given_network() -> None:
     """A batch norm that takes a large mean away again rounds worse as given than folded: no fault of the folding."""
     generator = np.random.default_rng(0)
-    weights = {"w": _normal(16, 16, 1) / 4, "c": np.full(16, 1e4, np.float32), "m": np.full(16, 1e4, np.float32)}
+    large = np.full(16, 1e4, np.float32)
+    weights: dict[str, Array] = {"w": _normal(16, 16, 1) / 4, "c": large, "m": large}
     weights |= {name: generator.uniform(0.5, 2, 16).astype(np.float32) for name in "sbv"}
     nodes = [
         helper.make_node("Conv", ["x", "w", "c"], ["a"]),
