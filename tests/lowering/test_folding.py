@@ -243,6 +243,19 @@ def test_an_embedding_is_a_layer(text: str, share: float, least_db: float, optim
     assert sqnr_db(wanted, interpret(written, optimised=optimised).run(feeds)[0]) > least_db
 
 
+def test_tables_that_are_not_tied_are_stored_both() -> None:
+    """A transposed table of the same size, but other numbers, is no twin of the embedding's."""
+    model = _language_model()
+    model.graph.initializer.append(numpy_helper.from_array(_normal(400, 64, seed=4) / 4, "F"))
+    next(entry for entry in model.graph.node if entry.op_type == "Transpose").input[0] = "F"
+    feeds = {"ids": np.random.default_rng(0).integers(0, 400, (32, 6))}
+    lowerer = Lowerer(
+        make_reference(model, "net"), get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None)
+    )
+    written = lowerer.lower(uniform(lowerer, "fp32"))
+    assert sqnr_db(interpret(model).run(feeds)[0], interpret(written).run(feeds)[0]) > 120
+
+
 def test_an_embedding_given_in_half() -> None:
     """A table given in FP16 is found, and written in FP16 where it is to be as it was."""
     model = _language_model(HALF)

@@ -16,9 +16,10 @@ MUTANTS = load()
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_mutant_can_be_planted(mutant: Mutant) -> None:
-    """Its text is there exactly once, what comes of it is Python, and its tests exist."""
+    """Its text is there exactly once, a module stays Python with it, and its tests exist."""
     planted = mutant.planted((ROOT / mutant.file).read_text(encoding="utf-8"))
-    ast.parse(planted)
+    if mutant.file.endswith(".py"):
+        ast.parse(planted)
     for test in mutant.tests:
         path, _, name = test.partition("::")
         text = (ROOT / path).read_text(encoding="utf-8")

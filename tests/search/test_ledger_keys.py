@@ -12,23 +12,29 @@ from bitfront.search.accuracy import Scored
 from bitfront.search.identity import identify
 from bitfront.search.ledger import Ledger, Lowered
 from bitfront.search.options import RunOptions
-from bitfront.search.session import _ledger
+from bitfront.search.session import GIVEN_FILE, _ledger
 from tests.search import toy
 from tests.search.test_bookkeeping import latency
 
 LAYERS = {"fc": toy.INT8}
-IDENTITY = identify(toy.workload(), "f" * 8, {"device": "toy"}, RunOptions(budget=Budget(), out=Path("run")))
+IDENTITY = {
+    **identify(toy.workload(), "f" * 8, {"device": "toy"}, RunOptions(budget=Budget(), out=Path("run"))),
+    "the backend's code": "a person's own",
+    GIVEN_FILE: "e" * 8,
+}
 # Part of a run's identity → the kinds of finished work that depend on it.
 EVERYTHING = {"lowered", "timed", "footprint", "together", "scored"}
 TIMINGS = {"timed", "footprint", "together"}
 DEPENDS = {
     "the network": {"lowered"},
+    GIVEN_FILE: TIMINGS,
     "the calibration data": {"lowered"} | TIMINGS,
     "the calibration settings": {"lowered"},
     "the evaluation data": {"scored"},
     "the metric": {"scored"},
     "the device": EVERYTHING,
     "--backend": EVERYTHING,
+    "the backend's code": EVERYTHING,
     "--threads": EVERYTHING,
     "--batch-size": TIMINGS,
     "--seed": {"scored"},

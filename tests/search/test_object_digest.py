@@ -68,6 +68,7 @@ CHANGES: dict[str, tuple[str, str, tuple[str, str]]] = {
     "instance field": (CLASS + "m = M(1)\n", "m", (M, OTHER)),
     "instance slot": (SLOTS + "m = M(1)\n", "m", (M, OTHER)),
     "state not pickled": (CLASS + "    def __getstate__(self):\n        return {}\nm = M(1)\n", "m", (M, OTHER)),
+    "slot not pickled": (SLOTS + "    def __getstate__(self):\n        return {}\nm = M(1)\n", "m", (M, OTHER)),
     "method": ("class M:\n    def __call__(self, o, y):\n        return 1\nm = M()\n", "m", RETURN),
     "base class": ("class B:\n    k = 1\nclass C(B):\n    def __call__(self, o, y):\n        return self.k\nm = C()\n",
                    "m", ("k = 1", "k = 5")),

@@ -256,6 +256,15 @@ def test_baseline_stands_in_the_way_where_it_is_told_apart(baseline: Point, beat
     assert beats(baseline, point("p1", 0.9, 5.0, 1000)) is beaten
 
 
+def test_faster_is_told_apart_by_milliseconds_and_by_ratios() -> None:
+    """Where either interval overlaps the other point's, the lead may be the machine's."""
+    baseline, other = point("int8", 0.9, 4.5, 1005), point("p1", 0.9, 5.0, 1000)
+    assert baseline.latency is not None
+    assert beats(baseline, other)
+    for wide in (replace(baseline.latency, ci_high_ms=5.5), replace(baseline.latency, ratio_high=5.5)):
+        assert not beats(replace(baseline, latency=wide), other)
+
+
 def test_baseline_beyond_a_limit_keeps_nobody_out() -> None:
     """No slower but by noise, it is over the limit all the same."""
     points = [point("p1", 0.9, 5.0, 1000), point("p2", 0.8, 4.0, 400), point("int8", 0.9, 5.01, 500, error=(0.0, 0.02))]

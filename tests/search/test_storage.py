@@ -118,6 +118,17 @@ def test_no_turned_byte_is_believed(finished: RunOptions) -> None:
     assert all("study.db" in message for message in messages)
 
 
+def test_changed_choices_are_not_believed(finished: RunOptions) -> None:
+    """Codes of other choices that the space has too."""
+    with sqlite3.connect(finished.out / "study.db") as connection:
+        assert connection.execute(
+            "UPDATE trial_params SET param_value = 1 - param_value WHERE param_value < 2"
+        ).rowcount
+    connection.close()
+    with pytest.raises(UsageError, match=r"study\.db' is damaged: trial \d+ is not as it was written"):
+        search(replace(finished, resume=True))
+
+
 @pytest.mark.parametrize(("old", "new"), [("0.5", "0.7"), ("ladder", "solver"), ("complete", "stopped")])
 def test_a_changed_cell_is_not_believed(finished: RunOptions, old: str, new: str) -> None:
     """A database that is sound to SQLite, but does not hold what was told."""

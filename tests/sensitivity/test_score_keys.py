@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitfront.precision import ContentStore, Inputs, LayerChoice
-from bitfront.sensitivity.measure import NSR
+from bitfront.sensitivity.measure import NSR, Reading
 from tests.sensitivity import sparsity_nets, test_score
 from tests.sensitivity.test_score import Runtime, Writer
 
@@ -61,6 +61,16 @@ def test_what_differs_is_scored_anew(runtime: type[Runtime], inputs: Inputs) -> 
     assert scores_taken(Writer(), runtime(), store, inputs) == scores_taken(
         Writer(), runtime(), ContentStore(None), inputs
     )
+
+
+def test_outputs_that_are_read_otherwise_are_measured_anew() -> None:
+    """Scores of classes in nats say nothing of the same output read as values."""
+    store = ContentStore(None)
+    assert test_score._score(store=store).measure == "kl:1"
+    values = (Reading(kind="values"),)
+    shared, alone = test_score._score(store=store, read=values), test_score._score(read=values)
+    assert shared.measure == alone.measure == "nsr"
+    assert shared.rows == alone.rows
 
 
 def test_scores_against_another_fp32_network_are_not_taken() -> None:

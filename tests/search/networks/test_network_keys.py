@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.export import export_reference
@@ -21,6 +21,14 @@ from bitfront.search.networks.trainings import TrainBudget
 from tests.search.networks import making
 
 
+class Tanh(making.Tiny):
+    """The student's weights in another network."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.fc(torch.tanh(self.conv(images)).mean((2, 3)))
+        return logits
+
+
 @dataclass(frozen=True, kw_only=True)
 class Given:
     """What a maker is given.
@@ -30,12 +38,14 @@ class Given:
         training: Inputs.
         importance: Of units.
         student_seed: Of the student's first weights.
+        student: Its class.
     """
 
     seed: int = 0
     training: int = 3
     importance: str = "taylor"
     student_seed: int = 1
+    student: type[nn.Module] = making.Tiny
 
     def maker(self, store: ContentStore) -> Maker:
         module = making.small(self.seed)
@@ -46,7 +56,7 @@ class Given:
             module=module,
             given=Lowerer(reference, get_dialect("ort-cpu"), calibration, CalibrationSettings(samples=32), store),
             data=TrainingData(inputs=making.samples(64, self.training)),
-            students={"Tiny-1": making.Tiny().eval()},
+            students={"Tiny-1": self.student().eval()},
             store=store,
             budget=TrainBudget(None),
             name="small",
@@ -92,12 +102,17 @@ def test_importances_are_those_of_the_very_network_and_data(name: str) -> None:
     np.testing.assert_array_equal(importances(PRUNED[name], shared), wanted)
 
 
-TRAINED = {"network": Given(seed=5), "training data": Given(training=8), "student's weights": Given(student_seed=9)}
+TRAINED = {
+    "network": Given(seed=5),
+    "training data": Given(training=8),
+    "student's weights": Given(student_seed=9),
+    "student's code": Given(student=Tanh),
+}
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_student_is_trained_anew_where_anything_differs(name: str) -> None:
-    """Another teacher, other inputs, other first weights."""
+    """Another teacher, other inputs, other first weights, another network with the same ones."""
 
     def steps(maker: Maker) -> list[RecipeStep]:
         return [maker.student_step("Tiny-1"), maker.distil_step(2, student=True)]
