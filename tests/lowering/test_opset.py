@@ -12,7 +12,9 @@ from bitfront.lowering.interpreter import interpret
 from bitfront.lowering.opset import OPSET, opset_of, with_opset
 from bitfront.lowering.reference import make_reference
 from bitfront.precision import Array, ModelError
-from tests.lowering.single_operators import BODIES, FORMS, X, replaced_versions, samples
+from tests.lowering.operator_forms import X
+from tests.lowering.operator_table import FORMS
+from tests.lowering.single_operators import BODIES, replaced_versions, samples
 
 SAMPLES = samples()
 # What no operator of the newer opset does, so that the network is refused with these words.
