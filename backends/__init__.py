@@ -2,9 +2,9 @@
 
 from bitfront.backends.base import Backend, Capabilities, Clock, CompiledModel, DeviceFingerprint
 from bitfront.backends.fake import DEFAULT_COSTS_MS, FakeBackend
-from bitfront.backends.fresh import time_in_fresh_process
 from bitfront.backends.ort.cpu import OrtCpuBackend
 from bitfront.backends.registry import backend_names, get_backend
+from bitfront.backends.subprocess_timing import time_in_fresh_process
 from bitfront.backends.timing import QUICK, THOROUGH, TimingSettings, time_paired
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.precision import Array, Inputs, Precision
-from bitfront.precision import Footprint as Footprint  # part of this seam, and of reports
+from bitfront.core import Array, Inputs, Precision
+from bitfront.core import MemoryUsage as MemoryUsage  # part of this seam, and of reports
 
 Clock = Callable[[], int]
 """Nanoseconds since some fixed moment; never goes back."""
@@ -131,7 +131,7 @@ class CompiledModel(Protocol):
         """
         ...
 
-    def footprint(self) -> Footprint:
+    def footprint(self) -> MemoryUsage:
         """What the compiled model takes."""
         ...
 
@@ -187,7 +187,7 @@ class Backend(Protocol):
         """Precisions that gain nothing here though the dialect can write them, with the reason; never FP32."""
         ...
 
-    def stand_in(self) -> Backend:
+    def proxy_backend(self) -> Backend:
         """What sensitivities are scored on: this backend, unless compiling takes it long and another reads its dialect.
 
         Latency and accuracy of candidates are always measured on the backend itself.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bitfront.backends.base import CompiledModel
-from bitfront.precision import Array, Batching, DataError, Inputs
+from bitfront.core import Array, Batching, DataError, Inputs
 
 FIRST_AXIS = Batching()
 """Every input and output has its samples on the first axis."""

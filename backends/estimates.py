@@ -25,7 +25,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.precision import LatencyStats
+from bitfront.core import LatencyStats
 
 Times = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -41,7 +41,7 @@ FEWEST_ROUNDS = 3
 _FASTEST = 0.1
 
 
-def quiet_rounds(times: Times, reference: Times, known_ms: float | None) -> NDArray[np.bool_]:
+def undisturbed_rounds(times: Times, reference: Times, known_ms: float | None) -> NDArray[np.bool_]:
     """Which rounds count for a model, (rounds,).
 
     Args:
@@ -132,7 +132,7 @@ def summarise(
     """
     summaries = {}
     for name, matrix in times.items():
-        masks = (quiet_rounds(matrix, times[reference], known) for known in (known_ms, None))
+        masks = (undisturbed_rounds(matrix, times[reference], known) for known in (known_ms, None))
         mask = next((mask for mask in masks if mask.sum() >= FEWEST_ROUNDS), np.ones(len(matrix), np.bool_))
         summaries[name] = _summary(matrix, times[reference], mask, threads=threads, batch_size=batch_size)
     return summaries

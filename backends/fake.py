@@ -20,7 +20,7 @@ from bitfront.backends.fake_fusion import fused_operators
 from bitfront.backends.host import HostBackend, HostModel
 from bitfront.backends.ort.cpu import OrtCpuModel, open_session
 from bitfront.backends.probes import run_probes
-from bitfront.precision import Array, BackendError, Inputs, UsageError, digest
+from bitfront.core import Array, BackendError, Inputs, UsageError, digest
 
 DEFAULT_COSTS_MS: Mapping[str, float] = MappingProxyType(
     {

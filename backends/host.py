@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.backends.base import Clock, ExecutedLayer, Footprint, Timer
-from bitfront.precision import Array, Inputs, Precision
+from bitfront.backends.base import Clock, ExecutedLayer, MemoryUsage, Timer
+from bitfront.core import Array, Inputs, Precision
 
 if TYPE_CHECKING:
     from bitfront.backends.base import Backend
@@ -42,9 +42,9 @@ class HostModel(ABC):
         """Nothing is told."""
         return ()
 
-    def footprint(self) -> Footprint:
+    def footprint(self) -> MemoryUsage:
         """Nothing is told."""
-        return Footprint()
+        return MemoryUsage()
 
     def engine(self) -> bytes | None:
         """There is none."""
@@ -63,6 +63,6 @@ class HostBackend:
         """Nothing."""
         return {}
 
-    def stand_in(self: Backend) -> Backend:
+    def proxy_backend(self: Backend) -> Backend:
         """Itself."""
         return self

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitfront.precision import Inputs
+from bitfront.core import Inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

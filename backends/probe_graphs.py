@@ -59,7 +59,7 @@ def all_probes() -> Iterator[Probe]:
     matrix8, matrix4 = rng.integers(-127, 128, size=(64, 32)), rng.integers(-7, 8, size=(64, 32))
     yield _integer("int8-conv", "Conv", x_codes, w8, bits=8)
     yield _integer("int4-conv", "Conv", x_codes, w4, bits=4)
-    # All codes at their ends: where sums of two products saturate at 16 bits, the result is off by half.
+    # All integers at their ends: where sums of two products saturate at 16 bits, the result is off by half.
     yield _integer("int8-full-range", "Conv", np.full_like(x_codes, 255), np.full_like(w8, 127), bits=8, x_zero=0)
     yield _integer("int8-conv-transpose", "ConvTranspose", x_codes, w8, bits=8)
     yield _integer("int8-gemm", "Gemm", rows, matrix8, bits=8)
@@ -154,7 +154,7 @@ def _matmul_blocks(name: str, x_codes: Codes, w_codes: Codes, *, block: int) -> 
     w = w_codes * np.repeat(scales, block, axis=0).astype(np.float64)
     x = _dequantised(x_codes, _X_ZERO)
     nodes = [
-        helper.make_node("DequantizeLinear", ["w_codes", "w_scale"], ["w"], name="w", axis=0, block_size=block),
+        helper.make_node("DequantizeLinear", ["w_codes", "w_scale"], ["w"], name="w", axis=0, group_size=block),
         _node("MatMul", ["x", "w"], "y"),
     ]
     y = x.astype(np.float64) @ w
@@ -191,8 +191,8 @@ _FLOAT: Mapping[str, Callable[[Floats, Floats], Floats]] = MappingProxyType(
 )
 
 
-def _dequantised(codes: Codes, zero: int) -> NDArray[np.float32]:
-    return ((codes - zero) * _X_SCALE).astype(np.float32)
+def _dequantised(integers: Codes, zero: int) -> NDArray[np.float32]:
+    return ((integers - zero) * _X_SCALE).astype(np.float32)
 
 
 def _along(values: Floats, axis: int, ndim: int) -> Floats:
@@ -206,12 +206,12 @@ def _quantiser(y: Floats) -> tuple[float, int]:
     return max(high / max(255 - zero, 1), -low / max(zero, 1)), zero
 
 
-def _stored(codes: Codes, bits: int) -> tuple[TensorProto, list[onnx.NodeProto], str]:
+def _stored(integers: Codes, bits: int) -> tuple[TensorProto, list[onnx.NodeProto], str]:
     """The initialiser ``w_codes``; nodes that make it INT8, which fold at load; the INT8 tensor's name."""
     if bits == 8:
-        return numpy_helper.from_array(codes.astype(np.int8), "w_codes"), [], "w_codes"
+        return numpy_helper.from_array(integers.astype(np.int8), "w_codes"), [], "w_codes"
     cast = helper.make_node("Cast", ["w_codes"], ["w_int8"], name="w_int8", to=TensorProto.INT8)
-    return numpy_helper.from_array(codes.astype(ml_dtypes.int4), "w_codes"), [cast], "w_int8"
+    return numpy_helper.from_array(integers.astype(ml_dtypes.int4), "w_codes"), [cast], "w_int8"
 
 
 def _initialisers(constants: Mapping[str, Any]) -> list[TensorProto]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bitfront.backends.base import Backend, Capabilities
 from bitfront.backends.probe_graphs import Probe, all_probes
-from bitfront.precision import BackendError
+from bitfront.core import BackendError
 
 
 def run_probes(backend: Backend, probes: Iterable[Probe] | None = None) -> Capabilities:

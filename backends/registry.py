@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Mapping
 
 from bitfront.backends.base import Backend
-from bitfront.precision import EngineError, UsageError
-from bitfront.precision.naming import failed, load_attribute
+from bitfront.core import EngineError, UsageError
+from bitfront.core.naming import failed, load_attribute
 
 _RUNTIMES: Mapping[str, str] = {
     "ort-cpu": "bitfront.backends.ort.cpu:OrtCpuBackend",

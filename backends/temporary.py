@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bitfront.precision import unwritable
+from bitfront.core import unwritable
 
 PREFIX = "bitfront-"
 _LOCK_FILE = ".in-use"

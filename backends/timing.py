@@ -5,8 +5,8 @@
         one untimed run (it finds the caches as the previous model left them), then a slot of timed runs
     until every ratio to the reference is known well enough, or the rounds or the seconds are used up
 
-Rounds in which the machine was disturbed do not count (``backends.estimates.quiet_rounds``). While too few count, it
-goes on for up to ``_PATIENCE`` times the seconds: disturbances come in spells of a second or so.
+Rounds in which the machine was disturbed do not count (``backends.estimates.undisturbed_rounds``). While too few count,
+it goes on for up to ``_PATIENCE`` times the seconds: disturbances come in spells of a second or so.
 
 A run is timed as its runtime times best (``CompiledModel.timer``): by the clock, or by events of its device. What is
 read off the times is in ``backends.estimates``. While timing, garbage collection is off and the calling
@@ -33,13 +33,13 @@ from bitfront.backends.base import Clock, CompiledModel, Timer
 from bitfront.backends.estimates import (
     FEWEST_ROUNDS,
     Times,
-    quiet_rounds,
     relative_half_width,
     round_order,
     runs_per_slot,
     summarise,
+    undisturbed_rounds,
 )
-from bitfront.precision import Inputs, LatencyStats, UsageError
+from bitfront.core import Inputs, LatencyStats, UsageError
 
 _PILOT_RUNS = 3
 _PATIENCE = 2
@@ -166,7 +166,7 @@ def _enough(rows: Mapping[str, list[Times]], reference: str, settings: TimingSet
         return False
     times = _stack(rows)
     others = {name: matrix for name, matrix in times.items() if name != reference} or times
-    masks = {name: quiet_rounds(matrix, times[reference], settings.quiet_ms) for name, matrix in others.items()}
+    masks = {name: undisturbed_rounds(matrix, times[reference], settings.quiet_ms) for name, matrix in others.items()}
     counting = min(int(mask.sum()) for mask in masks.values())
     if share >= 1 or done >= settings.max_rounds:
         wanted = min(settings.min_rounds // 2, done // 2 * 2)

@@ -10,18 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitfront.precision import (
-        Budget,
+    from bitfront.core import (
         ConfigError,
+        Constraints,
         DataError,
         EngineError,
         Labelled,
-        LayerChoice,
         Metric,
         ModelError,
         Precision,
         PrecisionConfig,
         Rounding,
+        Scheme,
         UsageError,
         Workload,
         WorkloadError,
@@ -34,17 +34,17 @@ except PackageNotFoundError:  # a copy of the folders that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
-    "Budget",
     "ConfigError",
+    "Constraints",
     "DataError",
     "EngineError",
     "Labelled",
-    "LayerChoice",
     "Metric",
     "ModelError",
     "Precision",
     "PrecisionConfig",
     "Rounding",
+    "Scheme",
     "UsageError",
     "Workload",
     "WorkloadError",
@@ -56,4 +56,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'bitfront' has no attribute '{name}'")
-    return getattr(import_module("bitfront.precision"), name)
+    return getattr(import_module("bitfront.core"), name)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.precision import Array, DataError, Labelled, WorkloadError
+from bitfront.core import Array, DataError, Labelled, WorkloadError
 
 ENVIRONMENT = "BITFRONT_DATA"
 IMAGENET_SIDE = 224

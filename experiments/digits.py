@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bitfront.core import Inputs, Labelled, Metric, OutputError, WorkloadError, digest, top1, write_bytes
 from bitfront.experiments.data import INPUT_NAME
 from bitfront.experiments.networks import digits as network_source
 from bitfront.experiments.networks.digits import DigitsNet
-from bitfront.precision import Inputs, Labelled, Metric, OutputError, WorkloadError, digest, top1, write_bytes
 
 THREADS = 2
 SPLIT_SEED = 7

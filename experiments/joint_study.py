@@ -22,7 +22,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from bitfront.precision import BackendError, EngineError, write_text
+from bitfront.core import BackendError, EngineError, write_text
 from bitfront.report.front import Objectives, hypervolume, pareto_front
 from bitfront.report.given import GivenNetwork
 from bitfront.report.html import plot_page

@@ -24,6 +24,7 @@ from torch import nn
 from bitfront.backends import THOROUGH, CompiledModel, OrtCpuBackend, time_paired
 from bitfront.backends.affinity import available_cores
 from bitfront.backends.batches import run_batches
+from bitfront.core import CalibrationSettings, ContentStore, EngineError, Inputs, Labelled
 from bitfront.experiments.data import IMAGENET_STATISTICS, data_file, data_folder, load_cifar
 from bitfront.experiments.rows import LATENCY, latency_cells, uniform
 from bitfront.experiments.workloads import resnet20
@@ -36,7 +37,6 @@ from bitfront.passes.prune import StructuredPrune
 from bitfront.passes.prune_counts import count_macs, count_parameters
 from bitfront.passes.prune_groups import Status, find_prune_groups
 from bitfront.passes.qat import TRAINING, Qat
-from bitfront.precision import CalibrationSettings, ContentStore, EngineError, Inputs, Labelled
 from bitfront.search.tables import plain_table
 
 SPARSITY = 0.5
@@ -133,14 +133,14 @@ def _written(
 
 def _trained(module: nn.Module, calibration: Inputs, data: TrainingData, bits: int, steps: int) -> State:
     lowerer = _lowerer(module, calibration)
-    choices = uniform(lowerer, "int4:gptq")
+    schemes = uniform(lowerer, "int4:gptq")
     start = time.perf_counter()
-    result = Qat(training=replace(TRAINING, steps=steps, augment=AUGMENT), int4_bits=bits).apply(lowerer, choices, data)
+    result = Qat(training=replace(TRAINING, steps=steps, augment=AUGMENT), int4_bits=bits).apply(lowerer, schemes, data)
     seconds = time.perf_counter() - start
     trained = result.lowerer(lowerer.dialect, lowerer.settings, ContentStore(None), lowerer.calibration_digest)
     return State(
         name=f"trained at {bits} bits, activations at 8",
-        model=trained.lower(choices),
+        model=trained.lower(schemes),
         macs=count_macs(module, calibration),
         parameters=count_parameters(module),
         seconds=seconds,

@@ -15,7 +15,7 @@ import onnx
 from bitfront.backends import Backend, CompiledModel
 from bitfront.backends.openvino.backend import OpenVinoBackend
 from bitfront.backends.openvino.package import load_openvino
-from bitfront.precision import BackendUnavailableError, Inputs, UsageError
+from bitfront.core import BackendUnavailableError, Inputs, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

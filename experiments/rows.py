@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from bitfront.core import FP32, LatencyStats, Scheme
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.precision import FP32, LatencyStats, LayerChoice
 
 LATENCY = ("median ms", "p90 ms", "× FP32 [95 %]")
 
 
-def uniform(lowerer: Lowerer, text: str) -> dict[str, LayerChoice]:
+def uniform(lowerer: Lowerer, text: str) -> dict[str, Scheme]:
     """Layer name → the choice of that text, FP32 where the layer does not offer it."""
-    choice = LayerChoice.parse(text)
-    return {layer.name: choice if choice in layer.choices else FP32 for layer in lowerer.inventory.layers}
+    scheme = Scheme.parse(text)
+    return {layer.name: scheme if scheme in layer.schemes else FP32 for layer in lowerer.quantisable.layers}
 
 
 def latency_cells(latency: LatencyStats) -> tuple[str, ...]:

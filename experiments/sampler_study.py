@@ -20,16 +20,16 @@ from statistics import mean
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
+from bitfront.core import Constraints, Precision
 from bitfront.experiments.synthetic import Synthetic
-from bitfront.precision import Budget, Precision
 from bitfront.report.front import Objectives, hypervolume
 from bitfront.search.proposals.sampler import FrontSampler
-from bitfront.search.proposals.space import Code, Space
+from bitfront.search.proposals.space import Encoding, Space
 
 _SLACK = 0.15  # of the way from uniform INT8's latency back to FP32's
 _SIZE, _DROP = 0.25, 0.03  # size over FP32's, drop of accuracy
 
-SamplerOf = Callable[[Space, Budget, int], BaseSampler]
+SamplerOf = Callable[[Space, Constraints, int], BaseSampler]
 
 SAMPLERS: dict[str, SamplerOf] = {
     "front": FrontSampler,
@@ -39,29 +39,29 @@ SAMPLERS: dict[str, SamplerOf] = {
 }
 
 
-def budget_of(problem: Synthetic) -> Budget:
+def budget_of(problem: Synthetic) -> Constraints:
     """Budgets that every uniform assignment misses: INT8 by size, INT4 by accuracy, FP16 and FP32 by both others."""
     fp32 = problem.reference
     int8 = problem.truth(problem.space.encode(problem.space.uniform(Precision.INT8)))
-    return Budget(
+    return Constraints(
         latency_ms=int8.latency_ms + _SLACK * (fp32.latency_ms - int8.latency_ms),
         size_bytes=_SIZE * fp32.size_bytes,
         min_accuracy=fp32.accuracy - _DROP,
     )
 
 
-def run_study(problem: Synthetic, sampler: BaseSampler, budget: Budget, trials: int) -> list[Code]:
-    """Run ``trials`` trials, baselines included; the codes tried, in order."""
+def run_study(problem: Synthetic, sampler: BaseSampler, budget: Constraints, trials: int) -> list[Encoding]:
+    """Run ``trials`` trials, baselines included; the encodings tried, in order."""
     space, fp32 = problem.space, problem.reference
     study = optuna.create_study(directions=["maximize", "minimize", "minimize"], sampler=sampler)
     for _, assignment in space.baselines():
         study.enqueue_trial(space.to_params(assignment))
-    codes = []
+    encodings = []
     for _ in range(trials):
         trial = study.ask(space.distributions())
-        code = space.encode(space.from_params(trial.params))
-        point = problem.measure(code)
-        codes.append(code)
+        encoding = space.encode(space.from_params(trial.params))
+        point = problem.measure(encoding)
+        encodings.append(encoding)
         violations = budget.violations(
             latency_ms=point.latency_ms,
             size_bytes=point.size_bytes,
@@ -76,13 +76,13 @@ def run_study(problem: Synthetic, sampler: BaseSampler, budget: Budget, trials: 
         trial.set_user_attr("accuracy", point.accuracy)
         trial.set_user_attr("state", "complete")
         study.tell(trial, [point.accuracy, point.latency_ms, point.size_bytes])
-    return codes
+    return encodings
 
 
-def volumes(problem: Synthetic, codes: Sequence[Code], budget: Budget) -> tuple[float, float]:
+def volumes(problem: Synthetic, encodings: Sequence[Encoding], budget: Constraints) -> tuple[float, float]:
     """Hypervolume of what was tried: (below FP32's latency and size, within the budget)."""
     fp32 = problem.reference
-    points = [problem.truth(code) for code in set(codes)]
+    points = [problem.truth(encoding) for encoding in set(encodings)]
     whole = Objectives(
         accuracy=0.8 * fp32.accuracy, latency_ms=1.001 * fp32.latency_ms, size_bytes=1.001 * fp32.size_bytes
     )
@@ -107,10 +107,10 @@ def compare(groups: int, trials: int, seeds: int) -> tuple[list[str], dict[str, 
             start = time.perf_counter()
             tried[name] = run_study(problem, sampler_of(problem.space, budget, seed), budget, trials)
             seconds[name] += (time.perf_counter() - start) / (seeds * trials)
-        everything = [code for codes in tried.values() for code in codes]
+        everything = [encoding for encodings in tried.values() for encoding in encodings]
         best = volumes(problem, everything, budget)
-        for name, codes in tried.items():
-            found = [volumes(problem, codes[:stop], budget) for stop in checkpoints]
+        for name, encodings in tried.items():
+            found = [volumes(problem, encodings[:stop], budget) for stop in checkpoints]
             ratios[name].append(
                 [value / top if top else 1.0 for pair in found for value, top in zip(pair, best, strict=True)]
             )

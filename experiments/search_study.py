@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bitfront.backends import THOROUGH, time_in_fresh_process
-from bitfront.precision import BYTES_PER_MB, EngineError
+from bitfront.core import BYTES_PER_MB, EngineError
 from bitfront.search.cli import main as search
 from bitfront.search.inputs.workloads import load_workload
 from bitfront.search.tables import plain_table

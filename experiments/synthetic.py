@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitfront.lowering.dialect import Arithmetic
-from bitfront.precision import FP16, FP32, LayerChoice, Precision, Rounding
+from bitfront.core import FP16, FP32, Precision, Rounding, Scheme
+from bitfront.lowering.dialect import ComputeType
 from bitfront.report.front import Objectives
-from bitfront.search.proposals.space import Code, Domain, GroupSpace, Space
+from bitfront.search.proposals.space import ActivationType, Encoding, GroupSpace, Space
 
-_INT8 = LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE)
-_INT4 = LayerChoice(precision=Precision.INT4, rounding=Rounding.GPTQ)
+_INT8 = Scheme(precision=Precision.INT8, rounding=Rounding.MSE)
+_INT4 = Scheme(precision=Precision.INT4, rounding=Rounding.GPTQ)
 _ACCURACY, _CHANCE = 0.92, 0.1
 _REFERENCE_MS = 10.0
 _OVERHEAD_BYTES = 20_000
@@ -37,7 +37,7 @@ class Synthetic:
         space: What a sampler sees, the erring losses included.
         losses: The true losses, one row a group.
         latency: True share of the latency in FP32 arithmetic, per group; sums to 1.
-        left: Arithmetic → share of it left, per group; what is not among them takes as long as FP32.
+        left: ComputeType → share of it left, per group; what is not among them takes as long as FP32.
         boundary: What a boundary costs, per edge, over the whole latency.
         seed: Of the timing noise.
     """
@@ -45,12 +45,12 @@ class Synthetic:
     space: Space
     losses: tuple[tuple[float, ...], ...]
     latency: tuple[float, ...]
-    left: Mapping[Arithmetic, tuple[float, ...]]
+    left: Mapping[ComputeType, tuple[float, ...]]
     boundary: tuple[float, ...]
     seed: int
 
     @classmethod
-    def random(cls, groups: int, seed: int, fp16: Arithmetic = Arithmetic.FLOAT) -> Synthetic:
+    def random(cls, groups: int, seed: int, fp16: ComputeType = ComputeType.FLOAT) -> Synthetic:
         """A chain of ``groups`` groups with a shortcut over every third; ``fp16`` says what FP16 computes in."""
         rng = np.random.default_rng([groups, seed])
         weights = np.exp(rng.normal(9.0, 1.0, groups)).astype(int) + 64
@@ -62,19 +62,19 @@ class Synthetic:
             spaces.append(
                 GroupSpace(
                     name=f"layer{g}",
-                    choices=(FP32, FP16, _INT8, _INT4),
+                    schemes=(FP32, FP16, _INT8, _INT4),
                     losses=(0.0, *(loss * math.exp(rng.normal(0.0, 0.6)) for loss in row[1:])),
                     size_bytes=tuple(int(weights[g] * bits // 8) for bits in (32, 16, 8, 4)),
-                    arithmetic=(Arithmetic.FLOAT, fp16, Arithmetic.INTEGER, Arithmetic.INTEGER),
+                    arithmetic=(ComputeType.FLOAT, fp16, ComputeType.INTEGER, ComputeType.INTEGER),
                 )
             )
         edges = sorted({(g, g + 1) for g in range(groups - 1)} | {(g, g + 3) for g in range(0, groups - 3, 3)})
         latency = rng.dirichlet(np.full(groups, 2.0))
         integer = np.where(rng.random(groups) < 0.2, 1.0, rng.uniform(0.2, 0.6, groups))
         boundary = rng.uniform(0.1, 0.7, len(edges)) / groups
-        left = {Arithmetic.INTEGER: tuple(integer.tolist())}
-        if fp16 is Arithmetic.HALF:
-            left[Arithmetic.HALF] = tuple(rng.uniform(0.4, 0.7, groups).tolist())
+        left = {ComputeType.INTEGER: tuple(integer.tolist())}
+        if fp16 is ComputeType.HALF:
+            left[ComputeType.HALF] = tuple(rng.uniform(0.4, 0.7, groups).tolist())
         return cls(
             space=Space(groups=tuple(spaces), edges=tuple(edges)),
             losses=tuple(truth),
@@ -84,31 +84,31 @@ class Synthetic:
             seed=seed,
         )
 
-    def truth(self, code: Code) -> Objectives:
+    def truth(self, encoding: Encoding) -> Objectives:
         """Accuracy, latency and size without noise."""
-        choices = [group.choices[i] for group, i in zip(self.space.groups, code, strict=True)]
-        kinds = [group.arithmetic[i] for group, i in zip(self.space.groups, code, strict=True)]
-        domains = [Domain.of(kind) for kind in kinds]
+        schemes = [group.schemes[i] for group, i in zip(self.space.groups, encoding, strict=True)]
+        kinds = [group.arithmetic[i] for group, i in zip(self.space.groups, encoding, strict=True)]
+        domains = [ActivationType.of(kind) for kind in kinds]
         ratio = sum(
             share * (self.left[kind][g] if kind in self.left else 1.0)
             for g, (share, kind) in enumerate(zip(self.latency, kinds, strict=True))
         )
-        loss = sum(row[i] for row, i in zip(self.losses, code, strict=True))
+        loss = sum(row[i] for row, i in zip(self.losses, encoding, strict=True))
         for (u, v), cost in zip(self.space.edges, self.boundary, strict=True):
             if domains[u] is not domains[v]:
                 ratio += cost
-            if choices[u] == _INT4 == choices[v]:
-                loss += _PAIR_FACTOR * min(self.losses[u][code[u]], self.losses[v][code[v]])
+            if schemes[u] == _INT4 == schemes[v]:
+                loss += _PAIR_FACTOR * min(self.losses[u][encoding[u]], self.losses[v][encoding[v]])
         return Objectives(
             accuracy=_CHANCE + (_ACCURACY - _CHANCE) * math.exp(-1.5 * loss),
             latency_ms=_REFERENCE_MS * ratio,
-            size_bytes=self.space.size_bytes(self.space.decode(code)) + _OVERHEAD_BYTES,
+            size_bytes=self.space.size_bytes(self.space.decode(encoding)) + _OVERHEAD_BYTES,
         )
 
-    def measure(self, code: Code) -> Objectives:
-        """``truth`` with the noise of a timing; the same for the same code."""
-        exact = self.truth(code)
-        noise = np.random.default_rng([self.seed, *code]).normal(0.0, _TIMING_NOISE)
+    def measure(self, encoding: Encoding) -> Objectives:
+        """``truth`` with the noise of a timing; the same for the same encoding."""
+        exact = self.truth(encoding)
+        noise = np.random.default_rng([self.seed, *encoding]).normal(0.0, _TIMING_NOISE)
         return Objectives(
             accuracy=exact.accuracy,
             latency_ms=exact.latency_ms * math.exp(noise),

@@ -24,13 +24,13 @@ import numpy as np
 
 from bitfront.backends import THOROUGH, CompiledModel, get_backend, time_paired
 from bitfront.backends.batches import run_batches
+from bitfront.core import CalibrationSettings, ContentStore, EngineError, outputs_read
 from bitfront.experiments.peers import quantised_by_peer
 from bitfront.experiments.rows import LATENCY, latency_cells, uniform
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.export import export_reference
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.precision import CalibrationSettings, ContentStore, EngineError, outputs_read
 from bitfront.search.inputs.workloads import load_workload
 from bitfront.search.tables import plain_table
 from bitfront.sensitivity.divergence import divergence

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from bitfront.core import DataError, WorkloadError
 from bitfront.experiments.networks.squeezenet import FIRES, POOLED_BEFORE
-from bitfront.precision import DataError, WorkloadError
 
 Tensors = Mapping[str, Tensor]
 Renaming = Callable[[Tensors], dict[str, Tensor]]

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from torch import nn
 
+from bitfront.core import Inputs, Labelled, Metric, Workload, top1
 from bitfront.experiments.data import (
     IMAGENET_STATISTICS,
     SYMMETRIC,
@@ -36,7 +37,6 @@ from bitfront.experiments.data import (
 from bitfront.experiments.digits import DigitsWorkload
 from bitfront.experiments.networks import MobileNetV1, ResNetCifar, SqueezeNet
 from bitfront.experiments.weights import from_data_parallel, from_keras_mobilenet, from_squeezenet, load_weights
-from bitfront.precision import Inputs, Labelled, Metric, Workload, top1
 
 CIFAR_CALIBRATION = 1024
 IMAGENET_CALIBRATION = 512  # as float32 they take 308 MB

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfront.core import ConfigError, ContentStore, DataError, Inputs, PrecisionConfig
 from bitfront.lowering.dialects.registry import dialect_of_config
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import Reference
-from bitfront.precision import ConfigError, ContentStore, DataError, Inputs, PrecisionConfig
+from bitfront.lowering.reference import ReferenceModel
 
 
 def apply_config(
     config: PrecisionConfig,
-    reference: Reference,
+    reference: ReferenceModel,
     *,
     calibration: Inputs | None,
     store: ContentStore,
@@ -88,7 +88,7 @@ def _scales(config: PrecisionConfig) -> dict[str, NDArray[np.float32]]:
 
 
 def _check_layers(config: PrecisionConfig, lowerer: Lowerer) -> None:
-    own = {layer.name for layer in lowerer.inventory.layers}
+    own = {layer.name for layer in lowerer.quantisable.layers}
     missing = [name for name in config.layers if name not in own]
     extra = sorted(own - set(config.layers))
     if missing or extra:
@@ -115,14 +115,14 @@ def _check_values(config: PrecisionConfig, lowerer: Lowerer) -> None:
     unknown = [name for name in config.ranges if name not in tensors]
     if unknown:
         raise ConfigError(f"the config has a range for tensor '{unknown[0]}', which '{source}' does not have", _RESTORE)
-    layers = {layer.name: layer for layer in lowerer.inventory.layers}
+    layers = {layer.name: layer for layer in lowerer.quantisable.layers}
     for name, scales in config.scales.items():
-        layer, choice = layers.get(name), config.layers.get(name)
-        if layer is None or choice is None:
+        layer, scheme = layers.get(name), config.layers.get(name)
+        if layer is None or scheme is None:
             raise ConfigError(f"the config has scales for layer '{name}', which '{source}' does not have", _RESTORE)
-        if not choice.precision.is_integer or choice.block_size is not None:
+        if not scheme.precision.is_integer or scheme.group_size is not None:
             raise ConfigError(
-                f"the config has scales for layer '{name}', whose choice {choice.text} has none of its own", _RESTORE
+                f"the config has scales for layer '{name}', whose scheme {scheme.text} has none of its own", _RESTORE
             )
         channels = layer.weight_shape[layer.channel_axis]
         if len(scales) != channels:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from bitfront.precision import Batching
+from bitfront.core import Batching
 
 Axis = int | str
 Shapes = Mapping[str, tuple[Axis, ...]]

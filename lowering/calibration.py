@@ -19,10 +19,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from bitfront.lowering.batching import infer_batching
-from bitfront.lowering.interpreter import interpret, runtime_errors, runtime_version
-from bitfront.lowering.ranges import BINS, UNBOUNDED, Histogram, count_into, is_bounded, is_zero, range_of, usable_range
-from bitfront.precision import (
+from bitfront.core import (
     Array,
     CalibrationSettings,
     ContentStore,
@@ -33,6 +30,9 @@ from bitfront.precision import (
     RangeMethod,
     digest,
 )
+from bitfront.lowering.batching import infer_batching
+from bitfront.lowering.interpreter import interpret, runtime_errors, runtime_version
+from bitfront.lowering.ranges import BINS, UNBOUNDED, Histogram, count_into, is_bounded, is_zero, range_of, usable_range
 
 _SCHEMA = 2
 _KIND = "ranges"

@@ -1,4 +1,4 @@
-"""The seam between a choice and how one runtime wants it written in ONNX."""
+"""The seam between a scheme and how one runtime wants it written in ONNX."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol, runtime_checkable
 
 import onnx
 
+from bitfront.core import Scheme
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.inventory import Layer
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.precision import LayerChoice
 
 
-class Arithmetic(Enum):
-    """What a choice computes in on a runtime, which is what its speed depends on.
+class ComputeType(Enum):
+    """What a scheme computes in on a runtime, which is what its speed depends on.
 
     ``HALF`` is 16-bit floating arithmetic where that is faster than ``FLOAT``; ``BLOCK`` is floating activations with
     weights that have a scale per block, in a fused kernel. A runtime converts where ``INTEGER``, ``HALF`` and the other
@@ -30,54 +30,52 @@ class Arithmetic(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Candidate:
-    """A network with a choice for each layer.
+class LoweringRequest:
+    """A network with a scheme for each layer.
 
     Attributes:
         reference: Normalised FP32 network; never modified.
         layers: All its layers.
-        choices: Layer name → choice.
+        schemes: Layer name → scheme.
         ranges: Tensor name → (low, high) of its values on the calibration inputs.
         weights: Layer name → rounded weight, for every layer with an integer precision.
     """
 
     reference: onnx.ModelProto
     layers: tuple[Layer, ...]
-    choices: Mapping[str, LayerChoice]
+    schemes: Mapping[str, Scheme]
     ranges: Mapping[str, tuple[float, float]]
     weights: Mapping[str, RoundedWeight]
 
 
 class Dialect(Protocol):
-    """How a runtime wants choices written."""
+    """How a runtime wants schemes written."""
 
     @property
     def name(self) -> str:
         """Kept in configs; the same for every backend that reads this dialect."""
         ...
 
-    def offers(
-        self, layer: Layer, node: onnx.NodeProto, view: GraphView
-    ) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
-        """Choices the layer may take, ``fp32`` first, and choice text → reason for those it may not.
+    def offers(self, layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
+        """Schemes the layer may take, ``fp32`` first, and scheme text → reason for those it may not.
 
         Args:
-            layer: The layer, its choices not filled in yet.
+            layer: The layer, its schemes not filled in yet.
             node: Its node.
             view: The graph around it.
         """
         ...
 
-    def arithmetic(self, choice: LayerChoice) -> Arithmetic:
-        """What a layer of this choice computes in."""
+    def arithmetic(self, scheme: Scheme) -> ComputeType:
+        """What a layer of this scheme computes in."""
         ...
 
-    def weight_bytes(self, layer: Layer, choice: LayerChoice) -> int:
+    def weight_bytes(self, layer: Layer, scheme: Scheme) -> int:
         """Bytes that the layer's weights, scales and zero points take in the file."""
         ...
 
-    def write(self, candidate: Candidate) -> onnx.ModelProto:
-        """Write the reference with every layer as its choice says.
+    def write(self, request: LoweringRequest) -> onnx.ModelProto:
+        """Write the reference with every layer as its scheme says.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range, or values do not fit their type.
@@ -89,6 +87,6 @@ class Dialect(Protocol):
 class StoresTables(Protocol):
     """A dialect that can store tables which are looked up (embeddings) in other types than FP32."""
 
-    def table_choices(self, layer: Layer) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
-        """Choices a table may take, ``fp32`` first, and choice text → reason for those it may not."""
+    def table_schemes(self, layer: Layer) -> tuple[tuple[Scheme, ...], dict[str, str]]:
+        """Schemes a table may take, ``fp32`` first, and scheme text → reason for those it may not."""
         ...

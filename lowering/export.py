@@ -22,10 +22,10 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
+from bitfront.core import Array, Inputs, ModelError, digest
 from bitfront.lowering.calibration import run_network
 from bitfront.lowering.faithful import faithful
-from bitfront.lowering.reference import Reference, make_reference, read_reference
-from bitfront.precision import Array, Inputs, ModelError, digest
+from bitfront.lowering.reference import ReferenceModel, make_reference, read_reference
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ _SAMPLES = 4  # that a module and its graph must agree on
 _TOLERANCE = 1e-3  # of the largest output
 
 
-def export_reference(module: torch.nn.Module, inputs: Inputs, *, name: str, batch: int | None = None) -> Reference:
+def export_reference(module: torch.nn.Module, inputs: Inputs, *, name: str, batch: int | None = None) -> ReferenceModel:
     """Export a module in evaluation mode; its own mode is restored.
 
     Args:
@@ -71,7 +71,7 @@ class Exporter:
         self._batch = batch
         self._graphs: dict[str, onnx.ModelProto] = {}
 
-    def reference(self, module: torch.nn.Module) -> Reference:
+    def reference(self, module: torch.nn.Module) -> ReferenceModel:
         """Export a module on the CPU, in evaluation mode; its own mode is restored.
 
         Raises:
@@ -88,7 +88,7 @@ class Exporter:
         # A made network is kept as its graph alone, and is known by that.
         return read_reference(reference.proto, self._name) if reference.sources else reference
 
-    def _filled(self, graph: onnx.ModelProto, module: torch.nn.Module) -> Reference | None:
+    def _filled(self, graph: onnx.ModelProto, module: torch.nn.Module) -> ReferenceModel | None:
         """The graph with the module's weights; None where that is not the module."""
         import torch
 

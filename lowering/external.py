@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+from bitfront.core import ModelError
 from bitfront.lowering.graph import graphs_of
-from bitfront.precision import ModelError
 
 LIMIT = 2**31 - 1  # bytes of one protobuf message
 _BITS: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}

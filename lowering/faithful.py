@@ -9,7 +9,7 @@ constants and inputs are changed by a few roundings of the type it computes in, 
 - other outputs may differ only where that changes them too: ties of ArgMax, TopK, comparisons.
 
 Not compared: outputs that the given network itself draws anew in every run, and networks that ONNX Runtime cannot run
-as given; ``Reference.notices`` says so.
+as given; ``ReferenceModel.notices`` says so.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from bitfront.core import Array, Inputs, ModelError
+from bitfront.core.batching import take_rows
 from bitfront.lowering.graph import GraphView, graphs_of
 from bitfront.lowering.interpreter import interpret, runtime_errors
 from bitfront.lowering.normalise import OPTIONAL_STEPS
-from bitfront.lowering.reference import Reference, make_reference
-from bitfront.precision import Array, Inputs, ModelError
-from bitfront.precision.batching import take_rows
+from bitfront.lowering.reference import ReferenceModel, make_reference
 
 _SAMPLES = 4
 _DISTURBED_RUNS = 3
@@ -45,7 +45,7 @@ _ROUNDINGS: Mapping[int, tuple[float, int]] = {
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
-def faithful(reference: Reference, inputs: Inputs | None) -> Reference:
+def faithful(reference: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:
     """The reference, or the network normalised without the steps that make it answer otherwise than given.
 
     Args:
@@ -81,7 +81,7 @@ def faithful(reference: Reference, inputs: Inputs | None) -> Reference:
     return _noticed(reference, *given.notices(reference.source))
 
 
-def first_batch(reference: Reference, inputs: Inputs) -> Inputs | None:
+def first_batch(reference: ReferenceModel, inputs: Inputs) -> Inputs | None:
     """A few samples as the network reads them, as many as it insists on; None where an input is missing or empty.
 
     Args:
@@ -95,7 +95,7 @@ def first_batch(reference: Reference, inputs: Inputs) -> Inputs | None:
     return reference.batching.feed({name: take_rows(inputs[name], rows[name]) for name in rows})
 
 
-def made_up(reference: Reference) -> Inputs | None:
+def made_up(reference: ReferenceModel) -> Inputs | None:
     """Numbers for every input, in its own shape; None where there is an input of other things than numbers."""
     generator = np.random.default_rng(0)
     found: dict[str, Array] = {}
@@ -111,12 +111,12 @@ def made_up(reference: Reference) -> Inputs | None:
     return found
 
 
-def _repaired(reference: Reference, given: _Given, found: list[str]) -> tuple[Reference, list[str]]:
+def _repaired(reference: ReferenceModel, given: _Given, found: list[str]) -> tuple[ReferenceModel, list[str]]:
     """The network normalised in as many steps as keep its answers; as it was where none do."""
     model = onnx.load_model_from_string(given.data)
     skipped = set(OPTIONAL_STEPS)
 
-    def attempt(steps: set[str]) -> tuple[Reference | None, list[str]]:
+    def attempt(steps: set[str]) -> tuple[ReferenceModel | None, list[str]]:
         try:
             made = replace(make_reference(model, reference.source, skipped=steps), given=reference.given)
         except ModelError as error:
@@ -135,11 +135,11 @@ def _repaired(reference: Reference, given: _Given, found: list[str]) -> tuple[Re
     return _noticed(best, text), []
 
 
-def _noticed(reference: Reference, *texts: str) -> Reference:
+def _noticed(reference: ReferenceModel, *texts: str) -> ReferenceModel:
     return replace(reference, notices=(*reference.notices, *texts))
 
 
-def _answers(reference: Reference, feeds: Inputs) -> list[Array] | None:
+def _answers(reference: ReferenceModel, feeds: Inputs) -> list[Array] | None:
     try:
         return interpret(reference.proto, optimised=False).run(feeds)
     except runtime_errors():
@@ -179,7 +179,7 @@ class _Given:
         listed = ", ".join(f"'{name}'" for name in drawn)
         return [f"'{source}': output {listed} differs from run to run as given, so it was not compared"]
 
-    def differences(self, reference: Reference) -> list[str]:
+    def differences(self, reference: ReferenceModel) -> list[str]:
         """In which outputs the normalised network answers otherwise, in words; empty where it is faithful."""
         try:
             found = interpret(reference.proto, optimised=False).run(self._feeds)

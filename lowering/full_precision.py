@@ -13,7 +13,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from bitfront.lowering.folding import Origins
 from bitfront.lowering.graph import GraphView, free_name, graphs_of, rename_tensors, tensor_names
-from bitfront.lowering.inventory import WEIGHTED
+from bitfront.lowering.layers import WEIGHTED
 
 HALF_TYPES = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))
 # Attributes that name the type of a result, or the type an operator computes in.

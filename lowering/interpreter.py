@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from bitfront.precision import Array
+from bitfront.core import Array
 
 
 @dataclass(frozen=True, slots=True)

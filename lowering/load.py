@@ -9,15 +9,15 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
+from bitfront.core import ModelError
 from bitfront.lowering.external import check_sizes, load_external_data
 from bitfront.lowering.graph import graphs_of, sort_nodes
 from bitfront.lowering.normalise import IR_VERSION
 from bitfront.lowering.opset import OPSET, opset_of
-from bitfront.lowering.reference import Reference, make_reference
-from bitfront.precision import ModelError
+from bitfront.lowering.reference import ReferenceModel, make_reference
 
 
-def load_reference(path: Path, *, skipped: Collection[str] = ()) -> Reference:
+def load_reference(path: Path, *, skipped: Collection[str] = ()) -> ReferenceModel:
     """Load, check and normalise an ONNX file.
 
     Args:

@@ -22,6 +22,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnx import helper
 
+from bitfront.core import ModelError
 from bitfront.lowering.compact import Source, sources_of
 from bitfront.lowering.folding import Origins, fold_constants
 from bitfront.lowering.full_precision import widened
@@ -29,7 +30,6 @@ from bitfront.lowering.fused_forms import split_fused
 from bitfront.lowering.glue_forms import merge_slices, pool_globally
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
 from bitfront.lowering.opset import with_opset
-from bitfront.precision import ModelError
 
 IR_VERSION = 10
 # Elements of a constant that simplifying may make of known shapes; larger ones are folded with their origin kept.

@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, version_converter
 
+from bitfront.core import ModelError
 from bitfront.lowering.graph import GraphView, attribute, free_name, graphs_of, tensor_names
-from bitfront.precision import ModelError
 
 OPSET = 21
 _STANDARD = ("", "ai.onnx")

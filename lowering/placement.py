@@ -59,11 +59,11 @@ def place(
     """
     count = len(view.nodes)
     is_layer = [index in layers for index in range(count)]
-    is_moving = [not is_layer[i] and moving(i) for i in range(count)]
-    is_computing = [not is_layer[i] and computing(i) for i in range(count)]
-    quantised = {i for i in range(count) if is_layer[i] or is_moving[i] or is_computing[i]}
+    is_layout_op = [not is_layer[i] and moving(i) for i in range(count)]
+    is_arithmetic = [not is_layer[i] and computing(i) for i in range(count)]
+    quantised = {i for i in range(count) if is_layer[i] or is_layout_op[i] or is_arithmetic[i]}
     while True:
-        demanded = _demanded(view, quantised, is_moving)
+        demanded = _demanded(view, quantised, is_layout_op)
         writes = {
             i for i in quantised if not (floats_out(i) and not any(name in demanded for name in view.nodes[i].output))
         }
@@ -72,8 +72,8 @@ def place(
         for i in quantised:
             if is_layer[i]:
                 continue
-            sources = [view.producer(name) for name in _data_inputs(view, i, moving=is_moving[i])]
-            if is_moving[i]:
+            sources = [view.producer(name) for name in _data_inputs(view, i, moving=is_layout_op[i])]
+            if is_layout_op[i]:
                 kept = all(source in writes for source in sources)
             else:
                 kept = all(source in domain for source in sources) and view.nodes[i].output[0] in demanded
@@ -86,7 +86,13 @@ def place(
     for i in quantised:
         result = view.nodes[i].output[0]
         readers = view.consumers(result)
-        if is_moving[i] or len(readers) != 1 or view.is_output(result) or view.is_captured(result) or i not in writes:
+        if (
+            is_layout_op[i]
+            or len(readers) != 1
+            or view.is_output(result)
+            or view.is_captured(result)
+            or i not in writes
+        ):
             continue
         if readers[0] in quantised and bounding(readers[0]) and view.nodes[readers[0]].input[0] == result:
             folded[readers[0]] = i
@@ -98,13 +104,13 @@ def _data_inputs(view: GraphView, index: int, *, moving: bool) -> list[str]:
     return names[:1] if moving else [name for name in names if name not in view.initializers]
 
 
-def _demanded(view: GraphView, quantised: set[int], is_moving: list[bool]) -> set[str]:
+def _demanded(view: GraphView, quantised: set[int], is_layout_op: list[bool]) -> set[str]:
     demanded: set[str] = set()
     for i in range(len(view.nodes) - 1, -1, -1):
         if i not in quantised:
             continue
         node = view.nodes[i]
-        if is_moving[i]:
+        if is_layout_op[i]:
             if any(name in demanded for name in node.output):
                 demanded.add(node.input[0])
         else:

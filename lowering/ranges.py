@@ -27,7 +27,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.precision import LoweringError, RangeMethod
+from bitfront.core import LoweringError, RangeMethod
 
 BINS = 4096
 LEVELS = 256  # of U8
@@ -235,12 +235,12 @@ def _least(cost: Callable[[float, float], float], low: float, high: float, *, fl
     sides = [side for side in (0, 1) if ends[side] != 0]
     best, share = cost(low, high), [1.0, 1.0]
 
-    def attempt(candidate: list[float]) -> bool:
+    def attempt(request: list[float]) -> bool:
         nonlocal best, share
-        found = cost(candidate[0] * low, candidate[1] * high)
+        found = cost(request[0] * low, request[1] * high)
         if not found < best:
             return False
-        best, share = found, candidate
+        best, share = found, request
         return True
 
     for both in shares[1:]:
@@ -249,9 +249,9 @@ def _least(cost: Callable[[float, float], float], low: float, high: float, *, fl
         moved = False
         for side in sides:
             for one in shares:
-                candidate = list(share)
-                candidate[side] = float(one)
-                moved |= attempt(candidate)
+                request = list(share)
+                request[side] = float(one)
+                moved |= attempt(request)
         if not moved:
             break
     return share[0] * low, share[1] * high

@@ -1,4 +1,4 @@
-"""The normalised FP32 network every candidate is written from."""
+"""The normalised FP32 network every request is written from."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
+from bitfront.core import Batching, ModelError, digest
 from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.compact import Source
 from bitfront.lowering.normalise import OPTIONAL_STEPS, normalise
-from bitfront.precision import Batching, ModelError, digest
 
 _PROTO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
+class ReferenceModel:
     """A network, loaded, checked and normalised.
 
     Attributes:
@@ -60,7 +60,7 @@ class Reference:
         return infer_batching(self.proto.graph)
 
 
-def make_reference(model: onnx.ModelProto, source: str, *, skipped: Collection[str] = ()) -> Reference:
+def make_reference(model: onnx.ModelProto, source: str, *, skipped: Collection[str] = ()) -> ReferenceModel:
     """Normalise a checked model and take its fingerprints.
 
     Args:
@@ -83,7 +83,7 @@ def make_reference(model: onnx.ModelProto, source: str, *, skipped: Collection[s
     return replace(made, fingerprint=digest(made.fingerprint, written))
 
 
-def read_reference(proto: onnx.ModelProto, source: str) -> Reference:
+def read_reference(proto: onnx.ModelProto, source: str) -> ReferenceModel:
     """Take the fingerprints of a network that was normalised before, such as another reference's.
 
     Raises:
@@ -107,7 +107,7 @@ def read_reference(proto: onnx.ModelProto, source: str) -> Reference:
             raise ModelError(
                 f"'{source}': '{value.name}' is no tensor", "sequences, maps and optionals are not handled"
             )
-    return Reference(
+    return ReferenceModel(
         source=source,
         proto=proto,
         fingerprint=digest(proto.SerializeToString(deterministic=True)),

@@ -1,6 +1,6 @@
 """How a layer's weight is stored, as nodes that ONNX Runtime folds when it loads the model.
 
-| choice             | written as                                                   | after loading         |
+| scheme             | written as                                                   | after loading         |
 | ------------------ | ------------------------------------------------------------ | --------------------- |
 | fp32               | initialiser                                                  | float weight          |
 | fp16               | FLOAT16 initialiser → Cast                                   | float weight          |
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from bitfront.lowering.inventory import Layer
+from bitfront.core import LoweringError, Scheme
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.writer import GraphWriter
-from bitfront.precision import LayerChoice, LoweringError
 
 _FP16_MAX = float(np.finfo(np.float16).max)
 
@@ -56,16 +56,16 @@ def write_integer(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, 
     scales = rounded.scales.reshape(-1)
     result = writer.fresh(f"{layer.weight}_f")
     if rounded.bits == 4:
-        codes = writer.int4_constant(rounded.codes, f"{layer.weight}_4")
+        integers = writer.int4_constant(rounded.integers, f"{layer.weight}_4")
     else:
-        codes = writer.constant(rounded.codes, f"{layer.weight}_8")
+        integers = writer.constant(rounded.integers, f"{layer.weight}_8")
     if dequantise:
         if rounded.bits == 4:
             wide = writer.fresh(f"{layer.weight}_8")
-            writer.node("Cast", [codes], [wide], attributes={"to": TensorProto.INT8})
-            codes = wide
+            writer.node("Cast", [integers], [wide], attributes={"to": TensorProto.INT8})
+            integers = wide
         scale = writer.constant(scales, f"{layer.weight}_s")
-        inputs = [codes, scale]
+        inputs = [integers, scale]
         if layer.op == "Gemm":
             # QGemm alone insists on a zero point that the others take to be 0.
             inputs.append(writer.constant(np.zeros(scales.shape, np.int8), f"{layer.weight}_z"))
@@ -75,44 +75,44 @@ def write_integer(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, 
     shape[layer.channel_axis] = -1
     scale = writer.constant(scales.reshape(shape), f"{layer.weight}_s")
     wide = writer.fresh(f"{layer.weight}_w")
-    writer.node("Cast", [codes], [wide], attributes={"to": TensorProto.FLOAT})
+    writer.node("Cast", [integers], [wide], attributes={"to": TensorProto.FLOAT})
     writer.node("Mul", [wide, scale], [result])
     return result
 
 
-def stored_bytes(layer: Layer, choice: LayerChoice, *, scale_bytes: int = 4) -> int:
-    """Bytes of a layer's codes and scales: a scale a channel, or one a block of the reduction axis.
+def stored_bytes(layer: Layer, scheme: Scheme, *, scale_bytes: int = 4) -> int:
+    """Bytes of a layer's integers and scales: a scale a channel, or one a block of the reduction axis.
 
     Args:
         layer: The layer.
-        choice: What it becomes.
+        scheme: What it becomes.
         scale_bytes: Bytes of one scale, with its zero point if one is written.
     """
-    stored = (layer.parameters * choice.precision.bits + 7) // 8
-    if not choice.precision.is_integer:
+    stored = (layer.parameters * scheme.precision.bits + 7) // 8
+    if not scheme.precision.is_integer:
         return stored
     channels = layer.weight_shape[layer.channel_axis]
-    if choice.block_size is not None:
-        blocks = -(-layer.weight_shape[1 - layer.channel_axis] // choice.block_size)
-        return channels * blocks * (choice.block_size // 2 + scale_bytes)
+    if scheme.group_size is not None:
+        blocks = -(-layer.weight_shape[1 - layer.channel_axis] // scheme.group_size)
+        return channels * blocks * (scheme.group_size // 2 + scale_bytes)
     return stored + channels * scale_bytes
 
 
-def pack_blocks(rounded: RoundedWeight, layer: Layer, *, transposed: bool, block_size: int) -> NDArray[np.uint8]:
-    """Codes in MatMulNBits' layout: (out, blocks, block_size / 2), unsigned with zero point 8.
+def pack_blocks(rounded: RoundedWeight, layer: Layer, *, transposed: bool, group_size: int) -> NDArray[np.uint8]:
+    """Codes in MatMulNBits' layout: (out, blocks, group_size / 2), unsigned with zero point 8.
 
     Args:
         rounded: Codes of the weight's shape, 4 bits.
         layer: The layer, for its weight's shape.
         transposed: Whether the weight is (out, in) already.
-        block_size: Weights per block along the reduction axis; the last block is padded with zeros.
+        group_size: Weights per block along the reduction axis; the last block is padded with zeros.
     """
     assert layer.op in ("Gemm", "MatMul")
-    rows = rounded.codes if transposed else rounded.codes.T
+    rows = rounded.integers if transposed else rounded.integers.T
     out, reduction = rows.shape
-    blocks = -(-reduction // block_size)
-    padded = np.full((out, blocks * block_size), 8, np.uint8)
+    blocks = -(-reduction // group_size)
+    padded = np.full((out, blocks * group_size), 8, np.uint8)
     padded[:, :reduction] = (rows.astype(np.int16) + 8).astype(np.uint8)
-    pairs = padded.reshape(out, blocks, block_size // 2, 2)
+    pairs = padded.reshape(out, blocks, group_size // 2, 2)
     packed: NDArray[np.uint8] = pairs[..., 0] | (pairs[..., 1] << 4)
     return packed

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 
+from bitfront.lowering.collect_layers import SMALLEST_TABLE
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.inventory import Inventory
-from bitfront.lowering.layers import SMALLEST_TABLE
+from bitfront.lowering.layers import QuantisableLayers
 
 _LEAST_AXES = 2
 _INTEGER = frozenset(
@@ -28,15 +28,15 @@ _INTEGER = frozenset(
 )
 
 
-def left_as_they_are(model: onnx.ModelProto, inventory: Inventory) -> dict[str, str]:
-    """Operator's name → why it is no layer, of all that hold weights or would: the inventory's and all others.
+def left_as_they_are(model: onnx.ModelProto, quantisable: QuantisableLayers) -> dict[str, str]:
+    """Operator's name → why it is no layer, of all that hold weights or would: the quantisable's and all others.
 
     Args:
         model: The normalised network.
-        inventory: Of that network.
+        quantisable: Of that network.
     """
-    found = dict(inventory.left_alone)
-    layers = {layer.node for layer in inventory.layers}
+    found = dict(quantisable.left_alone)
+    layers = {layer.node for layer in quantisable.layers}
     shapes = {name: tuple(tensor.dims) for name, tensor in GraphView(model.graph).initializers.items()}
     for node, shape in _holders(model.graph, shapes):
         name = node.name or node.output[0]

@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from bitfront.core import digest
 from bitfront.lowering.graph import captured_names, free_name
-from bitfront.precision import digest
 
 
 class GraphWriter:
@@ -51,14 +51,14 @@ class GraphWriter:
         """The value of an initialiser written or kept before."""
         return numpy_helper.to_array(self._initializers[name])
 
-    def int4_constant(self, codes: NDArray[np.int8], name: str) -> str:
-        """An INT4 initialiser of ``codes`` within [−8, 7], two to a byte."""
-        flat = codes.reshape(-1)
+    def int4_constant(self, integers: NDArray[np.int8], name: str) -> str:
+        """An INT4 initialiser of ``integers`` within [−8, 7], two to a byte."""
+        flat = integers.reshape(-1)
         assert flat.min(initial=0) >= -8
         assert flat.max(initial=0) <= 7
         even = np.concatenate([flat, np.zeros(flat.size % 2, np.int8)]) & 0xF
         packed = (even[0::2] | (even[1::2] << 4)).astype(np.uint8)
-        tensor = onnx.TensorProto(data_type=onnx.TensorProto.INT4, dims=codes.shape, raw_data=packed.tobytes())
+        tensor = onnx.TensorProto(data_type=onnx.TensorProto.INT4, dims=integers.shape, raw_data=packed.tobytes())
         return self._store(tensor, name)
 
     def _store(self, tensor: onnx.TensorProto, name: str) -> str:

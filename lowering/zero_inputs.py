@@ -6,7 +6,7 @@ range is (0, u) with
 
     u = min over the layers that read it of (range of what the layer writes) / max|w|,    at most 1
 
-so that s_x·s_w is at most 1/7 of a step of the layer's result (127 codes to max|w|, or 7 at 4 bits). Glue that only
+so that s_x·s_w is at most 1/7 of a step of the layer's result (127 integers to max|w|, or 7 at 4 bits). Glue that only
 moves values hands u on. What other inputs than those of the calibration hold there is clipped to u: no range could be
 right for them.
 """

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bitfront.core import Inputs
 from bitfront.passes.data import TrainingData
 from bitfront.passes.device import device_of, modes_kept
-from bitfront.precision import Inputs
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:

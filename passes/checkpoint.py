@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from bitfront.precision import ContentStore
+from bitfront.core import ContentStore
 
 KIND = "training"
 

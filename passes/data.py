@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from bitfront.precision import Array, DataError, Inputs
+from bitfront.core import Array, DataError, Inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

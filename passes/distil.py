@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bitfront.core import ConfigError, ModelError, digest
 from bitfront.passes.batch_norm import batch_norms
 from bitfront.passes.data import Augmentation, Batch, TrainingData
 from bitfront.passes.device import device_of, lay, modes_kept, seeded
@@ -27,7 +28,6 @@ from bitfront.passes.options import options_from_json, options_to_json
 from bitfront.passes.prune_counts import example_tensors
 from bitfront.passes.train import Supervision, Trained, train
 from bitfront.passes.training import Optimiser, Training
-from bitfront.precision import ConfigError, ModelError, digest
 
 _KEPT_BYTES = 256 * 2**20
 _FEATURE_WEIGHT = 300.0  # much more than answers, which follow where what layers read is right

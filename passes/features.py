@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bitfront.core import ConfigError, Inputs
 from bitfront.passes.device import modes_kept
 from bitfront.passes.prune_counts import example_tensors
 from bitfront.passes.prune_graph import LAYERS
-from bitfront.precision import ConfigError, Inputs
 
 SHARED = "*"  # every convolution and linear layer of both networks that reads tensors of one shape in both
 

@@ -28,7 +28,7 @@ SMALLEST_RATIO = 1 / 64
 class _Lsq(torch.autograd.Function):
     """Eq. 1 and 2 forwards, eq. 3 and 5 backwards.
 
-    Activations are large and each pass over them costs: codes are clipped before they are rounded, which gives the
+    Activations are large and each pass over them costs: integers are clipped before they are rounded, which gives the
     same ones and tells what was outside, and one operator, the gradient of a clip, stands for compare and select.
     """
 
@@ -126,7 +126,7 @@ class TensorQuantiser(nn.Module):
 
 
 class LsqWeight(nn.Module):
-    """Parametrisation of an integer weight: shares of the largest weight → ŵ = codes · scale.
+    """Parametrisation of an integer weight: shares of the largest weight → ŵ = integers · scale.
 
     Args:
         scales: Where the scales start, broadcastable to the weight.

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
-from bitfront.precision import ConfigError
+from bitfront.core import ConfigError
 
 T = TypeVar("T")
 

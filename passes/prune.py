@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bitfront.core import ConfigError
 from bitfront.passes.batch_norm import reestimate_batch_norm
 from bitfront.passes.data import TrainingData
 from bitfront.passes.device import modes_kept
@@ -23,7 +24,6 @@ from bitfront.passes.prune_counts import example_tensors
 from bitfront.passes.prune_graph import DependencyGraph
 from bitfront.passes.prune_groups import PruneGroup, Status, find_prune_groups, remove_units
 from bitfront.passes.prune_importance import Importance, unit_importances
-from bitfront.precision import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

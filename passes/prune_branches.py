@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bitfront.core import ModelError
 from bitfront.passes.device import modes_kept
 from bitfront.passes.prune_graph import LAYERS
 from bitfront.passes.prune_proof import difference, outputs_of, tensors_in
-from bitfront.precision import ModelError
 
 _IN_PLACE = {
     operator.iadd: operator.add,

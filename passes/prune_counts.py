@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bitfront.core import Inputs
 from bitfront.passes.device import device_of, modes_kept
-from bitfront.precision import Inputs
 
 _SAMPLES = 2  # networks may refuse a single sample
 

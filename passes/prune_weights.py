@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bitfront.core import ConfigError
 from bitfront.passes.data import TrainingData
 from bitfront.passes.options import options_from_json, options_to_json
 from bitfront.passes.prune_graph import LAYERS, Layer, weight_rows
-from bitfront.precision import ConfigError
 
 
 class Scope(StrEnum):

@@ -1,21 +1,21 @@
 """Quantisation-aware training: a network is trained as the artifact it will be, then written as that artifact.
 
-What is trained is not the user's module but the ONNX graph that the dialect writes for the choices at hand
+What is trained is not the user's module but the ONNX graph that the dialect writes for the schemes at hand
 (``qat_network``). Which tensors are quantised is decided by lowering's placement, on a graph whose batch norms are
 folded and whose activations the dialect folds, moves and widens; to say the same of a torch module would be a second
 lowering, right for one dialect at best. So the pass works for every dialect and for networks that came as ONNX, batch
 norms are settled before it starts, and the trained network and the artifact agree by construction.
 
-It starts from the codes and scales of the choices' own rounding (GPTQ's, say) and from the calibrated ranges. Weights,
-biases, weight scales and activation scales train (``lsq``); zero points and which tensors are quantised stay. The
+It starts from the integers and scales of the schemes' own rounding (GPTQ's, say) and from the calibrated ranges.
+Weights, biases, weight scales and activation scales train (``lsq``); zero points and which tensors are quantised stay. The
 default loss is the divergence from the FP32 network's outputs, or from a teacher's, so labels are not needed. Which
 quantiser of the artifact belongs to which tensor is found by writing it twice, each tensor's range stretched by a
 factor of its own.
 
 Afterwards the learned scales are the network's: ``QatResult.reference`` has the weights the artifact computes with,
-``scales`` makes their codes exact, ``ranges`` gives the activations' quantisers back to the bit; ``Lowerer`` takes all
-three. Weights that are zero at the start, in the network and in its codes, stay zero: a sparse network stays sparse.
-Fewer than four bits are a matter of training alone: codes of fewer levels, stored in four bits.
+``scales`` makes their integers exact, ``ranges`` gives the activations' quantisers back to the bit; ``Lowerer`` takes
+all three. Weights that are zero at the start, in the network and in its integers, stay zero: a sparse network stays sparse.
+Fewer than four bits are a matter of training alone: integers of fewer levels, stored in four bits.
 
 Not handled: weights in blocks, operators that ``qat_operators`` does not know, a constant Add behind a MatMul (stays as
 it is), a Clip on a tensor with several readers whose bound moves to another code as the scale is learned.
@@ -35,11 +35,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bitfront.lowering.dialect import Candidate
+from bitfront.core import ConfigError, LoweringError, ModelError, Precision, Scheme
+from bitfront.lowering.dialect import LoweringRequest
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.inventory import Layer
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.rounding.guard import layer_bias, minimum_scales
+from bitfront.lowering.rounding.bias_overflow import layer_bias, min_scales_for_bias
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.passes.data import Batch, TrainingData
 from bitfront.passes.device import lay
@@ -51,9 +52,8 @@ from bitfront.passes.qat_network import ArtifactNetwork, activation_quantisers
 from bitfront.passes.qat_result import QatResult, result_of
 from bitfront.passes.train import ParameterGroup, Supervision, train
 from bitfront.passes.training import Optimiser, Training
-from bitfront.precision import ConfigError, LayerChoice, LoweringError, ModelError, Precision
 
-# Where a bias limits a weight's scale (``lowering.rounding.guard``), this leaves it room to grow.
+# Where a bias limits a weight's scale (``lowering.rounding.bias_overflow``), this leaves it room to grow.
 _ROOM = 4.0
 
 TRAINING = Training(steps=600, batch_size=64, learning_rate=5e-4, optimiser=Optimiser.ADAM, weight_decay=0.0)
@@ -105,18 +105,18 @@ class Qat:
     def apply(
         self,
         lowerer: Lowerer,
-        choices: Mapping[str, LayerChoice],
+        schemes: Mapping[str, Scheme],
         data: TrainingData,
         *,
         teacher: nn.Module | None = None,
         supervision: Supervision | None = None,
         device: torch.device | None = None,
     ) -> QatResult:
-        """Train the network as ``choices`` make it.
+        """Train the network as ``schemes`` make it.
 
         Args:
             lowerer: The network in its dialect, with calibration inputs or ranges; not modified.
-            choices: Layer name → choice, every layer.
+            schemes: Layer name → scheme, every layer.
             data: Inputs in the network's order; labels are read if ``labels`` is above 0.
             teacher: The network to learn from, in any mode, left as it is: the unpruned one where ``lowerer`` has a
                 pruned one. None is the lowerer's own network at FP32.
@@ -124,14 +124,14 @@ class Qat:
             device: Where to train; None is the CPU.
 
         Raises:
-            LoweringError: If a choice is not offered, or a layer or operator cannot be trained.
+            LoweringError: If a scheme is not offered, or a layer or operator cannot be trained.
             ConfigError: If labels are wanted and missing.
             ModelError: If the training diverges, or the teacher's outputs have other shapes than the network's.
         """
         if self.labels > 0 and data.labels is None:
             raise ConfigError("pass 'qat': labels above 0 need labelled data, and there are none", "set labels to 0")
         device = device or torch.device("cpu")
-        network = self.network(lowerer, choices).to(device)
+        network = self.network(lowerer, schemes).to(device)
         own = ArtifactNetwork(lowerer.reference.proto, {}, ()) if teacher is None else copy.deepcopy(teacher)
         frozen = own.to(device).eval().requires_grad_(False)
         lay(frozen, torch.channels_last)
@@ -143,40 +143,43 @@ class Qat:
             return self._loss(_outputs(module(*batch.inputs)), _outputs(wanted), batch)
 
         trained = train(network, loss, data, self.training, supervision=supervision, grouping=self._group)
-        return result_of(network.cpu().eval(), lowerer, choices, trained)
+        return result_of(network.cpu().eval(), lowerer, schemes, trained)
 
-    def network(self, lowerer: Lowerer, choices: Mapping[str, LayerChoice]) -> ArtifactNetwork:
+    def network(self, lowerer: Lowerer, schemes: Mapping[str, Scheme]) -> ArtifactNetwork:
         """The module that is trained, as it starts.
 
         Raises:
             LoweringError: See ``apply``.
         """
-        config, layers = lowerer.config(choices), lowerer.inventory.layers
+        config, layers = lowerer.config(schemes), lowerer.quantisable.layers
         for layer in layers:
-            if choices[layer.name].block_size is not None:
+            if schemes[layer.name].group_size is not None:
                 raise LoweringError(
-                    f"layer '{layer.name}': weights in blocks ({choices[layer.name].text}) cannot be trained",
-                    "give the layer a choice without blocks, or leave out the pass 'qat'",
+                    f"layer '{layer.name}': weights in blocks ({schemes[layer.name].text}) cannot be trained",
+                    "give the layer a scheme without blocks, or leave out the pass 'qat'",
                 )
-        start = self._start(lowerer, choices)
+        start = self._start(lowerer, schemes)
         weights = {
             name: RoundedWeight(
-                codes=rounded.codes, scales=rounded.scales, bias_correction=None, bits=choices[name].precision.bits
+                integers=rounded.integers,
+                scales=rounded.scales,
+                bias_correction=None,
+                bits=schemes[name].precision.bits,
             )
             for name, rounded in start.items()
         }
 
         def write(ranges: Mapping[str, tuple[float, float]]) -> onnx.ModelProto:
             return lowerer.dialect.write(
-                Candidate(
-                    reference=lowerer.reference.proto, layers=layers, choices=choices, ranges=ranges, weights=weights
+                LoweringRequest(
+                    reference=lowerer.reference.proto, layers=layers, schemes=schemes, ranges=ranges, weights=weights
                 )
             )
 
         artifact = write(config.ranges)
         stretched, names = _stretched(config.ranges)
         quantised = _tensors(artifact, write(stretched), names)
-        trained = self._layers(lowerer, choices, start, config.ranges)
+        trained = self._layers(lowerer, schemes, start, config.ranges)
         network = ArtifactNetwork(artifact, trained, quantised)
         with torch.no_grad():
             for name, rounded in start.items():
@@ -185,19 +188,19 @@ class Qat:
                     bias.add_(torch.from_numpy(rounded.bias_correction) / trained[name].bias_unit)
         return network
 
-    def _start(self, lowerer: Lowerer, choices: Mapping[str, LayerChoice]) -> dict[str, RoundedWeight]:
+    def _start(self, lowerer: Lowerer, schemes: Mapping[str, Scheme]) -> dict[str, RoundedWeight]:
         """The rounded weight each integer layer starts from."""
-        integer = sorted({choice for choice in choices.values() if choice.precision.is_integer})
-        rounded = {choice: lowerer.rounded(choice, bits=self._bits(choice)) for choice in integer}
-        return {name: rounded[choice][name] for name, choice in choices.items() if choice in rounded}
+        integer = sorted({scheme for scheme in schemes.values() if scheme.precision.is_integer})
+        rounded = {scheme: lowerer.rounded(scheme, bits=self._bits(scheme)) for scheme in integer}
+        return {name: rounded[scheme][name] for name, scheme in schemes.items() if scheme in rounded}
 
-    def _bits(self, choice: LayerChoice) -> int:
-        return self.int4_bits if choice.precision is Precision.INT4 else choice.precision.bits
+    def _bits(self, scheme: Scheme) -> int:
+        return self.int4_bits if scheme.precision is Precision.INT4 else scheme.precision.bits
 
     def _layers(
         self,
         lowerer: Lowerer,
-        choices: Mapping[str, LayerChoice],
+        schemes: Mapping[str, Scheme],
         start: Mapping[str, RoundedWeight],
         ranges: Mapping[str, tuple[float, float]],
     ) -> dict[str, TrainedLayer]:
@@ -205,24 +208,24 @@ class Qat:
         nodes = {node.name: node for node in view.nodes}
         weights: dict[str, TrainedWeight] = {}
         layers = {}
-        for layer in lowerer.inventory.layers:
-            choice, node = choices[layer.name], nodes[layer.node]
+        for layer in lowerer.quantisable.layers:
+            scheme, node = schemes[layer.name], nodes[layer.node]
             if layer.weight not in weights:
                 rounded, value = start.get(layer.name), view.array(layer.weight)
                 assert value is not None, "a layer's weight is constant"
                 weights[layer.weight] = trained_weight(
                     layer,
-                    choice,
+                    scheme,
                     value,
-                    None if rounded is None else (rounded.codes, rounded.scales),
-                    self._bits(choice),
-                    _least(view, layer, node, ranges) if choice.quantises_activations else None,
+                    None if rounded is None else (rounded.integers, rounded.scales),
+                    self._bits(scheme),
+                    _least(view, layer, node, ranges) if scheme.quantises_activations else None,
                 )
             bias = trained_bias(view, node)
             layers[layer.name] = TrainedLayer(
                 weights[layer.weight],
                 None if bias is None else torch.from_numpy(np.array(bias)),
-                integer=choice.quantises_activations,
+                integer=scheme.quantises_activations,
             )
         return layers
 
@@ -279,7 +282,7 @@ def _least(
 ) -> NDArray[np.float64] | None:
     """Scales below which the layer's bias would not fit INT32, with room for the bias to grow."""
     bias = layer_bias(view, node, layer.weight_shape[layer.channel_axis])
-    return None if bias is None else minimum_scales(bias, ranges[node.input[0]]) * _ROOM
+    return None if bias is None else min_scales_for_bias(bias, ranges[node.input[0]]) * _ROOM
 
 
 def _stretched(
@@ -296,7 +299,7 @@ def _tensors(artifact: onnx.ModelProto, stretched: onnx.ModelProto, names: tuple
     before, after = activation_quantisers(artifact), activation_quantisers(stretched)
     if len(before) != len(after):
         raise LoweringError(
-            f"the dialect writes {len(before)} or {len(after)} quantisers for one set of choices, depending on ranges",
+            f"the dialect writes {len(before)} or {len(after)} quantisers for one set of schemes, depending on ranges",
             "leave out the pass 'qat' for this dialect",
         )
     found: list[str | None] = []

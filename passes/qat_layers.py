@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from bitfront.lowering.inventory import Layer
+from bitfront.core import Precision, Scheme
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.scales import CODE_RANGES
 from bitfront.passes.lsq import FloatWeight, LsqWeight
-from bitfront.precision import LayerChoice, Precision
 
 # A latent weight starts at most this far, in steps, from its code: nearer to the border, where GPTQ leaves many, the
 # first few updates would undo the rounding training starts from.
@@ -86,20 +86,20 @@ class TrainedLayer(nn.Module):
 
 def trained_weight(
     layer: Layer,
-    choice: LayerChoice,
+    scheme: Scheme,
     weight: NDArray[np.float32],
     start: tuple[NDArray[np.int8], NDArray[np.float32]] | None,
     bits: int,
     least: NDArray[np.float64] | None,
 ) -> TrainedWeight:
-    """A layer's weight as it starts. What is zero in the network, and in the codes, stays zero: it was pruned.
+    """A layer's weight as it starts. What is zero in the network, and in the integers, stays zero: it was pruned.
 
     Args:
         layer: The layer.
-        choice: What it becomes.
+        scheme: What it becomes.
         weight: As the network has it.
         start: Codes and scales to start from; None for floating precisions.
-        bits: Of the codes.
+        bits: Of the integers.
         least: Scales may not go below these, (channels,).
     """
     shape = [1] * weight.ndim
@@ -108,15 +108,15 @@ def trained_weight(
     if start is None:
         axes = [axis for axis in range(weight.ndim) if axis != layer.channel_axis]
         unit = exact.abs().amax(dim=axes, keepdim=True)
-        kind = torch.float16 if choice.precision is Precision.FP16 else torch.float32
+        kind = torch.float16 if scheme.precision is Precision.FP16 else torch.float32
         return TrainedWeight(exact, FloatWeight(torch.where(unit > 0, unit, 1.0), kind, _some(exact != 0)))
-    codes, scales = torch.from_numpy(np.array(start[0])), torch.from_numpy(np.array(start[1])).reshape(shape)
-    # The codes it starts with stay, and of the weight as much as does not change them.
-    latent = scales * (codes + (exact / scales - codes).clamp(-_WITHIN, _WITHIN))
+    integers, scales = torch.from_numpy(np.array(start[0])), torch.from_numpy(np.array(start[1])).reshape(shape)
+    # The integers it starts with stay, and of the weight as much as does not change them.
+    latent = scales * (integers + (exact / scales - integers).clamp(-_WITHIN, _WITHIN))
     floor = np.full(scales.numel(), np.finfo(np.float32).tiny) if least is None else least
     floors = torch.from_numpy(np.maximum(floor, np.finfo(np.float32).tiny).astype(np.float32)).reshape(shape)
     low, high = CODE_RANGES[bits]
-    stays = _some((exact != 0) | (codes != 0))
+    stays = _some((exact != 0) | (integers != 0))
     return TrainedWeight(latent, LsqWeight(scales, low, high, torch.minimum(floors, scales), stays))
 
 

@@ -4,7 +4,7 @@ The graph is the one a dialect wrote, so fake quantisation stands exactly where 
 the dialect folds, moves or widens. In it
 
 - a QuantizeLinear of an activation becomes a ``TensorQuantiser``; its 8-bit result is represented by the values that
-  its codes stand for, on which moving operators (Slice, MaxPool, Clip, Pad) do what they do to the codes, and
+  its integers stand for, on which moving operators (Slice, MaxPool, Clip, Pad) do what they do to the integers, and
   DequantizeLinear is nothing;
 - a node that has a layer's name gets weight and bias from a ``TrainedLayer``, with zeros behind where the dialect
   made it wider; all else that is constant is computed once.
@@ -25,12 +25,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bitfront.lowering.inventory import WEIGHTED
+from bitfront.core import LoweringError
+from bitfront.lowering.layers import WEIGHTED
 from bitfront.passes.lsq import TensorQuantiser
 from bitfront.passes.qat_layers import TrainedLayer
 from bitfront.passes.qat_node import Operator, refused
 from bitfront.passes.qat_operators import compile_operator
-from bitfront.precision import LoweringError
 
 _ENDS = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
 
@@ -194,7 +194,7 @@ class _Builder:
         self._constants = constants
         self._layers = layers
         self._quantisers = quantisers
-        # Tensor → the quantiser whose codes, or the values of whose codes, it holds.
+        # Tensor → the quantiser whose integers, or the values of whose integers, it holds.
         self._codes: dict[str, TensorQuantiser] = {}
         self._values: dict[str, TensorQuantiser] = {}
 
@@ -239,8 +239,8 @@ class _Builder:
             self._codes.update(dict.fromkeys(outputs, quantiser))
         bounds = [self._constants.get(name) for name in node.input[1:3]]
         if node.op_type == "Clip":
-            codes = [None if bound is None else int(bound) for bound in bounds]
-            return _Step(run=functools.partial(_clip, quantiser, codes), inputs=inputs[:1], outputs=outputs)
+            integers = [None if bound is None else int(bound) for bound in bounds]
+            return _Step(run=functools.partial(_clip, quantiser, integers), inputs=inputs[:1], outputs=outputs)
         constants = self._constants
         if node.op_type == "Pad":
             if len(bounds) < 2 or bounds[1] is None or int(bounds[1]) != quantiser.zero_point:
@@ -292,9 +292,9 @@ def _quantise(quantiser: TensorQuantiser, x: Sequence[Tensor | None]) -> tuple[T
     return (quantiser(x[0]),)
 
 
-def _clip(quantiser: TensorQuantiser, codes: Sequence[int | None], x: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+def _clip(quantiser: TensorQuantiser, integers: Sequence[int | None], x: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     assert x[0] is not None
-    low, high = (None if code is None else quantiser.value_of(code) for code in (*codes, None, None)[:2])
+    low, high = (None if code is None else quantiser.value_of(code) for code in (*integers, None, None)[:2])
     return (torch.clamp(x[0], low, high),)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import onnx
 from torch import Tensor
 
+from bitfront.core import LoweringError
 from bitfront.lowering.graph import attribute
-from bitfront.precision import LoweringError
 
 # Operands in the node's order, None for one that is left out → results.
 Operator = Callable[[Sequence[Tensor | None]], tuple[Tensor, ...]]

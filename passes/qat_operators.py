@@ -205,15 +205,15 @@ def _cast(node: Node) -> Operator:
 
 def _dequantise(node: Node) -> Operator:
     if node.attribute("block_size", 0):
-        raise node.refused("has block_size, which is not handled")
+        raise node.refused("has group_size, which is not handled")
     axis = int(node.attribute("axis", 1))
 
     def run(x: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-        codes, scale = given(x[0]), given(x[1])
-        shape = [1] * codes.dim()
+        integers, scale = given(x[0]), given(x[1])
+        shape = [1] * integers.dim()
         if scale.numel() > 1:
             shape[axis] = -1
-        centred = codes.to(scale.dtype)
+        centred = integers.to(scale.dtype)
         if len(x) > 2 and x[2] is not None:
             centred = centred - x[2].to(scale.dtype).reshape(shape)
         return (centred * scale.reshape(shape),)

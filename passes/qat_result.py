@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from bitfront.core import CalibrationSettings, ContentStore, LoweringError, Scheme, digest
 from bitfront.lowering.dialect import Dialect
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import Reference
+from bitfront.lowering.reference import ReferenceModel
 from bitfront.passes.qat_network import ArtifactNetwork, activation_quantisers
 from bitfront.passes.train import Trained
-from bitfront.precision import CalibrationSettings, ContentStore, LayerChoice, LoweringError, digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class QatResult:
     """
 
     network: ArtifactNetwork
-    reference: Reference
+    reference: ReferenceModel
     ranges: Mapping[str, tuple[float, float]]
     scales: Mapping[str, NDArray[np.float32]]
     trained: Trained
@@ -51,7 +51,7 @@ class QatResult:
         Args:
             dialect: The one it was trained for.
             settings: How the ranges the training began with were found.
-            store: Where rounded weights of other choices are kept.
+            store: Where rounded weights of other schemes are kept.
             calibration_digest: Digest of the calibration inputs of those ranges.
         """
         return Lowerer(
@@ -66,15 +66,13 @@ class QatResult:
         )
 
 
-def result_of(
-    network: ArtifactNetwork, lowerer: Lowerer, choices: Mapping[str, LayerChoice], trained: Trained
-) -> QatResult:
+def result_of(network: ArtifactNetwork, lowerer: Lowerer, schemes: Mapping[str, Scheme], trained: Trained) -> QatResult:
     """Read the result off a trained module on the CPU.
 
     Raises:
         LoweringError: If the artifact written from it has other quantisers than those learned.
     """
-    learned = dict(lowerer.config(choices).ranges)
+    learned = dict(lowerer.config(schemes).ranges)
     learned.update({name: network.quantiser(name).range() for name in network.tensor_names if name in learned})
     values, scales = _values(network, lowerer)
     result = QatResult(
@@ -85,11 +83,11 @@ def result_of(
         trained=trained,
     )
     written = result.lowerer(lowerer.dialect, lowerer.settings, ContentStore(None), lowerer.calibration_digest)
-    _check_quantisers(network, onnx.load_from_string(written.lower(choices)))
+    _check_quantisers(network, onnx.load_from_string(written.lower(schemes)))
     return result
 
 
-def with_values(reference: Reference, values: Mapping[str, NDArray[np.float32]]) -> Reference:
+def with_values(reference: ReferenceModel, values: Mapping[str, NDArray[np.float32]]) -> ReferenceModel:
     """The same network with other weights: initialiser name → value of the same shape."""
     proto = onnx.ModelProto()
     proto.CopyFrom(reference.proto)
@@ -108,7 +106,7 @@ def _values(
     nodes = {node.name: node for node in GraphView(lowerer.reference.proto.graph).nodes}
     values: dict[str, NDArray[np.float32]] = {}
     scales: dict[str, NDArray[np.float32]] = {}
-    for layer in lowerer.inventory.layers:
+    for layer in lowerer.quantisable.layers:
         trained = network.layer(layer.name)
         values[layer.weight] = trained.weight.weight.numpy().copy()
         if trained.weight.scales is not None:

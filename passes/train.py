@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bitfront.core import ModelError
 from bitfront.passes.batch_norm import freeze_batch_norm
 from bitfront.passes.checkpoint import Checkpoint, pack, unpack
 from bitfront.passes.data import Batch, TrainingData, rows_of_step
 from bitfront.passes.device import channels_last, device_of, modes_kept, seeded
 from bitfront.passes.options import options_to_json
 from bitfront.passes.training import Optimiser, Training
-from bitfront.precision import ModelError
 
 # (the module being trained, a batch) → the mean loss of the batch, a scalar with a gradient.
 Loss = Callable[[nn.Module, Batch], Tensor]

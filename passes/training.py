@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bitfront.core import ConfigError
 from bitfront.passes.data import Augmentation
-from bitfront.precision import ConfigError
 
 
 class Optimiser(StrEnum):

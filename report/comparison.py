@@ -1,6 +1,6 @@
 """A run on several backends, read back: one row a config, one cell a backend, and what is best everywhere.
 
-Two points are the same config where every layer has the same choice. The network as given is a row of its own where a
+Two points are the same config where every layer has the same scheme. The network as given is a row of its own where a
 backend lists it; on one where its FP32 form makes no difference that stands for it. A config that a backend measured
 under another one's id (two configs may be written as the same file) is found through ``backends.json``.
 
@@ -27,8 +27,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bitfront.precision import FP32, DataError, UsageError
-from bitfront.precision.document import Form, JsonValue
+from bitfront.core import FP32, DataError, UsageError
+from bitfront.core.document import Form, JsonValue
 from bitfront.report.fields import DAMAGED, damaged
 from bitfront.report.given import GIVEN_ID
 from bitfront.report.results import MEASUREMENT_FILE, Point, RunResults
@@ -91,8 +91,8 @@ class Row:
     Attributes:
         id: ``BACKEND.ID`` where one search found it, the plain id where all have it under the same.
         aliases: ``BACKEND.ID`` of each other search that found it too, under an id of its own.
-        text: Its choices in short.
-        layers: Layer name → choice's short form.
+        text: Its schemes in short.
+        layers: Layer name → scheme's short form.
         baseline: Whether it is uniform.
         cells: Backend → what it is there, every backend.
     """
@@ -212,7 +212,7 @@ def _results(folder: Path, place: str) -> RunResults | None:
 def _key(point: Point) -> Key:
     if point.id == GIVEN_ID:
         return _AS_GIVEN
-    return frozenset((layer, choice.text) for layer, choice in point.layers.items() if choice != FP32)
+    return frozenset((layer, scheme.text) for layer, scheme in point.layers.items() if scheme != FP32)
 
 
 def _shown(results: RunResults) -> Iterable[str]:
@@ -253,7 +253,7 @@ def _rows(
                 id=point.id if shared else f"{first.folder}.{point.id}",
                 aliases=() if shared else tuple(f"{party.folder}.{found.id}" for party, found in own[1:]),
                 text=point.text,
-                layers={layer: choice.text for layer, choice in point.layers.items()},
+                layers={layer: scheme.text for layer, scheme in point.layers.items()},
                 baseline=baseline,
                 cells=cells,
             )

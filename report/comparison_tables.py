@@ -48,7 +48,7 @@ class TextCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRow:
-    """One config as tables show it: its standing everywhere, its ids, its choices, and a cell a backend."""
+    """One config as tables show it: its standing everywhere, its ids, its schemes, and a cell a backend."""
 
     id: str
     text: str

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bitfront.precision import DataError, EngineError, MalformedError
-from bitfront.precision.cells import unguard
-from bitfront.precision.json_text import read_text, shown
+from bitfront.core import DataError, EngineError, MalformedError
+from bitfront.core.cells import unguard
+from bitfront.core.json_text import read_text, shown
 
 DAMAGED = "restore the file, or move it away and run the search again with --resume to have it written anew"
 MAX_TABLE_BYTES = 256 * 2**20
-_MAX_CELL = 16 * 2**20  # the choices of a hundred thousand layers; Python's own limit, 131,072, is that of a thousand
+_MAX_CELL = 16 * 2**20  # the schemes of a hundred thousand layers; Python's own limit, 131,072, is that of a thousand
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _Row = TypeVar("_Row")
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bitfront.precision import DataError
+from bitfront.core import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

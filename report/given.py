@@ -14,8 +14,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bitfront.precision import AccuracyStats, LatencyStats
-from bitfront.precision.document import JsonValue
+from bitfront.core import AccuracyStats, LatencyStats
+from bitfront.core.document import JsonValue
 
 GIVEN_ID = "given"
 FP32_ID = "fp32"

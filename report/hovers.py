@@ -10,8 +10,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from bitfront.precision import AccuracyStats, LatencyStats, LayerChoice, Precision
-from bitfront.precision.display import visible
+from bitfront.core import AccuracyStats, LatencyStats, Precision, Scheme
+from bitfront.core.display import visible
 from bitfront.report import network_words, wording
 from bitfront.report.network import NetworkInfo, PrunedGroup
 from bitfront.report.results import Point, ReportedLayer, RunResults
@@ -24,31 +24,31 @@ def escape(text: str) -> str:
     return html.escape(visible(text), quote=False)
 
 
-def choice_words(choice: LayerChoice) -> str:
-    """A choice in full: ``int4 weights (gptq), 8-bit activations``."""
-    if not choice.precision.is_integer:
+def scheme_words(scheme: Scheme) -> str:
+    """A scheme in full: ``int4 weights (gptq), 8-bit activations``."""
+    if not scheme.precision.is_integer:
         return (
             "fp16 weights, fp32 arithmetic unless the runtime has fp16"
-            if choice.precision is Precision.FP16
+            if scheme.precision is Precision.FP16
             else "fp32"
         )
-    block = f", one scale per {choice.block_size} weights" if choice.block_size is not None else ""
-    activations = "floating activations" if choice.weight_only else "8-bit activations"
-    return f"{choice.precision.value} weights ({choice.rounding.value}{block}), {activations}"
+    block = f", one scale per {scheme.group_size} weights" if scheme.group_size is not None else ""
+    activations = "floating activations" if scheme.weight_only else "8-bit activations"
+    return f"{scheme.precision.value} weights ({scheme.rounding.value}{block}), {activations}"
 
 
-def choices_text(choices: Mapping[str, LayerChoice]) -> str:
-    """Choices in short: ``int8 ×18, int4 ×2``, widest precision first."""
-    counts = Counter(choice.precision for choice in choices.values())
+def schemes_text(schemes: Mapping[str, Scheme]) -> str:
+    """Schemes in short: ``int8 ×18, int4 ×2``, widest precision first."""
+    counts = Counter(scheme.precision for scheme in schemes.values())
     return ", ".join(f"{precision.value} ×{counts[precision]}" for precision in Precision if counts[precision])
 
 
 def layer_hover(layer: ReportedLayer, point: Point) -> str:
-    """One layer's choice in one point, or that its network has no such layer."""
-    choice = point.layers.get(layer.name)
+    """One layer's scheme in one point, or that its network has no such layer."""
+    scheme = point.layers.get(layer.name)
     return _lines(
         f"<b>{escape(layer.name)}</b> in {escape(point.id)}",
-        "not in this network" if choice is None else choice_words(choice),
+        "not in this network" if scheme is None else scheme_words(scheme),
         f"{escape(layer.op)}, {layer.parameters:,} weights",
         f"decided with group {escape(layer.group)}" if layer.group != layer.name else "",
     )
@@ -106,7 +106,7 @@ def trial_hover(results: RunResults, trial: Trial) -> str:
         f"accuracy {wording.accuracy(trial.accuracy, results.metric)}{samples}",
         f"latency {wording.latency(trial.latency_ms)} median{p90}{share}",
         f"size {wording.size(trial.size_bytes)}",
-        choices_text(trial.choices),
+        schemes_text(trial.schemes),
         f"network {escape(trial.network[:8])}" if trial.network else "",
         network_words.losses([share == 1 for share in trial.pruning.values() if share > 0]),
         escape(trial.reason),
@@ -116,7 +116,7 @@ def trial_hover(results: RunResults, trial: Trial) -> str:
 def score_hover(score: Score, context: str, value: float) -> str:
     """One sensitivity score, as measured."""
     return _lines(
-        f"<b>{escape(score.group)}</b> {escape(score.choice.text)}",
+        f"<b>{escape(score.group)}</b> {escape(score.scheme.text)}",
         f"{context}: {wording.number(value)}",
         f"left out: {escape(score.dropped)}" if score.dropped else "",
     )

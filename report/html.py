@@ -20,7 +20,7 @@ import plotly.graph_objects as go
 import plotly.offline
 from markupsafe import Markup
 
-from bitfront.precision.display import visible_lines
+from bitfront.core.display import visible_lines
 from bitfront.report import plots, pruning_plots, wording
 from bitfront.report.given import AS_GIVEN, GIVEN_ID
 from bitfront.report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info, trial_states

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from bitfront.precision import BYTES_PER_MB, Precision
+from bitfront.core import BYTES_PER_MB, Precision
 from bitfront.report import wording
 from bitfront.report.front import staircase
 from bitfront.report.given import GIVEN_ID
@@ -82,7 +82,7 @@ class HeatmapInfo:
         layers: Rows, in the network's order.
         points: Columns, fastest first.
         precisions: One tuple a row: the precision in each column, None where that network has no such layer.
-        hovers: The same shape: the full choice in words.
+        hovers: The same shape: the full scheme in words.
         recommended: Column of the recommended point, None without one.
         strangers: Points without a column, whose network has none of these layers.
     """
@@ -100,11 +100,11 @@ class SensitivitySeries:
     """One precision in one context.
 
     Attributes:
-        precision: Of the choices scored.
+        precision: Of the schemes scored.
         context: ``alone`` or ``restored``.
         groups: Groups with a score.
         values: What is drawn: the score, raised to ``SensitivityInfo.floor`` where a log axis could not show it.
-        hovers: The choice and the score as measured.
+        hovers: The scheme and the score as measured.
     """
 
     precision: Precision
@@ -217,11 +217,11 @@ def heatmap_info(results: RunResults) -> HeatmapInfo:
 
 
 def sensitivity_info(scores: Sequence[Score]) -> SensitivityInfo:
-    """Scores per group; where a precision has several choices in a group, the one that hurts least."""
+    """Scores per group; where a precision has several schemes in a group, the one that hurts least."""
     best: dict[tuple[Precision, str], Score] = {}
     for score in scores:
-        key = (score.choice.precision, score.group)
-        if score.choice.precision is Precision.FP32 or not math.isfinite(score.alone):
+        key = (score.scheme.precision, score.group)
+        if score.scheme.precision is Precision.FP32 or not math.isfinite(score.alone):
             continue
         if key not in best or (bool(score.dropped), score.alone) < (bool(best[key].dropped), best[key].alone):
             best[key] = score
@@ -270,8 +270,8 @@ def trial_states(results: RunResults) -> tuple[tuple[str, int], ...]:
 
 
 def _precision(point: Point, layer: str) -> Precision | None:
-    choice = point.layers.get(layer)
-    return choice.precision if choice else None
+    scheme = point.layers.get(layer)
+    return scheme.precision if scheme else None
 
 
 def _alone(score: Score) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bitfront.precision.document import Count, JsonValue, NonNegative, Number, PathBelow
+from bitfront.core.document import Count, JsonValue, NonNegative, Number, PathBelow
 
 
 class NetworkKind(StrEnum):

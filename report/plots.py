@@ -12,7 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from bitfront.precision import Precision
+from bitfront.core import Precision
 from bitfront.report.infos import FrontInfo, HeatmapInfo, Mark, SensitivityInfo, TimeInfo
 from bitfront.report.network import NetworkKind
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bitfront.precision import write_text
-from bitfront.precision.cells import frame_text
+from bitfront.core import write_text
+from bitfront.core.cells import frame_text
 from bitfront.report.comparison import Comparison
 from bitfront.report.comparison_page import comparison_page
 from bitfront.report.comparison_tables import comparison_frame, comparison_json

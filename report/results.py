@@ -19,10 +19,10 @@ from typing import Any, Literal, NotRequired
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
-from bitfront.precision import AccuracyStats, Budget, DataError, Footprint, LatencyStats, UsageError
-from bitfront.precision.choice import ChoiceText
-from bitfront.precision.document import Count, Form, JsonValue, NonNegative, PathBelow
-from bitfront.precision.json_text import field_name, shown
+from bitfront.core import AccuracyStats, Constraints, DataError, LatencyStats, MemoryUsage, UsageError
+from bitfront.core.document import Count, Form, JsonValue, NonNegative, PathBelow
+from bitfront.core.json_text import field_name, shown
+from bitfront.core.scheme import SchemeText
 from bitfront.report.fields import DAMAGED, damaged, read_csv
 from bitfront.report.given import GIVEN_ID, GivenNetwork
 from bitfront.report.network import NetworkInfo
@@ -59,7 +59,7 @@ class Point(JsonValue):
     Attributes:
         id: Names its files.
         origin: What proposed it: ``baseline``, ``ladder``, ``solver``, ``sampler``, …
-        text: Its choices in short: ``int8 ×18, int4 ×2``.
+        text: Its schemes in short: ``int8 ×18, int4 ×2``.
         config, model: Paths of its files, relative to the run folder; None where not written.
         size_bytes: Size of the model file.
         latency, accuracy: As reported: from a fresh process, on held-back data; None where not measured.
@@ -67,7 +67,7 @@ class Point(JsonValue):
         feasible: Whether it meets every budget.
         violations: Each budget it misses, in words.
         held: Whether its latency ratio held in the fresh process; None where it was not timed again.
-        layers: Layer name → choice; empty for the network as it was given.
+        layers: Layer name → scheme; empty for the network as it was given.
         footprint: What the compiled model takes; None where not asked, or where the runtime does not tell.
         engine: Path of the runtime's own file, relative to the run folder; None where not written.
         network: The network it was made from; None for the given one.
@@ -87,8 +87,8 @@ class Point(JsonValue):
     feasible: bool
     violations: tuple[str, ...]
     held: bool | None
-    layers: Mapping[str, ChoiceText]
-    footprint: Footprint | None = None
+    layers: Mapping[str, SchemeText]
+    footprint: MemoryUsage | None = None
     engine: PathBelow | None = None
     network: NetworkInfo | None = None
     compressed_bytes: Count | None = None
@@ -123,7 +123,7 @@ class RunResults:
         baselines: Ids of the uniform points that were measured, and ``given`` where it is a point of its own.
         front: Ids of the Pareto-optimal points.
         recommended: Id of the recommended point, if any.
-        nearest: Budget (``latency``, ``size``, ``accuracy``) → id of the nearest point, when nothing is feasible.
+        nearest: Constraints (``latency``, ``size``, ``accuracy``) → id of the nearest point, when nothing is feasible.
         points: Id → point, in the file's order.
         time_split_s: Part → seconds, ``total`` included.
         train: The run's training; None without passes.
@@ -145,7 +145,7 @@ class RunResults:
     dialect: str
     device: Mapping[str, Any]
     settings: Mapping[str, Any]
-    budget: Budget
+    budget: Constraints
     reference: str
     baselines: tuple[str, ...]
     front: tuple[str, ...]
@@ -265,7 +265,7 @@ class MeasurementFile(JsonValue):
     model: ModelPart
     backend: BackendPart
     settings: Settings
-    budget: Budget
+    budget: Constraints
     complete: bool
     stopped: str | None
     reference: str

@@ -1,4 +1,4 @@
-"""The rows of a run's tables as values: what was tried, and what each choice and each pruning costs alone.
+"""The rows of a run's tables as values: what was tried, and what each scheme and each pruning costs alone.
 
 Columns that came later (``network``, ``pruning``, ``trained``) may be missing.
 """
@@ -13,9 +13,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bitfront.precision import LayerChoice
-from bitfront.precision.choice import ChoiceText
-from bitfront.precision.document import decode_json
+from bitfront.core import Scheme
+from bitfront.core.document import decode_json
+from bitfront.core.scheme import SchemeText
 from bitfront.report.fields import cell, number_or_none, share, whole, whole_or_none
 
 TRIAL_COLUMNS = (
@@ -25,7 +25,7 @@ TRIAL_COLUMNS = (
 SCORE_COLUMNS = ("group", "choice", "alone", "restored", "loss", "dropped")
 SPARSITY_COLUMNS = ("group", "sparsity", "kept", "channels", "loss", "dropped")
 
-_CHOICES = dict[str, ChoiceText]
+_SCHEMES = dict[str, SchemeText]
 _SHARES = dict[str, Annotated[float, Field(ge=0, le=1)]]
 
 
@@ -47,7 +47,7 @@ class Trial:
     accuracy_samples: int | None
     seconds: float | None
     reason: str
-    choices: Mapping[str, LayerChoice]
+    schemes: Mapping[str, Scheme]
     network: str = ""
     pruning: Mapping[str, float] = field(default_factory=dict)
 
@@ -57,7 +57,7 @@ class Score:
     """One row of the sensitivity table; NaN where it was not scored."""
 
     group: str
-    choice: LayerChoice
+    scheme: Scheme
     alone: float
     restored: float
     loss: float
@@ -95,7 +95,7 @@ def read_trial(row: Mapping[str, str]) -> Trial:
         accuracy_samples=whole_or_none(row["accuracy_samples"]),
         seconds=number_or_none(row["seconds"]),
         reason=row["reason"],
-        choices=MappingProxyType(decode_json(_CHOICES, row["choices"] or "{}")),
+        schemes=MappingProxyType(decode_json(_SCHEMES, row["choices"] or "{}")),
         network=row.get("network") or "",
         pruning=MappingProxyType(decode_json(_SHARES, row.get("pruning") or "{}")),
     )
@@ -110,7 +110,7 @@ def read_score(row: Mapping[str, str]) -> Score:
     alone, restored, loss = (cell(row[name]) for name in ("alone", "restored", "loss"))
     return Score(
         group=row["group"],
-        choice=LayerChoice.parse(row["choice"]),
+        scheme=Scheme.parse(row["choice"]),
         alone=math.nan if alone is None else alone,
         restored=math.nan if restored is None else restored,
         loss=math.nan if loss is None else loss,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from bitfront.precision import Footprint
+from bitfront.core import MemoryUsage
 from bitfront.report import network_words, wording
 from bitfront.report.network import NetworkInfo
 from bitfront.report.results import Point, RunResults
@@ -117,7 +117,7 @@ def _row(results: RunResults, point: Point) -> TableRow:
     recommended = point.id == results.recommended
     latency, accuracy = point.shown_latency, point.shown_accuracy
     limited = any(limit is not None for limit in results.budget.to_json().values())
-    footprint = (point.footprint or Footprint()).to_json().values() if _told(results) else ()
+    footprint = (point.footprint or MemoryUsage()).to_json().values() if _told(results) else ()
     made = _made(results)
     return TableRow(
         id=point.id,
@@ -165,7 +165,7 @@ def _network_cells(network: NetworkInfo | None, metric: str) -> tuple[str, ...]:
 def pareto_frame(results: RunResults) -> pd.DataFrame:
     """One row a point of the front, fastest first: the contents of ``pareto.csv``, with what only some runs have."""
     told, made = _told(results), _made(results)
-    extra = (*(Footprint().to_json() if told else ()), *(NETWORK_CSV_COLUMNS if made else ()))
+    extra = (*(MemoryUsage().to_json() if told else ()), *(NETWORK_CSV_COLUMNS if made else ()))
     rows = []
     for entry in table(results):
         if not entry.on_front:
@@ -189,7 +189,7 @@ def pareto_frame(results: RunResults) -> pd.DataFrame:
                 "config": point.config,
                 "model": point.model,
                 "compressed_bytes": point.compressed_bytes,
-                **(point.footprint or Footprint()).to_json(),
+                **(point.footprint or MemoryUsage()).to_json(),
                 **_network_values(point.network),
             }
         )

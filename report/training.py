@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitfront.precision.document import Count, JsonValue, NonNegative, Number
+from bitfront.core.document import Count, JsonValue, NonNegative, Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ _TIE = 1.02
 _WORTH = 1.1  # times as slow: a point that is less slower is not told of another
 
 
-class Outcome(Enum):
+class RunStatus(Enum):
     """How a run ended for the person who asked."""
 
     MET = "met"
@@ -35,7 +35,7 @@ class Verdict:
             nearest points.
     """
 
-    outcome: Outcome
+    outcome: RunStatus
     headline: str
     details: tuple[str, ...] = ()
 
@@ -86,10 +86,10 @@ def verdict(results: RunResults) -> Verdict:
         network = f" ({point.network.label})" if point.network else ""
         text = f"{point.id}{network} {meets}: {describe(results, point)}"
         details += _also_worth_it(results, point)
-        return Verdict(outcome=Outcome.MET, headline=text, details=tuple(details))
+        return Verdict(outcome=RunStatus.MET, headline=text, details=tuple(details))
     if not results.complete and not results.nearest:
         text = "Stopped before a point could be recommended"
-        return Verdict(outcome=Outcome.UNFINISHED, headline=text, details=tuple(details))
+        return Verdict(outcome=RunStatus.UNFINISHED, headline=text, details=tuple(details))
     headline, more = _missed(results)
     details += more
     nearest: dict[str, list[str]] = {}
@@ -100,13 +100,13 @@ def verdict(results: RunResults) -> Verdict:
         missed = f"; misses {', '.join(point.violations)}" if point.violations else ""
         missed += f"; {NOT_REPRODUCED}" if point.held is False else ""
         details.append(f"Nearest by {' and '.join(limits)}: {id_}, {describe(results, point)}{missed}.")
-    return Verdict(outcome=Outcome.MISSED, headline=headline, details=tuple(details))
+    return Verdict(outcome=RunStatus.MISSED, headline=headline, details=tuple(details))
 
 
 def _also_worth_it(results: RunResults, recommended: Point) -> list[str]:
     """A sentence on the front point that is faster and smaller than the recommended, and may be as accurate.
 
-    A sample or two may have made the choice; whether they are worth the difference is for the person to say. Of several
+    A sample or two may have made the scheme; whether they are worth the difference is for the person to say. Of several
     the most accurate is named, of equals the smallest that is within 2 % of the fastest.
     """
     rivals = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from bitfront.precision import BYTES_PER_MB
+from bitfront.core import BYTES_PER_MB
 
 BYTES_PER_KB = 1_000
 MISSING = "–"

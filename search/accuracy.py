@@ -15,7 +15,7 @@ import numpy as np
 
 from bitfront.backends.base import CompiledModel
 from bitfront.backends.batches import FIRST_AXIS, run_outputs
-from bitfront.precision import AccuracyStats, Batching, Labelled, Metric
+from bitfront.core import AccuracyStats, Batching, Labelled, Metric
 from bitfront.search.inputs.metrics import Scores, score
 
 Z95 = 1.959963984540054

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _answer(arguments: list[str]) -> int:
     """Run what is asked for, errors of ours said in words; what was written has arrived when it returns."""
-    from bitfront.precision.errors import EngineError
+    from bitfront.core.errors import EngineError
     from bitfront.search.secrets import masked_text
     from bitfront.search.terminal import standard_streams, write_message
 
@@ -77,7 +77,7 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
         return _command(arguments[0])(arguments[1:])
     if arguments and not arguments[0].startswith("-"):
-        from bitfront.precision.errors import UsageError
+        from bitfront.core.errors import UsageError
 
         close = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         raise UsageError(

@@ -1,6 +1,6 @@
 """Tries one candidate: written, compiled, timed against the given network, scored only as long as that can matter.
 
-    choices → layers → bytes → size → compiled → paired latency → limits → accuracy on growing subsets
+    schemes → layers → bytes → size → compiled → paired latency → limits → accuracy on growing subsets
 
 Machines drift: the same model is some per cent slower an hour later, or while somebody else computes. The ratio to the
 given network in interleaved runs hardly moves. So the search decides by ``ratio × the given network's median over the
@@ -27,14 +27,14 @@ from statistics import median
 
 from bitfront.backends.base import CompiledModel
 from bitfront.backends.timing import TimingSettings
-from bitfront.precision import AccuracyStats, BackendError, Budget, LatencyStats, LayerChoice, LoweringError, digest
+from bitfront.core import AccuracyStats, BackendError, Constraints, LatencyStats, LoweringError, Scheme, digest
 from bitfront.report.given import FP32_ID, GIVEN_ID
 from bitfront.search.accuracy import Scored, Scorer, no_better, surely_worse
-from bitfront.search.bench import QUICK, Bench
 from bitfront.search.given import Given, GivenMeasurement
-from bitfront.search.ledger import Lowered
+from bitfront.search.measurement_cache import Lowered
 from bitfront.search.results.preference import preference
-from bitfront.search.trial import COST, Candidate, Outcome, Trial
+from bitfront.search.runner import QUICK, ModelRunner
+from bitfront.search.trial import COST, Candidate, Trial, TrialStatus
 
 SEARCH_PART = "search"
 
@@ -43,7 +43,7 @@ class Evaluator:
     """Tries candidates, one after the other.
 
     Args:
-        bench: What they are tried on.
+        runner: What they are tried on.
         scorer: The search's part of the evaluation data.
         budget: Limits.
         given: The network that all are compared with.
@@ -53,14 +53,14 @@ class Evaluator:
 
     def __init__(
         self,
-        bench: Bench,
+        runner: ModelRunner,
         scorer: Scorer,
-        budget: Budget,
+        budget: Constraints,
         given: Given,
         past: Sequence[Trial] = (),
         timing: TimingSettings = QUICK,
     ) -> None:
-        self._bench = bench
+        self._runner = runner
         self._scorer = scorer
         self._budget = budget
         self._given = given
@@ -87,7 +87,7 @@ class Evaluator:
         return self._measured.accuracy.value if self._measured else math.nan
 
     @property
-    def limits(self) -> Budget:
+    def limits(self) -> Constraints:
         """The budget, with a floor of accuracy in place of a drop from the given network's."""
         return self._budget.absolute(self.measure_given().value)
 
@@ -104,14 +104,14 @@ class Evaluator:
             BackendError: If it fails.
         """
         if self._measured is None:
-            bench, given = self._bench, self._given
-            scored = bench.ledger.scored(given.artifact, SEARCH_PART)
+            runner, given = self._runner, self._given
+            scored = runner.measurements.scored(given.artifact, SEARCH_PART)
             try:
                 latency = self._latency(given.artifact, lambda: given.compiled)
                 if scored is None or scored.samples < len(self._scorer):
-                    compiled = bench.compile_to_score(given.model)
+                    compiled = runner.compile_to_score(given.model)
                     scored = self._scorer.complete(compiled, scored)
-                    bench.ledger.note_scored(given.artifact, SEARCH_PART, scored)
+                    runner.measurements.note_scored(given.artifact, SEARCH_PART, scored)
             except BackendError as error:
                 what = "FP32 network" if given.is_fp32 else "network as given"
                 raise BackendError(f"the {what} failed: {error.message}", error.hint) from error
@@ -131,11 +131,11 @@ class Evaluator:
         except (LoweringError, BackendError) as error:
             if candidate.name == FP32_ID:
                 raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
-            attempt = _Attempt(outcome=Outcome.FAILED, reason=error.message)
+            attempt = _Attempt(status=TrialStatus.FAILED, reason=error.message)
         trial = Trial(
             number=number,
             candidate=candidate,
-            outcome=attempt.outcome,
+            status=attempt.status,
             artifact=attempt.artifact,
             size_bytes=attempt.size_bytes,
             latency=attempt.latency,
@@ -149,25 +149,25 @@ class Evaluator:
         return trial
 
     def _attempt(self, candidate: Candidate) -> _Attempt:
-        build = _Build(self._bench, self._bench.layers(candidate), candidate.network)
+        build = _Build(self._runner, self._runner.layers(candidate), candidate.network)
         lowered = build.lowered()
         if lowered.failure:
-            return _Attempt(outcome=Outcome.FAILED, reason=lowered.failure)
+            return _Attempt(status=TrialStatus.FAILED, reason=lowered.failure)
         attempt = _Attempt(artifact=lowered.artifact, size_bytes=lowered.size_bytes)
         twin = self._twin(lowered.artifact, candidate)
         if twin is not None:
-            attempt.outcome, attempt.reason = Outcome.REPEATED, f"the same artifact as trial {twin.number}"
+            attempt.status, attempt.reason = TrialStatus.REPEATED, f"the same artifact as trial {twin.number}"
             attempt.latency, attempt.latency_ms = twin.latency, twin.latency_ms
-            attempt.scored = self._bench.ledger.scored(lowered.artifact, SEARCH_PART)
+            attempt.scored = self._runner.measurements.scored(lowered.artifact, SEARCH_PART)
             return attempt
         attempt.latency = self._latency(lowered.artifact, build.compiled)
         attempt.latency_ms = attempt.latency.ratio * self.reference_ms
         if candidate.origin == COST:
-            attempt.outcome = Outcome.TIMED
+            attempt.status = TrialStatus.TIMED
             return attempt
         excess = self._over(attempt)
         if excess and not candidate.in_full and not self._nearest(attempt):
-            attempt.outcome, attempt.reason = Outcome.OVER_BUDGET, excess
+            attempt.status, attempt.reason = TrialStatus.OVER_BUDGET, excess
             return attempt
         least = len(self._scorer) if candidate.in_full else candidate.least_samples
         self._score(attempt, build, least)
@@ -176,33 +176,33 @@ class Evaluator:
     def _twin(self, artifact: str, candidate: Candidate) -> Trial | None:
         """An earlier trial of the same artifact; for what is to be measured in full, one that was."""
         same = (trial for trial in self.trials if trial.artifact == artifact)
-        return next((trial for trial in same if not candidate.in_full or trial.outcome is Outcome.COMPLETE), None)
+        return next((trial for trial in same if not candidate.in_full or trial.status is TrialStatus.COMPLETE), None)
 
     def _latency(self, artifact: str, compiled: Callable[[], CompiledModel]) -> LatencyStats:
-        latency = self._bench.ledger.latency(artifact)
+        latency = self._runner.measurements.latency(artifact)
         if latency is None:
             name = GIVEN_ID if artifact == self._given.artifact else artifact
             models = {GIVEN_ID: self._given.compiled} | ({} if name == GIVEN_ID else {name: compiled()})
-            latency = self._bench.time(models, self._timing)[name]
-            self._bench.ledger.note_latency(artifact, latency)
+            latency = self._runner.time(models, self._timing)[name]
+            self._runner.measurements.note_latency(artifact, latency)
         return latency
 
     def _score(self, attempt: _Attempt, build: _Build, least: int) -> None:
         """Score on growing subsets; on so many samples whether it can still matter or not."""
-        ledger, artifact = self._bench.ledger, attempt.artifact
+        measurements, artifact = self._runner.measurements, attempt.artifact
         assert artifact is not None
-        attempt.scored = known = ledger.scored(artifact, SEARCH_PART)
+        attempt.scored = known = measurements.scored(artifact, SEARCH_PART)
         while attempt.scored is None or attempt.scored.samples < len(self._scorer):
             scored = attempt.scored
             reason = self._hopeless(attempt, scored) if scored and scored.samples >= least else ""
             if reason:
-                attempt.outcome, attempt.reason = Outcome.STOPPED, reason
+                attempt.status, attempt.reason = TrialStatus.STOPPED, reason
                 break
             attempt.scored = self._scorer.extend(
                 build.scored(), attempt.scored, self._scorer.next_stage(attempt.scored)
             )
         if attempt.scored is not None and attempt.scored is not known:
-            ledger.note_scored(artifact, SEARCH_PART, attempt.scored)
+            measurements.note_scored(artifact, SEARCH_PART, attempt.scored)
 
     def _hopeless(self, attempt: _Attempt, scored: Scored) -> str:
         """Why scoring on cannot matter; empty while it can."""
@@ -213,7 +213,7 @@ class Evaluator:
         assert attempt.size_bytes is not None
         for name, artifact, latency, size_bytes in self._rivals():
             if latency.ratio <= attempt.latency.ratio and size_bytes <= attempt.size_bytes:
-                rival = self._bench.ledger.scored(artifact, SEARCH_PART)
+                rival = self._runner.measurements.scored(artifact, SEARCH_PART)
                 if rival is not None and (surely_worse(scored, rival) or no_better(scored, rival)):
                     return f"no more accurate than {name} on {scored.samples} samples, nor faster or smaller"
         return ""
@@ -223,7 +223,12 @@ class Evaluator:
         if self._measured is not None and self._measured.latency is not None and not self._given.is_fp32:
             yield GIVEN_ID, self._given.artifact, self._measured.latency, self._measured.size_bytes
         for trial in self.trials:
-            if trial.outcome is Outcome.COMPLETE and trial.latency and trial.artifact and trial.size_bytes is not None:
+            if (
+                trial.status is TrialStatus.COMPLETE
+                and trial.latency
+                and trial.artifact
+                and trial.size_bytes is not None
+            ):
                 yield trial.id, trial.artifact, trial.latency, trial.size_bytes
 
     def _over(self, attempt: _Attempt) -> str:
@@ -261,7 +266,7 @@ class Evaluator:
 
 @dataclass(slots=True, kw_only=True)
 class _Attempt:
-    outcome: Outcome = Outcome.COMPLETE
+    status: TrialStatus = TrialStatus.COMPLETE
     artifact: str | None = None
     size_bytes: int | None = None
     latency: LatencyStats | None = None
@@ -273,8 +278,8 @@ class _Attempt:
 class _Build:
     """One artifact, written and compiled when first needed and at most once."""
 
-    def __init__(self, bench: Bench, layers: Mapping[str, LayerChoice], network: str) -> None:
-        self._bench = bench
+    def __init__(self, runner: ModelRunner, layers: Mapping[str, Scheme], network: str) -> None:
+        self._runner = runner
         self._layers = layers
         self._network = network
         self._bytes: bytes | None = None
@@ -282,12 +287,12 @@ class _Build:
         self._to_score: CompiledModel | None = None
 
     def lowered(self) -> Lowered:
-        """From the ledger, else written, and noted."""
-        lowered = self._bench.ledger.lowered(self._layers, self._network)
+        """From the measurements, else written, and noted."""
+        lowered = self._runner.measurements.lowered(self._layers, self._network)
         if lowered is None:
             data = self._written()
             lowered = Lowered(artifact=digest(data), size_bytes=len(data))
-            self._bench.ledger.note_lowered(self._layers, lowered, self._network)
+            self._runner.measurements.note_lowered(self._layers, lowered, self._network)
         return lowered
 
     def compiled(self) -> CompiledModel:
@@ -295,7 +300,7 @@ class _Build:
         if self._compiled is None:
             data = self._written()
             with self._noting():
-                self._compiled = self._bench.compile(data)
+                self._compiled = self._runner.compile(data)
         return self._compiled
 
     def scored(self) -> CompiledModel:
@@ -303,13 +308,13 @@ class _Build:
         if self._to_score is None:
             data = self._written()
             with self._noting():
-                self._to_score = self._bench.compile_to_score(data)
+                self._to_score = self._runner.compile_to_score(data)
         return self._to_score
 
     def _written(self) -> bytes:
         if self._bytes is None:
             with self._noting():
-                self._bytes = self._bench.lower(self._layers, self._network)
+                self._bytes = self._runner.lower(self._layers, self._network)
         return self._bytes
 
     @contextmanager
@@ -318,5 +323,5 @@ class _Build:
             yield
         except (LoweringError, BackendError) as error:
             failed = Lowered(artifact="", size_bytes=0, failure=error.message)
-            self._bench.ledger.note_lowered(self._layers, failed, self._network)
+            self._runner.measurements.note_lowered(self._layers, failed, self._network)
             raise

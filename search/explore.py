@@ -2,7 +2,7 @@
 
     the given network measured → calibration → sensitivity → space → baselines → seeds → study
 
-With passes, the space has prunings too, and networks are made along the way (``search.networks.joint``).
+With passes, the space has prunings too, and networks are made along the way (``search.variants.joint``).
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from itertools import islice
 
 import numpy as np
 
-from bitfront.precision import LayerChoice
+from bitfront.core import Scheme
 from bitfront.report import wording
-from bitfront.search.alone import why_alone
-from bitfront.search.metered import MeteredBackend, MeteredWriter
+from bitfront.search.multi_backend.translate import adapt
+from bitfront.search.only_fp32 import why_only_fp32
 from bitfront.search.proposals import seeds
 from bitfront.search.proposals.history import History
-from bitfront.search.proposals.latency_model import LatencyModel, fit_codes
+from bitfront.search.proposals.latency_model import LatencyModel, fit_encodings
 from bitfront.search.proposals.overhead import Overhead
 from bitfront.search.proposals.sampler import FrontSampler
-from bitfront.search.proposals.space import Code, Space, build_space
-from bitfront.search.results import settle
-from bitfront.search.results.settle import INTERRUPTED, TIME_LIMIT
+from bitfront.search.proposals.space import Encoding, Space, build_space
+from bitfront.search.results import finalize
+from bitfront.search.results.finalize import INTERRUPTED, TIME_LIMIT
 from bitfront.search.session import Session
-from bitfront.search.several.translate import adapt
 from bitfront.search.stopwatch import Kind
 from bitfront.search.study import Study
-from bitfront.search.trial import Candidate, Outcome, Trial
+from bitfront.search.timed import TimedBackend, TimedWriter
+from bitfront.search.trial import Candidate, Trial, TrialStatus
 from bitfront.sensitivity.measure import readings
 from bitfront.sensitivity.score import planned_steps, score
 from bitfront.sensitivity.table import SensitivityTable
@@ -41,35 +41,35 @@ _FINALISTS_SHARE = 0.2
 _FINALISTS_MOST_S = 30.0
 
 
-def explore(session: Session, starts: Sequence[Mapping[str, LayerChoice]] = ()) -> str | None:
+def explore(session: Session, starts: Sequence[Mapping[str, Scheme]] = ()) -> str | None:
     """Everything up to the finalists.
 
     Args:
         session: What ``search.session.prepare`` made.
-        starts: Configs (layer name → choice) worth trying first, after the baselines.
+        starts: Configs (layer name → scheme) worth trying first, after the baselines.
 
     Returns:
         What ended it early, else None.
     """
     try:
         stopped = _search(session, starts)
-        settle.checkpoint(session)
+        finalize.checkpoint(session)
     except KeyboardInterrupt:
         return INTERRUPTED
     return stopped
 
 
-def _search(session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> str | None:
+def _search(session: Session, starts: Sequence[Mapping[str, Scheme]]) -> str | None:
     session.listener.phase("given network", None)
     session.evaluator.measure_given()
     table = sensitivity_of(session)
     space = space_of(session, table)
-    if all(len(group.choices) == 1 for group in space.groups):
-        dropped = (f"{entry.group} {entry.choice.text}: {entry.reason}" for entry in space.dropped)
-        session.record.reasons = why_alone(session.bench.lowerer, session.options.precisions, dropped)
+    if all(len(group.schemes) == 1 for group in space.groups):
+        dropped = (f"{entry.group} {entry.scheme.text}: {entry.reason}" for entry in space.dropped)
+        session.record.reasons = why_only_fp32(session.runner.lowerer, session.options.precisions, dropped)
         session.listener.warn(session.record.reasons[0])
     if session.making is not None:
-        from bitfront.search.networks.joint import search_jointly
+        from bitfront.search.variants.joint import search_jointly
 
         return search_jointly(session, session.making, space, table, starts)
     sampler = FrontSampler(space, session.evaluator.limits, session.options.seed)
@@ -87,12 +87,12 @@ def _search(session: Session, starts: Sequence[Mapping[str, LayerChoice]]) -> st
 
 def sensitivity_of(session: Session) -> SensitivityTable:
     """Calibrate the given network, and score every choice of every group of it."""
-    options, bench, listener = session.options, session.bench, session.listener
+    options, runner, listener = session.options, session.runner, session.listener
     listener.phase("calibrate", None)
-    with bench.watch.measure(Kind.CALIBRATION):
-        offered = {choice for group in bench.lowerer.inventory.groups for choice in group.choices}
-        bench.lowerer.prepare(sorted(choice for choice in offered if choice.precision in options.precisions))
-    listener.phase("sensitivity", planned_steps(bench.lowerer.inventory, options.precisions))
+    with runner.watch.timed(Kind.CALIBRATION):
+        offered = {scheme for group in runner.lowerer.quantisable.groups for scheme in group.schemes}
+        runner.lowerer.prepare(sorted(scheme for scheme in offered if scheme.precision in options.precisions))
+    listener.phase("sensitivity", planned_steps(runner.lowerer.quantisable, options.precisions))
     table = scored(session, "", options.sensitivity_samples)
     session.record.write_sensitivity(table)
     return table
@@ -100,27 +100,27 @@ def sensitivity_of(session: Session) -> SensitivityTable:
 
 def scored(session: Session, network: str, samples: int) -> SensitivityTable:
     """Every choice of every group of a network (its key; empty for the given one), on so many calibration samples."""
-    options, bench = session.options, session.bench
+    options, runner = session.options, session.runner
     return score(
-        MeteredWriter(bench.writer(network), bench.watch),
-        MeteredBackend(bench.backend.stand_in(), bench.watch),
+        TimedWriter(runner.writer(network), runner.watch),
+        TimedBackend(runner.backend.proxy_backend(), runner.watch),
         session.calibration,
         samples=samples,
-        read=readings(bench.writer(network).reference.proto, session.outputs_read),
+        read=readings(runner.writer(network).reference.proto, session.outputs_read),
         precisions=options.precisions,
         threads=options.threads,
         store=session.store,
         on_step=session.listener.step,
-        batching=bench.lowerer.reference.batching,
+        batching=runner.lowerer.reference.batching,
     )
 
 
 def space_of(session: Session, table: SensitivityTable, network: str = "") -> Space:
     """What may be decided about a network (its key; empty for the given one)."""
-    with session.bench.watch.measure(Kind.CALIBRATION):
-        lowerer = session.bench.writer(network)
+    with session.runner.watch.timed(Kind.CALIBRATION):
+        lowerer = session.runner.writer(network)
         precisions = session.options.precisions
-        return build_space(lowerer.inventory, table, precisions, lowerer.weight_bytes, lowerer.dialect.arithmetic)
+        return build_space(lowerer.quantisable, table, precisions, lowerer.weight_bytes, lowerer.dialect.arithmetic)
 
 
 class Explorer:
@@ -153,8 +153,8 @@ class Explorer:
     @property
     def full(self) -> bool:
         """Whether as many candidates were measured as the run may, or as are this explorer's part of them."""
-        uncounted = (Outcome.REPEATED, Outcome.TIMED)
-        measured = sum(trial.outcome not in uncounted for trial in self.session.evaluator.trials)
+        uncounted = (TrialStatus.REPEATED, TrialStatus.TIMED)
+        measured = sum(trial.status not in uncounted for trial in self.session.evaluator.trials)
         return measured >= self.part * self.session.options.trials
 
     @property
@@ -163,7 +163,7 @@ class Explorer:
         limit = self.session.options.time_limit_s
         if limit is None:
             return False
-        return self.session.bench.watch.elapsed_s >= self.share * (limit - finalists_s(limit))
+        return self.session.runner.watch.elapsed_s >= self.share * (limit - finalists_s(limit))
 
     def attempt(
         self, candidate: Candidate | None = None, made: Callable[[Candidate], Candidate] | None = None
@@ -181,22 +181,22 @@ class Explorer:
         best = session.evaluator.best
         trial = session.evaluator.run(number, asked)
         self.study.tell(trial)
-        session.listener.step(f"{trial.id} ({asked.origin}): {trial.outcome.value}")
+        session.listener.step(f"{trial.id} ({asked.origin}): {trial.status.value}")
         better = session.evaluator.best
         if better is not None and better is not best:
             session.listener.best(_words(better, session.metric))
         if session.record.due:
-            settle.checkpoint(session)
+            finalize.checkpoint(session)
         return trial
 
     def baselines(self) -> None:
         """Try the uniform precisions."""
         known = {trial.candidate.key for trial in self.trials}
-        for name, choices in self.space.baselines():
-            candidate = Candidate(origin="baseline", choices=choices, name=name, family=self.family)
+        for name, schemes in self.space.baselines():
+            candidate = Candidate(origin="baseline", schemes=schemes, name=name, family=self.family)
             if candidate.key not in known:
                 self.attempt(candidate)
-        settle.checkpoint(self.session)
+        finalize.checkpoint(self.session)
 
     def all(self, candidates: Iterable[Candidate]) -> str | None:
         """Try them until trials or time are used up; returns what ended it early, else None."""
@@ -230,42 +230,42 @@ class Explorer:
                 return TIME_LIMIT
             trial = self.attempt(made=made)
             after(trial)
-            repeats = repeats + 1 if trial.outcome is Outcome.REPEATED else 0
+            repeats = repeats + 1 if trial.status is TrialStatus.REPEATED else 0
             if repeats and (repeats >= _MOST_REPEATS or exhausted()):
                 count = len(self.session.evaluator.trials)
                 self.session.listener.warn(f"everything worth trying was tried after {count} trials")
                 return None
         return None
 
-    def code(self, trial: Trial) -> Code:
+    def encoding(self, trial: Trial) -> Encoding:
         """What a trial of this space decided."""
-        return self.space.encode(trial.candidate.choices, trial.candidate.pruning)
+        return self.space.encode(trial.candidate.schemes, trial.candidate.pruning)
 
     def model(self) -> LatencyModel:
         """Fitted to all that was timed."""
-        with self.session.bench.watch.measure(Kind.SOLVER):
-            timed = [(self.code(trial), trial.latency.ratio) for trial in self.trials if trial.latency]
-            return fit_codes(self.space, [code for code, _ in timed], [ratio for _, ratio in timed])
+        with self.session.runner.watch.timed(Kind.SOLVER):
+            timed = [(self.encoding(trial), trial.latency.ratio) for trial in self.trials if trial.latency]
+            return fit_encodings(self.space, [encoding for encoding, _ in timed], [ratio for _, ratio in timed])
 
     @property
     def overhead(self) -> Overhead:
         """What files hold besides the groups' weights."""
         return History.of(self.space, self.study.live).overhead(self.space)
 
-    def seeds(self, starts: Sequence[Mapping[str, LayerChoice]], part: float = 1.0) -> Iterator[Candidate]:
+    def seeds(self, starts: Sequence[Mapping[str, Scheme]], part: float = 1.0) -> Iterator[Candidate]:
         """Precisions for the given network: what an earlier run under other budgets tried, starts, then the seeds.
 
         Args:
-            starts: Configs (layer name → choice) worth trying.
+            starts: Configs (layer name → scheme) worth trying.
             part: Of the usual number of seeds.
         """
         session, space = self.session, self.space
         trials, budget = self.trials, session.options.budget
-        tried: set[Code] = {self.code(trial) for trial in trials}
+        tried: set[Encoding] = {self.encoding(trial) for trial in trials}
         for trial in session.earlier_trials(space):
-            code = self.code(trial)
-            if code not in tried:
-                tried.add(code)
+            encoding = self.encoding(trial)
+            if encoding not in tried:
+                tried.add(encoding)
                 yield trial.candidate
         solved = sum(trial.candidate.origin == "solver" for trial in trials)
         solver = seeds.solver_seeds(
@@ -275,24 +275,24 @@ class Explorer:
             max_bytes=budget.size_bytes,
             overhead=self.overhead,
         )
-        inventory = session.bench.lowerer.inventory
+        quantisable = session.runner.lowerer.quantisable
 
         def count(usual: int) -> int:
             return max(1, round(part * usual))
 
         streams = (
-            (("other backend", adapt(layers, inventory, space)) for layers in starts),
+            (("other backend", adapt(layers, quantisable, space)) for layers in starts),
             islice(seeds.ladder(space), count(LADDER_SEEDS)),
             seeds.splits(space, np.random.default_rng(session.options.seed), count(SPLIT_SEEDS)),
             islice(solver, max(count(SOLVER_SEEDS) - solved, 0)),
         )
         stream = seeds.distinct(space, streams, tried)
         while True:
-            with session.bench.watch.measure(Kind.SOLVER):
+            with session.runner.watch.timed(Kind.SOLVER):
                 found = next(stream, None)
             if found is None:
                 return
-            yield Candidate(origin=found[0], choices=found[1])
+            yield Candidate(origin=found[0], schemes=found[1])
 
 
 def finalists_s(limit_s: float) -> float:

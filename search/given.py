@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bitfront.backends.base import CompiledModel
-from bitfront.precision import AccuracyStats, BackendError, Inputs, LatencyStats, digest
+from bitfront.core import AccuracyStats, BackendError, Inputs, LatencyStats, digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bitfront.precision import DataError, Labelled
-from bitfront.precision.batching import take_rows
+from bitfront.core import DataError, Labelled
+from bitfront.core.batching import take_rows
 
 
 def split(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:

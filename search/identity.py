@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bitfront.precision import Inputs, Labelled, Metric, OutputError, UsageError, Workload, digest, top1, write_text
-from bitfront.precision.document import Form, JsonValue
-from bitfront.precision.naming import load_attribute
+from bitfront.core import Inputs, Labelled, Metric, OutputError, UsageError, Workload, digest, top1, write_text
+from bitfront.core.document import Form, JsonValue
+from bitfront.core.naming import load_attribute
 from bitfront.search.lock import LOCKING
 from bitfront.search.object_digest import UndigestibleError, object_digest
 from bitfront.search.options import PassOptions, RunOptions

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from bitfront.precision import UsageError, sweep_parts, unwritable
+from bitfront.core import UsageError, sweep_parts, unwritable
 
 LOCK_FILE = ".lock"
 OWNER_FILE = ".owner"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitfront.precision import Budget, CalibrationSettings, Precision, UsageError
+from bitfront.core import CalibrationSettings, Constraints, Precision, UsageError
 
 MOST_TRAINING_S = 600.0  # where no budget is given
 IMPORTANCES = ("taylor", "fisher", "hessian", "magnitude")  # of ``passes.prune_importance``
@@ -158,7 +158,7 @@ class RunOptions:
         passes: Passes that take part in the search; None is none.
     """
 
-    budget: Budget
+    budget: Constraints
     out: Path
     precisions: tuple[Precision, ...] = tuple(Precision)
     backend: str = "ort-cpu"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
-from bitfront.precision.display import visible, visible_lines
+from bitfront.core.display import visible, visible_lines
 from bitfront.search.events import Listener, Silent
 from bitfront.search.terminal import write_message
 

@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bitfront.backends.base import Backend
+from bitfront.core import Workload
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.precision import Workload
 from bitfront.report.render import render
 from bitfront.report.results import Point
 from bitfront.search.events import Listener
 from bitfront.search.explore import explore
 from bitfront.search.interruption import EXIT_INTERRUPTED
 from bitfront.search.options import RunOptions
-from bitfront.search.results import settle
+from bitfront.search.results import finalize
+from bitfront.search.results.finalize import INTERRUPTED
 from bitfront.search.results.recommend import Judgement
-from bitfront.search.results.settle import INTERRUPTED
 from bitfront.search.session import Session, prepare
 from bitfront.search.trial import Trial
 
@@ -96,11 +96,11 @@ def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) 
     """
     try:
         judgement = (
-            settle.as_searched(session, also) if stopped == INTERRUPTED else settle.measured_again(session, also)
+            finalize.as_searched(session, also) if stopped == INTERRUPTED else finalize.measured_again(session, also)
         )
     except KeyboardInterrupt:
         stopped = INTERRUPTED
-        judgement = settle.as_searched(session, also)
+        judgement = finalize.as_searched(session, also)
     if stopped == INTERRUPTED:
         return _report(session, judgement, stopped)
     try:
@@ -113,7 +113,7 @@ def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) 
 def _report(session: Session, judgement: Judgement, stopped: str | None) -> RunOutcome:
     session.listener.phase("report", None)
     session.record.write_trials(session.evaluator.trials)
-    settle.write(session, judgement, complete=stopped != INTERRUPTED, stopped=stopped)
+    finalize.write(session, judgement, complete=stopped != INTERRUPTED, stopped=stopped)
     render(session.options.out)
     met = EXIT_MET if judgement.recommended else EXIT_MISSED
     return RunOutcome(
@@ -124,5 +124,5 @@ def _report(session: Session, judgement: Judgement, stopped: str | None) -> RunO
         front=judgement.front,
         nearest=judgement.nearest,
         stopped=stopped,
-        time_split_s=session.bench.watch.split_s(),
+        time_split_s=session.runner.watch.split_s(),
     )

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from bitfront.precision import write_text
-from bitfront.precision.config import CONFIG_FORM
+from bitfront.core import write_text
+from bitfront.core.config import CONFIG_FORM
 from bitfront.report.comparison import BACKENDS_FORM
 from bitfront.report.results import MEASUREMENT_FORM
 from bitfront.search.identity import RUN_FORM

@@ -13,8 +13,7 @@ from optuna.samplers import RandomSampler
 
 from bitfront.backends.affinity import available_cores
 from bitfront.backends.base import Backend
-from bitfront.lowering.lowerer import Lowerer
-from bitfront.precision import (
+from bitfront.core import (
     FP32,
     BackendError,
     ContentStore,
@@ -29,26 +28,27 @@ from bitfront.precision import (
     digest,
     outputs_read,
 )
+from bitfront.lowering.lowerer import Lowerer
 from bitfront.search.accuracy import BATCH, FIRST_STAGE, Scorer
-from bitfront.search.bench import QUICK, Bench
 from bitfront.search.evaluate import Evaluator
 from bitfront.search.events import Listener
 from bitfront.search.given import Given, open_given
 from bitfront.search.holdout import split
 from bitfront.search.identity import check_folder, identify, metric_name, write_run
-from bitfront.search.ledger import Ledger
-from bitfront.search.metered import MeteredSampler
-from bitfront.search.networks.made import MadeNetworks, Making
+from bitfront.search.measurement_cache import MeasurementCache
 from bitfront.search.options import PassOptions, RunOptions
 from bitfront.search.proposals.sampler import FrontSampler
 from bitfront.search.proposals.space import Space
 from bitfront.search.results.finalists import CLOSE, Rerun
 from bitfront.search.results.record import Record, earlier_split_s
+from bitfront.search.runner import QUICK, ModelRunner
 from bitfront.search.sources import engine_code
 from bitfront.search.stopwatch import Stopwatch
 from bitfront.search.storage import default_storage
 from bitfront.search.study import Study, past_trials
+from bitfront.search.timed import TimedSampler
 from bitfront.search.trial import Trial
+from bitfront.search.variants.made import MadeNetworks, Making
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +63,7 @@ class Session:
     Attributes:
         options: What was asked for.
         listener: Hears of progress.
-        bench: What candidates are tried on.
+        runner: What candidates are tried on.
         given: What they are compared with.
         evaluator: Tries them and remembers them.
         rerun: How finalists are measured again.
@@ -80,7 +80,7 @@ class Session:
 
     options: RunOptions
     listener: Listener
-    bench: Bench
+    runner: ModelRunner
     given: Given
     evaluator: Evaluator
     rerun: Rerun
@@ -108,7 +108,7 @@ class Session:
             family: The student architecture whose space it is; empty for the given network's.
         """
         name = f"{self.study_name}-{family}" if family else self.study_name
-        study = Study(self.storage, name, space, MeteredSampler(sampler, self.bench.watch), family)
+        study = Study(self.storage, name, space, TimedSampler(sampler, self.runner.watch), family)
         self.evaluator.trials.extend(study.trials())
         return study
 
@@ -147,18 +147,18 @@ def prepare(
     search_part, held_part = split(workload.evaluation, options.holdout, options.seed)
     store = ContentStore(options.out / "cache")
     making = _making(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
-    bench = Bench(
+    runner = ModelRunner(
         lowerer=lowerer,
         backend=backend,
         inputs=reference.batching.feed(_first_batch(workload.calibration, options.batch_size)),
         threads=options.threads,
         batch_size=options.batch_size,
         cores=max(options.threads, available_cores()),
-        ledger=_ledger(store, identity),
+        measurements=_measurements(store, identity),
         watch=watch,
         made=making.made if making else {},
     )
-    given = _given(bench, listener)
+    given = _given(runner, listener)
     if options.save_engine and given.compiled.engine() is None:
         raise UsageError(
             f"--save-engine: {backend.name} has no engine file of its own",
@@ -201,9 +201,9 @@ def prepare(
     return Session(
         options=options,
         listener=listener,
-        bench=bench,
+        runner=runner,
         given=given,
-        evaluator=Evaluator(bench, scorers[0], options.budget, given),
+        evaluator=Evaluator(runner, scorers[0], options.budget, given),
         rerun=Rerun(scorer=scorers[1], backend=options.backend),
         record=Record(options.out, header),
         store=store,
@@ -217,17 +217,17 @@ def prepare(
     )
 
 
-def _given(bench: Bench, listener: Listener) -> Given:
+def _given(runner: ModelRunner, listener: Listener) -> Given:
     """What everything is compared with; the listener is told where it is not the file as given."""
-    inventory, reference = bench.lowerer.inventory, bench.lowerer.reference
+    quantisable, reference = runner.lowerer.quantisable, runner.lowerer.reference
     try:
-        fp32 = bench.lower(inventory.spread({group.name: FP32 for group in inventory.groups}))
-        given = open_given(reference.given, fp32, bench.compile, bench.inputs)
+        fp32 = runner.lower(quantisable.spread({group.name: FP32 for group in quantisable.groups}))
+        given = open_given(reference.given, fp32, runner.compile, runner.inputs)
     except (LoweringError, BackendError) as error:
         raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
     if given.refused:
         listener.warn(
-            f"{bench.backend.name} does not run '{reference.source}' as given ({given.refused}): "
+            f"{runner.backend.name} does not run '{reference.source}' as given ({given.refused}): "
             "ratios and losses of accuracy are to its FP32 form instead"
         )
     return given
@@ -243,8 +243,8 @@ def _making(
 ) -> Making:
     """What makes networks of a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
     from bitfront.passes.data import TrainingData
-    from bitfront.search.networks.maker import Maker
-    from bitfront.search.networks.trainings import TrainBudget
+    from bitfront.search.variants.maker import Maker
+    from bitfront.search.variants.trainings import TrainBudget
 
     found: Inputs | Labelled = workload.training  # type: ignore[attr-defined]
     if isinstance(found, Labelled):
@@ -275,18 +275,18 @@ def _offered(backend: Backend, options: RunOptions, listener: Listener) -> tuple
     return replace(options, precisions=kept), {precision.value: reason for precision, reason in reasons.items()}
 
 
-def _ledger(store: ContentStore, identity: Mapping[str, str]) -> Ledger:
+def _measurements(store: ContentStore, identity: Mapping[str, str]) -> MeasurementCache:
     def key(names: Sequence[str], *more: Any) -> str:
         return digest({name: identity[name] for name in names if name in identity}, list(more))
 
     # What is kept is one version's of this engine, too: an update may write, compile, time or score otherwise.
     runtime = ("the device", "--backend", "the backend's code", "--threads")
     measuring = engine_code("backends")
-    return Ledger(
+    return MeasurementCache(
         store,
         lowering=key(
             ("the network", "the calibration data", "the calibration settings", *runtime),
-            *(engine_code("precision", "lowering"), onnx.__version__, np.__version__),
+            *(engine_code("core", "lowering"), onnx.__version__, np.__version__),
         ),
         timing=key(
             ("the network", GIVEN_FILE, *runtime, "--batch-size", "the calibration data"),
@@ -307,14 +307,14 @@ def _first_batch(calibration: Inputs, batch_size: int) -> Inputs:
 
 
 def _model_json(lowerer: Lowerer) -> dict[str, Any]:
-    inventory = lowerer.inventory
-    group_of = {layer: group.name for group in inventory.groups for layer in group.layers}
+    quantisable = lowerer.quantisable
+    group_of = {layer: group.name for group in quantisable.groups for layer in group.layers}
     return {
         "source": lowerer.reference.source,
         "fingerprint": lowerer.reference.fingerprint,
-        "parameters": sum(layer.parameters for layer in inventory.layers),
+        "parameters": sum(layer.parameters for layer in quantisable.layers),
         "layers": [
             {"name": layer.name, "op": layer.op, "parameters": layer.parameters, "group": group_of[layer.name]}
-            for layer in inventory.layers
+            for layer in quantisable.layers
         ],
     }

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
-_OWN = frozenset({"bitfront", "precision", "lowering", "report", "backends", "passes", "sensitivity", "search"})
+_OWN = frozenset({"bitfront", "core", "lowering", "report", "backends", "passes", "sensitivity", "search"})
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 

@@ -42,7 +42,7 @@ class Stopwatch:
         self._seconds = {kind: (before_s or {}).get(kind.value, 0.0) for kind in Kind}
 
     @contextmanager
-    def measure(self, kind: Kind) -> Iterator[None]:
+    def timed(self, kind: Kind) -> Iterator[None]:
         """Count the time inside as ``kind``, less what an inner ``measure`` counts."""
         self._book()
         self._open.append(kind)

@@ -19,7 +19,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import URL, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
-from bitfront.precision import EngineError, OutputError, UsageError
+from bitfront.core import EngineError, OutputError, UsageError
 from bitfront.search.secrets import masked_url, without_secrets
 
 _HINT = "give a database URL that Optuna reads, such as sqlite:///study.db"

@@ -1,10 +1,10 @@
 """The search's Optuna study: what is asked of it, what is told, and how it survives a kill.
 
-A trial's params are the groups' choices (text). Its user attributes:
+A trial's params are the groups' schemes (text). Its user attributes:
 
     origin, name   where the candidate came from; a baseline's id
     network        key of the network that was quantised; empty for the given one
-    state          how it ended (``search.trial.Outcome``)
+    state          how it ended (``search.trial.TrialStatus``)
     ratio, latency_ms, size_bytes, accuracy   what was measured, as far as it was
     record         the rest, for ``--resume`` to read back
 
@@ -34,19 +34,19 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
-from bitfront.precision import AccuracyStats, ConfigError, LatencyStats, UsageError, digest
-from bitfront.precision.document import Count, JsonValue, NonNegative, Number, decode_json
+from bitfront.core import AccuracyStats, ConfigError, LatencyStats, UsageError, digest
+from bitfront.core.document import Count, JsonValue, NonNegative, Number, decode_json
 from bitfront.search.proposals.space import Space
 from bitfront.search.storage import damaged, explained, open_storage
-from bitfront.search.trial import Candidate, Outcome, Trial
+from bitfront.search.trial import Candidate, Trial, TrialStatus
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 
 _STATES = {
-    Outcome.FAILED: TrialState.FAIL,
-    Outcome.OVER_BUDGET: TrialState.PRUNED,
-    Outcome.STOPPED: TrialState.PRUNED,
-    Outcome.TIMED: TrialState.PRUNED,
+    TrialStatus.FAILED: TrialState.FAIL,
+    TrialStatus.OVER_BUDGET: TrialState.PRUNED,
+    TrialStatus.STOPPED: TrialState.PRUNED,
+    TrialStatus.TIMED: TrialState.PRUNED,
 }
 
 
@@ -102,13 +102,13 @@ class Study:
     def ask(self, candidate: Candidate | None = None) -> tuple[int, Candidate]:
         """A trial of ``candidate``, or of what the sampler proposes; its number and what is to be tried."""
         if candidate is not None:
-            self._live.enqueue_trial(self._space.to_params(candidate.choices, candidate.pruning))
+            self._live.enqueue_trial(self._space.to_params(candidate.schemes, candidate.pruning))
         self._live.sampler = self._idle if candidate is not None else self._sampler
         trial = self._live.ask(self._space.distributions())
         if candidate is None:
             candidate = Candidate(
                 origin="sampler",
-                choices=self._space.from_params(trial.params),
+                schemes=self._space.from_params(trial.params),
                 pruning=self._space.pruning_of(trial.params),
                 family=self._family,
             )
@@ -126,7 +126,7 @@ class Study:
         assert asked is not None
         assert asked.number == trial.number
         values = _values(trial)
-        state = _STATES.get(trial.outcome, TrialState.COMPLETE if values else TrialState.PRUNED)
+        state = _STATES.get(trial.status, TrialState.COMPLETE if values else TrialState.PRUNED)
         if state is not TrialState.COMPLETE:
             values = None
         attributes = _attributes(trial)
@@ -183,7 +183,7 @@ def _attributes(trial: Trial) -> dict[str, Any]:
         "origin": candidate.origin,
         "name": candidate.name,
         "network": candidate.network,
-        "state": trial.outcome.value,
+        "state": trial.status.value,
     }
     if trial.size_bytes is not None:
         attributes["size_bytes"] = trial.size_bytes
@@ -215,7 +215,7 @@ class _Attributes(JsonValue):
     origin: str
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.+-]*)?$")] = ""
     network: str = ""
-    state: Outcome
+    state: TrialStatus
     size_bytes: Count | None = None
     ratio: NonNegative | None = None
     latency_ms: NonNegative | None = None
@@ -240,7 +240,7 @@ def _read(space: Space, frozen: FrozenTrial, family: str = "") -> Trial:
     try:
         attributes = _Attributes.from_json(frozen.user_attrs)
         record = decode_json(_Record, attributes.record)
-        choices, pruning = space.from_params(frozen.params), space.pruning_of(frozen.params)
+        schemes, pruning = space.from_params(frozen.params), space.pruning_of(frozen.params)
     except ConfigError as error:
         raise UsageError(
             f"trial {frozen.number} in the study's storage is damaged: {error.message}",
@@ -250,13 +250,13 @@ def _read(space: Space, frozen: FrozenTrial, family: str = "") -> Trial:
         number=frozen.number,
         candidate=Candidate(
             origin=attributes.origin,
-            choices=choices,
+            schemes=schemes,
             name=attributes.name,
             pruning=pruning,
             network=attributes.network,
             family=family,
         ),
-        outcome=attributes.state,
+        status=attributes.state,
         artifact=record.artifact,
         size_bytes=attributes.size_bytes,
         latency=record.latency,

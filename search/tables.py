@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from bitfront.precision.display import visible
+from bitfront.core.display import visible
 from bitfront.search.terminal import write_prose
 
 MIN_WORDS = 21  # columns that words are left: int4:gptq:weight-only is one

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from io import TextIOBase
 from typing import Any, TextIO, cast
 
-from bitfront.precision import OutputError
-from bitfront.precision.display import visible, visible_lines
+from bitfront.core import OutputError
+from bitfront.core.display import visible, visible_lines
 
 _ALIKE = str.maketrans(
     {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from bitfront.precision import AccuracyStats, LatencyStats, LayerChoice
+from bitfront.core import AccuracyStats, LatencyStats, Scheme
 from bitfront.report.front import Objectives
 
 EXCHANGE = "exchange"  # origin of what another backend's search found
@@ -22,7 +22,7 @@ RECOVERED = "recovered"  # origin of a network in FP32 after its full recovery
 _TO_JUDGE, _TO_JUDGE_TRAINED = 1000, 5000  # samples
 
 
-class Outcome(StrEnum):
+class TrialStatus(StrEnum):
     """How a trial ended."""
 
     COMPLETE = "complete"
@@ -39,23 +39,23 @@ class Candidate:
 
     Attributes:
         origin: Where it came from: ``baseline``, ``ladder``, ``split``, ``solver``, ``sampler`` …
-        choices: Group name → choice, every group of the space it is from.
+        schemes: Group name → scheme, every group of the space it is from.
         name: Fixed id of a baseline (``int8``), or of another backend's config (``ort-cpu.p07``); empty for everything
             else.
         pruning: Prune group → sparsity, those above 0.
-        network: Key of the network that is quantised (``search.networks.made``); empty for the given one.
+        network: Key of the network that is quantised (``search.variants.made``); empty for the given one.
         family: The student architecture whose space it is from; empty for the given network's.
     """
 
     origin: str
-    choices: Mapping[str, LayerChoice]
+    schemes: Mapping[str, Scheme]
     name: str = ""
     pruning: Mapping[str, float] = field(default_factory=dict)
     network: str = ""
     family: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "choices", MappingProxyType(dict(self.choices)))
+        object.__setattr__(self, "choices", MappingProxyType(dict(self.schemes)))
         object.__setattr__(self, "pruning", MappingProxyType(dict(self.pruning)))
 
     @property
@@ -75,13 +75,13 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """The same for equal choices of one network."""
+        """The same for equal schemes of one network."""
         return json.dumps([self.network, self.texts], sort_keys=True)
 
     @property
     def texts(self) -> dict[str, str]:
-        """Group name → the choice's short form."""
-        return {group: choice.text for group, choice in self.choices.items()}
+        """Group name → the scheme's short form."""
+        return {group: scheme.text for group, scheme in self.schemes.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class Trial:
     Attributes:
         number: The trial's number in the Optuna study.
         candidate: What was tried.
-        outcome: How it ended.
+        status: How it ended.
         artifact: Digest of the artifact's bytes; None where it could not be written.
         size_bytes: The artifact's size.
         latency: Paired with the given network in the search's process; None where it was not timed.
@@ -106,7 +106,7 @@ class Trial:
 
     number: int
     candidate: Candidate
-    outcome: Outcome
+    status: TrialStatus
     artifact: str | None = None
     size_bytes: int | None = None
     latency: LatencyStats | None = None
@@ -125,12 +125,16 @@ class Trial:
     @property
     def measured(self) -> bool:
         """Whether the artifact is its own and was timed."""
-        return self.latency is not None and self.outcome not in (Outcome.REPEATED, Outcome.FAILED, Outcome.TIMED)
+        return self.latency is not None and self.status not in (
+            TrialStatus.REPEATED,
+            TrialStatus.FAILED,
+            TrialStatus.TIMED,
+        )
 
     @property
     def feasible(self) -> bool:
         """Whether everything was measured and every limit is met in the search's own measurement."""
-        return self.outcome is Outcome.COMPLETE and all(miss <= 0 for miss in self.misses.values())
+        return self.status is TrialStatus.COMPLETE and all(miss <= 0 for miss in self.misses.values())
 
     @property
     def objectives(self) -> Objectives:
@@ -146,13 +150,13 @@ class Trial:
         )
 
 
-def summarise(layers: Mapping[str, LayerChoice]) -> str:
+def summarise(layers: Mapping[str, Scheme]) -> str:
     """Precisions with their counts, the commonest first: ``int8 ×18, int4 weight-only ×2``."""
-    counts = Counter(_label(choice) for choice in layers.values())
+    counts = Counter(_label(scheme) for scheme in layers.values())
     return ", ".join(f"{name} ×{count}" for name, count in counts.most_common())
 
 
-def _label(choice: LayerChoice) -> str:
-    if choice.block_size is not None:
-        return f"{choice.precision} blocks"
-    return f"{choice.precision} weight-only" if choice.weight_only else choice.precision.value
+def _label(scheme: Scheme) -> str:
+    if scheme.group_size is not None:
+        return f"{scheme.precision} blocks"
+    return f"{scheme.precision} weight-only" if scheme.weight_only else scheme.precision.value

@@ -1,1 +1,1 @@
-"""How much each choice for each group hurts the output: scores, ranks, a table."""
+"""How much each scheme for each group hurts the output: scores, ranks, a table."""

@@ -1,25 +1,25 @@
 """From raw scores to the losses that a search adds up.
 
-**Dropped** is a choice that could not be scored, or whose score is NaN or infinite in either context. Nothing else:
-choices that another one beats are left to the space.
+**Dropped** is a scheme that could not be scored, or whose score is NaN or infinite in either context. Nothing else:
+schemes that another one beats are left to the space.
 
-**Loss** of a choice that stays, with a = max(alone, 0), r = max(restored, 0) and its standard error e:
+**Loss** of a scheme that stays, with a = max(alone, 0), r = max(restored, 0) and its standard error e:
 
     loss = a + ½ · w · (r − a),    w = max(0, 1 − (2 e / (r − a))²)
 
 The two contexts are what a group adds when it is the first to be lowered and when it is the last: the extreme
 terms of its Shapley value (L. Shapley, "A value for n-person games", 1953). Their mean stands for all orders, and
 where restored is certain that is the loss. But restored is the difference of two large divergences: with every
-layer at 4 bit, casting one to FP16, which alone changes nothing, moves the output as much as most choices do. So
+layer at 4 bit, casting one to FP16, which alone changes nothing, moves the output as much as most schemes do. So
 the difference counts only as far as it stands out of two standard errors (the positive-part shrinkage of W. James
 and C. Stein, "Estimation with quadratic loss", 1961), and where it is noise the loss is the alone score. A negative
-part is no gain: no choice heals the network.
+part is no gain: no scheme heals the network.
 
-Restored is measured for the best rounding of each rung (``sensitivity.ladder``). Other roundings take its second
-term, so that they differ by their own alone score; where a group has none at all, the loss is the alone score.
+Restored is measured for the best rounding of each rank (``sensitivity.precision_order``). Other roundings take its
+second term, so that they differ by their own alone score; where a group has none at all, the loss is the alone score.
 
-**Monotone.** The loss of a choice is raised to that of every rung at least as precise: to the least among the
-rung's roundings, and to that of its own rounding there. Raised and not averaged, because sampling noise that makes
+**Monotone.** The loss of a scheme is raised to that of every rank at least as precise: to the least among the
+rank's roundings, and to that of its own rounding there. Raised and not averaged, because sampling noise that makes
 INT4 look better than INT8 must not buy bits.
 """
 
@@ -29,8 +29,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bitfront.precision import LayerChoice
-from bitfront.sensitivity.ladder import at_least_as_precise, from_most_precise, rung
+from bitfront.core import Scheme
+from bitfront.sensitivity.precision_order import at_least_as_precise, from_most_precise, rank
 from bitfront.sensitivity.table import SensitivityRow
 
 
@@ -39,14 +39,14 @@ def clean(rows: Sequence[SensitivityRow]) -> tuple[SensitivityRow, ...]:
 
     Args:
         rows: ``restored`` is NaN where it was not measured and infinite where the measured score was not finite;
-            ``dropped`` says why a choice could not be scored.
+            ``dropped`` says why a scheme could not be scored.
     """
     by_group: dict[str, list[SensitivityRow]] = {}
     for row in rows:
         by_group.setdefault(row.group, []).append(replace(row, dropped=_reason(row), loss=math.nan))
     losses = {group: _losses([row for row in members if not row.dropped]) for group, members in by_group.items()}
     return tuple(
-        row if row.dropped else replace(row, loss=losses[group][row.choice])
+        row if row.dropped else replace(row, loss=losses[group][row.scheme])
         for group, members in by_group.items()
         for row in members
     )
@@ -70,24 +70,24 @@ def _reason(row: SensitivityRow) -> str:
     return ""
 
 
-def _losses(rows: Sequence[SensitivityRow]) -> dict[LayerChoice, float]:
-    """Choice → cleaned loss, for one group's rows that stay."""
-    alone = {row.choice: max(row.alone, 0.0) for row in rows}
-    shift = {rung(row.choice): _shift(row) for row in rows if math.isfinite(row.restored)}
-    losses = {choice: max(value + shift.get(rung(choice), 0.0), 0.0) for choice, value in alone.items()}
-    for choice in from_most_precise(losses):
-        above: dict[object, list[LayerChoice]] = {}
+def _losses(rows: Sequence[SensitivityRow]) -> dict[Scheme, float]:
+    """Scheme → cleaned loss, for one group's rows that stay."""
+    alone = {row.scheme: max(row.alone, 0.0) for row in rows}
+    shift = {rank(row.scheme): _shift(row) for row in rows if math.isfinite(row.restored)}
+    losses = {scheme: max(value + shift.get(rank(scheme), 0.0), 0.0) for scheme, value in alone.items()}
+    for scheme in from_most_precise(losses):
+        above: dict[object, list[Scheme]] = {}
         for other in losses:
-            if rung(other) != rung(choice) and at_least_as_precise(other, choice):
-                above.setdefault(rung(other), []).append(other)
+            if rank(other) != rank(scheme) and at_least_as_precise(other, scheme):
+                above.setdefault(rank(other), []).append(other)
         for members in above.values():
-            same = [losses[other] for other in members if other.rounding is choice.rounding]
-            losses[choice] = max(losses[choice], min(losses[other] for other in members), *same)
+            same = [losses[other] for other in members if other.rounding is scheme.rounding]
+            losses[scheme] = max(losses[scheme], min(losses[other] for other in members), *same)
     return losses
 
 
 def _shift(row: SensitivityRow) -> float:
-    """What the all-low context adds to a choice's alone score, or takes from it."""
+    """What the all-low context adds to a scheme's alone score, or takes from it."""
     difference = max(row.restored, 0.0) - max(row.alone, 0.0)
     return _weight(difference, row.restored_error) * difference / 2
 

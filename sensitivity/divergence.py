@@ -1,7 +1,7 @@
 """How far a candidate's outputs are from the FP32 network's: 0 for unchanged, growing with damage.
 
-    kl       mean over samples and positions of Σ_c p_fp32(c) · ln(p_fp32(c) / p_choice(c)), in nats
-    nsr      Σ (y_fp32 − y_choice)² / Σ y_fp32², the noise-to-signal power ratio 10^(−SQNR/10)
+    kl       mean over samples and positions of Σ_c p_fp32(c) · ln(p_fp32(c) / p_scheme(c)), in nats
+    nsr      Σ (y_fp32 − y_scheme)² / Σ y_fp32², the noise-to-signal power ratio 10^(−SQNR/10)
     changed  share of entries that differ
 
 All are means over samples, and what is returned is each sample's part, so that differences get a standard error:
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.precision import Array, DataError
+from bitfront.core import Array, DataError
 from bitfront.sensitivity.measure import CHANGED, KL, NSR, UNREAD
 
 Outputs = tuple[Array, ...]

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from bitfront.core import Array, OutputsRead
 from bitfront.lowering.graph import GraphView, attribute
-from bitfront.precision import Array, OutputsRead
 
 KL = "kl"
 NSR = "nsr"

@@ -1,11 +1,11 @@
-"""Scoring every (group, choice) by running the real artifact on its backend, in two contexts.
+"""Scoring every (group, scheme) by running the real artifact on its backend, in two contexts.
 
     alone     every choice of every group, the rest of the network FP32
-    restored  the best rounding of each rung, the rest at its lowest precision (fewest bits, 8-bit activations, the
+    restored  the best rounding of each rank, the rest at its lowest precision (fewest bits, 8-bit activations, the
               rounding that scored best alone), minus the score of FP32 in its place, sample by sample
 
 A score is kept under the digest of the artifact, the FP32 artifact, the inputs, the measure and the device, so a run
-that was killed repeats none, and two choices that are written alike are run once. A choice that the lowerer or the
+that was killed repeats none, and two schemes that are written alike are run once. A scheme that the lowerer or the
 backend refuses is dropped with what it said; if they refuse FP32, that is an error.
 """
 
@@ -21,30 +21,30 @@ from numpy.typing import NDArray
 
 from bitfront.backends.base import Backend
 from bitfront.backends.batches import FIRST_AXIS, rows_of, run_outputs, sample_count
-from bitfront.lowering.inventory import Group, Inventory
-from bitfront.precision import (
+from bitfront.core import (
     FP32,
     BackendError,
     BackendUnavailableError,
     Batching,
     ContentStore,
     Inputs,
-    LayerChoice,
     LoweringError,
     Precision,
+    Scheme,
     digest,
 )
+from bitfront.lowering.layers import Group, QuantisableLayers
 from bitfront.sensitivity.clean import clean
 from bitfront.sensitivity.divergence import Outputs, divergence
-from bitfront.sensitivity.ladder import best_of_each_rung, lowest
 from bitfront.sensitivity.measure import Reading, choose
+from bitfront.sensitivity.precision_order import best_of_each_rank, lowest
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 _SCHEMA = 2
 _KIND = "sensitivity"
 _NOT_MEASURED = (math.nan, math.nan)
 
-Choices = dict[str, LayerChoice]
+Schemes = dict[str, Scheme]
 Scores = NDArray[np.float64]  # one a sample
 
 
@@ -52,22 +52,22 @@ class CandidateWriter(Protocol):
     """What writes candidates; ``lowering.lowerer.Lowerer`` does."""
 
     @property
-    def inventory(self) -> Inventory:
+    def quantisable(self) -> QuantisableLayers:
         """Layers, groups and what each may become."""
         ...
 
-    def lower(self, choices: Mapping[str, LayerChoice]) -> bytes:
-        """The artifact for layer name → choice.
+    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
+        """The artifact for layer name → scheme.
 
         Raises:
-            LoweringError: If a layer may not take its choice.
+            LoweringError: If a layer may not take its scheme.
         """
         ...
 
 
-def planned_steps(inventory: Inventory, precisions: Sequence[Precision]) -> int:
+def planned_steps(quantisable: QuantisableLayers, precisions: Sequence[Precision]) -> int:
     """How often ``score`` reports a step."""
-    return sum(len(_choices(group, precisions)) for group in inventory.groups)
+    return sum(len(_schemes(group, precisions)) for group in quantisable.groups)
 
 
 def score(
@@ -83,7 +83,7 @@ def score(
     on_step: Callable[[str], None],
     batching: Batching = FIRST_AXIS,
 ) -> SensitivityTable:
-    """Score every (group, choice) of the allowed precisions.
+    """Score every (group, scheme) of the allowed precisions.
 
     Args:
         lowerer: Writes the candidates.
@@ -98,64 +98,64 @@ def score(
         batching: Where the samples are in the network's own arrays; outputs without a row a sample are left aside.
 
     Returns:
-        One row per (group, choice), cleaned.
+        One row per (group, scheme), cleaned.
 
     Raises:
         LoweringError: If the FP32 network cannot be written.
         BackendError: If the backend refuses the FP32 network.
         DataError: If the inputs do not fit, or the FP32 network's outputs are not finite.
     """
-    inventory = lowerer.inventory
+    quantisable = lowerer.quantisable
     scorer = _Scorer(
         lowerer, backend, {name: array[:samples] for name, array in inputs.items()}, read, threads, store, batching
     )
-    offered = {group.name: _choices(group, precisions) for group in inventory.groups}
+    offered = {group.name: _schemes(group, precisions) for group in quantisable.groups}
     all_fp32 = dict.fromkeys(offered, FP32)
 
-    alone: dict[str, dict[LayerChoice, float]] = {}
-    refused: dict[tuple[str, LayerChoice], str] = {}
-    for group, choices in offered.items():
+    alone: dict[str, dict[Scheme, float]] = {}
+    refused: dict[tuple[str, Scheme], str] = {}
+    for group, schemes in offered.items():
         alone[group] = {FP32: 0.0}
-        for choice in choices[1:]:
+        for scheme in schemes[1:]:
             try:
-                alone[group][choice] = float(scorer.score({**all_fp32, group: choice}).mean())
+                alone[group][scheme] = float(scorer.score({**all_fp32, group: scheme}).mean())
             except _RefusedError as error:
-                refused[group, choice] = error.reason
-            on_step(f"{group} {choice.text}")
+                refused[group, scheme] = error.reason
+            on_step(f"{group} {scheme.text}")
 
     all_low = {group: lowest(scores) for group, scores in alone.items()}
-    restored: dict[tuple[str, LayerChoice], tuple[float, float]] = {}
+    restored: dict[tuple[str, Scheme], tuple[float, float]] = {}
     for group, scores in alone.items():
-        restored |= {(group, choice): value for choice, value in _restored(scorer, all_low, group, scores).items()}
+        restored |= {(group, scheme): value for scheme, value in _restored(scorer, all_low, group, scores).items()}
         on_step(f"{group} restored")
 
     rows = [
         SensitivityRow(
             group=group,
-            choice=choice,
-            alone=alone[group].get(choice, math.nan),
-            restored=restored.get((group, choice), _NOT_MEASURED)[0],
-            restored_error=restored.get((group, choice), _NOT_MEASURED)[1],
+            scheme=scheme,
+            alone=alone[group].get(scheme, math.nan),
+            restored=restored.get((group, scheme), _NOT_MEASURED)[0],
+            restored_error=restored.get((group, scheme), _NOT_MEASURED)[1],
             loss=math.nan,
-            dropped=refused.get((group, choice), ""),
+            dropped=refused.get((group, scheme), ""),
         )
-        for group, choices in offered.items()
-        for choice in choices
+        for group, schemes in offered.items()
+        for scheme in schemes
     ]
     return SensitivityTable(measure=scorer.measure, samples=scorer.samples, rows=clean(rows))
 
 
-def _choices(group: Group, precisions: Sequence[Precision]) -> tuple[LayerChoice, ...]:
-    """FP32, then the group's other choices of allowed precisions."""
-    return (FP32, *(choice for choice in group.choices if choice != FP32 and choice.precision in precisions))
+def _schemes(group: Group, precisions: Sequence[Precision]) -> tuple[Scheme, ...]:
+    """FP32, then the group's other schemes of allowed precisions."""
+    return (FP32, *(scheme for scheme in group.schemes if scheme != FP32 and scheme.precision in precisions))
 
 
 def _restored(
-    scorer: _Scorer, all_low: Choices, group: str, alone: Mapping[LayerChoice, float]
-) -> dict[LayerChoice, tuple[float, float]]:
+    scorer: _Scorer, all_low: Schemes, group: str, alone: Mapping[Scheme, float]
+) -> dict[Scheme, tuple[float, float]]:
     """Restored scores of one group with their standard errors; FP32's alone where the context cannot be scored.
 
-    The score is infinite where the choice's output is not finite in this context.
+    The score is infinite where the scheme's output is not finite in this context.
     """
     found = {FP32: (0.0, 0.0)}
     try:
@@ -164,14 +164,14 @@ def _restored(
         return found
     if not np.isfinite(base).all():
         return found
-    for choice in best_of_each_rung(alone).values():
-        if choice == FP32:
+    for scheme in best_of_each_rank(alone).values():
+        if scheme == FP32:
             continue
         try:
-            difference = scorer.score({**all_low, group: choice}) - base
+            difference = scorer.score({**all_low, group: scheme}) - base
         except _RefusedError:
-            continue  # refused for the sake of its neighbours' choices: alone it ran
-        found[choice] = _mean_and_error(difference) if np.isfinite(difference).all() else (math.inf, math.nan)
+            continue  # refused for the sake of its neighbours' schemes: alone it ran
+        found[scheme] = _mean_and_error(difference) if np.isfinite(difference).all() else (math.inf, math.nan)
     return found
 
 
@@ -217,13 +217,13 @@ class _Scorer:
         self._store = store
         self._batching = batching
         self.samples = sample_count(inputs)
-        self._groups = [group.name for group in lowerer.inventory.groups]
-        self._fp32 = lowerer.lower(lowerer.inventory.spread(dict.fromkeys(self._groups, FP32)))
+        self._groups = [group.name for group in lowerer.quantisable.groups]
+        self._fp32 = lowerer.lower(lowerer.quantisable.spread(dict.fromkeys(self._groups, FP32)))
         self._context = digest(
             *("sensitivity", _SCHEMA, self._fp32, dict(inputs), backend.name, backend.fingerprint().to_json()),
             [(reading.kind, reading.axis) for reading in read],
         )
-        self._by_choices: dict[tuple[LayerChoice, ...], Scores] = {}
+        self._by_schemes: dict[tuple[Scheme, ...], Scores] = {}
         self._by_artifact: dict[str, Scores] = {digest(self._fp32): np.zeros(self.samples)}
         self._reference: Outputs | None = None
         self._axes: tuple[int | None, ...] = ()
@@ -243,24 +243,24 @@ class _Scorer:
             self._store.put_json(_KIND, self._context, {"measure": self._measure})
         return self._measure
 
-    def score(self, choices: Choices) -> Scores:
-        """Each sample's divergence of the artifact for group → choice from FP32; may be NaN or infinite.
+    def score(self, schemes: Schemes) -> Scores:
+        """Each sample's divergence of the artifact for group → scheme from FP32; may be NaN or infinite.
 
         Raises:
             _RefusedError: If it cannot be written or run.
             BackendError: If FP32 cannot be run, or the backend is gone.
         """
-        candidate = tuple(choices[group] for group in self._groups)
-        if candidate not in self._by_choices:
+        candidate = tuple(schemes[group] for group in self._groups)
+        if candidate not in self._by_schemes:
             try:
-                artifact = self._lowerer.lower(self._lowerer.inventory.spread(choices))
+                artifact = self._lowerer.lower(self._lowerer.quantisable.spread(schemes))
             except LoweringError as error:
                 raise _RefusedError(error.message) from error
             name = digest(artifact)
             if name not in self._by_artifact:
                 self._by_artifact[name] = self._kept_or_run(artifact, digest(self._context, self.measure, artifact))
-            self._by_choices[candidate] = self._by_artifact[name]
-        return self._by_choices[candidate]
+            self._by_schemes[candidate] = self._by_artifact[name]
+        return self._by_schemes[candidate]
 
     def _kept_or_run(self, artifact: bytes, key: str) -> Scores:
         kept = self._store.get_arrays(_KIND, key)
@@ -270,7 +270,7 @@ class _Scorer:
         try:
             outputs = self._run(artifact)
         except BackendUnavailableError:
-            raise  # a runtime that is gone is no property of the choice
+            raise  # a runtime that is gone is no property of the scheme
         except BackendError as error:
             raise _RefusedError(error.message) from error
         found = divergence(measure, reference, outputs)

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 from bitfront.backends.batches import sample_count
-from bitfront.precision import ConfigError, ContentStore, Inputs, ModelError, digest
+from bitfront.core import ConfigError, ContentStore, Inputs, ModelError, digest
 from bitfront.sensitivity.divergence import Outputs, divergence
 
 if TYPE_CHECKING:

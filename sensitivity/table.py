@@ -1,7 +1,7 @@
-"""The sensitivity table: one row per (group, choice), in two contexts, with the cleaned loss a search uses.
+"""The sensitivity table: one row per (group, scheme), in two contexts, with the cleaned loss a search uses.
 
-    alone     the choice in one group, everything else FP32: divergence from the FP32 outputs
-    restored  the choice in one group, everything else at its lowest precision: divergence from FP32 outputs,
+    alone     the scheme in one group, everything else FP32: divergence from the FP32 outputs
+    restored  the scheme in one group, everything else at its lowest precision: divergence from FP32 outputs,
               minus that of FP32 in this group there (how much of the all-low network's damage it keeps);
               a small difference of two large numbers, so with a standard error over the samples
     loss      the non-negative, cleaned score that seeds and solver add up
@@ -16,24 +16,24 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bitfront.precision import LayerChoice
+from bitfront.core import Scheme
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityRow:
-    """One (group, choice).
+    """One (group, scheme).
 
     Attributes:
         group: Group's name.
-        choice: The choice scored.
+        scheme: The scheme scored.
         alone, restored: As the module says; NaN where it could not be scored.
         restored_error: Standard error of ``restored`` over the samples; infinite where a single sample gives none.
-        loss: Cleaned; NaN where the choice is dropped.
-        dropped: Why the choice leaves the space; empty where it stays.
+        loss: Cleaned; NaN where the scheme is dropped.
+        dropped: Why the scheme leaves the space; empty where it stays.
     """
 
     group: str
-    choice: LayerChoice
+    scheme: Scheme
     alone: float
     restored: float
     loss: float
@@ -43,7 +43,7 @@ class SensitivityRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityTable:
-    """All rows, in the inventory's order of groups.
+    """All rows, in the quantisable's order of groups.
 
     Attributes:
         measure: What each output's divergence is measured in, as ``sensitivity.measure`` writes it.
@@ -55,20 +55,20 @@ class SensitivityTable:
     samples: int
     rows: tuple[SensitivityRow, ...]
 
-    def losses(self) -> Mapping[str, dict[LayerChoice, float]]:
-        """Group → the choices that stay → loss."""
-        table: dict[str, dict[LayerChoice, float]] = {}
+    def losses(self) -> Mapping[str, dict[Scheme, float]]:
+        """Group → the schemes that stay → loss."""
+        table: dict[str, dict[Scheme, float]] = {}
         for row in self.rows:
             if not row.dropped:
-                table.setdefault(row.group, {})[row.choice] = row.loss
+                table.setdefault(row.group, {})[row.scheme] = row.loss
         return table
 
     def frame(self) -> pd.DataFrame:
-        """Columns group, choice (text), alone, restored, restored_error, loss, dropped, measure; the rows' order."""
+        """Columns group, scheme (text), alone, restored, restored_error, loss, dropped, measure; the rows' order."""
         return pd.DataFrame(
             [
                 (
-                    *(row.group, row.choice.text, row.alone, row.restored, row.restored_error, row.loss, row.dropped),
+                    *(row.group, row.scheme.text, row.alone, row.restored, row.restored_error, row.loss, row.dropped),
                     self.measure,
                 )
                 for row in self.rows

@@ -1,4 +1,4 @@
-"""Rooms import leftwards only, from experiments down to precision, under one name; ``ALLOWED`` is the order."""
+"""Rooms import leftwards only, from experiments down to core, under one name; ``ALLOWED`` is the order."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Room → the rooms it may import from, itself aside. Rooms that are not listed here may not exist.
-ALLOWED: dict[str, frozenset[str]] = {"precision": frozenset()}
-ALLOWED["lowering"] = ALLOWED["report"] = frozenset({"precision"})
-ALLOWED["backends"] = frozenset({"precision", "lowering", "report"})
+ALLOWED: dict[str, frozenset[str]] = {"core": frozenset()}
+ALLOWED["lowering"] = ALLOWED["report"] = frozenset({"core"})
+ALLOWED["backends"] = frozenset({"core", "lowering", "report"})
 ALLOWED["passes"] = ALLOWED["backends"] | {"backends"}
 ALLOWED["sensitivity"] = ALLOWED["passes"] | {"passes"}
 ALLOWED["search"] = ALLOWED["sensitivity"] | {"sensitivity"}
@@ -82,7 +82,7 @@ def violations(root: Path) -> list[str]:
                 found.append(f"{where}:{line}: {room} imports torch when it is loaded")
             if top == "passes" and room not in TORCH_ROOMS:
                 found.append(f"{where}:{line}: {room} imports passes, and so torch, when it is loaded")
-        if room in ("precision", "report"):
+        if room in ("core", "report"):
             typed = set(imports(tree, at_load=False)) - set(_typing_only(tree))
             found += [
                 f"{where}:{line}: {room} imports {name}" for line, name in typed if name.partition(".")[0] in RUNTIMES
@@ -110,9 +110,9 @@ def test_every_room_is_ordered() -> None:
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("precision/a.py", "import bitfront.lowering\n", "precision/a.py:1: precision imports lowering"),
-        ("precision/a.py", "def f():\n    import torch\n", "precision/a.py:2: precision imports torch"),
-        ("precision/a.py", "import onnxruntime\n", "precision/a.py:1: precision imports onnxruntime"),
+        ("core/a.py", "import bitfront.lowering\n", "core/a.py:1: core imports lowering"),
+        ("core/a.py", "def f():\n    import torch\n", "core/a.py:2: core imports torch"),
+        ("core/a.py", "import onnxruntime\n", "core/a.py:1: core imports onnxruntime"),
         (
             "lowering/a.py",
             "def f():\n    from bitfront.report.front import x\n",
@@ -133,7 +133,7 @@ def test_every_room_is_ordered() -> None:
         ("search/a.py", "from tests.report import x\n", "search/a.py:1: search imports tests.report"),
         ("search/a.py", "from bitfront import report, experiments\n", "search/a.py:1: search imports experiments"),
         ("search/a.py", "from bitfront import Budget\n", "search/a.py:1: search imports bitfront"),
-        ("search/a.py", "from precision import Budget\n", "search/a.py:1: search imports precision without bitfront"),
+        ("search/a.py", "from core import Constraints\n", "search/a.py:1: search imports core without bitfront"),
     ],
 )
 def test_a_planted_violation_is_found(tmp_path: Path, file: str, text: str, message: str) -> None:
@@ -147,8 +147,8 @@ def test_a_planted_violation_is_found(tmp_path: Path, file: str, text: str, mess
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("precision/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"),
-        ("lowering/a.py", "import bitfront.precision\ndef f():\n    import torch\n"),
+        ("core/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"),
+        ("lowering/a.py", "import bitfront.core\ndef f():\n    import torch\n"),
         ("experiments/a.py", "import torch\nfrom bitfront.search.options import RunOptions\n"),
         ("passes/a.py", "import torch\n"),
         ("search/a.py", "def f():\n    import bitfront.passes\n"),

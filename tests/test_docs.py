@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from bitfront.backends import Backend, get_backend
+from bitfront.core import top1
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.passes.prune_groups import Status, find_prune_groups
-from bitfront.precision import top1
 from bitfront.search.commands import arguments, main_job, pass_arguments
 from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.passes import check_passes

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bitfront.precision import errors
+from bitfront.core import errors
 from tests.test_architecture import ROOT, modules
 
 # A MalformedError becomes part of another's message where the file is known, and that one says what to do.

@@ -21,7 +21,7 @@ from packaging.version import Version
 import bitfront
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("backends", "experiments", "lowering", "passes", "precision", "report", "search", "sensitivity")
+ROOMS = ("backends", "experiments", "lowering", "passes", "core", "report", "search", "sensitivity")
 DATA = {
     "bitfront/py.typed",
     *(

@@ -28,9 +28,9 @@ from bitfront.backends.openvino.model import OpenVinoModel
 from bitfront.backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
 from bitfront.backends.openvino.probes import openvino_probes
 from bitfront.backends.probes import run_probes
+from bitfront.core import BackendError, Batching, UsageError
 from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.dialects.openvino import HALF, PRECISION_KEY
-from bitfront.precision import BackendError, Batching, UsageError
 
 _DEVICE = "CPU"
 # Capability → the hint that asks for it, the better first.

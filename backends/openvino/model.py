@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.backends.base import Clock, ExecutedLayer, Footprint, Timer
+from bitfront.backends.base import Clock, ExecutedLayer, MemoryUsage, Timer
 from bitfront.backends.host import HostModel
 from bitfront.backends.inputs import InputSpec, wrong_input
 from bitfront.backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
-from bitfront.precision import Array, BackendError, Inputs
+from bitfront.core import Array, BackendError, Inputs
 
 _PROFILED_RUNS = 20
 # Operators of the runtime model that stand for the network's edges and weights, not for work.
@@ -134,7 +134,7 @@ class OpenVinoModel(HostModel):
             ) from error
         return executed(compiled, self._nodes)
 
-    def footprint(self) -> Footprint:
+    def footprint(self) -> MemoryUsage:
         """The exported model's size, and the constants of the runtime model: what it unfolds counts unfolded."""
         engine = self.engine()
         constants = [
@@ -142,7 +142,7 @@ class OpenVinoModel(HostModel):
             for operator in self._compiled.get_runtime_model().get_ordered_ops()
             if told(operator, "layerType") == "Const" and not operator.get_output_element_type(0).is_dynamic()
         ]
-        return Footprint(
+        return MemoryUsage(
             engine_bytes=None if engine is None else len(engine),
             weight_bytes=sum(
                 (prod(port.get_shape()) * port.get_element_type().bitwidth + 7) // 8 for port in constants

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from bitfront.precision import BackendUnavailableError
+from bitfront.core import BackendUnavailableError
 
 EXTRA = "openvino"
 _TELEMETRY = "openvino_telemetry"

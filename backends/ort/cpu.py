@@ -12,7 +12,7 @@ from bitfront.backends.host import HostBackend
 from bitfront.backends.ort.package import load_onnxruntime
 from bitfront.backends.ort.session import CPU_PROVIDER, SessionModel, SessionSetup, start_session
 from bitfront.backends.probes import run_probes
-from bitfront.precision import UsageError
+from bitfront.core import UsageError
 
 _EXTRA = "cpu"
 FLOAT_BIAS = ("WeightBiasQuantization",)

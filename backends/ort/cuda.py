@@ -32,7 +32,7 @@ from bitfront.backends.ort.package import load_onnxruntime, ort_errors
 from bitfront.backends.ort.session import SessionModel, SessionSetup, start_session
 from bitfront.backends.probe_graphs import all_probes
 from bitfront.backends.probes import run_probes
-from bitfront.precision import BackendError, BackendUnavailableError, Inputs, Precision, UsageError
+from bitfront.core import BackendError, BackendUnavailableError, Inputs, Precision, UsageError
 
 EXTRA = "gpu"
 DEVICE = "cuda"

@@ -16,7 +16,7 @@ from typing import Any
 
 from bitfront.backends.affinity import available_cores
 from bitfront.backends.base import DeviceFingerprint
-from bitfront.precision import BackendUnavailableError
+from bitfront.core import BackendUnavailableError
 
 _QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader")
 _TIMEOUT_S = 30.0

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bitfront.backends.ort.package import load_onnxruntime
-from bitfront.precision import BackendUnavailableError
+from bitfront.core import BackendUnavailableError
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 TENSORRT_PROVIDER = "TensorrtExecutionProvider"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from bitfront.precision import BackendUnavailableError
+from bitfront.core import BackendUnavailableError
 
 # Each of these distributions installs the same import package and overwrites the others' files.
 FLAVOURS = (

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bitfront.backends.base import ExecutedLayer
-from bitfront.precision import BackendError
+from bitfront.core import BackendError
 
 _SUFFIX = "_kernel_time"
 # As the profiler names element types → as this project names precisions.

@@ -28,7 +28,7 @@ from bitfront.backends.inputs import InputSpec, wrong_input
 from bitfront.backends.ort.package import load_onnxruntime, ort_errors
 from bitfront.backends.ort.profile import parse_profile
 from bitfront.backends.temporary import temporary_folder
-from bitfront.precision import Array, BackendError, Inputs
+from bitfront.core import Array, BackendError, Inputs
 
 CPU_PROVIDER = "CPUExecutionProvider"
 _ERRORS_ONLY = 3

@@ -34,7 +34,7 @@ from bitfront.backends.ort.session import SessionSetup, start_session
 from bitfront.backends.probes import run_probes
 from bitfront.backends.tensorrt.cache import cache_folder
 from bitfront.backends.tensorrt.probes import tensorrt_probes
-from bitfront.precision import BackendError, OutputError, UsageError, digest
+from bitfront.core import BackendError, OutputError, UsageError, digest
 
 KEPT_ENGINES = 64
 _TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"
@@ -109,7 +109,7 @@ class OrtTensorrtBackend(HostBackend):
         """Probe once, then remember; a note tells what of the probes TensorRT left to other providers."""
         return self._capabilities
 
-    def stand_in(self) -> Backend:
+    def proxy_backend(self) -> Backend:
         """The processor's provider, which reads the same graphs without building engines."""
         return float_bias_stand_in()
 

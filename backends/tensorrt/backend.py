@@ -25,7 +25,7 @@ from bitfront.backends.tensorrt.cuda import Cuda, load_cuda
 from bitfront.backends.tensorrt.model import Engine, TensorRtModel, load_engine
 from bitfront.backends.tensorrt.package import open_builder, tensorrt_version
 from bitfront.backends.tensorrt.probes import tensorrt_probes, wrong_precision
-from bitfront.precision import Precision, UsageError, digest
+from bitfront.core import Precision, UsageError, digest
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -97,7 +97,7 @@ class TensorRtBackend(HostBackend):
             if gpu.capability < since
         }
 
-    def stand_in(self) -> Backend:
+    def proxy_backend(self) -> Backend:
         """ONNX Runtime on the processor, which compiles the same graphs at once; itself where that is not installed."""
         return float_bias_stand_in() if find_spec("onnxruntime") else self
 

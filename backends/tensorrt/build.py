@@ -22,8 +22,8 @@ from google.protobuf.message import DecodeError
 from bitfront.backends.tensorrt.cache import TimingCache
 from bitfront.backends.tensorrt.messages import build_reason, open_log, parser_reason
 from bitfront.backends.tensorrt.package import network_flags
+from bitfront.core import BackendError
 from bitfront.lowering.dialects.tensorrt_check import check_tensorrt_graph
-from bitfront.precision import BackendError
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfront.precision import OutputError, write_bytes
+from bitfront.core import OutputError, write_bytes
 
 if TYPE_CHECKING:
     import tensorrt as trt

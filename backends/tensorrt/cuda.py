@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bitfront.precision import Array, BackendUnavailableError
+from bitfront.core import Array, BackendUnavailableError
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from bitfront.backends.base import ExecutedLayer
-from bitfront.precision import BackendError
+from bitfront.core import BackendError
 
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\s*(?:\x1f|\[ONNX Layer: |$))", re.DOTALL)
 _TYPES = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bitfront.backends.base import Clock, ExecutedLayer, Footprint, Timer
+from bitfront.backends.base import Clock, ExecutedLayer, MemoryUsage, Timer
 from bitfront.backends.host import HostModel
 from bitfront.backends.inputs import InputSpec, wrong_input
 from bitfront.backends.tensorrt.build import MOST_SAMPLES, Plan
@@ -23,7 +23,7 @@ from bitfront.backends.tensorrt.session import (
     input_specs,
     wrong_batch,
 )
-from bitfront.precision import Array, BackendError, Inputs
+from bitfront.core import Array, BackendError, Inputs
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -166,13 +166,13 @@ class TensorRtModel(HostModel):
                 reported.clear()
         return with_times(self.layers, runs)
 
-    def footprint(self) -> Footprint:
+    def footprint(self) -> MemoryUsage:
         """Bytes of the plan, of all weights as the engine holds them, and of a context's activation memory."""
         import tensorrt as trt
 
         engine = self._engine.engine
         weights = int(engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE))
-        return Footprint(
+        return MemoryUsage(
             engine_bytes=len(self._engine.plan.data),
             weight_bytes=weights if weights >= 0 else None,
             activation_bytes=int(engine.device_memory_size_v2),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bitfront.backends.tensorrt.messages import open_log
-from bitfront.precision import BackendUnavailableError
+from bitfront.core import BackendUnavailableError
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -19,7 +19,7 @@ from bitfront.backends.base import Timer
 from bitfront.backends.inputs import InputSpec
 from bitfront.backends.tensorrt.cuda import Cuda
 from bitfront.backends.tensorrt.messages import open_log
-from bitfront.precision import Array, BackendError, Inputs
+from bitfront.core import Array, BackendError, Inputs
 
 if TYPE_CHECKING:
     import tensorrt as trt

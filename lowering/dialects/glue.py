@@ -16,13 +16,13 @@ from bitfront.lowering.writer import GraphWriter
 # What a shortcut written as a convolution needs for a fast kernel: inputs by so many, so many outputs at least.
 _FAST_INPUTS, _FAST_OUTPUTS = 4, 16
 
-# Kernels for uint8 that give the float kernel's result on the codes.
+# Kernels for uint8 that give the float kernel's result on the integers.
 _MOVING = frozenset(
     ("Slice", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Gather", "Split", "Identity")
 )
 
 
-def is_moving(view: GraphView, index: int) -> bool:
+def is_layout_op(view: GraphView, index: int) -> bool:
     """Whether a node runs on an 8-bit tensor as it is, its results keeping the quantiser."""
     node = view.nodes[index]
     if node.domain not in ("", "ai.onnx") or not node.input or not view.is_float(node.input[0]):
@@ -38,7 +38,7 @@ def is_moving(view: GraphView, index: int) -> bool:
     return node.op_type in _MOVING
 
 
-def is_bounding(view: GraphView, index: int) -> bool:
+def is_clamp(view: GraphView, index: int) -> bool:
     """Whether a node is a Relu or Clip that holds 0, so that a quantiser's range can stand for it."""
     node = view.nodes[index]
     bounds = _bounds(view, node) if node.op_type in ("Relu", "Clip") else None
@@ -128,11 +128,11 @@ def write_shortcut(writer: GraphWriter, shortcut: Shortcut, name: str, source: s
         zero: Zero point likewise.
     """
     outputs = shortcut.before + shortcut.channels + shortcut.after
-    codes = np.zeros((outputs, shortcut.channels, 1, 1), np.int8)
+    integers = np.zeros((outputs, shortcut.channels, 1, 1), np.int8)
     channels = np.arange(shortcut.channels)
-    codes[shortcut.before + channels, channels] = 7
+    integers[shortcut.before + channels, channels] = 7
     wide, weight, raw, result = (writer.fresh(f"{name}_{suffix}") for suffix in ("8", "f", "r", "q"))
-    writer.node("Cast", [writer.int4_constant(codes, f"{name}_4")], [wide], attributes={"to": TensorProto.INT8})
+    writer.node("Cast", [writer.int4_constant(integers, f"{name}_4")], [wide], attributes={"to": TensorProto.INT8})
     step = writer.constant(np.array(1 / 7, np.float32), f"{name}_w")
     writer.node("DequantizeLinear", [wide, step], [weight])
     writer.node("Conv", [source, weight], [raw], attributes={"strides": list(shortcut.strides)})
@@ -140,7 +140,7 @@ def write_shortcut(writer: GraphWriter, shortcut: Shortcut, name: str, source: s
     return result
 
 
-def write_moved(
+def write_layout_op(
     writer: GraphWriter, view: GraphView, index: int, source: str, quantiser: Quantiser, zero: str
 ) -> list[str]:
     """Write moving glue on the 8-bit tensor ``source``; returns the 8-bit results' names."""
@@ -148,10 +148,10 @@ def write_moved(
     if node.op_type in ("Relu", "Clip"):
         bounds = _bounds(view, node)
         assert bounds is not None
-        codes = [quantiser.code(bound) for bound in bounds]
-        if codes == [0, 255]:
+        integers = [quantiser.code(bound) for bound in bounds]
+        if integers == [0, 255]:
             return [source]
-        limits = [writer.constant(np.array(code, np.uint8), f"{source}_c") for code in codes]
+        limits = [writer.constant(np.array(code, np.uint8), f"{source}_c") for code in integers]
         result = writer.fresh(f"{node.output[0]}_q")
         writer.node("Clip", [source, *limits], [result])
         return [result]

@@ -13,7 +13,7 @@ What the plugin (2026.4) does with each form, seen in its runtime model:
 | FP16 initialiser → Cast                               | folded when compiled                                    |
 | INT8 or INT4 → Cast → Mul(scale) → Conv               | folded when compiled: float                             |
 | the same → MatMul or Gemm (large enough)              | stays compressed; inputs become 8-bit, by blocks of 32  |
-| DequantizeLinear with ``block_size`` → MatMul or Gemm | likewise, a scale per block                             |
+| DequantizeLinear with ``group_size`` → MatMul or Gemm | likewise, a scale per block                             |
 
 So what a Concat joins gets one quantiser where ranges are near enough (``openvino_quantisers``). Channels of zeros,
 INT32 biases and shields, which ONNX Runtime wants, are left out.
@@ -31,21 +31,21 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from bitfront.lowering.dialect import Arithmetic, Candidate
-from bitfront.lowering.dialects.choices import (
-    BLOCK_SIZE,
+from bitfront.core import Precision, Scheme
+from bitfront.lowering.dialect import ComputeType, LoweringRequest
+from bitfront.lowering.dialects.offers import (
+    GROUP_SIZE,
     offered,
-    why_no_blocks,
+    why_no_groups,
     why_no_integer_bias,
     why_no_plain_gemm,
 )
 from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
 from bitfront.lowering.dialects.qdq import QdqWriting
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.inventory import Layer
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import stored_bytes
-from bitfront.precision import LayerChoice, Precision
 
 PRECISION_KEY = "bitfront.openvino.inference_precision"
 HALF = "half"
@@ -59,32 +59,30 @@ class OpenVinoDialect:
 
     name = "openvino"
 
-    def offers(
-        self, layer: Layer, node: onnx.NodeProto, view: GraphView
-    ) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+    def offers(self, layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
         """See ``Dialect.offers``."""
-        return offered(no_integers=_why_no_integers(layer, node, view), no_blocks=_why_no_blocks(layer, node, view))
+        return offered(no_integers=_why_no_integers(layer, node, view), no_groups=_why_no_blocks(layer, node, view))
 
-    def arithmetic(self, choice: LayerChoice) -> Arithmetic:
+    def arithmetic(self, scheme: Scheme) -> ComputeType:
         """FP16 as on a processor with 16-bit arithmetic; weight-only storage as for convolutions, which unfold it."""
-        if choice.block_size is not None:
-            return Arithmetic.BLOCK
-        if choice.quantises_activations:
-            return Arithmetic.INTEGER
-        return Arithmetic.HALF if choice.precision is Precision.FP16 else Arithmetic.FLOAT
+        if scheme.group_size is not None:
+            return ComputeType.BLOCK
+        if scheme.quantises_activations:
+            return ComputeType.INTEGER
+        return ComputeType.HALF if scheme.precision is Precision.FP16 else ComputeType.FLOAT
 
-    def weight_bytes(self, layer: Layer, choice: LayerChoice) -> int:
+    def weight_bytes(self, layer: Layer, scheme: Scheme) -> int:
         """See ``Dialect.weight_bytes``; a quantised Gemm's scales have zero points of a byte."""
-        return stored_bytes(layer, choice, scale_bytes=5 if layer.op == "Gemm" and choice.quantises_activations else 4)
+        return stored_bytes(layer, scheme, scale_bytes=5 if layer.op == "Gemm" and scheme.quantises_activations else 4)
 
-    def write(self, candidate: Candidate) -> onnx.ModelProto:
+    def write(self, request: LoweringRequest) -> onnx.ModelProto:
         """See ``Dialect.write``.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range.
         """
-        model = _Writing(candidate).run()
-        floating = {choice.precision for choice in candidate.choices.values() if not choice.precision.is_integer}
+        model = _Writing(request).run()
+        floating = {scheme.precision for scheme in request.schemes.values() if not scheme.precision.is_integer}
         if floating == {Precision.FP16}:
             model.metadata_props.add(key=PRECISION_KEY, value=HALF)
         return model
@@ -101,20 +99,20 @@ def _why_no_integers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str
 
 
 def _why_no_blocks(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
-    reason = why_no_blocks(layer, node, view)
+    reason = why_no_groups(layer, node, view)
     if reason:
         return reason
     reduction = layer.weight_shape[1 - layer.channel_axis]
-    return f"its {reduction} inputs are not divisible by the block size {BLOCK_SIZE}" if reduction % BLOCK_SIZE else ""
+    return f"its {reduction} inputs are not divisible by the block size {GROUP_SIZE}" if reduction % GROUP_SIZE else ""
 
 
 class _Writing(QdqWriting):
-    """One candidate being written."""
+    """One request being written."""
 
-    def __init__(self, candidate: Candidate) -> None:
-        super().__init__(candidate)
-        self._shared = shared_ranges(self._view, self._placement, candidate.ranges)
-        self._ranges = {**candidate.ranges, **self._shared}
+    def __init__(self, request: LoweringRequest) -> None:
+        super().__init__(request)
+        self._shared = shared_ranges(self._view, self._placement, request.ranges)
+        self._ranges = {**request.ranges, **self._shared}
 
     def _is_computing(self, index: int) -> bool:
         node = self._view.nodes[index]
@@ -126,7 +124,7 @@ class _Writing(QdqWriting):
         return self._view.nodes[index].op_type in ("Gemm", "MatMul")
 
     def _glue(self, index: int, node: onnx.NodeProto) -> None:
-        """Computing glue; a Concat copies the codes of inputs that have its own quantiser."""
+        """Computing glue; a Concat copies the integers of inputs that have its own quantiser."""
         if node.op_type != "Concat" or node.output[0] not in self._shared:
             super()._glue(index, node)
             return
@@ -150,15 +148,15 @@ class _Writing(QdqWriting):
         self._writer.copy(activation, [node.output[0], *activation.input[1:]], [raw])
         self._quantise(raw, tensor)
 
-    def _write_block(self, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight, block_size: int) -> None:
-        """INT4 codes behind a DequantizeLinear with a scale per block of the reduction axis."""
+    def _write_block(self, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight, group_size: int) -> None:
+        """INT4 integers behind a DequantizeLinear with a scale per block of the reduction axis."""
         blocks = rounded.scales.reshape(layer.weight_shape[layer.channel_axis], -1)
         scales = blocks if layer.channel_axis == 0 else np.ascontiguousarray(blocks.T)
-        codes = self._writer.int4_constant(rounded.codes, f"{layer.weight}_4")
+        integers = self._writer.int4_constant(rounded.integers, f"{layer.weight}_4")
         scale = self._writer.constant(scales.astype(np.float32), f"{layer.weight}_s")
         weight = self._writer.fresh(f"{layer.weight}_f")
-        attributes = {"axis": 1 - layer.channel_axis, "block_size": block_size}
-        self._writer.node("DequantizeLinear", [codes, scale], [weight], attributes=attributes)
+        attributes = {"axis": 1 - layer.channel_axis, "block_size": group_size}
+        self._writer.node("DequantizeLinear", [integers, scale], [weight], attributes=attributes)
         inputs = [self._float(node.input[0]), weight, *node.input[2:]]
         bias = self._bias(node, layer, rounded)
         if bias:

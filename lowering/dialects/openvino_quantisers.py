@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bitfront.lowering.dialects.glue import is_moving
+from bitfront.lowering.dialects.glue import is_layout_op
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.placement import Placement
 
@@ -41,7 +41,7 @@ def shared_ranges(
         if node.op_type == "Concat":
             tied = [*node.input, *node.output]
             joined.update(tied)
-        elif is_moving(view, index):
+        elif is_layout_op(view, index):
             tied = [node.input[0], *node.output]
         else:
             continue

@@ -24,23 +24,23 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from bitfront.lowering.dialect import Arithmetic, Candidate
-from bitfront.lowering.dialects.choices import offered_table
+from bitfront.core import Scheme
+from bitfront.lowering.dialect import ComputeType, LoweringRequest
+from bitfront.lowering.dialects.channel_padding import padded_channels
+from bitfront.lowering.dialects.offers import offered_table
 from bitfront.lowering.dialects.ort_cpu_rules import (
-    is_computing,
+    is_arithmetic,
     may_write_floats,
     missing_channels,
     offers,
-    with_groups,
+    with_conv_groups,
     write_block,
 )
 from bitfront.lowering.dialects.qdq import QdqWriting
-from bitfront.lowering.dialects.widening import widened_channels
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.inventory import Layer
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import stored_bytes, write_integer
-from bitfront.precision import LayerChoice
 
 
 class OrtCpuDialect:
@@ -48,59 +48,57 @@ class OrtCpuDialect:
 
     name = "ort-cpu"
 
-    def offers(
-        self, layer: Layer, node: onnx.NodeProto, view: GraphView
-    ) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+    def offers(self, layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
         """See ``Dialect.offers``."""
         return offers(layer, node, view)
 
-    def table_choices(self, layer: Layer) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:  # noqa: ARG002
-        """See ``StoresTables.table_choices``."""
+    def table_schemes(self, layer: Layer) -> tuple[tuple[Scheme, ...], dict[str, str]]:  # noqa: ARG002
+        """See ``StoresTables.table_schemes``."""
         return offered_table()
 
-    def arithmetic(self, choice: LayerChoice) -> Arithmetic:
+    def arithmetic(self, scheme: Scheme) -> ComputeType:
         """FP16 and weight-only storage are unfolded when the model is loaded and run at FP32's speed."""
-        if choice.block_size is not None:
-            return Arithmetic.BLOCK
-        return Arithmetic.INTEGER if choice.quantises_activations else Arithmetic.FLOAT
+        if scheme.group_size is not None:
+            return ComputeType.BLOCK
+        return ComputeType.INTEGER if scheme.quantises_activations else ComputeType.FLOAT
 
-    def weight_bytes(self, layer: Layer, choice: LayerChoice) -> int:
+    def weight_bytes(self, layer: Layer, scheme: Scheme) -> int:
         """See ``Dialect.weight_bytes``; a quantised Gemm's scales have zero points of a byte."""
-        return stored_bytes(layer, choice, scale_bytes=5 if layer.op == "Gemm" and choice.quantises_activations else 4)
+        return stored_bytes(layer, scheme, scale_bytes=5 if layer.op == "Gemm" and scheme.quantises_activations else 4)
 
-    def write(self, candidate: Candidate) -> onnx.ModelProto:
+    def write(self, request: LoweringRequest) -> onnx.ModelProto:
         """See ``Dialect.write``.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range.
         """
-        return _Writing(candidate).run()
+        return _Writing(request).run()
 
 
 class _Writing(QdqWriting):
-    """One candidate being written."""
+    """One request being written."""
 
-    def __init__(self, candidate: Candidate) -> None:
-        super().__init__(candidate)
+    def __init__(self, request: LoweringRequest) -> None:
+        super().__init__(request)
         convs = {
             index: self._layers[node.name]
             for index, node in enumerate(self._view.nodes)
             if index in self._placement.quantised and self._is_plane_conv(node)
         }
-        self._widened = widened_channels(self._view, convs, self._result)
+        self._widened = padded_channels(self._view, convs, self._result)
         self._wider: dict[tuple[str, int], str] = {}
 
     def _is_plane_conv(self, node: onnx.NodeProto) -> bool:
         return node.op_type == "Conv" and node.name in self._layers and len(self._layers[node.name].weight_shape) == 4
 
     def _is_computing(self, index: int) -> bool:
-        return is_computing(self._view, index)
+        return is_arithmetic(self._view, index)
 
     def _may_write_floats(self, index: int) -> bool:
         return may_write_floats(self._view, index)
 
-    def _write_block(self, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight, block_size: int) -> None:
-        write_block(self._writer, self._view, node, layer, rounded, self._float(node.input[0]), block_size)
+    def _write_block(self, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight, group_size: int) -> None:
+        write_block(self._writer, self._view, node, layer, rounded, self._float(node.input[0]), group_size)
 
     def _padded(self, tensor: str, missing: int, rank: int) -> str:
         """The 8-bit form of ``tensor`` with ``missing`` more channels of zeros, under a name of its own."""
@@ -138,16 +136,16 @@ class _Writing(QdqWriting):
             inputs = [*inputs[:2], bias]
         depthwise = layer.conv_groups > 1
         if before or behind:
-            widths = [(0, behind), (0, 0 if depthwise else before), *[(0, 0)] * (rounded.codes.ndim - 2)]
+            widths = [(0, behind), (0, 0 if depthwise else before), *[(0, 0)] * (rounded.integers.ndim - 2)]
             scales = np.concatenate([rounded.scales, np.ones(behind, np.float32)])
-            rounded = replace(rounded, codes=np.pad(rounded.codes, widths), scales=scales)
+            rounded = replace(rounded, integers=np.pad(rounded.integers, widths), scales=scales)
             if behind and len(inputs) > 2 and inputs[2]:
                 inputs[2] = self._writer.constant(
                     np.pad(self._writer.value(inputs[2]), (0, behind)), f"{layer.weight}_b"
                 )
         inputs[1] = write_integer(self._writer, rounded, layer, dequantise=True)
         if depthwise and behind:
-            node = with_groups(node, layer.conv_groups + behind)
+            node = with_conv_groups(node, layer.conv_groups + behind)
         self._computed(index, node, inputs)
 
     def _floating_source(self, node: onnx.NodeProto, layer: Layer) -> str:
@@ -203,8 +201,8 @@ class _Writing(QdqWriting):
             np.float32
         )
         limits = np.iinfo(np.int32)
-        codes = np.clip(np.rint(bias / scales.astype(np.float64)), limits.min, limits.max).astype(np.int32)
-        stored = self._writer.constant(codes, f"{layer.weight}_i")
+        integers = np.clip(np.rint(bias / scales.astype(np.float64)), limits.min, limits.max).astype(np.int32)
+        stored = self._writer.constant(integers, f"{layer.weight}_i")
         scale = self._writer.constant(scales, f"{layer.weight}_t")
         result = self._writer.fresh(f"{layer.weight}_b")
         self._writer.node("DequantizeLinear", [stored, scale], [result], attributes={"axis": 0})

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from bitfront.lowering.dialects.choices import offered, why_no_blocks, why_no_integer_bias, why_no_plain_gemm
+from bitfront.core import Scheme
+from bitfront.lowering.dialects.offers import offered, why_no_groups, why_no_integer_bias, why_no_plain_gemm
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.inventory import Layer
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import pack_blocks
 from bitfront.lowering.writer import GraphWriter
-from bitfront.precision import LayerChoice
 
 _FAST_INPUTS, _FAST_OUTPUTS = 4, 16
 
@@ -23,9 +23,9 @@ _GEMM_ACTIVATIONS = frozenset(
 _COMPUTING = frozenset(("Add", "Mul", "Concat", "GlobalAveragePool", "LeakyRelu", "Sigmoid"))
 
 
-def offers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
-    """Choices a layer may take here, and why it may not take the others."""
-    return offered(no_integers=_why_no_integers(layer, node, view), no_blocks=why_no_blocks(layer, node, view))
+def offers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
+    """Schemes a layer may take here, and why it may not take the others."""
+    return offered(no_integers=_why_no_integers(layer, node, view), no_groups=why_no_groups(layer, node, view))
 
 
 def _why_no_integers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
@@ -45,7 +45,7 @@ def missing_channels(layer: Layer, outputs: int) -> int:
     return -layer.weight_shape[1] % _FAST_INPUTS
 
 
-def with_groups(node: onnx.NodeProto, groups: int) -> onnx.NodeProto:
+def with_conv_groups(node: onnx.NodeProto, groups: int) -> onnx.NodeProto:
     """A Conv with another number of groups."""
     changed = onnx.NodeProto()
     changed.CopyFrom(node)
@@ -55,7 +55,7 @@ def with_groups(node: onnx.NodeProto, groups: int) -> onnx.NodeProto:
     return changed
 
 
-def is_computing(view: GraphView, index: int) -> bool:
+def is_arithmetic(view: GraphView, index: int) -> bool:
     """Whether a node has a kernel that computes on 8-bit tensors with quantisers of their own."""
     node = view.nodes[index]
     if node.op_type not in _COMPUTING or node.domain not in ("", "ai.onnx"):
@@ -79,12 +79,12 @@ def write_block(
     layer: Layer,
     rounded: RoundedWeight,
     source: str,
-    block_size: int,
+    group_size: int,
 ) -> None:
     """Write a Gemm or MatMul as MatMulNBits with 4-bit blocks."""
     out = layer.weight_shape[layer.channel_axis]
     reduction = layer.weight_shape[1 - layer.channel_axis]
-    packed = pack_blocks(rounded, layer, transposed=layer.channel_axis == 0, block_size=block_size)
+    packed = pack_blocks(rounded, layer, transposed=layer.channel_axis == 0, group_size=group_size)
     inputs = [
         source,
         writer.constant(packed, f"{layer.weight}_4"),
@@ -102,5 +102,5 @@ def write_block(
         list(node.output),
         domain="com.microsoft",
         name=layer.name,
-        attributes={"K": reduction, "N": out, "bits": 4, "block_size": block_size, "accuracy_level": 4},
+        attributes={"K": reduction, "N": out, "bits": 4, "block_size": group_size, "accuracy_level": 4},
     )

@@ -1,6 +1,6 @@
 """ONNX Runtime's CUDA provider: FP16 arithmetic by region, ``MatMulNBits`` for 4-bit blocks, INT8 as the CPU writes it.
 
-| choice             | written as                                                    | computes in       |
+| scheme             | written as                                                    | computes in       |
 | ------------------ | ------------------------------------------------------------- | ----------------- |
 | fp32               | initialiser                                                   | FP32              |
 | fp16               | FLOAT16 initialisers, Casts where the region begins and ends  | FP16              |
@@ -12,7 +12,7 @@ The provider fuses no Q/DQ: those run as operators of their own, so INT8 is ther
 withholds it where a probe finds it slower. 4-bit weights with 8-bit activations are refused outright.
 
 The graph is written in two steps: the CPU dialect writes everything but the half layers, which stay FP32 in it; then
-regions of half precision are laid over the result (``lowering.half``). A layer of 4-bit blocks starts a region too:
+regions of half precision are laid over the result (``lowering.fp16``). A layer of 4-bit blocks starts a region too:
 the provider's kernels for many rows take FP16 activations, while with FP32 ones all but a few rows get unpacked weights
 (onnxruntime pull requests 32721 and 32742). Its activations stay FP32 where they do not fit FP16.
 
@@ -26,16 +26,16 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from bitfront.lowering.dialect import Arithmetic, Candidate
-from bitfront.lowering.dialects.half_writer import write_half
+from bitfront.core import FP16, FP32, Precision, Rounding, Scheme
+from bitfront.lowering.dialect import ComputeType, LoweringRequest
+from bitfront.lowering.dialects.fp16_writer import write_fp16_casts
 from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
+from bitfront.lowering.fp16 import HALF_MAX, fits_fp16, require_fp16
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.half import HALF_MAX, fits_half, require_half
-from bitfront.lowering.inventory import Layer
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.storage import stored_bytes
-from bitfront.precision import FP16, FP32, LayerChoice, Precision, Rounding
 
-BLOCK_SIZES = (32, 64, 128)
+GROUP_SIZES = (32, 64, 128)
 _HALF_SCALE_BYTES = 2
 
 
@@ -47,65 +47,63 @@ class OrtCudaDialect:
     def __init__(self) -> None:
         self._cpu = OrtCpuDialect()
 
-    def offers(
-        self, layer: Layer, node: onnx.NodeProto, view: GraphView
-    ) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+    def offers(self, layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
         """See ``Dialect.offers``."""
         offered, cpu_refused = self._cpu.offers(layer, node, view)
-        choices: list[LayerChoice] = []
+        schemes: list[Scheme] = []
         refused: dict[str, str] = {}
-        for choice in offered:
-            if choice == FP16 and (reason := _why_not_half(node, view)):
-                refused[choice.text] = reason
-            elif choice.precision is Precision.INT4 and choice.quantises_activations:
-                refused[choice.text] = "the CUDA provider has no kernel for 4-bit weights with 8-bit activations"
-            elif choice.block_size is None:
-                choices.append(choice)
-        blocks = [choice for choice in offered if choice.block_size is not None]
-        refused |= {text: why for text, why in cpu_refused.items() if LayerChoice.parse(text).block_size is None}
+        for scheme in offered:
+            if scheme == FP16 and (reason := _why_not_half(node, view)):
+                refused[scheme.text] = reason
+            elif scheme.precision is Precision.INT4 and scheme.quantises_activations:
+                refused[scheme.text] = "the CUDA provider has no kernel for 4-bit weights with 8-bit activations"
+            elif scheme.group_size is None:
+                schemes.append(scheme)
+        blocks = [scheme for scheme in offered if scheme.group_size is not None]
+        refused |= {text: why for text, why in cpu_refused.items() if Scheme.parse(text).group_size is None}
         reduction = layer.weight_shape[1 - layer.channel_axis]
-        for size in BLOCK_SIZES:
-            choice = LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, block_size=size)
+        for size in GROUP_SIZES:
+            scheme = Scheme(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, group_size=size)
             if blocks and reduction >= size:
-                choices.append(choice)
+                schemes.append(scheme)
             elif blocks:
-                refused[choice.text] = f"its {reduction} inputs are fewer than the block size {size}"
+                refused[scheme.text] = f"its {reduction} inputs are fewer than the block size {size}"
             else:
-                refused[choice.text] = next(
-                    why for text, why in cpu_refused.items() if LayerChoice.parse(text).block_size is not None
+                refused[scheme.text] = next(
+                    why for text, why in cpu_refused.items() if Scheme.parse(text).group_size is not None
                 )
-        return tuple(choices), refused
+        return tuple(schemes), refused
 
-    def arithmetic(self, choice: LayerChoice) -> Arithmetic:
+    def arithmetic(self, scheme: Scheme) -> ComputeType:
         """See ``Dialect.arithmetic``."""
-        return Arithmetic.HALF if choice == FP16 else self._cpu.arithmetic(choice)
+        return ComputeType.HALF if scheme == FP16 else self._cpu.arithmetic(scheme)
 
-    def weight_bytes(self, layer: Layer, choice: LayerChoice) -> int:
+    def weight_bytes(self, layer: Layer, scheme: Scheme) -> int:
         """See ``Dialect.weight_bytes``; scales of blocks are FP16 as the activations beside them are."""
-        if choice.block_size is not None:
-            return stored_bytes(layer, choice, scale_bytes=_HALF_SCALE_BYTES)
-        return self._cpu.weight_bytes(layer, choice)
+        if scheme.group_size is not None:
+            return stored_bytes(layer, scheme, scale_bytes=_HALF_SCALE_BYTES)
+        return self._cpu.weight_bytes(layer, scheme)
 
-    def write(self, candidate: Candidate) -> onnx.ModelProto:
+    def write(self, request: LoweringRequest) -> onnx.ModelProto:
         """See ``Dialect.write``.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range, or a half layer's values do not fit FP16.
         """
-        nodes = {node.name: node for node in candidate.reference.graph.node}
-        ranges = candidate.ranges
+        nodes = {node.name: node for node in request.reference.graph.node}
+        ranges = request.ranges
         half: set[str] = set()
-        for layer in candidate.layers:
-            node, choice = nodes[layer.node], candidate.choices[layer.name]
+        for layer in request.layers:
+            node, scheme = nodes[layer.node], request.schemes[layer.name]
             activations = (node.input[0], node.output[0])
-            if choice == FP16:
-                require_half(layer.name, activations, ranges)
+            if scheme == FP16:
+                require_fp16(layer.name, activations, ranges)
                 half.add(layer.name)
-            elif choice.block_size is not None and all(fits_half(name, ranges) for name in activations):
+            elif scheme.group_size is not None and all(fits_fp16(name, ranges) for name in activations):
                 half.add(layer.name)
-        full = {name: FP32 if choice == FP16 else choice for name, choice in candidate.choices.items()}
-        written = self._cpu.write(replace(candidate, choices=full))
-        return write_half(written, half, ranges, types=candidate.reference.graph.value_info) if half else written
+        full = {name: FP32 if scheme == FP16 else scheme for name, scheme in request.schemes.items()}
+        written = self._cpu.write(replace(request, schemes=full))
+        return write_fp16_casts(written, half, ranges, types=request.reference.graph.value_info) if half else written
 
 
 def _why_not_half(node: onnx.NodeProto, view: GraphView) -> str:

@@ -1,4 +1,4 @@
-"""Writing a candidate with Q/DQ: what runtimes that read QuantizeLinear and DequantizeLinear on a processor share.
+"""Writing a request with Q/DQ: what runtimes that read QuantizeLinear and DequantizeLinear on a processor share.
 
 U8 activations with a zero point, S8 weights with a scale per channel, Q/DQ on the inputs and outputs of integer layers
 and of computing glue; moving glue on the 8-bit tensor itself; a Relu or Clip folded into the quantiser behind it. A
@@ -13,17 +13,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from bitfront.lowering.dialect import Candidate
-from bitfront.lowering.dialects.glue import Shortcut, is_bounding, is_moving, shortcut_at, write_moved, write_shortcut
+from bitfront.core import Precision, Scheme
+from bitfront.lowering.dialect import LoweringRequest
+from bitfront.lowering.dialects.glue import (
+    Shortcut,
+    is_clamp,
+    is_layout_op,
+    shortcut_at,
+    write_layout_op,
+    write_shortcut,
+)
 from bitfront.lowering.graph import GraphView, captured_names
-from bitfront.lowering.inventory import TABLE, Layer
+from bitfront.lowering.layers import TABLE, Layer
 from bitfront.lowering.placement import Placement, place
 from bitfront.lowering.quantiser import Quantiser, quantiser_u8
 from bitfront.lowering.ranges import has_range, require_range
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import write_fp16, write_integer
 from bitfront.lowering.writer import GraphWriter
-from bitfront.precision import LayerChoice, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +44,16 @@ class Stored:
 
 
 class QdqWriting(ABC):
-    """One candidate being written."""
+    """One request being written."""
 
-    def __init__(self, candidate: Candidate) -> None:
-        self._view = view = GraphView(candidate.reference.graph)
-        self._layers = {layer.node: layer for layer in candidate.layers}
-        self._choices = candidate.choices
-        self._ranges = candidate.ranges
-        self._weights = candidate.weights
+    def __init__(self, request: LoweringRequest) -> None:
+        self._view = view = GraphView(request.reference.graph)
+        self._layers = {layer.node: layer for layer in request.layers}
+        self._schemes = request.schemes
+        self._ranges = request.ranges
+        self._weights = request.weights
         names = [*view.inputs, *view.initializers, *(name for node in view.nodes for name in node.output)]
-        self._writer = GraphWriter(candidate.reference, names)
+        self._writer = GraphWriter(request.reference, names)
         self._placement = self._place()
         self._stored: dict[str, Stored] = {}
         self._dequantised: dict[str, str] = {}
@@ -70,7 +77,7 @@ class QdqWriting(ABC):
                 self._layer(index, node, layer)
             elif index not in placement.quantised:
                 self._plain(node)
-            elif is_moving(view, index):
+            elif is_layout_op(view, index):
                 self._moved(index, node)
             else:
                 self._glue(index, node)
@@ -89,7 +96,7 @@ class QdqWriting(ABC):
         """Whether an integer layer can leave its result floating when nobody demands 8 bits."""
 
     @abstractmethod
-    def _write_block(self, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight, block_size: int) -> None:
+    def _write_block(self, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight, group_size: int) -> None:
         """Write a layer whose weights have a scale per block."""
 
     def _integer_layer(self, index: int, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight) -> None:
@@ -113,14 +120,14 @@ class QdqWriting(ABC):
         integer = {
             index
             for index, node in enumerate(view.nodes)
-            if node.name in self._layers and self._choices[self._layers[node.name].name].quantises_activations
+            if node.name in self._layers and self._schemes[self._layers[node.name].name].quantises_activations
         }
         return place(
             view,
             integer,
-            moving=lambda index: is_moving(view, index) and self._is_bounded(index),
+            moving=lambda index: is_layout_op(view, index) and self._is_bounded(index),
             computing=lambda index: self._is_computing(index) and self._is_bounded(index),
-            bounding=lambda index: is_bounding(view, index),
+            bounding=lambda index: is_clamp(view, index),
             floats_out=self._may_write_floats,
         )
 
@@ -210,7 +217,7 @@ class QdqWriting(ABC):
             self._keep(node.output[0], stored, name)
             return
         stored = self._stored[node.input[0]]
-        results = write_moved(self._writer, self._view, index, stored.name, stored.quantiser, stored.zero)
+        results = write_layout_op(self._writer, self._view, index, stored.name, stored.quantiser, stored.zero)
         for tensor, name in zip(node.output, results, strict=True):
             self._keep(tensor, stored, name)
 
@@ -228,22 +235,22 @@ class QdqWriting(ABC):
         self._quantise(raw, tensor)
 
     def _layer(self, index: int, node: onnx.NodeProto, layer: Layer) -> None:
-        choice = self._choices[layer.name]
+        scheme = self._schemes[layer.name]
         rounded = self._weights.get(layer.name)
-        if choice.block_size is not None:
+        if scheme.group_size is not None:
             assert rounded is not None
-            self._write_block(node, layer, rounded, choice.block_size)
+            self._write_block(node, layer, rounded, scheme.group_size)
             self._floats.update(node.output)
             return
-        if choice.quantises_activations:
+        if scheme.quantises_activations:
             assert rounded is not None
             self._integer_layer(index, node, layer, rounded)
             return
         if layer.op == TABLE:
-            table = self._floating_weight(layer, choice, rounded)
+            table = self._floating_weight(layer, scheme, rounded)
             self._write_floats(node, layer, [table, self._float(node.input[1])])
             return
-        inputs = [self._floating_source(node, layer), self._floating_weight(layer, choice, rounded), *node.input[2:]]
+        inputs = [self._floating_source(node, layer), self._floating_weight(layer, scheme, rounded), *node.input[2:]]
         bias = self._bias(node, layer, rounded)
         if bias:
             inputs = [*inputs[:2], bias]
@@ -261,10 +268,10 @@ class QdqWriting(ABC):
         self._writer.name_last(layer.name)
         self._floats.update(node.output)
 
-    def _floating_weight(self, layer: Layer, choice: LayerChoice, rounded: RoundedWeight | None) -> str:
-        if choice.precision is Precision.FP32:
+    def _floating_weight(self, layer: Layer, scheme: Scheme, rounded: RoundedWeight | None) -> str:
+        if scheme.precision is Precision.FP32:
             return layer.weight
-        if choice.precision is Precision.FP16:
+        if scheme.precision is Precision.FP16:
             weight = self._view.array(layer.weight)
             assert weight is not None
             return write_fp16(self._writer, weight, layer)

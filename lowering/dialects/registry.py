@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from bitfront.core import ConfigError, UsageError
+from bitfront.core.json_text import shown
+from bitfront.core.naming import failed, load_attribute
 from bitfront.lowering.dialect import Dialect
-from bitfront.precision import ConfigError, UsageError
-from bitfront.precision.json_text import shown
-from bitfront.precision.naming import failed, load_attribute
 
 _DIALECTS: Mapping[str, str] = {
     "ort-cpu": "bitfront.lowering.dialects.ort_cpu:OrtCpuDialect",

@@ -1,11 +1,11 @@
 """TensorRT, 10.16 and 11: explicit Q/DQ for strongly typed networks, opset 21, standard operators alone.
 
-| choice       | written as                                                                       |
+| scheme       | written as                                                                       |
 | ------------ | -------------------------------------------------------------------------------- |
 | fp32         | as in the network                                                                |
 | fp16         | FLOAT16 weight and bias; activations FLOAT16, Cast where regions meet            |
 | int8         | Q/DQ on the input; INT8 weight → DequantizeLinear(axis); floating bias           |
-| int4, blocks | INT4 weight (K, N) → DequantizeLinear(axis 0, block_size) → MatMul (→ Add bias)  |
+| int4, blocks | INT4 weight (K, N) → DequantizeLinear(axis 0, group_size) → MatMul (→ Add bias)  |
 
 In a strongly typed network precision is what the graph says, and a scale's type is the type that its DequantizeLinear
 writes ("Strongly Typed Networks", "Explicit Quantization" in NVIDIA's documentation; ``QuantDequantLinearHelper`` of
@@ -14,7 +14,7 @@ onnx-tensorrt). Quantisers are symmetric with zero point 0:
     scale = max(|low|, |high|) / 127
 
 Where a quantiser meets FP16 its scale is rounded up to FP16, and no FP16 scale is below the smallest normal number;
-codes of weights are those of the scale that is written. What is quantised and what runs in FP16 is decided in
+integers of weights are those of the scale that is written. What is quantised and what runs in FP16 is decided in
 ``tensorrt_placement``, what is refused in ``tensorrt_rules``; ``tensorrt_check`` holds a graph to the published rules.
 
 ONNX Runtime (1.31) runs these graphs on any provider, but its optimiser ``WeightBiasQuantization`` must be off where
@@ -33,18 +33,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from bitfront.lowering.dialect import Arithmetic, Candidate
-from bitfront.lowering.dialects.tensorrt_placement import half_nodes, quantised_reads
+from bitfront.core import Precision, Scheme
+from bitfront.lowering.dialect import ComputeType, LoweringRequest
+from bitfront.lowering.dialects.tensorrt_placement import fp16_nodes, quantised_reads
 from bitfront.lowering.dialects.tensorrt_rules import offers
+from bitfront.lowering.fp16 import HALF_MAX, floats_full, fp16_constant, require_fp16
 from bitfront.lowering.graph import GraphView, captured_names
-from bitfront.lowering.half import HALF_MAX, floats_full, half_constant, require_half
-from bitfront.lowering.inventory import Layer
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.ranges import has_range, require_range
 from bitfront.lowering.rounding.scales import CODE_RANGES
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import stored_bytes
 from bitfront.lowering.writer import GraphWriter
-from bitfront.precision import LayerChoice, Precision
 
 SMALLEST_HALF_SCALE = float(np.finfo(np.float16).tiny)
 
@@ -54,31 +54,29 @@ class TensorRtDialect:
 
     name = "tensorrt"
 
-    def offers(
-        self, layer: Layer, node: onnx.NodeProto, view: GraphView
-    ) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
+    def offers(self, layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
         """See ``Dialect.offers``."""
         return offers(layer, node, view)
 
-    def arithmetic(self, choice: LayerChoice) -> Arithmetic:
+    def arithmetic(self, scheme: Scheme) -> ComputeType:
         """Tensor Cores compute in what the graph says."""
-        if choice.block_size is not None:
-            return Arithmetic.BLOCK
-        if choice.quantises_activations:
-            return Arithmetic.INTEGER
-        return Arithmetic.HALF if choice.precision is Precision.FP16 else Arithmetic.FLOAT
+        if scheme.group_size is not None:
+            return ComputeType.BLOCK
+        if scheme.quantises_activations:
+            return ComputeType.INTEGER
+        return ComputeType.HALF if scheme.precision is Precision.FP16 else ComputeType.FLOAT
 
-    def weight_bytes(self, layer: Layer, choice: LayerChoice) -> int:
+    def weight_bytes(self, layer: Layer, scheme: Scheme) -> int:
         """See ``Dialect.weight_bytes``; scales as on the FP16 side, where they have two bytes."""
-        return stored_bytes(layer, choice, scale_bytes=2)
+        return stored_bytes(layer, scheme, scale_bytes=2)
 
-    def write(self, candidate: Candidate) -> onnx.ModelProto:
+    def write(self, request: LoweringRequest) -> onnx.ModelProto:
         """See ``Dialect.write``.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range, or does not fit FP16 where it must.
         """
-        return _Writing(candidate).run()
+        return _Writing(request).run()
 
 
 def symmetric_scale(low: float, high: float) -> float:
@@ -86,47 +84,47 @@ def symmetric_scale(low: float, high: float) -> float:
     return float(np.float32(max(abs(low), abs(high)) / 127)) or 1.0
 
 
-def half_scale(scale: float) -> float:
+def fp16_scale(scale: float) -> float:
     """The smallest safe FP16 number that is not below ``scale``, so that nothing more is clipped."""
     rounded = np.float16(max(scale, SMALLEST_HALF_SCALE))
     return float(rounded if float(rounded) >= scale else np.nextafter(rounded, np.float16(np.inf)))
 
 
-def with_half_scales(
+def with_fp16_scales(
     rounded: RoundedWeight, code_scales: NDArray[np.float32]
 ) -> tuple[RoundedWeight, NDArray[np.float16]]:
-    """A weight whose scales fit FP16: clamped ones get codes of their own.
+    """A weight whose scales fit FP16: clamped ones get integers of their own.
 
     Args:
         rounded: The weight.
-        code_scales: Each code's scale, broadcastable to the codes.
+        code_scales: Each code's scale, broadcastable to the integers.
 
     Returns:
-        The weight with its codes, and its scales as FP16, of ``rounded.scales``'s shape.
+        The weight with its integers, and its scales as FP16, of ``rounded.scales``'s shape.
     """
     scales = np.maximum(rounded.scales, SMALLEST_HALF_SCALE).astype(np.float16)
     if not np.any(rounded.scales < SMALLEST_HALF_SCALE):
         return rounded, scales
     low, high = CODE_RANGES[rounded.bits]
     shrink = np.minimum(code_scales.astype(np.float64) / SMALLEST_HALF_SCALE, 1.0)
-    codes = np.clip(np.rint(rounded.codes * shrink), low, high).astype(np.int8)
-    return replace(rounded, codes=codes), scales
+    integers = np.clip(np.rint(rounded.integers * shrink), low, high).astype(np.int8)
+    return replace(rounded, integers=integers), scales
 
 
 class _Writing:
-    """One candidate being written."""
+    """One request being written."""
 
-    def __init__(self, candidate: Candidate) -> None:
-        self._view = view = GraphView(candidate.reference.graph)
-        by_node = {layer.node: layer for layer in candidate.layers}
+    def __init__(self, request: LoweringRequest) -> None:
+        self._view = view = GraphView(request.reference.graph)
+        by_node = {layer.node: layer for layer in request.layers}
         self._layers = {index: by_node[node.name] for index, node in enumerate(view.nodes) if node.name in by_node}
-        choices, ranges, weights = candidate.choices, candidate.ranges, candidate.weights
-        self._choices, self._ranges, self._weights = choices, ranges, weights
+        schemes, ranges, weights = request.schemes, request.ranges, request.weights
+        self._schemes, self._ranges, self._weights = schemes, ranges, weights
         names = [*view.inputs, *view.initializers, *(name for node in view.nodes for name in node.output)]
-        self._writer = GraphWriter(candidate.reference, names)
-        integer = {index for index, layer in self._layers.items() if choices[layer.name].quantises_activations}
+        self._writer = GraphWriter(request.reference, names)
+        integer = {index for index, layer in self._layers.items() if schemes[layer.name].quantises_activations}
         self._reads = quantised_reads(view, integer, lambda tensor: has_range(tensor, ranges))
-        self._half = half_nodes(view, self._layers, choices, ranges, weights, self._reads)
+        self._half = fp16_nodes(view, self._layers, schemes, ranges, weights, self._reads)
         self._scales = self._quantiser_scales()
         # FP32 forms have the tensor's own name, FP16 forms another.
         self._full: set[str] = {*view.inputs, *view.initializers}
@@ -143,13 +141,13 @@ class _Writing:
             if layer is None:
                 self._glue(index, node)
                 continue
-            choice = self._choices[layer.name]
-            if choice.precision is Precision.FP16:
-                require_half(layer.name, (node.input[0], node.output[0]), self._ranges)
-            if choice.block_size is not None:
-                self._block(index, node, layer, choice.block_size)
+            scheme = self._schemes[layer.name]
+            if scheme.precision is Precision.FP16:
+                require_fp16(layer.name, (node.input[0], node.output[0]), self._ranges)
+            if scheme.group_size is not None:
+                self._block(index, node, layer, scheme.group_size)
             else:
-                self._weighted(index, node, layer, choice)
+                self._weighted(index, node, layer, scheme)
         for name in self._view.outputs:
             self._as_full(name)
         return self._writer.model()
@@ -166,7 +164,7 @@ class _Writing:
             scales[shares[tensor]] = max(scales.get(shares[tensor], 0.0), symmetric_scale(*self._ranges[tensor]))
             if index in self._half or view.producer(tensor) in self._half:
                 meeting_half.add(shares[tensor])
-        shared = {name: half_scale(scale) if name in meeting_half else scale for name, scale in scales.items()}
+        shared = {name: fp16_scale(scale) if name in meeting_half else scale for name, scale in scales.items()}
         return {tensor: shared[name] for tensor, name in shares.items()}
 
     def _as_full(self, tensor: str) -> str:
@@ -180,7 +178,7 @@ class _Writing:
         """The FP16 form of a floating tensor or initialiser."""
         value = self._view.array(tensor)
         if value is not None:
-            return self._writer.constant(half_constant(value), f"{tensor}_h")
+            return self._writer.constant(fp16_constant(value), f"{tensor}_h")
         if tensor not in self._halves:
             self._halves[tensor] = self._writer.fresh(f"{tensor}_h")
             self._writer.node("Cast", [tensor], [self._halves[tensor]], attributes={"to": TensorProto.FLOAT16})
@@ -242,9 +240,9 @@ class _Writing:
                 self._as_full(name)
         self._writer.copy(node, inputs, self._results(index))
 
-    def _weighted(self, index: int, node: onnx.NodeProto, layer: Layer, choice: LayerChoice) -> None:
+    def _weighted(self, index: int, node: onnx.NodeProto, layer: Layer, scheme: Scheme) -> None:
         inputs = [self._read(index, 0), ""]
-        if choice.precision.is_integer:
+        if scheme.precision.is_integer:
             inputs[1] = self._integer_weight(index, layer)
         else:
             inputs[1] = self._read(index, 1)
@@ -253,39 +251,39 @@ class _Writing:
         self._writer.name_last(layer.name)
 
     def _integer_weight(self, index: int, layer: Layer) -> str:
-        """INT8 codes → DequantizeLinear with a scale per output channel."""
+        """INT8 integers → DequantizeLinear with a scale per output channel."""
         rounded = self._weights[layer.name]
         scales: NDArray[np.floating] = rounded.scales
         if index in self._half:
             shape = [1] * len(layer.weight_shape)
             shape[layer.channel_axis] = -1
-            rounded, scales = with_half_scales(rounded, rounded.scales.reshape(shape))
-        codes = self._writer.constant(rounded.codes, f"{layer.weight}_8")
+            rounded, scales = with_fp16_scales(rounded, rounded.scales.reshape(shape))
+        integers = self._writer.constant(rounded.integers, f"{layer.weight}_8")
         result = self._writer.fresh(f"{layer.weight}_f")
-        inputs = [codes, self._writer.constant(scales.reshape(-1), f"{layer.weight}_s")]
+        inputs = [integers, self._writer.constant(scales.reshape(-1), f"{layer.weight}_s")]
         self._writer.node("DequantizeLinear", inputs, [result], attributes={"axis": layer.channel_axis})
         return result
 
-    def _block(self, index: int, node: onnx.NodeProto, layer: Layer, block_size: int) -> None:
-        """INT4 codes → DequantizeLinear with a scale per block → MatMul, and Add where there is a bias.
+    def _block(self, index: int, node: onnx.NodeProto, layer: Layer, group_size: int) -> None:
+        """INT4 integers → DequantizeLinear with a scale per block → MatMul, and Add where there is a bias.
 
         A Gemm becomes MatMul and Add, its weight stored as (K, N): the form TensorRT fuses is a DequantizeLinear right
         in front of a matrix product, with nothing transposed between.
         """
         rounded, half = self._weights[layer.name], index in self._half
         if layer.channel_axis == 0:
-            rounded = replace(rounded, codes=np.ascontiguousarray(rounded.codes.T))
+            rounded = replace(rounded, integers=np.ascontiguousarray(rounded.integers.T))
         rounded = replace(rounded, scales=np.ascontiguousarray(rounded.scales.T))
         scales: NDArray[np.floating] = rounded.scales
         if half:
-            rounded, scales = with_half_scales(rounded, np.repeat(rounded.scales, block_size, axis=0))
-        codes = self._writer.int4_constant(rounded.codes, f"{layer.weight}_4")
+            rounded, scales = with_fp16_scales(rounded, np.repeat(rounded.scales, group_size, axis=0))
+        integers = self._writer.int4_constant(rounded.integers, f"{layer.weight}_4")
         weight = self._writer.fresh(f"{layer.weight}_f")
         self._writer.node(
             "DequantizeLinear",
-            [codes, self._writer.constant(scales, f"{layer.weight}_s")],
+            [integers, self._writer.constant(scales, f"{layer.weight}_s")],
             [weight],
-            attributes={"axis": 0, "block_size": block_size},
+            attributes={"axis": 0, "block_size": group_size},
         )
         source, bias = self._read(index, 0), self._bias(index, node, layer)
         (result,) = self._results(index)

@@ -18,8 +18,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from bitfront.lowering.fp16 import floats_full
 from bitfront.lowering.graph import GraphView, attribute
-from bitfront.lowering.half import floats_full
 
 _WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 _FLOATING = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
@@ -92,7 +92,7 @@ class _Graph:
 
 
 def _versions(graph: _Graph) -> Found:
-    """Quantized Types, "ONNX Support": FP16 scales need opset 19; INT4 and block_size opset 21, which is IR 10."""
+    """Quantized Types, "ONNX Support": FP16 scales need opset 19; INT4 and group_size opset 21, which is IR 10."""
     opset = max((entry.version for entry in graph.model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset < 21 or graph.model.ir_version < 10:
         yield None, f"expected opset 21 and IR 10 or newer, got opset {opset} and IR {graph.model.ir_version}"
@@ -118,24 +118,24 @@ def _codes(graph: _Graph) -> Found:
     """Quantized Types, "Supported Data Types": activations are INT8; UINT8 is for DLA alone."""
     for node in graph.of("QuantizeLinear"):
         if graph.type_of(node.output[0]) not in (TensorProto.INT8, TensorProto.UNDEFINED):
-            yield node, "expected INT8 codes: an INT8 zero point"
+            yield node, "expected INT8 integers: an INT8 zero point"
     for node in graph.of("DequantizeLinear"):
         if graph.writer(node.input[0]) is None and graph.type_of(node.input[0]) not in (
             TensorProto.INT8,
             TensorProto.INT4,
         ):
-            yield node, "expected INT8 or INT4 codes"
+            yield node, "expected INT8 or INT4 integers"
 
 
 def _constants(graph: _Graph) -> Found:
-    """Explicit Quantization, "Quantized Weights": scales, and codes that no quantiser writes, are stored constants."""
+    """Explicit Quantization, "Quantized Weights": scales, and integers no quantiser writes, are stored constants."""
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
         if graph.scale(node) is None:
             yield node, f"expected a constant scale, '{node.input[1]}' is computed"
         if node.op_type == "DequantizeLinear" and node.input[0] not in graph.view.initializers:
             writer = graph.writer(node.input[0])
             if writer is None or writer.op_type != "QuantizeLinear":
-                yield node, f"expected stored codes or those of a QuantizeLinear, '{node.input[0]}' is neither"
+                yield node, f"expected stored integers or those of a QuantizeLinear, '{node.input[0]}' is neither"
 
 
 def _positive_scales(graph: _Graph) -> Found:
@@ -163,13 +163,13 @@ def _per_tensor(graph: _Graph) -> Found:
 
 
 def _pairs(graph: _Graph) -> Found:
-    """Explicit Quantization, "Q/DQ Interaction with ONNX": Q and DQ come as pairs; nothing reads the codes between."""
+    """Explicit Quantization, "Q/DQ Interaction with ONNX": Q and DQ come as pairs; nothing reads what is between."""
     for node in graph.of("QuantizeLinear"):
         for reader in graph.readers(node.output[0]):
             if reader.op_type != "DequantizeLinear":
                 yield node, f"expected a DequantizeLinear behind it, got {reader.op_type}"
         if graph.view.is_output(node.output[0]):
-            yield node, "expected a DequantizeLinear behind it, its codes are an output of the network"
+            yield node, "expected a DequantizeLinear behind it, its integers are an output of the network"
 
 
 def _one_quantiser(graph: _Graph) -> Found:

@@ -15,7 +15,7 @@ FP16: the floating side of an INT8 layer (bias, sum, result) is FP16, as INT8 ke
 fastest, unless a layer beside it (nothing but glue between) is FP32 and none is FP16, or it writes an output of the
 network, or a value, the bias or a scale does not fit FP16. INT4 layers compute in FP16 where their values fit: only
 there are weights unfolded inside the kernel. Glue runs FP16 when all it reads was written in FP16 or is a shortcut
-dequantised for it (greatest fixed point, as in ``lowering.half``).
+dequantised for it (greatest fixed point, as in ``lowering.fp16``).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitfront.lowering.dialects.tensorrt_rules import is_joining, is_moving
+from bitfront.core import Precision, Scheme
+from bitfront.lowering.dialects.tensorrt_rules import is_joining, is_layout_op
+from bitfront.lowering.fp16 import HALF_MAX, Ranges, fits_fp16, floats_full, glue_runs_fp16
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.half import HALF_MAX, Ranges, fits_half, floats_full, glue_runs_half
-from bitfront.lowering.inventory import Layer
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.precision import LayerChoice, Precision
 
 _ACTIVATIONS = frozenset(("Relu", "Clip"))
 
@@ -70,7 +70,7 @@ def quantised_reads(
         node = view.nodes[index]
         if index in integer:
             pairs.add((index, node.input[0]))
-        elif is_joining(view, index) or is_moving(view, index):
+        elif is_joining(view, index) or is_layout_op(view, index):
             results = [name for name in node.output if name and view.consumers(name)]
             if not results or not all(_read_quantised(view, name, pairs) for name in node.output if name):
                 continue
@@ -120,10 +120,10 @@ def _shortcut(view: GraphView, index: int, integer: Collection[int]) -> str:
     return str(next(name for name in operands if name != max(fusing)[1]))
 
 
-def half_nodes(
+def fp16_nodes(
     view: GraphView,
     layers: Mapping[int, Layer],
-    choices: Mapping[str, LayerChoice],
+    schemes: Mapping[str, Scheme],
     ranges: Ranges,
     weights: Mapping[str, RoundedWeight],
     reads: QuantisedReads,
@@ -133,29 +133,29 @@ def half_nodes(
     Args:
         view: The graph.
         layers: Node index → layer.
-        choices: Layer name → choice.
+        schemes: Layer name → scheme.
         ranges: Tensor name → (low, high).
         weights: Layer name → rounded weight.
         reads: Who reads what quantised.
     """
     beside = _neighbours(view, layers)
-    chosen = {index: choices[layer.name] for index, layer in layers.items()}
+    chosen = {index: schemes[layer.name] for index, layer in layers.items()}
     fixed: set[int] = set()
-    for index, choice in chosen.items():
-        if choice.precision is Precision.FP16:
+    for index, scheme in chosen.items():
+        if scheme.precision is Precision.FP16:
             fixed.add(index)
-        elif choice.precision.is_integer and _fits(view, index, ranges, weights[layers[index].name]):
+        elif scheme.precision.is_integer and _fits(view, index, ranges, weights[layers[index].name]):
             kinds = {chosen[other].precision for other in beside[index]}
             beside_half = Precision.FP16 in kinds or Precision.INT4 in kinds
             beside_full = Precision.FP32 in kinds or view.is_output(view.nodes[index].output[0])
-            if choice.block_size is not None or beside_half or not beside_full:
+            if scheme.group_size is not None or beside_half or not beside_full:
                 fixed.add(index)
-    if not any(choice.precision is not Precision.FP32 for choice in chosen.values()):
+    if not any(scheme.precision is not Precision.FP32 for scheme in chosen.values()):
         return frozenset()
     # What runs between Q/DQ of one scale runs on 8-bit tensors, whatever its floating type: the one all runtimes know.
     between = {index for index, _ in reads.pairs if view.nodes[index].op_type != "Add"}
     candidates = (index for index in range(len(view.nodes)) if index not in layers and index not in between)
-    half = fixed | {index for index in candidates if glue_runs_half(view, index, ranges)}
+    half = fixed | {index for index in candidates if glue_runs_fp16(view, index, ranges)}
     while True:
         broken = {index for index in half - fixed if not _fed_half(view, index, half, reads)}
         if not broken:
@@ -180,14 +180,14 @@ def _fits(view: GraphView, index: int, ranges: Ranges, rounded: RoundedWeight) -
     bias = view.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     if bias is not None and not np.all(np.abs(bias) <= HALF_MAX):
         return False
-    activations = all(fits_half(name, ranges) for name in (node.input[0], node.output[0]))
+    activations = all(fits_fp16(name, ranges) for name in (node.input[0], node.output[0]))
     return activations and float(rounded.scales.max(initial=0.0)) <= HALF_MAX
 
 
 def _neighbours(view: GraphView, layers: Mapping[int, Layer]) -> dict[int, set[int]]:
     """Layer → layers that read what it wrote, or wrote what it reads, with nothing but glue between.
 
-    What has passed one join ends at the next, as in the inventory's edges.
+    What has passed one join ends at the next, as in the quantisable's edges.
     """
     beside: dict[int, set[int]] = {index: set() for index in layers}
     reach: dict[str, frozenset[tuple[int, bool]]] = {}

@@ -12,21 +12,21 @@ from __future__ import annotations
 
 import onnx
 
+from bitfront.core import FP16, FP32, Precision, Rounding, Scheme
+from bitfront.lowering.fp16 import HALF_MAX
 from bitfront.lowering.graph import GraphView, attribute
-from bitfront.lowering.half import HALF_MAX
-from bitfront.lowering.inventory import Layer
-from bitfront.precision import FP16, FP32, LayerChoice, Precision, Rounding
+from bitfront.lowering.layers import Layer
 
-BLOCK_SIZES = (64, 128)
+GROUP_SIZES = (64, 128)
 _NARROW, _ALIGNED, _GROUPED = 16, 8, 4
 
 _INTEGER = (
-    LayerChoice(precision=Precision.INT8, rounding=Rounding.NEAREST),
-    LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE),
+    Scheme(precision=Precision.INT8, rounding=Rounding.NEAREST),
+    Scheme(precision=Precision.INT8, rounding=Rounding.MSE),
 )
 _BLOCKS = tuple(
-    LayerChoice(precision=Precision.INT4, rounding=rounding, weight_only=True, block_size=size)
-    for size in BLOCK_SIZES
+    Scheme(precision=Precision.INT4, rounding=rounding, weight_only=True, group_size=size)
+    for size in GROUP_SIZES
     for rounding in (Rounding.MSE, Rounding.GPTQ)
 )
 # What other dialects offer and this one never does: a config carried over is told why.
@@ -42,25 +42,25 @@ _NEVER = {
 _MOVING = frozenset(("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split"))
 
 
-def offers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[LayerChoice, ...], dict[str, str]]:
-    """Choices a layer may take here, and why it may not take the others."""
-    choices, refused = [FP32], dict(_NEVER)
-    for choice in (FP16, *_INTEGER, *_BLOCKS):
-        reason = why_not(choice, layer, node, view)
+def offers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
+    """Schemes a layer may take here, and why it may not take the others."""
+    schemes, refused = [FP32], dict(_NEVER)
+    for scheme in (FP16, *_INTEGER, *_BLOCKS):
+        reason = why_not(scheme, layer, node, view)
         if reason:
-            refused[choice.text] = reason
+            refused[scheme.text] = reason
         else:
-            choices.append(choice)
-    return tuple(choices), refused
+            schemes.append(scheme)
+    return tuple(schemes), refused
 
 
-def why_not(choice: LayerChoice, layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
-    """Why a layer may not take a choice; empty where it may."""
+def why_not(scheme: Scheme, layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+    """Why a layer may not take a scheme; empty where it may."""
     if not view.is_float(node.input[0]) or not view.is_float(node.output[0]):
         return "its input or output is not known to be float32"
-    if choice.block_size is not None:
-        return _why_no_blocks(layer, node, choice.block_size)
-    if choice.precision is Precision.FP16:
+    if scheme.group_size is not None:
+        return _why_no_blocks(layer, node, scheme.group_size)
+    if scheme.precision is Precision.FP16:
         return _why_no_half(node, view)
     if layer.op == "ConvTranspose":
         return _why_no_integer_transpose(layer)
@@ -119,12 +119,12 @@ def _why_no_integer_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) ->
     return _why_no_plain_gemm(node)
 
 
-def _why_no_blocks(layer: Layer, node: onnx.NodeProto, block_size: int) -> str:
+def _why_no_blocks(layer: Layer, node: onnx.NodeProto, group_size: int) -> str:
     if layer.op not in ("Gemm", "MatMul"):
         return "block-wise weights are for Gemm and MatMul"
     reduction, outs = layer.weight_shape[1 - layer.channel_axis], layer.weight_shape[layer.channel_axis]
-    if reduction % block_size:
-        return f"its {reduction} inputs are not divisible by block size {block_size}"
+    if reduction % group_size:
+        return f"its {reduction} inputs are not divisible by block size {group_size}"
     if outs < _NARROW:
         return f"its {outs} outputs are fewer than the {_NARROW} that GEMMs want"
     return _why_no_plain_gemm(node)
@@ -136,7 +136,7 @@ def _why_no_plain_gemm(node: onnx.NodeProto) -> str:
     return ""
 
 
-def is_moving(view: GraphView, index: int) -> bool:
+def is_layout_op(view: GraphView, index: int) -> bool:
     """Whether a node only moves values of one floating tensor, so that it may run between Q/DQ of one scale."""
     node = view.nodes[index]
     if node.domain not in ("", "ai.onnx") or not (node.op_type in _MOVING or _pads_zeros(view, node)):

@@ -1,1 +1,1 @@
-"""Weight rounding: float weights to integer codes with scales, once per (layer, choice)."""
+"""Weight rounding: float weights to integer integers with scales, once per (layer, scheme)."""

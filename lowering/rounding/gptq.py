@@ -5,7 +5,7 @@ Frantar et al., "GPTQ", arXiv:2210.17323, algorithm 1. For weights W (o, k) and 
     tr((W − Ŵ) H (W − Ŵ)ᵀ),    H = 2 X Xᵀ
 
     symbol   shape       meaning
-    W, Q     (g, o, k)   weights and their codes, one matrix per convolution group
+    W, Q     (g, o, k)   weights and their integers, one matrix per convolution group
     H        (g, k, k)   Hessian of one row's squared error, the same for every row of a group
     U        (g, k, k)   upper triangular, H⁻¹ = Uᵀ U
 
@@ -22,10 +22,10 @@ took the mean KL divergence from FP32 on the test images from 0.015 to 0.010. Fr
 any X̃ − X by chance; ``shrinkage`` takes that share off, or few calibration samples would move a wide layer's weights
 towards what no other samples show.
 
-Weights of a sparse layer that are zero stay zero: their codes are, and what ``retargeted`` or earlier columns wanted of
-them is their error, which the columns after them make up for (as in SparseGPT; Frantar and Alistarh, arXiv:2301.00774).
+Weights of a sparse layer that are zero stay zero: their integers are, and what ``retargeted`` or earlier columns wanted
+of them is their error, which the columns after them make up for (as in SparseGPT; Frantar and Alistarh, arXiv:2301.00774).
 
-A row for which all this ended worse than rounding to nearest (GPTQ is greedy) keeps the nearest codes, so the result
+A row for which all this ended worse than rounding to nearest (GPTQ is greedy) keeps the nearest integers, so the result
 is never worse than them.
 """
 
@@ -34,7 +34,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.lowering.rounding.scales import CODE_RANGES, nearest_codes
+from bitfront.lowering.rounding.scales import CODE_RANGES, nearest_integers
 
 DAMPING = 0.01
 LAZY_COLUMNS = 128
@@ -42,23 +42,23 @@ LAZY_COLUMNS = 128
 Floats = NDArray[np.float64]
 
 
-def gptq_codes(
+def gptq_integers(
     rows: Floats, hessian: Floats, scales: Floats, bits: int, zeros: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int8]:
     """Codes for ``rows`` (g, o, k) under ``hessian`` (g, k, k).
 
     Args:
         rows: Weights.
-        hessian: Symmetric, positive semidefinite, finite; any positive multiple gives the same codes.
+        hessian: Symmetric, positive semidefinite, finite; any positive multiple gives the same integers.
         scales: Each weight's scale, broadcastable to ``rows``.
         bits: 8 or 4.
-        zeros: (g, o, k), weights whose codes are to be zero; None are.
+        zeros: (g, o, k), weights whose integers are to be zero; None are.
     """
     zeros = np.zeros(rows.shape, dtype=np.bool_) if zeros is None else zeros
     k = rows.shape[-1]
     order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=-1, kind="stable")
     scales = np.broadcast_to(scales, rows.shape)
-    codes = _rounded_in_order(
+    integers = _rounded_in_order(
         np.take_along_axis(rows, order[:, None, :], axis=2),
         np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], axis=1), order[:, None, :], axis=2),
         np.take_along_axis(scales, order[:, None, :], axis=2),
@@ -66,12 +66,12 @@ def gptq_codes(
         np.take_along_axis(zeros, order[:, None, :], axis=2),
     )
     back = np.argsort(order, axis=-1)
-    codes = np.take_along_axis(codes, back[:, None, :], axis=2)
-    nearest = np.where(zeros, np.int8(0), nearest_codes(rows, scales, bits))
+    integers = np.take_along_axis(integers, back[:, None, :], axis=2)
+    nearest = np.where(zeros, np.int8(0), nearest_integers(rows, scales, bits))
     if k == 1:
         return nearest
-    worse = proxy_loss(rows - scales * codes, hessian) > proxy_loss(rows - scales * nearest, hessian)
-    return np.where(worse[..., None], nearest, codes)
+    worse = proxy_loss(rows - scales * integers, hessian) > proxy_loss(rows - scales * nearest, hessian)
+    return np.where(worse[..., None], nearest, integers)
 
 
 def retargeted(rows: Floats, hessian: Floats, drift: Floats) -> Floats:
@@ -104,7 +104,7 @@ def _rounded_in_order(
     low, high = CODE_RANGES[bits]
     factor = _inverse_factor(hessian)
     work = rows.copy()
-    codes = np.empty(rows.shape, dtype=np.int8)
+    integers = np.empty(rows.shape, dtype=np.int8)
     k = rows.shape[-1]
     for start in range(0, k, LAZY_COLUMNS):
         stop = min(start + LAZY_COLUMNS, k)
@@ -114,11 +114,11 @@ def _rounded_in_order(
             code = np.where(zeros[..., j], 0.0, np.clip(np.rint(column / step), low, high))
             error = (column - step * code) / factor[:, j, j, None]
             work[..., j + 1 : stop] -= error[..., None] * factor[:, None, j, j + 1 : stop]
-            codes[..., j] = code
+            integers[..., j] = code
             errors[..., j - start] = error
         # Columns beyond this batch get its errors in one product (the paper's lazy batch updates).
         work[..., stop:] -= errors @ factor[:, start:stop, stop:]
-    return codes
+    return integers
 
 
 def _inverse_factor(hessian: Floats) -> Floats:

@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.lowering.inventory import Layer
+from bitfront.core import LoweringError
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.precision import LoweringError
 
 S = TypeVar("S", bound=np.generic)
 FloatArray = NDArray[np.floating[Any]]
@@ -104,13 +104,13 @@ class MatrixView:
             return rows.swapaxes(0, 1).reshape(self.channels, -1)
         return rows.reshape(self.channels, -1)
 
-    def element_scales(self, scales: NDArray[S], block_size: int | None) -> NDArray[S]:
+    def element_scales(self, scales: NDArray[S], group_size: int | None) -> NDArray[S]:
         """Scales (channels,) or (channels, blocks) → each weight's scale, broadcastable to (groups, o, k)."""
-        if block_size is not None:
-            return np.repeat(scales, block_size, axis=1)[None, :, : self.shape[1 - self.channel_axis]]
+        if group_size is not None:
+            return np.repeat(scales, group_size, axis=1)[None, :, : self.shape[1 - self.channel_axis]]
         return scales.reshape(1 if self.shares_scales else self.groups, -1, 1)
 
-    def dequantise(self, rounded: RoundedWeight, block_size: int | None) -> NDArray[np.float32]:
-        """ŵ = codes · scales in the stored shape, as the runtime computes it."""
-        scales = self.element_scales(rounded.scales, block_size)
-        return self.weight(self.rows(rounded.codes).astype(np.float32) * scales)
+    def dequantise(self, rounded: RoundedWeight, group_size: int | None) -> NDArray[np.float32]:
+        """ŵ = integers · scales in the stored shape, as the runtime computes it."""
+        scales = self.element_scales(rounded.scales, group_size)
+        return self.weight(self.rows(rounded.integers).astype(np.float32) * scales)

@@ -19,19 +19,19 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from bitfront.core import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding, digest
 from bitfront.lowering.graph import GraphView, attribute
-from bitfront.lowering.inventory import Layer
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.ranges import is_bounded
-from bitfront.lowering.rounding.gptq import gptq_codes, retargeted, shrinkage
-from bitfront.lowering.rounding.guard import ZERO_WEIGHTS, layer_bias, minimum_scales
+from bitfront.lowering.rounding.bias_overflow import ZERO_WEIGHTS, layer_bias, min_scales_for_bias
+from bitfront.lowering.rounding.gptq import gptq_integers, retargeted, shrinkage
+from bitfront.lowering.rounding.im2col import Im2col
+from bitfront.lowering.rounding.layerwise import LayerwiseEngine
 from bitfront.lowering.rounding.matrix import MatrixView
-from bitfront.lowering.rounding.scales import absmax_scales, blocks_of, mse_scales, nearest_codes
-from bitfront.lowering.rounding.streams import PrefixStreams
-from bitfront.lowering.rounding.unfold import Unfolding
+from bitfront.lowering.rounding.scales import absmax_scales, blocks_of, mse_scales, nearest_integers
 from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding, digest
 
-# Raise it whenever the same settings would give other codes, scales or corrections than before.
+# Raise it whenever the same settings would give other integers, scales or corrections than before.
 SCHEMA = 7
 KIND = "rounded"
 # Hessians of k × k are accumulated over about so many output positions, evenly spaced, or as many times k where that is
@@ -50,9 +50,9 @@ class RoundingProblem:
         view: How the weight is read as rows.
         rows: float64 (groups, o, k), the weight.
         bits: 8 or 4.
-        block_size: Weights per scale along k; None is one scale per channel.
+        group_size: Weights per scale along k; None is one scale per channel.
         minimum: Lower limits of the scales, (channels,), by which channels of zeros get theirs; None without limits.
-            Never with ``block_size``.
+            Never with ``group_size``.
         hessian: float64 (groups, k, k), 2 X Xᵀ of the inputs X behind the rounded prefix; None for methods without
             calibration.
         drift: float64 (groups, k, k), 2 (X̃ − X) Xᵀ, X̃ being the inputs in the network as it is, times ``shrinkage``;
@@ -62,13 +62,13 @@ class RoundingProblem:
     view: MatrixView
     rows: NDArray[np.float64]
     bits: int
-    block_size: int | None
+    group_size: int | None
     minimum: NDArray[np.float64] | None
     hessian: NDArray[np.float64] | None
     drift: NDArray[np.float64] | None
 
 
-# A problem → codes (groups, o, k) and scales as in ``RoundedWeight``.
+# A problem → integers (groups, o, k) and scales as in ``RoundedWeight``.
 Solution = tuple[NDArray[np.int8], NDArray[np.float32]]
 # A layer's Hessian and drift, as in ``RoundingProblem``.
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -91,8 +91,8 @@ def _scales(
     problem: RoundingProblem, find: Callable[[NDArray[np.float64], int], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
     matrix = problem.view.channel_rows(problem.rows)
-    if problem.block_size is not None:
-        return find(blocks_of(matrix, problem.block_size), problem.bits).reshape(len(matrix), -1)
+    if problem.group_size is not None:
+        return find(blocks_of(matrix, problem.group_size), problem.bits).reshape(len(matrix), -1)
     scales = find(matrix, problem.bits)
     if problem.minimum is None:
         return scales
@@ -104,12 +104,12 @@ def _scales(
 
 def _nearest(problem: RoundingProblem) -> Solution:
     scales = _scales(problem, absmax_scales)
-    return nearest_codes(problem.rows, problem.view.element_scales(scales, problem.block_size), problem.bits), scales
+    return nearest_integers(problem.rows, problem.view.element_scales(scales, problem.group_size), problem.bits), scales
 
 
 def _mse(problem: RoundingProblem) -> Solution:
     scales = _scales(problem, mse_scales)
-    return nearest_codes(problem.rows, problem.view.element_scales(scales, problem.block_size), problem.bits), scales
+    return nearest_integers(problem.rows, problem.view.element_scales(scales, problem.group_size), problem.bits), scales
 
 
 def _gptq(problem: RoundingProblem) -> Solution:
@@ -120,8 +120,8 @@ def _gptq(problem: RoundingProblem) -> Solution:
     wanted = retargeted(problem.rows, hessian, drift)
     kept = wanted if zeros is None else np.where(zeros, 0.0, wanted)
     scales = _scales(replace(problem, rows=kept), mse_scales)
-    steps = problem.view.element_scales(scales, problem.block_size).astype(np.float64)
-    return gptq_codes(wanted, hessian, steps, problem.bits, zeros), scales
+    steps = problem.view.element_scales(scales, problem.group_size).astype(np.float64)
+    return gptq_integers(wanted, hessian, steps, problem.bits, zeros), scales
 
 
 METHODS: Mapping[Rounding, Method] = MappingProxyType(
@@ -140,7 +140,7 @@ def round_network(
     *,
     bits: int,
     rounding: Rounding,
-    block_size: int | None,
+    group_size: int | None,
     activations: Mapping[str, tuple[float, float]] | None,
     store: ContentStore,
     key: str,
@@ -149,13 +149,13 @@ def round_network(
 
     Args:
         reference: Normalised FP32 network; not modified.
-        layers: Layers of that network. Layers that share a weight get the same codes and scales.
+        layers: Layers of that network. Layers that share a weight get the same integers and scales.
         calibration: One array (n, …) per network input; not looked at by ``nearest`` and ``mse``.
         bits: 8 or 4.
         rounding: Which method.
-        block_size: Weights per scale along the reduction axis, for Gemm and MatMul; None is one per channel.
+        group_size: Weights per scale along the reduction axis, for Gemm and MatMul; None is one per channel.
         activations: Ranges of the FP32 network's tensors where layers will compute on 8-bit activations: scales are
-            then kept large enough for 32-bit biases (``guard.py``). None for weight-only choices.
+            then kept large enough for 32-bit biases (``guard.py``). None for weight-only schemes.
         store: Where results are kept.
         key: Identifies network and calibration inputs.
 
@@ -171,9 +171,9 @@ def round_network(
     view = GraphView(reference.graph)
     order = {node.name: index for index, node in enumerate(view.nodes)}
     ordered = sorted(layers, key=lambda layer: order.get(layer.node, -1))
-    job = _Job(view=view, layers=ordered, bits=bits, block_size=block_size, activations=activations)
+    job = _Job(view=view, layers=ordered, bits=bits, group_size=group_size, activations=activations)
     keys: dict[str, str] = {}
-    chain = digest(SCHEMA, key, bits, rounding.value, block_size)
+    chain = digest(SCHEMA, key, bits, rounding.value, group_size)
     for layer in ordered:
         own = digest(chain, layer.node, layer.weight, layer.channel_axis, layer.conv_groups, job.minimum(layer))
         keys[layer.name] = own
@@ -184,7 +184,7 @@ def round_network(
         if (arrays := store.get_arrays(KIND, keys[layer.name])) is not None
     }
     if len(done) < len(ordered):
-        streams = PrefixStreams(reference, ordered, calibration) if method.uses_calibration else None
+        streams = LayerwiseEngine(reference, ordered, calibration) if method.uses_calibration else None
         for layer in ordered:
             if streams is not None:
                 done[layer.name] = job.round_behind_prefix(layer, method, streams, done)
@@ -201,14 +201,14 @@ class _Job:
     view: GraphView
     layers: Sequence[Layer]
     bits: int
-    block_size: int | None
+    group_size: int | None
     activations: Mapping[str, tuple[float, float]] | None
 
     def minimum(self, layer: Layer) -> NDArray[np.float64] | None:
         """Lower limits of the layer's scales, (channels,): the largest among the layers that share its weight."""
         limits = [self._own_minimum(other) for other in self.layers if other.weight == layer.weight]
         known = [limit for limit in limits if limit is not None]
-        return np.max(known, axis=0) if known and self.block_size is None else None
+        return np.max(known, axis=0) if known and self.group_size is None else None
 
     def _own_minimum(self, layer: Layer) -> NDArray[np.float64] | None:
         node = self._node(layer)
@@ -217,7 +217,7 @@ class _Job:
         bias = layer_bias(self.view, node, view.channels * (view.groups if view.shares_scales else 1))
         if bounds is None or not is_bounded(bounds) or bias is None:
             return None
-        limits = minimum_scales(bias, bounds)
+        limits = min_scales_for_bias(bias, bounds)
         return limits.reshape(-1, view.channels).max(axis=0) if view.shares_scales else limits
 
     def _node(self, layer: Layer) -> onnx.NodeProto:
@@ -242,16 +242,16 @@ class _Job:
                 f"layer '{layer.name}': weight '{layer.weight}' has values that are not finite",
                 "export the network again from a checkpoint whose weights are finite",
             )
-        if self.block_size is not None and layer.op not in ("Gemm", "MatMul"):
+        if self.group_size is not None and layer.op not in ("Gemm", "MatMul"):
             raise LoweringError(
-                f"layer '{layer.name}': block_size {self.block_size} applies to Gemm and MatMul, this is a {layer.op}",
-                "leave block_size out for this layer",
+                f"layer '{layer.name}': group_size {self.group_size} applies to Gemm and MatMul, this is a {layer.op}",
+                "leave group_size out for this layer",
             )
         return RoundingProblem(
             view=view,
             rows=view.rows(weight.astype(np.float64)),
             bits=self.bits,
-            block_size=self.block_size,
+            group_size=self.group_size,
             minimum=self.minimum(layer),
             hessian=moments[0] if moments else None,
             drift=moments[1] if moments else None,
@@ -260,31 +260,33 @@ class _Job:
     def round_alone(self, layer: Layer, method: Method) -> RoundedWeight:
         """Round by the weight alone."""
         problem = self._problem(layer, None)
-        codes, scales = method.solve(problem)
-        return RoundedWeight(codes=problem.view.weight(codes), scales=scales, bias_correction=None, bits=self.bits)
+        integers, scales = method.solve(problem)
+        return RoundedWeight(
+            integers=problem.view.weight(integers), scales=scales, bias_correction=None, bits=self.bits
+        )
 
     def round_behind_prefix(
-        self, layer: Layer, method: Method, streams: PrefixStreams, done: Mapping[str, RoundedWeight]
+        self, layer: Layer, method: Method, streams: LayerwiseEngine, done: Mapping[str, RoundedWeight]
     ) -> RoundedWeight:
         """Round for the inputs behind the rounded prefix, and bring ``streams`` past the layer."""
         streams.advance()
         view = MatrixView.of(layer)
         twin = next((other for other in self.layers if other.weight == layer.weight and other.name in done), layer)
         if twin.name in done:
-            codes, scales = done[twin.name].codes, done[twin.name].scales
+            integers, scales = done[twin.name].integers, done[twin.name].scales
         else:
             rows, scales = method.solve(self._problem(layer, _moments(layer, view, streams)))
-            codes = view.weight(rows)
-        rounded = RoundedWeight(codes=codes, scales=scales, bias_correction=None, bits=self.bits)
-        shift = streams.finish(view.dequantise(rounded, self.block_size), 1 if layer.op.startswith("Conv") else -1)
+            integers = view.weight(rows)
+        rounded = RoundedWeight(integers=integers, scales=scales, bias_correction=None, bits=self.bits)
+        shift = streams.finish(view.dequantise(rounded, self.group_size), 1 if layer.op.startswith("Conv") else -1)
         beta = float(attribute(self._node(layer), "beta", 1.0)) if layer.op == "Gemm" else 1.0
         correction = (shift / (beta or 1.0)).astype(np.float32)
-        return RoundedWeight(codes=codes, scales=scales, bias_correction=correction, bits=self.bits)
+        return RoundedWeight(integers=integers, scales=scales, bias_correction=correction, bits=self.bits)
 
 
-def _moments(layer: Layer, view: MatrixView, streams: PrefixStreams) -> Moments:
+def _moments(layer: Layer, view: MatrixView, streams: LayerwiseEngine) -> Moments:
     """The layer's 2 X Xᵀ and 2 (X̃ − X) Xᵀ, (groups, k, k) each, the latter times ``shrinkage``."""
-    unfolding = Unfolding.of(view, streams.node)
+    unfolding = Im2col.of(view, streams.node)
     k = view.rows(np.empty(view.shape, dtype=np.int8)).shape[-1]
     wanted = max(HESSIAN_COLUMNS, COLUMNS_PER_ROW * k)
     hessian, drift = np.zeros((view.groups, k, k)), np.zeros((view.groups, k, k))

@@ -1,6 +1,6 @@
-"""Symmetric scales and nearest codes.
+"""Symmetric scales and nearest integers.
 
-The weights w of one scale become codes q = clip(round(w / s), low, high), ŵ = s·q. Two ways to find s:
+The weights w of one scale become integers q = clip(round(w / s), low, high), ŵ = s·q. Two ways to find s:
 
 - ``absmax_scales``: s = max|w| / high. Nothing is clipped, so |w − ŵ| ≤ s/2 for every weight.
 - ``mse_scales``: the s among shrunk ranges that minimises Σ h·(w − ŵ)², h being an importance of each weight
@@ -27,7 +27,7 @@ SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 Floats = NDArray[np.floating[Any]]
 
 
-def nearest_codes(weights: Floats, scales: Floats, bits: int) -> NDArray[np.int8]:
+def nearest_integers(weights: Floats, scales: Floats, bits: int) -> NDArray[np.int8]:
     """Nearest code of each weight; ``scales`` broadcasts against ``weights``."""
     low, high = CODE_RANGES[bits]
     return np.clip(np.rint(np.divide(weights, scales, dtype=np.float64)), low, high).astype(np.int8)
@@ -61,13 +61,13 @@ def mse_scales(weights: Floats, bits: int, importance: Floats | None = None) -> 
     return best
 
 
-def blocks_of(matrix: Floats, block_size: int) -> NDArray[np.float64]:
-    """(channels, k) → (channels · blocks, block_size), the last block of a channel filled up with zeros."""
+def blocks_of(matrix: Floats, group_size: int) -> NDArray[np.float64]:
+    """(channels, k) → (channels · blocks, group_size), the last block of a channel filled up with zeros."""
     channels, length = matrix.shape
-    blocks = -(-length // block_size)
-    padded = np.zeros((channels, blocks * block_size))
+    blocks = -(-length // group_size)
+    padded = np.zeros((channels, blocks * group_size))
     padded[:, :length] = matrix
-    return padded.reshape(channels * blocks, block_size)
+    return padded.reshape(channels * blocks, group_size)
 
 
 def _positive(scales: NDArray[np.float64]) -> NDArray[np.float32]:

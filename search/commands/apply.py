@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bitfront.precision import (
+from bitfront.core import (
     ConfigError,
     ContentStore,
     LoweringError,
@@ -16,7 +16,7 @@ from bitfront.precision import (
     UsageError,
     write_bytes,
 )
-from bitfront.search import folder
+from bitfront.search import run_folder
 from bitfront.search.commands import arguments, values
 from bitfront.search.terminal import write_lines, write_message
 
@@ -78,7 +78,7 @@ def run(argv: Sequence[str]) -> int:
         raise UsageError("--network cannot be combined with --repeat-training", "leave one of them out")
     if args.out.is_dir():
         raise UsageError(f"--out: '{args.out}' is a folder, expected a model file to write", "name a file in it")
-    folder.check_writable(args.out.absolute().parent)
+    run_folder.check_writable(args.out.absolute().parent)
     config = PrecisionConfig.load(args.config)
 
     from bitfront.report.wording import size
@@ -111,7 +111,7 @@ def _given(config: PrecisionConfig, args: argparse.Namespace) -> bytes:
 
 
 def _made(config: PrecisionConfig, recipe: Recipe, args: argparse.Namespace) -> bytes:
-    from bitfront.search.networks.apply_recipe import apply_recipe
+    from bitfront.search.variants.apply_recipe import apply_recipe
 
     return apply_recipe(
         config,

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NoReturn
 
-from bitfront.precision import (
+from bitfront.core import (
     BYTES_PER_MB,
     BackendUnavailableError,
-    Budget,
     CalibrationSettings,
+    Constraints,
     Precision,
     RangeMethod,
     UsageError,
@@ -121,7 +121,7 @@ BUDGET = (
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
     """The limits."""
-    group = parser.add_argument_group("Budget", BUDGET)
+    group = parser.add_argument_group("Constraints", BUDGET)
     group.add_argument(
         "--budget-ms",
         type=limit,
@@ -142,7 +142,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def budgets_of(args: argparse.Namespace, backends: Sequence[str]) -> dict[str, Budget]:
+def budgets_of(args: argparse.Namespace, backends: Sequence[str]) -> dict[str, Constraints]:
     """The limits given, backend by backend; one that a limit does not name does not have it.
 
     Raises:
@@ -165,11 +165,11 @@ def budgets_of(args: argparse.Namespace, backends: Sequence[str]) -> dict[str, B
     return {backend: _budget(limits, backend) for backend in backends}
 
 
-def _budget(limits: Mapping[str, Limit | None], backend: str) -> Budget:
+def _budget(limits: Mapping[str, Limit | None], backend: str) -> Constraints:
     values = {o: given.get(backend) if isinstance(given, Mapping) else given for o, given in limits.items()}
     megabytes = values["--budget-mb"]
     try:
-        return Budget(
+        return Constraints(
             latency_ms=values["--budget-ms"],
             size_bytes=None if megabytes is None else megabytes * BYTES_PER_MB,
             min_accuracy=values["--min-acc"],
@@ -233,7 +233,7 @@ def add_calibration(group: argparse._ArgumentGroup) -> None:
         "--calibration",
         choices=[method.value for method in RangeMethod],
         default=DEFAULT_CALIBRATION.method.value,
-        help="how activation ranges are found: %(choices)s (default: %(default)s)",
+        help="how activation ranges are found: %(schemes)s (default: %(default)s)",
         metavar="METHOD",
     )
     group.add_argument(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bitfront.precision import BackendError, Precision
+from bitfront.core import BackendError, Precision
 from bitfront.search.commands import arguments
 from bitfront.search.tables import write_table
 from bitfront.search.terminal import write_prose

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bitfront.precision import CalibrationSettings, ContentStore, UsageError
+from bitfront.core import CalibrationSettings, ContentStore, UsageError
 from bitfront.search.commands import arguments, values
 from bitfront.search.inputs.arrays import shown_shape
 from bitfront.search.inputs.source import Source
@@ -14,7 +14,7 @@ from bitfront.search.tables import Narrowing, write_table
 from bitfront.search.terminal import write_message, write_prose
 
 if TYPE_CHECKING:
-    from bitfront.lowering.inventory import Inventory, Layer
+    from bitfront.lowering.layers import Layer, QuantisableLayers
 
 USAGE = "search inspect MODEL [options]\n       search inspect --workload MODULE:ATTR [options]"
 DESCRIPTION = """\
@@ -37,7 +37,7 @@ def build_parser() -> arguments.Parser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print the network's inventory.
+    """Print the network's quantisable.
 
     Raises:
         EngineError: For everything the person can mend.
@@ -57,8 +57,8 @@ def run(argv: Sequence[str]) -> int:
     for notice in reference.notices:
         write_message(sys.stderr, "warning", notice)
     dialect = get_dialect(backend.dialect)
-    inventory = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None)).inventory
-    total = sum(layer.parameters for layer in inventory.layers)
+    quantisable = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None)).quantisable
+    total = sum(layer.parameters for layer in quantisable.layers)
     layout = reference.batching
     shapes = ", ".join(
         f"{name} {shown_shape(shape, layout.input_axis(name) if layout.fixed is None else None)}"
@@ -66,22 +66,22 @@ def run(argv: Sequence[str]) -> int:
     )
     write_prose(
         sys.stdout,
-        f"{reference.source}: inputs {shapes}; {len(inventory.layers)} layers in {len(inventory.groups)} groups, "
+        f"{reference.source}: inputs {shapes}; {len(quantisable.layers)} layers in {len(quantisable.groups)} groups, "
         f"{total:,} weights; dialect {dialect.name}",
         "",
     )
-    left_alone = inventory.left_alone
-    if inventory.layers:
+    left_alone = quantisable.left_alone
+    if quantisable.layers:
         narrowings = [Narrowing(column=_GROUP)]
-        write_table(sys.stdout, COLUMNS, layer_rows(inventory), wrapping=1, names=(_LAYER,), narrowings=narrowings)
+        write_table(sys.stdout, COLUMNS, layer_rows(quantisable), wrapping=1, names=(_LAYER,), narrowings=narrowings)
     else:
-        left_alone = left_as_they_are(reference.proto, inventory)
+        left_alone = left_as_they_are(reference.proto, quantisable)
         holding = "" if left_alone else " None of its operators holds weights."
         text = f"No layer of this network can take another precision; a search ends with FP32.{holding}"
         write_prose(sys.stdout, text)
     for title, lines in (
-        ("Groups of several layers", group_lines(inventory)),
-        ("Refused", refusal_lines(inventory.layers)),
+        ("Groups of several layers", group_lines(quantisable)),
+        ("Refused", refusal_lines(quantisable.layers)),
         ("Left as they are", [f"{node}: {reason}" for node, reason in left_alone.items()]),
     ):
         if lines:
@@ -89,9 +89,9 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def layer_rows(inventory: Inventory) -> list[tuple[str, ...]]:
+def layer_rows(quantisable: QuantisableLayers) -> list[tuple[str, ...]]:
     """One row a layer, one cell a column of ``COLUMNS``."""
-    group_of = {name: group.name for group in inventory.groups for name in group.layers}
+    group_of = {name: group.name for group in quantisable.groups for name in group.layers}
     return [
         (
             layer.name,
@@ -99,31 +99,31 @@ def layer_rows(inventory: Inventory) -> list[tuple[str, ...]]:
             "×".join(str(size) for size in layer.weight_shape),
             f"{layer.parameters:,}",
             group_of[layer.name],
-            " ".join(choice.text for choice in layer.choices),
+            " ".join(scheme.text for scheme in layer.schemes),
         )
-        for layer in inventory.layers
+        for layer in quantisable.layers
     ]
 
 
-def group_lines(inventory: Inventory) -> list[str]:
-    """Groups whose layers must share one choice, and why."""
+def group_lines(quantisable: QuantisableLayers) -> list[str]:
+    """Groups whose layers must share one scheme, and why."""
     return [
         f"{group.name}: {', '.join(group.layers)} ({group.reason})"
-        for group in inventory.groups
+        for group in quantisable.groups
         if len(group.layers) > 1
     ]
 
 
 def refusal_lines(layers: Sequence[Layer]) -> list[str]:
-    """Reason → the layers and choices it refuses, a line each, so that a reason shared by all is read once."""
+    """Reason → the layers and schemes it refuses, a line each, so that a reason shared by all is read once."""
     found: dict[tuple[str, str], list[str]] = {}
     for layer in layers:
         reasons: dict[str, list[str]] = {}
-        for choice, reason in layer.refused.items():
-            reasons.setdefault(reason, []).append(choice)
-        for reason, choices in reasons.items():
-            found.setdefault((", ".join(choices), reason), []).append(layer.name)
+        for scheme, reason in layer.refused.items():
+            reasons.setdefault(reason, []).append(scheme)
+        for reason, schemes in reasons.items():
+            found.setdefault((", ".join(schemes), reason), []).append(layer.name)
     return [
-        f"{choices}: {reason} ({'every layer' if len(names) == len(layers) else ', '.join(names)})"
-        for (choices, reason), names in found.items()
+        f"{schemes}: {reason} ({'every layer' if len(names) == len(layers) else ', '.join(names)})"
+        for (schemes, reason), names in found.items()
     ]

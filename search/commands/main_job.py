@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfront.precision import ContentStore, Metric, UsageError, top1
-from bitfront.search import folder, progress
+from bitfront.core import ContentStore, Metric, UsageError, top1
+from bitfront.search import progress, run_folder
 from bitfront.search.commands import arguments, pass_arguments, values
 from bitfront.search.events import Listener
 from bitfront.search.lock import alone_in
@@ -152,7 +152,7 @@ def run(argv: Sequence[str]) -> int:
     here, source = _here(), arguments.source_of(args)
     # Everything that can be refused cheaply is refused before the network is loaded, or a demo trained.
     names = tuple(name.strip() for name in args.backend.split(","))
-    all_options(args, names, dict.fromkeys(names, args.out or folder.RUNS), args.batch_size or 1)
+    all_options(args, names, dict.fromkeys(names, args.out or run_folder.RUNS), args.batch_size or 1)
     passes = pass_arguments.passes_of(args)
     pass_arguments.check_backends(passes, names)
     backends = arguments.backends_of(args)
@@ -161,7 +161,7 @@ def run(argv: Sequence[str]) -> int:
 
         check_storage(args.storage)
     if args.out is not None:
-        folder.check_writable(folder.choose(args.out, "", resume=args.resume))
+        run_folder.check_writable(run_folder.choose(args.out, "", resume=args.resume))
     from bitfront.search.inputs.loading import open_source
 
     opened = open_source(source)
@@ -171,10 +171,10 @@ def run(argv: Sequence[str]) -> int:
 
         check_passes(opened.workload, opened.label, passes)
     with contextlib.chdir(here):
-        out = folder.choose(args.out, opened.name, resume=args.resume)
-        folder.check_writable(out)
+        out = run_folder.choose(args.out, opened.name, resume=args.resume)
+        run_folder.check_writable(out)
         if args.resume:
-            folder.check_kind(out, backends=len(backends))
+            run_folder.check_kind(out, backends=len(backends))
     command = shlex.join(["search", *masked_arguments(argv)])
     place = here / out
     with alone_in(*_folders(place, tuple(backends))):
@@ -200,7 +200,7 @@ def _here() -> Path:
 
 def _summarise(out: Path, *, quiet: bool, several: bool) -> None:
     if several:
-        from bitfront.search.several.summary import summarise
+        from bitfront.search.multi_backend.summary import summarise
 
         summarise(out, sys.stdout, quiet=quiet)
     else:
@@ -213,7 +213,7 @@ def _folders(out: Path, backends: tuple[str, ...]) -> list[Path]:
     """The run folder, and those of several backends in it: each may be somebody's run folder."""
     if len(backends) == 1:
         return [out]
-    from bitfront.search.several.runs import labels
+    from bitfront.search.multi_backend.runs import labels
 
     return [out, *(out / label for label in labels(backends).values())]
 
@@ -251,7 +251,7 @@ def _search_several(
     from bitfront.lowering.lowerer import Lowerer
     from bitfront.search.inputs.loading import batch_size, load
     from bitfront.search.inputs.preflight import check_reference
-    from bitfront.search.several.runs import Contestant, labels, run_several
+    from bitfront.search.multi_backend.runs import Contestant, labels, run_several
 
     listener.phase("load", None)
     workload, reference = load(opened, args.batch_size)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitfront.precision import (
+from bitfront.core import (
     Array,
     BackendError,
     BackendUnavailableError,
@@ -20,7 +20,7 @@ from bitfront.precision import (
     ModelError,
     UsageError,
 )
-from bitfront.precision.files import check_readable
+from bitfront.core.files import check_readable
 from bitfront.search.commands import arguments, values
 from bitfront.search.inputs.archive import array_names, read_npz
 from bitfront.search.inputs.arrays import LABELS, cast, fits, shown_shape

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Literal
 
-from bitfront.precision import UsageError
+from bitfront.core import UsageError
 from bitfront.search.commands import values
 from bitfront.search.options import IMPORTANCES, MOST_TRAINING_S, PassOptions, SparsePattern
 
@@ -103,7 +103,7 @@ def add_passes(parser: argparse.ArgumentParser) -> None:
         "--importance",
         choices=IMPORTANCES,
         metavar="NAME",
-        help=f"what prune removes first: %(choices)s (default: {_DEFAULTS.importance})",
+        help=f"what prune removes first: %(schemes)s (default: {_DEFAULTS.importance})",
     )
     group.add_argument(
         "--sparse-weights",

@@ -33,8 +33,8 @@ def run(argv: Sequence[str]) -> int:
 
     from bitfront.report.comparison import Comparison, is_comparison
     from bitfront.report.render import render
+    from bitfront.search.multi_backend.summary import summarise
     from bitfront.search.results.summary import print_summary
-    from bitfront.search.several.summary import summarise
 
     if is_comparison(args.folder):
         for party in Comparison.load(args.folder).parties:

@@ -1,4 +1,4 @@
-"""``search sensitivity``: how much each choice for each group hurts the output, without searching."""
+"""``search sensitivity``: how much each scheme for each group hurts the output, without searching."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bitfront.precision import CalibrationSettings, ContentStore, Precision, UsageError, outputs_read, write_text
-from bitfront.precision.cells import frame_text
-from bitfront.search import folder, progress
+from bitfront.core import CalibrationSettings, ContentStore, Precision, UsageError, outputs_read, write_text
+from bitfront.core.cells import frame_text
+from bitfront.search import progress, run_folder
 from bitfront.search.commands import arguments, values
 from bitfront.search.lock import alone_in
 from bitfront.search.tables import Narrowing, write_table
@@ -44,7 +44,7 @@ def build_parser() -> arguments.Parser:
     arguments.add_sensitivity_samples(group)
     group.add_argument(
         "--measure",
-        choices=MEASURES,
+        schemes=MEASURES,
         default="auto",
         help="what scores are: kl, divergence of class scores, nsr, noise of numbers (default: auto, by the workload's "
         "metric, or else kl where the network ends in a softmax)",
@@ -72,7 +72,7 @@ def run(argv: Sequence[str]) -> int:
     backend = arguments.backend_of(args)
     source.check_files()
     if args.out is not None:
-        folder.check_writable(args.out)
+        run_folder.check_writable(args.out)
 
     with alone_in(*([] if args.out is None else [args.out])):
         return _score(args, source, backend, settings)
@@ -82,8 +82,8 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
     from bitfront.lowering.dialects.registry import get_dialect
     from bitfront.lowering.lowerer import Lowerer
     from bitfront.report.render import render_sensitivity
-    from bitfront.search.alone import why_alone
     from bitfront.search.inputs.loading import load_to_score
+    from bitfront.search.only_fp32 import why_only_fp32
     from bitfront.sensitivity.measure import KL, described, readings
     from bitfront.sensitivity.score import planned_steps, score
 
@@ -97,10 +97,10 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
         declared = MEASURES[args.measure] or (None if metric is None else outputs_read(metric))
         store = ContentStore(None if args.out is None else args.out / "cache")
         lowerer = Lowerer(reference, get_dialect(backend.dialect), calibration, settings, store)
-        listener.phase("sensitivity", planned_steps(lowerer.inventory, args.precisions))
+        listener.phase("sensitivity", planned_steps(lowerer.quantisable, args.precisions))
         table = score(
             lowerer,
-            backend.stand_in(),
+            backend.proxy_backend(),
             calibration,
             samples=args.sensitivity_samples,
             read=readings(reference.proto, declared),
@@ -124,7 +124,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
             hint = "the outputs were taken for numbers; if they are scores of classes, --measure kl suits them better"
             write_prose(sys.stdout, hint)
     else:
-        write_prose(sys.stdout, *why_alone(lowerer, args.precisions))
+        write_prose(sys.stdout, *why_only_fp32(lowerer, args.precisions))
     if args.out is not None:
         path = args.out / "sensitivity.csv"
         write_text(path, frame_text(table.frame()))
@@ -145,7 +145,7 @@ def scores(table: SensitivityTable) -> list[Score]:
     return [
         Score(
             group=row.group,
-            choice=row.choice,
+            scheme=row.scheme,
             alone=row.alone,
             restored=row.restored,
             loss=row.loss,
@@ -156,7 +156,7 @@ def scores(table: SensitivityTable) -> list[Score]:
 
 
 def rows(table: SensitivityTable) -> list[tuple[str, ...]]:
-    """One row a scored choice; FP32's zeros are left out."""
+    """One row a scored scheme; FP32's zeros are left out."""
     from bitfront.report.wording import number
     from bitfront.sensitivity.clean import disagrees
 
@@ -164,7 +164,7 @@ def rows(table: SensitivityTable) -> list[tuple[str, ...]]:
         return row.dropped or ("contexts disagree: it interacts with other layers" if disagrees(row) else "")
 
     return [
-        (row.group, row.choice.text, number(row.alone), number(row.restored), number(row.loss), remark(row))
+        (row.group, row.scheme.text, number(row.alone), number(row.restored), number(row.loss), remark(row))
         for row in table.rows
-        if row.choice.precision is not Precision.FP32
+        if row.scheme.precision is not Precision.FP32
     ]

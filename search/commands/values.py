@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bitfront.precision import Precision, UsageError
+from bitfront.core import Precision, UsageError
 
 Limit = float | Mapping[str, float]
 """A limit for all backends, or backend → its own."""

@@ -24,8 +24,8 @@ from typing import IO, Any
 import numpy as np
 import psutil
 
-from bitfront.precision import Array, DataError
-from bitfront.precision.files import check_readable
+from bitfront.core import Array, DataError
+from bitfront.core.files import check_readable
 from bitfront.search.inputs.values import LABEL_KINDS, NUMBERS, as_array, check_dtype
 
 _MAGIC = b"\x93NUMPY"

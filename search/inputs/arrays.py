@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitfront.precision import Array, DataError, Labelled, ModelError
+from bitfront.core import Array, DataError, Labelled, ModelError
 from bitfront.search.inputs.archive import array_names, read_npz
 from bitfront.search.inputs.values import LABEL_KINDS, as_array
 
 if TYPE_CHECKING:
-    from bitfront.lowering.reference import Reference
+    from bitfront.lowering.reference import ReferenceModel
 
 LABELS = "labels"
 # Floating types that may become another: the second holds every value of the first, or all but its last bits.
@@ -27,7 +27,7 @@ FLOAT_CASTS = frozenset(
 )
 
 
-def read_inputs(path: Path, reference: Reference) -> dict[str, Array]:
+def read_inputs(path: Path, reference: ReferenceModel) -> dict[str, Array]:
     """The inputs in an ``.npz`` file, as ``check_inputs`` checks them; nothing else of it is unpacked.
 
     Raises:
@@ -37,7 +37,7 @@ def read_inputs(path: Path, reference: Reference) -> dict[str, Array]:
     return check_inputs(read_npz(path, tuple(reference.input_shapes)), reference, str(path))
 
 
-def read_labelled(path: Path, reference: Reference) -> Labelled:
+def read_labelled(path: Path, reference: ReferenceModel) -> Labelled:
     """Inputs and labels in an ``.npz`` file, checked like ``read_inputs`` and ``check_labels`` do.
 
     Raises:
@@ -56,7 +56,7 @@ def read_labelled(path: Path, reference: Reference) -> Labelled:
     return Labelled(inputs=inputs, labels=check_labels(arrays, len(next(iter(inputs.values()))), str(path)))
 
 
-def check_names(names: Collection[str], reference: Reference, source: str) -> None:
+def check_names(names: Collection[str], reference: ReferenceModel, source: str) -> None:
     """Check that arrays are named as the network's inputs are; one named ``labels`` is not looked at.
 
     Raises:
@@ -86,7 +86,7 @@ def check_names(names: Collection[str], reference: Reference, source: str) -> No
     )
 
 
-def check_inputs(arrays: Mapping[str, object], reference: Reference, source: str) -> dict[str, Array]:
+def check_inputs(arrays: Mapping[str, object], reference: ReferenceModel, source: str) -> dict[str, Array]:
     """Arrays named, shaped and typed as the network's inputs are, in its order, the samples on the first axis.
 
     Args:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload, top1
+from bitfront.core.files import check_readable
 from bitfront.lowering.export import export_reference
 from bitfront.lowering.faithful import faithful
 from bitfront.lowering.load import load_reference
-from bitfront.lowering.reference import Reference
-from bitfront.precision import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload, top1
-from bitfront.precision.files import check_readable
+from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import (
     LABELS,
     cast,
@@ -123,7 +123,7 @@ def open_source(source: Source) -> Opened:
 
 def load(
     opened: Opened, asked_batch: int | None, passes: PassOptions | None = None
-) -> tuple[LoadedWorkload, Reference]:
+) -> tuple[LoadedWorkload, ReferenceModel]:
     """Everything a search needs to know of a network and its data, checked.
 
     Args:
@@ -171,7 +171,7 @@ def load(
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 
 
-def load_network(source: Source, skipped: Collection[str] | None = None) -> tuple[Reference, Inputs | None]:
+def load_network(source: Source, skipped: Collection[str] | None = None) -> tuple[ReferenceModel, Inputs | None]:
     """The network, and the calibration inputs where the source has them; no evaluation data needed.
 
     Args:
@@ -186,7 +186,7 @@ def load_network(source: Source, skipped: Collection[str] | None = None) -> tupl
 
 def load_to_score(
     source: Source, skipped: Collection[str] | None = None
-) -> tuple[Reference, Inputs | None, Metric | None]:
+) -> tuple[ReferenceModel, Inputs | None, Metric | None]:
     """The network, and the calibration inputs and the metric where the source has them; no evaluation data needed.
 
     Raises:
@@ -209,7 +209,7 @@ def load_to_score(
     return (faithful(reference, inputs) if skipped is None else reference), inputs, metric
 
 
-def batch_size(asked: int | None, workload: LoadedWorkload, reference: Reference) -> int:
+def batch_size(asked: int | None, workload: LoadedWorkload, reference: ReferenceModel) -> int:
     """Samples per timed inference: the option, else the network's fixed batch, else the workload's wish, else 1.
 
     Raises:
@@ -232,7 +232,7 @@ def batch_size(asked: int | None, workload: LoadedWorkload, reference: Reference
     return size
 
 
-def classes(reference: Reference) -> int | None:
+def classes(reference: ReferenceModel) -> int | None:
     """Number of classes as the network's stored output shape says, None where it does not.
 
     Raises:
@@ -246,7 +246,7 @@ def classes(reference: Reference) -> int | None:
     return sizes[1]
 
 
-def check_classifier(reference: Reference, shape: tuple[int | None, ...]) -> None:
+def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...]) -> None:
     """Check that ``top1`` can read the first output, of that shape as far as it is known.
 
     Raises:
@@ -267,7 +267,9 @@ def check_classifier(reference: Reference, shape: tuple[int | None, ...]) -> Non
         raise DataError(f"{first}, which is no classifier's: top1 expects (n, classes)", hint)
 
 
-def _with_passes(loaded: LoadedWorkload, opened: Opened, reference: Reference, passes: PassOptions) -> LoadedWorkload:
+def _with_passes(
+    loaded: LoadedWorkload, opened: Opened, reference: ReferenceModel, passes: PassOptions
+) -> LoadedWorkload:
     assert opened.workload is not None  # --passes is refused with --model
     shared = [name for name, axis in reference.batching.inputs.items() if axis != 0]
     if shared:
@@ -299,14 +301,14 @@ def _reference(
     name: str,
     asked_batch: int | None,
     skipped: Collection[str] = (),
-) -> Reference:
+) -> ReferenceModel:
     if not isinstance(model, Path):
         return _exported(model, inputs, name, asked_batch)
     check_readable(model, ModelError, "an ONNX file")
     return load_reference(model, skipped=skipped)
 
 
-def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: int | None) -> Reference:
+def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: int | None) -> ReferenceModel:
     inputs = _in_parameters_type(module, inputs)
     try:
         return export_reference(module, inputs, name=name)
@@ -327,7 +329,7 @@ def _in_parameters_type(module: torch.nn.Module, inputs: Inputs) -> Inputs:
     }
 
 
-def _scorable(evaluation: Labelled, reference: Reference, metric: Metric, source: str) -> Labelled:
+def _scorable(evaluation: Labelled, reference: ReferenceModel, metric: Metric, source: str) -> Labelled:
     if metric is top1:
         check_classes(evaluation.labels, classes(reference), source)
     if len(evaluation) < 2:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.backends.batches import Outputs
-from bitfront.precision import Array, DataError, Metric, WorkloadError
+from bitfront.core import Array, DataError, Metric, WorkloadError
 from bitfront.search.inputs.values import as_array
 from bitfront.search.inputs.workloads import own_code
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitfront.lowering.reference import Reference
-from bitfront.precision import DataError, EngineError, Inputs, Labelled, UsageError, Workload, WorkloadError
+from bitfront.core import DataError, EngineError, Inputs, Labelled, UsageError, Workload, WorkloadError
+from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels
 from bitfront.search.inputs.workloads import named_arrays, own_code
 from bitfront.search.options import PassOptions
@@ -91,7 +91,7 @@ def check_module(model: torch.nn.Module | Path, label: str) -> torch.nn.Module:
 def read_pass_inputs(
     workload: Workload,
     label: str,
-    reference: Reference,
+    reference: ReferenceModel,
     *,
     teacher: torch.nn.Module | None,
     classes: int | None,
@@ -118,7 +118,7 @@ def read_pass_inputs(
     )
 
 
-def _training(workload: Workload, label: str, reference: Reference, classes: int | None) -> Labelled | Inputs:
+def _training(workload: Workload, label: str, reference: ReferenceModel, classes: int | None) -> Labelled | Inputs:
     where = f"{label}: training"
     found: object = own_code(where, lambda: workload.training)  # type: ignore[attr-defined]
     if isinstance(found, Labelled | Mapping):

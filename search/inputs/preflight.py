@@ -12,8 +12,8 @@ import numpy as np
 
 from bitfront.backends.base import Backend
 from bitfront.backends.batches import Outputs, run_outputs
-from bitfront.lowering.reference import Reference
-from bitfront.precision import Array, DataError, Labelled, Metric, ModelError, WorkloadError, top1
+from bitfront.core import Array, DataError, Labelled, Metric, ModelError, WorkloadError, top1
+from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import check_classes
 from bitfront.search.inputs.loading import LoadedWorkload, check_classifier
 from bitfront.search.inputs.metrics import score
@@ -24,7 +24,7 @@ _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
 
 
 def check_reference(
-    reference: Reference, backend: Backend, workload: LoadedWorkload, *, threads: int, batch_size: int
+    reference: ReferenceModel, backend: Backend, workload: LoadedWorkload, *, threads: int, batch_size: int
 ) -> float:
     """Run the network on the first evaluation samples in the batch it will be timed in, and score what it answers.
 
@@ -111,7 +111,7 @@ def _shown(scores: Array) -> str:
     return f"the number {float(scores):.6g}" if scores.ndim == 0 else f"{len(scores)} scores, mean {scores.mean():.6g}"
 
 
-def _check_finite(output: Array, name: str, reference: Reference) -> None:
+def _check_finite(output: Array, name: str, reference: ReferenceModel) -> None:
     bad = np.isnan(output) | (output == np.inf) if output.dtype.kind == "f" else np.zeros(1, np.bool_)
     if bad.any():
         raise ModelError(

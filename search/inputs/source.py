@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitfront.precision import DataError, ModelError, UsageError
-from bitfront.precision.files import check_readable
+from bitfront.core import DataError, ModelError, UsageError
+from bitfront.core.files import check_readable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bitfront.precision import Array, DataError
+from bitfront.core import Array, DataError
 
 NUMBERS = "biuf"
 LABEL_KINDS = "biufcSU"

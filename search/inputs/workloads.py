@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from bitfront.precision import Array, EngineError, Labelled, Metric, Workload, WorkloadError, top1
-from bitfront.precision.naming import failed, load_attribute
+from bitfront.core import Array, EngineError, Labelled, Metric, Workload, WorkloadError, top1
+from bitfront.core.naming import failed, load_attribute
 from bitfront.search.inputs.values import as_array
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def read_evaluation(workload: Workload, label: str) -> tuple[dict[str, object], 
     found: object = own_code(where, lambda: workload.evaluation)
     if not isinstance(found, Labelled):
         raise WorkloadError(
-            f"{where} is {_kind(found)}, expected bitfront.precision.Labelled",
-            "from bitfront.precision import Labelled, and write Labelled(inputs={'input': x}, labels=y)",
+            f"{where} is {_kind(found)}, expected bitfront.core.Labelled",
+            "from bitfront.core import Labelled, and write Labelled(inputs={'input': x}, labels=y)",
         )
     return named_arrays(found.inputs, f"{where}.inputs"), found.labels
 
@@ -256,7 +256,7 @@ def _no_workload(name: str, found: object) -> WorkloadError:
     without = f" without {', '.join(lacks)}" if 0 < len(lacks) < len(_PARTS) else ""
     return WorkloadError(
         f"--workload: '{name}' gave {_kind(found)}{without}, expected an object with {', '.join(_PARTS)}",
-        "help(bitfront.precision.Workload) says what each of them is",
+        "help(bitfront.core.Workload) says what each of them is",
     )
 
 

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from bitfront.search.proposals.overhead import Overhead, fit_overhead
 from bitfront.search.proposals.prune_space import PREFIX
-from bitfront.search.proposals.space import Code, Space
+from bitfront.search.proposals.space import Encoding, Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Record:
     """One trial.
 
     Attributes:
-        code: What was tried; a code is tried again where its network was trained on.
+        encoding: What was tried; a encoding is tried again where its network was trained on.
         ratio: Measured latency over the given network's; NaN where it was not timed.
         latency_ms: Measured latency; NaN where it was not timed.
         size_bytes: The artifact's size; NaN where it was not built.
@@ -35,7 +35,7 @@ class Record:
         complete: Whether the accuracy is final, not that of a trial stopped early.
     """
 
-    code: Code
+    encoding: Encoding
     ratio: float
     latency_ms: float
     size_bytes: float
@@ -53,7 +53,7 @@ class History:
     """
 
     records: tuple[Record, ...]
-    tried: frozenset[Code]
+    tried: frozenset[Encoding]
 
     @classmethod
     def of(cls, space: Space, study: Study) -> History:
@@ -61,12 +61,12 @@ class History:
         records, tried = [], set()
         texts = _Texts.of(space)
         for trial in study.get_trials(deepcopy=False):
-            code = texts.code({**trial.system_attrs.get("fixed_params", {}), **trial.params})
-            if code is None:
+            encoding = texts.encoding({**trial.system_attrs.get("fixed_params", {}), **trial.params})
+            if encoding is None:
                 continue
-            tried.add(code)
+            tried.add(encoding)
             if trial.state.is_finished():
-                records.append(_record(code, trial))
+                records.append(_record(encoding, trial))
         return cls(records=tuple(records), tried=frozenset(tried))
 
     @property
@@ -78,7 +78,7 @@ class History:
     def overhead(self, space: Space) -> Overhead:
         """What files hold besides the groups' weights; nothing before any was built."""
         built = [record for record in self.records if math.isfinite(record.size_bytes)]
-        return fit_overhead(space, [record.code for record in built], [record.size_bytes for record in built])
+        return fit_overhead(space, [record.encoding for record in built], [record.size_bytes for record in built])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,24 +93,24 @@ class _Texts:
     def of(cls, space: Space) -> _Texts:
         return cls(
             space=space,
-            groups={group.name: {c.text: i for i, c in enumerate(group.choices)} for group in space.groups},
+            groups={group.name: {c.text: i for i, c in enumerate(group.schemes)} for group in space.groups},
             prunes={prune.param: {text: i for i, text in enumerate(prune.texts)} for prune in space.prunes},
         )
 
-    def code(self, params: Mapping[str, Any]) -> Code | None:
+    def encoding(self, params: Mapping[str, Any]) -> Encoding | None:
         """What a trial's params stand for; None while they are being drawn, or where they belong to another space."""
         pruned = [name for name, text in params.items() if name.startswith(PREFIX) and text != "0"]
         if not all(name in self.prunes for name in pruned):
             return None
-        choices = [indices.get(params.get(name, "")) for name, indices in self.groups.items()]
+        schemes = [indices.get(params.get(name, "")) for name, indices in self.groups.items()]
         levels = [indices.get(params.get(name, "0")) for name, indices in self.prunes.items()]
-        code = [index for index in (*choices, *levels) if index is not None]
-        return self.space.canonical(tuple(code)) if len(code) == len(choices) + len(levels) else None
+        encoding = [index for index in (*schemes, *levels) if index is not None]
+        return self.space.canonical(tuple(encoding)) if len(encoding) == len(schemes) + len(levels) else None
 
 
-def _record(code: Code, trial: FrozenTrial) -> Record:
+def _record(encoding: Encoding, trial: FrozenTrial) -> Record:
     return Record(
-        code=code,
+        encoding=encoding,
         ratio=_number(trial, "ratio"),
         latency_ms=_number(trial, "latency_ms"),
         size_bytes=_number(trial, "size_bytes"),

@@ -46,16 +46,16 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.lowering.dialect import Arithmetic
-from bitfront.precision import Precision
+from bitfront.core import Precision
+from bitfront.lowering.dialect import ComputeType
 from bitfront.search.proposals.prune_space import Pruning
-from bitfront.search.proposals.space import UNPRUNED, Assignment, Code, Domain, Space
+from bitfront.search.proposals.space import UNPRUNED, ActivationType, Assignment, Encoding, Space
 
 Vector = NDArray[np.float64]
 
 _NOISE_GRID = (0.003, 0.01, 0.03, 0.1)
 # Expected ratio − 1 with everything in one arithmetic.
-_GAINS = {Arithmetic.INTEGER: -0.6, Arithmetic.BLOCK: -0.3, Arithmetic.HALF: -0.4}
+_GAINS = {ComputeType.INTEGER: -0.6, ComputeType.BLOCK: -0.3, ComputeType.HALF: -0.4}
 _BOUNDARIES = 0.4  # expected cost of having every edge a boundary
 _SCALING = 0.8  # expected share of FP32's latency that scales with what is left of the groups
 _BRANCH_DEVIATION = 0.02  # of what a removed branch saves besides its layers
@@ -67,8 +67,8 @@ class LatencyModel:
 
     Attributes:
         space: The space it speaks about.
-        gains: Arithmetic → what it changes, per group, in units of the given network's latency, as are all that follow;
-            shape (groups,). What is not among them changes nothing.
+        gains: ComputeType → what it changes, per group, in units of the given network's latency, as all that
+            follow are; shape (groups,). What is not among them changes nothing.
         boundary: What a boundary costs, per edge; shape (edges,).
         scaling: What each group's FP32 latency has that scales with what is left of it; shape (groups,). Empty where
             nothing may be pruned.
@@ -79,7 +79,7 @@ class LatencyModel:
     """
 
     space: Space
-    gains: Mapping[Arithmetic, tuple[float, ...]]
+    gains: Mapping[ComputeType, tuple[float, ...]]
     boundary: tuple[float, ...]
     observations: int
     loo_error: float
@@ -89,11 +89,11 @@ class LatencyModel:
 
     def predict(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> float:
         """Predicted latency over the given network's; ``base`` where everything is there and in FP32's arithmetic."""
-        return self.predict_code(self.space.encode(assignment, pruning))
+        return self.predict_encoding(self.space.encode(assignment, pruning))
 
-    def predict_code(self, code: Code) -> float:
+    def predict_encoding(self, encoding: Encoding) -> float:
         """``predict`` for an index tuple."""
-        kinds, left = _kinds(self.space, code), self.space.remaining(code)
+        kinds, left = _kinds(self.space, encoding), self.space.remaining(encoding)
         total = self.base
         for group, (kind, part) in enumerate(zip(kinds, left, strict=True)):
             total += self._gain(group, kind) * part
@@ -102,16 +102,16 @@ class LatencyModel:
         for crossed, cost in zip(_boundaries(self.space, kinds, left), self.boundary, strict=True):
             if crossed:
                 total += cost
-        for removed, cost in zip(_removed(self.space, code), self.branches, strict=True):
+        for removed, cost in zip(_removed(self.space, encoding), self.branches, strict=True):
             if removed:
                 total += cost
         return total
 
-    def choice_cost(self, group: int, choice: int) -> float:
+    def scheme_cost(self, group: int, scheme: int) -> float:
         """What one choice of one group that is not pruned adds to the ratio, boundaries apart."""
-        return self._gain(group, self.space.groups[group].arithmetic[choice])
+        return self._gain(group, self.space.groups[group].arithmetic[scheme])
 
-    def _gain(self, group: int, kind: Arithmetic) -> float:
+    def _gain(self, group: int, kind: ComputeType) -> float:
         gains = self.gains.get(kind)
         return gains[group] if gains else 0.0
 
@@ -126,10 +126,12 @@ def fit_latency_model(space: Space, observations: Sequence[tuple[Assignment, flo
     Raises:
         ValueError: If a ratio is not a positive, finite number.
     """
-    return fit_codes(space, [space.encode(assignment) for assignment, _ in observations], [r for _, r in observations])
+    return fit_encodings(
+        space, [space.encode(assignment) for assignment, _ in observations], [r for _, r in observations]
+    )
 
 
-def fit_codes(space: Space, codes: Sequence[Code], measured: Sequence[float]) -> LatencyModel:
+def fit_encodings(space: Space, encodings: Sequence[Encoding], measured: Sequence[float]) -> LatencyModel:
     """``fit_latency_model`` for index tuples, which may be pruned, and their ratios."""
     ratios = np.array(measured, dtype=np.float64)
     if not (np.isfinite(ratios).all() and (ratios > 0).all()):
@@ -138,9 +140,9 @@ def fit_codes(space: Space, codes: Sequence[Code], measured: Sequence[float]) ->
     offered = {kind for group in space.groups for kind in group.arithmetic}
     kinds = tuple(kind for kind in _GAINS if kind in offered)
     mean, deviation = _prior(space, kinds, weights)
-    rows = [_features(space, kinds, code, weights) for code in codes]
+    rows = [_features(space, kinds, encoding, weights) for encoding in encodings]
     x = np.array(rows, dtype=np.float64).reshape(len(rows), len(mean))
-    base = _base(space, codes, ratios)
+    base = _base(space, encodings, ratios)
     theta, error = _posterior(x, ratios / base - 1.0, mean, deviation)
     theta, error = base * theta, base * error
     groups, edges = len(space.groups), len(space.edges)
@@ -160,10 +162,10 @@ def fit_codes(space: Space, codes: Sequence[Code], measured: Sequence[float]) ->
     )
 
 
-def _base(space: Space, codes: Sequence[Code], ratios: Vector) -> float:
+def _base(space: Space, encodings: Sequence[Encoding], ratios: Vector) -> float:
     """b: the median of FP32's measured ratios, without pruning; 1 where it was not measured."""
     fp32 = space.encode(space.uniform(Precision.FP32))
-    own = [ratio for code, ratio in zip(codes, ratios.tolist(), strict=True) if code == fp32]
+    own = [ratio for encoding, ratio in zip(encodings, ratios.tolist(), strict=True) if encoding == fp32]
     return median(own) if own else 1.0
 
 
@@ -178,7 +180,7 @@ def group_weights(space: Space) -> Vector:
     return np.asarray(0.5 / count + 0.5 * sizes / sizes.sum() if sizes.sum() > 0 else np.full(len(sizes), 1 / count))
 
 
-def _prior(space: Space, kinds: Sequence[Arithmetic], weights: Vector) -> tuple[Vector, Vector]:
+def _prior(space: Space, kinds: Sequence[ComputeType], weights: Vector) -> tuple[Vector, Vector]:
     """Mean and standard deviation of the parameters.
 
     They are (C per arithmetic, B, γ per arithmetic and group, δ per edge), and (W, ω per group, d per variable) where
@@ -198,8 +200,8 @@ def _prior(space: Space, kinds: Sequence[Arithmetic], weights: Vector) -> tuple[
     )
 
 
-def _features(space: Space, kinds: Sequence[Arithmetic], code: Code, weights: Vector) -> Vector:
-    taken, left = _kinds(space, code), space.remaining(code)
+def _features(space: Space, kinds: Sequence[ComputeType], encoding: Encoding, weights: Vector) -> Vector:
+    taken, left = _kinds(space, encoding), space.remaining(encoding)
     parts = np.array(left)
     own = [np.array([other is kind for other in taken], dtype=np.float64) * parts for kind in kinds]
     boundary = np.array(_boundaries(space, taken, left), dtype=np.float64)
@@ -207,7 +209,9 @@ def _features(space: Space, kinds: Sequence[Arithmetic], code: Code, weights: Ve
     features = np.concatenate([shared, *own, boundary])
     if not space.prunes:
         return features
-    return np.concatenate([features, [(parts - 1) @ weights], parts - 1, np.array(_removed(space, code), dtype=float)])
+    return np.concatenate(
+        [features, [(parts - 1) @ weights], parts - 1, np.array(_removed(space, encoding), dtype=float)]
+    )
 
 
 def _posterior(x: Vector, y: Vector, mean: Vector, deviation: Vector) -> tuple[Vector, float]:
@@ -228,16 +232,16 @@ def _posterior(x: Vector, y: Vector, mean: Vector, deviation: Vector) -> tuple[V
     return best[1], best[0] if len(y) > 1 else math.nan
 
 
-def _kinds(space: Space, code: Code) -> list[Arithmetic]:
-    return [group.arithmetic[i] for group, i in zip(space.groups, space.choices(code), strict=True)]
+def _kinds(space: Space, encoding: Encoding) -> list[ComputeType]:
+    return [group.arithmetic[i] for group, i in zip(space.groups, space.schemes(encoding), strict=True)]
 
 
-def _boundaries(space: Space, kinds: Sequence[Arithmetic], left: Sequence[float]) -> list[bool]:
+def _boundaries(space: Space, kinds: Sequence[ComputeType], left: Sequence[float]) -> list[bool]:
     """Which edges join two domains; those of a group that is gone don't."""
-    domains = [Domain.of(kind) for kind in kinds]
+    domains = [ActivationType.of(kind) for kind in kinds]
     return [bool(left[u] and left[v]) and domains[u] is not domains[v] for u, v in space.edges]
 
 
-def _removed(space: Space, code: Code) -> list[bool]:
+def _removed(space: Space, encoding: Encoding) -> list[bool]:
     """Which prune variables remove their whole."""
-    return [prune.sparsities[i] == 1 for prune, i in zip(space.prunes, space.levels(code), strict=True)]
+    return [prune.sparsities[i] == 1 for prune, i in zip(space.prunes, space.levels(encoding), strict=True)]

@@ -20,21 +20,21 @@ from dataclasses import dataclass
 from bitfront.search.proposals.latency_model import LatencyModel
 from bitfront.search.proposals.overhead import NO_OVERHEAD, Overhead
 from bitfront.search.proposals.prune_space import Levels, Remains
-from bitfront.search.proposals.space import Code, Domain, Space
+from bitfront.search.proposals.space import ActivationType, Encoding, Space
 
 _UNPRUNABLE = Remains(members=(), prunes=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Coefficients, one row a group and one entry a choice.
+    """Coefficients, one row a group and one entry a scheme.
 
     Attributes:
         losses: loss_gc ≥ 0.
         latency: latency_gc, in units of the given network's latency, as are all that follow.
-        sizes: bytes_gc, with what a choice brings besides weights.
-        domains: What the choice reads and writes: an edge whose ends differ in it is a boundary.
-        allowed: Whether the choice may be taken.
+        sizes: bytes_gc, with what a scheme brings besides weights.
+        domains: What the scheme reads and writes: an edge whose ends differ in it is a boundary.
+        allowed: Whether the scheme may be taken.
         edges: Pairs of group indices.
         boundary: boundary_e.
         overhead_bytes: What every file holds besides.
@@ -48,7 +48,7 @@ class Problem:
     losses: tuple[tuple[float, ...], ...]
     latency: tuple[tuple[float, ...], ...]
     sizes: tuple[tuple[float, ...], ...]
-    domains: tuple[tuple[Domain, ...], ...]
+    domains: tuple[tuple[ActivationType, ...], ...]
     allowed: tuple[tuple[bool, ...], ...]
     edges: tuple[tuple[int, int], ...] = ()
     boundary: tuple[float, ...] = ()
@@ -87,12 +87,12 @@ class Problem:
         return cls(
             losses=tuple(group.losses for group in space.groups),
             latency=tuple(
-                tuple(model.choice_cost(g, c) for c in range(len(group.choices)))
+                tuple(model.scheme_cost(g, c) for c in range(len(group.schemes)))
                 for g, group in enumerate(space.groups)
             ),
             sizes=tuple(overhead.sizes(group) for group in space.groups),
-            domains=tuple(tuple(map(Domain.of, group.arithmetic)) for group in space.groups),
-            allowed=tuple(tuple(c not in group.baseline_only for c in group.choices) for group in space.groups),
+            domains=tuple(tuple(map(ActivationType.of, group.arithmetic)) for group in space.groups),
+            allowed=tuple(tuple(c not in group.baseline_only for c in group.schemes) for group in space.groups),
             edges=space.edges,
             boundary=model.boundary,
             overhead_bytes=overhead.base,
@@ -108,47 +108,47 @@ class Problem:
         """How many prune variables there are."""
         return len(self.remains.prunes)
 
-    def loss(self, code: Code) -> float:
+    def loss(self, encoding: Encoding) -> float:
         """Summed loss of a solution, a pruning's by the prune weight, groups and variables otherwise unweighted."""
-        choices, levels, left = self._parts(code)
-        rows = [row[c] for row, c, part in zip(self.losses, choices, left, strict=True) if part]
+        schemes, levels, left = self._parts(encoding)
+        rows = [row[c] for row, c, part in zip(self.losses, schemes, left, strict=True) if part]
         pruned = zip(self.remains.prunes, levels, strict=True)
         return math.fsum((*rows, *(self.prune_weight * prune.losses[level] for prune, level in pruned)))
 
-    def ratio(self, code: Code) -> float:
+    def ratio(self, encoding: Encoding) -> float:
         """Predicted latency of a solution over the given network's."""
-        choices, levels, left = self._parts(code)
-        costs = (self.cost(g, c, part) for g, (c, part) in enumerate(zip(choices, left, strict=True)))
-        domains = [row[c] for row, c in zip(self.domains, choices, strict=True)]
+        schemes, levels, left = self._parts(encoding)
+        costs = (self.cost(g, c, part) for g, (c, part) in enumerate(zip(schemes, left, strict=True)))
+        domains = [row[c] for row, c in zip(self.domains, schemes, strict=True)]
         edges = zip(self.edges, self.boundary, strict=True)
         crossed = (cost for (u, v), cost in edges if left[u] and left[v] and domains[u] != domains[v])
         removed = (self.removal(p, level) for p, level in enumerate(levels))
         return math.fsum((self.base, *costs, *crossed, *removed))
 
-    def size(self, code: Code) -> float:
+    def size(self, encoding: Encoding) -> float:
         """Bytes of a solution, overhead included."""
-        choices, _, left = self._parts(code)
-        rows = zip(self.sizes, choices, left, strict=True)
+        schemes, _, left = self._parts(encoding)
+        rows = zip(self.sizes, schemes, left, strict=True)
         return math.fsum((self.overhead_bytes, *(row[c] * part for row, c, part in rows)))
 
-    def cost(self, group: int, choice: int, part: float) -> float:
+    def cost(self, group: int, scheme: int, part: float) -> float:
         """What a group of which ``part`` stays adds to the ratio, boundaries apart."""
-        whole = self.latency[group][choice]
+        whole = self.latency[group][scheme]
         return whole if part == 1 else whole * part - self.scaling[group] * (1 - part)
 
     def removal(self, variable: int, level: int) -> float:
         """What a prune variable adds to the ratio by itself."""
         return self.branches[variable] if self.remains.prunes[variable].sparsities[level] == 1 else 0.0
 
-    def _parts(self, code: Code) -> tuple[Code, Levels, tuple[float, ...]]:
-        """Choices, levels and what stays of each group."""
+    def _parts(self, encoding: Encoding) -> tuple[Encoding, Levels, tuple[float, ...]]:
+        """Schemes, levels and what stays of each group."""
         groups = len(self.losses)
-        levels = code[groups:]
-        return code[:groups], levels, self.remains.groups(levels) if any(levels) else (1.0,) * groups
+        levels = encoding[groups:]
+        return encoding[:groups], levels, self.remains.groups(levels) if any(levels) else (1.0,) * groups
 
 
-def keeps(problem: Problem, code: Code, max_ratio: float | None, max_bytes: float | None) -> bool:
+def keeps(problem: Problem, encoding: Encoding, max_ratio: float | None, max_bytes: float | None) -> bool:
     """Whether a solution keeps both limits, evaluated in plain arithmetic."""
-    return (max_ratio is None or problem.ratio(code) <= max_ratio) and (
-        max_bytes is None or problem.size(code) <= max_bytes
+    return (max_ratio is None or problem.ratio(encoding) <= max_ratio) and (
+        max_bytes is None or problem.size(encoding) <= max_bytes
     )

@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bitfront.precision import ConfigError
+from bitfront.core import ConfigError
 
 Pruning = Mapping[str, float]  # prune group → sparsity; a missing one is 0
 Levels = tuple[int, ...]  # index into each prune variable's sparsities, in the space's order of variables
@@ -129,21 +129,21 @@ class Remains:
             if all(layer in prune.parts and prune.parts[layer][level] == 0 for layer in self.prunes[variable].parts)
         )
 
-    def canonical(self, code: tuple[int, ...]) -> tuple[int, ...]:
-        """The code (choices, then levels) that stands for all those of the same network and precisions.
+    def canonical(self, encoding: tuple[int, ...]) -> tuple[int, ...]:
+        """The encoding (schemes, then levels) that stands for all those of the same network and precisions.
 
-        Of variables that remove the same layers, the one that removes more stays; a group that is gone takes choice 0.
+        Of variables that remove the same layers, the one that removes more stays; a group that is gone takes scheme 0.
         """
-        choices, levels = code[: len(self.members)], list(code[len(self.members) :])
+        schemes, levels = encoding[: len(self.members)], list(encoding[len(self.members) :])
         if not (self.prunes and any(levels)):
-            return code
+            return encoding
         for p in sorted(range(len(levels)), key=lambda p: (len(self.prunes[p].parts), -p)):
             if levels[p]:
                 without = self.layers((*levels[:p], 0, *levels[p + 1 :]))
                 if all(without.get(layer) == 0 for layer in self.prunes[p].parts):
                     levels[p] = 0
         left = self.groups(tuple(levels))
-        return (*(choice if part else 0 for choice, part in zip(choices, left, strict=True)), *levels)
+        return (*(scheme if part else 0 for scheme, part in zip(schemes, left, strict=True)), *levels)
 
     def levels(self, pruning: Pruning) -> Levels:
         """Indices of a pruning's sparsities.

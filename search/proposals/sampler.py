@@ -1,6 +1,6 @@
 """The sampler of the study: proposes what has not been tried and should extend the measured front.
 
-A proposal is the candidate with the best score (``forecast``) among a pool of moves (``moves``) from
+A proposal is the candidate with the best score (``surrogate``) among a pool of moves (``moves``) from
 members of the front, members within the budget first; now and then it is any of the pool, because scores come
 from models. What the latency model, refitted after every measurement, sees over the limit by more than it errs is not
 built, unless all of the pool is: some runtimes take minutes for a build. All knowledge is read back from the study's
@@ -26,12 +26,12 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from bitfront.precision import Budget
-from bitfront.search.proposals.forecast import Forecast
+from bitfront.core import Constraints
 from bitfront.search.proposals.history import History
 from bitfront.search.proposals.moves import draw, flip, mutate, proposable, reprune, resolve, swap, transfer
 from bitfront.search.proposals.prune_space import Levels
-from bitfront.search.proposals.space import Code, Space
+from bitfront.search.proposals.space import Encoding, Space
+from bitfront.search.proposals.surrogate import Surrogate
 
 _POOL = {"swap": 12, "flip": 12, "mutate": 12, "resolve": 1}  # candidates a move gives to one proposal
 _TRANSFERS = 8  # likewise, where more than one network was made
@@ -48,7 +48,7 @@ class FrontSampler(BaseSampler):
 
     Args:
         space: What may be decided.
-        budget: Limits, the accuracy's a floor (``Budget.absolute``); the volume within them counts most.
+        budget: Limits, the accuracy's a floor (``Constraints.absolute``); the volume within them counts most.
         seed: Of every random draw.
         prunings: Tells the levels of the networks that were made; the given network alone by default.
         fresh: Tells whether a new pruning may be proposed now; never by default.
@@ -57,7 +57,7 @@ class FrontSampler(BaseSampler):
     def __init__(
         self,
         space: Space,
-        budget: Budget | None = None,
+        budget: Constraints | None = None,
         seed: int = 0,
         prunings: Callable[[], Sequence[Levels]] | None = None,
         fresh: Callable[[], bool] | None = None,
@@ -65,7 +65,7 @@ class FrontSampler(BaseSampler):
         self._space = space
         self._prunings = prunings or (lambda: [(0,) * len(space.prunes)])
         self._fresh = fresh or (lambda: False)
-        self._budget = budget or Budget()
+        self._budget = budget or Constraints()
         assert self._budget.max_drop is None, "a drop is from the given network's accuracy, which is not in the study"
         self._seed = seed
         self._random = RandomSampler(seed)
@@ -81,7 +81,7 @@ class FrontSampler(BaseSampler):
         if self._count() > _ENUMERABLE:
             return False
         tried = History.of(self._space, study).tried
-        return all(code in tried for code in self._everything())
+        return all(encoding in tried for encoding in self._everything())
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole space, whatever the study has seen."""
@@ -93,8 +93,8 @@ class FrontSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Propose one assignment and pruning, as ``Space.to_params`` writes them."""
         del search_space
-        code = self._propose(History.of(self._space, study), np.random.default_rng([self._seed, trial.number]))
-        return dict(self._space.to_params(self._space.decode(code), self._space.pruning(code)))
+        encoding = self._propose(History.of(self._space, study), np.random.default_rng([self._seed, trial.number]))
+        return dict(self._space.to_params(self._space.decode(encoding), self._space.pruning(encoding)))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -108,70 +108,70 @@ class FrontSampler(BaseSampler):
         found = (self._space.levels(self._space.canonical((*groups, *levels))) for levels in self._prunings())
         return list(dict.fromkeys(found))
 
-    def _propose(self, history: History, rng: np.random.Generator) -> Code:
-        forecast, networks, fresh = Forecast(self._space, self._budget, history), self._networks(), self._fresh()
-        pool: dict[Code, str] = {}
-        for move, code in self._candidates(forecast, history, networks, fresh, rng):
-            if code not in history.tried and (fresh or self._space.levels(code) in networks):
-                pool.setdefault(code, move)
+    def _propose(self, history: History, rng: np.random.Generator) -> Encoding:
+        surrogate, networks, fresh = Surrogate(self._space, self._budget, history), self._networks(), self._fresh()
+        pool: dict[Encoding, str] = {}
+        for move, encoding in self._candidates(surrogate, history, networks, fresh, rng):
+            if encoding not in history.tried and (fresh or self._space.levels(encoding) in networks):
+                pool.setdefault(encoding, move)
         if not pool:
             self._move = "random"
             return self._unexplored(history, networks, rng)
-        codes = [code for code in pool if not forecast.too_slow(code)] or list(pool)
-        scores = forecast.scores(codes)
+        encodings = [encoding for encoding in pool if not surrogate.too_slow(encoding)] or list(pool)
+        scores = surrogate.scores(encodings)
         if rng.random() < _SURPRISE or scores.max() <= 0:
-            chosen = codes[int(rng.integers(len(codes)))]
+            chosen = encodings[int(rng.integers(len(encodings)))]
         else:
-            chosen = codes[int(np.argmax(scores))]
+            chosen = encodings[int(np.argmax(scores))]
         self._move = pool[chosen]
         return chosen
 
     def _candidates(
         self,
-        forecast: Forecast,
+        surrogate: Surrogate,
         history: History,
         networks: Sequence[Levels],
         fresh: bool,
         rng: np.random.Generator,
-    ) -> Iterator[tuple[str, Code]]:
-        space, problem = self._space, forecast.problem
-        members = [record.code for record in forecast.front]
+    ) -> Iterator[tuple[str, Encoding]]:
+        space, problem = self._space, surrogate.problem
+        members = [record.encoding for record in surrogate.front]
         start = members or [space.encode(assignment) for _, assignment in space.baselines()]
-        start = [proposable(space, code) for code in start]
-        within = [proposable(space, r.code) for r in forecast.front if forecast.limits.met_by(r)]
+        start = [proposable(space, encoding) for encoding in start]
+        within = [proposable(space, r.encoding) for r in surrogate.front if surrogate.limits.met_by(r)]
         counts = _POOL | {"transfer": _TRANSFERS if len(networks) > 1 else 0, "reprune": _REPRUNES if fresh else 0}
         for move, number in ((move, number) for move, count in counts.items() for number in range(count)):
             pick = within if within and rng.random() < 0.5 else start
             member = pick[int(rng.integers(len(pick)))]
             if move == "swap":
-                code = swap(problem, space, member, rng)
+                encoding = swap(problem, space, member, rng)
             elif move == "flip":
-                code = flip(space, member, rng)
+                encoding = flip(space, member, rng)
             elif move == "mutate":
-                code = mutate(space, member, rng)
+                encoding = mutate(space, member, rng)
             elif move == "transfer":
-                code = transfer(space, member, _any(networks, rng))
+                encoding = transfer(space, member, _any(networks, rng))
             elif move == "reprune" and number > 0:
-                code = reprune(space, member, rng)
+                encoding = reprune(space, member, rng)
             else:
                 fixed = _any(networks, rng) if move == "resolve" else None
-                ratio, size = self._targets(forecast, fixed, rng)
-                code = resolve(problem, ratio, size, history.tried, rng, fixed)
-            if code is not None:
-                yield move, code
+                ratio, size = self._targets(surrogate, fixed, rng)
+                encoding = resolve(problem, ratio, size, history.tried, rng, fixed)
+            if encoding is not None:
+                yield move, encoding
 
     def _targets(
-        self, forecast: Forecast, levels: Levels | None, rng: np.random.Generator
+        self, surrogate: Surrogate, levels: Levels | None, rng: np.random.Generator
     ) -> tuple[float | None, float | None]:
         """Limits for a re-solve: near the budgets, or anywhere between a network's extremes where there is none.
 
         Without ``levels`` it is for a network of any pruning.
         """
-        space, problem, limits = self._space, forecast.problem, forecast.limits
-        uniform = [space.choices(space.encode(assignment)) for _, assignment in space.baselines()]
-        codes = [space.canonical((*choices, *(levels or (0,) * len(space.prunes)))) for choices in uniform]
-        ratios = sorted(problem.ratio(code) for code in codes)
-        sizes = sorted(problem.size(code) for code in codes)
+        space, problem, limits = self._space, surrogate.problem, surrogate.limits
+        uniform = [space.schemes(space.encode(assignment)) for _, assignment in space.baselines()]
+        encodings = [space.canonical((*schemes, *(levels or (0,) * len(space.prunes)))) for schemes in uniform]
+        ratios = sorted(problem.ratio(encoding) for encoding in encodings)
+        sizes = sorted(problem.size(encoding) for encoding in encodings)
         if levels is None:
             ratios[0], sizes[0] = _DEEPEST * ratios[0], _DEEPEST * sizes[0]
         near = float(rng.uniform(*_NEAR_LIMIT))
@@ -185,30 +185,30 @@ class FrontSampler(BaseSampler):
             return ratio, None
         return ratio, size
 
-    def _unexplored(self, history: History, networks: Sequence[Levels], rng: np.random.Generator) -> Code:
+    def _unexplored(self, history: History, networks: Sequence[Levels], rng: np.random.Generator) -> Encoding:
         for _ in range(_DRAWS):
-            code = draw(self._space, rng, _any(networks, rng))
-            if code not in history.tried:
-                return code
+            encoding = draw(self._space, rng, _any(networks, rng))
+            if encoding not in history.tried:
+                return encoding
         if self._count() <= _ENUMERABLE:
-            left = [code for code in self._everything() if code not in history.tried]
+            left = [encoding for encoding in self._everything() if encoding not in history.tried]
             if left:
                 return left[int(rng.integers(len(left)))]
         return draw(self._space, rng, _any(networks, rng))
 
     def _count(self) -> int:
-        """How many codes may be proposed, equal networks counted apart."""
+        """How many encodings may be proposed, equal networks counted apart."""
         if self._fresh():
             return self._space.cardinality
         return math.prod(len(group.proposed) for group in self._space.groups) * len(self._networks())
 
-    def _everything(self) -> Iterator[Code]:
+    def _everything(self) -> Iterator[Encoding]:
         """What may be proposed, equal networks repeated."""
         space = self._space
         networks = product(*(range(len(p.sparsities)) for p in space.prunes)) if self._fresh() else self._networks()
         for levels in networks:
-            for choices in product(*(group.proposed for group in space.groups)):
-                yield space.canonical((*choices, *levels))
+            for schemes in product(*(group.proposed for group in space.groups)):
+                yield space.canonical((*schemes, *levels))
 
 
 def _any(networks: Sequence[Levels], rng: np.random.Generator) -> Levels:

@@ -7,8 +7,8 @@
     solver     least summed loss under a grid of budgets, nearest to the user's first
     joint      the same over precisions and prunings: networks worth making, each with the precisions that go with it
 
-Each is a lazy stream of (origin, assignment), of (origin, code) where networks are pruned, so a caller can interleave
-them, stop any time, and refit the latency model between two solver seeds; ``distinct`` joins streams without repeats.
+Each is a lazy stream of (origin, assignment), of (origin, encoding) where networks are pruned, so a caller can
+interleave them, stop any time, and refit the latency model between two solver seeds; ``distinct`` joins streams without repeats.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from bitfront.lowering.dialect import Arithmetic
-from bitfront.precision import LayerChoice, Precision
+from bitfront.core import Precision, Scheme
+from bitfront.lowering.dialect import ComputeType
 from bitfront.search.proposals.latency_model import LatencyModel
 from bitfront.search.proposals.overhead import NO_OVERHEAD, Overhead
 from bitfront.search.proposals.problem import Problem
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import ARITHMETICS, Code, Space
+from bitfront.search.proposals.space import ARITHMETICS, Encoding, Space
 
-Seed = tuple[str, dict[str, LayerChoice]]  # origin, assignment
+Seed = tuple[str, dict[str, Scheme]]  # origin, assignment
 
 _MAX_SEGMENTS = 5
 _JOINT_GAP = 0.01  # losses of prunings are rough guesses
 _NEAR_BUDGET = (1.0, 0.9, 0.97, 1.06, 0.8)  # multiples of a budget, in the order they are worth trying
 
 
-def distinct(space: Space, streams: Iterable[Iterable[Seed]], tried: set[Code]) -> Iterator[Seed]:
+def distinct(space: Space, streams: Iterable[Iterable[Seed]], tried: set[Encoding]) -> Iterator[Seed]:
     """The streams one after the other without what is in ``tried``, to which each yielded assignment is added."""
     for stream in streams:
         for origin, assignment in stream:
-            code = space.encode(assignment)
-            if code not in tried:
-                tried.add(code)
+            encoding = space.encode(assignment)
+            if encoding not in tried:
+                tried.add(encoding)
                 yield origin, assignment
 
 
@@ -52,7 +52,7 @@ def ladder(space: Space) -> Iterator[Seed]:
     ladders = [
         (low, high, order)
         for low, high in ((Precision.INT8, Precision.FP16), (Precision.INT4, Precision.INT8))
-        if any(group.choices[group.lead(low)].precision is low for group in space.groups)
+        if any(group.schemes[group.lead(low)].precision is low for group in space.groups)
         for order in (ranking(space, low), range(count), range(count - 1, -1, -1))
     ]
     k = 1
@@ -81,21 +81,21 @@ def splits(space: Space, rng: np.random.Generator, count: int) -> Iterator[Seed]
         segments = int(rng.integers(2, min(_MAX_SEGMENTS, groups) + 1))
         cuts = sorted(rng.choice(np.arange(1, groups), size=segments - 1, replace=False).tolist())
         side = int(rng.integers(len(sides)))
-        code: list[int] = []
+        encoding: list[int] = []
         for start, stop in zip((0, *cuts), (*cuts, groups), strict=True):
             levels = sides[side]
             level = levels[int(rng.integers(len(levels)))]
-            code += [group.lead(level) for group in space.groups[start:stop]]
+            encoding += [group.lead(level) for group in space.groups[start:stop]]
             side = (side + 1 + int(rng.integers(len(sides) - 1))) % len(sides)
-        yield "split", space.decode(tuple(code))
+        yield "split", space.decode(tuple(encoding))
 
 
 def _levels(space: Space) -> list[list[Precision]]:
     """Precisions by the arithmetic that they bring about, the most preferred one that any group reaches."""
-    sides: dict[Arithmetic, list[Precision]] = {}
+    sides: dict[ComputeType, list[Precision]] = {}
     for precision in Precision:
         reached = [group.arithmetic[group.lead(precision)] for group in space.groups]
-        sides.setdefault(min(reached, key=ARITHMETICS.index, default=Arithmetic.FLOAT), []).append(precision)
+        sides.setdefault(min(reached, key=ARITHMETICS.index, default=ComputeType.FLOAT), []).append(precision)
     return list(sides.values())
 
 
@@ -122,9 +122,9 @@ def solver_seeds(
     sizes = _near(max_bytes) or (None, *_size_steps(space, overhead, steps))
     for ratio, size in _pairs(ratios, sizes):
         problem = Problem.of(space, model(), overhead)
-        code = solve(problem, max_ratio=ratio, max_bytes=size, fixed=(0,) * len(space.prunes))
-        if code is not None:
-            yield "solver", space.decode(code)
+        encoding = solve(problem, max_ratio=ratio, max_bytes=size, fixed=(0,) * len(space.prunes))
+        if encoding is not None:
+            yield "solver", space.decode(encoding)
 
 
 def joint_seeds(
@@ -135,7 +135,7 @@ def joint_seeds(
     *,
     prune_weight: float = 1.0,
     overhead: Overhead = NO_OVERHEAD,
-) -> Iterator[tuple[str, Code]]:
+) -> Iterator[tuple[str, Encoding]]:
     """Solutions of least summed loss over precisions and prunings, each of another pruning, none unpruned.
 
     Args:
@@ -150,10 +150,10 @@ def joint_seeds(
     problem = Problem.of(space, model, overhead, prune_weight)
     seen = {(0,) * len(space.prunes)}
     for ratio, size in _pairs(ratios, sizes):
-        code = solve(problem, max_ratio=ratio, max_bytes=size, gap=_JOINT_GAP)
-        if code is not None and space.levels(code) not in seen:
-            seen.add(space.levels(code))
-            yield "joint", code
+        encoding = solve(problem, max_ratio=ratio, max_bytes=size, gap=_JOINT_GAP)
+        if encoding is not None and space.levels(encoding) not in seen:
+            seen.add(space.levels(encoding))
+            yield "joint", encoding
 
 
 def _pairs(
@@ -173,7 +173,7 @@ def _near(limit: float | None) -> tuple[float | None, ...]:
 def _latency_steps(space: Space, model: LatencyModel, steps: int) -> tuple[float, ...]:
     fastest = min(model.predict(assignment) for _, assignment in space.baselines())
     slowest = model.base
-    if all(kind is Arithmetic.FLOAT for group in space.groups for kind in group.arithmetic):
+    if all(kind is ComputeType.FLOAT for group in space.groups for kind in group.arithmetic):
         return ()  # everything runs at FP32's speed
     return tuple(np.linspace(fastest, slowest, steps + 1)[:-1].tolist())
 

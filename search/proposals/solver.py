@@ -1,15 +1,15 @@
 """The exact part of the search: least summed loss under predicted latency and size, by integer programming.
 
-A multiple-choice knapsack with boundary terms and prune variables, solved by HiGHS through ``scipy.optimize.milp``:
+A multiple-scheme knapsack with boundary terms and prune variables, solved by HiGHS through ``scipy.optimize.milp``:
 
     minimise    Σ_g w_g·loss_g(c_g) + ρ·Σ_p w_p·loss_p(s_p)
     subject to  base + Σ_g latency_g(c_g, s) + Σ_e boundary_e·[domains differ] + Σ_p branch_p·[s_p removes all] ≤ L
                 overhead + Σ_g bytes_g(c_g)·r_g(s) ≤ S
 
-over one choice c_g a group and one level s_p a prune variable; r_g is the part of the group that stays, latency is
+over one scheme c_g a group and one level s_p a prune variable; r_g is the part of the group that stays, latency is
 latency_gc·r_g − scaling_g·(1 − r_g), and a group that is gone has neither loss nor boundaries. That is linear in
 
-    x_gck  group g takes choice c at combination k of the levels of the variables that touch it; Σ_ck x_gck = 1
+    x_gck  group g takes scheme c at combination k of the levels of the variables that touch it; Σ_ck x_gck = 1
     z_ps   variable p is at level s: Σ x_gck over the k with p at s, for every group g that p touches
     y_e    the edge is a boundary: y_e ≥ a_ud − a_vd − gone_v, likewise with u and v exchanged, y_e ≤ 2 − a_ud − a_vd,
            y_e ≤ 1 − gone_u, y_e ≤ 1 − gone_v, with a_gd = Σ x in domain d and gone_g = Σ x of combinations that
@@ -44,8 +44,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from bitfront.search.proposals.problem import Problem, keeps
 from bitfront.search.proposals.prune_space import Levels
-from bitfront.search.proposals.space import Code, Domain
-from bitfront.search.quiet import quiet_stdout
+from bitfront.search.proposals.space import ActivationType, Encoding
+from bitfront.search.suppress_stdout import suppress_stdout
 
 _OBJECTIVE_SCALE = 1e4  # HiGHS stops within an absolute gap of 1e-6; losses span five orders of magnitude
 _UNITS = 1e5  # the largest cost of a row in units; an x off by HiGHS's tolerance is then a tenth of a unit
@@ -60,10 +60,10 @@ def solve(
     max_bytes: float | None = None,
     weights: Sequence[float] | None = None,
     fixed: Levels | None = None,
-    tried: Collection[Code] = (),
+    tried: Collection[Encoding] = (),
     gap: float = 0.0,
     time_limit_s: float = 2.0,
-) -> Code | None:
+) -> Encoding | None:
     """The solution of least weighted loss within the limits that was not tried before.
 
     Args:
@@ -96,9 +96,9 @@ def solve(
             columns = program.run(gap, time_limit_s)
             if columns is None:
                 return None
-            code = problem.remains.canonical(program.code(columns))
-            if keeps(problem, code, max_ratio, max_bytes) and code not in tried:
-                return code
+            encoding = problem.remains.canonical(program.encoding(columns))
+            if keeps(problem, encoding, max_ratio, max_bytes) and encoding not in tried:
+                return encoding
             program.cut_off(columns)
     return None
 
@@ -106,12 +106,12 @@ def solve(
 class _Column(NamedTuple):
     """One x: a choice of a group at the levels of the variables that touch it."""
 
-    choice: int
+    scheme: int
     levels: dict[int, int]
     loss: float
     latency: float
     size: float
-    domain: Domain | None  # None: the group is gone
+    domain: ActivationType | None  # None: the group is gone
     allowed: bool
 
 
@@ -138,22 +138,22 @@ def _offered(problem: Problem, fixed: Levels | None) -> list[tuple[int, ...]]:
 
 
 def _columns(problem: Problem, group: int, offered: Sequence[tuple[int, ...]]) -> list[_Column]:
-    """All x of a group; where it is gone there is one choice."""
+    """All x of a group; where it is gone there is one scheme."""
     touching = problem.remains.touching(group)
     found = []
     for combination in product(*(offered[p] for p in touching)):
         levels = dict(zip(touching, combination, strict=True))
         left = problem.remains.layers(tuple(levels.get(p, 0) for p in range(len(offered))))
         part = problem.remains.part(group, left) if touching else 1.0
-        for choice in range(len(problem.losses[group]) if part else 1):
+        for scheme in range(len(problem.losses[group]) if part else 1):
             column = _Column(
-                choice=choice,
+                scheme=scheme,
                 levels=levels,
-                loss=problem.losses[group][choice] if part else 0.0,
-                latency=problem.cost(group, choice, part),
-                size=problem.sizes[group][choice] * part,
-                domain=problem.domains[group][choice] if part else None,
-                allowed=problem.allowed[group][choice],
+                loss=problem.losses[group][scheme] if part else 0.0,
+                latency=problem.cost(group, scheme, part),
+                size=problem.sizes[group][scheme] * part,
+                domain=problem.domains[group][scheme] if part else None,
+                allowed=problem.allowed[group][scheme],
             )
             found.append(column)
     return found
@@ -230,17 +230,17 @@ class _Program:
             for gone in (gone_u, gone_v):
                 if gone:
                     self._add({**gone, y: 1.0}, -math.inf, 1.0)  # y ≤ 1 − gone
-            for domain in Domain:
+            for domain in ActivationType:
                 u, v = self._taken(first, domain), self._taken(second, domain)
                 if u or v:
                     self._add({**u, **v, y: 1.0}, -math.inf, 2.0)  # y ≤ 2 − u − v
-                    if domain is not Domain.FLOAT:
+                    if domain is not ActivationType.FLOAT:
                         minus = dict.fromkeys((*u, *gone_u), -1.0)
                         self._add({**minus, **v, y: -1.0}, -math.inf, 0.0)  # y ≥ v − u − gone_u
                         minus = dict.fromkeys((*v, *gone_v), -1.0)
                         self._add({**u, **minus, y: -1.0}, -math.inf, 0.0)  # y ≥ u − v − gone_v
 
-    def _taken(self, group: int, domain: Domain | None) -> dict[int, float]:
+    def _taken(self, group: int, domain: ActivationType | None) -> dict[int, float]:
         start = int(self._starts[group])
         return {start + i: 1.0 for i, column in enumerate(self._groups[group]) if column.domain is domain}
 
@@ -260,15 +260,15 @@ class _Program:
     def _z(self, variable: int) -> int:
         return int(self._starts[len(self._groups) + 1 + variable])
 
-    def code(self, columns: Sequence[int]) -> Code:
+    def encoding(self, columns: Sequence[int]) -> Encoding:
         """What columns, one of each group and each variable, stand for."""
         count = len(self._groups)
-        choices = [
-            group[i - start].choice
+        schemes = [
+            group[i - start].scheme
             for group, i, start in zip(self._groups, columns, self._starts.tolist(), strict=False)
         ]
         levels = [self._offered[p][i - self._z(p)] for p, i in enumerate(columns[count:])]
-        return (*choices, *levels)
+        return (*schemes, *levels)
 
     def cut_off(self, columns: Sequence[int]) -> None:
         """Exclude one solution: at least one group or variable must change."""
@@ -281,7 +281,7 @@ class _Program:
         entries = [(r, c, value) for r, row in enumerate(self._rows) for c, value in row.items()]
         rows, columns, values = zip(*entries, strict=True)
         matrix = sparse.csr_array((values, (rows, columns)), shape=(len(self._rows), len(self._objective)))
-        with quiet_stdout():
+        with suppress_stdout():
             result = milp(
                 self._objective,
                 integrality=self._integrality,

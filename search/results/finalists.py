@@ -21,24 +21,24 @@ from pathlib import Path
 import numpy as np
 
 from bitfront.backends.base import CompiledModel
-from bitfront.backends.fresh import time_in_fresh_process
+from bitfront.backends.subprocess_timing import time_in_fresh_process
 from bitfront.backends.timing import TimingSettings
-from bitfront.precision import (
+from bitfront.core import (
     AccuracyStats,
-    Budget,
-    Footprint,
+    Constraints,
     LatencyStats,
-    LayerChoice,
+    MemoryUsage,
+    Scheme,
     write_bytes,
     write_text,
 )
 from bitfront.report.front import pareto_front
 from bitfront.report.results import Point
 from bitfront.search.accuracy import Scorer
-from bitfront.search.bench import Bench
 from bitfront.search.results.preference import preference
+from bitfront.search.runner import ModelRunner
 from bitfront.search.stopwatch import Kind
-from bitfront.search.trial import Outcome, Trial, summarise
+from bitfront.search.trial import Trial, TrialStatus, summarise
 
 MOST = 12
 TOLERANCE = 0.05
@@ -63,7 +63,7 @@ class Rerun:
     timing: TimingSettings = CLOSE
 
 
-def choose(trials: Sequence[Trial], budget: Budget, most: int = MOST) -> list[Trial]:
+def choose(trials: Sequence[Trial], budget: Constraints, most: int = MOST) -> list[Trial]:
     """The trials worth reporting, in order of their numbers.
 
     Baselines first; then the preferred feasible ones; where none is feasible, the nearest by each limit; then the
@@ -71,7 +71,7 @@ def choose(trials: Sequence[Trial], budget: Budget, most: int = MOST) -> list[Tr
     also of what was not scored to its end.
     """
     timed = [t for t in trials if t.measured]
-    complete = [t for t in timed if t.outcome is Outcome.COMPLETE]
+    complete = [t for t in timed if t.status is TrialStatus.COMPLETE]
     feasible = sorted((t for t in complete if t.feasible), key=lambda t: preference(budget)(t.objectives))
     chosen = _distinct(
         [*(t for t in timed if t.candidate.name), *feasible[:_BEST_FEASIBLE], *_nearest(timed, feasible)]
@@ -82,7 +82,7 @@ def choose(trials: Sequence[Trial], budget: Budget, most: int = MOST) -> list[Tr
     return sorted([*chosen[:most], *rest], key=lambda trial: trial.number)
 
 
-def describe(trial: Trial, layers: Mapping[str, LayerChoice]) -> Point:
+def describe(trial: Trial, layers: Mapping[str, Scheme]) -> Point:
     """A trial as a point of the results, as the search saw it; not judged yet."""
     assert trial.size_bytes is not None
     return Point(
@@ -103,11 +103,11 @@ def describe(trial: Trial, layers: Mapping[str, LayerChoice]) -> Point:
     )
 
 
-def write_files(bench: Bench, folder: Path, point: Point, network: str = "") -> tuple[str, str]:
+def write_files(runner: ModelRunner, folder: Path, point: Point, network: str = "") -> tuple[str, str]:
     """Write a point's config and model; returns their paths relative to ``folder``.
 
     Args:
-        bench: Writes them.
+        runner: Writes them.
         folder: The run folder.
         point: What was decided.
         network: Key of the network that is quantised; empty for the given one.
@@ -116,10 +116,10 @@ def write_files(bench: Bench, folder: Path, point: Point, network: str = "") -> 
         OutputError: If they cannot be written.
     """
     config, model = f"configs/{point.id}.json", f"models/{point.id}.onnx"
-    with bench.watch.measure(Kind.LOWERING):
-        document = bench.config(point.layers, network)
+    with runner.watch.timed(Kind.LOWERING):
+        document = runner.config(point.layers, network)
     write_text(folder / config, document.to_json())
-    write_bytes(folder / model, bench.lower(point.layers, network))
+    write_bytes(folder / model, runner.lower(point.layers, network))
     return config, model
 
 
@@ -141,28 +141,28 @@ class Built:
     """Saved models, each compiled as it is timed when first needed and at most once.
 
     Args:
-        bench: What they run on.
+        runner: What they run on.
         files: Id → model file; the given network's, or what stands for it, is first.
     """
 
-    def __init__(self, bench: Bench, files: Mapping[str, Path]) -> None:
-        self._bench = bench
+    def __init__(self, runner: ModelRunner, files: Mapping[str, Path]) -> None:
+        self._runner = runner
         self.files = files
         self.reference = next(iter(files))
         self._compiled: dict[str, CompiledModel] = {}
 
     def __getitem__(self, name: str) -> CompiledModel:
         if name not in self._compiled:
-            self._compiled[name] = self._bench.compile(self.files[name].read_bytes())
+            self._compiled[name] = self._runner.compile(self.files[name].read_bytes())
         return self._compiled[name]
 
 
-def footprint(bench: Bench, artifact: str, name: str, built: Built) -> Footprint | None:
+def footprint(runner: ModelRunner, artifact: str, name: str, built: Built) -> MemoryUsage | None:
     """What a finalist takes once compiled; None where the runtime does not tell."""
-    found = bench.ledger.footprint(artifact)
+    found = runner.measurements.footprint(artifact)
     if found is None:
         found = built[name].footprint()
-        bench.ledger.note_footprint(artifact, found)
+        runner.measurements.note_footprint(artifact, found)
     return found if found.known else None
 
 
@@ -184,42 +184,42 @@ def write_engine(folder: Path, name: str, model: CompiledModel) -> str | None:
     return path
 
 
-def time_twice(bench: Bench, built: Built, artifacts: Mapping[str, str], rerun: Rerun) -> Timings:
+def time_twice(runner: ModelRunner, built: Built, artifacts: Mapping[str, str], rerun: Rerun) -> Timings:
     """Time saved models together in this process, then in a fresh one; those that do not hold there once more.
 
     Args:
-        bench: What they run on.
+        runner: What they run on.
         built: The models.
         artifacts: Id → digest, by which finished timings are found again.
         rerun: How they are timed.
     """
     files = built.files
     here = _remembered(
-        bench,
+        runner,
         "here",
         artifacts,
-        lambda: bench.time({id_: built[id_] for id_ in files}, rerun.timing, built.reference),
+        lambda: runner.time({id_: built[id_] for id_ in files}, rerun.timing, built.reference),
     )
-    there = _remembered(bench, "elsewhere", artifacts, lambda: _time_elsewhere(bench, built, here, rerun))
+    there = _remembered(runner, "elsewhere", artifacts, lambda: _time_elsewhere(runner, built, here, rerun))
     holding = frozenset(name for name in files if holds(here[name], there[name]))
     return Timings(here=here, there=there, holding=holding)
 
 
 def _time_elsewhere(
-    bench: Bench, built: Built, here: Mapping[str, LatencyStats], rerun: Rerun
+    runner: ModelRunner, built: Built, here: Mapping[str, LatencyStats], rerun: Rerun
 ) -> dict[str, LatencyStats]:
     files, reference = built.files, built.reference
 
     def once(names: Iterable[str]) -> dict[str, LatencyStats]:
-        with bench.watch.measure(Kind.INFERENCE):
+        with runner.watch.timed(Kind.INFERENCE):
             return time_in_fresh_process(
                 rerun.backend,
                 {name: files[name] for name in names},
                 reference,
-                bench.inputs,
-                bench.patient(rerun.timing),
-                threads=bench.threads,
-                batch_size=bench.batch_size,
+                runner.inputs,
+                runner.patient(rerun.timing),
+                threads=runner.threads,
+                batch_size=runner.batch_size,
             )
 
     there = once(files)
@@ -233,13 +233,13 @@ def _time_elsewhere(
 
 
 def _remembered(
-    bench: Bench, kind: str, artifacts: Mapping[str, str], measure: Callable[[], dict[str, LatencyStats]]
+    runner: ModelRunner, kind: str, artifacts: Mapping[str, str], measure: Callable[[], dict[str, LatencyStats]]
 ) -> dict[str, LatencyStats]:
-    known = bench.ledger.together(kind, list(artifacts.values()))
+    known = runner.measurements.together(kind, list(artifacts.values()))
     if known is None:
         measured = measure()
         known = {artifacts[name]: latency for name, latency in measured.items()}
-        bench.ledger.note_together(kind, known)
+        runner.measurements.note_together(kind, known)
     return {name: known[artifact] for name, artifact in artifacts.items()}
 
 
@@ -258,13 +258,13 @@ def _beside_ms(latency: LatencyStats) -> float:
     return latency.median_ms / latency.ratio
 
 
-def score(bench: Bench, artifact: str, file: Path, scorer: Scorer) -> AccuracyStats:
-    """Score a saved model on everything held back; from the ledger where it was done before."""
-    scored = bench.ledger.scored(artifact, HELD_BACK_PART)
+def score(runner: ModelRunner, artifact: str, file: Path, scorer: Scorer) -> AccuracyStats:
+    """Score a saved model on everything held back; from the measurements where it was done before."""
+    scored = runner.measurements.scored(artifact, HELD_BACK_PART)
     if scored is None or scored.samples < len(scorer):
-        model = bench.compile_to_score(file.read_bytes())
+        model = runner.compile_to_score(file.read_bytes())
         scored = scorer.extend(model, scored, len(scorer))
-        bench.ledger.note_scored(artifact, HELD_BACK_PART, scored)
+        runner.measurements.note_scored(artifact, HELD_BACK_PART, scored)
     return scored.stats
 
 

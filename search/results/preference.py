@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bitfront.precision import Budget
+from bitfront.core import Constraints
 from bitfront.report.front import Objectives
 
 SIZE_TIE = 1.01
@@ -21,12 +21,12 @@ LATENCY_TIE = 1.02
 Key = tuple[float, float, float]
 
 
-def preference(budget: Budget) -> Callable[[Objectives], Key]:
+def preference(budget: Constraints) -> Callable[[Objectives], Key]:
     """The sort key that puts the preferred point first."""
     return _fastest if budget.accuracy_alone else _most_accurate
 
 
-def choose(candidates: Mapping[str, Objectives], budget: Budget) -> str | None:
+def choose(candidates: Mapping[str, Objectives], budget: Constraints) -> str | None:
     """The id to recommend; None where there are no candidates."""
     if not candidates:
         return None

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bitfront.precision import Budget
+from bitfront.core import Constraints
 from bitfront.report import wording
 from bitfront.report.front import Objectives, pareto_front
 from bitfront.report.given import FP32_ID, GIVEN_ID, GivenNetwork
@@ -60,7 +60,7 @@ class Judgement:
 
 
 def judge(
-    points: Iterable[Point], budget: Budget, *, given: GivenNetwork, baselines: Sequence[str], metric: str
+    points: Iterable[Point], budget: Constraints, *, given: GivenNetwork, baselines: Sequence[str], metric: str
 ) -> Judgement:
     """Judge points by what is to be shown of them: the finalists' measurement, else the search's.
 
@@ -131,7 +131,7 @@ def _surely_smaller(point: Point, other: Point) -> bool:
     return point.size_bytes * SIZE_TIE < other.size_bytes
 
 
-def _recommended(candidates: Sequence[Point], objectives: Mapping[str, Objectives], budget: Budget) -> str | None:
+def _recommended(candidates: Sequence[Point], objectives: Mapping[str, Objectives], budget: Constraints) -> str | None:
     """Which of the points that may be recommended is; the network as given last, but where it is surely preferred."""
     by_id = {point.id: point for point in candidates}
     given = by_id.pop(GIVEN_ID, None)
@@ -156,7 +156,7 @@ def _objectives(point: Point) -> Objectives:
     )
 
 
-def _misses(point: Point, budget: Budget, given: float | None) -> Misses:
+def _misses(point: Point, budget: Constraints, given: float | None) -> Misses:
     objectives = _objectives(point)
     return budget.violations(
         latency_ms=objectives.latency_ms,
@@ -166,7 +166,7 @@ def _misses(point: Point, budget: Budget, given: float | None) -> Misses:
     )
 
 
-def _violations(point: Point, budget: Budget, misses: Misses, metric: str) -> tuple[str, ...]:
+def _violations(point: Point, budget: Constraints, misses: Misses, metric: str) -> tuple[str, ...]:
     objectives = _objectives(point)
     texts = []
     if misses[0] > 0:
@@ -179,7 +179,7 @@ def _violations(point: Point, budget: Budget, misses: Misses, metric: str) -> tu
     return tuple(texts)
 
 
-def _nearest(misses: Mapping[str, Misses], budget: Budget) -> dict[str, str]:
+def _nearest(misses: Mapping[str, Misses], budget: Constraints) -> dict[str, str]:
     limited = (
         budget.latency_ms is not None,
         budget.size_bytes is not None,

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bitfront.precision import EngineError, UsageError, write_text
-from bitfront.precision.cells import csv_text, frame_text
+from bitfront.core import EngineError, UsageError, write_text
+from bitfront.core.cells import csv_text, frame_text
 from bitfront.report.results import MEASUREMENT_FILE, MEASUREMENT_FORM, SCHEMA_VERSION, Point
 from bitfront.report.training import TrainInfo
 from bitfront.search.results.recommend import Judgement
@@ -123,7 +123,7 @@ def _trial_row(trial: Trial) -> Sequence[object]:
     return (
         trial.number,
         trial.candidate.origin,
-        trial.outcome.value,
+        trial.status.value,
         trial.size_bytes,
         latency and latency.median_ms,
         latency and latency.p90_ms,
@@ -157,5 +157,5 @@ def _point_json(point: Point) -> dict[str, Any]:
         "footprint": point.footprint.to_json() if point.footprint else None,
         "network": point.network.to_json() if point.network else None,
         "compressed_bytes": point.compressed_bytes,
-        "layers": {layer: choice.text for layer, choice in point.layers.items()},
+        "layers": {layer: scheme.text for layer, scheme in point.layers.items()},
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bitfront.backends import Backend, TimingSettings, time_paired
-from bitfront.precision import BackendError, Inputs, Precision, UsageError
+from bitfront.core import BackendError, Inputs, Precision, UsageError
 from tests.backends import models
 
 _X = np.array([[1, 0, 0], [0, 1, 1]], np.float32)
@@ -147,10 +147,10 @@ class BackendConformance:
 
     def test_the_stand_in_reads_the_same_dialect(self, backend: Backend) -> None:
         """What sensitivities are scored on runs this backend's artifacts, and stands in for itself."""
-        stand_in = backend.stand_in()
-        outputs = stand_in.compile(models.linear(), threads=1).run({"x": _X})
+        proxy_backend = backend.proxy_backend()
+        outputs = proxy_backend.compile(models.linear(), threads=1).run({"x": _X})
         models.assert_close(outputs[0], _Y)
-        assert stand_in.stand_in().name == stand_in.name
+        assert proxy_backend.proxy_backend().name == proxy_backend.name
 
     def test_a_batch_asked_for_runs(self, backend: Backend) -> None:
         """A network compiled for a batch runs that batch, whether its shape then says so or stays dynamic."""

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.precision import Array
+from bitfront.core import Array
 
 Shape = Sequence[int | str]
 

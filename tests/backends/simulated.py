@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bitfront.backends.host import HostModel
-from bitfront.precision import Array, BackendError, Inputs
+from bitfront.core import Array, BackendError, Inputs
 
 
 def steady(_: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.backends.tensorrt.cuda import Gpu
-from bitfront.precision import Array
+from bitfront.core import Array
 
 RUN_MS = 0.25
 """What a run takes on the pretended device."""

@@ -197,8 +197,8 @@ class _Engine:
     def layers(self) -> list[dict[str, Any]]:
         inferred = onnx.shape_inference.infer_shapes(self.model).graph
         types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.input)}
-        codes = {node.output[0] for node in inferred.node if node.op_type == "QuantizeLinear"}
-        quantised = {node.output[0] for node in inferred.node if node.input and node.input[0] in codes}
+        integers = {node.output[0] for node in inferred.node if node.op_type == "QuantizeLinear"}
+        quantised = {node.output[0] for node in inferred.node if node.input and node.input[0] in integers}
         rows = []
         for node in inferred.node:
             name = node.name or f"node_of_{node.output[0]}"

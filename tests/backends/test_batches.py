@@ -9,7 +9,7 @@ import pytest
 
 from bitfront.backends.batches import fixed_batch, run_batches, run_outputs, sample_count
 from bitfront.backends.host import HostModel
-from bitfront.precision import Array, Batching, DataError, Inputs
+from bitfront.core import Array, Batching, DataError, Inputs
 
 
 class Doubler(HostModel):

@@ -11,12 +11,12 @@ from bitfront.backends.estimates import (
     median_interval,
     paired_ratios,
     pooled_median_interval,
-    quiet_rounds,
     relative_half_width,
     round_medians,
     round_order,
     runs_per_slot,
     summarise,
+    undisturbed_rounds,
 )
 
 _REFERENCE = np.array([[10, 12, 11], [20, 22, 21], [40, 44, 42]], np.int64)
@@ -95,12 +95,12 @@ def test_rounds_count_in_pairs_and_for_both_models() -> None:
     """A round counts if neither model was disturbed in it nor in its mirrored partner; choosing by one would bias."""
     reference = np.array([[100], [100], [100], [150], [100], [100], [100]], np.int64)
     model = np.array([[50], [51], [50], [50], [50], [70], [50]], np.int64)
-    assert quiet_rounds(model, reference, None).tolist() == [True, True, False, False, False, False, False]
-    assert not quiet_rounds(model, reference, 50e-6).any()
+    assert undisturbed_rounds(model, reference, None).tolist() == [True, True, False, False, False, False, False]
+    assert not undisturbed_rounds(model, reference, 50e-6).any()
     rng = np.random.default_rng(0)
     noisy = [(level * rng.lognormal(sigma=0.2, size=(4000, 1))).astype(np.int64) for level in (10**6, 10**6)]
-    fair = noisy[0][quiet_rounds(noisy[0], noisy[1], None)]
-    assert np.median(fair) == pytest.approx(np.median(noisy[1][quiet_rounds(noisy[1], noisy[0], None)]), rel=0.02)
+    fair = noisy[0][undisturbed_rounds(noisy[0], noisy[1], None)]
+    assert np.median(fair) == pytest.approx(np.median(noisy[1][undisturbed_rounds(noisy[1], noisy[0], None)]), rel=0.02)
     by_reference_alone = noisy[1] <= 1.1 * np.quantile(noisy[1], 0.1)  # planted
     assert np.median(noisy[0][by_reference_alone] / noisy[1][by_reference_alone]) > 1.1
 

@@ -9,7 +9,7 @@ import pytest
 from bitfront.backends import DEFAULT_COSTS_MS, QUICK, Backend, FakeBackend, time_paired
 from bitfront.backends.fake_fusion import fused_operators
 from bitfront.backends.probe_graphs import all_probes
-from bitfront.precision import BackendError
+from bitfront.core import BackendError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 

@@ -16,8 +16,8 @@ import pytest
 
 from bitfront.backends import Backend
 from bitfront.backends.openvino.backend import OpenVinoBackend
+from bitfront.core import BackendError, BackendUnavailableError
 from bitfront.lowering.dialects.openvino import HALF, PRECISION_KEY
-from bitfront.precision import BackendError, BackendUnavailableError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 

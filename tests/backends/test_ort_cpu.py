@@ -12,7 +12,7 @@ import pytest
 
 from bitfront.backends import Backend, OrtCpuBackend
 from bitfront.backends.ort.package import check_flavours
-from bitfront.precision import BackendUnavailableError
+from bitfront.core import BackendUnavailableError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 

@@ -11,7 +11,7 @@ import pytest
 from bitfront.backends.ort.cuda import CUDA_OPTIONS, OrtCudaBackend, OrtGpuModel
 from bitfront.backends.ort.cuda_probe import convolution, verdict
 from bitfront.backends.ort.session import CPU_PROVIDER, SessionSetup, start_session
-from bitfront.precision import BackendError, BackendUnavailableError, Precision, UsageError
+from bitfront.core import BackendError, BackendUnavailableError, Precision, UsageError
 from tests.backends import models
 from tests.backends.substitute_ort import CUDA, Log, Session, install, substitute
 

@@ -10,7 +10,7 @@ import pytest
 from bitfront.backends import OrtCpuBackend
 from bitfront.backends.ort.gpu import NvidiaDevice, first_device, parse_devices
 from bitfront.backends.ort.libraries import explain, load_provider, wheel_of
-from bitfront.precision import BackendUnavailableError
+from bitfront.core import BackendUnavailableError
 from tests.backends import models
 from tests.backends.substitute_ort import CPU, CUDA, TENSORRT, Log, substitute
 

@@ -11,7 +11,7 @@ import pytest
 from bitfront.backends import OrtCpuBackend
 from bitfront.backends.base import ExecutedLayer
 from bitfront.backends.ort.profile import nodes_by_provider, parse_profile
-from bitfront.precision import BackendError
+from bitfront.core import BackendError
 from tests.backends import models
 
 

@@ -11,7 +11,7 @@ from onnx import helper
 
 from bitfront.backends.ort.cuda import CUDA_OPTIONS
 from bitfront.backends.ort.tensorrt import OrtTensorrtBackend, engine_folder, profile_shapes
-from bitfront.precision import OutputError
+from bitfront.core import OutputError
 from tests.backends import models
 from tests.backends.substitute_ort import CUDA, TENSORRT, Log, install, substitute
 
@@ -81,7 +81,7 @@ def test_what_tensorrt_leaves_is_told(log: Log, monkeypatch: pytest.MonkeyPatch)
 
 def test_sensitivities_are_scored_on_the_processor() -> None:
     """Its stand-in reads the same graphs."""
-    assert OrtTensorrtBackend().stand_in().name == "ort-cpu"
+    assert OrtTensorrtBackend().proxy_backend().name == "ort-cpu"
     assert OrtTensorrtBackend().dialect == "tensorrt"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bitfront.backends import backend_names, get_backend
-from bitfront.precision import UsageError
+from bitfront.core import UsageError
 
 
 @pytest.mark.parametrize("name", [*backend_names(), "fake"])

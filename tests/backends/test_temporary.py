@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bitfront.backends.temporary import sweep, temporary_folder
-from bitfront.precision import OutputError
+from bitfront.core import OutputError
 
 MAKE = """\
 import sys

@@ -16,7 +16,7 @@ from bitfront.backends.ort.cpu import OrtCpuBackend
 from bitfront.backends.tensorrt.backend import TensorRtBackend, TensorRtTf32Backend
 from bitfront.backends.tensorrt.build import MOST_SAMPLES, WORKSPACE_BYTES
 from bitfront.backends.tensorrt.cuda import driver_version, load_cuda
-from bitfront.precision import BackendError, BackendUnavailableError, Footprint, Precision
+from bitfront.core import BackendError, BackendUnavailableError, MemoryUsage, Precision
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 from tests.backends.substitute_cuda import RUN_MS, FakeCuda
@@ -218,7 +218,7 @@ def test_the_footprint_is_told(backend: Backend) -> None:
     compiled = backend.compile(models.linear(), threads=1)
     plan = compiled.engine()
     assert plan is not None
-    assert compiled.footprint() == Footprint(engine_bytes=len(plan), weight_bytes=123, activation_bytes=4096)
+    assert compiled.footprint() == MemoryUsage(engine_bytes=len(plan), weight_bytes=123, activation_bytes=4096)
 
 
 def test_every_probe_passes_on_the_stand_in(control: Control, backend: Backend) -> None:
@@ -255,7 +255,7 @@ def test_the_fingerprint_tells_versions_and_math(control: Control) -> None:
 
 def test_sensitivities_are_scored_on_the_processor() -> None:
     """Engines take long to build, so another runtime of the same dialect stands in."""
-    assert isinstance(TensorRtBackend().stand_in(), OrtCpuBackend)
+    assert isinstance(TensorRtBackend().proxy_backend(), OrtCpuBackend)
     assert TensorRtBackend().dialect == TensorRtTf32Backend().dialect == "tensorrt"
 
 

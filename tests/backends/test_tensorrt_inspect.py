@@ -13,7 +13,7 @@ import pytest
 from bitfront.backends.base import ExecutedLayer
 from bitfront.backends.tensorrt.inspect import engine_layers, layer_nodes, operator_names, with_times
 from bitfront.backends.tensorrt.messages import build_reason, mentioned
-from bitfront.precision import BackendError
+from bitfront.core import BackendError
 
 _TEN = """
 {"Layers": [{

@@ -58,7 +58,7 @@ def test_a_wrong_scale_is_seen(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in _PROBES if name.startswith("int8")])
 def test_a_quantiser_left_out_is_seen(name: str) -> None:
-    """A runtime that computes on the input as it came, instead of on its codes, fails."""
+    """A runtime that computes on the input as it came, instead of on its integers, fails."""
     probe = _PROBES[name]
     model = onnx.load_model_from_string(probe.model)
     quantise = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")

@@ -30,7 +30,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package with its rooms inside."""
     folder = tmp_path_factory.mktemp("tree")
     shutil.copytree(_ROOT / "bitfront", folder / "bitfront")
-    for room in ("precision", "lowering", "report", "backends"):
+    for room in ("core", "lowering", "report", "backends"):
         shutil.copytree(_ROOT / room, folder / "bitfront" / room)
     shutil.copy(_ROOT / "pyproject.toml", folder)
     return folder

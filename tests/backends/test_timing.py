@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bitfront.backends import QUICK, THOROUGH, TimingSettings, time_paired
-from bitfront.precision import BackendError, LatencyStats, UsageError
+from bitfront.core import BackendError, LatencyStats, UsageError
 from tests.backends.simulated import Machine, SimulatedModel
 
 _TRUE_RATIO = 0.5
@@ -151,7 +151,7 @@ def test_a_slot_lasts_as_long_as_asked() -> None:
 
 
 def test_noise_uses_more_rounds_up_to_the_limit() -> None:
-    """A ratio that doesn't settle is timed until patience ends; one that does, for the fewest rounds."""
+    """A ratio that doesn't finalize is timed until patience ends; one that does, for the fewest rounds."""
     rng = np.random.default_rng(0)
     noisy = _paired(Machine(lambda _: float(rng.lognormal(sigma=0.3))))
     assert noisy["int8"].rounds + noisy["int8"].rounds_left_out > QUICK.max_rounds

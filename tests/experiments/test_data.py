@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from bitfront.core import DataError
 from bitfront.experiments.data import (
     ENVIRONMENT,
     IMAGENET_STATISTICS,
@@ -25,7 +26,6 @@ from bitfront.experiments.data import (
 )
 from bitfront.experiments.networks import MobileNetV1, ResNetCifar, SqueezeNet
 from bitfront.experiments.weights import from_data_parallel, from_keras_mobilenet, from_squeezenet, load_weights
-from bitfront.precision import DataError
 
 
 def test_normalisation_by_hand() -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bitfront.core import Labelled
 from bitfront.experiments import digits
 from bitfront.experiments.digits import DigitsWorkload, Training, load_halves, train, trained_network, user_cache
-from bitfront.precision import Labelled
 
 TINY = Training(epochs=1, batch_size=32)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bitfront.backends import FakeBackend, get_backend
+from bitfront.core import Array, UsageError
 from bitfront.experiments.peers import quantised_by_peer
-from bitfront.precision import Array, UsageError
 from tests.search.command_line import network, samples
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bitfront.core import FP32, Precision
 from bitfront.experiments.sampler_study import budget_of, main, volumes
 from bitfront.experiments.synthetic import Synthetic
-from bitfront.precision import FP32, Precision
 
 
 def test_problem_has_what_makes_it_hard() -> None:
@@ -34,10 +34,10 @@ def test_problem_has_what_makes_it_hard() -> None:
 def test_problem_is_seeded() -> None:
     """The same seed gives the same problem and the same noise, another seed another."""
     first, again, other = Synthetic.random(6, 0), Synthetic.random(6, 0), Synthetic.random(6, 1)
-    code = (1, 2, 3, 0, 2, 2)
+    encoding = (1, 2, 3, 0, 2, 2)
     assert first == again
-    assert first.measure(code) == again.measure(code) != other.measure(code)
-    assert first.space.groups[0].choices[0] == FP32
+    assert first.measure(encoding) == again.measure(encoding) != other.measure(encoding)
+    assert first.space.groups[0].schemes[0] == FP32
 
 
 def test_volume_grows_with_points() -> None:

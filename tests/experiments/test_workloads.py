@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from bitfront.core import DataError, Labelled, Workload, top1
 from bitfront.experiments import workloads
 from bitfront.experiments.data import IMAGENET_STATISTICS, SYMMETRIC, Normalisation, load_imagenet
 from bitfront.experiments.digits import DigitsWorkload
 from bitfront.experiments.networks import DigitsNet, ResNetCifar
-from bitfront.precision import DataError, Labelled, Workload, top1
 
 MAKERS = {
     "resnet20": workloads.resnet20,

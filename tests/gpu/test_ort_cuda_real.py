@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bitfront.backends import Backend, get_backend
+from bitfront.core import BackendUnavailableError, CalibrationSettings, ContentStore, Precision
 from bitfront.lowering.dialects.ort_cuda import OrtCudaDialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.precision import BackendUnavailableError, CalibrationSettings, ContentStore, Precision
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 from tests.lowering.candidates import expected_outputs, sqnr_db, uniform
@@ -36,7 +36,7 @@ class TestOrtCuda(BackendConformance):
 @pytest.mark.parametrize("text", _FLOOR_DB)
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_dialect_on_the_device(backend: Backend, name: str, text: str) -> None:
-    """Every topology in every uniform choice gives what FP32 gives on the processor, within its rounding error."""
+    """Every topology in every uniform scheme gives what FP32 gives on the processor, within its rounding error."""
     reference = reference_of(name)
     lowerer = Lowerer(reference, OrtCudaDialect(), inputs_of(reference), CalibrationSettings(), ContentStore(None))
     model = backend.compile(lowerer.lower(uniform(lowerer, text)), threads=1)

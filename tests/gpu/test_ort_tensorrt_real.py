@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitfront.backends import Backend, get_backend
-from bitfront.precision import BackendUnavailableError
+from bitfront.core import BackendUnavailableError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 

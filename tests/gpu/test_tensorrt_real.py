@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bitfront.backends import Backend, get_backend
+from bitfront.core import BackendUnavailableError, CalibrationSettings, ContentStore
 from bitfront.lowering.dialects.tensorrt import TensorRtDialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.precision import BackendUnavailableError, CalibrationSettings, ContentStore
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 from tests.lowering.candidates import expected_outputs, sqnr_db, uniform
@@ -44,7 +44,7 @@ class TestTensorRt(BackendConformance):
 @pytest.mark.parametrize("text", _FLOOR_DB)
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_dialect_on_the_device(backend: Backend, name: str, text: str) -> None:
-    """Every topology in every uniform choice gives what FP32 gives on the processor, within its rounding error."""
+    """Every topology in every uniform scheme gives what FP32 gives on the processor, within its rounding error."""
     reference = reference_of(name)
     lowerer = Lowerer(reference, TensorRtDialect(), inputs_of(reference), CalibrationSettings(), ContentStore(None))
     model = backend.compile(lowerer.lower(uniform(lowerer, text)), threads=1)
@@ -57,7 +57,7 @@ def test_layers_run_as_they_are_written(backend: Backend) -> None:
     """The profile finds the convolutions by their nodes, each in the precision written, with a time."""
     reference = reference_of("residual")
     lowerer = Lowerer(reference, TensorRtDialect(), inputs_of(reference), CalibrationSettings(), ContentStore(None))
-    names = {layer.name for layer in lowerer.inventory.layers if layer.op == "Conv"}
+    names = {layer.name for layer in lowerer.quantisable.layers if layer.op == "Conv"}
     for text in ("fp32", "fp16", "int8:mse"):
         compiled = backend.compile(lowerer.lower(uniform(lowerer, text)), threads=1, batch_size=1)
         layers = [layer for layer in compiled.profile(inputs_of(reference, samples=1)) if names & set(layer.nodes)]

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from bitfront.backends import get_backend
 from bitfront.backends.ort.cpu import open_session
+from bitfront.core import FP32, CalibrationSettings, ContentStore, Inputs, Scheme
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.precision import FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice
 from tests.lowering.topologies import inputs_of, reference_of
 
-# Lowest signal-to-noise ratio of outputs in dB that any topology may reach with each choice.
+# Lowest signal-to-noise ratio of outputs in dB that any topology may reach with each scheme.
 FLOOR_DB = {
     "fp16": 60.0,
     "int8:mse": 28.0,
@@ -36,10 +36,10 @@ def lowerer_of(name: str) -> Lowerer:
     return Lowerer(reference, get_dialect("ort-cpu"), inputs_of(reference), settings, ContentStore(None))
 
 
-def uniform(lowerer: Lowerer, text: str) -> dict[str, LayerChoice]:
-    """Every layer at the choice, or at FP32 where it is not offered."""
-    choice = LayerChoice.parse(text)
-    return {layer.name: choice if choice in layer.choices else FP32 for layer in lowerer.inventory.layers}
+def uniform(lowerer: Lowerer, text: str) -> dict[str, Scheme]:
+    """Every layer at the scheme, or at FP32 where it is not offered."""
+    scheme = Scheme.parse(text)
+    return {layer.name: scheme if scheme in layer.schemes else FP32 for layer in lowerer.quantisable.layers}
 
 
 @cache
@@ -55,7 +55,7 @@ def saturates() -> bool:
 
 
 def outputs_of(model: bytes, inputs: Inputs) -> tuple[NDArray[np.generic], ...]:
-    """What ONNX Runtime makes of a candidate; where its 8-bit kernels saturate, what the graph itself says."""
+    """What ONNX Runtime makes of a request; where its 8-bit kernels saturate, what the graph itself says."""
     return as_written(model, inputs) if saturates() else get_backend("ort-cpu").compile(model, threads=1).run(inputs)
 
 
@@ -72,7 +72,7 @@ def sqnr_db(expected: NDArray[np.generic], actual: NDArray[np.generic]) -> float
 
 
 def measured_db(name: str, model: bytes) -> list[float]:
-    """SQNR of each output of a candidate."""
+    """SQNR of each output of a request."""
     found = outputs_of(model, inputs_of(lowerer_of(name).reference, seed=5))
     return [sqnr_db(wanted, actual) for wanted, actual in zip(expected_outputs(name), found, strict=True)]
 

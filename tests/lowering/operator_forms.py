@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from bitfront.core import Array
 from bitfront.lowering.opset import OPSET
-from bitfront.precision import Array
 
 FIRST_OPSET = 7
 

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfront.core import Array
 from bitfront.lowering.opset import OPSET
-from bitfront.precision import Array
 from tests.lowering.operator_forms import FIRST_OPSET, Form, X, Y, floats, whole
 from tests.lowering.operator_table import FORMS
 

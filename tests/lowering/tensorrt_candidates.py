@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from bitfront.backends.ort.cpu import open_session
+from bitfront.core import FP32, CalibrationSettings, ContentStore, Inputs, Scheme
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import Reference, make_reference
-from bitfront.precision import FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice
+from bitfront.lowering.reference import ReferenceModel, make_reference
 from tests.lowering.topologies import TOPOLOGIES, Net, inputs_of, reference_of
 
 # Optimised and not: what the runtime makes of a graph must not decide whether its numbers are right.
@@ -60,7 +60,7 @@ OWN = {build.__name__: build for build in (wide_gemm, projection, small_values)}
 NETWORKS = (*TOPOLOGIES, *OWN)
 
 
-def network(name: str) -> Reference:
+def network(name: str) -> ReferenceModel:
     return make_reference(OWN[name](), name) if name in OWN else reference_of(name)
 
 
@@ -70,13 +70,13 @@ def trt_lowerer(name: str) -> Lowerer:
     return Lowerer(reference, get_dialect("tensorrt"), inputs_of(reference), CalibrationSettings(), ContentStore(None))
 
 
-def mixed(lowerer: Lowerer, start: int = 0) -> dict[str, LayerChoice]:
-    """Choices by turns, the first that a layer may take from its turn on."""
-    turns = [LayerChoice.parse(text) for text in MIXES]
+def mixed(lowerer: Lowerer, start: int = 0) -> dict[str, Scheme]:
+    """Schemes by turns, the first that a layer may take from its turn on."""
+    turns = [Scheme.parse(text) for text in MIXES]
     chosen = {}
-    for index, layer in enumerate(lowerer.inventory.layers):
+    for index, layer in enumerate(lowerer.quantisable.layers):
         rotated = [turns[(start + index + step) % len(turns)] for step in range(len(turns))]
-        chosen[layer.name] = next(choice for choice in (*rotated, FP32) if choice in layer.choices)
+        chosen[layer.name] = next(scheme for scheme in (*rotated, FP32) if scheme in layer.schemes)
     return chosen
 
 

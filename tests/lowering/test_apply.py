@@ -7,28 +7,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitfront.lowering.apply import apply_config
-from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import Reference, make_reference
-from bitfront.precision import (
+from bitfront.core import (
     CalibrationSettings,
     ConfigError,
     ContentStore,
     DataError,
     Inputs,
-    LayerChoice,
     PrecisionConfig,
+    Scheme,
 )
+from bitfront.lowering.apply import apply_config
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import ReferenceModel, make_reference
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import chain, inputs_of, reference_of
 
 
-def saved(reference: Reference, inputs: Inputs, store: ContentStore, text: str) -> tuple[PrecisionConfig, bytes]:
+def saved(reference: ReferenceModel, inputs: Inputs, store: ContentStore, text: str) -> tuple[PrecisionConfig, bytes]:
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), inputs, CalibrationSettings(samples=32), store)
-    choices = uniform(lowerer, text)
-    config = PrecisionConfig.from_json(lowerer.config(choices).to_json(), "config.json")
-    return config, lowerer.lower(choices)
+    schemes = uniform(lowerer, text)
+    config = PrecisionConfig.from_json(lowerer.config(schemes).to_json(), "config.json")
+    return config, lowerer.lower(schemes)
 
 
 @pytest.mark.parametrize("text", ["fp16", "int8:mse", "int4:gptq"])
@@ -95,9 +95,9 @@ def test_other_calibration_inputs_are_refused() -> None:
         )
 
 
-def test_config_of_choices() -> None:
-    """The config holds a choice for every layer and names no measurement."""
+def test_config_of_schemes() -> None:
+    """The config holds a scheme for every layer and names no measurement."""
     reference = reference_of("chain")
     config, _ = saved(reference, inputs_of(reference), ContentStore(None), "int4:gptq")
-    assert dict(config.layers) == dict.fromkeys("abc", LayerChoice.parse("int4:gptq"))
+    assert dict(config.layers) == dict.fromkeys("abc", Scheme.parse("int4:gptq"))
     assert "latency" not in config.to_json()

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bitfront.core import CalibrationSettings, ConfigError, ContentStore, PrecisionConfig, Scheme, UsageError
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import dialect_of_config, get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import Reference
-from bitfront.precision import CalibrationSettings, ConfigError, ContentStore, LayerChoice, PrecisionConfig, UsageError
+from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import inputs_of, reference_of
 
@@ -42,31 +42,31 @@ def nothing():
 
 
 @pytest.fixture
-def reference() -> Reference:
+def reference() -> ReferenceModel:
     return reference_of("chain")
 
 
 @pytest.fixture
-def config(reference: Reference) -> PrecisionConfig:
+def config(reference: ReferenceModel) -> PrecisionConfig:
     lowerer = Lowerer(
         reference, get_dialect("ort-cpu"), inputs_of(reference), CalibrationSettings(samples=32), ContentStore(None)
     )
     return lowerer.config(uniform(lowerer, "int8:mse"))
 
 
-def applied(config: PrecisionConfig, reference: Reference, dialect: str | None = None) -> bytes:
+def applied(config: PrecisionConfig, reference: ReferenceModel, dialect: str | None = None) -> bytes:
     return apply_config(
         config, reference, calibration=None, store=ContentStore(None), allow_new_weights=False, dialect=dialect
     )
 
 
-def channels(reference: Reference, layer: str) -> int:
+def channels(reference: ReferenceModel, layer: str) -> int:
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), None, CalibrationSettings(), ContentStore(None))
-    found = next(own for own in lowerer.inventory.layers if own.name == layer)
+    found = next(own for own in lowerer.quantisable.layers if own.name == layer)
     return found.weight_shape[found.channel_axis]
 
 
-def test_ranges_of_unknown_tensors(config: PrecisionConfig, reference: Reference) -> None:
+def test_ranges_of_unknown_tensors(config: PrecisionConfig, reference: ReferenceModel) -> None:
     """A range that nothing would read is a typing error, or of another network."""
     changed = replace(config, ranges={**config.ranges, "../nowhere": (0.0, 1.0)})
     with pytest.raises(ConfigError, match=re.escape("a range for tensor '../nowhere', which 'chain' does not have")):
@@ -74,7 +74,7 @@ def test_ranges_of_unknown_tensors(config: PrecisionConfig, reference: Reference
 
 
 @pytest.mark.parametrize("more", [-1, 1])
-def test_scales_are_one_a_channel(config: PrecisionConfig, reference: Reference, more: int) -> None:
+def test_scales_are_one_a_channel(config: PrecisionConfig, reference: ReferenceModel, more: int) -> None:
     """Layer, expected count and the one that came."""
     count = channels(reference, "b")
     changed = replace(config, scales={"b": (0.5,) * (count + more)})
@@ -82,27 +82,27 @@ def test_scales_are_one_a_channel(config: PrecisionConfig, reference: Reference,
         applied(changed, reference)
 
 
-def test_scales_of_unknown_layers(config: PrecisionConfig, reference: Reference) -> None:
+def test_scales_of_unknown_layers(config: PrecisionConfig, reference: ReferenceModel) -> None:
     """The layer is named."""
     with pytest.raises(ConfigError, match="scales for layer 'nowhere', which 'chain' does not have"):
         applied(replace(config, scales={"nowhere": (1.0,)}), reference)
 
 
-def test_scales_of_layers_without(config: PrecisionConfig, reference: Reference) -> None:
+def test_scales_of_layers_without(config: PrecisionConfig, reference: ReferenceModel) -> None:
     """A layer that stays floating has no use for scales, which would be ignored in silence."""
-    layers = {**config.layers, "b": LayerChoice.parse("fp32")}
-    with pytest.raises(ConfigError, match="scales for layer 'b', whose choice fp32 has none of its own"):
+    layers = {**config.layers, "b": Scheme.parse("fp32")}
+    with pytest.raises(ConfigError, match="scales for layer 'b', whose scheme fp32 has none of its own"):
         applied(replace(config, layers=layers, scales={"b": (1.0,)}), reference)
 
 
-def test_scales_too_small_for_the_weights(config: PrecisionConfig, reference: Reference) -> None:
+def test_scales_too_small_for_the_weights(config: PrecisionConfig, reference: ReferenceModel) -> None:
     """Scales under which the weights do not fit their bits are not those that training found."""
     changed = replace(config, scales={"b": (1e-9,) * channels(reference, "b")})
     with pytest.raises(ConfigError, match="scales of layer 'b' are too small for its weights"):
         applied(changed, reference)
 
 
-def test_scales_that_fit_are_used(config: PrecisionConfig, reference: Reference) -> None:
+def test_scales_that_fit_are_used(config: PrecisionConfig, reference: ReferenceModel) -> None:
     """The weights are written with the config's own scales."""
     scale = float(np.float32(0.123))
     changed = replace(config, scales={"b": (scale,) * channels(reference, "b")})
@@ -120,7 +120,7 @@ def somebody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("somebody", None)
 
 
-def test_a_config_names_no_code(config: PrecisionConfig, reference: Reference, somebody: Path) -> None:
+def test_a_config_names_no_code(config: PrecisionConfig, reference: ReferenceModel, somebody: Path) -> None:
     """A dialect of another package is run where the person named it too, and never on the file's word."""
     changed = replace(config, dialect="somebody:Mine")
     with pytest.raises(ConfigError, match=r'written for dialect "somebody:Mine".*') as caught:

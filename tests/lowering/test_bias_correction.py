@@ -15,11 +15,11 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from bitfront.lowering.dialect import Candidate
+from bitfront.core import CalibrationSettings, ContentStore, Inputs, Scheme
+from bitfront.lowering.dialect import LoweringRequest
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import make_reference
-from bitfront.precision import CalibrationSettings, ContentStore, Inputs, LayerChoice
 from tests.lowering.candidates import as_written
 from tests.lowering.topologies import Net
 
@@ -108,17 +108,17 @@ def _inputs(proto: onnx.ModelProto) -> Inputs:
     return {"x": np.random.default_rng(4).normal(0.5, 1, (SAMPLES, *shape)).astype(np.float32)}
 
 
-def _written(lowerer: Lowerer, choice: LayerChoice, correction: NDArray[np.float32] | None) -> bytes:
-    (layer,) = lowerer.inventory.layers
-    weight = replace(lowerer.rounded(choice)[layer.name], bias_correction=correction)
-    candidate = Candidate(
+def _written(lowerer: Lowerer, scheme: Scheme, correction: NDArray[np.float32] | None) -> bytes:
+    (layer,) = lowerer.quantisable.layers
+    weight = replace(lowerer.rounded(scheme)[layer.name], bias_correction=correction)
+    request = LoweringRequest(
         reference=lowerer.reference.proto,
         layers=(layer,),
-        choices={layer.name: choice},
+        schemes={layer.name: scheme},
         ranges={**lowerer.ranges, "y": RANGE},
         weights={layer.name: weight},
     )
-    return bytes(lowerer.dialect.write(candidate).SerializeToString())
+    return bytes(lowerer.dialect.write(request).SerializeToString())
 
 
 def _cases() -> list[object]:
@@ -128,19 +128,19 @@ def _cases() -> list[object]:
         for build in EFFECT
         for dialect in DIALECTS
         for text in TEXTS
-        if LayerChoice.parse(text) in lowerer_of(build, dialect).inventory.layers[0].choices
+        if Scheme.parse(text) in lowerer_of(build, dialect).quantisable.layers[0].schemes
     ]
 
 
 @pytest.mark.parametrize(("build", "dialect", "text"), _cases())
 def test_outputs_move_by_the_correction(build: Callable[[], onnx.ModelProto], dialect: str, text: str) -> None:
     """Each channel by its own, up in some and down in others."""
-    lowerer, choice = lowerer_of(build, dialect), LayerChoice.parse(text)
+    lowerer, scheme = lowerer_of(build, dialect), Scheme.parse(text)
     inputs = _inputs(lowerer.reference.proto)
-    plain = as_written(_written(lowerer, choice, None), inputs)[0].astype(np.float64)
+    plain = as_written(_written(lowerer, scheme, None), inputs)[0].astype(np.float64)
     channels = plain.shape[1]
     correction = np.where(np.arange(channels) % 2, 6.0, -9.0).astype(np.float32)
-    moved = as_written(_written(lowerer, choice, correction), inputs)[0].astype(np.float64)
+    moved = as_written(_written(lowerer, scheme, correction), inputs)[0].astype(np.float64)
     wanted = (EFFECT[build] * correction).reshape(1, -1, *[1] * (plain.ndim - 2))
     assert np.abs(moved - plain - wanted).max() <= 1.01 * STEP
 
@@ -158,8 +158,8 @@ def test_every_dialect_and_form_is_tried() -> None:
 @pytest.mark.parametrize("build", [build for build in EFFECT if EFFECT[build]], ids=lambda build: build.__name__)
 def test_means_are_those_of_the_float_network(build: Callable[[], onnx.ModelProto]) -> None:
     """Rounded to 4 bits, a layer's output keeps the mean of every channel; without its correction it does not."""
-    lowerer, choice = lowerer_of(build, "ort-cpu"), LayerChoice.parse("int4:gptq:weight-only")
-    (layer,) = lowerer.inventory.layers
+    lowerer, scheme = lowerer_of(build, "ort-cpu"), Scheme.parse("int4:gptq:weight-only")
+    (layer,) = lowerer.quantisable.layers
     inputs = _inputs(lowerer.reference.proto)
 
     def means(model: bytes) -> NDArray[np.float64]:
@@ -167,6 +167,6 @@ def test_means_are_those_of_the_float_network(build: Callable[[], onnx.ModelProt
         return np.asarray(output.mean(axis=tuple(axis for axis in range(output.ndim) if axis != 1)))
 
     exact = means(lowerer.reference.proto.SerializeToString())
-    spread = np.abs(means(_written(lowerer, choice, None)) - exact).max()
+    spread = np.abs(means(_written(lowerer, scheme, None)) - exact).max()
     assert spread > 1e-3, "the test says nothing otherwise"
-    assert np.abs(means(lowerer.lower({layer.name: choice})) - exact).max() < 0.1 * spread
+    assert np.abs(means(lowerer.lower({layer.name: scheme})) - exact).max() < 0.1 * spread

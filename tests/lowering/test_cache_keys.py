@@ -7,13 +7,13 @@ from types import MappingProxyType
 
 import pytest
 
+from bitfront.core import CalibrationSettings, ContentStore, Precision, Rounding, Scheme
 from bitfront.lowering import calibration as calibration_module
 from bitfront.lowering import lowerer as lowerer_module
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.rounding.network import METHODS
 from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.precision import CalibrationSettings, ContentStore, LayerChoice, Precision, Rounding
 from tests.lowering.topologies import inputs_of, reference_of
 
 
@@ -31,7 +31,7 @@ def keys(monkeypatch: pytest.MonkeyPatch, rounding: Rounding) -> set[str]:
         for calibration in (inputs, {name: array[::-1].copy() for name, array in inputs.items()}):
             settings = CalibrationSettings(samples=8)
             lowerer = Lowerer(reference, get_dialect("ort-cpu"), calibration, settings, ContentStore(None))
-            lowerer.rounded(LayerChoice(precision=Precision.INT8, rounding=rounding))
+            lowerer.rounded(Scheme(precision=Precision.INT8, rounding=rounding))
     return found
 
 

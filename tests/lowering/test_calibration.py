@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfront.core import CalibrationSettings, ContentStore, DataError, LoweringError, ModelError, RangeMethod
 from bitfront.lowering import calibration
 from bitfront.lowering.calibration import calibrate
-from bitfront.precision import CalibrationSettings, ContentStore, DataError, LoweringError, ModelError, RangeMethod
 
 WEIGHT = np.random.default_rng(3).normal(size=(4, 5)).astype(np.float32)
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from bitfront.core import Inputs
 from bitfront.experiments.networks import ResNetCifar
 from bitfront.lowering import export
 from bitfront.lowering.calibration import run_network
 from bitfront.lowering.export import Exporter, export_reference
-from bitfront.lowering.reference import Reference
-from bitfront.precision import Inputs
+from bitfront.lowering.reference import ReferenceModel
 from tests.passes.nets import trained_looking
 
 
@@ -97,7 +97,7 @@ def images(name: str) -> Inputs:
     return {"x": np.random.default_rng(0).normal(size=(6, channels, side, side)).astype(np.float32)}
 
 
-def anonymous(reference: Reference) -> list[object]:
+def anonymous(reference: ReferenceModel) -> list[object]:
     """The graph with tensors numbered in the order in which nodes mention them, and weights as values."""
     graph = reference.proto.graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -121,7 +121,7 @@ def anonymous(reference: Reference) -> list[object]:
     return [nodes, *(value.SerializeToString(deterministic=True) for value in (*graph.input, *graph.output))]
 
 
-def outputs(reference: Reference, name: str) -> list[NDArray[np.float32]]:
+def outputs(reference: ReferenceModel, name: str) -> list[NDArray[np.float32]]:
     """What ONNX Runtime gives."""
     inputs = {key: array[: reference.fixed_batch or 6] for key, array in images(name).items()}
     return [np.asarray(array, np.float32) for array in run_network(reference.proto, inputs)]

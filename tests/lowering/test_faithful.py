@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import bitfront.lowering.normalise
+from bitfront.core import Array, CalibrationSettings, ContentStore, Inputs, ModelError, PrecisionConfig
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.faithful import _disturb, faithful, sqnr_db
@@ -20,15 +21,14 @@ from bitfront.lowering.interpreter import interpret
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.opset import with_opset
-from bitfront.lowering.reference import Reference, make_reference
-from bitfront.precision import Array, CalibrationSettings, ContentStore, Inputs, ModelError, PrecisionConfig
+from bitfront.lowering.reference import ReferenceModel, make_reference
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
 
 HALF, FLOAT, DOUBLE, BF16 = TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BFLOAT16
 
 
-def _given(model: onnx.ModelProto, skipped: tuple[str, ...] = ()) -> Reference:
+def _given(model: onnx.ModelProto, skipped: tuple[str, ...] = ()) -> ReferenceModel:
     return replace(make_reference(model, "net", skipped=skipped), given=model.SerializeToString())
 
 
@@ -333,8 +333,8 @@ def test_a_config_rebuilds_a_network_without_a_step(tmp_path: Path, monkeypatch:
     path, inputs = tmp_path / "net.onnx", {"x": _normal(16, 16)}
     onnx.save(_dense(), str(path))
     lowerer = _lowerer(faithful(load_reference(path), inputs), inputs)
-    choices = uniform(lowerer, "int8:mse")
-    config = PrecisionConfig.from_json(lowerer.config(choices).to_json(), "config")
+    schemes = uniform(lowerer, "int8:mse")
+    config = PrecisionConfig.from_json(lowerer.config(schemes).to_json(), "config")
     assert config.skipped_steps == ("slices",)
     again = apply_config(
         config,
@@ -343,8 +343,8 @@ def test_a_config_rebuilds_a_network_without_a_step(tmp_path: Path, monkeypatch:
         store=ContentStore(None),
         allow_new_weights=False,
     )
-    assert again == lowerer.lower(choices)
+    assert again == lowerer.lower(schemes)
 
 
-def _lowerer(reference: Reference, inputs: Inputs) -> Lowerer:
+def _lowerer(reference: ReferenceModel, inputs: Inputs) -> Lowerer:
     return Lowerer(reference, get_dialect("ort-cpu"), inputs, CalibrationSettings(), ContentStore(None))

@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfront.core import FP32, Array, CalibrationSettings, ContentStore, Scheme
+from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.faithful import faithful, sqnr_db
 from bitfront.lowering.interpreter import interpret
-from bitfront.lowering.layers import take_inventory
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import make_reference
-from bitfront.precision import FP32, Array, CalibrationSettings, ContentStore, LayerChoice
 from tests.lowering.candidates import uniform
 
 FLOAT, HALF, BF16, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE
@@ -101,7 +101,7 @@ def test_computed_weights_are_layers(way: str, size: int) -> None:
     made, weights = _computed(size)[way]
     model = _model([*made, node("MatMul", ["x", "w"], ["y"], name="fc")], weights, inputs=size)
     lowerer = _lowerer(model, size)
-    (layer,) = lowerer.inventory.layers
+    (layer,) = lowerer.quantisable.layers
     written = lowerer.lower({layer.name: FP32})
     assert len(written) <= 1.01 * model.ByteSize() + 64
     feeds = {"x": _normal(4, size, seed=5)}
@@ -113,7 +113,7 @@ def test_computed_weights_are_layers(way: str, size: int) -> None:
 
 
 def test_a_weight_given_in_half_stays_half() -> None:
-    """FP16 in, FP16 out: neither FP32 nor FP16 as a choice makes the file larger."""
+    """FP16 in, FP16 out: neither FP32 nor FP16 as a scheme makes the file larger."""
     nodes = [node("Cast", ["h"], ["w"], to=FLOAT), node("MatMul", ["x", "w"], ["y"], name="fc")]
     model = _model(nodes, {"h": _normal(64, 64).astype(np.float16)}, inputs=64)
     lowerer = _lowerer(model, 64)
@@ -198,7 +198,7 @@ def _tied() -> onnx.ModelProto:
 def test_a_shared_weight_is_stored_once() -> None:
     """A matrix that is read twice is in the FP32 file once."""
     lowerer = _lowerer(_tied(), 64)
-    assert [layer.name for layer in lowerer.inventory.layers] == ["in", "out"]
+    assert [layer.name for layer in lowerer.quantisable.layers] == ["in", "out"]
     assert len(lowerer.lower(uniform(lowerer, "fp32"))) < 1.03 * _tied().ByteSize()
 
 
@@ -228,16 +228,16 @@ def _language_model(kind: int = FLOAT) -> onnx.ModelProto:
 )
 @pytest.mark.parametrize("optimised", [True, False], ids=["optimised", "plain"])
 def test_an_embedding_is_a_layer(text: str, share: float, least_db: float, optimised: bool) -> None:
-    """A table that is looked up is stored as its choice says, and once where the output layer is rounded alike."""
+    """A table that is looked up is stored as its scheme says, and once where the output layer is rounded alike."""
     model = _language_model()
     feeds = {"ids": np.random.default_rng(0).integers(0, 400, (32, 6))}
     reference = make_reference(model, "net")
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None))
-    table, out = lowerer.inventory.layers
+    table, out = lowerer.quantisable.layers
     assert (table.op, table.weight_shape, table.channel_axis) == ("Gather", (400, 64), 0)
     other = text if text.startswith(("fp", "int8")) else "int4:gptq:weight-only"
-    choices = {table.name: LayerChoice.parse(text), out.name: LayerChoice.parse(other)}
-    written = lowerer.lower(choices)
+    schemes = {table.name: Scheme.parse(text), out.name: Scheme.parse(other)}
+    written = lowerer.lower(schemes)
     assert len(written) < share * model.ByteSize()
     wanted = interpret(model).run(feeds)[0]
     assert sqnr_db(wanted, interpret(written, optimised=optimised).run(feeds)[0]) > least_db
@@ -262,7 +262,7 @@ def test_an_embedding_given_in_half() -> None:
     feeds = {"ids": np.random.default_rng(0).integers(0, 400, (32, 6))}
     reference = faithful(replace(make_reference(model, "net"), given=model.SerializeToString()), feeds)
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None))
-    assert [layer.op for layer in lowerer.inventory.layers] == ["Gather", "MatMul"]
+    assert [layer.op for layer in lowerer.quantisable.layers] == ["Gather", "MatMul"]
     assert len(lowerer.lower(uniform(lowerer, "fp32"))) < 1.02 * model.ByteSize()
 
 
@@ -284,11 +284,11 @@ def test_tables_that_are_no_layers() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     reference = make_reference(model, "net", skipped=("constants", "simplify"))
-    found = take_inventory(reference.proto, get_dialect("ort-cpu"))
+    found = collect_layers(reference.proto, get_dialect("ort-cpu"))
     assert found.layers == ()
     assert set(found.left_alone) == {"read"}
     assert "its table is also read by Neg" in found.left_alone["read"]
-    other = take_inventory(make_reference(_language_model(), "net").proto, get_dialect("openvino"))
+    other = collect_layers(make_reference(_language_model(), "net").proto, get_dialect("openvino"))
     assert other.left_alone == {"embedding": "dialect 'openvino' keeps tables as they are"}
 
 
@@ -307,8 +307,8 @@ def test_names_of_computed_tensors_are_free_or_changed() -> None:
     wanted = interpret(model).run(feeds)[0]
     for text in ("fp32", "fp16", "int8:mse"):
         for other in ("fp32", "fp16", "int8:mse"):
-            choices = {"first": uniform(lowerer, text)["first"], "second": uniform(lowerer, other)["second"]}
-            written = onnx.load_model_from_string(lowerer.lower(choices))
+            schemes = {"first": uniform(lowerer, text)["first"], "second": uniform(lowerer, other)["second"]}
+            written = onnx.load_model_from_string(lowerer.lower(schemes))
             onnx.checker.check_model(written)
             assert sqnr_db(wanted, interpret(written).run(feeds)[0]) > 25
 
@@ -325,7 +325,7 @@ def test_what_must_not_be_folded() -> None:
     reference = make_reference(_model(nodes, weights, inputs=16), "net")
     assert {"RandomNormal", "DequantizeLinear"} <= {made.op_type for made in reference.proto.graph.node}
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), None, CalibrationSettings(), ContentStore(None))
-    assert lowerer.inventory.left_alone == {
+    assert lowerer.quantisable.left_alone == {
         "fc": "it is quantised already",
         "drawn": "its weight is computed at run time",
     }

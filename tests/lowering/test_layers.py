@@ -1,4 +1,4 @@
-"""The inventory: layers by module path, groups, neighbours, and what is left alone with its reason."""
+"""The quantisable: layers by module path, groups, neighbours, and what is left alone with its reason."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from bitfront.core import UsageError
+from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.inventory import Inventory
-from bitfront.lowering.layers import take_inventory
+from bitfront.lowering.layers import QuantisableLayers
 from bitfront.lowering.reference import make_reference
-from bitfront.precision import UsageError
 from tests.lowering.candidates import lowerer_of
 from tests.lowering.topologies import Net
 
 
-def inventory_of(model: onnx.ModelProto) -> Inventory:
-    return take_inventory(make_reference(model, "net").proto, get_dialect("ort-cpu"))
+def inventory_of(model: onnx.ModelProto) -> QuantisableLayers:
+    return collect_layers(make_reference(model, "net").proto, get_dialect("ort-cpu"))
 
 
 def test_names_are_module_paths() -> None:
@@ -27,9 +27,9 @@ def test_names_are_module_paths() -> None:
     net = Net()
     a = net.conv("x", "layer1.0.conv1", (16, 16))
     net.conv(a, "b", (16, 16), weight=net.weight("onnx::Conv_42", 16, 16, 3, 3, fan_in=144))
-    inventory = inventory_of(net.model(["b"]))
-    assert [layer.name for layer in inventory.layers] == ["layer1.0.conv1", "n_b"]
-    assert inventory.layers[0].parameters == 16 * 16 * 9
+    quantisable = inventory_of(net.model(["b"]))
+    assert [layer.name for layer in quantisable.layers] == ["layer1.0.conv1", "n_b"]
+    assert quantisable.layers[0].parameters == 16 * 16 * 9
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_names_are_module_paths() -> None:
 )
 def test_groups(name: str, groups: list[tuple[str, ...]]) -> None:
     """Shared weights and shared inputs tie layers together; every layer is in one group."""
-    inventory = lowerer_of(name).inventory
-    assert [group.layers for group in inventory.groups] == groups
-    for group in inventory.groups:
+    quantisable = lowerer_of(name).quantisable
+    assert [group.layers for group in quantisable.groups] == groups
+    for group in quantisable.groups:
         assert bool(group.reason) == (len(group.layers) > 1)
 
 
@@ -56,9 +56,9 @@ def test_neighbours() -> None:
         conv = net.conv(stream, f"conv{block}", (16, 16))
         stream = net.op("Add", [stream, conv], f"sum{block}")
     net.conv(stream, "head", (16, 16))
-    inventory = inventory_of(net.model(["head"]))
-    assert [group.name for group in inventory.groups] == ["stem", "conv0", "conv1", "conv2", "head"]
-    assert inventory.edges == ((0, 1), (0, 2), (1, 2), (2, 3), (3, 4))
+    quantisable = inventory_of(net.model(["head"]))
+    assert [group.name for group in quantisable.groups] == ["stem", "conv0", "conv1", "conv2", "head"]
+    assert quantisable.edges == ((0, 1), (0, 2), (1, 2), (2, 3), (3, 4))
 
 
 def test_left_alone_with_reasons() -> None:
@@ -81,9 +81,9 @@ def test_left_alone_with_reasons() -> None:
     net.nodes.insert(1, helper.make_node("Transpose", ["x"], ["x2"], name="t2"))
     model = net.model(["dynamic", "left", "row", "tied", "chosen"])
     model.graph.input.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, ()))
-    inventory = inventory_of(model)
-    assert inventory.layers == ()
-    reasons = {name: reason for name, reason in inventory.left_alone.items()}
+    quantisable = inventory_of(model)
+    assert quantisable.layers == ()
+    reasons = {name: reason for name, reason in quantisable.left_alone.items()}
     assert "computed at run time" in reasons["n_dynamic"]
     assert "left one" in reasons["n_left"]
     assert "also read by" in reasons["n_tied"]
@@ -118,7 +118,7 @@ def test_quantised_operators_are_left_alone_by_name() -> None:
     net.nodes.append(helper.make_node("If", ["flag"], ["chosen"], name="choice", then_branch=body, else_branch=body))
     model = net.model(["whole", "floating", "ql", "nbits"])
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    found = take_inventory(model, get_dialect("ort-cpu"))
+    found = collect_layers(model, get_dialect("ort-cpu"))
     assert found.layers == ()
     already = {name for name, reason in found.left_alone.items() if reason == "it is quantised already"}
     assert already == {"n_whole", "n_floating", "qlinear", "nbits"}
@@ -133,11 +133,11 @@ def test_an_empty_weight_is_no_layer() -> None:
 
 
 def test_refusals_have_reasons() -> None:
-    """Every choice a layer cannot take comes with a reason."""
-    up = next(layer for layer in lowerer_of("conv_transpose").inventory.layers if layer.name == "up")
+    """Every scheme a layer cannot take comes with a reason."""
+    up = next(layer for layer in lowerer_of("conv_transpose").quantisable.layers if layer.name == "up")
     assert "no integer ConvTranspose" in up.refused["int8:mse"]
     assert "for Gemm and MatMul" in up.refused["int4:mse:block32"]
-    assert [choice.text for choice in up.choices] == ["fp32", "fp16", "int8:mse:weight-only", "int4:gptq:weight-only"]
+    assert [scheme.text for scheme in up.schemes] == ["fp32", "fp16", "int8:mse:weight-only", "int4:gptq:weight-only"]
 
 
 def test_unknown_dialect() -> None:

@@ -6,19 +6,19 @@ import numpy as np
 import onnx
 import pytest
 
+from bitfront.core import CalibrationSettings, ContentStore, Inputs, RangeMethod
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import Reference, make_reference
-from bitfront.precision import CalibrationSettings, ContentStore, Inputs, RangeMethod
+from bitfront.lowering.reference import ReferenceModel, make_reference
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import TOPOLOGIES, Net, inputs_of, reference_of
 
 
-def lowerer(reference: Reference, inputs: Inputs, store: ContentStore, method: RangeMethod) -> Lowerer:
+def lowerer(reference: ReferenceModel, inputs: Inputs, store: ContentStore, method: RangeMethod) -> Lowerer:
     return Lowerer(reference, get_dialect("ort-cpu"), inputs, CalibrationSettings(method=method), store)
 
 
-def louder() -> Reference:
+def louder() -> ReferenceModel:
     """The network with other weights."""
     model = TOPOLOGIES["chain"]()
     for tensor in model.graph.initializer:
@@ -42,14 +42,14 @@ def test_what_differs_is_calibrated_and_rounded_anew(name: str) -> None:
     """With what another lowerer left in the store it writes the bytes it writes by itself."""
     reference, inputs, method = CASES[name]
     alone = lowerer(reference, inputs, ContentStore(None), method)
-    choices = uniform(alone, "int4:gptq")
-    wanted = alone.lower(choices)
+    schemes = uniform(alone, "int4:gptq")
+    wanted = alone.lower(schemes)
     shared = ContentStore(None)
     before = lowerer(CHAIN, INPUTS, shared, RangeMethod.MINMAX)
-    assert before.lower(choices) != wanted, "the test says nothing otherwise"
+    assert before.lower(schemes) != wanted, "the test says nothing otherwise"
     after = lowerer(reference, inputs, shared, method)
     assert dict(after.ranges) == dict(alone.ranges)
-    assert after.lower(choices) == wanted
+    assert after.lower(schemes) == wanted
 
 
 def test_gptq_depends_on_the_inputs_themselves() -> None:

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from bitfront.core import ModelError
 from bitfront.lowering.load import load_reference
-from bitfront.precision import ModelError
 from tests.search.command_line import network, outcome
 
 

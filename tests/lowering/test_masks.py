@@ -11,22 +11,22 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.lowering.apply import apply_config
-from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.ranges import UNBOUNDED, is_bounded
-from bitfront.lowering.reference import make_reference
-from bitfront.precision import (
+from bitfront.core import (
     Array,
     CalibrationSettings,
     ContentStore,
     DataError,
     Inputs,
-    LayerChoice,
     LoweringError,
     PrecisionConfig,
     RangeMethod,
+    Scheme,
 )
+from bitfront.lowering.apply import apply_config
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.ranges import UNBOUNDED, is_bounded
+from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import outputs_of, sqnr_db, uniform
 
 Nodes = Sequence[onnx.NodeProto]
@@ -178,13 +178,13 @@ def test_masked_networks_are_quantised(name: str, dialect: str) -> None:
     """Every layer takes INT8, the answers stay near FP32's, and the config holds finite ranges and applies again."""
     inputs = _inputs(name)
     lowerer = _lowerer(NETWORKS[name](), inputs, dialect)
-    choices = uniform(lowerer, "int8:mse")
-    assert {choice.text for choice in choices.values()} == {"int8:mse"}
-    artifact = lowerer.lower(choices)
+    schemes = uniform(lowerer, "int8:mse")
+    assert {scheme.text for scheme in schemes.values()} == {"int8:mse"}
+    artifact = lowerer.lower(schemes)
     (wanted,), (found,) = outputs_of(lowerer.lower(uniform(lowerer, "fp32")), inputs), outputs_of(artifact, inputs)
     assert np.isfinite(wanted.astype(np.float32)).all()
     assert sqnr_db(wanted, found) > 25
-    config = lowerer.config(choices)
+    config = lowerer.config(schemes)
     assert all(is_bounded(bounds) for bounds in config.ranges.values())
     read = PrecisionConfig.from_json(config.to_json(), "config")
     reference = lowerer.reference
@@ -203,7 +203,7 @@ def test_every_method_leaves_masks_out(name: str, method: RangeMethod) -> None:
 
 @pytest.mark.parametrize("text", ["int4:gptq", "int4:gptq:weight-only", "fp16"])
 @pytest.mark.parametrize("name", ["where-inf", "added-float-min", "masked-pool"])
-def test_other_choices_beside_masks(name: str, text: str) -> None:
+def test_other_schemes_beside_masks(name: str, text: str) -> None:
     """GPTQ, which walks through the network, passes by what is masked."""
     inputs = _inputs(name)
     lowerer = _lowerer(NETWORKS[name](), inputs)
@@ -227,22 +227,22 @@ def _read_by_a_layer(value: float) -> onnx.ModelProto:
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("value", [-np.inf, -3e38], ids=["inf", "float-min"])
 def test_a_layer_that_reads_a_mask_stays_floating(value: float, dialect: str) -> None:
-    """What needs the mask's range is refused with the reason; the other layer takes its choice."""
+    """What needs the mask's range is refused with the reason; the other layer takes its scheme."""
     inputs = _inputs("")
     lowerer = _lowerer(_read_by_a_layer(value), inputs, dialect)
-    choices = uniform(lowerer, "int8:mse")
-    first, second = choices
+    schemes = uniform(lowerer, "int8:mse")
+    first, second = schemes
     with pytest.raises(
         LoweringError, match=r"layer 'n_q' cannot be int8:mse: tensor 'v' holds NaN, infinities or mask"
     ):
-        lowerer.lower(choices)
-    fp32 = LayerChoice.parse("fp32")
+        lowerer.lower(schemes)
+    fp32 = Scheme.parse("fp32")
     (wanted,), (found,) = (
-        outputs_of(lowerer.lower({first: fp32, second: choice}), inputs) for choice in (fp32, choices[second])
+        outputs_of(lowerer.lower({first: fp32, second: scheme}), inputs) for scheme in (fp32, schemes[second])
     )
     assert sqnr_db(wanted, found) > 25
-    gptq = LayerChoice.parse("int4:gptq:weight-only")
-    if gptq in lowerer.inventory.layers[0].choices:
+    gptq = Scheme.parse("int4:gptq:weight-only")
+    if gptq in lowerer.quantisable.layers[0].schemes:
         with pytest.raises(LoweringError, match="layer 'n_q' cannot be int4:gptq:weight-only: tensor 'v' holds NaN"):
             lowerer.lower({first: gptq, second: fp32})
         assert np.isfinite(lowerer.rounded(gptq)[second].scales).all()
@@ -282,11 +282,11 @@ def test_classes_that_are_ruled_out(text: str, op: str, value: float) -> None:
     model = _model(nodes, {"b": bias, "axis": np.array([1])}, {"x": ["n", LENGTH, WIDTH]})
     inputs = _inputs("")
     lowerer = _lowerer(model, inputs)
-    choices = uniform(lowerer, text)
+    schemes = uniform(lowerer, text)
     if op == "Gemm" and np.isinf(value) and text in ("int8:mse", "int4:gptq"):
-        assert choices["n_y"].text == "fp32"
-        assert "bias has values that are not finite" in lowerer.inventory.layers[1].refused[text]
-    (wanted,), (found,) = (outputs_of(lowerer.lower(chosen), inputs) for chosen in (uniform(lowerer, "fp32"), choices))
+        assert schemes["n_y"].text == "fp32"
+        assert "bias has values that are not finite" in lowerer.quantisable.layers[1].refused[text]
+    (wanted,), (found,) = (outputs_of(lowerer.lower(chosen), inputs) for chosen in (uniform(lowerer, "fp32"), schemes))
     ruled = [2, 9]
     assert (found[:, ruled].astype(np.float64) <= -1e38).all()
     rest = np.setdiff1d(np.arange(CLASSES), ruled)

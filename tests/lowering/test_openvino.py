@@ -13,14 +13,14 @@ import pytest
 from numpy.typing import NDArray
 
 from bitfront.backends import Backend, get_backend
-from bitfront.lowering.dialect import Arithmetic
+from bitfront.core import FP16, FP32, CalibrationSettings, ContentStore, Inputs, Scheme
+from bitfront.lowering.dialect import ComputeType
 from bitfront.lowering.dialects.openvino import PRECISION_KEY
 from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.placement import Placement
-from bitfront.precision import FP16, FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice
 from tests.lowering import candidates
 from tests.lowering.candidates import FLOOR_DB, TOLERANCE_DB, sqnr_db, text_of, uniform, with_bug
 from tests.lowering.topologies import TOPOLOGIES, inputs_of, reference_of
@@ -82,7 +82,7 @@ def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_numerics(name: str) -> None:
-    """Each uniform choice stays above its floor against FP32, and near what it reaches on ONNX Runtime.
+    """Each uniform scheme stays above its floor against FP32, and near what it reaches on ONNX Runtime.
 
     Weight-only storage of Gemm and MatMul makes the inputs 8-bit here, so it has the floor alone.
     """
@@ -118,12 +118,12 @@ def test_numerics_rejects_planted_bugs(stored: str, position: int, factor: float
 @pytest.mark.parametrize("text", ["int8:mse", "int4:gptq"])
 @pytest.mark.parametrize("name", ["chain", "residual", "depthwise", "concat", "pooling", "narrow", "image_stem"])
 def test_convolutions_run_in_eight_bits(name: str, text: str) -> None:
-    """Every convolution of a uniform integer candidate runs on 8-bit tensors."""
+    """Every convolution of a uniform integer request runs on 8-bit tensors."""
     lowerer = lowerer_of(name)
-    choices = uniform(lowerer, text)
-    operators = operators_of(lowerer.lower(choices))
+    schemes = uniform(lowerer, text)
+    operators = operators_of(lowerer.lower(schemes))
     convolutions = [operator for operator in operators if operator.startswith(("Convolution", "GroupConvolution"))]
-    assert len(convolutions) >= sum(layer.op == "Conv" for layer in lowerer.inventory.layers)
+    assert len(convolutions) >= sum(layer.op == "Conv" for layer in lowerer.quantisable.layers)
     assert {operator.partition("(")[2] for operator in convolutions} <= {"u8)", "i8)"}
 
 
@@ -157,11 +157,11 @@ def test_concat_of_unlike_ranges_keeps_its_quantisers() -> None:
 
 @pytest.mark.parametrize("name", ["residual", "concat", "padded_shortcut", "squeeze_excite", "gemm", "conv_transpose"])
 def test_random_mixes_are_valid(name: str) -> None:
-    """Any mix of offered choices compiles and stays above the lowest floor."""
+    """Any mix of offered schemes compiles and stays above the lowest floor."""
     lowerer = lowerer_of(name)
     rng = np.random.default_rng(23)
     for _ in range(2):
-        mix = {layer.name: layer.choices[rng.integers(len(layer.choices))] for layer in lowerer.inventory.layers}
+        mix = {layer.name: layer.schemes[rng.integers(len(layer.schemes))] for layer in lowerer.quantisable.layers}
         assert min(measured_db(name, lowerer.lower(mix))) >= 9.0
 
 
@@ -169,8 +169,8 @@ def test_random_mixes_are_valid(name: str) -> None:
 def test_floating_layer_between_integer_ones_stays_floating(name: str) -> None:
     """A layer left at FP32 between integer ones runs in FP32, without any shield."""
     lowerer = lowerer_of(name)
-    first, middle, last = (layer.name for layer in lowerer.inventory.layers)
-    integer = LayerChoice.parse("int8:mse")
+    first, middle, last = (layer.name for layer in lowerer.quantisable.layers)
+    integer = Scheme.parse("int8:mse")
     model = lowerer.lower({first: integer, middle: FP32, last: integer})
     compiled = backend().compile(model, threads=1, batch_size=1)
     profile = compiled.profile({key: array[:1] for key, array in inputs_of(lowerer.reference, seed=5).items()})
@@ -188,39 +188,39 @@ def test_floating_layer_between_integer_ones_stays_floating(name: str) -> None:
         pytest.param(["fp32", "fp32", "fp32"], False, id="all-full"),
     ],
 )
-def test_sixteen_bits_are_allowed_where_every_floating_layer_is_fp16(choices: list[str], half: bool) -> None:
+def test_sixteen_bits_are_allowed_where_every_floating_layer_is_fp16(schemes: list[str], half: bool) -> None:
     """The file's metadata allows 16-bit arithmetic only where no layer was to stay in FP32."""
     lowerer = lowerer_of("chain")
-    names = [layer.name for layer in lowerer.inventory.layers]
-    model = lowerer.lower({name: LayerChoice.parse(text) for name, text in zip(names, choices, strict=True)})
+    names = [layer.name for layer in lowerer.quantisable.layers]
+    model = lowerer.lower({name: Scheme.parse(text) for name, text in zip(names, schemes, strict=True)})
     metadata = {entry.key for entry in onnx.load_model_from_string(model).metadata_props}
     assert (PRECISION_KEY in metadata) == half
 
 
-def test_arithmetic_of_choices() -> None:
+def test_arithmetic_of_schemes() -> None:
     """FP16 may compute in 16 bits; integers do unless only the weight is stored so."""
     dialect = get_dialect("openvino")
-    assert dialect.arithmetic(FP32) is Arithmetic.FLOAT
-    assert dialect.arithmetic(FP16) is Arithmetic.HALF
-    assert dialect.arithmetic(LayerChoice.parse("int4:gptq")) is Arithmetic.INTEGER
-    assert dialect.arithmetic(LayerChoice.parse("int4:gptq:weight-only")) is Arithmetic.FLOAT
-    assert dialect.arithmetic(LayerChoice.parse("int4:mse:block32")) is Arithmetic.BLOCK
+    assert dialect.arithmetic(FP32) is ComputeType.FLOAT
+    assert dialect.arithmetic(FP16) is ComputeType.HALF
+    assert dialect.arithmetic(Scheme.parse("int4:gptq")) is ComputeType.INTEGER
+    assert dialect.arithmetic(Scheme.parse("int4:gptq:weight-only")) is ComputeType.FLOAT
+    assert dialect.arithmetic(Scheme.parse("int4:mse:block32")) is ComputeType.BLOCK
 
 
 @pytest.mark.parametrize("name", ["gemm", "sequence_matmul"])
 def test_block_wise_weights_stay_compressed(name: str) -> None:
     """Block-wise INT4 runs on 4-bit weights instead of being unfolded, and is as exact as in MatMulNBits."""
     lowerer = lowerer_of(name)
-    choices = uniform(lowerer, "int4:mse:block32")
-    assert any(choice.block_size for choice in choices.values())
-    assert "FullyConnected(i4)" in operators_of(lowerer.lower(choices))
+    schemes = uniform(lowerer, "int4:mse:block32")
+    assert any(scheme.group_size for scheme in schemes.values())
+    assert "FullyConnected(i4)" in operators_of(lowerer.lower(schemes))
 
 
 @pytest.mark.parametrize("text", ["fp16", "int8:mse", "int4:gptq", "int8:mse:weight-only", "int4:mse:block32"])
 def test_weight_bytes_is_what_the_file_holds(text: str) -> None:
     """The predicted bytes of a layer are those its initialisers take, names and message framing aside."""
     lowerer = lowerer_of("gemm")
-    choices = {**uniform(lowerer, "fp32"), "a": LayerChoice.parse(text)}
-    saved = len(lowerer.lower(uniform(lowerer, "fp32"))) - len(lowerer.lower(choices))
-    predicted = lowerer.weight_bytes("a", FP32) - lowerer.weight_bytes("a", choices["a"])
+    schemes = {**uniform(lowerer, "fp32"), "a": Scheme.parse(text)}
+    saved = len(lowerer.lower(uniform(lowerer, "fp32"))) - len(lowerer.lower(schemes))
+    predicted = lowerer.weight_bytes("a", FP32) - lowerer.weight_bytes("a", schemes["a"])
     assert abs(saved - predicted) < 900

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfront.core import Array, ModelError
 from bitfront.lowering.interpreter import interpret
 from bitfront.lowering.opset import OPSET, opset_of, with_opset
 from bitfront.lowering.reference import make_reference
-from bitfront.precision import Array, ModelError
 from tests.lowering.operator_forms import X
 from tests.lowering.operator_table import FORMS
 from tests.lowering.single_operators import BODIES, replaced_versions, samples

@@ -10,10 +10,10 @@ import onnx
 import pytest
 
 from bitfront.backends import get_backend
+from bitfront.core import FP32, CalibrationSettings, ContentStore, Inputs, LoweringError, Scheme
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import make_reference
-from bitfront.precision import FP32, CalibrationSettings, ContentStore, Inputs, LayerChoice, LoweringError
 from tests.lowering.candidates import (
     FLOOR_DB,
     check_numerics,
@@ -33,17 +33,17 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_operators_after_optimisation(name: str, update_golden: bool) -> None:
-    """What the runtime executes for each uniform choice is pinned: a fusion that is lost shows.
+    """What the runtime executes for each uniform scheme is pinned: a fusion that is lost shows.
 
     Sorted and without layout reorders, which the runtime places anew at every load.
     """
     lowerer = lowerer_of(name)
     found = {}
     for text in ("fp32", *FLOOR_DB):
-        choices = uniform(lowerer, text)
-        if text != "fp32" and all(choice == FP32 for choice in choices.values()):
+        schemes = uniform(lowerer, text)
+        if text != "fp32" and all(scheme == FP32 for scheme in schemes.values()):
             continue
-        operators = get_backend("ort-cpu").compile(lowerer.lower(choices), threads=1).operators()
+        operators = get_backend("ort-cpu").compile(lowerer.lower(schemes), threads=1).operators()
         found[text] = " ".join(sorted(op for op in operators if not op.startswith("Reorder")))
     path = GOLDEN / f"{name}.operators.json"
     if update_golden:
@@ -65,7 +65,7 @@ def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_numerics(name: str, update_golden: bool) -> None:
-    """Each uniform choice reaches the pinned SQNR against FP32, which is above the choice's floor."""
+    """Each uniform scheme reaches the pinned SQNR against FP32, which is above the scheme's floor."""
     lowerer = lowerer_of(name)
     models = {text: lowerer.lower(uniform(lowerer, text)) for text in FLOOR_DB}
     path = GOLDEN / f"{name}.sqnr_db.json"
@@ -109,11 +109,11 @@ def test_numerics_rejects_a_swapped_axis() -> None:
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_random_mixes_are_valid(name: str) -> None:
-    """Any mix of offered choices, tied layers apart included, compiles and stays above the lowest floor."""
+    """Any mix of offered schemes, tied layers apart included, compiles and stays above the lowest floor."""
     lowerer = lowerer_of(name)
     rng = np.random.default_rng(23)
     for _ in range(5):
-        mix = {layer.name: layer.choices[rng.integers(len(layer.choices))] for layer in lowerer.inventory.layers}
+        mix = {layer.name: layer.schemes[rng.integers(len(layer.schemes))] for layer in lowerer.quantisable.layers}
         assert min(measured_db(name, lowerer.lower(mix))) >= 9.0
 
 
@@ -121,10 +121,10 @@ def test_random_mixes_are_valid(name: str) -> None:
 def test_floating_layer_between_integer_ones_stays_floating(name: str) -> None:
     """A layer left at FP32 is not rounded to 8 bits by the runtime behind our back."""
     lowerer = lowerer_of(name)
-    first, middle, last = (layer.name for layer in lowerer.inventory.layers)
-    integer = LayerChoice.parse("int8:mse")
+    first, middle, last = (layer.name for layer in lowerer.quantisable.layers)
+    integer = Scheme.parse("int8:mse")
     model = get_backend("ort-cpu").compile(lowerer.lower({first: integer, middle: FP32, last: integer}), threads=1)
-    op = next(layer.op for layer in lowerer.inventory.layers if layer.name == middle)
+    op = next(layer.op for layer in lowerer.quantisable.layers if layer.name == middle)
     assert model.operators().count(op) == 1
     # Nothing dequantises a weight at every run: DequantizeLinear stands before the floating layer and at the end.
     assert model.operators().count("DequantizeLinear") <= 2
@@ -144,10 +144,10 @@ def check_same_outputs(model: bytes, plain: bytes, inputs: Inputs) -> None:
 def test_shortcut_as_convolution_copies_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slice and Pad written as a 1×1 convolution give the very same outputs as written one by one."""
     lowerer = lowerer_of("padded_shortcut")
-    choices, inputs = uniform(lowerer, "int8:mse"), inputs_of(lowerer.reference, seed=5)
-    model = lowerer.lower(choices)
+    schemes, inputs = uniform(lowerer, "int8:mse"), inputs_of(lowerer.reference, seed=5)
+    model = lowerer.lower(schemes)
     monkeypatch.setattr("bitfront.lowering.dialects.qdq.shortcut_at", lambda *_: None)
-    plain = lowerer.lower(choices)
+    plain = lowerer.lower(schemes)
     assert "Slice" in text_of(plain)
     assert "Slice" not in text_of(model)
     check_same_outputs(model, plain, inputs)
@@ -156,10 +156,10 @@ def test_shortcut_as_convolution_copies_exactly(monkeypatch: pytest.MonkeyPatch)
 def test_channels_of_zeros_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Input channels filled up to four give the very same outputs; one Pad serves both readers."""
     lowerer = lowerer_of("image_stem")
-    choices, inputs = uniform(lowerer, "int8:mse"), inputs_of(lowerer.reference, seed=5)
-    model = lowerer.lower(choices)
+    schemes, inputs = uniform(lowerer, "int8:mse"), inputs_of(lowerer.reference, seed=5)
+    model = lowerer.lower(schemes)
     monkeypatch.setattr("bitfront.lowering.dialects.ort_cpu.missing_channels", lambda *_: 0)
-    plain = lowerer.lower(choices)
+    plain = lowerer.lower(schemes)
     assert text_of(model).count("= Pad(") == 1
     assert "Pad" not in text_of(plain)
     check_same_outputs(model, plain, inputs)
@@ -169,10 +169,10 @@ def test_channels_of_zeros_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 def test_widened_convolutions_change_nothing(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Narrow convolutions with channels of zeros give the very same outputs as they are."""
     lowerer = lowerer_of("narrow")
-    choices, inputs = uniform(lowerer, text), inputs_of(lowerer.reference, seed=5)
-    model = lowerer.lower(choices)
-    monkeypatch.setattr("bitfront.lowering.dialects.ort_cpu.widened_channels", lambda *_: {})
-    plain = lowerer.lower(choices)
+    schemes, inputs = uniform(lowerer, text), inputs_of(lowerer.reference, seed=5)
+    model = lowerer.lower(schemes)
+    monkeypatch.setattr("bitfront.lowering.dialects.ort_cpu.padded_channels", lambda *_: {})
+    plain = lowerer.lower(schemes)
     assert "[16, 1, 3, 3]" in text_of(model)
     assert "[16, 1, 3, 3]" not in text_of(plain)
     check_same_outputs(model, plain, inputs)
@@ -193,15 +193,15 @@ def test_widened_convolution_without_a_bias() -> None:
     assert sqnr_db(expected, outputs_of(widened, inputs)[0]) > FLOOR_DB["int8:mse"] - 3
 
 
-def test_same_choices_same_bytes() -> None:
-    """Writing the same candidate twice, by two lowerers, gives the same bytes."""
+def test_same_schemes_same_bytes() -> None:
+    """Writing the same request twice, by two lowerers, gives the same bytes."""
     lowerer = lowerer_of("residual")
-    choices = uniform(lowerer, "int4:gptq")
-    first = lowerer.lower(choices)
+    schemes = uniform(lowerer, "int4:gptq")
+    first = lowerer.lower(schemes)
     lowerer_of.cache_clear()
     again = lowerer_of("residual")
     assert again is not lowerer
-    assert again.lower(choices) == first
+    assert again.lower(schemes) == first
 
 
 def test_four_bit_file_is_smaller_than_eight_bit_file() -> None:
@@ -213,10 +213,10 @@ def test_four_bit_file_is_smaller_than_eight_bit_file() -> None:
 
 
 def test_shared_weight_is_stored_once_or_apart_as_needed() -> None:
-    """Layers that share a weight share its codes at one choice, and have their own at different ones."""
+    """Layers that share a weight share its integers at one scheme, and have their own at different ones."""
     lowerer = lowerer_of("shared_weight")
-    names = [layer.name for layer in lowerer.inventory.layers]
-    eight, four = LayerChoice.parse("int8:mse"), LayerChoice.parse("int4:gptq")
+    names = [layer.name for layer in lowerer.quantisable.layers]
+    eight, four = Scheme.parse("int8:mse"), Scheme.parse("int4:gptq")
     together = text_of(lowerer.lower(dict.fromkeys(names, eight)))
     assert together.count("a.weight_8: int8[16, 16, 3, 3]") == 1
     apart = lowerer.lower({names[0]: eight, names[1]: four, names[2]: FP32})
@@ -225,15 +225,15 @@ def test_shared_weight_is_stored_once_or_apart_as_needed() -> None:
     assert min(measured_db("shared_weight", apart)) >= 12.0
 
 
-def test_refused_choice_names_layer_and_reason() -> None:
-    """A choice that the dialect refuses is an error with the layer, the reason and what may be used."""
+def test_refused_scheme_names_layer_and_reason() -> None:
+    """A scheme that the dialect refuses is an error with the layer, the reason and what may be used."""
     lowerer = lowerer_of("conv_transpose")
-    choices = {**uniform(lowerer, "fp32"), "up": LayerChoice.parse("int8:mse")}
+    schemes = {**uniform(lowerer, "fp32"), "up": Scheme.parse("int8:mse")}
     with pytest.raises(LoweringError, match=r"layer 'up' cannot be int8:mse: .*no integer ConvTranspose"):
-        lowerer.lower(choices)
+        lowerer.lower(schemes)
     with pytest.raises(LoweringError, match=r"layer 'a' cannot be int4:nearest"):
-        lowerer.lower({**uniform(lowerer, "fp32"), "a": LayerChoice.parse("int4:nearest")})
-    with pytest.raises(LoweringError, match="layer 'b' has no choice"):
+        lowerer.lower({**uniform(lowerer, "fp32"), "a": Scheme.parse("int4:nearest")})
+    with pytest.raises(LoweringError, match="layer 'b' has no scheme"):
         lowerer.lower({"a": FP32, "up": FP32})
 
 
@@ -241,7 +241,7 @@ def test_refused_choice_names_layer_and_reason() -> None:
 def test_weight_bytes_is_what_the_file_holds(text: str) -> None:
     """The predicted bytes of a layer are those its initialisers take, names and message framing aside."""
     lowerer = lowerer_of("gemm")
-    choices = {**uniform(lowerer, "fp32"), "a": LayerChoice.parse(text)}
-    saved = len(lowerer.lower(uniform(lowerer, "fp32"))) - len(lowerer.lower(choices))
-    predicted = lowerer.weight_bytes("a", FP32) - lowerer.weight_bytes("a", choices["a"])
+    schemes = {**uniform(lowerer, "fp32"), "a": Scheme.parse(text)}
+    saved = len(lowerer.lower(uniform(lowerer, "fp32"))) - len(lowerer.lower(schemes))
+    predicted = lowerer.weight_bytes("a", FP32) - lowerer.weight_bytes("a", schemes["a"])
     assert abs(saved - predicted) < 900

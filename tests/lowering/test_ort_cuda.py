@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from bitfront.lowering.dialect import Arithmetic
+from bitfront.core import FP16, FP32, CalibrationSettings, ContentStore, LoweringError, Scheme
+from bitfront.lowering.dialect import ComputeType
 from bitfront.lowering.dialects.ort_cuda import OrtCudaDialect
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import make_reference
-from bitfront.precision import FP16, FP32, CalibrationSettings, ContentStore, LayerChoice, LoweringError
 from tests.lowering.candidates import expected_outputs, outputs_of, sqnr_db, text_of, uniform
 from tests.lowering.topologies import TOPOLOGIES, Net, inputs_of, reference_of
 
@@ -30,9 +30,9 @@ def cuda_lowerer(name: str) -> Lowerer:
     return Lowerer(reference, OrtCudaDialect(), inputs_of(reference), CalibrationSettings(), ContentStore(None))
 
 
-def alternating(lowerer: Lowerer) -> dict[str, LayerChoice]:
+def alternating(lowerer: Lowerer) -> dict[str, Scheme]:
     """FP16 and FP32 in turns."""
-    return {layer.name: FP32 if index % 2 else FP16 for index, layer in enumerate(lowerer.inventory.layers)}
+    return {layer.name: FP32 if index % 2 else FP16 for index, layer in enumerate(lowerer.quantisable.layers)}
 
 
 def worst_db(name: str, model: bytes) -> float:
@@ -45,10 +45,10 @@ def worst_db(name: str, model: bytes) -> float:
 def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
     """The written graph is pinned as text."""
     lowerer = cuda_lowerer(name)
-    choices = alternating(lowerer) if text == "alternating" else uniform(lowerer, text)
-    if all(choice == FP32 for choice in choices.values()):
+    schemes = alternating(lowerer) if text == "alternating" else uniform(lowerer, text)
+    if all(scheme == FP32 for scheme in schemes.values()):
         pytest.skip(f"no layer of {name} may be {text}")
-    found = text_of(lowerer.lower(choices))
+    found = text_of(lowerer.lower(schemes))
     path = GOLDEN / f"{name}.{text.replace(':', '_')}.txt"
     if update_golden:
         path.parent.mkdir(exist_ok=True)
@@ -59,7 +59,7 @@ def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
 @pytest.mark.parametrize("text", FLOOR_DB)
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_numerics(name: str, text: str) -> None:
-    """Every choice stays within its rounding error of FP32, as run by the processor's provider."""
+    """Every scheme stays within its rounding error of FP32, as run by the processor's provider."""
     lowerer = cuda_lowerer(name)
     assert worst_db(name, lowerer.lower(uniform(lowerer, text))) >= FLOOR_DB[text]
 
@@ -71,7 +71,7 @@ def test_mixes_are_valid(name: str) -> None:
     assert worst_db(name, lowerer.lower(alternating(lowerer))) >= FLOOR_DB["fp16"]
     rng = np.random.default_rng(23)
     for _ in range(2):
-        mix = {layer.name: layer.choices[rng.integers(len(layer.choices))] for layer in lowerer.inventory.layers}
+        mix = {layer.name: layer.schemes[rng.integers(len(layer.schemes))] for layer in lowerer.quantisable.layers}
         assert worst_db(name, lowerer.lower(mix)) >= 9.0
 
 
@@ -107,9 +107,9 @@ def test_half_chain_is_cast_at_its_ends_alone() -> None:
 def test_blocks_compute_on_half_activations(block: int) -> None:
     """4-bit blocks read FP16 activations, with FP16 scales, in the block size asked for."""
     lowerer = cuda_lowerer("gemm")
-    name = lowerer.inventory.layers[0].name
-    choices = {**uniform(lowerer, "fp32"), name: LayerChoice.parse(f"int4:mse:block{block}")}
-    model = lowerer.lower(choices)
+    name = lowerer.quantisable.layers[0].name
+    schemes = {**uniform(lowerer, "fp32"), name: Scheme.parse(f"int4:mse:block{block}")}
+    model = lowerer.lower(schemes)
     graph = onnx.load_from_string(model).graph
     (node,) = [node for node in graph.node if node.op_type == "MatMulNBits"]
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -117,16 +117,16 @@ def test_blocks_compute_on_half_activations(block: int) -> None:
     assert next(entry.i for entry in node.attribute if entry.name == "block_size") == block
     assert worst_db("gemm", model) >= FLOOR_DB["int4:mse:block32"]
     saved = len(lowerer.lower(uniform(lowerer, "fp32"))) - len(model)
-    assert abs(saved - (lowerer.weight_bytes(name, FP32) - lowerer.weight_bytes(name, choices[name]))) < 900
+    assert abs(saved - (lowerer.weight_bytes(name, FP32) - lowerer.weight_bytes(name, schemes[name]))) < 900
 
 
 def test_what_is_offered_and_why_not() -> None:
     """W4A8 has no kernel; blocks larger than the layer and half weights beyond FP16 are refused with the reason."""
-    layers = {layer.name: layer for layer in cuda_lowerer("gemm").inventory.layers}
-    assert {choice.text for choice in layers["a"].choices} >= {"fp16", "int8:mse", "int4:mse:block64"}
+    layers = {layer.name: layer for layer in cuda_lowerer("gemm").quantisable.layers}
+    assert {scheme.text for scheme in layers["a"].schemes} >= {"fp16", "int8:mse", "int4:mse:block64"}
     assert "no kernel" in layers["a"].refused["int4:gptq"]
     assert layers["a"].refused["int4:mse:block128"] == "its 64 inputs are fewer than the block size 128"
-    conv = cuda_lowerer("chain").inventory.layers[0]
+    conv = cuda_lowerer("chain").quantisable.layers[0]
     assert conv.refused["int4:mse:block64"] == "block-wise weights are for Gemm and MatMul"
     model = TOPOLOGIES["straight_out"]()
     weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
@@ -160,11 +160,11 @@ def test_dialect_by_name() -> None:
     """The registry knows it; FP16 computes in half, blocks in their own way, weight-only in float."""
     dialect = get_dialect("ort-cuda")
     assert dialect.name == "ort-cuda"
-    kinds = {text: dialect.arithmetic(LayerChoice.parse(text)) for text in (*FLOOR_DB, "fp32")}
+    kinds = {text: dialect.arithmetic(Scheme.parse(text)) for text in (*FLOOR_DB, "fp32")}
     assert kinds == {
-        "fp16": Arithmetic.HALF,
-        "int8:mse": Arithmetic.INTEGER,
-        "int4:mse:block32": Arithmetic.BLOCK,
-        "int4:gptq:weight-only": Arithmetic.FLOAT,
-        "fp32": Arithmetic.FLOAT,
+        "fp16": ComputeType.HALF,
+        "int8:mse": ComputeType.INTEGER,
+        "int4:mse:block32": ComputeType.BLOCK,
+        "int4:gptq:weight-only": ComputeType.FLOAT,
+        "fp32": ComputeType.FLOAT,
     }

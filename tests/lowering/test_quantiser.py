@@ -22,7 +22,7 @@ from bitfront.lowering.quantiser import quantiser_u8
     ],
 )
 def test_the_range_is_255_steps(low: float, high: float, scale: float, zero_point: int) -> None:
-    """Its ends are the codes 0 and 255, zero is a code exactly, and float32 holds the scale."""
+    """Its ends are the integers 0 and 255, zero is a code exactly, and float32 holds the scale."""
     found = quantiser_u8(low, high)
     assert found.scale == float(np.float32(scale))
     assert found.zero_point == zero_point

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bitfront.core import RangeMethod
 from bitfront.lowering.ranges import (
     BINS,
     Histogram,
@@ -22,7 +23,6 @@ from bitfront.lowering.ranges import (
     range_of,
     usable_range,
 )
-from bitfront.precision import RangeMethod
 
 Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bitfront.precision import CalibrationSettings, ConfigError, LayerChoice, PrecisionConfig, Recipe, RecipeStep
+from bitfront.core import CalibrationSettings, ConfigError, PrecisionConfig, Recipe, RecipeStep, Scheme
 
 
 def recipe() -> Recipe:
@@ -26,7 +26,7 @@ def config(made: Recipe | None) -> PrecisionConfig:
         calibration=CalibrationSettings(),
         calibration_data="c" * 64,
         ranges={},
-        layers={"conv": LayerChoice.parse("int8:mse")},
+        layers={"conv": Scheme.parse("int8:mse")},
         recipe=made,
     )
 

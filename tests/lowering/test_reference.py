@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfront.core import Inputs, ModelError
 from bitfront.lowering.export import export_reference
 from bitfront.lowering.load import load_reference
-from bitfront.lowering.reference import Reference, make_reference
-from bitfront.precision import Inputs, ModelError
+from bitfront.lowering.reference import ReferenceModel, make_reference
 from tests.lowering.topologies import TOPOLOGIES, Net, chain, inputs_of, padded_shortcut, reference_of
 
 
@@ -25,7 +25,7 @@ def run(model: onnx.ModelProto, inputs: Inputs) -> list[np.ndarray]:
     return list(session.run(None, dict(inputs)))
 
 
-def ops(reference: Reference) -> list[str]:
+def ops(reference: ReferenceModel) -> list[str]:
     return [node.op_type for node in reference.proto.graph.node]
 
 

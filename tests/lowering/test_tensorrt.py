@@ -8,25 +8,25 @@ import numpy as np
 import onnx
 import pytest
 
-from bitfront.lowering.apply import apply_config
-from bitfront.lowering.dialect import Arithmetic
-from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.dialects.tensorrt import half_scale, symmetric_scale, with_half_scales
-from bitfront.lowering.dialects.tensorrt_check import check_tensorrt_graph
-from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
-from bitfront.lowering.rounding.matrix import MatrixView
-from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.precision import (
+from bitfront.core import (
     FP16,
     FP32,
     CalibrationSettings,
     ContentStore,
     Inputs,
-    LayerChoice,
     LoweringError,
     PrecisionConfig,
+    Scheme,
 )
+from bitfront.lowering.apply import apply_config
+from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.dialects.tensorrt import fp16_scale, symmetric_scale, with_fp16_scales
+from bitfront.lowering.dialects.tensorrt_check import check_tensorrt_graph
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import make_reference
+from bitfront.lowering.rounding.matrix import MatrixView
+from bitfront.lowering.rounding.weight import RoundedWeight
 from tests.lowering.candidates import FLOOR_DB, sqnr_db, text_of, uniform, with_bug
 from tests.lowering.candidates import lowerer_of as cpu_lowerer
 from tests.lowering.tensorrt_candidates import (
@@ -42,7 +42,7 @@ from tests.lowering.tensorrt_candidates import (
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
 
 GOLDEN = Path(__file__).parent / "golden" / "tensorrt"
-# A symmetric signed quantiser spends half its codes on values that a Relu never gives: one bit, 6.02 dB of noise.
+# A symmetric signed quantiser spends half its integers on values that a Relu never gives: one bit, 6.02 dB of noise.
 ONE_BIT_DB = 6.02
 TOLERANCE_DB = 0.75
 HALF_FLOOR_DB = 56.0
@@ -50,7 +50,7 @@ HALF_FLOOR_DB = 56.0
 BLOCK_FLOOR_DB = {"ORT_DISABLE_ALL": HALF_FLOOR_DB, "ORT_ENABLE_ALL": 36.0}
 
 
-def choices_of(lowerer: Lowerer, text: str) -> dict[str, LayerChoice]:
+def schemes_of(lowerer: Lowerer, text: str) -> dict[str, Scheme]:
     return mixed(lowerer) if text == "mixed" else uniform(lowerer, text)
 
 
@@ -68,14 +68,14 @@ def worst_db(name: str, model: bytes, level: str) -> float:
 @pytest.mark.parametrize("text", ["fp16", "int8:mse", "int4:gptq:block64", "mixed"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
-    """The written graph is pinned as text; none is where the choice is offered to no layer."""
+    """The written graph is pinned as text; none is where the scheme is offered to no layer."""
     lowerer = trt_lowerer(name)
-    choices = choices_of(lowerer, text)
+    schemes = schemes_of(lowerer, text)
     path = GOLDEN / f"{name}.{text.replace(':', '_')}.txt"
-    if all(choice == FP32 for choice in choices.values()):
+    if all(scheme == FP32 for scheme in schemes.values()):
         assert not path.exists()
         return
-    found = text_of(lowerer.lower(choices))
+    found = text_of(lowerer.lower(schemes))
     if update_golden:
         path.write_text(found, encoding="utf-8")
     assert found == path.read_text(encoding="utf-8")
@@ -83,19 +83,19 @@ def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_published_rules_hold(name: str) -> None:
-    """Uniform choices, mixes and random assignments, tied layers apart included, break no published rule."""
+    """Uniform schemes, mixes and random assignments, tied layers apart included, break no published rule."""
     lowerer = trt_lowerer(name)
     rng = np.random.default_rng(29)
-    texts = {choice.text for layer in lowerer.inventory.layers for choice in layer.choices}
+    texts = {scheme.text for layer in lowerer.quantisable.layers for scheme in layer.schemes}
     candidates = [uniform(lowerer, text) for text in sorted(texts)] + [mixed(lowerer, start) for start in range(4)]
     candidates += [
-        {layer.name: layer.choices[rng.integers(len(layer.choices))] for layer in lowerer.inventory.layers}
+        {layer.name: layer.schemes[rng.integers(len(layer.schemes))] for layer in lowerer.quantisable.layers}
         for _ in range(12)
     ]
-    for choices in candidates:
-        proto = onnx.load_from_string(lowerer.lower(choices))
+    for schemes in candidates:
+        proto = onnx.load_from_string(lowerer.lower(schemes))
         onnx.checker.check_model(proto)
-        assert check_tensorrt_graph(proto) == (), choices
+        assert check_tensorrt_graph(proto) == (), schemes
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -126,9 +126,9 @@ def test_half_is_within_half_rounding(name: str, level: str) -> None:
 
 def int8_floor_db(name: str) -> float:
     """What the CPU dialect reaches with the same layers at INT8, less the bit that symmetric quantisers lose."""
-    cpu, choices = cpu_lowerer(name), uniform(trt_lowerer(name), "int8:mse")
-    offered = {layer.name: layer.choices for layer in cpu.inventory.layers}
-    same = {layer: choice if choice in offered[layer] else FP32 for layer, choice in choices.items()}
+    cpu, schemes = cpu_lowerer(name), uniform(trt_lowerer(name), "int8:mse")
+    offered = {layer.name: layer.schemes for layer in cpu.quantisable.layers}
+    same = {layer: scheme if scheme in offered[layer] else FP32 for layer, scheme in schemes.items()}
     return worst_db(name, cpu.lower(same), "ORT_ENABLE_ALL") - ONE_BIT_DB - TOLERANCE_DB
 
 
@@ -192,18 +192,18 @@ def test_int8_oracle_rejects_a_swapped_axis() -> None:
     ],
 )
 def test_blocks_are_the_dequantised_weights(name: str, text: str) -> None:
-    """INT4 blocks compute what FP32 does with ŵ = codes · scales and the corrected bias, to FP16's rounding."""
+    """INT4 blocks compute what FP32 does with ŵ = integers · scales and the corrected bias, to FP16's rounding."""
     lowerer = trt_lowerer(name)
-    choices = uniform(lowerer, text)
+    schemes = uniform(lowerer, text)
     proto = onnx.ModelProto()
     proto.CopyFrom(lowerer.reference.proto)
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
     nodes = {node.name: node for node in proto.graph.node}
-    for layer in lowerer.inventory.layers:
-        if choices[layer.name].block_size is None:
+    for layer in lowerer.quantisable.layers:
+        if schemes[layer.name].group_size is None:
             continue
-        rounded = lowerer._rounded(layer, choices[layer.name])
-        weight = MatrixView.of(layer).dequantise(rounded, choices[layer.name].block_size)
+        rounded = lowerer._rounded(layer, schemes[layer.name])
+        weight = MatrixView.of(layer).dequantise(rounded, schemes[layer.name].group_size)
         stored[layer.weight].CopyFrom(onnx.numpy_helper.from_array(weight, layer.weight))
         if layer.op == "Gemm" and rounded.bias_correction is not None:
             node = nodes[layer.node]
@@ -214,35 +214,35 @@ def test_blocks_are_the_dequantised_weights(name: str, text: str) -> None:
             node.input.append(f"{layer.name}.corrected")
     inputs = inputs_for(name)
     expected = run(proto.SerializeToString(), inputs, "ORT_DISABLE_ALL")
-    model = lowerer.lower(choices)
+    model = lowerer.lower(schemes)
     for level in LEVELS:
         for wanted, found in zip(expected, run(model, inputs, level), strict=True):
             assert sqnr_db(wanted, found) >= BLOCK_FLOOR_DB[level]
-    codes = next(tensor.name for tensor in onnx.load_from_string(model).graph.initializer if tensor.data_type == 22)
-    wrong = with_bug(model, codes, 1, factor=2.0)
+    integers = next(tensor.name for tensor in onnx.load_from_string(model).graph.initializer if tensor.data_type == 22)
+    wrong = with_bug(model, integers, 1, factor=2.0)
     assert sqnr_db(expected[0], run(wrong, inputs, "ORT_DISABLE_ALL")[0]) < 10
 
 
 def test_small_scales_do_not_underflow() -> None:
-    """Where scales would underflow in FP16 they are clamped, and codes are those of the clamped scale."""
+    """Where scales would underflow in FP16 they are clamped, and integers are those of the clamped scale."""
     rounded = RoundedWeight(
-        codes=np.array([[127, -64], [100, 3]], np.int8),
+        integers=np.array([[127, -64], [100, 3]], np.int8),
         scales=np.array([2.0**-16, 0.5], np.float32),
         bias_correction=None,
         bits=8,
     )
-    changed, scales = with_half_scales(rounded, rounded.scales[:, None])
+    changed, scales = with_fp16_scales(rounded, rounded.scales[:, None])
     assert scales.dtype == np.float16
     assert scales.tolist() == [2.0**-14, 0.5]
-    np.testing.assert_array_equal(changed.codes, [[32, -16], [100, 3]])
-    before = rounded.codes * rounded.scales[:, None]
-    assert np.abs(changed.codes * scales.astype(np.float32)[:, None] - before).max() <= 2.0**-15
+    np.testing.assert_array_equal(changed.integers, [[32, -16], [100, 3]])
+    before = rounded.integers * rounded.scales[:, None]
+    assert np.abs(changed.integers * scales.astype(np.float32)[:, None] - before).max() <= 2.0**-15
 
 
 @pytest.mark.parametrize("scale", [1e-9, 2.0**-14, 0.0123, 1.0, 300.7])
 def test_half_scale_clips_nothing_more(scale: float) -> None:
     """A scale in FP16 is normal, not below the exact one, and within one FP16 step of it or of the smallest."""
-    found = half_scale(scale)
+    found = fp16_scale(scale)
     assert float(np.float16(found)) == found
     assert max(scale, 2.0**-14) <= found <= max(scale, 2.0**-14) * (1 + 2.0**-10)
 
@@ -265,7 +265,7 @@ def test_shortcut_is_quantised_and_the_fused_convolution_is_not() -> None:
 def test_floating_side_of_integer_layers() -> None:
     """INT8 layers have FP16 bias and result but beside FP32 layers and network outputs."""
     lowerer = trt_lowerer("chain")
-    eight = LayerChoice.parse("int8:mse")
+    eight = Scheme.parse("int8:mse")
     alone = text_of(lowerer.lower({"a": eight, "b": eight, "c": eight}))
     assert "a.bias_h: float16[16]" in alone
     assert "c.bias: float[8]" in alone
@@ -287,7 +287,7 @@ def test_values_beyond_half_precision() -> None:
     lowerer = Lowerer(
         reference, get_dialect("tensorrt"), inputs_of(reference), CalibrationSettings(), ContentStore(None)
     )
-    eight = LayerChoice.parse("int8:mse")
+    eight = Scheme.parse("int8:mse")
     assert "b.bias: float[24]" in text_of(lowerer.lower({"a": eight, "b": eight, "c": eight}))
     with pytest.raises(LoweringError, match="layer 'c' cannot be fp16: its activation 'rb' reaches"):
         lowerer.lower({"a": eight, "b": eight, "c": FP16})
@@ -295,7 +295,7 @@ def test_values_beyond_half_precision() -> None:
 
 @pytest.mark.parametrize("text", ["fp16", "int8:mse", "int4:gptq:block128"])
 def test_round_trip(tmp_path: Path, text: str) -> None:
-    """The same choices give the same bytes by two lowerers, and by a config read back from JSON."""
+    """The same schemes give the same bytes by two lowerers, and by a config read back from JSON."""
     lowerers = [
         Lowerer(
             network("wide_gemm"),
@@ -306,10 +306,10 @@ def test_round_trip(tmp_path: Path, text: str) -> None:
         )
         for _ in range(2)
     ]
-    choices = uniform(lowerers[0], text)
-    model = lowerers[0].lower(choices)
-    assert lowerers[1].lower(choices) == model
-    config = PrecisionConfig.from_json(lowerers[0].config(choices).to_json(), "config.json")
+    schemes = uniform(lowerers[0], text)
+    model = lowerers[0].lower(schemes)
+    assert lowerers[1].lower(schemes) == model
+    config = PrecisionConfig.from_json(lowerers[0].config(schemes).to_json(), "config.json")
     again = apply_config(
         config, network("wide_gemm"), calibration=None, store=ContentStore(tmp_path), allow_new_weights=False
     )
@@ -320,17 +320,17 @@ def test_round_trip(tmp_path: Path, text: str) -> None:
 def test_weight_bytes_is_what_the_file_holds(text: str) -> None:
     """The predicted bytes of a layer are those its initialisers take, names and message framing aside."""
     lowerer = trt_lowerer("wide_gemm")
-    choices = {**uniform(lowerer, "fp32"), "b": LayerChoice.parse(text)}
-    saved = len(lowerer.lower(uniform(lowerer, "fp32"))) - len(lowerer.lower(choices))
-    assert abs(saved - (lowerer.weight_bytes("b", FP32) - lowerer.weight_bytes("b", choices["b"]))) < 1100
+    schemes = {**uniform(lowerer, "fp32"), "b": Scheme.parse(text)}
+    saved = len(lowerer.lower(uniform(lowerer, "fp32"))) - len(lowerer.lower(schemes))
+    assert abs(saved - (lowerer.weight_bytes("b", FP32) - lowerer.weight_bytes("b", schemes["b"]))) < 1100
 
 
 def test_arithmetic() -> None:
     """Every precision is computed in here."""
     dialect = get_dialect("tensorrt")
-    kinds = {text: dialect.arithmetic(LayerChoice.parse(text)) for text in ("fp32", "fp16", "int8:mse")}
-    assert kinds == {"fp32": Arithmetic.FLOAT, "fp16": Arithmetic.HALF, "int8:mse": Arithmetic.INTEGER}
-    assert dialect.arithmetic(LayerChoice.parse("int4:mse:block64")) is Arithmetic.BLOCK
+    kinds = {text: dialect.arithmetic(Scheme.parse(text)) for text in ("fp32", "fp16", "int8:mse")}
+    assert kinds == {"fp32": ComputeType.FLOAT, "fp16": ComputeType.HALF, "int8:mse": ComputeType.INTEGER}
+    assert dialect.arithmetic(Scheme.parse("int4:mse:block64")) is ComputeType.BLOCK
 
 
 @pytest.mark.parametrize(
@@ -354,5 +354,5 @@ def test_refusals(model: onnx.ModelProto, layer: str, text: str, reason: str) ->
         reference, get_dialect("tensorrt"), inputs_of(reference), CalibrationSettings(), ContentStore(None)
     )
     with pytest.raises(LoweringError, match=f"layer '{layer}' cannot be {text}: .*{reason}"):
-        lowerer.lower({**uniform(lowerer, "fp32"), layer: LayerChoice.parse(text)})
-    assert LayerChoice.parse(text) not in next(x for x in lowerer.inventory.layers if x.name == layer).choices
+        lowerer.lower({**uniform(lowerer, "fp32"), layer: Scheme.parse(text)})
+    assert Scheme.parse(text) not in next(x for x in lowerer.quantisable.layers if x.name == layer).schemes

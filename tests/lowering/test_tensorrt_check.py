@@ -44,8 +44,8 @@ class Patient:
 
     def pair(self, tensor: str, source: str, scale: str) -> str:
         """Insert a Q/DQ pair on ``source`` in front of the node that writes ``tensor``."""
-        codes = self.before(tensor, "QuantizeLinear", [source, scale, "x_z"], f"{tensor}_spoilt_q")
-        return self.before(tensor, "DequantizeLinear", [codes, scale, "x_z"], f"{tensor}_spoilt_d")
+        integers = self.before(tensor, "QuantizeLinear", [source, scale, "x_z"], f"{tensor}_spoilt_q")
+        return self.before(tensor, "DequantizeLinear", [integers, scale, "x_z"], f"{tensor}_spoilt_d")
 
 
 def _old_opset(patient: Patient) -> None:
@@ -107,9 +107,9 @@ def _no_axis(patient: Patient) -> None:
 
 
 def _quantised_bias(patient: Patient) -> None:
-    codes = patient.constant(np.zeros(16, np.int8), "bias_8")
+    integers = patient.constant(np.zeros(16, np.int8), "bias_8")
     scales = patient.constant(np.ones(16, np.float16), "bias_s")
-    result = patient.before("b_h", "DequantizeLinear", [codes, scales], "bias_f", axis=0)
+    result = patient.before("b_h", "DequantizeLinear", [integers, scales], "bias_f", axis=0)
     patient.writer("b_h").input[2] = result
 
 
@@ -120,8 +120,8 @@ def _floating_input(patient: Patient) -> None:
 def _three_per_group(patient: Patient) -> None:
     group = next(entry for entry in patient.writer("b_h").attribute if entry.name == "group")
     group.i = 8
-    codes = patient.constant(np.ones((16, 2, 3, 3), np.int8), "grouped_8")
-    patient.writer("b.weight_f").input[0] = codes
+    integers = patient.constant(np.ones((16, 2, 3, 3), np.int8), "grouped_8")
+    patient.writer("b.weight_f").input[0] = integers
 
 
 def _between_convolution_and_relu(patient: Patient) -> None:
@@ -138,11 +138,11 @@ def _unequal_concat(patient: Patient) -> None:
 
 
 def _four_bits_in_convolution(patient: Patient) -> None:
-    codes = TensorProto(name="codes", data_type=TensorProto.INT4, dims=[16, 16, 3, 3], raw_data=bytes(1152))
-    patient.graph.initializer.append(codes)
+    integers = TensorProto(name="codes", data_type=TensorProto.INT4, dims=[16, 16, 3, 3], raw_data=bytes(1152))
+    patient.graph.initializer.append(integers)
     scales = patient.constant(np.ones((16, 1, 3, 3), np.float16), "code_scales")
     writer = patient.writer("b_h")
-    writer.input[1] = patient.before("b_h", "DequantizeLinear", ["codes", scales], "codes_f", axis=1, block_size=16)
+    writer.input[1] = patient.before("b_h", "DequantizeLinear", ["codes", scales], "codes_f", axis=1, group_size=16)
 
 
 def _small_blocks(patient: Patient) -> None:

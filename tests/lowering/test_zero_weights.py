@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfront.core import CalibrationSettings, ContentStore, Inputs, RangeMethod
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import make_reference
-from bitfront.precision import CalibrationSettings, ContentStore, Inputs, RangeMethod
 from tests.lowering.candidates import outputs_of, uniform
 
 Floats = NDArray[np.float32]
 
 CHANNELS = 16
 FREE = 5  # channels without weights, the first ones
-CHOICES = ("int8:nearest", "int8:mse", "int4:mse", "int4:gptq")
+SCHEMES = ("int8:nearest", "int8:mse", "int4:mse", "int4:gptq")
 OPERATORS = ("Conv", "depthwise", "Gemm", "Gemm-transB", "MatMul-Add", "ConvTranspose")
 
 
@@ -92,7 +92,7 @@ def _steps_off(lowerer: Lowerer, artifact: bytes, inputs: Inputs, channels: slic
 
 @pytest.mark.parametrize("dialect", ["ort-cpu", "openvino"])
 @pytest.mark.parametrize("op", OPERATORS)
-@pytest.mark.parametrize("text", CHOICES)
+@pytest.mark.parametrize("text", SCHEMES)
 def test_channels_without_weights_keep_their_bias(op: str, text: str, dialect: str) -> None:
     """Half a step for the result's own quantiser, and half a step for the bias, where inputs are coarse."""
     inputs = _inputs(op, 100.0)
@@ -103,7 +103,7 @@ def test_channels_without_weights_keep_their_bias(op: str, text: str, dialect: s
 
 @given(
     op=st.sampled_from(OPERATORS[:4]),
-    text=st.sampled_from(CHOICES),
+    text=st.sampled_from(SCHEMES),
     tiny=st.sampled_from((0.0, 1e-42, 1e-38, 1e-30, 1e-12, 1e-8)),
     activations=st.floats(-6, 5),
     biases=st.floats(-6, 5),

@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.lowering.reference import Reference, make_reference
-from bitfront.precision import Inputs
+from bitfront.core import Inputs
+from bitfront.lowering.reference import ReferenceModel, make_reference
 
 
 class Net:
@@ -263,11 +263,11 @@ TOPOLOGIES: dict[str, Callable[[], onnx.ModelProto]] = {
 }
 
 
-def reference_of(name: str) -> Reference:
+def reference_of(name: str) -> ReferenceModel:
     return make_reference(TOPOLOGIES[name](), name)
 
 
-def inputs_of(reference: Reference, samples: int = 48, seed: int = 11) -> Inputs:
+def inputs_of(reference: ReferenceModel, samples: int = 48, seed: int = 11) -> Inputs:
     rng = np.random.default_rng(seed)
     return {
         name: rng.normal(0, 1, (samples, *(axis or 1 for axis in shape[1:]))).astype(np.float32)

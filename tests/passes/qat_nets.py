@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bitfront.core import CalibrationSettings, ContentStore, Inputs, Labelled, Scheme
 from bitfront.experiments.digits import load_halves
 from bitfront.experiments.networks.digits import DigitsNet
 from bitfront.lowering.dialects.registry import get_dialect
@@ -22,7 +23,6 @@ from bitfront.passes.qat_layers import TrainedLayer
 from bitfront.passes.qat_result import QatResult
 from bitfront.passes.train import train
 from bitfront.passes.training import Training
-from bitfront.precision import CalibrationSettings, ContentStore, Inputs, Labelled, LayerChoice
 from tests.lowering.candidates import outputs_of, saturates
 
 QUICK = replace(TRAINING, steps=20, batch_size=32, learning_rate=2e-3)
@@ -59,14 +59,14 @@ def unlabelled() -> TrainingData:
     return TrainingData(inputs=digits()[0].inputs)
 
 
-def choices_of(lowerer: Lowerer, *texts: str) -> dict[str, LayerChoice]:
-    """The choices in turn, layer by layer."""
-    layers = lowerer.inventory.layers
-    return {layer.name: LayerChoice.parse(texts[index % len(texts)]) for index, layer in enumerate(layers)}
+def schemes_of(lowerer: Lowerer, *texts: str) -> dict[str, Scheme]:
+    """The schemes in turn, layer by layer."""
+    layers = lowerer.quantisable.layers
+    return {layer.name: Scheme.parse(texts[index % len(texts)]) for index, layer in enumerate(layers)}
 
 
-def artifact_of(result: QatResult, lowerer: Lowerer, choices: dict[str, LayerChoice]) -> bytes:
-    return written_by(result, lowerer).lower(choices)
+def artifact_of(result: QatResult, lowerer: Lowerer, schemes: dict[str, Scheme]) -> bytes:
+    return written_by(result, lowerer).lower(schemes)
 
 
 def written_by(result: QatResult, lowerer: Lowerer) -> Lowerer:
@@ -90,8 +90,8 @@ def simulated(network: torch.nn.Module, inputs: Inputs) -> tuple[NDArray[Any], .
     return tuple(part.numpy() for part in (found if isinstance(found, tuple) else (found,)))
 
 
-def trained(texts: tuple[str, ...], options: Qat) -> tuple[QatResult, dict[str, LayerChoice]]:
-    """The digits network trained with ``options`` under choices in turn."""
+def trained(texts: tuple[str, ...], options: Qat) -> tuple[QatResult, dict[str, Scheme]]:
+    """The digits network trained with ``options`` under schemes in turn."""
     lowerer = digits_lowerer()
-    choices = choices_of(lowerer, *texts)
-    return options.apply(lowerer, choices, unlabelled()), choices
+    schemes = schemes_of(lowerer, *texts)
+    return options.apply(lowerer, schemes, unlabelled()), schemes

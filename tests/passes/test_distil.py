@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from bitfront.core import ConfigError, ContentStore, ModelError
 from bitfront.experiments.networks.resnet_cifar import ResNetCifar
 from bitfront.passes.checkpoint import StoredCheckpoint
 from bitfront.passes.data import Batch, TrainingData
@@ -19,7 +20,6 @@ from bitfront.passes.features import SHARED, FeatureMatch, LinearAdapter, featur
 from bitfront.passes.prune import StructuredPrune
 from bitfront.passes.train import Ended, Supervision, train
 from bitfront.passes.training import Training
-from bitfront.precision import ConfigError, ContentStore, ModelError
 from tests.passes.nets import Plain, image_data, plain, same_weights, trained_looking
 
 OPTIONS = Distil(training=Training(steps=40, batch_size=32, learning_rate=0.02))

@@ -37,14 +37,14 @@ def without_gradient_scale(values: Tensor, step: Tensor) -> Tensor:
 
 def without_clip_term(values: Tensor, step: Tensor) -> Tensor:
     scale = scaled_gradient(step, gradient_scale(SHARING, HIGH))
-    codes = values / scale + (torch.round(values / scale) - values / scale).detach()
-    return codes * scale + (right(values, step) - codes * scale).detach()
+    integers = values / scale + (torch.round(values / scale) - values / scale).detach()
+    return integers * scale + (right(values, step) - integers * scale).detach()
 
 
 def without_rounding_term(values: Tensor, step: Tensor) -> Tensor:
     scale = scaled_gradient(step, gradient_scale(SHARING, HIGH))
-    codes = torch.clamp(values / scale, LOW, HIGH)
-    return codes * scale + (right(values, step) - codes * scale).detach()
+    integers = torch.clamp(values / scale, LOW, HIGH)
+    return integers * scale + (right(values, step) - integers * scale).detach()
 
 
 def sample() -> tuple[Tensor, Tensor, Tensor]:

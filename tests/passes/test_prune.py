@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bitfront.core import ConfigError, ModelError
 from bitfront.lowering.export import export_reference
 from bitfront.passes.data import TrainingData
 from bitfront.passes.prune import StructuredPrune
@@ -24,7 +25,6 @@ from bitfront.passes.prune_groups import PruneGroup, Status, find_prune_groups, 
 from bitfront.passes.prune_importance import Importance
 from bitfront.passes.prune_proof import outputs_of
 from bitfront.passes.prune_weights import Mask
-from bitfront.precision import ConfigError, ModelError
 from tests.passes.nets import image_data, plain, same_weights, trained_looking
 from tests.passes.prune_nets import NETS, Fixed, Transformer, net
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from bitfront.core import ConfigError
 from bitfront.experiments.networks import ResNetCifar
+from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.export import export_reference
-from bitfront.lowering.layers import take_inventory
 from bitfront.passes import prune_branches
 from bitfront.passes.data import TrainingData
 from bitfront.passes.distil import Distil
@@ -28,7 +29,6 @@ from bitfront.passes.prune_counts import count_macs, count_parameters, example_t
 from bitfront.passes.prune_groups import UNTRACED, PruneGroup, Status, find_prune_groups
 from bitfront.passes.prune_proof import outputs_of
 from bitfront.passes.training import Training
-from bitfront.precision import ConfigError
 from tests.passes.nets import same_weights, trained_looking
 from tests.passes.prune_nets import net
 
@@ -222,7 +222,7 @@ def test_what_is_left_is_a_network_like_any_other(name: str) -> None:
     assert {group.name for group in left if group.branch} == set(ENDS[name]) - {first}
     for network in (trained, again.apply(trained, data, groups=left)):
         reference = export_reference(network, data.inputs, name=name)
-        names = {layer.name for layer in take_inventory(reference.proto, get_dialect("ort-cpu")).layers}
+        names = {layer.name for layer in collect_layers(reference.proto, get_dialect("ort-cpu")).layers}
         assert names == {path for path, part in network.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)}
         session = onnxruntime.InferenceSession(reference.proto.SerializeToString(), providers=["CPUExecutionProvider"])
         (out,) = session.run(None, {"images": np.asarray(data.inputs["images"])})

@@ -8,7 +8,7 @@ import torch
 from bitfront.passes.data import TrainingData
 from bitfront.passes.prune import StructuredPrune
 from bitfront.passes.prune_groups import find_prune_groups
-from tests.search.networks.making import samples, small
+from tests.search.variants.making import samples, small
 
 DATA = TrainingData(inputs=samples(8, 3))
 SCORES = torch.tensor([5.0, 1, 7, 2, 9, 3, 8, 4, 16, 10, 15, 11, 14, 12, 13, 6], dtype=torch.float64)

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bitfront.core import CalibrationSettings, ConfigError, ContentStore, Scheme
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.export import export_reference
 from bitfront.lowering.lowerer import Lowerer
@@ -21,7 +22,6 @@ from bitfront.passes.prune_weights import NMPrune, Scope, UnstructuredPrune, bak
 from bitfront.passes.qat import TRAINING, Qat
 from bitfront.passes.train import train
 from bitfront.passes.training import Training
-from bitfront.precision import CalibrationSettings, ConfigError, ContentStore, LayerChoice
 from tests.passes.nets import image_data, plain, same_weights
 from tests.passes.prune_nets import Concatenated
 
@@ -101,7 +101,7 @@ def test_recovery_keeps_the_zeros(options: NMPrune | UnstructuredPrune) -> None:
 def test_two_of_four_reaches_the_artifact(texts: tuple[str, ...]) -> None:
     """Masked, distilled, baked, exported and trained as it is quantised, two of four weights are zero in the file.
 
-    The codes are read from the artifact with ONNX's own reader; the planted bug is training that forgets the zeros.
+    The integers are read from the artifact with ONNX's own reader; the planted bug is training that forgets the zeros.
     """
     module, data = plain(), image_data()
     masks = NMPrune().masks(module)
@@ -109,21 +109,21 @@ def test_two_of_four_reaches_the_artifact(texts: tuple[str, ...]) -> None:
     sparse = bake(Distil(training=training).apply(masked(module, masks), data, teacher=module))
     reference = export_reference(sparse, data.inputs, name="plain")
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), data.inputs, CalibrationSettings(), ContentStore(None))
-    layers = lowerer.inventory.layers
-    choices = {layer.name: LayerChoice.parse(texts[rank % len(texts)]) for rank, layer in enumerate(layers)}
+    layers = lowerer.quantisable.layers
+    schemes = {layer.name: Scheme.parse(texts[rank % len(texts)]) for rank, layer in enumerate(layers)}
     qat = Qat(training=replace(TRAINING, steps=3, batch_size=16, learning_rate=5e-3))
-    network = qat.network(lowerer, choices)
+    network = qat.network(lowerer, schemes)
     assert all(zeros(network.layer(name).weight.weight, masks[name]) for name in masks)
-    result = qat.apply(lowerer, choices, data, teacher=module)
+    result = qat.apply(lowerer, schemes, data, teacher=module)
     assert all(zeros(result.network.layer(name).weight.weight, masks[name]) for name in masks)
     assert not torch.equal(result.network.layer("conv2").weight.weight, network.layer("conv2").weight.weight)
-    awake = qat.network(lowerer, choices)
+    awake = qat.network(lowerer, schemes)
     for name in masks:
         awake.layer(name).weight.kind.stays = None
     train(awake, lambda net, batch: net(*batch.inputs).square().mean(), data, qat.training)
     assert not all(zeros(awake.layer(name).weight.weight, masks[name]) for name in masks)
     writer = result.lowerer(lowerer.dialect, lowerer.settings, ContentStore(None), lowerer.calibration_digest)
-    proto = onnx.load_from_string(writer.lower(choices))
+    proto = onnx.load_from_string(writer.lower(schemes))
     stored = [numpy_helper.to_array(tensor).astype(np.float32) for tensor in proto.graph.initializer]
     for name, stays in masks.items():
         same = [torch.from_numpy(array) for array in stored if sorted(array.shape) == sorted(stays.shape)]

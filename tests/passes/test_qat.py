@@ -12,22 +12,22 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from bitfront.core import ConfigError, ContentStore, LoweringError, ModelError, PrecisionConfig, Scheme
 from bitfront.lowering.apply import apply_config
 from bitfront.passes.checkpoint import StoredCheckpoint
 from bitfront.passes.data import TrainingData
 from bitfront.passes.qat import TRAINING, Qat
 from bitfront.passes.qat_result import QatResult, with_values
 from bitfront.passes.train import Ended, Progress, Supervision
-from bitfront.precision import ConfigError, ContentStore, LayerChoice, LoweringError, ModelError, PrecisionConfig
 from tests.lowering.candidates import lowerer_of, sqnr_db, uniform, with_bug
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
 from tests.passes.qat_nets import (
     QUICK,
     artifact_of,
-    choices_of,
     digits,
     digits_lowerer,
     ran,
+    schemes_of,
     simulated,
     trained,
     unlabelled,
@@ -41,8 +41,8 @@ SETTINGS = {
     "mixed": (("int8:mse", "fp32", "int4:gptq", "fp16", "int4:mse", "int8:mse:weight-only"), Qat(training=QUICK)),
 }
 FLOOR_DB = 40.0
-# A value that lies on the border between two codes may fall to either side, whatever computes it: kernels of different
-# processors add up in different orders. A sample whose two best classes are that near may change its class.
+# A value that lies on the border between two integers may fall to either side, whatever computes it: kernels of
+# different processors add up in different orders. A sample whose two best classes are that near may change its class.
 SAMPLES_APART = 3
 # Operators a topology has that training does not know.
 UNKNOWN = {"captured": "ReduceMax"}
@@ -63,9 +63,9 @@ def check_outputs(expected: NDArray[Any], found: NDArray[Any]) -> None:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_module_and_artifact_agree(setting: str) -> None:
-    """What was trained is what ONNX Runtime runs, whatever the choices."""
-    result, choices = trained(*SETTINGS[setting])
-    check_agreement(result, artifact_of(result, digits_lowerer(), choices))
+    """What was trained is what ONNX Runtime runs, whatever the schemes."""
+    result, schemes = trained(*SETTINGS[setting])
+    check_agreement(result, artifact_of(result, digits_lowerer(), schemes))
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_planted_bugs_are_seen(stored: str, position: int, factor: float, shift:
     """The oracle of agreement sees an artifact that is not what was trained."""
     lowerer = digits_lowerer()
     options = Qat(training=replace(QUICK, steps=0))
-    choices = choices_of(lowerer, "int8:mse")
-    result = options.apply(lowerer, choices, unlabelled())
-    model = artifact_of(result, lowerer, choices)
+    schemes = schemes_of(lowerer, "int8:mse")
+    result = options.apply(lowerer, schemes, unlabelled())
+    model = artifact_of(result, lowerer, schemes)
     check_agreement(result, model)
     with pytest.raises(AssertionError):
         check_agreement(result, with_bug(model, stored, position, factor=factor, shift=shift))
@@ -99,11 +99,11 @@ def test_planted_bugs_are_seen(stored: str, position: int, factor: float, shift:
 def test_every_topology_agrees(name: str, text: str) -> None:
     """Folded, moved, widened, shared, transposed: fake quantisation stands where the dialect puts Q/DQ."""
     lowerer = lowerer_of(name)
-    choices = uniform(lowerer, text)
+    schemes = uniform(lowerer, text)
     data = TrainingData(inputs=inputs_of(lowerer.reference))
-    result = Qat(training=replace(QUICK, steps=2, batch_size=8)).apply(lowerer, choices, data)
+    result = Qat(training=replace(QUICK, steps=2, batch_size=8)).apply(lowerer, schemes, data)
     inputs = inputs_of(lowerer.reference, seed=5)
-    found = ran(artifact_of(result, lowerer, choices), inputs)
+    found = ran(artifact_of(result, lowerer, schemes), inputs)
     for expected, actual in zip(simulated(result.network, inputs), found, strict=True):
         assert sqnr_db(expected, actual) >= FLOOR_DB
 
@@ -119,26 +119,26 @@ def test_unknown_operators_are_named(name: str) -> None:
 def test_training_brings_outputs_closer() -> None:
     """At 3 bits the trained network is closer to FP32 on images held back than the rounded one was."""
     lowerer, inputs = digits_lowerer(), digits()[1].inputs
-    choices = choices_of(lowerer, "int4:mse")
-    expected = ran(lowerer.lower(choices_of(lowerer, "fp32")), inputs)[0]
+    schemes = schemes_of(lowerer, "int4:mse")
+    expected = ran(lowerer.lower(schemes_of(lowerer, "fp32")), inputs)[0]
     options = Qat(training=replace(QUICK, steps=60), int4_bits=3)
-    before = simulated(options.network(lowerer, choices), inputs)[0]
-    after = simulated(options.apply(lowerer, choices, unlabelled()).network, inputs)[0]
+    before = simulated(options.network(lowerer, schemes), inputs)[0]
+    after = simulated(options.apply(lowerer, schemes, unlabelled()).network, inputs)[0]
     assert sqnr_db(expected, after) >= sqnr_db(expected, before) + 2
 
 
 def test_three_bits_are_eight_levels() -> None:
-    """At 3 bits the artifact's 4-bit codes stay within −4…3, and use both ends."""
-    result, choices = trained(*SETTINGS["w3a8"])
-    proto = onnx.load_from_string(artifact_of(result, digits_lowerer(), choices))
-    codes = [
+    """At 3 bits the artifact's 4-bit integers stay within −4…3, and use both ends."""
+    result, schemes = trained(*SETTINGS["w3a8"])
+    proto = onnx.load_from_string(artifact_of(result, digits_lowerer(), schemes))
+    integers = [
         numpy_helper.to_array(tensor).astype(np.int8)
         for tensor in proto.graph.initializer
         if tensor.data_type == onnx.TensorProto.INT4
     ]
-    assert codes
-    assert min(int(part.min()) for part in codes) == -4
-    assert max(int(part.max()) for part in codes) == 3
+    assert integers
+    assert min(int(part.min()) for part in integers) == -4
+    assert max(int(part.max()) for part in integers) == 3
 
 
 def test_the_seed_decides() -> None:
@@ -153,55 +153,55 @@ def test_the_seed_decides() -> None:
 def test_a_killed_training_goes_on() -> None:
     """Stopped in the middle and resumed from its checkpoint, a training ends with the same bits."""
     lowerer = digits_lowerer()
-    choices = choices_of(lowerer, "int4:gptq", "fp32")
+    schemes = schemes_of(lowerer, "int4:gptq", "fp32")
     options = Qat(training=replace(QUICK, steps=8))
-    whole = options.apply(lowerer, choices, unlabelled())
+    whole = options.apply(lowerer, schemes, unlabelled())
     slot = StoredCheckpoint(ContentStore(None), "qat")
 
     def stop(module: torch.nn.Module, progress: Progress) -> bool:
         assert not module.training
         return progress.step == 4
 
-    half = options.apply(lowerer, choices, unlabelled(), supervision=Supervision(every=2, checkpoint=slot, watch=stop))
+    half = options.apply(lowerer, schemes, unlabelled(), supervision=Supervision(every=2, checkpoint=slot, watch=stop))
     assert half.trained.ended is Ended.STOPPED
-    resumed = options.apply(lowerer, choices, unlabelled(), supervision=Supervision(every=2, checkpoint=slot))
+    resumed = options.apply(lowerer, schemes, unlabelled(), supervision=Supervision(every=2, checkpoint=slot))
     assert half.reference.fingerprint != whole.reference.fingerprint == resumed.reference.fingerprint
     assert resumed.ranges == whole.ranges
 
 
 def test_a_config_repeats_the_artifact() -> None:
     """The trained network with the config's text gives the artifact's bytes, without calibration inputs or cache."""
-    result, choices = trained(*SETTINGS["mixed"])
+    result, schemes = trained(*SETTINGS["mixed"])
     writer = written_by(result, digits_lowerer())
-    config = PrecisionConfig.from_json(writer.config(choices).to_json(), "config")
+    config = PrecisionConfig.from_json(writer.config(schemes).to_json(), "config")
     again = apply_config(config, result.reference, calibration=None, store=ContentStore(None), allow_new_weights=False)
-    assert again == writer.lower(choices)
+    assert again == writer.lower(schemes)
 
 
-def test_scales_are_for_choices_that_hold_the_codes() -> None:
+def test_scales_are_for_schemes_that_hold_the_codes() -> None:
     """Weights trained at 8 bits are rounded anew at 4; those trained at 4 keep their values at 8."""
     lowerer = digits_lowerer()
-    eight, four = choices_of(lowerer, "int8:mse"), choices_of(lowerer, "int4:mse")
+    eight, four = schemes_of(lowerer, "int8:mse"), schemes_of(lowerer, "int4:mse")
     still = Qat(training=replace(QUICK, steps=0))
     from_eight = written_by(still.apply(lowerer, eight, unlabelled()), lowerer)
     from_four = written_by(still.apply(lowerer, four, unlabelled()), lowerer)
     assert from_eight.config(four).scales == {}
     assert set(from_four.config(eight).scales) == set(eight)
     inputs = digits()[1].inputs
-    outputs = [ran(from_four.lower(choices), inputs)[0] for choices in (four, eight)]
+    outputs = [ran(from_four.lower(schemes), inputs)[0] for schemes in (four, eight)]
     np.testing.assert_array_equal(outputs[0], outputs[1])
 
 
 def test_labels_take_part() -> None:
     """With labels in the loss the training gives other weights than without."""
     lowerer, data = digits_lowerer(), digits()[0]
-    choices = choices_of(lowerer, "int4:mse")
+    schemes = schemes_of(lowerer, "int4:mse")
     labelled = TrainingData(inputs=data.inputs, labels=data.labels)
     plain, mixed = (Qat(training=replace(QUICK, steps=3), labels=share) for share in (0.0, 0.5))
-    found = [options.apply(lowerer, choices, labelled).reference.fingerprint for options in (plain, mixed)]
+    found = [options.apply(lowerer, schemes, labelled).reference.fingerprint for options in (plain, mixed)]
     assert found[0] != found[1]
     with pytest.raises(ConfigError, match="labels above 0 need labelled data"):
-        mixed.apply(lowerer, choices, unlabelled())
+        mixed.apply(lowerer, schemes, unlabelled())
 
 
 class _Elsewhere(torch.nn.Module):
@@ -218,13 +218,13 @@ class _Elsewhere(torch.nn.Module):
 def test_another_teacher_is_learned_from() -> None:
     """The network comes nearer to the teacher given, which stays as it is; one with other classes is refused."""
     lowerer, inputs = digits_lowerer(), digits()[1].inputs
-    choices = choices_of(lowerer, "int4:mse")
+    schemes = schemes_of(lowerer, "int4:mse")
     options, teacher = Qat(training=replace(QUICK, steps=40)), _Elsewhere(10).train()
     wanted = simulated(_Elsewhere(10), inputs)[0]
-    result = options.apply(lowerer, choices, unlabelled(), teacher=teacher)
+    result = options.apply(lowerer, schemes, unlabelled(), teacher=teacher)
     before, after = (
         float(np.square(simulated(network, inputs)[0] - wanted).mean())
-        for network in (options.network(lowerer, choices), result.network)
+        for network in (options.network(lowerer, schemes), result.network)
     )
     assert after < 0.8 * before
     assert teacher.training
@@ -232,7 +232,7 @@ def test_another_teacher_is_learned_from() -> None:
     with pytest.raises(
         ModelError, match=r"network's outputs have the shapes \[\(2, 10\)\], the teacher's \[\(2, 9\)\]"
     ):
-        options.apply(lowerer, choices, unlabelled(), teacher=_Elsewhere(9))
+        options.apply(lowerer, schemes, unlabelled(), teacher=_Elsewhere(9))
 
 
 def test_blocks_are_refused() -> None:
@@ -271,11 +271,11 @@ def test_resnet20_agrees(data_folder: object) -> None:
     """All layers of ResNet-20 at 4-bit weights and 8-bit activations: module and artifact agree on test images."""
     from pathlib import Path
 
+    from bitfront.core import CalibrationSettings
     from bitfront.experiments.workloads import resnet20
     from bitfront.lowering.dialects.registry import get_dialect
     from bitfront.lowering.export import export_reference
     from bitfront.lowering.lowerer import Lowerer
-    from bitfront.precision import CalibrationSettings
 
     workload = resnet20(Path(str(data_folder)))
     assert isinstance(workload.model, torch.nn.Module)
@@ -283,7 +283,7 @@ def test_resnet20_agrees(data_folder: object) -> None:
     lowerer = Lowerer(
         reference, get_dialect("ort-cpu"), workload.calibration, CalibrationSettings(), ContentStore(None)
     )
-    choices = {layer.name: LayerChoice.parse("int4:gptq") for layer in lowerer.inventory.layers}
-    result = Qat(training=replace(TRAINING, steps=4)).apply(lowerer, choices, TrainingData(inputs=workload.calibration))
+    schemes = {layer.name: Scheme.parse("int4:gptq") for layer in lowerer.quantisable.layers}
+    result = Qat(training=replace(TRAINING, steps=4)).apply(lowerer, schemes, TrainingData(inputs=workload.calibration))
     inputs = workload.evaluation.part(0, 1000).inputs
-    check_outputs(simulated(result.network, inputs)[0], ran(artifact_of(result, lowerer, choices), inputs)[0])
+    check_outputs(simulated(result.network, inputs)[0], ran(artifact_of(result, lowerer, schemes), inputs)[0])

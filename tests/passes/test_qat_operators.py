@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfront.core import LoweringError
 from bitfront.passes.qat_network import ArtifactNetwork
-from bitfront.precision import LoweringError
 from tests.lowering.candidates import lowerer_of
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
 from tests.passes.qat_nets import ran, simulated

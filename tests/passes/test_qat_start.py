@@ -8,22 +8,22 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional
 
+from bitfront.core import Scheme
 from bitfront.passes.data import Batch
 from bitfront.passes.qat import Qat
 from bitfront.passes.qat_layers import TrainedLayer, trained_weight
-from bitfront.precision import LayerChoice
 from tests.lowering.candidates import lowerer_of, uniform
 
 
 def test_training_starts_with_corrected_biases() -> None:
     """A layer's bias starts as the network's own plus the correction of its rounded weight."""
     lowerer = lowerer_of("chain")
-    choices = uniform(lowerer, "int4:gptq")
-    rounded = lowerer.rounded(LayerChoice.parse("int4:gptq"))
+    schemes = uniform(lowerer, "int4:gptq")
+    rounded = lowerer.rounded(Scheme.parse("int4:gptq"))
     own = {tensor.name: numpy_helper.to_array(tensor) for tensor in lowerer.reference.proto.graph.initializer}
-    network = Qat().network(lowerer, choices)
+    network = Qat().network(lowerer, schemes)
     moved = 0
-    for layer in lowerer.inventory.layers:
+    for layer in lowerer.quantisable.layers:
         trained = network.layer(layer.name)
         correction = rounded[layer.name].bias_correction
         assert trained.bias is not None
@@ -53,11 +53,11 @@ def test_the_loss_is_the_divergence_at_its_temperature(temperature: float, label
 def test_biases_of_integer_layers_are_whole_steps() -> None:
     """In front of 8-bit arithmetic a bias is a multiple of s_x · s_w, and at most half of one away from its value."""
     lowerer = lowerer_of("chain")
-    layer = lowerer.inventory.layers[0]
+    layer = lowerer.quantisable.layers[0]
     weight = np.random.default_rng(1).normal(size=layer.weight_shape).astype(np.float32)
     scales = np.linspace(0.01, 0.03, layer.weight_shape[0]).astype(np.float32)
-    codes = np.clip(np.rint(weight / scales[:, None, None, None]), -127, 127).astype(np.int8)
-    trained = trained_weight(layer, LayerChoice.parse("int8:mse"), weight, (codes, scales), 8, None)
+    integers = np.clip(np.rint(weight / scales[:, None, None, None]), -127, 127).astype(np.int8)
+    trained = trained_weight(layer, Scheme.parse("int8:mse"), weight, (integers, scales), 8, None)
     bias = torch.linspace(-1, 1, layer.weight_shape[0])
     integer = TrainedLayer(trained, bias.clone(), integer=True)
     input_step = torch.tensor(0.05)

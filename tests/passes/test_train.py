@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bitfront.core import ConfigError, ContentStore, DataError, ModelError
 from bitfront.passes.checkpoint import StoredCheckpoint, pack, unpack
 from bitfront.passes.data import Augmentation, Batch, TrainingData, rows_of_step
 from bitfront.passes.options import options_from_json, options_to_json
 from bitfront.passes.train import Ended, ParameterGroup, Progress, Supervision, train
 from bitfront.passes.training import Optimiser, Schedule, Training
-from bitfront.precision import ConfigError, ContentStore, DataError, ModelError
 from tests.passes.nets import image_data, plain, same_weights
 
 OPTIONS = Training(steps=12, batch_size=16, learning_rate=0.05, augment=Augmentation(mirror=0.5, shift=2))

@@ -11,11 +11,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bitfront.precision import AccuracyStats, Budget, LatencyStats, LayerChoice
+from bitfront.core import AccuracyStats, Constraints, LatencyStats, Scheme
 from bitfront.report.front import Objectives, pareto_front
-from bitfront.report.hovers import choices_text
+from bitfront.report.hovers import schemes_text
 
-CHOICES = ("fp32", "fp16", "int8:mse", "int4:gptq")
+SCHEMES = ("fp32", "fp16", "int8:mse", "int4:gptq")
 STORAGE = {"fp32": 1.0, "fp16": 0.5, "int8:mse": 0.25, "int4:gptq": 0.125}
 SPEED = {"fp32": 1.0, "fp16": 0.99, "int8:mse": 0.30, "int4:gptq": 0.30}
 DAMAGE = {"fp32": 0.0, "fp16": 1e-7, "int8:mse": 2e-3, "int4:gptq": 3e-2}
@@ -37,19 +37,19 @@ class ToyNetwork:
         self.weight = {name: self.random.uniform(0.4, 2.5) for name in self.layers}
         self.weight[self.layers[0]] = 4.0
 
-    def size_bytes(self, choices: dict[str, str]) -> int:
+    def size_bytes(self, schemes: dict[str, str]) -> int:
         """File size."""
-        return 9_000 + int(sum(4 * self.parameters[name] * STORAGE[choices[name]] for name in self.layers))
+        return 9_000 + int(sum(4 * self.parameters[name] * STORAGE[schemes[name]] for name in self.layers))
 
-    def ratio(self, choices: dict[str, str]) -> float:
+    def ratio(self, schemes: dict[str, str]) -> float:
         """Latency over FP32's."""
-        speeds = [SPEED[choices[name]] for name in self.layers]
+        speeds = [SPEED[schemes[name]] for name in self.layers]
         boundaries = sum(abs(a - b) > 0.5 for a, b in itertools.pairwise(speeds))
         return sum(speeds) / len(speeds) + 0.035 * boundaries
 
-    def accuracy(self, choices: dict[str, str]) -> float:
+    def accuracy(self, schemes: dict[str, str]) -> float:
         """Top-1."""
-        damage: float = sum(self.weight[name] * DAMAGE[choices[name]] for name in self.layers)
+        damage: float = sum(self.weight[name] * DAMAGE[schemes[name]] for name in self.layers)
         return 0.974 - 0.04 * math.pow(damage, 0.8) + self.random.gauss(0, 0.0004)
 
 
@@ -75,23 +75,23 @@ def _accuracy(value: float, samples: int) -> dict[str, Any]:
 
 
 def measurement(
-    *, budget: Budget, blocks: int = 9, seed: int = 7, trials: int = 60, name: str = "digits"
+    *, budget: Constraints, blocks: int = 9, seed: int = 7, trials: int = 60, name: str = "digits"
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """``measurement.json``'s contents and the rows of ``trials.csv`` of a search that ran to its end."""
     toy = ToyNetwork(blocks, seed)
-    uniform = {key.partition(":")[0]: dict.fromkeys(toy.layers, key) for key in CHOICES}
-    candidates = [(id_, "baseline", choices) for id_, choices in uniform.items()]
+    uniform = {key.partition(":")[0]: dict.fromkeys(toy.layers, key) for key in SCHEMES}
+    candidates = [(id_, "baseline", schemes) for id_, schemes in uniform.items()]
     for number in range(len(uniform), trials):
-        kinds = toy.random.sample(CHOICES, k=toy.random.choice((2, 2, 3)))
+        kinds = toy.random.sample(SCHEMES, k=toy.random.choice((2, 2, 3)))
         cut = sorted(toy.random.sample(range(len(toy.layers)), k=2))
-        choices = {layer: kinds[0] if cut[0] <= index < cut[1] else kinds[-1] for index, layer in enumerate(toy.layers)}
-        candidates.append((f"p{number:02d}", "solver" if number < 14 else "sampler", choices))
+        schemes = {layer: kinds[0] if cut[0] <= index < cut[1] else kinds[-1] for index, layer in enumerate(toy.layers)}
+        candidates.append((f"p{number:02d}", "solver" if number < 14 else "sampler", schemes))
 
     rows: list[dict[str, Any]] = []
     points: dict[str, dict[str, Any]] = {}
     floor = budget.accuracy_floor(0.974)
-    for number, (id_, origin, choices) in enumerate(candidates):
-        ratio, size, accuracy = toy.ratio(choices), toy.size_bytes(choices), toy.accuracy(choices)
+    for number, (id_, origin, schemes) in enumerate(candidates):
+        ratio, size, accuracy = toy.ratio(schemes), toy.size_bytes(schemes), toy.accuracy(schemes)
         over = origin != "baseline" and ratio > 0.9
         latency = _latency(ratio, toy.random.uniform(0.99, 1.01))
         rows.append(
@@ -107,7 +107,7 @@ def measurement(
                 "accuracy_samples": "" if over else 900,
                 "seconds": 0.8,
                 "reason": "latency is over budget" if over else "",
-                "choices": json.dumps(choices),
+                "choices": json.dumps(schemes),
             }
         )
         misses = budget.violations(
@@ -126,7 +126,7 @@ def measurement(
             points[id_] = {
                 "id": id_,
                 "origin": origin,
-                "text": choices_text({layer: LayerChoice.parse(text) for layer, text in choices.items()}),
+                "text": schemes_text({layer: Scheme.parse(text) for layer, text in schemes.items()}),
                 "config": f"configs/{id_}.json",
                 "model": f"models/{id_}.onnx",
                 "size_bytes": size,
@@ -137,7 +137,7 @@ def measurement(
                 "feasible": not violations,
                 "violations": violations,
                 "held": True,
-                "layers": choices,
+                "layers": schemes,
             }
 
     ids = list(points)
@@ -234,18 +234,18 @@ def _value(point: dict[str, Any]) -> float:
 
 
 def sensitivity_rows(layers: list[str], seed: int = 3) -> list[dict[str, Any]]:
-    """Rows of ``sensitivity.csv``: four choices a group, one of them dropped in one group."""
+    """Rows of ``sensitivity.csv``: four schemes a group, one of them dropped in one group."""
     draw = random.Random(seed)
     rows: list[dict[str, Any]] = []
     for index, layer in enumerate(layers):
         weight = draw.lognormvariate(0, 0.8) * (5 if index == 0 else 1)
-        for choice in CHOICES:
-            alone = DAMAGE[choice] * weight
-            dropped = "worse than int8:mse and no smaller" if (index, choice) == (2, "int4:gptq") else ""
+        for scheme in SCHEMES:
+            alone = DAMAGE[scheme] * weight
+            dropped = "worse than int8:mse and no smaller" if (index, scheme) == (2, "int4:gptq") else ""
             rows.append(
                 {
                     "group": layer,
-                    "choice": choice,
+                    "choice": scheme,
                     "alone": alone,
                     "restored": alone * draw.uniform(-0.1, 1.2),
                     "loss": "" if dropped else alone,
@@ -273,12 +273,12 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def feasible_run(folder: Path) -> Path:
     """A search whose budgets were met."""
-    return write_run(folder, *measurement(budget=Budget(latency_ms=5.0, min_accuracy=0.75, size_bytes=150_000)))
+    return write_run(folder, *measurement(budget=Constraints(latency_ms=5.0, min_accuracy=0.75, size_bytes=150_000)))
 
 
 def unstable_run(folder: Path) -> Path:
     """As ``feasible_run``, but INT8, within every limit, was timed otherwise in a fresh process."""
-    data, rows = measurement(budget=Budget(latency_ms=5.0, min_accuracy=0.75, size_bytes=150_000))
+    data, rows = measurement(budget=Constraints(latency_ms=5.0, min_accuracy=0.75, size_bytes=150_000))
     data = copy.deepcopy(data)
     data["points"]["int8"].update(held=False, feasible=True, violations=[])
     data["front"] = [id_ for id_ in data["front"] if id_ != "int8"]
@@ -287,12 +287,12 @@ def unstable_run(folder: Path) -> Path:
 
 def infeasible_run(folder: Path) -> Path:
     """A search whose budgets nothing meets."""
-    return write_run(folder, *measurement(budget=Budget(latency_ms=1.0, max_drop=0.001)))
+    return write_run(folder, *measurement(budget=Constraints(latency_ms=1.0, max_drop=0.001)))
 
 
 def interrupted_run(folder: Path) -> Path:
     """A search stopped by Ctrl-C before the finalists: two points, measured by the search alone, and no front."""
-    data, rows = measurement(budget=Budget(latency_ms=5.0, min_accuracy=0.96))
+    data, rows = measurement(budget=Constraints(latency_ms=5.0, min_accuracy=0.96))
     data = copy.deepcopy(data)
     data.update(complete=False, stopped="interrupted", front=[], recommended=None, nearest={})
     data["points"] = {id_: data["points"][id_] for id_ in ("fp32", "int8")}
@@ -305,7 +305,7 @@ def interrupted_run(folder: Path) -> Path:
 
 def early_run(folder: Path) -> Path:
     """A search stopped before anything was measured: no points, no tables."""
-    data, _ = measurement(budget=Budget(latency_ms=5.0))
+    data, _ = measurement(budget=Constraints(latency_ms=5.0))
     data.update(complete=False, stopped="interrupted", front=[], recommended=None, nearest={}, points={})
     data["given"].update(latency=None, search_latency=None, accuracy=None, search_accuracy=None)
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bitfront.precision import AccuracyStats, Budget, LayerChoice
-from bitfront.report.hovers import choices_text
+from bitfront.core import AccuracyStats, Constraints, Scheme
+from bitfront.report.hovers import schemes_text
 from bitfront.report.network import NetworkInfo, PrunedGroup, StepInfo
 from bitfront.report.training import RungInfo, TrainInfo
 from tests.report import synthetic
@@ -93,7 +93,7 @@ NETWORKS = {
     "p66": STUDENT,
     "p67": SPARSE,
 }
-CHOICE = {"p61": "int8:mse", "p62": "int8:mse", "p63": "int4:gptq", "p64": "int4:gptq", "p67": "int8:mse"}
+SCHEME = {"p61": "int8:mse", "p62": "int8:mse", "p63": "int4:gptq", "p64": "int4:gptq", "p67": "int8:mse"}
 TRAIN = TrainInfo(
     budget_s=600.0,
     spent_s=421.0,
@@ -114,7 +114,7 @@ TRAIN = TrainInfo(
 
 
 def made_point(id_: str, network: NetworkInfo, sample: dict[str, Any]) -> dict[str, Any]:
-    """A point of ``network``, after ``sample``, a point of the given network with the same choices."""
+    """A point of ``network``, after ``sample``, a point of the given network with the same schemes."""
     point = copy.deepcopy(sample)
     gone = tuple(group.name for group in network.pruned if group.branch)
     layers = {name: text for name, text in point["layers"].items() if not name.startswith(gone or "-")}
@@ -129,7 +129,7 @@ def made_point(id_: str, network: NetworkInfo, sample: dict[str, Any]) -> dict[s
     point.update(
         id=id_,
         origin="sampler",
-        text=choices_text({name: LayerChoice.parse(text) for name, text in layers.items()}),
+        text=schemes_text({name: Scheme.parse(text) for name, text in layers.items()}),
         config=f"configs/{id_}.json",
         model=f"models/{id_}.onnx",
         size_bytes=size,
@@ -169,10 +169,10 @@ def sparsity_rows(seed: int = 5) -> list[dict[str, Any]]:
 
 def passes_run(folder: Path) -> Path:
     """A search whose best points are pruned, trained, sparse and small networks, beside the given one."""
-    data, trials = synthetic.measurement(budget=Budget(latency_ms=5.0, min_accuracy=0.95, size_bytes=150_000))
+    data, trials = synthetic.measurement(budget=Constraints(latency_ms=5.0, min_accuracy=0.95, size_bytes=150_000))
     points = data["points"]
     for number, (id_, network) in enumerate(NETWORKS.items(), start=len(trials)):
-        sample = points[{"int4:gptq": "int4"}.get(CHOICE.get(id_, ""), "int8")]
+        sample = points[{"int4:gptq": "int4"}.get(SCHEME.get(id_, ""), "int8")]
         points[id_] = made_point(id_, network, sample)
         trials.append(
             {

@@ -10,7 +10,7 @@ from typing import Any
 import plotly.offline
 import pytest
 
-from bitfront.precision import Budget, DataError, UsageError
+from bitfront.core import Constraints, DataError, UsageError
 from bitfront.report.comparison import Comparison
 from bitfront.report.comparison_page import comparison_page, latency_marks, latency_plots
 from bitfront.report.comparison_tables import everywhere_text, missing, rule, text_rows
@@ -20,9 +20,9 @@ from tests.report import synthetic
 EVIL = "<script>alert(1)</script>"
 
 
-def write(folder: Path, *, reason: str = "conv1: int4 is not offered on b", budget: Budget | None = None) -> None:
+def write(folder: Path, *, reason: str = "conv1: int4 is not offered on b", budget: Constraints | None = None) -> None:
     """Two backends with the same points; the last of the front could not be had on the second."""
-    data, _ = synthetic.measurement(budget=budget or Budget(), blocks=2, trials=20)
+    data, _ = synthetic.measurement(budget=budget or Constraints(), blocks=2, trials=20)
     for name in ("a", "b"):
         own: dict[str, Any] = json.loads(json.dumps(data))
         own["backend"]["name"] = name
@@ -61,8 +61,8 @@ def test_what_is_missing_has_its_reason(tmp_path: Path) -> None:
     assert (backend, reason) == ("b", "conv1: int4 is not offered on b")
 
 
-@pytest.mark.parametrize("budget", [Budget(), Budget(max_drop=0.02)], ids=["accuracy first", "speed first"])
-def test_config_for_all_follows_its_rule(tmp_path: Path, budget: Budget) -> None:
+@pytest.mark.parametrize("budget", [Constraints(), Constraints(max_drop=0.02)], ids=["accuracy first", "speed first"])
+def test_config_for_all_follows_its_rule(tmp_path: Path, budget: Constraints) -> None:
     """Found again by brute force over the rows that meet every limit on both."""
     write(tmp_path, budget=budget)
     comparison = Comparison.load(tmp_path)
@@ -104,7 +104,7 @@ def test_marks_are_the_configs_that_both_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("limit", "drawn"), [(5.0, True), (500.0, False)], ids=["near", "far beyond"])
 def test_a_budget_far_beyond_every_mark_is_told_instead_of_drawn(tmp_path: Path, limit: float, drawn: bool) -> None:
     """A line there would press all marks into a corner."""
-    write(tmp_path, budget=Budget(latency_ms=limit))
+    write(tmp_path, budget=Constraints(latency_ms=limit))
     (plot,) = latency_plots(Comparison.load(tmp_path))
     layout = json.loads(plot.spec)["layout"]
     assert len(layout.get("shapes", [])) == (2 if drawn else 0)
@@ -114,7 +114,7 @@ def test_a_budget_far_beyond_every_mark_is_told_instead_of_drawn(tmp_path: Path,
 
 def test_page_shows_every_row_and_runs_nothing_of_the_users(tmp_path: Path) -> None:
     """Every id is on it, every budget and reason is text, and it asks for nothing from outside."""
-    write(tmp_path, reason=f"conv1 {EVIL}", budget=Budget(latency_ms=5.0))
+    write(tmp_path, reason=f"conv1 {EVIL}", budget=Constraints(latency_ms=5.0))
     comparison = Comparison.load(tmp_path)
     text = comparison_page(comparison).replace(plotly.offline.get_plotlyjs(), "")
     assert EVIL not in text

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitfront.precision import DataError
+from bitfront.core import DataError
 from bitfront.report.front import Objectives, hypervolume, pareto_front, staircase
 
 Front = Callable[[Sequence[Objectives]], tuple[int, ...]]

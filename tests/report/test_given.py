@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bitfront.precision import AccuracyStats, Budget, DataError, LatencyStats
+from bitfront.core import AccuracyStats, Constraints, DataError, LatencyStats
 from bitfront.report.given import GivenNetwork, apart
 from bitfront.report.hovers import point_hover
 from bitfront.report.html import facts, page
@@ -133,7 +133,7 @@ def test_given_network_that_did_not_run_is_told_of(tmp_path: Path) -> None:
 
 def test_given_network_as_a_point_has_neither_config_nor_precisions(tmp_path: Path) -> None:
     """It is a row like any other, of which no layer was decided; the map of precisions goes without it."""
-    data, rows = synthetic.measurement(budget=Budget(latency_ms=5.0))
+    data, rows = synthetic.measurement(budget=Constraints(latency_ms=5.0))
     fp32 = data["points"]["fp32"]
     given = fp32 | {"id": "given", "size_bytes": 90_000, "layers": {}, "config": None, "model": "models/given.onnx"}
     data["points"] = {"given": given | {"text": "the file as given"}} | data["points"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfront.precision import Budget, DataError, EngineError, UsageError
+from bitfront.core import Constraints, DataError, EngineError, UsageError
 from bitfront.report.comparison import Comparison
 from bitfront.report.html import page
 from bitfront.report.render import render_comparison
@@ -25,7 +25,7 @@ RENDERED = 6  # pages take half a second each
 
 def small_run(folder: Path) -> Path:
     return synthetic.write_run(
-        folder, *synthetic.measurement(budget=Budget(latency_ms=5.0, min_accuracy=0.75), blocks=1, trials=8)
+        folder, *synthetic.measurement(budget=Constraints(latency_ms=5.0, min_accuracy=0.75), blocks=1, trials=8)
     )
 
 
@@ -70,7 +70,7 @@ def test_texts_are_escaped_everywhere(tmp_path: Path) -> None:
     data["settings"]["withheld"] = {SCRIPT: SCRIPT}
     for point in data["points"].values():
         point["violations"] = [SCRIPT]
-        point["layers"] = {SCRIPT + name: choice for name, choice in point["layers"].items()}
+        point["layers"] = {SCRIPT + name: scheme for name, scheme in point["layers"].items()}
         if point.get("network"):
             point["network"]["label"] = SCRIPT
     data["model"]["layers"] = [{**layer, "name": SCRIPT + layer["name"]} for layer in data["model"]["layers"]]
@@ -150,7 +150,7 @@ def test_what_is_no_file(tmp_path: Path, name: str) -> None:
         ("trials.csv", ",0.8,", ",1e999,", r"expected a finite number, got \"1e999\" \(row 2\)"),
         ("trials.csv", '"{""conv1""', '"[""conv1""', r"cannot be read as JSON: .* \(row 2\)"),
         ("trials.csv", '{""conv1""', '{""conv1"": ""fp32"", ""conv1""', r"conv1: the key comes twice \(row 2\)"),
-        ("trials.csv", '""conv1"": ""fp32""', '""conv1"": 32', r"conv1: expected a layer choice as text, got 32 \(row"),
+        ("trials.csv", '""conv1"": ""fp32""', '""conv1"": 32', r"conv1: expected a layer scheme as text, got 32 \(row"),
         ("sensitivity.csv", "group", "\x00", "there is no column 'group'"),
         ("sensitivity.csv", "fc,fp32", '"fc,fp32', "unexpected end of data"),
     ],
@@ -166,14 +166,14 @@ def test_damaged_tables(tmp_path: Path, name: str, old: str, new: str, words: st
 
 
 def test_long_cells_are_read(tmp_path: Path) -> None:
-    """A network of thousands of layers has more choices in a cell than Python's reader takes by itself."""
+    """A network of thousands of layers has more schemes in a cell than Python's reader takes by itself."""
     folder = small_run(tmp_path)
     path = folder / "trials.csv"
     many = json.dumps({f"layer{number}.attention.output.dense": "int8:mse" for number in range(4000)})
     lines = path.read_text().splitlines()
     start = lines[1].index('"{')
     path.write_text("\n".join([lines[0], lines[1][:start] + '"' + many.replace('"', '""') + '"', *lines[2:], ""]))
-    assert len(RunResults.load(folder).trials[0].choices) == 4000
+    assert len(RunResults.load(folder).trials[0].schemes) == 4000
 
 
 def test_a_folder_out_of_the_run_is_not_entered(tmp_path: Path) -> None:

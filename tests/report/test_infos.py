@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bitfront.precision import LayerChoice, Precision
-from bitfront.report.hovers import choice_words, choices_text
+from bitfront.core import Precision, Scheme
+from bitfront.report.hovers import scheme_words, schemes_text
 from bitfront.report.infos import (
     Cost,
     SensitivitySeries,
@@ -116,14 +116,12 @@ def test_heatmap_without_a_front_shows_the_baselines(tmp_path: Path) -> None:
     assert (info.points, info.recommended) == (("int8", "fp32"), None)
 
 
-def _score(group: str, choice: str, alone: float, restored: float, dropped: str = "") -> Score:
-    return Score(
-        group=group, choice=LayerChoice.parse(choice), alone=alone, restored=restored, loss=alone, dropped=dropped
-    )
+def _score(group: str, scheme: str, alone: float, restored: float, dropped: str = "") -> Score:
+    return Score(group=group, scheme=Scheme.parse(scheme), alone=alone, restored=restored, loss=alone, dropped=dropped)
 
 
-def test_sensitivity_draws_the_best_choice_of_each_precision() -> None:
-    """FP32 is left out; the least harmful choice stands for its precision; what a log axis cannot show is raised."""
+def test_sensitivity_draws_the_best_scheme_of_each_precision() -> None:
+    """FP32 is left out; the least harmful scheme stands for its precision; what a log axis cannot show is raised."""
     scores = (
         _score("a", "fp32", 0.0, 0.0),
         _score("a", "int8:nearest", 0.4, 0.5),
@@ -180,14 +178,14 @@ def test_trial_states_are_counted(results: RunResults) -> None:
     assert {state for state, _ in trial_states(results)} == {"complete", "over budget"}
 
 
-def test_choices_in_words() -> None:
-    """Counts go from wide to narrow; a single choice is spelt out."""
-    choices = {"a": "int4:gptq", "b": "int8:mse", "c": "int8:nearest", "d": "fp32"}
-    assert choices_text({k: LayerChoice.parse(v) for k, v in choices.items()}) == "fp32 ×1, int8 ×2, int4 ×1"
-    assert choice_words(LayerChoice.parse("int4:mse:block32")) == (
+def test_schemes_in_words() -> None:
+    """Counts go from wide to narrow; a single scheme is spelt out."""
+    schemes = {"a": "int4:gptq", "b": "int8:mse", "c": "int8:nearest", "d": "fp32"}
+    assert schemes_text({k: Scheme.parse(v) for k, v in schemes.items()}) == "fp32 ×1, int8 ×2, int4 ×1"
+    assert scheme_words(Scheme.parse("int4:mse:block32")) == (
         "int4 weights (mse, one scale per 32 weights), floating activations"
     )
-    assert choice_words(LayerChoice.parse("fp32")) == "fp32"
+    assert scheme_words(Scheme.parse("fp32")) == "fp32"
 
 
 def test_names_are_escaped_for_plotly(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bitfront.precision import DataError
+from bitfront.core import DataError
 from bitfront.report.html import facts
 from bitfront.report.infos import Cost, front_info, heatmap_info
 from bitfront.report.network import NetworkInfo, NetworkKind, PrunedGroup, StepInfo

@@ -170,8 +170,8 @@ def test_tables_are_read_column_by_column(folder: Path) -> None:
     for name in (*numbers, "seconds", "origin", "state", "reason", "network"):
         assert getattr(read, name) == trial[name], name
     assert dict(read.pruning) == {"conv1": 0.5}
-    assert [choice.text for choice in read.choices.values()] == ["int8:mse"]
-    assert (scored.group, scored.choice.text, scored.dropped) == ("conv1", "int8:mse", "")
+    assert [scheme.text for scheme in read.schemes.values()] == ["int8:mse"]
+    assert (scored.group, scored.scheme.text, scored.dropped) == ("conv1", "int8:mse", "")
     assert (scored.alone, scored.restored, scored.loss) == (0.1, 0.2, 0.3)
     text = trial_hover(results, read)
     assert "latency 2.00 ms median, 3.00 ms p90, 0.50 × given" in text

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.offline
 import pytest
 
-from bitfront.precision import LayerChoice, OutputError
+from bitfront.core import OutputError, Scheme
 from bitfront.report import html
 from bitfront.report.html import facts, page
 from bitfront.report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info
@@ -132,7 +132,7 @@ def test_a_planted_way_out_is_found(pages: dict[str, str], planted: str) -> None
 
 def test_every_page_is_made_alike(tmp_path: Path) -> None:
     """The page of the sensitivities alone has the policy and no way out either, and shows names literally."""
-    score = Score(group=EVIL, choice=LayerChoice.parse("int8:mse"), alone=0.1, restored=0.1, loss=0.1, dropped=EVIL)
+    score = Score(group=EVIL, scheme=Scheme.parse("int8:mse"), alone=0.1, restored=0.1, loss=0.1, dropped=EVIL)
     render_sensitivity([score], tmp_path / "sensitivity.html")
     text = own_part((tmp_path / "sensitivity.html").read_text(encoding="utf-8"))
     assert ways_out(text) == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bitfront.precision import Budget, DataError, EngineError, LayerChoice, UsageError
+from bitfront.core import Constraints, DataError, EngineError, Scheme, UsageError
 from bitfront.report.results import RunResults
 from tests.report import synthetic
 
@@ -22,16 +22,16 @@ def test_a_finished_run_is_read_in_full(tmp_path: Path) -> None:
     results = RunResults.load(folder)
     assert results.complete
     assert results.stopped is None
-    assert results.budget == Budget(latency_ms=5.0, min_accuracy=0.75, size_bytes=150_000)
+    assert results.budget == Constraints(latency_ms=5.0, min_accuracy=0.75, size_bytes=150_000)
     assert list(results.points) == list(data["points"])
     assert results.front == tuple(data["front"])
     assert results.recommended == data["recommended"]
     int8 = results.points["int8"]
     assert int8.latency is not None
     assert int8.latency.to_json() == data["points"]["int8"]["latency"]
-    assert set(int8.layers.values()) == {LayerChoice.parse("int8:mse")}
+    assert set(int8.layers.values()) == {Scheme.parse("int8:mse")}
     assert len(results.trials) == 60
-    assert results.trials[0].choices["conv1"] == LayerChoice.parse("fp32")
+    assert results.trials[0].schemes["conv1"] == Scheme.parse("fp32")
     assert {trial.accuracy is None for trial in results.trials} == {True, False}
     assert len(results.scores) == 4 * len(results.layers)
     assert sum(bool(score.dropped) for score in results.scores) == 1
@@ -84,7 +84,7 @@ def test_another_schema_version_is_refused(tmp_path: Path, version: object, show
             lambda d: d["points"]["int8"]["accuracy"].update(value=float("nan")),
             "points.int8.accuracy.value: expected a finite number",
         ),
-        (lambda d: d["points"]["int8"]["layers"].update(conv1="int7"), "'int7' is no layer choice"),
+        (lambda d: d["points"]["int8"]["layers"].update(conv1="int7"), "'int7' is no layer scheme"),
         (lambda d: d.update(recommended="p99"), "point .p99. is named but not among the points"),
         (lambda d: d["points"][d["front"][0]].update(latency=None, search_latency=None), "on the front but was not"),
         (lambda d: d["settings"].pop("metric"), r"settings\.metric: is missing"),
@@ -126,14 +126,14 @@ def test_a_finished_run_has_its_tables(tmp_path: Path, name: str) -> None:
     ("name", "old", "new", "message"),
     [
         ("trials.csv", "latency_ms", "speed", "there is no column 'latency_ms'"),
-        ("trials.csv", "int8:mse", "int8:mess", r"conv1: 'int8:mess' is no layer choice \(row \d+\)"),
+        ("trials.csv", "int8:mse", "int8:mess", r"conv1: 'int8:mess' is no layer scheme \(row \d+\)"),
         (
             "trials.csv",
             "baseline,complete,",
             "baseline,complete,x",
             r"expected a whole number of 0 or more, got \"x.*\(row 2\)",
         ),
-        ("sensitivity.csv", "fp16", "bf16", r"'bf16' is no layer choice \(row 3\)"),
+        ("sensitivity.csv", "fp16", "bf16", r"'bf16' is no layer scheme \(row 3\)"),
     ],
 )
 def test_damaged_tables_are_refused(tmp_path: Path, name: str, old: str, new: str, message: str) -> None:

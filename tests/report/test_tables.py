@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bitfront.precision import Budget
+from bitfront.core import Constraints
 from bitfront.report.results import RunResults
 from bitfront.report.tables import COLUMNS, front_rows, table
-from bitfront.report.verdict import Outcome, budget_texts, describe, verdict
+from bitfront.report.verdict import RunStatus, budget_texts, describe, verdict
 from tests.report import synthetic
 
 
@@ -40,7 +40,7 @@ def test_table_cells_are_what_was_measured(results: RunResults) -> None:
 def test_without_a_budget_nothing_is_met(results: RunResults) -> None:
     """The budgets column stays empty where none was set, and the verdict says so."""
     points = {id_: dataclasses.replace(p, feasible=True, violations=()) for id_, p in results.points.items()}
-    free = dataclasses.replace(results, budget=Budget(), points=points)
+    free = dataclasses.replace(results, budget=Constraints(), points=points)
     assert {row.cells[9] for row in table(free)} == {"–"}
     assert "is recommended (no budget was set)" in verdict(free).headline
     assert budget_texts(free) == ()
@@ -50,7 +50,7 @@ def test_verdict_of_a_met_budget(results: RunResults) -> None:
     """The recommended point with its numbers and its gain over the given network."""
     assert results.recommended is not None
     found = verdict(results)
-    assert found.outcome is Outcome.MET
+    assert found.outcome is RunStatus.MET
     assert found.headline == f"{results.recommended} meets every budget: " + describe(
         results, results.points[results.recommended]
     )
@@ -89,7 +89,7 @@ def test_verdict_of_a_missed_budget(tmp_path: Path) -> None:
     """The nearest points are named, by budget, with what they miss."""
     results = RunResults.load(synthetic.infeasible_run(tmp_path))
     found = verdict(results)
-    assert (found.outcome, found.headline) == (Outcome.MISSED, "No point meets every budget")
+    assert (found.outcome, found.headline) == (RunStatus.MISSED, "No point meets every budget")
     assert [detail.split(":")[0] for detail in found.details] == ["Nearest by latency", "Nearest by accuracy"]
     assert "; misses latency 2." in found.details[0]
     assert budget_texts(results) == ("latency ≤ 1.00 ms", "accuracy within 0.10 points of the given network")
@@ -115,10 +115,10 @@ def test_one_point_can_be_nearest_by_two_budgets(tmp_path: Path) -> None:
 def test_verdict_of_a_stopped_run(results: RunResults, tmp_path: Path, stopped: str) -> None:
     """What stopped it is said; a recommendation found before that stands."""
     met = verdict(dataclasses.replace(results, stopped=stopped))
-    assert met.outcome is Outcome.MET
+    assert met.outcome is RunStatus.MET
     assert met.details[0] == (
         f"The search was stopped ({stopped}); the results below are complete for what it had tried."
     )
     unknown = verdict(dataclasses.replace(RunResults.load(synthetic.early_run(tmp_path)), stopped=stopped))
-    assert unknown.outcome is Outcome.UNFINISHED
+    assert unknown.outcome is RunStatus.UNFINISHED
     assert unknown.details == (f"The search was stopped ({stopped}); what it knew is below.",)

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.precision import Array
+from bitfront.core import Array
 from bitfront.search.cli import main
 
 CHANNELS, SIDE, CLASSES, SAMPLES = 3, 8, 4, 40

@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.backends.base import Backend
 from bitfront.backends.ort.cpu import OrtCpuBackend
+from bitfront.core import Array, CalibrationSettings, ContentStore, Inputs, Labelled, Metric, top1
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.precision import Array, CalibrationSettings, ContentStore, Inputs, Labelled, Metric, top1
 from bitfront.search.options import RunOptions
 
 CHANNELS = 8

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitfront.precision import Array, Labelled, WorkloadError
+from bitfront.core import Array, Labelled, WorkloadError
 from bitfront.search.accuracy import MANY, Scored, Scorer, no_better, summary, surely_worse
 from bitfront.search.holdout import split
 from tests.search import toy
@@ -78,9 +78,9 @@ def test_one_number_is_never_surely_worse() -> None:
     assert ours.stats.ci_low == ours.stats.ci_high == 0.1
 
 
-def model(backend: toy.ToyBackend, **choices: str) -> toy.ToyModel:
-    """A toy model, FP32 but for ``choices``."""
-    return toy.ToyModel(choices={**dict.fromkeys(toy.LAYERS, "fp32"), **choices}, backend=backend)
+def model(backend: toy.ToyBackend, **schemes: str) -> toy.ToyModel:
+    """A toy model, FP32 but for ``schemes``."""
+    return toy.ToyModel(schemes={**dict.fromkeys(toy.LAYERS, "fp32"), **schemes}, backend=backend)
 
 
 def test_stages_grow_and_give_what_scoring_at_once_gives() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from bitfront.backends import FakeBackend, OrtCpuBackend, backend_names
 from bitfront.backends.base import Capabilities, DeviceFingerprint
-from bitfront.precision import BackendUnavailableError, Precision
+from bitfront.core import BackendUnavailableError, Precision
 from bitfront.search.commands.backends import COLUMNS, look_at, remarks, row
 from tests.search.command_line import outcome
 

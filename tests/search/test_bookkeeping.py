@@ -1,4 +1,4 @@
-"""Clocks, ledger, the choice of finalists: what a run keeps track of."""
+"""Clocks, measurements, the choice of finalists: what a run keeps track of."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitfront.precision import FP32, AccuracyStats, Budget, ContentStore, LatencyStats
+from bitfront.core import FP32, AccuracyStats, Constraints, ContentStore, LatencyStats
 from bitfront.search.accuracy import Scored
-from bitfront.search.ledger import Ledger, Lowered
+from bitfront.search.measurement_cache import Lowered, MeasurementCache
 from bitfront.search.results.finalists import MOST, choose, holds
 from bitfront.search.stopwatch import Kind, Stopwatch
-from bitfront.search.trial import Candidate, Outcome, Trial, summarise
+from bitfront.search.trial import Candidate, Trial, TrialStatus, summarise
 from tests.search.toy import INT4, INT8
 
 
@@ -33,13 +33,13 @@ def trial(
     ratio: float,
     size_bytes: int,
     name: str = "",
-    outcome: Outcome = Outcome.COMPLETE,
+    status: TrialStatus = TrialStatus.COMPLETE,
     misses: Mapping[str, float] | None = None,
 ) -> Trial:
     """A finished trial."""
     stats = None if accuracy is None else AccuracyStats(value=accuracy, ci_low=0, ci_high=1, samples=9)
     return Trial(
-        number=number, candidate=Candidate(origin="test", choices={"fc": FP32}, name=name), outcome=outcome,
+        number=number, candidate=Candidate(origin="test", schemes={"fc": FP32}, name=name), status=status,
         artifact=str(number), size_bytes=size_bytes, latency=latency(ratio), latency_ms=10 * ratio, accuracy=stats,
         misses=misses or {}, seconds=0.1,
     )  # fmt: skip
@@ -50,9 +50,9 @@ def test_stopwatch_splits_nested_work_without_counting_twice() -> None:
     now = [100.0]
     watch = Stopwatch(clock=lambda: now[0])
     now[0] += 1
-    with watch.measure(Kind.LOWERING):
+    with watch.timed(Kind.LOWERING):
         now[0] += 2
-        with watch.measure(Kind.INFERENCE):
+        with watch.timed(Kind.INFERENCE):
             now[0] += 4
         now[0] += 8
     now[0] += 16
@@ -74,7 +74,7 @@ def test_stopwatch_closes_what_an_error_leaves() -> None:
     watch = Stopwatch(clock=lambda: now[0])
 
     def fail() -> None:
-        with watch.measure(Kind.SOLVER):
+        with watch.timed(Kind.SOLVER):
             now[0] += 1
             raise KeyboardInterrupt("stop")
 
@@ -85,17 +85,17 @@ def test_stopwatch_closes_what_an_error_leaves() -> None:
 
 
 def test_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
-    """Another ledger over the same folder finds it, unless it is about something else."""
+    """Another measurements over the same folder finds it, unless it is about something else."""
     layers = {"fc": INT8}
     store = ContentStore(tmp_path)
     scored = Scored(np.array([1.0, 0.0, 1.0]), 3)
-    first = Ledger(store, lowering="l", timing="t", scoring="s")
+    first = MeasurementCache(store, lowering="l", timing="t", scoring="s")
     first.note_lowered(layers, Lowered(artifact="a", size_bytes=9))
     first.note_latency("a", latency(0.5))
     first.note_scored("a", "search", scored)
     first.note_together("here", {"a": latency(0.5), "b": latency(1.0)})
 
-    again = Ledger(store, lowering="l", timing="t", scoring="s")
+    again = MeasurementCache(store, lowering="l", timing="t", scoring="s")
     assert again.lowered(layers) == Lowered(artifact="a", size_bytes=9)
     assert again.latency("a") == latency(0.5)
     kept = again.scored("a", "search")
@@ -103,7 +103,7 @@ def test_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept.scores, scored.scores)
     assert again.together("here", ["b", "a"]) == {"a": latency(0.5), "b": latency(1.0)}
 
-    other = Ledger(store, lowering="L", timing="T", scoring="S")
+    other = MeasurementCache(store, lowering="L", timing="T", scoring="S")
     assert other.lowered(layers) is None
     assert other.latency("a") is None
     assert other.scored("a", "search") is None
@@ -122,8 +122,8 @@ def test_finalists_hold_baselines_the_best_and_a_spread_front() -> None:
         trial(i, 0.4, 1.0, 4000, name=name, misses={"latency": 1.0}) for i, name in enumerate(("fp32", "fp16", "int8"))
     ]
     dominated = trial(50, 0.3, 1.5, 9000, misses={"latency": 1.0})
-    repeated = trial(51, 0.99, 0.1, 10, outcome=Outcome.REPEATED, misses={"latency": -1.0})
-    chosen = choose([*baselines, *front, dominated, repeated], Budget())
+    repeated = trial(51, 0.99, 0.1, 10, status=TrialStatus.REPEATED, misses={"latency": -1.0})
+    chosen = choose([*baselines, *front, dominated, repeated], Constraints())
     numbers = [t.number for t in chosen]
     assert len(chosen) == MOST
     assert numbers == sorted(numbers)
@@ -135,9 +135,9 @@ def test_finalists_hold_baselines_the_best_and_a_spread_front() -> None:
 def test_finalists_of_a_hopeless_run_are_the_nearest() -> None:
     """What was not scored comes along where it came nearest to a limit."""
     reference = trial(0, 0.9, 1.0, 4000, name="fp32", misses={"latency": 9.0, "accuracy": -0.1})
-    nearest = trial(1, None, 0.2, 1000, outcome=Outcome.OVER_BUDGET, misses={"latency": 1.0})
-    middling = trial(2, None, 0.4, 2000, outcome=Outcome.OVER_BUDGET, misses={"latency": 3.0})
-    assert [t.number for t in choose([reference, nearest, middling], Budget())] == [0, 1]
+    nearest = trial(1, None, 0.2, 1000, status=TrialStatus.OVER_BUDGET, misses={"latency": 1.0})
+    middling = trial(2, None, 0.4, 2000, status=TrialStatus.OVER_BUDGET, misses={"latency": 3.0})
+    assert [t.number for t in choose([reference, nearest, middling], Constraints())] == [0, 1]
 
 
 def test_finalists_are_not_hopelessly_inaccurate() -> None:
@@ -145,18 +145,18 @@ def test_finalists_are_not_hopelessly_inaccurate() -> None:
     best = trial(0, 0.9, 1.0, 4000, misses={"accuracy": -0.2})
     near = trial(1, 0.55, 0.5, 2000, misses={"accuracy": 0.15})
     useless = trial(2, 0.1, 0.1, 100, misses={"accuracy": 0.6})
-    assert [t.number for t in choose([best, near, useless], Budget())] == [0, 1]
-    assert [t.number for t in choose([near, useless], Budget())] == [1, 2]
+    assert [t.number for t in choose([best, near, useless], Constraints())] == [0, 1]
+    assert [t.number for t in choose([near, useless], Constraints())] == [1, 2]
 
 
 def test_finalists_of_a_hopeless_run_may_have_been_stopped() -> None:
     """Faster than what was scored to its end, and nearly as accurate; where something is feasible it is no finalist."""
     reference = trial(0, 0.9, 1.0, 4000, misses={"accuracy": -0.1, "latency": 1.0})
     slower = trial(1, 0.75, 0.5, 2000, misses={"accuracy": 0.05, "latency": -0.1})
-    stopped = trial(2, 0.74, 0.2, 1500, outcome=Outcome.STOPPED, misses={"accuracy": 0.06, "latency": -0.4})
+    stopped = trial(2, 0.74, 0.2, 1500, status=TrialStatus.STOPPED, misses={"accuracy": 0.06, "latency": -0.4})
     feasible = trial(3, 0.85, 0.45, 3000, misses={"accuracy": -0.05, "latency": -0.1})
-    assert [t.number for t in choose([reference, slower, stopped], Budget())] == [0, 1, 2]
-    assert 2 not in [t.number for t in choose([reference, slower, stopped, feasible], Budget())]
+    assert [t.number for t in choose([reference, slower, stopped], Constraints())] == [0, 1, 2]
+    assert 2 not in [t.number for t in choose([reference, slower, stopped, feasible], Constraints())]
 
 
 @given(st.floats(0.05, 5), st.floats(0.8, 1.25))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfront.precision import Budget, CalibrationSettings, Precision, RangeMethod
+from bitfront.core import CalibrationSettings, Constraints, Precision, RangeMethod
 from bitfront.search import cli
 from bitfront.search.commands import apply, arguments, inspect, main_job, measure, report, sensitivity, values
 from bitfront.search.inputs.source import Source
@@ -29,10 +29,10 @@ OUT = Path("there")
 
 # Option → its words on the command line and what they become: a field of RunOptions, or of Source.
 GIVEN: dict[str, tuple[list[str], dict[str, object]]] = {
-    "--budget-ms": (["5"], {"budget": Budget(latency_ms=5.0)}),
-    "--budget-mb": (["0.4"], {"budget": Budget(size_bytes=400_000.0)}),
-    "--min-acc": (["0.75"], {"budget": Budget(min_accuracy=0.75)}),
-    "--max-drop": (["0.01"], {"budget": Budget(max_drop=0.01)}),
+    "--budget-ms": (["5"], {"budget": Constraints(latency_ms=5.0)}),
+    "--budget-mb": (["0.4"], {"budget": Constraints(size_bytes=400_000.0)}),
+    "--min-acc": (["0.75"], {"budget": Constraints(min_accuracy=0.75)}),
+    "--max-drop": (["0.01"], {"budget": Constraints(max_drop=0.01)}),
     "--model": (["net.onnx"], {"model": Path("net.onnx")}),
     "--calib": (["--model", "n", "--calib", "c.npz"], {"calibration": Path("c.npz")}),
     "--eval": (["--model", "n", "--eval", "e.npz"], {"evaluation": Path("e.npz")}),
@@ -130,11 +130,11 @@ def test_no_option_is_accepted_and_ignored() -> None:
 
 
 def test_every_field_has_an_option() -> None:
-    """Every field of RunOptions, Budget, CalibrationSettings and Source can be set from the command line."""
+    """Every field of RunOptions, Constraints, CalibrationSettings and Source can be set from the command line."""
     reached = {name for option, (_, expected) in GIVEN.items() if option not in SOURCES for name in expected}
     assert reached == {field.name for field in dataclasses.fields(RunOptions)}
     budgets = [expected["budget"] for _, expected in GIVEN.values() if "budget" in expected]
-    for field in dataclasses.fields(Budget):
+    for field in dataclasses.fields(Constraints):
         assert any(getattr(budget, field.name) is not None for budget in budgets)
     settings = [expected["calibration"] for option, (_, expected) in GIVEN.items() if option == "--percentile"]
     assert settings != [CalibrationSettings()]
@@ -145,7 +145,7 @@ def test_every_field_has_an_option() -> None:
 def test_defaults_are_those_of_run_options() -> None:
     """Without options the run is what ``RunOptions`` says, so that library and command line agree."""
     args = arguments.parse(main_job.build_parser(), [])
-    assert main_job.options_of(args, OUT, 1) == RunOptions(budget=Budget(), out=OUT)
+    assert main_job.options_of(args, OUT, 1) == RunOptions(budget=Constraints(), out=OUT)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_help_of_the_main_job(capsys: pytest.CaptureFixture[str]) -> None:
     """The main help groups its options, shows units, lists the commands and the exit codes."""
     assert outcome(["--help"]) == 0
     shown = capsys.readouterr().out
-    at = [shown.index(f"\n{group}:") for group in ("Budget", "Model and data", "Search", "Output", "Commands")]
+    at = [shown.index(f"\n{group}:") for group in ("Constraints", "Model and data", "Search", "Output", "Commands")]
     assert at == sorted(at)
     for word in ("milliseconds", "10^6 bytes", "0.75 is 75 %", "seconds", "(default: 1)", "(default: ort-cpu)"):
         assert word in " ".join(shown.split())

@@ -199,18 +199,18 @@ def test_interrupted_before_the_search(
 
 def test_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are numbered by name; ``--resume`` takes the latest."""
-    from bitfront.search import folder
+    from bitfront.search import run_folder
 
     enter(tmp_path, monkeypatch)
-    assert folder.choose(None, "my net", resume=False) == Path("runs/my-net-1")
+    assert run_folder.choose(None, "my net", resume=False) == Path("runs/my-net-1")
     for name in ("my-net-1", "my-net-9", "my-net-10", "my-net-x-77", "other-99"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-    assert folder.choose(None, "my net", resume=False) == Path("runs/my-net-11")
-    assert folder.choose(None, "my net", resume=True) == Path("runs/my-net-10")
+    assert run_folder.choose(None, "my net", resume=False) == Path("runs/my-net-11")
+    assert run_folder.choose(None, "my net", resume=True) == Path("runs/my-net-10")
 
 
 def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """``inspect`` lists layers with their shapes and choices, and what is refused with its reason."""
+    """``inspect`` lists layers with their shapes and schemes, and what is refused with its reason."""
     files = write_files(tmp_path)
     assert outcome(["inspect", str(files.net)]) == 0
     said = capsys.readouterr().out
@@ -222,7 +222,7 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_sensitivity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """``sensitivity`` prints every scored choice and writes the table where asked."""
+    """``sensitivity`` prints every scored scheme and writes the table where asked."""
     files = write_files(tmp_path)
     argv = ["sensitivity", "--model", str(files.net), "--calib", str(files.calib), "--precisions", "int8"]
     assert outcome([*argv, "--quiet", "--out", str(tmp_path / "scores")]) == 0
@@ -234,7 +234,7 @@ def test_sensitivity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "--measure kl suits them better" in said
     assert outcome([*argv, "--quiet", "--measure", "kl"]) == 0
     assert "in nats, on 16 calibration samples; loss is the cleaned score\n" in capsys.readouterr().out
-    assert (tmp_path / "scores" / "sensitivity.csv").read_text().startswith("group,choice,alone")
+    assert (tmp_path / "scores" / "sensitivity.csv").read_text().startswith("group,scheme,alone")
     chart = (tmp_path / "scores" / "sensitivity.html").read_text(encoding="utf-8")
     assert "int8:mse" in chart
     assert "<script src=" not in chart

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from bitfront.backends.ort.cpu import OrtCpuBackend
-from bitfront.precision import Budget, PrecisionConfig
+from bitfront.core import Constraints, PrecisionConfig
 from bitfront.report.results import RunResults
 from bitfront.report.tables import accuracy_difference, size_ratio
 from bitfront.search.events import Silent
@@ -27,7 +27,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("end-to-end")
     workload = tiny_workload(folder, samples=200)
     options = RunOptions(
-        budget=Budget(max_drop=0.2, size_bytes=5000),
+        budget=Constraints(max_drop=0.2, size_bytes=5000),
         out=folder / "run",
         trials=6,
         calibration=few_samples(),
@@ -83,7 +83,7 @@ def test_file_that_normalising_shrinks_is_what_sizes_are_compared_with(tmp_path:
     heavy.doc_string = "." * 80_000
     onnx.save(heavy, workload.model)
     options = RunOptions(
-        budget=Budget(size_bytes=50_000), out=tmp_path / "run", trials=4, calibration=few_samples(),
+        budget=Constraints(size_bytes=50_000), out=tmp_path / "run", trials=4, calibration=few_samples(),
         sensitivity_samples=16,
     )  # fmt: skip
     backend = OrtCpuBackend()

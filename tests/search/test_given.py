@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bitfront.precision import BackendError, Budget, UsageError
+from bitfront.core import BackendError, Constraints, UsageError
 from bitfront.report.results import RunResults
 from bitfront.search.given import open_given
 from bitfront.search.options import RunOptions
@@ -45,7 +45,7 @@ def printed(folder: Path) -> str:
 
 def test_ratios_are_to_the_file_as_given(tmp_path: Path) -> None:
     """What is smaller and faster than its FP32 form is a point of its own; ratios agree with the files on disk."""
-    outcome = search(options(tmp_path / "run", Budget(max_drop=0.05)), lowerer=toy.ToyLowerer(given=FILE))
+    outcome = search(options(tmp_path / "run", Constraints(max_drop=0.05)), lowerer=toy.ToyLowerer(given=FILE))
     data, files = measured(outcome.folder), outcome.folder / "models"
     assert (data["reference"], data["baselines"][:2]) == ("given", ["given", "fp32"])
     assert (files / "given.onnx").read_bytes() == FILE
@@ -87,13 +87,13 @@ def test_fp32_stands_for_a_file_that_makes_no_difference(tmp_path: Path, given: 
 def test_drop_counts_from_the_file_as_given(tmp_path: Path) -> None:
     """A file that is itself as inaccurate as INT8 allows INT8 with no drop at all."""
     coarse = toy.file("int8:nearest", 5500)
-    outcome = search(options(tmp_path / "run", Budget(max_drop=0.0)), lowerer=toy.ToyLowerer(given=coarse))
+    outcome = search(options(tmp_path / "run", Constraints(max_drop=0.0)), lowerer=toy.ToyLowerer(given=coarse))
     data = measured(outcome.folder)
     assert data["given"]["accuracy"]["value"] == data["points"]["int8"]["accuracy"]["value"]
     assert data["points"]["int8"]["accuracy"]["value"] < data["points"]["fp32"]["accuracy"]["value"]
     assert data["points"]["int8"]["feasible"]
     assert not data["points"]["int4"]["feasible"]
-    plain = measured(search(options(tmp_path / "plain", Budget(max_drop=0.0))).folder)
+    plain = measured(search(options(tmp_path / "plain", Constraints(max_drop=0.0))).folder)
     assert not plain["points"]["int8"]["feasible"]
 
 
@@ -102,7 +102,7 @@ def test_file_that_nothing_improves_is_recommended_without_a_config(tmp_path: Pa
     elsewhere.runtime = quick_file
     backend = quick_file()
     lowerer = toy.ToyLowerer(given=toy.file(size_bytes=300))
-    outcome = search(options(tmp_path / "run", Budget(max_drop=0.05)), backend, lowerer)
+    outcome = search(options(tmp_path / "run", Constraints(max_drop=0.05)), backend, lowerer)
     assert (outcome.exit_code, outcome.recommended) == (0, "given")
     text = printed(outcome.folder)
     assert "given meets every budget: " in text
@@ -117,18 +117,18 @@ def test_file_that_misses_a_limit_is_not_recommended(tmp_path: Path, elsewhere: 
     elsewhere.runtime = quick_file
     backend = quick_file()
     lowerer = toy.ToyLowerer(given=toy.file(size_bytes=3000))
-    outcome = search(options(tmp_path / "run", Budget(size_bytes=2000)), backend, lowerer)
+    outcome = search(options(tmp_path / "run", Constraints(size_bytes=2000)), backend, lowerer)
     assert not outcome.points["given"].feasible
     assert outcome.recommended not in (None, "given")
-    lost = search(options(tmp_path / "lost", Budget(size_bytes=200)), backend, lowerer)
+    lost = search(options(tmp_path / "lost", Constraints(size_bytes=200)), backend, lowerer)
     assert (lost.exit_code, lost.recommended) == (3, None)
 
 
 def test_backend_that_refuses_the_file_compares_with_fp32(tmp_path: Path) -> None:
     """One warning names the file and the reason; ratios, texts and the record are of FP32."""
 
-    def refuse(choices: Mapping[str, str]) -> str:
-        return "operator set 6 is too old" if "given" in choices.values() else ""
+    def refuse(schemes: Mapping[str, str]) -> str:
+        return "operator set 6 is too old" if "given" in schemes.values() else ""
 
     heard = Heard()
     outcome = search(options(tmp_path / "run"), toy.ToyBackend(refuse), toy.ToyLowerer(given=FILE), heard=heard)
@@ -151,7 +151,7 @@ def test_file_that_compiles_and_does_not_run_is_refused_too() -> None:
 
     def compile_(model: bytes) -> Any:
         kind = Broken if model == FILE else toy.ToyModel
-        return kind(choices=json.loads(model), backend=toy.ToyBackend())
+        return kind(schemes=json.loads(model), backend=toy.ToyBackend())
 
     found = open_given(FILE, FP32, compile_, {"x": toy.workload().calibration["x"][:1]})
     assert (found.refused, found.is_fp32, found.model) == ("unexpected input type", True, FP32)
@@ -162,10 +162,10 @@ def test_fp32_that_does_not_hold_leaves_the_file_as_given(tmp_path: Path, elsewh
     """Where nothing that was made could be timed twice alike, the file itself is still a point, and recommended."""
     elsewhere.slower = dict.fromkeys(("fp32", "fp16", "int8", "int4"), 1.2)
     lowerer = toy.ToyLowerer(given=toy.file("fp32", 5510))
-    outcome = search(options(tmp_path / "run", Budget(latency_ms=6.0), trials=4), lowerer=lowerer)
+    outcome = search(options(tmp_path / "run", Constraints(latency_ms=6.0), trials=4), lowerer=lowerer)
     assert (outcome.exit_code, outcome.recommended) == (0, "given")
     assert {id_ for id_, point in outcome.points.items() if point.held} == {"given"}
-    tight = search(options(tmp_path / "tight", Budget(latency_ms=3.0), trials=4), lowerer=lowerer)
+    tight = search(options(tmp_path / "tight", Constraints(latency_ms=3.0), trials=4), lowerer=lowerer)
     assert (tight.exit_code, tight.recommended, dict(tight.nearest)) == (3, None, {"latency": "given"})
     text = printed(tight.folder)
     assert "No point whose latency was reproduced meets every budget" in text
@@ -174,10 +174,10 @@ def test_fp32_that_does_not_hold_leaves_the_file_as_given(tmp_path: Path, elsewh
 
 def test_drop_becomes_a_floor() -> None:
     """Once the given network's accuracy is known; the higher of two floors counts, and other limits stay."""
-    budget = Budget(latency_ms=3.0, min_accuracy=0.8, max_drop=0.05)
-    assert budget.absolute(0.9) == Budget(latency_ms=3.0, min_accuracy=0.9 - 0.05)
-    assert budget.absolute(0.82) == Budget(latency_ms=3.0, min_accuracy=0.8)
-    assert Budget(size_bytes=5).absolute(0.9) == Budget(size_bytes=5)
+    budget = Constraints(latency_ms=3.0, min_accuracy=0.8, max_drop=0.05)
+    assert budget.absolute(0.9) == Constraints(latency_ms=3.0, min_accuracy=0.9 - 0.05)
+    assert budget.absolute(0.82) == Constraints(latency_ms=3.0, min_accuracy=0.8)
+    assert Constraints(size_bytes=5).absolute(0.9) == Constraints(size_bytes=5)
 
 
 def interrupting(at: int) -> Callable[[int], None]:
@@ -195,7 +195,7 @@ def test_interrupted_run_compares_with_the_file_as_far_as_known(tmp_path: Path, 
     """Whenever it ends, what is written is readable, and resuming comes to what an uninterrupted run comes to."""
 
     def asked(name: str, *, resume: bool = False) -> RunOptions:
-        return options(tmp_path / name, Budget(max_drop=0.05), trials=6, resume=resume)
+        return options(tmp_path / name, Constraints(max_drop=0.05), trials=6, resume=resume)
 
     lowerer, backend = toy.ToyLowerer(given=FILE), toy.ToyBackend()
     whole = search(asked("whole"), backend, lowerer)

@@ -14,8 +14,8 @@ import onnx
 import optuna
 import pytest
 
-from bitfront.precision import ConfigError, PrecisionConfig, UsageError
-from bitfront.precision.config import CONFIG_FORM
+from bitfront.core import ConfigError, PrecisionConfig, UsageError
+from bitfront.core.config import CONFIG_FORM
 from bitfront.report.comparison import BACKENDS_FORM
 from bitfront.report.results import MEASUREMENT_FORM
 from bitfront.search.identity import RUN_FORM, check_folder

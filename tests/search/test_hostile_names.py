@@ -54,7 +54,7 @@ def test_a_run_keeps_them_harmless(files: Files, capsys: pytest.CaptureFixture[s
         assert path.name != "sensitivity.csv" or f"'{NAME}" in cells
     results = RunResults.load(out)
     assert {score.group for score in results.scores} == {NAME, "fc"}
-    assert all(set(trial.choices) <= {NAME, "fc"} for trial in results.trials)
+    assert all(set(trial.schemes) <= {NAME, "fc"} for trial in results.trials)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert NAME not in page
     assert not UNSEEN.search(page[page.index("<body>") :])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitfront.precision import Array, UsageError
+from bitfront.core import Array, UsageError
 from bitfront.report.results import RunResults
 from bitfront.search.identity import RUN_FILE, metric_name
 from tests.search import toy

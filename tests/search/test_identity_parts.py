@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitfront.precision import Array, Budget, CalibrationSettings, Labelled, Precision, RangeMethod, UsageError
+from bitfront.core import Array, CalibrationSettings, Constraints, Labelled, Precision, RangeMethod, UsageError
 from bitfront.search.identity import check_folder, identify, write_run
 from bitfront.search.options import RunOptions
 from tests.search import toy
@@ -20,7 +20,7 @@ from tests.search.toy_runs import elsewhere, options, search
 # Fixtures are found by name in the module.
 __all__ = ["elsewhere"]
 
-OPTIONS = RunOptions(budget=Budget(), out=Path("run"))
+OPTIONS = RunOptions(budget=Constraints(), out=Path("run"))
 WORK = toy.workload()
 DEVICE = {"device": "toy", "cores": 2}
 
@@ -89,7 +89,7 @@ def test_a_record_without_a_part_is_another_run(part: str, tmp_path: Path) -> No
 
 def test_limits_trials_and_time_may_change() -> None:
     """They decide where a search goes and when it ends, not what was measured."""
-    asked = replace(OPTIONS, budget=Budget(latency_ms=1.0), trials=7, time_limit_s=3.0, out=Path("elsewhere"))
+    asked = replace(OPTIONS, budget=Constraints(latency_ms=1.0), trials=7, time_limit_s=3.0, out=Path("elsewhere"))
     assert identity(asked=asked) == identity()
 
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.backends.ort.cpu import OrtCpuBackend
-from bitfront.precision import Array
+from bitfront.core import Array
 from tests.search.command_line import enter, outcome, write_npz
 
 METRIC = """
@@ -98,7 +98,7 @@ def test_the_other_commands(source: list[str], capsys: pytest.CaptureFixture[str
     with Path("scores/sensitivity.csv").open(newline="") as file:
         alone = {(row["group"], row["choice"]): float(row["alone"]) for row in csv.DictReader(file)}
     assert all(0 <= value < 1 for value in alone.values()), alone
-    assert any("gptq" in choice and value > 0 for (_, choice), value in alone.items())
+    assert any("gptq" in scheme and value > 0 for (_, scheme), value in alone.items())
     assert outcome(["measure", "net.onnx"]) == 0, capsys.readouterr().err
     assert outcome(["inspect", "net.onnx"]) == 0
     said = capsys.readouterr().out

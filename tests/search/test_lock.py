@@ -14,8 +14,8 @@ from pathlib import Path
 import filelock
 import pytest
 
-from bitfront.precision import OutputError, UsageError
-from bitfront.search import folder
+from bitfront.core import OutputError, UsageError
+from bitfront.search import run_folder
 from bitfront.search.lock import alone_in
 from tests.search.command_line import enter, outcome, write_files
 
@@ -110,7 +110,7 @@ def test_what_locking_leaves_is_no_run(tmp_path: Path) -> None:
     for name in (".lock", ".owner", ".lock.soft"):
         (tmp_path / name).write_text("")
     (tmp_path / "cache").mkdir()
-    assert folder.choose(tmp_path, "", resume=False) == tmp_path
+    assert run_folder.choose(tmp_path, "", resume=False) == tmp_path
 
 
 def test_a_file_system_without_locks_has_a_file_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,14 @@ import pytest
 from bitfront.backends import registry
 from bitfront.backends.base import CompiledModel, ExecutedLayer
 from bitfront.backends.fake import FakeBackend, FakeModel
-from bitfront.precision import Footprint
+from bitfront.core import MemoryUsage
 from bitfront.search.commands.measure import FOOTPRINT_COLUMNS, PROFILE_COLUMNS, profile_rows
 from tests.search.command_line import outcome, write_files
 
 
 class _TellingModel(FakeModel):
-    def footprint(self) -> Footprint:
-        return Footprint(engine_bytes=12_000, activation_bytes=300)
+    def footprint(self) -> MemoryUsage:
+        return MemoryUsage(engine_bytes=12_000, activation_bytes=300)
 
 
 class TellingBackend(FakeBackend):

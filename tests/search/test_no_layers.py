@@ -15,14 +15,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfront.core import CalibrationSettings, ContentStore, Precision
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.inventory import Inventory
+from bitfront.lowering.layers import QuantisableLayers
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import make_reference
-from bitfront.precision import CalibrationSettings, ContentStore, Precision
 from bitfront.report.results import RunResults
 from bitfront.report.tables import front_rows
-from bitfront.search.alone import why_alone
+from bitfront.search.only_fp32 import why_only_fp32
 from tests.search.command_line import Files, enter, network, outcome, write_files
 
 RNG = np.random.default_rng(0)
@@ -180,7 +180,7 @@ def test_sensitivity_and_inspect_say_so(name: str, tmp_path: Path, capsys: pytes
 
 
 def test_layers_that_may_take_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """FP32 alone was asked for; and layers whose every choice is refused are told with why."""
+    """FP32 alone was asked for; and layers whose every scheme is refused are told with why."""
     files = write_files(tmp_path)
     argv = files.argv(*SMALL, "--backend", "fake", "--precisions", "fp32", "--out", str(tmp_path / "run"))
     assert outcome(argv) == 0
@@ -189,7 +189,7 @@ def test_layers_that_may_take_nothing_else(tmp_path: Path, capsys: pytest.Captur
     lowerer = Lowerer(
         make_reference(model, "net"), get_dialect("ort-cpu"), None, CalibrationSettings(), ContentStore(None)
     )
-    (first, *reasons) = why_alone(lowerer, tuple(Precision), ["conv int8:mse: its outputs are not finite"] * 2)
+    (first, *reasons) = why_only_fp32(lowerer, tuple(Precision), ["conv int8:mse: its outputs are not finite"] * 2)
     assert first.startswith("No layer may take another precision than FP32")
     assert reasons.count("conv int8:mse: its outputs are not finite") == 1
 
@@ -205,9 +205,9 @@ def test_one_layer_alone(tmp_path: Path) -> None:
 def test_long_lists_are_cut() -> None:
     """Twenty reasons and a count of the others."""
     alone = {f"rnn{i}": "LSTM is not supported as a layer" for i in range(30)}
-    inventory = Inventory(layers=(), groups=(), edges=(), left_alone=alone)
-    lowerer = SimpleNamespace(inventory=inventory, reference=SimpleNamespace(proto=_weightless()))
-    found = why_alone(cast(Lowerer, lowerer), tuple(Precision))
+    quantisable = QuantisableLayers(layers=(), groups=(), edges=(), left_alone=alone)
+    lowerer = SimpleNamespace(quantisable=quantisable, reference=SimpleNamespace(proto=_weightless()))
+    found = why_only_fp32(cast(Lowerer, lowerer), tuple(Precision))
     assert len(found) == 22
     assert found[-1] == "and 10 more"
 

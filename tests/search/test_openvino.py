@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bitfront.backends import get_backend
-from bitfront.precision import Budget, PrecisionConfig
+from bitfront.core import Constraints, PrecisionConfig
 from bitfront.search.events import Silent
 from bitfront.search.options import RunOptions
 from bitfront.search.results import finalists
@@ -29,7 +29,7 @@ def test_search_recommends_a_small_model_that_its_config_rebuilds(
     monkeypatch.setattr(finalists, "TOLERANCE", 99.0)
     workload = tiny_workload(tmp_path, samples=200)
     options = RunOptions(
-        budget=Budget(max_drop=0.4, size_bytes=5000),
+        budget=Constraints(max_drop=0.4, size_bytes=5000),
         out=tmp_path / "run",
         trials=6,
         calibration=few_samples(),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bitfront.backends.base import Backend, CompiledModel, DeviceFingerprint
-from bitfront.precision import BackendError, Budget, Footprint, Precision, UsageError
+from bitfront.core import BackendError, Constraints, MemoryUsage, Precision, UsageError
 from bitfront.report.html import facts
 from bitfront.report.results import RunResults
 from bitfront.report.tables import COLUMNS, FOOTPRINT_COLUMNS, VERSUS, columns, front_rows, pareto_frame
@@ -25,11 +25,11 @@ HALF_COST_MS = {"fp32": 1.0, "fp16": 0.5, "int8:nearest": 0.2, "int4:nearest": 0
 
 
 class _EngineModel(toy.ToyModel):
-    def footprint(self) -> Footprint:
-        return Footprint(engine_bytes=len(self.choices) * 1000, weight_bytes=700)
+    def footprint(self) -> MemoryUsage:
+        return MemoryUsage(engine_bytes=len(self.schemes) * 1000, weight_bytes=700)
 
     def engine(self) -> bytes | None:
-        return json.dumps(dict(self.choices)).encode()
+        return json.dumps(dict(self.schemes)).encode()
 
 
 class _EngineBackend(toy.ToyBackend):
@@ -37,15 +37,15 @@ class _EngineBackend(toy.ToyBackend):
 
     def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
         super().compile(model, threads=threads, batch_size=batch_size)
-        return _EngineModel(choices=json.loads(model), backend=self)
+        return _EngineModel(schemes=json.loads(model), backend=self)
 
 
 class _SlowToBuild(toy.ToyBackend):
     """Compiles for timing alone; sensitivities have to come from elsewhere."""
 
-    def __init__(self, stand_in: toy.ToyBackend) -> None:
+    def __init__(self, proxy_backend: toy.ToyBackend) -> None:
         super().__init__()
-        self._stand_in = stand_in
+        self._stand_in = proxy_backend
         self.scoring = False
 
     def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
@@ -53,7 +53,7 @@ class _SlowToBuild(toy.ToyBackend):
             raise BackendError("builds take minutes")
         return super().compile(model, threads=threads, batch_size=batch_size)
 
-    def stand_in(self) -> Backend:
+    def proxy_backend(self) -> Backend:
         return self._stand_in
 
 
@@ -74,16 +74,16 @@ class _Withholding(toy.ToyBackend):
 def test_half_that_is_faster_makes_mixed_points(tmp_path: Path, elsewhere: Elsewhen) -> None:
     """Where FP16 takes half the time and INT8 costs accuracy, the front holds FP16, INT8 and mixes of the two."""
     elsewhere.runtime = lambda: toy.ToyBackend(cost_ms=HALF_COST_MS)
-    asked = options(tmp_path / "run", Budget(latency_ms=2.3), trials=24)
+    asked = options(tmp_path / "run", Constraints(latency_ms=2.3), trials=24)
     outcome = search(asked, toy.ToyBackend(cost_ms=HALF_COST_MS), toy.ToyLowerer(dialect=toy.HalfDialect()))
     assert outcome.exit_code == 0
-    used = [{choice.precision for choice in outcome.points[id_].layers.values()} for id_ in outcome.front]
+    used = [{scheme.precision for scheme in outcome.points[id_].layers.values()} for id_ in outcome.front]
     assert {Precision.FP16} in used
     assert {Precision.FP16, Precision.INT8} in used
     best = outcome.points[str(outcome.recommended)]
     assert best.latency is not None
     assert best.latency.median_ms <= 2.3
-    assert {choice.precision for choice in best.layers.values()} == {Precision.FP16, Precision.INT8}
+    assert {scheme.precision for scheme in best.layers.values()} == {Precision.FP16, Precision.INT8}
 
 
 def test_withheld_precisions_are_left_out_and_said(tmp_path: Path) -> None:
@@ -97,14 +97,14 @@ def test_withheld_precisions_are_left_out_and_said(tmp_path: Path) -> None:
     assert results.settings["withheld"] == {"int8": reason}
     assert results.settings["precisions"] == ["fp32", "fp16"]
     assert ("Left out: int8", reason) in facts(results)
-    assert {c.precision for t in results.trials for c in t.choices.values()} == {Precision.FP32, Precision.FP16}
+    assert {c.precision for t in results.trials for c in t.schemes.values()} == {Precision.FP32, Precision.FP16}
 
 
 def test_footprints_are_reported_where_known(tmp_path: Path) -> None:
     """Columns for engine, weights and activations appear in table and CSV, with a dash for what is not told."""
     outcome = search(options(tmp_path / "run", trials=4), _EngineBackend())
     results = RunResults.load(outcome.folder)
-    assert outcome.points["int8"].footprint == Footprint(engine_bytes=5000, weight_bytes=700)
+    assert outcome.points["int8"].footprint == MemoryUsage(engine_bytes=5000, weight_bytes=700)
     assert results.points["int8"].footprint == outcome.points["int8"].footprint
     shown = columns(results)
     assert set(FOOTPRINT_COLUMNS) <= set(shown)
@@ -135,7 +135,7 @@ def test_engines_are_saved_where_there_are_any(tmp_path: Path) -> None:
         for point in outcome.points.values():
             assert point.engine == f"models/{point.id}.engine"
             saved = json.loads((outcome.folder / point.engine).read_text())
-            assert saved == {layer: choice.text for layer, choice in point.layers.items()}
+            assert saved == {layer: scheme.text for layer, scheme in point.layers.items()}
 
 
 def test_engines_of_a_runtime_without_any_are_refused_early(tmp_path: Path) -> None:
@@ -155,13 +155,13 @@ def _scored_again(folder: Path, backend: toy.ToyBackend, counted: toy.ToyBackend
 
 def score_on_toy(backend: Backend, folder: Path) -> list[dict[str, float]]:
     """Sensitivities as a run takes them."""
-    from bitfront.precision import ContentStore
+    from bitfront.core import ContentStore
     from bitfront.sensitivity.measure import Reading
     from bitfront.sensitivity.score import score
 
     table = score(
         toy.ToyLowerer(),
-        backend.stand_in(),
+        backend.proxy_backend(),
         toy.workload().calibration,
         samples=32,
         read=(Reading(kind="classes"),),
@@ -170,7 +170,7 @@ def score_on_toy(backend: Backend, folder: Path) -> list[dict[str, float]]:
         store=ContentStore(folder),
         on_step=lambda _: None,
     )
-    return [{choice.text: loss for choice, loss in row.items()} for row in table.losses().values()]
+    return [{scheme.text: loss for scheme, loss in row.items()} for row in table.losses().values()]
 
 
 def test_sensitivities_come_from_the_stand_in(tmp_path: Path) -> None:
@@ -190,12 +190,12 @@ def test_scores_are_kept_under_the_stand_ins_name(tmp_path: Path) -> None:
 
 def test_a_run_times_on_the_backend_and_scores_sensitivity_on_the_stand_in(tmp_path: Path) -> None:
     """The stand-in sees sensitivity's artifacts alone: its compilations are those of scoring by itself."""
-    stand_in, alone = _Named("stand-in 1"), _Named("stand-in 1")
-    backend = _SlowToBuild(stand_in)
+    proxy_backend, alone = _Named("stand-in 1"), _Named("stand-in 1")
+    backend = _SlowToBuild(proxy_backend)
     backend.scoring = True
     outcome = search(options(tmp_path / "run", trials=6), backend)
     assert outcome.exit_code == 0
-    assert stand_in.compiled == _scored_again(tmp_path / "cache", alone, alone)
+    assert proxy_backend.compiled == _scored_again(tmp_path / "cache", alone, alone)
     assert backend.compiled > 6
     with (tmp_path / "run" / "sensitivity.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 5 * 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bitfront.precision import Budget
+from bitfront.core import Constraints
 from bitfront.report.front import Objectives
 from bitfront.search.results.preference import choose, preference
 
@@ -26,15 +26,15 @@ SPEED_FIRST = ["fastest and small", "fastest and accurate", "accurate and fast",
 @pytest.mark.parametrize(
     ("budget", "order"),
     [
-        pytest.param(Budget(), ACCURACY_FIRST, id="no limit"),
-        pytest.param(Budget(latency_ms=5), ACCURACY_FIRST, id="latency"),
-        pytest.param(Budget(size_bytes=500), ACCURACY_FIRST, id="size"),
-        pytest.param(Budget(max_drop=0.1, latency_ms=5), ACCURACY_FIRST, id="drop and latency"),
-        pytest.param(Budget(max_drop=0.1), SPEED_FIRST, id="drop alone"),
-        pytest.param(Budget(min_accuracy=0.5), SPEED_FIRST, id="accuracy alone"),
+        pytest.param(Constraints(), ACCURACY_FIRST, id="no limit"),
+        pytest.param(Constraints(latency_ms=5), ACCURACY_FIRST, id="latency"),
+        pytest.param(Constraints(size_bytes=500), ACCURACY_FIRST, id="size"),
+        pytest.param(Constraints(max_drop=0.1, latency_ms=5), ACCURACY_FIRST, id="drop and latency"),
+        pytest.param(Constraints(max_drop=0.1), SPEED_FIRST, id="drop alone"),
+        pytest.param(Constraints(min_accuracy=0.5), SPEED_FIRST, id="accuracy alone"),
     ],
 )
-def test_the_preferred_come_first(budget: Budget, order: list[str]) -> None:
+def test_the_preferred_come_first(budget: Constraints, order: list[str]) -> None:
     """The most accurate, of equals the smaller; where accuracy alone is limited the fastest, of equals the smaller."""
     rank = preference(budget)
     assert sorted(POINTS, key=lambda name: rank(POINTS[name])) == order
@@ -42,12 +42,12 @@ def test_the_preferred_come_first(budget: Budget, order: list[str]) -> None:
 
 def test_of_equals_in_both_the_third_decides() -> None:
     """Equally accurate and large: the faster. Equally fast and large: the more accurate."""
-    accurate, fast = preference(Budget()), preference(Budget(max_drop=0.1))
+    accurate, fast = preference(Constraints()), preference(Constraints(max_drop=0.1))
     assert accurate(point(0.9, 1.0, 100)) < accurate(point(0.9, 2.0, 100))
     assert fast(point(0.9, 1.0, 100)) < fast(point(0.8, 1.0, 100))
 
 
 def test_nothing_is_chosen_of_nothing() -> None:
     """And the only one of one."""
-    assert choose({}, Budget()) is None
-    assert choose({"a": point(0.1, 9, 9)}, Budget(max_drop=0.1)) == "a"
+    assert choose({}, Constraints()) is None
+    assert choose({"a": point(0.1, 9, 9)}, Constraints(max_drop=0.1)) == "a"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitfront.precision import FP32, AccuracyStats, Budget, LatencyStats
+from bitfront.core import FP32, AccuracyStats, Constraints, LatencyStats
 from bitfront.report.given import GivenNetwork
 from bitfront.report.results import Point
 from bitfront.search.results.recommend import Judgement, beats, judge
@@ -38,7 +38,7 @@ def point(
     )  # fmt: skip
 
 
-def verdict(points: list[Point], budget: Budget, baselines: tuple[str, ...] = ("fp32",)) -> Judgement:
+def verdict(points: list[Point], budget: Constraints, baselines: tuple[str, ...] = ("fp32",)) -> Judgement:
     """Judge with what FP32 measured as the given network."""
     fp32 = FP32_POINT
     given = GivenNetwork(size_bytes=fp32.size_bytes, latency=fp32.latency, accuracy=fp32.accuracy)
@@ -52,7 +52,7 @@ several = st.lists(
     st.tuples(levels, st.sampled_from([2.0, 5.0, 8.0]), st.sampled_from([1000, 2000, 3000]), st.booleans()), max_size=7
 )
 budgets = st.builds(
-    lambda latency, size, drop: Budget(latency_ms=latency, size_bytes=size, max_drop=drop),
+    lambda latency, size, drop: Constraints(latency_ms=latency, size_bytes=size, max_drop=drop),
     st.sampled_from([None, 1.0, 5.0]),
     st.sampled_from([None, 2000.0]),
     st.sampled_from([None, 0.0, 0.1, 0.2]),
@@ -61,7 +61,7 @@ budgets = st.builds(
 
 @given(several, budgets, st.integers(0, 3))
 def test_verdict_agrees_with_brute_force(
-    values: list[tuple[float, float, int, bool]], budget: Budget, baselines: int
+    values: list[tuple[float, float, int, bool]], budget: Constraints, baselines: int
 ) -> None:
     """Recommended is the first of all points that hold, are within budget and beaten by no baseline that holds."""
     points = [FP32_POINT, *(point(f"p{i}", *value) for i, value in enumerate(values))]
@@ -112,29 +112,29 @@ def test_verdict_agrees_with_brute_force(
 def test_ties_go_to_the_smaller_then_the_faster() -> None:
     """Equal accuracy: size decides, then latency."""
     smaller, faster = point("s", 0.9, 6.0, 1000), point("f", 0.9, 2.0, 2000)
-    assert verdict([FP32_POINT, faster, smaller], Budget()).recommended == "s"
-    assert verdict([FP32_POINT, smaller, replace(faster, size_bytes=1000)], Budget()).recommended == "f"
+    assert verdict([FP32_POINT, faster, smaller], Constraints()).recommended == "s"
+    assert verdict([FP32_POINT, smaller, replace(faster, size_bytes=1000)], Constraints()).recommended == "f"
 
 
 def test_sizes_within_one_per_cent_are_equal() -> None:
     """A few bytes are no reason to recommend the slower of two equally accurate points; two per cent are."""
     slower, faster = point("s", 0.9, 6.0, 1000), point("f", 0.9, 2.0, 1009)
-    assert verdict([FP32_POINT, slower, faster], Budget()).recommended == "f"
-    assert verdict([FP32_POINT, slower, replace(faster, size_bytes=1020)], Budget()).recommended == "s"
+    assert verdict([FP32_POINT, slower, faster], Constraints()).recommended == "f"
+    assert verdict([FP32_POINT, slower, replace(faster, size_bytes=1020)], Constraints()).recommended == "s"
 
 
 def test_accuracy_limited_alone_asks_for_speed() -> None:
     """With a drop allowed and nothing else limited, the fastest within it; of about equally fast ones the smaller."""
     accurate, fast, faster = point("a", 0.9, 6.0, 500), point("f", 0.85, 2.02, 1000), point("g", 0.85, 2.0, 2000)
     points = [FP32_POINT, accurate, fast, faster, point("h", 0.7, 1.0, 100)]
-    assert verdict(points, Budget(max_drop=0.1)).recommended == "f"
-    assert verdict(points, Budget(min_accuracy=0.8)).recommended == "f"
-    assert verdict(points, Budget(max_drop=0.1, size_bytes=3000)).recommended == "a"
+    assert verdict(points, Constraints(max_drop=0.1)).recommended == "f"
+    assert verdict(points, Constraints(min_accuracy=0.8)).recommended == "f"
+    assert verdict(points, Constraints(max_drop=0.1, size_bytes=3000)).recommended == "a"
 
 
 def test_point_that_did_not_hold_is_neither_recommended_nor_on_the_front() -> None:
     """The best numbers count for nothing when they could not be reproduced."""
-    found = verdict([FP32_POINT, point("p1", 0.95, 1.0, 500, held=False)], Budget())
+    found = verdict([FP32_POINT, point("p1", 0.95, 1.0, 500, held=False)], Constraints())
     assert found.recommended == "fp32"
     assert found.front == ("fp32",)
 
@@ -142,7 +142,7 @@ def test_point_that_did_not_hold_is_neither_recommended_nor_on_the_front() -> No
 def test_nearest_keeps_the_other_limits_where_it_can() -> None:
     """By latency: the fastest of those within size; by size: nobody is within latency, so the smallest."""
     points = [FP32_POINT, point("p1", 0.8, 3.0, 3000), point("p2", 0.8, 5.0, 1500), point("p3", 0.8, 4.0, 1000)]
-    found = verdict(points, Budget(latency_ms=1.0, size_bytes=2000))
+    found = verdict(points, Constraints(latency_ms=1.0, size_bytes=2000))
     assert found.recommended is None
     assert found.nearest == {"latency": "p3", "size": "p2"} or found.nearest == {"latency": "p3", "size": "p3"}
     assert found.points["p3"].violations == ("latency 4 ms > 1 ms",)
@@ -151,7 +151,7 @@ def test_nearest_keeps_the_other_limits_where_it_can() -> None:
 @pytest.mark.parametrize(("drop", "feasible"), [(0.02, True), (0.019, False)])
 def test_drop_counts_from_the_measured_fp32(drop: float, feasible: bool) -> None:
     """A drop of exactly the limit is within it."""
-    found = verdict([FP32_POINT, point("p1", 0.88, 1.0, 500)], Budget(max_drop=drop))
+    found = verdict([FP32_POINT, point("p1", 0.88, 1.0, 500)], Constraints(max_drop=drop))
     assert found.points["p1"].feasible is feasible
 
 
@@ -167,7 +167,9 @@ near = st.builds(
 )  # fmt: skip
 measured = st.lists(noisy | near, min_size=1, max_size=8)
 limits = st.builds(
-    lambda latency, size, floor, drop: Budget(latency_ms=latency, size_bytes=size, min_accuracy=floor, max_drop=drop),
+    lambda latency, size, floor, drop: Constraints(
+        latency_ms=latency, size_bytes=size, min_accuracy=floor, max_drop=drop
+    ),
     st.none() | st.floats(1.0, 12.0), st.none() | st.integers(900, 1100), st.none() | st.floats(0.4, 0.95),
     st.none() | st.floats(0.0, 0.4),
 )  # fmt: skip
@@ -198,7 +200,7 @@ def surely_worse(one: Point, other: Point) -> bool:
 
 @given(measured, limits)
 def test_a_point_within_every_limit_that_holds_means_a_recommendation(
-    values: list[tuple[Any, ...]], budget: Budget
+    values: list[tuple[Any, ...]], budget: Constraints
 ) -> None:
     """Nothing is recommended only where no point that holds is within every limit, and then the nearest are named."""
     found = verdict(named(values), budget, BASELINES)
@@ -217,7 +219,7 @@ def test_a_point_within_every_limit_that_holds_means_a_recommendation(
 
 
 @given(measured, limits)
-def test_baseline_that_did_not_hold_stands_in_nobodys_way(values: list[tuple[Any, ...]], budget: Budget) -> None:
+def test_baseline_that_did_not_hold_stands_in_nobodys_way(values: list[tuple[Any, ...]], budget: Constraints) -> None:
     """Without the points that did not hold the recommendation is the same."""
     points = named(values)
     without = [p for p in points if p.held is not False]
@@ -233,8 +235,8 @@ def test_the_case_of_a_busy_machine() -> None:
         point("int4", 1.0, 0.0270, 600),
     ]
     names = ("fp32", "fp16", "int8", "int4")
-    assert verdict(points, Budget(min_accuracy=0.99), names).recommended == "fp32"
-    assert verdict([replace(p, held=True) for p in points], Budget(min_accuracy=0.99), names).recommended == "fp16"
+    assert verdict(points, Constraints(min_accuracy=0.99), names).recommended == "fp32"
+    assert verdict([replace(p, held=True) for p in points], Constraints(min_accuracy=0.99), names).recommended == "fp16"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ def test_baseline_beyond_a_limit_keeps_nobody_out() -> None:
     """No slower but by noise, it is over the limit all the same."""
     points = [point("p1", 0.9, 5.0, 1000), point("p2", 0.8, 4.0, 400), point("int8", 0.9, 5.01, 500, error=(0.0, 0.02))]
     assert beats(points[2], points[0])
-    assert verdict(points, Budget(latency_ms=5.0), ("int8",)).recommended == "p1"
+    assert verdict(points, Constraints(latency_ms=5.0), ("int8",)).recommended == "p1"
 
 
 def test_baselines_that_beat_each_other_in_a_circle_are_all_left() -> None:
@@ -288,31 +290,31 @@ def test_baselines_that_beat_each_other_in_a_circle_are_all_left() -> None:
         timed("int4", 1.2, 0.9, 10003),
     ]
     assert all(beats(one, other) for one, other in zip(points, [*points[1:], points[0]], strict=True))
-    assert verdict(points, Budget(), tuple(p.id for p in points)).recommended is not None
+    assert verdict(points, Constraints(), tuple(p.id for p in points)).recommended is not None
 
 
 def test_file_as_given_is_the_last_resort() -> None:
     """It is recommended where everything else is larger for nothing, and not for a lead that may be chance."""
     given_file = point("given", 0.9, 5.0, 100, error=(0.01, 0.01))
     larger = [point(id_, 0.9, 4.99, size, error=(0.01, 0.01)) for id_, size in (("fp32", 2600), ("int4", 2500))]
-    assert verdict([given_file, *larger], Budget(max_drop=0.1), BASELINES).recommended == "given"
+    assert verdict([given_file, *larger], Constraints(max_drop=0.1), BASELINES).recommended == "given"
     half = point("int8", 0.895, 2.5, 50, error=(0.01, 0.01))
-    assert verdict([given_file, *larger, half], Budget(latency_ms=6.0), BASELINES).recommended == "int8"
+    assert verdict([given_file, *larger, half], Constraints(latency_ms=6.0), BASELINES).recommended == "int8"
     worse = point("int8", 0.8, 2.5, 50, error=(0.01, 0.01))
-    assert verdict([given_file, *larger, worse], Budget(latency_ms=6.0), BASELINES).recommended == "given"
-    assert verdict([given_file, *larger, worse], Budget(latency_ms=4.0), BASELINES).recommended == "int8"
+    assert verdict([given_file, *larger, worse], Constraints(latency_ms=6.0), BASELINES).recommended == "given"
+    assert verdict([given_file, *larger, worse], Constraints(latency_ms=4.0), BASELINES).recommended == "int8"
 
 
 @pytest.mark.parametrize(("slower", "recommended"), [(1.5, "given"), (1.01, "p1")])
 def test_where_accuracy_alone_is_limited_a_slower_network_is_no_gain(slower: float, recommended: str) -> None:
     """Smaller and slower than the file as given is not what was asked for; as fast is."""
     points = [point("given", 0.9, 5.0, 1000), point("p1", 0.9, 5.0 * slower, 500)]
-    assert verdict(points, Budget(max_drop=0.1), ("given",)).recommended == recommended
-    assert verdict(points, Budget(max_drop=0.1, size_bytes=2000), ("given",)).recommended == "p1"
+    assert verdict(points, Constraints(max_drop=0.1), ("given",)).recommended == recommended
+    assert verdict(points, Constraints(max_drop=0.1, size_bytes=2000), ("given",)).recommended == "p1"
 
 
 def test_nothing_that_holds_leaves_the_nearest_of_all() -> None:
     """On a machine too noisy for any point to hold nothing is recommended, and the points are still named."""
     points = [point("fp32", 0.9, 5.0, 1000, held=False), point("p1", 0.9, 2.0, 500, held=False)]
-    found = verdict(points, Budget(latency_ms=3.0))
+    found = verdict(points, Constraints(latency_ms=3.0))
     assert (found.recommended, found.front, dict(found.nearest)) == (None, (), {"latency": "p1"})

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
-from bitfront.precision import AccuracyStats, LatencyStats
+from bitfront.core import AccuracyStats, LatencyStats
 from bitfront.report.given import GivenNetwork
 from bitfront.report.results import Point
 from bitfront.search import study as study_module
@@ -19,7 +19,7 @@ from bitfront.search.proposals.space import Space
 from bitfront.search.results.recommend import Judgement
 from bitfront.search.results.record import Record
 from bitfront.search.study import Study
-from bitfront.search.trial import Candidate, Outcome, Trial
+from bitfront.search.trial import Candidate, Trial, TrialStatus
 from tests.search import toy
 from tests.search.proposals.spaces import chain
 from tests.search.test_recommend import point
@@ -36,14 +36,15 @@ FIRST = AccuracyStats(value=0.25, ci_low=0.125, ci_high=0.375, samples=64)
 
 def trial(candidate: Candidate) -> Trial:
     return Trial(
-        number=0, candidate=candidate, outcome=Outcome.COMPLETE, artifact="artifact", size_bytes=1234, latency=LATENCY,
+        number=0, candidate=candidate, status=TrialStatus.COMPLETE, artifact="artifact", size_bytes=1234,
+        latency=LATENCY,
         latency_ms=2.625, accuracy=ACCURACY, misses={"latency": -0.25, "size": 0.125}, seconds=1.5, reason="a reason",
     )  # fmt: skip
 
 
 def test_trials_csv_has_each_number_in_its_column(tmp_path: Path) -> None:
     """The trial's own median, its p90 beside it."""
-    candidate = Candidate(origin="solver", choices={"fc": toy.INT8}, network="key", pruning={"conv": 0.5})
+    candidate = Candidate(origin="solver", schemes={"fc": toy.INT8}, network="key", pruning={"conv": 0.5})
     Record(tmp_path, {}).write_trials([trial(candidate)])
     with (tmp_path / "trials.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
@@ -89,16 +90,16 @@ def test_measurement_json_keeps_both_measurements_apart(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.STOPPED, Outcome.OVER_BUDGET])
-def test_a_trial_comes_back_from_the_study_as_it_was_told(tmp_path: Path, outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [TrialStatus.COMPLETE, TrialStatus.STOPPED, TrialStatus.OVER_BUDGET])
+def test_a_trial_comes_back_from_the_study_as_it_was_told(tmp_path: Path, outcome: TrialStatus) -> None:
     """Field by field, from a database that another process reads."""
     space: Space = chain(3)
     url = f"sqlite:///{tmp_path / 'study.db'}"
     study = Study(url, "s", space, optuna.samplers.RandomSampler(seed=0))
-    choices = {group.name: group.choices[-1] for group in space.groups}
-    number, asked = study.ask(Candidate(origin="solver", choices=choices))
-    told = replace(trial(asked), number=number, outcome=outcome)
-    if outcome is Outcome.OVER_BUDGET:
+    schemes = {group.name: group.schemes[-1] for group in space.groups}
+    number, asked = study.ask(Candidate(origin="solver", schemes=schemes))
+    told = replace(trial(asked), number=number, status=outcome)
+    if outcome is TrialStatus.OVER_BUDGET:
         told = replace(told, accuracy=None)
     study.tell(told)
     study.close()

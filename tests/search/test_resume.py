@@ -10,8 +10,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from bitfront.precision import (
-    Budget,
+from bitfront.core import (
+    Constraints,
     LatencyStats,
     UsageError,
 )
@@ -27,7 +27,7 @@ __all__ = ["elsewhere"]
 
 def test_resume_of_a_finished_run_repeats_nothing(tmp_path: Path) -> None:
     """Nothing is compiled for timing or scoring, and nothing is timed elsewhere, when all of it was done before."""
-    asked = options(tmp_path / "run", Budget(latency_ms=2.5))
+    asked = options(tmp_path / "run", Constraints(latency_ms=2.5))
     search(asked)
     before = RunResults.load(asked.out)
     backend, lowerer = toy.ToyBackend(), toy.ToyLowerer()
@@ -67,11 +67,11 @@ def test_resume_after_a_kill_continues_where_it_stood(tmp_path: Path, monkeypatc
 
 def test_resume_with_another_budget_measures_only_what_it_lacks(tmp_path: Path) -> None:
     """A new budget judges the old trials anew; their latencies are not measured again."""
-    asked = options(tmp_path / "run", Budget(latency_ms=2.2), trials=10)
+    asked = options(tmp_path / "run", Constraints(latency_ms=2.2), trials=10)
     search(asked)
-    before = {json.dumps({g: c.text for g, c in t.choices.items()}): t for t in RunResults.load(asked.out).trials}
-    outcome = search(replace(asked, resume=True, budget=Budget(latency_ms=4.9), trials=10))
-    after = {json.dumps({g: c.text for g, c in t.choices.items()}): t for t in RunResults.load(asked.out).trials}
+    before = {json.dumps({g: c.text for g, c in t.schemes.items()}): t for t in RunResults.load(asked.out).trials}
+    outcome = search(replace(asked, resume=True, budget=Constraints(latency_ms=4.9), trials=10))
+    after = {json.dumps({g: c.text for g, c in t.schemes.items()}): t for t in RunResults.load(asked.out).trials}
     assert set(after) == set(before)
     assert all(after[key].ratio == before[key].ratio for key in before)
     assert sum(trial.state == "complete" for trial in after.values()) > sum(
@@ -148,6 +148,6 @@ def test_another_version_of_the_engine_does_again_what_it_may_do_otherwise(
     before, real = count(), sources.engine_code
     monkeypatch.setattr(session, "engine_code", lambda *rooms: "new" if room in rooms else real(*rooms))
     (asked.out / "measurement.json").unlink()
-    search(replace(asked, resume=True, budget=Budget(latency_ms=4.0)))
+    search(replace(asked, resume=True, budget=Constraints(latency_ms=4.0)))
     grown = {kind for kind, number in count().items() if number >= 2 * before[kind]}
     assert grown == ({"lowered"} if room == "lowering" else {"timed", "scored", "elsewhere"})

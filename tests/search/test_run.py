@@ -12,13 +12,13 @@ from pathlib import Path
 import optuna
 import pytest
 
-from bitfront.precision import (
+from bitfront.core import (
     BackendError,
-    Budget,
+    Constraints,
     ContentStore,
-    LayerChoice,
     OutputError,
     Precision,
+    Scheme,
     UsageError,
     WorkloadError,
 )
@@ -34,7 +34,7 @@ __all__ = ["elsewhere"]
 def test_flow_ends_with_a_folder_that_holds_everything(tmp_path: Path) -> None:
     """A finished run has baselines, a feasible recommendation, its files, and a readable record."""
     heard = Heard()
-    outcome = search(options(tmp_path / "run", Budget(latency_ms=2.5, min_accuracy=0.9)), heard=heard)
+    outcome = search(options(tmp_path / "run", Constraints(latency_ms=2.5, min_accuracy=0.9)), heard=heard)
     results = RunResults.load(outcome.folder)
     assert outcome.exit_code == 0
     assert heard.phases == ["given network", "calibrate", "sensitivity", "search", "finalists", "report"]
@@ -58,7 +58,7 @@ def test_flow_ends_with_a_folder_that_holds_everything(tmp_path: Path) -> None:
 
 def test_baseline_is_recommended_only_if_nothing_better(tmp_path: Path) -> None:
     """What is recommended is beaten by no baseline on all counts."""
-    outcome = search(options(tmp_path / "run", Budget(max_drop=0.05)))
+    outcome = search(options(tmp_path / "run", Constraints(max_drop=0.05)))
     assert outcome.recommended is not None
     best = outcome.points[outcome.recommended]
     for id_ in ("fp32", "fp16", "int8", "int4"):
@@ -78,12 +78,12 @@ def test_baseline_is_recommended_only_if_nothing_better(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("budget", "nearest"),
     [
-        pytest.param(Budget(latency_ms=0.1), {"latency"}, id="latency"),
-        pytest.param(Budget(size_bytes=10, latency_ms=0.1), {"latency", "size"}, id="latency and size"),
-        pytest.param(Budget(latency_ms=2.05, min_accuracy=1.1), {"latency", "accuracy"}, id="accuracy"),
+        pytest.param(Constraints(latency_ms=0.1), {"latency"}, id="latency"),
+        pytest.param(Constraints(size_bytes=10, latency_ms=0.1), {"latency", "size"}, id="latency and size"),
+        pytest.param(Constraints(latency_ms=2.05, min_accuracy=1.1), {"latency", "accuracy"}, id="accuracy"),
     ],
 )
-def test_impossible_budget_names_the_nearest_points(tmp_path: Path, budget: Budget, nearest: set[str]) -> None:
+def test_impossible_budget_names_the_nearest_points(tmp_path: Path, budget: Constraints, nearest: set[str]) -> None:
     """Exit code 3, no recommendation, and a measured point for each limit."""
     outcome = search(options(tmp_path / "run", budget, trials=10))
     assert outcome.exit_code == 3
@@ -101,7 +101,7 @@ def test_impossible_budget_names_the_nearest_points(tmp_path: Path, budget: Budg
 
 def test_over_budget_candidates_are_not_scored(tmp_path: Path) -> None:
     """Once something keeps the limits, a candidate over them costs no accuracy."""
-    outcome = search(options(tmp_path / "run", Budget(latency_ms=2.2), trials=16))
+    outcome = search(options(tmp_path / "run", Constraints(latency_ms=2.2), trials=16))
     trials = RunResults.load(outcome.folder).trials
     over = [trial for trial in trials if trial.state == "over budget"]
     assert over
@@ -155,7 +155,7 @@ def test_storage_url_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """The study is where the URL says, with directions, constraints, attributes, and no values for stopped trials."""
     monkeypatch.setattr(study, "open_storage", real_storage)
     url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
-    search(options(tmp_path / "run", Budget(latency_ms=2.2), trials=14, storage=url))
+    search(options(tmp_path / "run", Constraints(latency_ms=2.2), trials=14, storage=url))
     assert not (tmp_path / "run" / "study.db").exists()
     (name,) = optuna.get_all_study_names(url)
     found = optuna.load_study(study_name=name, storage=url)
@@ -180,8 +180,8 @@ def test_storage_that_cannot_be_opened_is_a_usage_error(tmp_path: Path, monkeypa
 def test_failure_of_a_candidate_is_recorded_and_the_run_goes_on(tmp_path: Path) -> None:
     """A runtime that refuses some mixes costs those trials and nothing else."""
 
-    def refuse(choices: Mapping[str, str]) -> str:
-        mixed = {choices["a"][:4], choices["b"][:4]} == {"int8", "int4"}
+    def refuse(schemes: Mapping[str, str]) -> str:
+        mixed = {schemes["a"][:4], schemes["b"][:4]} == {"int8", "int4"}
         return "no kernel for a mix of int8 and int4" if mixed else ""
 
     outcome = search(options(tmp_path / "run", trials=20), toy.ToyBackend(refuse=refuse))
@@ -195,8 +195,8 @@ def test_failure_of_a_candidate_is_recorded_and_the_run_goes_on(tmp_path: Path) 
 def test_failure_of_lowering_is_recorded(tmp_path: Path) -> None:
     """What the dialect refuses is a failed trial, too."""
 
-    def refuse(choices: Mapping[str, LayerChoice]) -> str:
-        integer = [choice.precision.is_integer for choice in choices.values()]
+    def refuse(schemes: Mapping[str, Scheme]) -> str:
+        integer = [scheme.precision.is_integer for scheme in schemes.values()]
         return "too mixed" if 1 < sum(integer) < 4 else ""
 
     outcome = search(options(tmp_path / "run", trials=14), lowerer=toy.ToyLowerer(refuse=refuse))
@@ -215,7 +215,7 @@ def test_exhausted_space_ends_the_search(tmp_path: Path) -> None:
     asked = options(tmp_path / "run", trials=500, precisions=(Precision.FP32, Precision.INT8))
     outcome = search(asked)
     trials = [trial for trial in RunResults.load(outcome.folder).trials if trial.state != "repeated"]
-    assert len({json.dumps({g: c.text for g, c in t.choices.items()}) for t in trials}) == len(trials) == 2**5
+    assert len({json.dumps({g: c.text for g, c in t.schemes.items()}) for t in trials}) == len(trials) == 2**5
 
 
 def test_metric_with_one_number_is_scored_on_everything(tmp_path: Path) -> None:

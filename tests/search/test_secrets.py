@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfront.precision import UsageError
+from bitfront.core import UsageError
 from bitfront.search.secrets import masked_arguments, masked_text, masked_url, without_secrets
 from bitfront.search.storage import cannot_open, check_storage
 from tests.search.command_line import enter, outcome, write_files

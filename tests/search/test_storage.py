@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from bitfront.precision import EngineError, OutputError, UsageError
+from bitfront.core import EngineError, OutputError, UsageError
 from bitfront.report.results import RunResults
 from bitfront.search import storage, study
 from bitfront.search.options import RunOptions
@@ -118,8 +118,8 @@ def test_no_turned_byte_is_believed(finished: RunOptions) -> None:
     assert all("study.db" in message for message in messages)
 
 
-def test_changed_choices_are_not_believed(finished: RunOptions) -> None:
-    """Codes of other choices that the space has too."""
+def test_changed_schemes_are_not_believed(finished: RunOptions) -> None:
+    """Codes of other schemes that the space has too."""
     with sqlite3.connect(finished.out / "study.db") as connection:
         assert connection.execute(
             "UPDATE trial_params SET param_value = 1 - param_value WHERE param_value < 2"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfront.precision import OutputError
+from bitfront.core import OutputError
 from bitfront.search.cli import main
 from bitfront.search.terminal import Stream, standard_streams, write_lines, write_message, write_prose
 from tests.search.command_line import write_files

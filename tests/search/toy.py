@@ -1,7 +1,7 @@
-"""A network of numbers: five layers whose choices have known sizes, latencies and harm, and a runtime that obeys.
+"""A network of numbers: five layers whose schemes have known sizes, latencies and harm, and a runtime that obeys.
 
-Nothing is an ONNX model here, so a whole run takes a second. An artifact is the choices as JSON, filled up to its size.
-Sample d, drawn from [0, 1), is classified correctly where d exceeds the summed harm of all choices.
+Nothing is an ONNX model here, so a whole run takes a second. An artifact is the schemes as JSON, filled up to its size.
+Sample d, drawn from [0, 1), is classified correctly where d exceeds the summed harm of all schemes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,7 @@ import onnx
 from bitfront.backends.base import Capabilities, CompiledModel, DeviceFingerprint
 from bitfront.backends.fake import SimulatedClock
 from bitfront.backends.host import HostBackend, HostModel
-from bitfront.lowering.dialect import Arithmetic, Dialect
-from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
-from bitfront.lowering.inventory import Group, Inventory, Layer
-from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import Reference
-from bitfront.precision import (
+from bitfront.core import (
     FP16,
     FP32,
     Array,
@@ -32,19 +27,24 @@ from bitfront.precision import (
     ContentStore,
     Inputs,
     Labelled,
-    LayerChoice,
     LoweringError,
     Metric,
     Precision,
     PrecisionConfig,
+    Scheme,
     top1,
 )
+from bitfront.lowering.dialect import ComputeType, Dialect
+from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
+from bitfront.lowering.layers import Group, Layer, QuantisableLayers
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import ReferenceModel
 
 ORT_CPU = OrtCpuDialect()
 LAYERS = ("a", "b", "c", "d", "e")
-INT8 = LayerChoice(precision=Precision.INT8)
-INT4 = LayerChoice(precision=Precision.INT4)
-CHOICES = (FP32, FP16, INT8, INT4)
+INT8 = Scheme(precision=Precision.INT8)
+INT4 = Scheme(precision=Precision.INT4)
+SCHEMES = (FP32, FP16, INT8, INT4)
 OVERHEAD_BYTES = 500
 FP32_BYTES = 1000
 BOUNDARY_MS = 0.3
@@ -75,14 +75,14 @@ def workload(samples: int = 600, metric: Metric = top1, seed: int = 3) -> ToyWor
     )
 
 
-def harm(choices: Mapping[str, str]) -> float:
-    """How much of the samples these choices get wrong; later layers suffer more."""
-    return sum(HARM[text] * (1 + LAYERS.index(layer)) / 3 for layer, text in choices.items())
+def harm(schemes: Mapping[str, str]) -> float:
+    """How much of the samples these schemes get wrong; later layers suffer more."""
+    return sum(HARM[text] * (1 + LAYERS.index(layer)) / 3 for layer, text in schemes.items())
 
 
-def latency_ms(choices: Mapping[str, str], cost_ms: Mapping[str, float] = COST_MS) -> float:
+def latency_ms(schemes: Mapping[str, str], cost_ms: Mapping[str, float] = COST_MS) -> float:
     """What one sample takes; FP16 is a domain of its own where it costs less than FP32."""
-    texts = [choices[layer] for layer in LAYERS]
+    texts = [schemes[layer] for layer in LAYERS]
     half = "half" if cost_ms["fp16"] < cost_ms["fp32"] else "float"
     domains = [{"fp32": "float", "fp16": half}.get(text, "integer") for text in texts]
     crossed = sum(left != right for left, right in itertools.pairwise(domains))
@@ -97,27 +97,27 @@ def file(text: str = "given", size_bytes: int = OVERHEAD_BYTES + 4 * FP32_BYTES)
 class HalfDialect(OrtCpuDialect):
     """Of a runtime with 16-bit arithmetic."""
 
-    def arithmetic(self, choice: LayerChoice) -> Arithmetic:
+    def arithmetic(self, scheme: Scheme) -> ComputeType:
         """FP16 computes in half."""
-        return Arithmetic.HALF if choice == FP16 else super().arithmetic(choice)
+        return ComputeType.HALF if scheme == FP16 else super().arithmetic(scheme)
 
 
 class ToyLowerer(Lowerer):
-    """Writes choices as JSON.
+    """Writes schemes as JSON.
 
     Args:
-        refuse: Says why choices cannot be written; empty text writes them.
-        dialect: What is asked about choices.
+        refuse: Says why schemes cannot be written; empty text writes them.
+        dialect: What is asked about schemes.
         given: The file as it was given; None where there is none but what FP32 is written as.
     """
 
     def __init__(
         self,
-        refuse: Callable[[Mapping[str, LayerChoice]], str] = lambda _: "",
+        refuse: Callable[[Mapping[str, Scheme]], str] = lambda _: "",
         dialect: Dialect = ORT_CPU,
         given: bytes | None = None,
     ) -> None:
-        reference = Reference(
+        reference = ReferenceModel(
             source="toy.onnx",
             proto=onnx.ModelProto(graph=onnx.GraphProto(output=[onnx.ValueInfoProto(name="y")])),
             fingerprint="f" * 8,
@@ -134,37 +134,37 @@ class ToyLowerer(Lowerer):
         layers = tuple(
             Layer(
                 name=name, node=name, op="Gemm", weight=f"{name}.weight", weight_shape=(10, 25), channel_axis=1,
-                conv_groups=1, parameters=250, choices=CHOICES, refused={},
+                conv_groups=1, parameters=250, schemes=SCHEMES, refused={},
             )
             for name in LAYERS
         )  # fmt: skip
-        groups = tuple(Group(name=name, layers=(name,), reason="", choices=CHOICES) for name in LAYERS)
+        groups = tuple(Group(name=name, layers=(name,), reason="", schemes=SCHEMES) for name in LAYERS)
         edges = tuple((i, i + 1) for i in range(len(LAYERS) - 1))
-        # Shadows the cached property: this network has no graph to take an inventory of.
-        self.__dict__["inventory"] = Inventory(layers=layers, groups=groups, edges=edges, left_alone={})
+        # Shadows the cached property: this network has no graph to take an quantisable of.
+        self.__dict__["inventory"] = QuantisableLayers(layers=layers, groups=groups, edges=edges, left_alone={})
 
-    def prepare(self, choices: Iterable[LayerChoice]) -> None:
+    def prepare(self, schemes: Iterable[Scheme]) -> None:
         """Nothing to round."""
 
-    def lower(self, choices: Mapping[str, LayerChoice]) -> bytes:
-        """The choices, filled up to the artifact's size."""
+    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
+        """The schemes, filled up to the artifact's size."""
         self.lowered += 1
-        if reason := self._refuse(choices):
+        if reason := self._refuse(schemes):
             raise LoweringError(reason)
-        text = json.dumps({layer: choice.text for layer, choice in choices.items()}).encode()
-        size = OVERHEAD_BYTES + sum(self.weight_bytes(layer, choice) for layer, choice in choices.items())
+        text = json.dumps({layer: scheme.text for layer, scheme in schemes.items()}).encode()
+        size = OVERHEAD_BYTES + sum(self.weight_bytes(layer, scheme) for layer, scheme in schemes.items())
         return text.ljust(size)
 
-    def weight_bytes(self, layer: str, choice: LayerChoice) -> int:
+    def weight_bytes(self, layer: str, scheme: Scheme) -> int:
         """In proportion to the bits."""
         del layer
-        return FP32_BYTES * choice.precision.bits // 32
+        return FP32_BYTES * scheme.precision.bits // 32
 
-    def config(self, choices: Mapping[str, LayerChoice]) -> PrecisionConfig:
-        """The choices and nothing calibrated."""
+    def config(self, schemes: Mapping[str, Scheme]) -> PrecisionConfig:
+        """The schemes and nothing calibrated."""
         return PrecisionConfig(
             model=self.reference.fingerprint, architecture=self.reference.architecture, dialect="ort-cpu",
-            calibration=self.settings, calibration_data="", ranges={}, layers=choices,
+            calibration=self.settings, calibration_data="", ranges={}, layers=schemes,
         )  # fmt: skip
 
 
@@ -172,7 +172,7 @@ class ToyLowerer(Lowerer):
 class ToyModel(HostModel):
     """Obeys the table above."""
 
-    choices: Mapping[str, str]
+    schemes: Mapping[str, str]
     backend: ToyBackend
     input_shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=lambda: {"x": (None, 1)})
     output_names: tuple[str, ...] = ("y",)
@@ -181,8 +181,8 @@ class ToyModel(HostModel):
         """Logits (n, 2)."""
         self.backend.runs += 1
         self.backend.on_run(self.backend.runs)
-        margin = 8 * (inputs["x"][:, 0].astype(np.float64) - harm(self.choices))
-        self.backend.simulated.advance(latency_ms(self.choices, self.backend.cost_ms) * len(margin))
+        margin = 8 * (inputs["x"][:, 0].astype(np.float64) - harm(self.schemes))
+        self.backend.simulated.advance(latency_ms(self.schemes, self.backend.cost_ms) * len(margin))
         return (np.stack([margin, np.zeros_like(margin)], axis=1).astype(np.float32),)
 
     def operators(self) -> tuple[str, ...]:
@@ -194,9 +194,9 @@ class ToyBackend(HostBackend):
     """Runs artifacts of ``ToyLowerer`` in simulated time.
 
     Args:
-        refuse: Says why choices (texts) do not compile; empty text compiles them.
+        refuse: Says why schemes (texts) do not compile; empty text compiles them.
         on_run: Called with the number of each run.
-        cost_ms: What a layer takes, by its choice.
+        cost_ms: What a layer takes, by its scheme.
     """
 
     name = "fake"
@@ -221,13 +221,13 @@ class ToyBackend(HostBackend):
         return self.simulated
 
     def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
-        """Read the choices back."""
+        """Read the schemes back."""
         del threads, batch_size
         self.compiled += 1
-        choices = json.loads(model)
-        if reason := self.refuse(choices):
+        schemes = json.loads(model)
+        if reason := self.refuse(schemes):
             raise BackendError(reason)
-        return ToyModel(choices=choices, backend=self)
+        return ToyModel(schemes=schemes, backend=self)
 
     def fingerprint(self) -> DeviceFingerprint:
         """One and the same."""

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from bitfront.backends.timing import TimingSettings, time_paired
-from bitfront.lowering.inventory import Group
-from bitfront.precision import Array, Budget, Inputs, LatencyStats
+from bitfront.core import Array, Constraints, Inputs, LatencyStats
+from bitfront.lowering.layers import Group
+from bitfront.search.multi_backend.runs import Contestant, SeveralOutcome, labels, run_several
 from bitfront.search.options import RunOptions
 from bitfront.search.results import finalists
-from bitfront.search.several.runs import Contestant, SeveralOutcome, labels, run_several
 from tests.search import toy
 from tests.search.toy_runs import Heard
 
@@ -37,13 +37,13 @@ class Model(toy.ToyModel):
         outputs = toy.ToyModel.run(self, inputs)
         count = len(inputs["x"])
         spent = (self.backend.simulated() - before) * 1e-6
-        wanted = sum(QUICK_MS[text] for text in self.choices.values()) + 0.2 * _crossings(self.choices)
+        wanted = sum(QUICK_MS[text] for text in self.schemes.values()) + 0.2 * _crossings(self.schemes)
         self.backend.simulated.advance(wanted * count - spent)
         return outputs
 
 
-def _crossings(choices: Mapping[str, str]) -> int:
-    integer = [text.startswith("int") for text in choices.values()]
+def _crossings(schemes: Mapping[str, str]) -> int:
+    integer = [text.startswith("int") for text in schemes.values()]
     return sum(left != right for left, right in itertools.pairwise(integer))
 
 
@@ -56,7 +56,7 @@ class Quick(toy.ToyBackend):
         """As the toy, with its own table."""
         made = super().compile(model, threads=threads, batch_size=batch_size)
         assert isinstance(made, toy.ToyModel)
-        return Model(choices=made.choices, backend=self)
+        return Model(schemes=made.schemes, backend=self)
 
 
 class Narrow(toy.ToyBackend):
@@ -66,22 +66,22 @@ class Narrow(toy.ToyBackend):
 
 
 class NarrowLowerer(toy.ToyLowerer):
-    """Has no INT4 on ``b``, and ``d`` and ``e`` share a choice."""
+    """Has no INT4 on ``b``, and ``d`` and ``e`` share a scheme."""
 
     def __init__(self) -> None:
         super().__init__()
-        inventory = self.inventory
-        without = tuple(choice for choice in toy.CHOICES if choice != toy.INT4)
+        quantisable = self.quantisable
+        without = tuple(scheme for scheme in toy.SCHEMES if scheme != toy.INT4)
         layers = tuple(
-            replace(layer, choices=without, refused={toy.INT4.text: REFUSAL}) if layer.name == "b" else layer
-            for layer in inventory.layers
+            replace(layer, schemes=without, refused={toy.INT4.text: REFUSAL}) if layer.name == "b" else layer
+            for layer in quantisable.layers
         )
         groups = (
-            *(replace(g, choices=without) if g.name == "b" else g for g in inventory.groups[:3]),
-            Group(name="d+1", layers=("d", "e"), reason="added up", choices=toy.CHOICES),
+            *(replace(g, schemes=without) if g.name == "b" else g for g in quantisable.groups[:3]),
+            Group(name="d+1", layers=("d", "e"), reason="added up", schemes=toy.SCHEMES),
         )
         edges = tuple((i, i + 1) for i in range(len(groups) - 1))
-        self.__dict__["inventory"] = replace(inventory, layers=layers, groups=groups, edges=edges)
+        self.__dict__["inventory"] = replace(quantisable, layers=layers, groups=groups, edges=edges)
 
 
 BACKENDS: Mapping[str, type[toy.ToyBackend]] = {FAKE: toy.ToyBackend, QUICK: Quick, NARROW: Narrow}
@@ -115,7 +115,7 @@ def apart(elsewhere: object, monkeypatch: pytest.MonkeyPatch) -> None:
 def contestants(
     folder: Path,
     names: Sequence[str] = NAMES[:2],
-    budgets: Mapping[str, Budget] | None = None,
+    budgets: Mapping[str, Constraints] | None = None,
     backends: Mapping[str, toy.ToyBackend] | None = None,
     trials: int = 12,
     *,
@@ -125,7 +125,7 @@ def contestants(
     made = []
     for name, label in labels(names).items():
         options = RunOptions(
-            budget=(budgets or {}).get(name, Budget()), out=folder / label, backend=name, trials=trials,
+            budget=(budgets or {}).get(name, Constraints()), out=folder / label, backend=name, trials=trials,
             sensitivity_samples=32, resume=resume,
         )  # fmt: skip
         lowerer = NarrowLowerer() if name == NARROW else toy.ToyLowerer()

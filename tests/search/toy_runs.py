@@ -10,8 +10,8 @@ import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from bitfront.backends.timing import TimingSettings, time_paired
-from bitfront.precision import (
-    Budget,
+from bitfront.core import (
+    Constraints,
     Inputs,
     LatencyStats,
 )
@@ -100,18 +100,18 @@ real_storage = storage.open_storage
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhen:
     """No process is started, and no page is rendered."""
-    stand_in = Elsewhen()
+    proxy_backend = Elsewhen()
     databases: dict[str, BaseStorage] = {}
     # A database costs more than a whole run of the toy; tests of the storage itself ask for the real one.
     monkeypatch.setattr(study, "open_storage", lambda url: databases.setdefault(url, InMemoryStorage()))
-    monkeypatch.setattr(finalists, "time_in_fresh_process", stand_in)
+    monkeypatch.setattr(finalists, "time_in_fresh_process", proxy_backend)
     monkeypatch.setattr("bitfront.search.run.render", lambda folder: folder / "report.html")
-    return stand_in
+    return proxy_backend
 
 
-def options(out: Path, budget: Budget | None = None, trials: int = 12, **more: object) -> RunOptions:
+def options(out: Path, budget: Constraints | None = None, trials: int = 12, **more: object) -> RunOptions:
     """Small runs."""
-    base = RunOptions(budget=budget or Budget(), out=out, backend="fake", trials=trials, sensitivity_samples=32)
+    base = RunOptions(budget=budget or Constraints(), out=out, backend="fake", trials=trials, sensitivity_samples=32)
     return replace(base, **more)  # type: ignore[arg-type]
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bitfront.core import ContentStore, Inputs
 from bitfront.passes.data import TrainingData
 from bitfront.passes.prune_groups import PruneGroup, find_prune_groups
-from bitfront.precision import ContentStore, Inputs
 from bitfront.sensitivity.measure import KL
 from bitfront.sensitivity.sparsity import SparsityTable, score_sparsities
 from tests.passes.nets import trained_looking

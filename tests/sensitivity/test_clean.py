@@ -8,9 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitfront.precision import FP32, LayerChoice
+from bitfront.core import FP32, Scheme
 from bitfront.sensitivity.clean import clean, disagrees
-from bitfront.sensitivity.ladder import at_least_as_precise, best_of_each_rung, from_most_precise, lowest, ranking
+from bitfront.sensitivity.precision_order import (
+    at_least_as_precise,
+    best_of_each_rank,
+    from_most_precise,
+    lowest,
+    ranking,
+)
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 TEXTS = (
@@ -33,7 +39,7 @@ def _row(
 ) -> SensitivityRow:
     return SensitivityRow(
         group=group,
-        choice=LayerChoice.parse(text),
+        scheme=Scheme.parse(text),
         alone=alone,
         restored=restored,
         restored_error=error,
@@ -43,7 +49,7 @@ def _row(
 
 
 def _losses(*rows: SensitivityRow) -> dict[str, float]:
-    return {row.choice.text: row.loss for row in clean(rows)}
+    return {row.scheme.text: row.loss for row in clean(rows)}
 
 
 def test_a_certain_loss_is_the_mean_of_the_non_negative_parts() -> None:
@@ -73,7 +79,7 @@ def test_noise_in_context_does_not_invent_sensitivity() -> None:
 
 
 def test_a_rounding_not_measured_in_context_takes_its_siblings() -> None:
-    """Of one rung, roundings differ by their difference alone, so the best alone stays best."""
+    """Of one rank, roundings differ by their difference alone, so the best alone stays best."""
     losses = _losses(_row("fp32", 0, 0), _row("int4:nearest", 0.5), _row("int4:gptq", 0.1, 0.3), _row("int4:mse", 0.2))
     assert losses["int4:gptq"] == pytest.approx(0.2)
     assert losses["int4:mse"] == pytest.approx(0.3)
@@ -95,15 +101,15 @@ def test_without_context_the_loss_is_alone() -> None:
     ],
     ids=["nan", "infinite", "infinite in context", "refused"],
 )
-def test_unusable_scores_drop_the_choice(row: SensitivityRow, reason: str) -> None:
-    """NaN, infinite and refused choices leave with a reason, stay in the table, and pull nothing along."""
+def test_unusable_scores_drop_the_scheme(row: SensitivityRow, reason: str) -> None:
+    """NaN, infinite and refused schemes leave with a reason, stay in the table, and pull nothing along."""
     rows = clean([_row("fp32", 0, 0), row, _row("int4:mse", 0.3, 0.5)])
-    assert [kept.choice.text for kept in rows] == ["fp32", "int8:mse", "int4:mse"]
+    assert [kept.scheme.text for kept in rows] == ["fp32", "int8:mse", "int4:mse"]
     assert reason in rows[1].dropped
     assert math.isnan(rows[1].loss)
     assert rows[2].loss == pytest.approx(0.4)
     table = SensitivityTable(measure="kl", samples=8, rows=rows)
-    assert [choice.text for choice in table.losses()["g"]] == ["fp32", "int4:mse"]
+    assert [scheme.text for scheme in table.losses()["g"]] == ["fp32", "int4:mse"]
 
 
 def test_noise_never_makes_a_lower_precision_better() -> None:
@@ -136,14 +142,14 @@ def test_noise_never_makes_a_lower_precision_better() -> None:
     )
 )
 def test_cleaned_losses_are_monotone(scores: dict[str, tuple[float, float]]) -> None:
-    """Whatever was measured, no cleaned loss is negative or below a more precise rung's."""
+    """Whatever was measured, no cleaned loss is negative or below a more precise rank's."""
     rows = clean([_row("fp32", 0, 0), *(_row(text, *found) for text, found in scores.items())])
-    best = best_of_each_rung({row.choice: row.loss for row in rows})
-    losses = {row.choice: row.loss for row in rows}
+    best = best_of_each_rank({row.scheme: row.loss for row in rows})
+    losses = {row.scheme: row.loss for row in rows}
     for row in rows:
         assert row.loss >= 0
         for upper in best.values():
-            if at_least_as_precise(upper, row.choice):
+            if at_least_as_precise(upper, row.scheme):
                 assert row.loss >= losses[upper]
 
 
@@ -169,31 +175,31 @@ def test_precision_is_a_partial_order() -> None:
         ("int4:gptq:weight-only", "int8:mse"): False,
     }
     for (upper, lower), expected in order.items():
-        assert at_least_as_precise(LayerChoice.parse(upper), LayerChoice.parse(lower)) is expected
+        assert at_least_as_precise(Scheme.parse(upper), Scheme.parse(lower)) is expected
         if expected:
-            assert not at_least_as_precise(LayerChoice.parse(lower), LayerChoice.parse(upper))
+            assert not at_least_as_precise(Scheme.parse(lower), Scheme.parse(upper))
 
 
-@given(st.permutations([LayerChoice.parse(text) for text in TEXTS]))
-def test_order_respects_the_partial_order(choices: list[LayerChoice]) -> None:
-    """Sorted from the most precise, nothing comes before a choice that is more precise."""
-    order = from_most_precise(choices)
-    for index, choice in enumerate(order):
+@given(st.permutations([Scheme.parse(text) for text in TEXTS]))
+def test_order_respects_the_partial_order(schemes: list[Scheme]) -> None:
+    """Sorted from the most precise, nothing comes before a scheme that is more precise."""
+    order = from_most_precise(schemes)
+    for index, scheme in enumerate(order):
         for later in order[index + 1 :]:
-            assert not at_least_as_precise(later, choice) or at_least_as_precise(choice, later)
+            assert not at_least_as_precise(later, scheme) or at_least_as_precise(scheme, later)
 
 
 def test_lowest_has_fewest_bits_then_the_best_rounding() -> None:
     """Bits first, then 8-bit activations, then the score; a score that is not finite only without any other."""
     scores = {"fp32": 0.0, "int8:mse": 0.1, "int4:mse": 0.4, "int4:gptq": 0.3, "int4:gptq:weight-only": 0.2}
-    parsed = {LayerChoice.parse(text): value for text, value in scores.items()}
+    parsed = {Scheme.parse(text): value for text, value in scores.items()}
     assert lowest(parsed).text == "int4:gptq"
-    assert lowest({**parsed, LayerChoice.parse("int4:gptq"): math.nan}).text == "int4:mse"
+    assert lowest({**parsed, Scheme.parse("int4:gptq"): math.nan}).text == "int4:mse"
     assert lowest({FP32: 0.0}) == FP32
 
 
-def test_ranking_is_by_the_lowest_choice() -> None:
-    """Groups are ranked by the loss of their lowest choice that stays, not by the largest loss of any."""
+def test_ranking_is_by_the_lowest_scheme() -> None:
+    """Groups are ranked by the loss of their lowest scheme that stays, not by the largest loss of any."""
     rows = (
         *(_row("fp32", 0, 0, group) for group in "a"),
         _row("int8:mse", 0.1, 0.1, "a"),

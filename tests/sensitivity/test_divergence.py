@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from bitfront.precision import Array, DataError
+from bitfront.core import Array, DataError
 from bitfront.sensitivity.divergence import divergence, kl_divergence, noise_to_signal
 
 Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.precision import Array, OutputsRead, WorkloadError, outputs_read, top1
+from bitfront.core import Array, OutputsRead, WorkloadError, outputs_read, top1
 from bitfront.sensitivity.measure import Reading, choose, described, readings
 
 

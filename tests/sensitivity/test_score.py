@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from bitfront.backends.base import Capabilities, DeviceFingerprint
 from bitfront.backends.host import HostBackend, HostModel
-from bitfront.lowering.inventory import Group, Inventory, Layer
-from bitfront.precision import (
+from bitfront.core import (
     FP32,
     Array,
     BackendError,
@@ -22,17 +21,18 @@ from bitfront.precision import (
     ContentStore,
     DataError,
     Inputs,
-    LayerChoice,
     LoweringError,
     Precision,
+    Scheme,
 )
+from bitfront.lowering.layers import Group, Layer, QuantisableLayers
 from bitfront.sensitivity.divergence import kl_divergence
 from bitfront.sensitivity.measure import Reading
 from bitfront.sensitivity.score import planned_steps, score
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
-CHOICES = tuple(
-    LayerChoice.parse(text)
+SCHEMES = tuple(
+    Scheme.parse(text)
     for text in ("fp32", "fp16", "int8:nearest", "int8:mse", "int4:mse", "int4:gptq", "int4:gptq:weight-only")
 )
 DAMAGE = {
@@ -57,16 +57,16 @@ def _layer(name: str) -> Layer:
         channel_axis=0,
         conv_groups=1,
         parameters=16,
-        choices=CHOICES,
+        schemes=SCHEMES,
         refused={},
     )
 
 
-INVENTORY = Inventory(
+INVENTORY = QuantisableLayers(
     layers=tuple(_layer(name) for name in "abc"),
     groups=(
-        Group(name="a", layers=("a",), reason="", choices=CHOICES),
-        Group(name="b+1", layers=("b", "c"), reason="shared input", choices=CHOICES),
+        Group(name="a", layers=("a",), reason="", schemes=SCHEMES),
+        Group(name="b+1", layers=("b", "c"), reason="shared input", schemes=SCHEMES),
     ),
     edges=((0, 1),),
     left_alone={},
@@ -75,19 +75,19 @@ Rule = Callable[[Mapping[str, str]], None]
 
 
 class Writer:
-    """Writes a candidate as JSON: layer → choice text; FP16 is written as FP32 is."""
+    """Writes a candidate as JSON: layer → scheme text; FP16 is written as FP32 is."""
 
     def __init__(self, refuse: Rule | None = None) -> None:
         self._refuse = refuse
         self.written = 0
 
     @property
-    def inventory(self) -> Inventory:
+    def quantisable(self) -> QuantisableLayers:
         return INVENTORY
 
-    def lower(self, choices: Mapping[str, LayerChoice]) -> bytes:
-        assert list(choices) == ["a", "b", "c"]
-        texts = {layer: choice.text.replace("fp16", "fp32") for layer, choice in choices.items()}
+    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
+        assert list(schemes) == ["a", "b", "c"]
+        texts = {layer: scheme.text.replace("fp16", "fp32") for layer, scheme in schemes.items()}
         if self._refuse:
             self._refuse(texts)
         self.written += 1
@@ -194,7 +194,7 @@ def _kl(damage: float) -> float:
 
 
 def _rows(table: SensitivityTable) -> dict[tuple[str, str], SensitivityRow]:
-    return {(row.group, row.choice.text): row for row in table.rows}
+    return {(row.group, row.scheme.text): row for row in table.rows}
 
 
 def _refuse(layer: str, text: str, error: Exception) -> Rule:
@@ -217,14 +217,14 @@ def test_scores_are_those_of_the_artifacts() -> None:
             row = rows[group, text]
             assert row.restored == pytest.approx(parts.mean(), rel=1e-4, abs=1e-9)
             assert row.restored_error == pytest.approx(parts.std(ddof=1) / np.sqrt(30), rel=1e-4, abs=1e-9)
-        for text in ("int8:nearest", "int4:mse"):  # not the best rounding of their rung
+        for text in ("int8:nearest", "int4:mse"):  # not the best rounding of their rank
             assert math.isnan(rows[group, text].restored)
 
 
 def test_the_table_is_whole_and_in_order() -> None:
-    """Every group and choice has a row, FP32 first, in the inventory's order; losses are filled in."""
+    """Every group and scheme has a row, FP32 first, in the quantisable's order; losses are filled in."""
     table = _score()
-    assert [(row.group, row.choice) for row in table.rows] == [(g.name, c) for g in INVENTORY.groups for c in CHOICES]
+    assert [(row.group, row.scheme) for row in table.rows] == [(g.name, c) for g in INVENTORY.groups for c in SCHEMES]
     assert (table.measure, table.samples) == ("kl:1", 30)
     assert all(math.isfinite(row.loss) and not row.dropped for row in table.rows)
     assert table.losses()["a"][FP32] == 0
@@ -233,7 +233,7 @@ def test_the_table_is_whole_and_in_order() -> None:
 def test_only_allowed_precisions_are_scored() -> None:
     """Other precisions have no row, FP32 always has."""
     table = _score(precisions=(Precision.INT8,))
-    assert [row.choice.text for row in table.rows if row.group == "a"] == ["fp32", "int8:nearest", "int8:mse"]
+    assert [row.scheme.text for row in table.rows if row.group == "a"] == ["fp32", "int8:nearest", "int8:mse"]
     rows = _rows(table)
     assert rows["a", "int8:mse"].restored == pytest.approx(_kl(0.4) - _kl(0.3), rel=1e-4)
 
@@ -290,8 +290,8 @@ def test_fixed_batches_score_the_same(batch: int) -> None:
 
 
 @pytest.mark.parametrize("where", ["lowerer", "backend"])
-def test_refused_choices_are_dropped_with_the_reason(where: str) -> None:
-    """A choice that cannot be written or compiled loses its row's score, and the rest stays."""
+def test_refused_schemes_are_dropped_with_the_reason(where: str) -> None:
+    """A scheme that cannot be written or compiled loses its row's score, and the rest stays."""
     if where == "lowerer":
         table = _score(writer=Writer(_refuse("b", "int4:gptq", LoweringError("layer 'b': not at 4 bit"))))
     else:
@@ -305,7 +305,7 @@ def test_refused_choices_are_dropped_with_the_reason(where: str) -> None:
 
 
 def test_an_all_low_network_that_fails_leaves_the_alone_scores() -> None:
-    """Where only the all-low context is refused, no choice is dropped and the loss is the alone score."""
+    """Where only the all-low context is refused, no scheme is dropped and the loss is the alone score."""
 
     def rule(texts: Mapping[str, str]) -> None:
         if "fp32" not in (texts["a"], texts["b"]):
@@ -317,8 +317,8 @@ def test_an_all_low_network_that_fails_leaves_the_alone_scores() -> None:
     assert rows["a", "int4:gptq"].loss == rows["a", "int4:gptq"].alone > 0
 
 
-def test_outputs_that_are_not_finite_drop_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NaN alone drops a choice; it is not chosen for the all-low network."""
+def test_outputs_that_are_not_finite_drop_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN alone drops a scheme; it is not chosen for the all-low network."""
     monkeypatch.setitem(DAMAGE, "int4:gptq", math.nan)
     rows = _rows(_score())
     assert "not finite" in rows["a", "int4:gptq"].dropped
@@ -326,7 +326,7 @@ def test_outputs_that_are_not_finite_drop_the_choice(monkeypatch: pytest.MonkeyP
 
 
 def test_an_fp32_network_that_fails_is_an_error() -> None:
-    """What FP32 itself cannot do is no property of a choice; nor is a runtime that has gone."""
+    """What FP32 itself cannot do is no property of a scheme; nor is a runtime that has gone."""
     with pytest.raises(BackendError, match="no FP32"):
         _score(runtime=Runtime(_refuse("a", "fp32", BackendError("no FP32"))))
     with pytest.raises(LoweringError, match="no FP32"):

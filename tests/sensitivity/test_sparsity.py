@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bitfront.core import ConfigError, ContentStore, DataError, ModelError
 from bitfront.passes.batch_norm import reestimate_batch_norm
 from bitfront.passes.data import TrainingData
 from bitfront.passes.prune import StructuredPrune
 from bitfront.passes.prune_groups import Status, find_prune_groups
 from bitfront.passes.prune_importance import Importance
-from bitfront.precision import ConfigError, ContentStore, DataError, ModelError
 from bitfront.sensitivity.divergence import kl_divergence, noise_to_signal
 from bitfront.sensitivity.measure import KL, NSR
 from bitfront.sensitivity.sparsity import SparsityRow, SparsityTable, clean, planned_steps

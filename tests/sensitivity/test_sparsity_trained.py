@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from bitfront.precision import ModelError
+from bitfront.core import ModelError
 from bitfront.sensitivity.divergence import kl_divergence
 from bitfront.sensitivity.sparsity import score_trained
 from tests.sensitivity.sparsity_nets import INPUTS, Net, classifier, scored

@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.lowering.inventory import Layer
-from bitfront.precision import FP32
+from bitfront.core import FP32
+from bitfront.lowering.layers import Layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ CASES = {
 
 
 def layer_of(case: Case, name: str = "layer") -> Layer:
-    """The case's layer, as the inventory would list it."""
+    """The case's layer, as the quantisable would list it."""
     rows = case.op == "Conv" or (case.op == "Gemm" and case.attributes.get("transB", 0) == 1)
     return Layer(
         name=name,
@@ -86,7 +86,7 @@ def layer_of(case: Case, name: str = "layer") -> Layer:
         channel_axis=0 if rows else 1,
         conv_groups=int(case.attributes.get("group", 1)),
         parameters=int(np.prod(case.shape)),
-        choices=(FP32,),
+        schemes=(FP32,),
         refused={},
     )
 

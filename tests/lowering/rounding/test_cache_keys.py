@@ -14,9 +14,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from bitfront.lowering.inventory import Layer
+from bitfront.core import ContentStore, Inputs, Rounding
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.network import round_network
-from bitfront.precision import ContentStore, Inputs, Rounding
 from tests.lowering.rounding.cases import Case, images, layer_of, model_of, node_of, residual_network
 
 MODEL, LAYERS = residual_network()
@@ -31,7 +31,7 @@ class Job:
     calibration: Inputs
     bits: int = 4
     rounding: Rounding = Rounding.GPTQ
-    block_size: int | None = None
+    group_size: int | None = None
     activations: tuple[float, float] | None = None
     key: str = "network and calibration"
     watched: str = "c"
@@ -44,7 +44,7 @@ class Job:
             self.calibration,
             bits=self.bits,
             rounding=self.rounding,
-            block_size=self.block_size,
+            group_size=self.group_size,
             activations=bounds,
             store=store,
             key=self.key,
@@ -86,7 +86,7 @@ PAIRS = {
     "calibration inputs": (BASE, replace(BASE, calibration=images(40, seed=5), key="other inputs")),
     "bits": (BASE, replace(BASE, bits=8)),
     "method": (replace(BASE, rounding=Rounding.NEAREST), replace(BASE, rounding=Rounding.MSE)),
-    "block size": (BLOCKS, replace(BLOCKS, block_size=16)),
+    "block size": (BLOCKS, replace(BLOCKS, group_size=16)),
     "limits of scales": (BASE, replace(BASE, activations=(-1e-9, 1e-9))),
     "layers before it": (BASE, replace(BASE, layers=(LAYERS[2],))),
 }
@@ -125,7 +125,7 @@ def test_of_layers_that_share_a_weight_the_larger_limit_counts() -> None:
         {},
         bits=8,
         rounding=Rounding.MSE,
-        block_size=None,
+        group_size=None,
         activations={"x": (-0.5, 0.5)},
         store=ContentStore(None),
         key="k",

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitfront.core import LoweringError
+from bitfront.lowering.rounding.im2col import Im2col
 from bitfront.lowering.rounding.matrix import MatrixView
-from bitfront.lowering.rounding.unfold import Unfolding
 from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.precision import LoweringError
 from tests.lowering.rounding.cases import CASES, Case, layer_of, model_of, node_of
 
 kernels = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)
@@ -47,7 +47,7 @@ def test_a_scale_covers_its_channel_of_the_stored_weight(case: Case) -> None:
     view = MatrixView.of(layer)
     scales = np.arange(1, view.channels + 1, dtype=np.float32)
     ones = np.ones(case.shape, dtype=np.int8)
-    rounded = RoundedWeight(codes=ones, scales=scales, bias_correction=None, bits=8)
+    rounded = RoundedWeight(integers=ones, scales=scales, bias_correction=None, bits=8)
     shape = [1] * len(case.shape)
     shape[layer.channel_axis] = -1
     np.testing.assert_array_equal(view.dequantise(rounded, None), np.broadcast_to(scales.reshape(shape), case.shape))
@@ -58,8 +58,8 @@ def test_block_scales_run_along_the_reduction_axis(transposed: int) -> None:
     """With 2 blocks of 4 over k = 7, the first 4 inputs of a channel take its first scale, the last 3 the second."""
     case = Case(op="Gemm", shape=(3, 7) if transposed else (7, 3), inputs=(), attributes={"transB": transposed})
     scales = np.arange(1, 7, dtype=np.float32).reshape(3, 2)
-    codes = np.ones(case.shape, dtype=np.int8)
-    rounded = RoundedWeight(codes=codes, scales=scales, bias_correction=None, bits=4)
+    integers = np.ones(case.shape, dtype=np.int8)
+    rounded = RoundedWeight(integers=integers, scales=scales, bias_correction=None, bits=4)
     values = MatrixView.of(layer_of(case)).dequantise(rounded, 4)
     rows = values if transposed else values.T
     assert rows[1].tolist() == [3.0, 3.0, 3.0, 3.0, 4.0, 4.0, 4.0]
@@ -76,7 +76,7 @@ def _output_error(case: Case, *, swap_axes: bool = False) -> float:
     view = MatrixView.of(layer_of(case))
     if swap_axes:
         weight = np.ascontiguousarray(weight.swapaxes(-1, -2)).reshape(case.shape)
-    (columns,) = Unfolding.of(view, node_of(case)).columns(inputs, 10_000)
+    (columns,) = Im2col.of(view, node_of(case)).columns(inputs, 10_000)
     product = view.rows(weight) @ columns
     if case.op.startswith("Conv"):
         expected = np.moveaxis(expected, 0, 1)
@@ -99,7 +99,7 @@ def test_the_output_oracle_rejects_swapped_axes(name: str) -> None:
 def test_thinned_columns_are_a_part_of_all_columns() -> None:
     """Keeping fewer positions keeps some of the columns and changes none."""
     case = CASES["conv"]
-    unfolding = Unfolding.of(MatrixView.of(layer_of(case)), node_of(case))
+    unfolding = Im2col.of(MatrixView.of(layer_of(case)), node_of(case))
     inputs = np.random.default_rng(2).normal(size=case.inputs).astype(np.float32)
     (full,), (thin,) = unfolding.columns(inputs, 10_000), unfolding.columns(inputs, 12)
     everything = {column.tobytes() for column in full[0].T}

@@ -13,18 +13,18 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from bitfront.core import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding
+from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.inventory import Layer
-from bitfront.lowering.layers import take_inventory
+from bitfront.lowering.layers import Layer
 from bitfront.lowering.reference import make_reference
+from bitfront.lowering.rounding import layerwise as layerwise_module
 from bitfront.lowering.rounding import network as network_module
-from bitfront.lowering.rounding import streams as streams_module
-from bitfront.lowering.rounding.guard import minimum_scales
+from bitfront.lowering.rounding.bias_overflow import min_scales_for_bias
+from bitfront.lowering.rounding.layerwise import LayerwiseEngine
 from bitfront.lowering.rounding.matrix import MatrixView
 from bitfront.lowering.rounding.network import METHODS, RoundingProblem, Solution, round_network
-from bitfront.lowering.rounding.streams import PrefixStreams
 from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.precision import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding
 from tests.lowering.rounding.cases import CASES, Case, images, layer_of, model_of, node_of, residual_network
 from tests.lowering.topologies import Net
 
@@ -38,7 +38,7 @@ def _round(
     *,
     rounding: Rounding = Rounding.GPTQ,
     bits: int = 4,
-    block_size: int | None = None,
+    group_size: int | None = None,
     activations: dict[str, tuple[float, float]] | None = None,
     store: ContentStore | None = None,
 ) -> dict[str, RoundedWeight]:
@@ -49,7 +49,7 @@ def _round(
             calibration,
             bits=bits,
             rounding=rounding,
-            block_size=block_size,
+            group_size=group_size,
             activations=activations,
             store=store or ContentStore(None),
             key="network and calibration",
@@ -91,7 +91,7 @@ def test_layers_see_the_rounded_prefix() -> None:
     sources = {"a": "x", "b": "ra", "c": "f"}
     exact = _tensors(model, calibration, ["ra", "f"]) | dict(calibration)
     behind = _tensors(changed, calibration, ["ra", "f"]) | dict(calibration)
-    walk = PrefixStreams(model, layers, calibration)
+    walk = LayerwiseEngine(model, layers, calibration)
     assert [layer.name for layer in walk.layers] == ["a", "b", "c"]
     for layer in layers:
         assert walk.advance() is layer
@@ -178,7 +178,7 @@ def test_few_samples_do_not_move_weights_by_chance(monkeypatch: pytest.MonkeyPat
         net.op("Gemm", [source, f"{name}.weight", f"{name}.bias"], name, transB=1)
         net.op("Relu", [name], f"{name}_relu")
     model = make_reference(net.model(["c_relu"]), "net").proto
-    layers = list(take_inventory(model, get_dialect("ort-cpu")).layers)
+    layers = list(collect_layers(model, get_dialect("ort-cpu")).layers)
     samples, unseen = ({"x": generator.normal(size=(n, 96)).astype(np.float32)} for n in (96, 500))
     exact = _tensors(model, unseen, ["c"])["c"]
 
@@ -217,8 +217,8 @@ def test_every_layout_is_rounded_within_its_shape(name: str, rounding: Rounding)
     model = model_of([node_of(case)], {layer.weight: weight}, case.inputs, "layer")
     calibration = {"x": np.random.default_rng(6).normal(size=case.inputs).astype(np.float32)}
     rounded = _round(model, [layer], calibration, rounding=rounding, bits=8)["layer"]
-    assert rounded.codes.shape == case.shape
-    assert rounded.codes.dtype == np.int8
+    assert rounded.integers.shape == case.shape
+    assert rounded.integers.dtype == np.int8
     assert rounded.scales.shape == (case.shape[layer.channel_axis],)
     error = MatrixView.of(layer).dequantise(rounded, None) - weight
     assert np.abs(error).max() < (2.0 if rounding is Rounding.GPTQ else 0.6) * 4.5 / 127
@@ -237,16 +237,16 @@ def test_block_scales(rounding: Rounding) -> None:
     model = model_of([node_of(case)], {layer.weight: weight}, ("batch", 40), "layer")
     calibration = {"x": rng.normal(size=case.inputs).astype(np.float32)}
     errors = []
-    for block_size in (None, 16):
-        rounded = _round(model, [layer], calibration, rounding=rounding, block_size=block_size)["layer"]
-        values = MatrixView.of(layer).dequantise(rounded, block_size)
+    for group_size in (None, 16):
+        rounded = _round(model, [layer], calibration, rounding=rounding, group_size=group_size)["layer"]
+        values = MatrixView.of(layer).dequantise(rounded, group_size)
         errors.append(float(((calibration["x"] @ (values - weight)) ** 2).sum()))
     assert rounded.scales.shape == (6, 3)
     assert errors[1] < 0.7 * errors[0]
 
 
 def test_layers_with_one_weight_share_codes() -> None:
-    """Two layers that share a weight have one set of codes and scales, and a bias correction each."""
+    """Two layers that share a weight have one set of integers and scales, and a bias correction each."""
     case = Case(op="MatMul", shape=(6, 6), inputs=(), attributes={})
     rng = np.random.default_rng(4)
     nodes = [
@@ -257,7 +257,7 @@ def test_layers_with_one_weight_share_codes() -> None:
     model = model_of(nodes, {"shared": rng.normal(size=(6, 6)).astype(np.float32)}, ("batch", 6), "two")
     layers = [replace(layer_of(case, name), weight="shared") for name in ("one", "two")]
     rounded = _round(model, layers, {"x": rng.normal(size=(50, 6)).astype(np.float32)})
-    np.testing.assert_array_equal(rounded["one"].codes, rounded["two"].codes)
+    np.testing.assert_array_equal(rounded["one"].integers, rounded["two"].integers)
     np.testing.assert_array_equal(rounded["one"].scales, rounded["two"].scales)
     corrections = [rounded[name].to_arrays()["bias_correction"] for name in ("one", "two")]
     assert not np.array_equal(corrections[0], corrections[1])
@@ -277,7 +277,7 @@ def test_tiny_weights_with_large_biases_get_guarded_scales(rounding: Rounding) -
     ranges = {"x": (-3.0, 3.0)}
     free = _round(model, layers, images(32), rounding=rounding)["a"]
     guarded = _round(model, layers, images(32), rounding=rounding, activations=ranges)["a"]
-    limits = minimum_scales(bias, ranges["x"])
+    limits = min_scales_for_bias(bias, ranges["x"])
     assert (guarded.scales >= limits).all()
     assert free.scales[2] < limits[2]
     np.testing.assert_array_equal(np.delete(guarded.scales, 2), np.delete(free.scales, 2))
@@ -289,7 +289,7 @@ def test_stored_results_are_used(tmp_path: Path) -> None:
     store = ContentStore(tmp_path)
     first = _round(model, layers, images(32), store=store)
     again = _round(model, layers, {}, store=ContentStore(tmp_path))
-    np.testing.assert_array_equal(first["b"].codes, again["b"].codes)
+    np.testing.assert_array_equal(first["b"].integers, again["b"].integers)
     assert len(list(tmp_path.iterdir())) == 3
     with pytest.raises(DataError, match="needs calibration samples for the inputs x, got none"):
         _round(model, layers, {}, store=store, bits=8)
@@ -300,7 +300,7 @@ def test_stored_results_are_used(tmp_path: Path) -> None:
 def test_fixed_batches_are_fed_whole(samples: int, kept: int) -> None:
     """With a batch of 4, 10 samples give two batches, and 3 samples are repeated to make one."""
     model, layers = residual_network(batch=4)
-    walk = PrefixStreams(model, layers, images(samples))
+    walk = LayerwiseEngine(model, layers, images(samples))
     walk.advance()
     assert [len(exact) for exact, _ in walk.inputs()] == [4] * (kept // 4)
     assert set(_round(model, layers, images(samples))) == {"a", "b", "c"}
@@ -309,9 +309,9 @@ def test_fixed_batches_are_fed_whole(samples: int, kept: int) -> None:
 def test_memory_limits_the_number_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for little more than a chunk, one chunk is kept."""
     model, layers = residual_network()
-    assert PrefixStreams(model, layers, images(128)).chunks == 4
-    monkeypatch.setattr(streams_module, "LIVE_BYTES", 300_000)
-    assert PrefixStreams(model, layers, images(128)).chunks == 1
+    assert LayerwiseEngine(model, layers, images(128)).chunks == 4
+    monkeypatch.setattr(layerwise_module, "LIVE_BYTES", 300_000)
+    assert LayerwiseEngine(model, layers, images(128)).chunks == 1
 
 
 def test_calibration_that_is_not_finite_is_refused() -> None:
@@ -334,5 +334,5 @@ def test_weights_that_are_not_finite_are_refused() -> None:
 def test_blocks_are_refused_for_convolutions() -> None:
     """The message names the layer and its operator."""
     model, layers = residual_network()
-    with pytest.raises(LoweringError, match="layer 'a': block_size 16 applies to Gemm and MatMul, this is a Conv"):
-        _round(model, layers, {}, rounding=Rounding.MSE, block_size=16)
+    with pytest.raises(LoweringError, match="layer 'a': group_size 16 applies to Gemm and MatMul, this is a Conv"):
+        _round(model, layers, {}, rounding=Rounding.MSE, group_size=16)

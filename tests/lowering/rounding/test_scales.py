@@ -1,4 +1,4 @@
-"""Scales and nearest codes, and the guard that keeps biases inside 32 bits."""
+"""Scales and nearest integers, and the guard that keeps biases inside 32 bits."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bitfront.lowering.rounding.guard import INT32_MAX, activation_scale, minimum_scales
-from bitfront.lowering.rounding.scales import CODE_RANGES, absmax_scales, blocks_of, mse_scales, nearest_codes
+from bitfront.lowering.rounding.bias_overflow import INT32_MAX, activation_scale, min_scales_for_bias
+from bitfront.lowering.rounding.scales import CODE_RANGES, absmax_scales, blocks_of, mse_scales, nearest_integers
 
 BITS = sorted(CODE_RANGES)
 
@@ -18,11 +18,11 @@ def _weights(seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).laplace(0, 0.1, (16, 200)).astype(np.float32)
 
 
-def _worst_step(weights: NDArray[Any], codes: NDArray[np.int8], scales: NDArray[Any], bits: int) -> float:
-    """Largest |w − ŵ| / scale among weights inside the codes' range."""
+def _worst_step(weights: NDArray[Any], integers: NDArray[np.int8], scales: NDArray[Any], bits: int) -> float:
+    """Largest |w − ŵ| / scale among weights inside the integers' range."""
     low, high = CODE_RANGES[bits]
     inside = (weights >= low * scales) & (weights <= high * scales)
-    return float(np.where(inside, np.abs(weights - codes * scales.astype(np.float64)) / scales, 0).max())
+    return float(np.where(inside, np.abs(weights - integers * scales.astype(np.float64)) / scales, 0).max())
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -31,31 +31,31 @@ def test_error_is_at_most_half_a_step(find: Any, bits: int) -> None:
     """|w − ŵ| ≤ scale/2 for each weight inside the range; abs-max scales have every weight inside."""
     weights = _weights()
     scales = find(weights, bits)[:, None]
-    assert _worst_step(weights, nearest_codes(weights, scales, bits), scales, bits) <= 0.5 + 1e-6
+    assert _worst_step(weights, nearest_integers(weights, scales, bits), scales, bits) <= 0.5 + 1e-6
     if find is absmax_scales:
         assert (np.abs(weights) <= scales * CODE_RANGES[bits][1] * (1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize("bug", ["scale doubled", "axis swapped", "code off by one"])
 def test_the_half_step_oracle_rejects_planted_bugs(bug: str) -> None:
-    """Scales ×2, scales of another axis, and codes off by one each break |w − ŵ| ≤ scale/2."""
+    """Scales ×2, scales of another axis, and integers off by one each break |w − ŵ| ≤ scale/2."""
     weights = _weights()[:, :16] * np.geomspace(1, 30, 16)[:, None]
     scales = absmax_scales(weights, 8)[:, None]
-    codes = nearest_codes(weights, scales, 8)
+    integers = nearest_integers(weights, scales, 8)
     if bug == "scale doubled":
         scales = scales * 2
     elif bug == "axis swapped":
         scales = scales.T
     else:
-        codes = np.clip(codes + 1, -127, 127).astype(np.int8)
-    assert _worst_step(weights, codes, scales, 8) > 0.5 + 1e-3
+        integers = np.clip(integers + 1, -127, 127).astype(np.int8)
+    assert _worst_step(weights, integers, scales, 8) > 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("bits", BITS)
 def test_codes_stay_in_range(bits: int) -> None:
     """Codes never leave the range of their bits, however small the scale."""
-    codes = nearest_codes(_weights(), np.array(1e-6), bits)
-    assert (codes.min(), codes.max()) == CODE_RANGES[bits]
+    integers = nearest_integers(_weights(), np.array(1e-6), bits)
+    assert (integers.min(), integers.max()) == CODE_RANGES[bits]
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -65,7 +65,7 @@ def test_mse_is_never_worse_than_absmax(bits: int) -> None:
 
     def error(scales: NDArray[Any]) -> NDArray[Any]:
         step = scales[:, None].astype(np.float64)
-        return np.asarray(((weights - step * nearest_codes(weights, step, bits)) ** 2).sum(axis=1))
+        return np.asarray(((weights - step * nearest_integers(weights, step, bits)) ** 2).sum(axis=1))
 
     assert (error(mse_scales(weights, bits)) <= error(absmax_scales(weights, bits))).all()
 
@@ -75,7 +75,7 @@ def test_mse_uses_the_ninth_negative_code_at_4_bits() -> None:
     weights = np.arange(-8, 8, dtype=np.float32)[None] * 0.25
     scales = mse_scales(weights, 4)
     assert scales.tolist() == [0.25]
-    assert nearest_codes(weights, scales[:, None], 4)[0].tolist() == list(range(-8, 8))
+    assert nearest_integers(weights, scales[:, None], 4)[0].tolist() == list(range(-8, 8))
 
 
 def test_importance_moves_the_scale_towards_important_weights() -> None:
@@ -84,7 +84,7 @@ def test_importance_moves_the_scale_towards_important_weights() -> None:
     importance = np.array([0.0, 1, 1, 1, 1, 1])
     plain, weighted = mse_scales(weights, 4), mse_scales(weights, 4, importance)
     errors = [
-        float((importance * (weights - s[:, None] * nearest_codes(weights, s[:, None], 4)) ** 2).sum())
+        float((importance * (weights - s[:, None] * nearest_integers(weights, s[:, None], 4)) ** 2).sum())
         for s in (plain, weighted)
     ]
     assert errors[1] < errors[0]
@@ -92,13 +92,13 @@ def test_importance_moves_the_scale_towards_important_weights() -> None:
 
 @pytest.mark.parametrize("find", [absmax_scales, mse_scales])
 def test_zero_channels_have_scale_one(find: Any) -> None:
-    """A channel of zeros has a positive scale and codes 0; tiny ones keep a normal, finite scale."""
+    """A channel of zeros has a positive scale and integers 0; tiny ones keep a normal, finite scale."""
     weights = np.array([[0.0, 0.0], [1e-42, -1e-42], [1.0, 0.5]], dtype=np.float32)
     scales = find(weights, 8)
     assert scales.dtype == np.float32
     assert scales[0] == 1.0
     assert (scales >= np.finfo(np.float32).tiny).all()
-    assert not nearest_codes(weights, scales[:, None], 8)[0].any()
+    assert not nearest_integers(weights, scales[:, None], 8)[0].any()
 
 
 def test_blocks_are_filled_up_with_zeros() -> None:
@@ -109,11 +109,11 @@ def test_blocks_are_filled_up_with_zeros() -> None:
 def test_guarded_scales_keep_the_bias_inside_32_bits() -> None:
     """At the smallest allowed scale b / (s_x·s_w) fits an INT32; at half of it, it does not."""
     bias = np.array([4000.0, -2500.0, 0.0], dtype=np.float32)
-    limits = minimum_scales(bias, (-0.001, 0.004))
+    limits = min_scales_for_bias(bias, (-0.001, 0.004))
     step = activation_scale(-0.001, 0.004)
-    codes = np.abs(bias[:2]) / (step * limits[:2].astype(np.float32))
-    assert (codes < INT32_MAX - 127 * 4096).all()
-    assert (codes * 2 > INT32_MAX).all()
+    integers = np.abs(bias[:2]) / (step * limits[:2].astype(np.float32))
+    assert (integers < INT32_MAX - 127 * 4096).all()
+    assert (integers * 2 > INT32_MAX).all()
     assert limits[2] == 0
 
 

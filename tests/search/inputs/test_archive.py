@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitfront.precision import Array, DataError
+from bitfront.core import Array, DataError
 from bitfront.search.inputs.archive import array_names, read_npz
 
 

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from numpy.typing import DTypeLike
 
+from bitfront.core import Array, DataError, Inputs, Labelled, Metric, UsageError, WorkloadError, top1
 from bitfront.lowering.load import load_reference
-from bitfront.precision import Array, DataError, Inputs, Labelled, Metric, UsageError, WorkloadError, top1
 from bitfront.search.inputs.archive import read_npz
 from bitfront.search.inputs.arrays import cast, check_classes, check_inputs
 from bitfront.search.inputs.loading import batch_size, load, open_source

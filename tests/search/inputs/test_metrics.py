@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bitfront.backends.batches import Output, Outputs
-from bitfront.precision import Array, Labelled, WorkloadError, top1
+from bitfront.core import Array, Labelled, WorkloadError, top1
 from bitfront.search.inputs.metrics import call, score
 from bitfront.search.inputs.preflight import try_metric
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from bitfront.core import Constraints, DataError, EngineError, Labelled, UsageError, WorkloadError
 from bitfront.passes.prune_importance import Importance
-from bitfront.precision import Budget, DataError, EngineError, Labelled, UsageError, WorkloadError
 from bitfront.search.commands import arguments, main_job, pass_arguments
 from bitfront.search.identity import RUN_FILE, check_folder, identify, write_run
 from bitfront.search.inputs.loading import LoadedWorkload, load, open_source
@@ -26,7 +26,7 @@ from tests.search.command_line import Files, enter, outcome, write_files
 MINE = """
 import numpy as np
 import torch
-from bitfront.precision import Labelled, top1
+from bitfront.core import Labelled, top1
 
 def net(width=6, classes=4):
     torch.manual_seed(0)
@@ -126,7 +126,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no levels": (("--passes", "prune", "--sparsities", ","), "--sparsities: .*got nothing"),
     "words": (("--passes", "prune", "--sparsities", "half"), "--sparsities: expected a number, got 'half'"),
     "multiple of none": (("--passes", "prune", "--round-to", "0"), "--round-to: expected a positive whole number"),
-    "importance": (("--passes", "prune", "--importance", "l1"), "--importance: invalid choice"),
+    "importance": (("--passes", "prune", "--importance", "l1"), "--importance: invalid scheme"),
     "onnx": (("--passes", "prune", "--model", "n.onnx"), "--passes needs the torch module"),
 }
 
@@ -296,7 +296,7 @@ def test_students_start_alike(folder: Path) -> None:
 
 
 def _identity(workload: LoadedWorkload, options: PassOptions | None) -> dict[str, str]:
-    return identify(workload, "net", {}, RunOptions(budget=Budget(), out=Path("run"), passes=options))
+    return identify(workload, "net", {}, RunOptions(budget=Constraints(), out=Path("run"), passes=options))
 
 
 def test_identity(folder: Path) -> None:

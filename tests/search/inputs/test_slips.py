@@ -12,7 +12,7 @@ from tests.search.command_line import enter, outcome, write_files
 GOOD = """
 import numpy as np, sys
 from pathlib import Path
-from bitfront.precision import Labelled, top1
+from bitfront.core import Labelled, top1
 from tests.search.command_line import labels, samples
 
 class Mine:
@@ -88,7 +88,7 @@ SLIPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "evaluation is a pair": (
         "evaluation = (samples(), labels())",
-        ("evaluation is a tuple, expected bitfront.precision.Labelled",),
+        ("evaluation is a tuple, expected bitfront.core.Labelled",),
     ),
     "evaluation's inputs are an array": (
         "evaluation = Labelled(inputs=samples(), labels=labels())",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bitfront.precision import Array, DataError, digest
+from bitfront.core import Array, DataError, digest
 from bitfront.search.inputs.values import LABEL_KINDS, as_array
 
 

@@ -8,22 +8,22 @@ from itertools import product
 
 import numpy as np
 
-from bitfront.lowering.dialect import Arithmetic
-from bitfront.lowering.inventory import Group, Inventory, Layer
-from bitfront.precision import FP16, FP32, LayerChoice, Precision, Rounding
+from bitfront.core import FP16, FP32, Precision, Rounding, Scheme
+from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.layers import Group, Layer, QuantisableLayers
 from bitfront.search.proposals.prune_space import PruneSpace
-from bitfront.search.proposals.space import Code, GroupSpace, Space
+from bitfront.search.proposals.space import Encoding, GroupSpace, Space
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
-INT8 = LayerChoice(precision=Precision.INT8, rounding=Rounding.MSE)
-INT8_NEAREST = LayerChoice(precision=Precision.INT8)
-INT4 = LayerChoice(precision=Precision.INT4, rounding=Rounding.GPTQ)
-INT4_WEIGHTS = LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True)
-INT4_BLOCK = LayerChoice(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, block_size=32)
+INT8 = Scheme(precision=Precision.INT8, rounding=Rounding.MSE)
+INT8_NEAREST = Scheme(precision=Precision.INT8)
+INT4 = Scheme(precision=Precision.INT4, rounding=Rounding.GPTQ)
+INT4_WEIGHTS = Scheme(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True)
+INT4_BLOCK = Scheme(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, group_size=32)
 
 
-def chain(groups: int, seed: int = 0, fp16: Arithmetic = Arithmetic.FLOAT) -> Space:
-    """A chain of groups with four choices each; losses over four decades, seeded; ``fp16`` is what FP16 runs in."""
+def chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FLOAT) -> Space:
+    """A chain of groups with four schemes each; losses over four decades, seeded; ``fp16`` is what FP16 runs in."""
     rng = np.random.default_rng(seed)
     spaces = []
     for g in range(groups):
@@ -32,10 +32,10 @@ def chain(groups: int, seed: int = 0, fp16: Arithmetic = Arithmetic.FLOAT) -> Sp
         spaces.append(
             GroupSpace(
                 name=f"g{g}",
-                choices=(FP32, FP16, INT8, INT4),
+                schemes=(FP32, FP16, INT8, INT4),
                 losses=(0.0, low / 100, low, 30 * low),
                 size_bytes=(size, size // 2, size // 4, size // 8),
-                arithmetic=(Arithmetic.FLOAT, fp16, Arithmetic.INTEGER, Arithmetic.INTEGER),
+                arithmetic=(ComputeType.FLOAT, fp16, ComputeType.INTEGER, ComputeType.INTEGER),
             )
         )
     return Space(groups=tuple(spaces), edges=tuple((g, g + 1) for g in range(groups - 1)))
@@ -56,7 +56,7 @@ def branch(name: str, *layers: str, loss: float = 0.05) -> PruneSpace:
     )
 
 
-def prunable_chain(groups: int, seed: int = 0, fp16: Arithmetic = Arithmetic.FLOAT) -> Space:
+def prunable_chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FLOAT) -> Space:
     """``chain`` of at least 5 groups, with channels between every two from the first on, and a branch of two of them.
 
     The branch ``b`` is made of ``g2`` and ``g3``: the channels between those are gone with it.
@@ -67,19 +67,21 @@ def prunable_chain(groups: int, seed: int = 0, fp16: Arithmetic = Arithmetic.FLO
     return replace(space, prunes=(*prunes, branch("b", "g2", "g3", loss=10.0 ** rng.uniform(-3, -1))))
 
 
-def everything(space: Space) -> list[Code]:
-    """Every canonical index tuple, baseline-only choices included."""
-    widths = [*(len(group.choices) for group in space.groups), *(len(prune.sparsities) for prune in space.prunes)]
-    return [code for code in product(*map(range, widths)) if space.canonical(code) == code]
+def everything(space: Space) -> list[Encoding]:
+    """Every canonical index tuple, baseline-only schemes included."""
+    widths = [*(len(group.schemes) for group in space.groups), *(len(prune.sparsities) for prune in space.prunes)]
+    return [encoding for encoding in product(*map(range, widths)) if space.canonical(encoding) == encoding]
 
 
-def inventory(choices: Mapping[str, tuple[LayerChoice, ...]], edges: tuple[tuple[int, int], ...] = ()) -> Inventory:
+def quantisable(
+    schemes: Mapping[str, tuple[Scheme, ...]], edges: tuple[tuple[int, int], ...] = ()
+) -> QuantisableLayers:
     """One layer a group, except that a group named ``a+1`` has layers ``a`` and ``a'``."""
     layers, groups = [], []
-    for name, offered in choices.items():
+    for name, offered in schemes.items():
         first = name.removesuffix("+1")
         names = (first, f"{first}'") if name.endswith("+1") else (first,)
-        groups.append(Group(name=name, layers=names, reason="", choices=offered))
+        groups.append(Group(name=name, layers=names, reason="", schemes=offered))
         layers += [
             Layer(
                 name=layer,
@@ -90,30 +92,30 @@ def inventory(choices: Mapping[str, tuple[LayerChoice, ...]], edges: tuple[tuple
                 channel_axis=0,
                 conv_groups=1,
                 parameters=576,
-                choices=offered,
+                schemes=offered,
                 refused={},
             )
             for layer in names
         ]
-    return Inventory(layers=tuple(layers), groups=tuple(groups), edges=edges, left_alone={})
+    return QuantisableLayers(layers=tuple(layers), groups=tuple(groups), edges=edges, left_alone={})
 
 
-def table(rows: dict[str, dict[LayerChoice, float]], dropped: dict[tuple[str, LayerChoice], str]) -> SensitivityTable:
+def table(rows: dict[str, dict[Scheme, float]], dropped: dict[tuple[str, Scheme], str]) -> SensitivityTable:
     """A table with the given losses; ``dropped`` rows have NaN."""
     kept = [
-        SensitivityRow(group=group, choice=choice, alone=loss, restored=loss, loss=loss)
+        SensitivityRow(group=group, scheme=scheme, alone=loss, restored=loss, loss=loss)
         for group, losses in rows.items()
-        for choice, loss in losses.items()
+        for scheme, loss in losses.items()
     ]
     gone = [
         SensitivityRow(
-            group=group, choice=choice, alone=float("nan"), restored=float("nan"), loss=float("nan"), dropped=reason
+            group=group, scheme=scheme, alone=float("nan"), restored=float("nan"), loss=float("nan"), dropped=reason
         )
-        for (group, choice), reason in dropped.items()
+        for (group, scheme), reason in dropped.items()
     ]
     return SensitivityTable(measure="kl", samples=8, rows=tuple(kept + gone))
 
 
-def size_of(_layer: str, choice: LayerChoice) -> int:
+def size_of(_layer: str, scheme: Scheme) -> int:
     """Bytes by storage width, a little more with a scale per block."""
-    return 576 * choice.precision.bits // 8 + (72 if choice.block_size else 0)
+    return 576 * scheme.precision.bits // 8 + (72 if scheme.group_size else 0)

@@ -7,25 +7,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitfront.lowering.dialect import Arithmetic
-from bitfront.precision import FP32, LayerChoice
+from bitfront.core import FP32, Scheme
+from bitfront.lowering.dialect import ComputeType
 from bitfront.search.proposals.latency_model import group_weights
 from bitfront.search.proposals.overhead import fit_overhead
 from bitfront.search.proposals.problem import Problem, keeps
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import Domain, GroupSpace, Space
+from bitfront.search.proposals.space import ActivationType, GroupSpace, Space
 
-INT8 = LayerChoice.parse("int8:mse")
+INT8 = Scheme.parse("int8:mse")
 
 
 def group(name: str, fp32_bytes: int, layers: int = 1) -> GroupSpace:
     """FP32 and INT8."""
     return GroupSpace(
         name=name,
-        choices=(FP32, INT8),
+        schemes=(FP32, INT8),
         losses=(0.0, 0.1),
         size_bytes=(fp32_bytes, fp32_bytes // 4),
-        arithmetic=(Arithmetic.FLOAT, Arithmetic.INTEGER),
+        arithmetic=(ComputeType.FLOAT, ComputeType.INTEGER),
         layers=layers,
         members=tuple(f"{name}{index}" for index in range(layers)),
         member_bytes=(fp32_bytes // layers,) * layers,
@@ -43,9 +43,9 @@ def test_groups_count_half_by_number_and_half_by_bytes() -> None:
 def test_each_layer_of_a_group_brings_its_extra() -> None:
     """100 bytes a quantised layer: a group of one brings 100, one of three 300, both 400."""
     space = Space(groups=(group("a", 4000), group("b", 12_000, layers=3)), edges=())
-    codes = [(0, 0), (1, 0), (0, 1), (1, 1)]
-    sizes = [500 + space.code_bytes(code) + 100 * code[0] + 300 * code[1] for code in codes]
-    found = fit_overhead(space, codes, sizes)
+    encodings = [(0, 0), (1, 0), (0, 1), (1, 1)]
+    sizes = [500 + space.encoding_bytes(encoding) + 100 * encoding[0] + 300 * encoding[1] for encoding in encodings]
+    found = fit_overhead(space, encodings, sizes)
     assert found.base == pytest.approx(500, abs=2)
     assert list(found.extras.values()) == pytest.approx([100], abs=1)
     assert found.sizes(space.groups[1]) == pytest.approx((12_000, 3300), abs=3)
@@ -58,7 +58,7 @@ def problem(latency: list[float], losses: list[float], **more: object) -> Proble
         losses=tuple((0.0, loss) for loss in losses),
         latency=tuple((0.0, cost) for cost in latency),
         sizes=((100.0, 25.0),) * count,
-        domains=((Domain.FLOAT, Domain.INTEGER),) * count,
+        domains=((ActivationType.FLOAT, ActivationType.INTEGER),) * count,
         allowed=((True, True),) * count,
     )
     return replace(base, **more)  # type: ignore[arg-type]

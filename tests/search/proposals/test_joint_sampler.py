@@ -11,17 +11,17 @@ import optuna
 import pytest
 from optuna.study import StudyDirection
 
-from bitfront.precision import Budget, Precision
-from bitfront.search.proposals.forecast import Forecast
+from bitfront.core import Constraints, Precision
 from bitfront.search.proposals.history import History, Record
-from bitfront.search.proposals.latency_model import fit_codes
+from bitfront.search.proposals.latency_model import fit_encodings
 from bitfront.search.proposals.moves import flip, mutate, reprune, swap, transfer
 from bitfront.search.proposals.overhead import Overhead
 from bitfront.search.proposals.problem import Problem
 from bitfront.search.proposals.prune_space import Levels
 from bitfront.search.proposals.sampler import FrontSampler
 from bitfront.search.proposals.seeds import joint_seeds, solver_seeds
-from bitfront.search.proposals.space import Code, GroupSpace, Space
+from bitfront.search.proposals.space import Encoding, GroupSpace, Space
+from bitfront.search.proposals.surrogate import Surrogate
 from tests.search.proposals.spaces import chain, prunable_chain
 
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE]
@@ -37,21 +37,21 @@ def _study(sampler: FrontSampler) -> optuna.Study:
     return optuna.create_study(directions=DIRECTIONS, sampler=sampler)
 
 
-def _accuracy(space: Space, code: Code, left: float = 0.05) -> float:
+def _accuracy(space: Space, encoding: Encoding, left: float = 0.05) -> float:
     """Falls with the precisions' loss, and with what is ``left`` of the prunings' loss after training."""
-    assignment = space.decode(code)
+    assignment = space.decode(encoding)
     precision = space.loss(assignment)
     return 0.9 - 0.1 * math.log10(
-        1 + 1e4 * (precision + left * (space.loss(assignment, space.pruning(code)) - precision))
+        1 + 1e4 * (precision + left * (space.loss(assignment, space.pruning(encoding)) - precision))
     )
 
 
-def _tell(study: optuna.Study, space: Space, state: str = "complete") -> Code:
-    """Ask, measure, tell; the code tried."""
+def _tell(study: optuna.Study, space: Space, state: str = "complete") -> Encoding:
+    """Ask, measure, tell; the encoding tried."""
     trial = study.ask(space.distributions())
-    code = space.encode(space.from_params(trial.params), space.pruning_of(trial.params))
-    ratio = fit_codes(space, [], []).predict_code(code)
-    values = [_accuracy(space, code), 10.0 * ratio, space.code_bytes(code) + 500.0]
+    encoding = space.encode(space.from_params(trial.params), space.pruning_of(trial.params))
+    ratio = fit_encodings(space, [], []).predict_encoding(encoding)
+    values = [_accuracy(space, encoding), 10.0 * ratio, space.encoding_bytes(encoding) + 500.0]
     trial.set_user_attr("ratio", ratio)
     trial.set_user_attr("latency_ms", values[1])
     trial.set_user_attr("size_bytes", values[2])
@@ -61,14 +61,14 @@ def _tell(study: optuna.Study, space: Space, state: str = "complete") -> Code:
         study.tell(trial, values)
     else:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    return code
+    return encoding
 
 
 def _started(
     space: Space, prunings: Sequence[Levels] | None = None, fresh: Callable[[], bool] | None = None
 ) -> optuna.Study:
     """A study in which the baselines are measured, on the given network and on the first other one."""
-    sampler = FrontSampler(space, Budget(), 0, (lambda: prunings) if prunings else None, fresh)
+    sampler = FrontSampler(space, Constraints(), 0, (lambda: prunings) if prunings else None, fresh)
     study = _study(sampler)
     for _, assignment in space.baselines():
         for levels in [NONE, *(prunings or ())[1:2]]:
@@ -88,10 +88,10 @@ def test_proposals_are_for_networks_that_were_made() -> None:
     """All of them are used, and never another one."""
     space = prunable_chain(5)
     study = _started(space, [NONE, HALF, REMOVED])
-    codes = [_tell(study, space) for _ in range(25)]
-    assert {space.levels(code) for code in codes} == {NONE, HALF, REMOVED}
-    assert len(set(codes)) == len(codes)
-    assert all(space.canonical(code) == code for code in codes)
+    encodings = [_tell(study, space) for _ in range(25)]
+    assert {space.levels(encoding) for encoding in encodings} == {NONE, HALF, REMOVED}
+    assert len(set(encodings)) == len(encodings)
+    assert all(space.canonical(encoding) == encoding for encoding in encodings)
 
 
 def test_new_networks_are_proposed_where_they_may_be_made() -> None:
@@ -124,7 +124,7 @@ def test_proposals_are_seeded() -> None:
 def test_exhaustion_counts_the_networks() -> None:
     """A space is exhausted when every precision was tried on every network, and is not where one may be made."""
     whole = prunable_chain(5)
-    groups = tuple(_two_choices(group) for group in whole.groups)
+    groups = tuple(_two_schemes(group) for group in whole.groups)
     space = Space(groups=groups, edges=whole.edges, prunes=whole.prunes)
     networks, open_now = [NONE, REMOVED], [False]
     sampler = FrontSampler(space, prunings=lambda: networks, fresh=lambda: open_now[0])
@@ -138,11 +138,11 @@ def test_exhaustion_counts_the_networks() -> None:
     assert space.levels(_tell(study, space)) not in networks
 
 
-def _two_choices(group: GroupSpace) -> GroupSpace:
+def _two_schemes(group: GroupSpace) -> GroupSpace:
     """FP32 and INT8 alone."""
     return replace(
         group,
-        choices=group.choices[::2],
+        schemes=group.schemes[::2],
         losses=group.losses[::2],
         size_bytes=group.size_bytes[::2],
         arithmetic=group.arithmetic[::2],
@@ -163,20 +163,20 @@ def test_history_reads_prunings() -> None:
     foreign = study.ask({**space.distributions(), "prune:z": optuna.distributions.CategoricalDistribution(["1"])})
     study.tell(foreign, [0.5, 1.0, 1.0])
     history = History.of(space, study)
-    assert [space.levels(record.code) for record in history.records] == [REMOVED, (2, 0, 0), NONE]
+    assert [space.levels(record.encoding) for record in history.records] == [REMOVED, (2, 0, 0), NONE]
     assert [record.complete for record in history.records] == [True, False, False]
     assert math.isfinite(history.records[1].ratio)
     assert math.isnan(history.records[1].accuracy)
     assert history.overhead(space).base == pytest.approx(500, rel=0.01)
-    assert history.records[0].code[2:4] == (0, 0)
+    assert history.records[0].encoding[2:4] == (0, 0)
 
 
-def _record(code: Code, accuracy: float) -> Record:
-    return Record(code=code, ratio=0.5, latency_ms=5.0, size_bytes=1000.0, accuracy=accuracy, complete=True)
+def _record(encoding: Encoding, accuracy: float) -> Record:
+    return Record(encoding=encoding, ratio=0.5, latency_ms=5.0, size_bytes=1000.0, accuracy=accuracy, complete=True)
 
 
 def _history(records: Sequence[Record]) -> History:
-    return History(records=tuple(records), tried=frozenset(record.code for record in records))
+    return History(records=tuple(records), tried=frozenset(record.encoding for record in records))
 
 
 @pytest.mark.parametrize("left", [1.0, 0.1, 0.01])
@@ -185,21 +185,21 @@ def test_what_is_left_of_a_prunings_loss_is_learnt(left: float) -> None:
     space = prunable_chain(5)
     rng = np.random.default_rng(3)
     draws = [[int(rng.integers(n)) for n in (4, 4, 4, 4, 4, 3, 3, 2)] for _ in range(80)]
-    codes = [space.canonical(tuple(code)) for code in draws]
-    history = _history([_record(code, _accuracy(space, code, left)) for code in codes])
-    forecast = Forecast(space, Budget(), history)
-    assert forecast.prune_weight == left
-    assert forecast.problem.prune_weight == left
-    truth = [_accuracy(space, code, left) for code in codes]
-    assert np.abs(forecast.accuracy(codes) - truth).max() < 0.03
+    encodings = [space.canonical(tuple(encoding)) for encoding in draws]
+    history = _history([_record(encoding, _accuracy(space, encoding, left)) for encoding in encodings])
+    surrogate = Surrogate(space, Constraints(), history)
+    assert surrogate.prune_weight == left
+    assert surrogate.problem.prune_weight == left
+    truth = [_accuracy(space, encoding, left) for encoding in encodings]
+    assert np.abs(surrogate.accuracy(encodings) - truth).max() < 0.03
 
 
 def test_without_pruned_scores_the_whole_loss_counts() -> None:
     """Before a pruned network was scored nothing is known about recovery."""
     space = prunable_chain(5)
-    codes = [space.encode(assignment) for _, assignment in space.baselines()]
-    history = _history([_record(code, _accuracy(space, code)) for code in codes])
-    assert Forecast(space, Budget(), history).prune_weight == 1.0
+    encodings = [space.encode(assignment) for _, assignment in space.baselines()]
+    history = _history([_record(encoding, _accuracy(space, encoding)) for encoding in encodings])
+    assert Surrogate(space, Constraints(), history).prune_weight == 1.0
 
 
 def test_the_best_accuracy_of_a_code_counts() -> None:
@@ -207,18 +207,20 @@ def test_the_best_accuracy_of_a_code_counts() -> None:
     space = prunable_chain(5)
     fp32, pruned = (0,) * 8, (*(0,) * 5, *HALF)
     again = _history([_record(fp32, 0.9), _record(pruned, 0.3), _record(pruned, 0.8), _record(pruned, 0.7)])
-    assert Forecast(space, Budget(), again).accuracy([pruned])[0] == pytest.approx(0.8, abs=0.01)
+    assert Surrogate(space, Constraints(), again).accuracy([pruned])[0] == pytest.approx(0.8, abs=0.01)
 
 
 def test_moves_keep_the_network() -> None:
     """Swaps, flips and mutations change groups that are there, and no variable."""
     space = prunable_chain(5)
-    problem = Problem.of(space, fit_codes(space, [], []))
+    problem = Problem.of(space, fit_encodings(space, [], []))
     rng = np.random.default_rng(0)
     start = space.canonical((1, 2, 3, 3, 1, 1, 0, 1))
     for _ in range(30):
-        for code in (swap(problem, space, start, rng), flip(space, start, rng), mutate(space, start, rng)):
-            assert code is None or (space.levels(code) == (1, 0, 1) and code[2:4] == (0, 0) and code != start)
+        for encoding in (swap(problem, space, start, rng), flip(space, start, rng), mutate(space, start, rng)):
+            assert encoding is None or (
+                space.levels(encoding) == (1, 0, 1) and encoding[2:4] == (0, 0) and encoding != start
+            )
 
 
 def test_transfer_keeps_the_precisions() -> None:
@@ -237,10 +239,10 @@ def test_reprune_changes_one_to_three_levels() -> None:
     start = (2,) * 7 + (1, 0, 2, 0)
     seen = set()
     for _ in range(40):
-        code = reprune(space, start, rng)
-        assert code is not None
-        if space.levels(code)[3] == 0:
-            steps = np.abs(np.subtract(space.levels(code), space.levels(start)))
+        encoding = reprune(space, start, rng)
+        assert encoding is not None
+        if space.levels(encoding)[3] == 0:
+            steps = np.abs(np.subtract(space.levels(encoding), space.levels(start)))
             assert steps.max() == 1
             seen.add(int(steps.sum()))
     assert seen == {1, 2, 3}
@@ -250,7 +252,7 @@ def test_reprune_changes_one_to_three_levels() -> None:
 def test_joint_seeds_differ_in_pruning() -> None:
     """Each is pruned, canonical, keeps one of the limits, and is the only one of its pruning."""
     space = prunable_chain(8)
-    model = fit_codes(space, [], [])
+    model = fit_encodings(space, [], [])
     problem = Problem.of(space, model, Overhead(1000.0))
     whole = problem.size(space.encode(space.uniform(Precision.FP32)))
     limits = [0.35, 0.3, 0.25, 0.2]
@@ -259,18 +261,18 @@ def test_joint_seeds_differ_in_pruning() -> None:
     )
     assert len(found) >= 2
     assert {origin for origin, _ in found} == {"joint"}
-    levels = [space.levels(code) for _, code in found]
+    levels = [space.levels(encoding) for _, encoding in found]
     assert len(set(levels)) == len(levels)
     assert all(any(row) for row in levels)
-    assert all(space.canonical(code) == code for _, code in found)
-    assert all(problem.ratio(code) <= 0.35 or problem.size(code) <= 0.1 * whole for _, code in found)
+    assert all(space.canonical(encoding) == encoding for _, encoding in found)
+    assert all(problem.ratio(encoding) <= 0.35 or problem.size(encoding) <= 0.1 * whole for _, encoding in found)
     assert list(joint_seeds(space, model, [None], [None])) == []
 
 
 def test_solver_seeds_are_not_pruned() -> None:
     """The streams of assignments are for the given network, and the same with and without prune variables."""
     space, plain = prunable_chain(6), chain(6)
-    with_prunes = list(solver_seeds(space, lambda: fit_codes(space, [], []), max_ratio=0.5, max_bytes=None))
-    without = list(solver_seeds(plain, lambda: fit_codes(plain, [], []), max_ratio=0.5, max_bytes=None))
+    with_prunes = list(solver_seeds(space, lambda: fit_encodings(space, [], []), max_ratio=0.5, max_bytes=None))
+    without = list(solver_seeds(plain, lambda: fit_encodings(plain, [], []), max_ratio=0.5, max_bytes=None))
     assert with_prunes == without
     assert with_prunes

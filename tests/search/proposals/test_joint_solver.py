@@ -11,29 +11,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitfront.search.proposals.latency_model import fit_codes
+from bitfront.search.proposals.latency_model import fit_encodings
 from bitfront.search.proposals.overhead import Overhead
 from bitfront.search.proposals.problem import Problem, keeps
 from bitfront.search.proposals.prune_space import Levels, PruneSpace, Remains
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import Code, Domain
+from bitfront.search.proposals.space import ActivationType, Encoding
 from tests.search.proposals.spaces import branch, chain, channels, prunable_chain
 
 
 def brute_force(
     problem: Problem, max_ratio: float | None, max_bytes: float | None, fixed: Levels | None = None
 ) -> float:
-    """The least loss of a canonical code within the limits; infinite where nothing fits."""
+    """The least loss of a canonical encoding within the limits; infinite where nothing fits."""
     groups, prunes = problem.losses, problem.remains.prunes
     levels = product(*(range(len(p.sparsities)) for p in prunes)) if fixed is None else [fixed]
     return min(
         (
-            problem.loss(code)
+            problem.loss(encoding)
             for combination in levels
-            for choices in product(*(range(len(row)) for row in groups))
-            if all(row[c] for row, c in zip(problem.allowed, choices, strict=True))
-            if (code := (*choices, *combination)) == problem.remains.canonical(code)
-            and keeps(problem, code, max_ratio, max_bytes)
+            for schemes in product(*(range(len(row)) for row in groups))
+            if all(row[c] for row, c in zip(problem.allowed, schemes, strict=True))
+            if (encoding := (*schemes, *combination)) == problem.remains.canonical(encoding)
+            and keeps(problem, encoding, max_ratio, max_bytes)
         ),
         default=math.inf,
     )
@@ -41,25 +41,25 @@ def brute_force(
 
 def judge(
     problem: Problem,
-    code: Code | None,
+    encoding: Encoding | None,
     max_ratio: float | None,
     max_bytes: float | None,
     fixed: Levels | None = None,
 ) -> str:
-    """The oracle: empty where ``code`` is right, else what is wrong with it."""
+    """The oracle: empty where ``encoding`` is right, else what is wrong with it."""
     best = brute_force(problem, max_ratio, max_bytes, fixed)
-    if code is None:
+    if encoding is None:
         return "" if math.isinf(best) else "missed a feasible solution"
-    if code != problem.remains.canonical(code):
+    if encoding != problem.remains.canonical(encoding):
         return "not canonical"
-    if not keeps(problem, code, max_ratio, max_bytes):
+    if not keeps(problem, encoding, max_ratio, max_bytes):
         return "breaks a limit"
-    return "" if problem.loss(code) <= best * (1 + 1e-6) + 1e-12 else "not the least loss"
+    return "" if problem.loss(encoding) <= best * (1 + 1e-6) + 1e-12 else "not the least loss"
 
 
 @st.composite
 def problems(draw: st.DrawFn) -> Problem:
-    """Up to 4 groups of up to 2 layers and 3 choices, up to 3 variables over any of the layers, boundaries anywhere."""
+    """Up to 4 groups of up to 2 layers and 3 schemes, up to 3 variables over any of the layers, boundaries anywhere."""
     widths = draw(st.lists(st.integers(1, 3), min_size=2, max_size=4))
     groups = range(len(widths))
     exponents = st.floats(-4, 0)
@@ -82,7 +82,10 @@ def problems(draw: st.DrawFn) -> Problem:
         losses=tuple(tuple(10.0 ** draw(exponents) if c else 0.0 for c in range(width)) for width in widths),
         latency=tuple((0.0, *(draw(st.floats(-0.2, 0.05)) for _ in range(width - 1))) for width in widths),
         sizes=tuple(tuple(draw(st.integers(0, 500_000).map(float)) for _ in range(width)) for width in widths),
-        domains=tuple((Domain.FLOAT, *(draw(st.sampled_from(Domain)) for _ in range(width - 1))) for width in widths),
+        domains=tuple(
+            (ActivationType.FLOAT, *(draw(st.sampled_from(ActivationType)) for _ in range(width - 1)))
+            for width in widths
+        ),
         allowed=tuple((True, *(draw(st.integers(0, 4)) > 0 for _ in range(width - 1))) for width in widths),
         edges=tuple(edges),
         boundary=tuple(draw(st.floats(-0.05, 0.2)) for _ in edges),
@@ -101,9 +104,9 @@ def problems(draw: st.DrawFn) -> Problem:
     max_bytes=st.none() | st.integers(1000, 1_000_000).map(float),
 )
 def test_matches_brute_force(problem: Problem, max_ratio: float | None, max_bytes: float | None) -> None:
-    """The least loss among all canonical codes within both limits, and None exactly where there is none."""
-    code = solve(problem, max_ratio=max_ratio, max_bytes=max_bytes)
-    assert judge(problem, code, max_ratio, max_bytes) == ""
+    """The least loss among all canonical encodings within both limits, and None exactly where there is none."""
+    encoding = solve(problem, max_ratio=max_ratio, max_bytes=max_bytes)
+    assert judge(problem, encoding, max_ratio, max_bytes) == ""
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -115,9 +118,9 @@ def test_matches_brute_force_where_the_pruning_is_given(
     drawn = tuple(data.draw(st.integers(0, len(prune.sparsities) - 1)) for prune in problem.remains.prunes)
     groups = len(problem.losses)
     fixed = problem.remains.canonical((*(0,) * groups, *drawn))[groups:]
-    code = solve(problem, max_ratio=max_ratio, fixed=fixed)
-    assert code is None or code[groups:] == fixed
-    assert judge(problem, code, max_ratio, None, fixed) == ""
+    encoding = solve(problem, max_ratio=max_ratio, fixed=fixed)
+    assert encoding is None or encoding[groups:] == fixed
+    assert judge(problem, encoding, max_ratio, None, fixed) == ""
 
 
 def _small() -> Problem:
@@ -126,7 +129,7 @@ def _small() -> Problem:
         losses=((0.0, 0.1), (0.0, 0.2), (0.0, 0.4)),
         latency=((0.0, -0.2),) * 3,
         sizes=((400.0, 100.0),) * 3,
-        domains=((Domain.FLOAT, Domain.INTEGER),) * 3,
+        domains=((ActivationType.FLOAT, ActivationType.INTEGER),) * 3,
         allowed=((True, True),) * 3,
         edges=((0, 1), (1, 2)),
         boundary=(0.1, 0.1),
@@ -175,27 +178,29 @@ def test_tried_networks_do_not_come_back() -> None:
     small = _small()
     ranked = sorted(
         (
-            code
-            for code in product(range(2), range(2), range(2), range(3), range(2))
-            if small.remains.canonical(code) == code and small.ratio(code) <= 0.75
+            encoding
+            for encoding in product(range(2), range(2), range(2), range(3), range(2))
+            if small.remains.canonical(encoding) == encoding and small.ratio(encoding) <= 0.75
         ),
         key=small.loss,
     )
-    tried: list[Code] = []
+    tried: list[Encoding] = []
     for _ in range(5):
-        code = solve(small, max_ratio=0.75, tried=tried)
-        assert code is not None
-        tried.append(code)
-    assert [small.loss(code) for code in tried] == pytest.approx([small.loss(code) for code in ranked[:5]])
+        encoding = solve(small, max_ratio=0.75, tried=tried)
+        assert encoding is not None
+        tried.append(encoding)
+    assert [small.loss(encoding) for encoding in tried] == pytest.approx(
+        [small.loss(encoding) for encoding in ranked[:5]]
+    )
     assert len(set(tried)) == 5
 
 
 def test_weights_reach_prunings() -> None:
     """A variable of great weight is left alone; weights are counted."""
     small = _small()
-    code = solve(small, max_ratio=0.69, weights=[1, 1, 1, 1, 100])
-    assert code is not None
-    assert (code[4], solve(small, max_ratio=0.69)) == (0, (0, 0, 0, 0, 1))
+    encoding = solve(small, max_ratio=0.69, weights=[1, 1, 1, 1, 100])
+    assert encoding is not None
+    assert (encoding[4], solve(small, max_ratio=0.69)) == (0, (0, 0, 0, 0, 1))
     with pytest.raises(ValueError, match="weights must be one finite number ≥ 0 a group and prune variable"):
         solve(small, weights=[1.0, 1.0, 1.0])
 
@@ -206,11 +211,11 @@ def test_too_many_variables_on_a_group_lose_the_least() -> None:
     parts = [(1.0, 0.99, 0.98), *((1.0, 0.9, 0.8 - 0.01 * p) for p in range(3)), (1.0, 0.999, 0.995)]
     prunes = tuple(replace(channels(f"p{p}", "", 1e-6), parts={"g0": part, "g1": part}) for p, part in enumerate(parts))
     space = replace(space, prunes=prunes)
-    problem = Problem.of(space, fit_codes(space, [], []))
-    code = solve(problem, max_bytes=0.5 * problem.size((0,) * 8))
-    assert code is not None
-    assert (space.levels(code)[0], space.levels(code)[4]) == (0, 0)
-    assert any(space.levels(code))
+    problem = Problem.of(space, fit_encodings(space, [], []))
+    encoding = solve(problem, max_bytes=0.5 * problem.size((0,) * 8))
+    assert encoding is not None
+    assert (space.levels(encoding)[0], space.levels(encoding)[4]) == (0, 0)
+    assert any(space.levels(encoding))
 
 
 def test_network_size_is_solved_within_the_limit() -> None:
@@ -219,7 +224,7 @@ def test_network_size_is_solved_within_the_limit() -> None:
     rng = np.random.default_rng(0)
     more = [channels(f"g{g}", f"g{g + 1}", 10.0 ** rng.uniform(-4, -2)) for g in range(1, 19, 2)]
     space = replace(space, prunes=(*space.prunes, *more))
-    problem = Problem.of(space, fit_codes(space, [], []), Overhead(5000.0), 0.1)
+    problem = Problem.of(space, fit_encodings(space, [], []), Overhead(5000.0), 0.1)
     first, second = (solve(problem, max_ratio=0.4, gap=0.01) for _ in range(2))
     assert first is not None
     assert first == second

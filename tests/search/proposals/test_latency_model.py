@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitfront.lowering.dialect import Arithmetic
-from bitfront.precision import Precision
-from bitfront.search.proposals.latency_model import LatencyModel, fit_codes, fit_latency_model, group_weights
+from bitfront.core import Precision
+from bitfront.lowering.dialect import ComputeType
+from bitfront.search.proposals.latency_model import LatencyModel, fit_encodings, fit_latency_model, group_weights
 from bitfront.search.proposals.moves import draw
 from bitfront.search.proposals.problem import Problem
-from bitfront.search.proposals.space import Code, Space
+from bitfront.search.proposals.space import Encoding, Space
 from tests.search.proposals.spaces import chain, prunable_chain
 
 
@@ -24,7 +24,7 @@ def _truth(space: Space, seed: int = 0) -> LatencyModel:
         space=space,
         gains={
             kind: tuple((-rng.uniform(0.0, most, count) / count).tolist())
-            for kind, most in ((Arithmetic.INTEGER, 1.2), (Arithmetic.HALF, 0.9))
+            for kind, most in ((ComputeType.INTEGER, 1.2), (ComputeType.HALF, 0.9))
         },
         boundary=tuple((rng.uniform(0.1, 0.8, len(space.edges)) / count).tolist()),
         observations=0,
@@ -32,8 +32,8 @@ def _truth(space: Space, seed: int = 0) -> LatencyModel:
     )
 
 
-def _errors(model: LatencyModel, truth: LatencyModel, codes: list[Code]) -> float:
-    return float(np.sqrt(np.mean([(model.predict_code(c) - truth.predict_code(c)) ** 2 for c in codes])))
+def _errors(model: LatencyModel, truth: LatencyModel, encodings: list[Encoding]) -> float:
+    return float(np.sqrt(np.mean([(model.predict_encoding(c) - truth.predict_encoding(c)) ** 2 for c in encodings])))
 
 
 def test_prior_is_sane() -> None:
@@ -44,7 +44,7 @@ def test_prior_is_sane() -> None:
     assert model.predict(space.uniform(Precision.FP16)) == 1.0
     assert 0.2 < model.predict(space.uniform(Precision.INT8)) < 0.7
     lone = space.encode(space.uniform(Precision.FP32))
-    assert model.predict_code((*lone[:5], 2, *lone[6:])) > 0.98
+    assert model.predict_encoding((*lone[:5], 2, *lone[6:])) > 0.98
     assert math.isnan(model.loo_error)
 
 
@@ -52,17 +52,20 @@ def test_fp32_has_a_ratio_of_its_own() -> None:
     """Where FP32 takes other than the given network's time, all predictions are in proportion, and FP32's is met."""
     space = chain(8)
     fp32, rng = space.encode(space.uniform(Precision.FP32)), np.random.default_rng(3)
-    codes = [fp32, *(draw(space, rng) for _ in range(20))]
+    encodings = [fp32, *(draw(space, rng) for _ in range(20))]
     truth = _truth(space)
-    ratios = [truth.predict_code(code) for code in codes]
-    usual, slower = fit_codes(space, codes, ratios), fit_codes(space, codes, [1.6 * ratio for ratio in ratios])
+    ratios = [truth.predict_encoding(encoding) for encoding in encodings]
+    usual, slower = (
+        fit_encodings(space, encodings, ratios),
+        fit_encodings(space, encodings, [1.6 * ratio for ratio in ratios]),
+    )
     assert (usual.base, slower.base) == (1.0, 1.6)
-    assert slower.predict_code(fp32) == 1.6
+    assert slower.predict_encoding(fp32) == 1.6
     assert slower.loo_error == pytest.approx(1.6 * usual.loo_error)
     assert Problem.of(space, slower).ratio(fp32) == pytest.approx(1.6)
-    for code in (draw(space, rng) for _ in range(20)):
-        assert slower.predict_code(code) == pytest.approx(1.6 * usual.predict_code(code))
-        assert Problem.of(space, slower).ratio(code) == pytest.approx(slower.predict_code(code))
+    for encoding in (draw(space, rng) for _ in range(20)):
+        assert slower.predict_encoding(encoding) == pytest.approx(1.6 * usual.predict_encoding(encoding))
+        assert Problem.of(space, slower).ratio(encoding) == pytest.approx(slower.predict_encoding(encoding))
 
 
 def test_ratio_of_fp32_is_the_median_of_its_timings() -> None:
@@ -89,11 +92,11 @@ def test_learns_boundaries() -> None:
     truth = _truth(space)
     rng = np.random.default_rng(1)
     train, test = [draw(space, rng) for _ in range(120)], [draw(space, rng) for _ in range(50)]
-    noisy = [truth.predict_code(code) * math.exp(rng.normal(0, 0.005)) for code in train]
+    noisy = [truth.predict_encoding(encoding) * math.exp(rng.normal(0, 0.005)) for encoding in train]
     prior, few, many = (
-        fit_codes(space, [], []),
-        fit_codes(space, train[:12], noisy[:12]),
-        fit_codes(space, train, noisy),
+        fit_encodings(space, [], []),
+        fit_encodings(space, train[:12], noisy[:12]),
+        fit_encodings(space, train, noisy),
     )
     assert _errors(many, truth, test) < 0.01
     assert _errors(many, truth, test) < _errors(few, truth, test) < _errors(prior, truth, test)
@@ -102,26 +105,28 @@ def test_learns_boundaries() -> None:
 
 def test_learns_half_arithmetic() -> None:
     """Where FP16 is faster, planted gains and boundaries come back from random mixes of three domains."""
-    space = chain(8, fp16=Arithmetic.HALF)
+    space = chain(8, fp16=ComputeType.HALF)
     truth = _truth(space)
     rng = np.random.default_rng(4)
     train, test = [draw(space, rng) for _ in range(200)], [draw(space, rng) for _ in range(50)]
-    model = fit_codes(space, train, [truth.predict_code(code) * math.exp(rng.normal(0, 0.003)) for code in train])
+    model = fit_encodings(
+        space, train, [truth.predict_encoding(encoding) * math.exp(rng.normal(0, 0.003)) for encoding in train]
+    )
     assert _errors(model, truth, test) < 0.01
-    for kind in (Arithmetic.INTEGER, Arithmetic.HALF):
+    for kind in (ComputeType.INTEGER, ComputeType.HALF):
         assert model.gains[kind] == pytest.approx(truth.gains[kind], abs=0.015)
     assert model.boundary == pytest.approx(truth.boundary, abs=0.015)
-    storage = fit_codes(chain(8), [], [])
-    assert fit_codes(space, [], []).predict(space.uniform(Precision.FP16)) < 0.8
+    storage = fit_encodings(chain(8), [], [])
+    assert fit_encodings(space, [], []).predict(space.uniform(Precision.FP16)) < 0.8
     assert storage.predict(storage.space.uniform(Precision.FP16)) == 1.0
 
 
 def test_half_blind_model_fits_worse() -> None:
     """Planted bug: a model that takes FP16 for FP32's speed is far off, so the test above would notice."""
-    truth, blind = _truth(chain(8, fp16=Arithmetic.HALF)), chain(8)
+    truth, blind = _truth(chain(8, fp16=ComputeType.HALF)), chain(8)
     rng = np.random.default_rng(4)
     train, test = [draw(blind, rng) for _ in range(200)], [draw(blind, rng) for _ in range(50)]
-    model = fit_codes(blind, train, [truth.predict_code(code) for code in train])
+    model = fit_encodings(blind, train, [truth.predict_encoding(encoding) for encoding in train])
     assert _errors(model, truth, test) > 0.05
 
 
@@ -132,8 +137,8 @@ def test_boundary_terms_matter() -> None:
     blind = Space(groups=space.groups, edges=())
     rng = np.random.default_rng(1)
     train, test = [draw(space, rng) for _ in range(120)], [draw(space, rng) for _ in range(50)]
-    ratios = [truth.predict_code(code) for code in train]
-    assert _errors(fit_codes(blind, train, ratios), truth, test) > 0.03
+    ratios = [truth.predict_encoding(encoding) for encoding in train]
+    assert _errors(fit_encodings(blind, train, ratios), truth, test) > 0.03
 
 
 def test_leave_one_out_is_what_refitting_gives() -> None:
@@ -141,13 +146,13 @@ def test_leave_one_out_is_what_refitting_gives() -> None:
     space = chain(5)
     truth = _truth(space)
     rng = np.random.default_rng(2)
-    codes = [draw(space, rng) for _ in range(15)]
-    ratios = [truth.predict_code(code) + rng.normal(0, 0.02) for code in codes]
-    model = fit_codes(space, codes, ratios)
+    encodings = [draw(space, rng) for _ in range(15)]
+    ratios = [truth.predict_encoding(encoding) + rng.normal(0, 0.02) for encoding in encodings]
+    model = fit_encodings(space, encodings, ratios)
     left_out = []
-    for i in range(len(codes)):
-        part = fit_codes(space, codes[:i] + codes[i + 1 :], ratios[:i] + ratios[i + 1 :])
-        left_out.append(part.predict_code(codes[i]) - ratios[i])
+    for i in range(len(encodings)):
+        part = fit_encodings(space, encodings[:i] + encodings[i + 1 :], ratios[:i] + ratios[i + 1 :])
+        left_out.append(part.predict_encoding(encodings[i]) - ratios[i])
     assert model.loo_error == pytest.approx(float(np.sqrt(np.mean(np.square(left_out)))), rel=0.2)
 
 
@@ -178,9 +183,9 @@ def _pruned_truth(space: Space, seed: int = 0) -> LatencyModel:
     )
 
 
-def _draw_pruned(space: Space, rng: np.random.Generator) -> Code:
+def _draw_pruned(space: Space, rng: np.random.Generator) -> Encoding:
     levels = (int(rng.integers(len(prune.sparsities))) for prune in space.prunes)
-    return space.canonical((*space.choices(draw(space, rng)), *levels))
+    return space.canonical((*space.schemes(draw(space, rng)), *levels))
 
 
 def test_pruned_latency_by_hand() -> None:
@@ -188,7 +193,7 @@ def test_pruned_latency_by_hand() -> None:
     space = prunable_chain(5)
     model = LatencyModel(
         space=space,
-        gains={Arithmetic.INTEGER: (-0.1,) * 5},
+        gains={ComputeType.INTEGER: (-0.1,) * 5},
         boundary=(0.02,) * 4,
         observations=0,
         loo_error=math.nan,
@@ -212,14 +217,14 @@ def test_learns_what_pruning_saves() -> None:
     truth = _pruned_truth(space)
     rng = np.random.default_rng(5)
     train, test = [_draw_pruned(space, rng) for _ in range(200)], [_draw_pruned(space, rng) for _ in range(60)]
-    noisy = [truth.predict_code(code) * math.exp(rng.normal(0, 0.003)) for code in train]
-    prior, few, many = (fit_codes(space, train[:n], noisy[:n]) for n in (0, 12, 200))
+    noisy = [truth.predict_encoding(encoding) * math.exp(rng.normal(0, 0.003)) for encoding in train]
+    prior, few, many = (fit_encodings(space, train[:n], noisy[:n]) for n in (0, 12, 200))
     assert _errors(many, truth, test) < 0.01
     assert _errors(many, truth, test) < 0.5 * _errors(few, truth, test) < 0.5 * _errors(prior, truth, test)
     # Channels take two groups at a time: which of them a saving comes from can't be told.
     pairs = np.reshape(many.scaling, (4, 2)).sum(axis=1), np.reshape(truth.scaling, (4, 2)).sum(axis=1)
     assert pairs[0] == pytest.approx(pairs[1], abs=0.015)
-    assert many.gains[Arithmetic.INTEGER] == pytest.approx(truth.gains[Arithmetic.INTEGER], abs=0.015)
+    assert many.gains[ComputeType.INTEGER] == pytest.approx(truth.gains[ComputeType.INTEGER], abs=0.015)
     assert many.branches == pytest.approx(truth.branches, abs=0.01)
 
 
@@ -229,18 +234,18 @@ def test_pruning_blind_model_fits_worse() -> None:
     truth, blind = _pruned_truth(space), replace(space, prunes=())
     rng = np.random.default_rng(5)
     train, test = [_draw_pruned(space, rng) for _ in range(200)], [_draw_pruned(space, rng) for _ in range(60)]
-    ratios = [truth.predict_code(code) for code in train]
-    model = fit_codes(blind, [space.choices(code) for code in train], ratios)
-    seen = [model.predict_code(space.choices(code)) for code in test]
-    assert np.sqrt(np.mean((np.array(seen) - [truth.predict_code(code) for code in test]) ** 2)) > 0.05
+    ratios = [truth.predict_encoding(encoding) for encoding in train]
+    model = fit_encodings(blind, [space.schemes(encoding) for encoding in train], ratios)
+    seen = [model.predict_encoding(space.schemes(encoding)) for encoding in test]
+    assert np.sqrt(np.mean((np.array(seen) - [truth.predict_encoding(encoding) for encoding in test]) ** 2)) > 0.05
 
 
 def test_prior_of_pruning_is_sane() -> None:
     """Unseen, half of the channels save a good part of the latency, and nothing is below 0."""
     space = prunable_chain(8)
-    model = fit_codes(space, [], [])
+    model = fit_encodings(space, [], [])
     half = {prune.name: 0.5 for prune in space.prunes if prune.name != "b"}
     assert 0.5 < model.predict(space.uniform(Precision.FP32), half) < 0.8
     assert 0 < model.predict(space.uniform(Precision.INT8), {**half, "b": 1.0}) < 0.5
-    assert fit_codes(chain(8), [], []).scaling == ()
-    assert model.gains == fit_codes(chain(8), [], []).gains
+    assert fit_encodings(chain(8), [], []).scaling == ()
+    assert model.gains == fit_encodings(chain(8), [], []).gains

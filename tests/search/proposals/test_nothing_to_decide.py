@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bitfront.lowering.inventory import Inventory
-from bitfront.precision import Budget, Precision
+from bitfront.core import Constraints, Precision
+from bitfront.lowering.layers import QuantisableLayers
 from bitfront.search.proposals import seeds
-from bitfront.search.proposals.latency_model import fit_codes
+from bitfront.search.proposals.latency_model import fit_encodings
 from bitfront.search.proposals.moves import draw, flip, mutate, swap
 from bitfront.search.proposals.overhead import fit_overhead
 from bitfront.search.proposals.problem import Problem
@@ -24,9 +24,9 @@ EMPTY = Space(groups=(), edges=())
 
 def test_space() -> None:
     """There is one assignment, FP32 as given."""
-    inventory = Inventory(layers=(), groups=(), edges=(), left_alone={})
+    quantisable = QuantisableLayers(layers=(), groups=(), edges=(), left_alone={})
     table = SensitivityTable(measure="nsr", samples=1, rows=())
-    assert build_space(inventory, table, tuple(Precision), lambda *_: 0, lambda _: 1 / 0) == EMPTY  # type: ignore[arg-type, return-value]
+    assert build_space(quantisable, table, tuple(Precision), lambda *_: 0, lambda _: 1 / 0) == EMPTY  # type: ignore[arg-type, return-value]
     assert EMPTY.cardinality == 1
     assert EMPTY.baselines() == [("fp32", {})]
     assert EMPTY.describe({}) == "as given"
@@ -34,7 +34,7 @@ def test_space() -> None:
 
 def test_models_and_solver() -> None:
     """FP32's latency, as a ratio to the given network's, and size; within limits or not."""
-    model = fit_codes(EMPTY, [()], [1.01])
+    model = fit_encodings(EMPTY, [()], [1.01])
     assert model.predict({}) == 1.01
     overhead = fit_overhead(EMPTY, [()], [4000])
     problem = Problem.of(EMPTY, model, overhead)
@@ -47,7 +47,7 @@ def test_models_and_solver() -> None:
 def test_seeds_and_moves() -> None:
     """Nothing but the one assignment is proposed."""
     rng = np.random.default_rng(0)
-    model = fit_codes(EMPTY, [], [])
+    model = fit_encodings(EMPTY, [], [])
     assert list(seeds.ladder(EMPTY)) == []
     assert list(seeds.splits(EMPTY, rng, 3)) == []
     assert all(found == {} for _, found in seeds.solver_seeds(EMPTY, lambda: model, max_ratio=0.5, max_bytes=None))
@@ -58,8 +58,8 @@ def test_seeds_and_moves() -> None:
 
 def test_sampler(tmp_path: Path) -> None:
     """It proposes the one assignment, and is exhausted after it."""
-    sampler = FrontSampler(EMPTY, Budget(latency_ms=1.0), 0)
+    sampler = FrontSampler(EMPTY, Constraints(latency_ms=1.0), 0)
     study = Study(f"sqlite:///{tmp_path}/study.db", "empty", EMPTY, sampler)
     _, candidate = study.ask(None)
-    assert candidate.choices == {}
+    assert candidate.schemes == {}
     study.close()

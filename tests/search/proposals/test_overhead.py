@@ -5,42 +5,44 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitfront.precision import Precision
-from bitfront.search.proposals.latency_model import fit_codes
+from bitfront.core import Precision
+from bitfront.search.proposals.latency_model import fit_encodings
 from bitfront.search.proposals.overhead import NO_OVERHEAD, fit_overhead
 from bitfront.search.proposals.problem import Problem
-from bitfront.search.proposals.space import Code, Space
+from bitfront.search.proposals.space import Encoding, Space
 from tests.search.proposals.spaces import prunable_chain
 
 BASE, HALF, INTEGER = 2000.0, 100.0, 450.0
 
 
-def file_bytes(space: Space, code: Code) -> float:
+def file_bytes(space: Space, encoding: Encoding) -> float:
     """A file with so much besides its weights."""
     extra = {Precision.FP32: 0.0, Precision.FP16: HALF, Precision.INT8: INTEGER, Precision.INT4: INTEGER}
-    rows = zip(space.groups, space.choices(code), space.remaining(code), strict=True)
-    return space.code_bytes(code) + BASE + sum(part * extra[group.choices[c].precision] for group, c, part in rows)
+    rows = zip(space.groups, space.schemes(encoding), space.remaining(encoding), strict=True)
+    return (
+        space.encoding_bytes(encoding) + BASE + sum(part * extra[group.schemes[c].precision] for group, c, part in rows)
+    )
 
 
-def some(space: Space, count: int, seed: int) -> list[Code]:
+def some(space: Space, count: int, seed: int) -> list[Encoding]:
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(count):
-        choices = tuple(int(rng.integers(len(group.choices))) for group in space.groups)
+        schemes = tuple(int(rng.integers(len(group.schemes))) for group in space.groups)
         levels = tuple(int(rng.integers(len(prune.sparsities))) for prune in space.prunes)
-        found.append(space.canonical((*choices, *levels)))
+        found.append(space.canonical((*schemes, *levels)))
     return found
 
 
 def test_sizes_of_other_candidates_are_predicted() -> None:
     """Base and extras are found from a dozen files, and the problem's sizes are those of files it has not seen."""
     space = prunable_chain(8)
-    codes = some(space, 12, seed=1)
-    overhead = fit_overhead(space, codes, [file_bytes(space, code) for code in codes])
+    encodings = some(space, 12, seed=1)
+    overhead = fit_overhead(space, encodings, [file_bytes(space, encoding) for encoding in encodings])
     assert overhead.base == pytest.approx(BASE, rel=0.05)
-    problem = Problem.of(space, fit_codes(space, [], []), overhead)
-    for code in some(space, 20, seed=2):
-        assert problem.size(code) == pytest.approx(file_bytes(space, code), abs=20)
+    problem = Problem.of(space, fit_encodings(space, [], []), overhead)
+    for encoding in some(space, 20, seed=2):
+        assert problem.size(encoding) == pytest.approx(file_bytes(space, encoding), abs=20)
 
 
 def test_one_file_sets_the_base_alone() -> None:

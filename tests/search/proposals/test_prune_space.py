@@ -7,20 +7,29 @@ from dataclasses import replace
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from bitfront.lowering.dialect import Arithmetic
-from bitfront.precision import FP32, ConfigError, Precision
+from bitfront.core import FP32, ConfigError, Precision
+from bitfront.lowering.dialect import ComputeType
 from bitfront.search.proposals.prune_space import PruneSpace
 from bitfront.search.proposals.space import GroupSpace, Space, build_space
-from tests.search.proposals.spaces import INT8, branch, channels, everything, inventory, prunable_chain, size_of, table
+from tests.search.proposals.spaces import (
+    INT8,
+    branch,
+    channels,
+    everything,
+    prunable_chain,
+    quantisable,
+    size_of,
+    table,
+)
 
-ON_CPU = (Arithmetic.FLOAT, Arithmetic.INTEGER)
+ON_CPU = (ComputeType.FLOAT, ComputeType.INTEGER)
 
 
 def _space(*prunes: PruneSpace) -> Space:
     """A group ``a+1`` of layers ``a`` (300 bytes) and ``a'`` (100), and a group ``b``."""
     first = GroupSpace(
         name="a+1",
-        choices=(FP32, INT8),
+        schemes=(FP32, INT8),
         losses=(0.0, 0.25),
         size_bytes=(400, 100),
         arithmetic=ON_CPU,
@@ -28,7 +37,7 @@ def _space(*prunes: PruneSpace) -> Space:
         members=("a", "a'"),
         member_bytes=(300, 100),
     )
-    second = GroupSpace(name="b", choices=(FP32, INT8), losses=(0.0, 0.5), size_bytes=(800, 200), arithmetic=ON_CPU)
+    second = GroupSpace(name="b", schemes=(FP32, INT8), losses=(0.0, 0.5), size_bytes=(800, 200), arithmetic=ON_CPU)
     return Space(groups=(first, second), edges=((0, 1),), prunes=prunes)
 
 
@@ -54,7 +63,7 @@ def test_layers_count_alike_without_bytes() -> None:
 
 
 def test_a_group_that_is_gone_costs_nothing() -> None:
-    """Neither loss nor bytes are left of it, and its choice makes no difference."""
+    """Neither loss nor bytes are left of it, and its scheme makes no difference."""
     space = _space(branch("r", "a", "a'"))
     assert space.remaining((1, 1, 1)) == (0.0, 1.0)
     assert space.loss(BOTH, {"r": 1.0}) == pytest.approx(0.5 + 0.05)
@@ -68,7 +77,9 @@ def test_equal_networks_have_equal_codes() -> None:
     space = _space(inside, across, branch("r", "a", "a'"))
     assert space.canonical((1, 1, 2, 1, 1)) == (0, 1, 0, 1, 1)
     assert space.canonical((1, 1, 2, 1, 0)) == (1, 1, 2, 1, 0)
-    assert all(space.canonical(space.canonical(code)) == space.canonical(code) for code in everything(space))
+    assert all(
+        space.canonical(space.canonical(encoding)) == space.canonical(encoding) for encoding in everything(space)
+    )
 
 
 def test_of_nested_branches_the_outer_stays() -> None:
@@ -84,10 +95,10 @@ def test_of_nested_branches_the_outer_stays() -> None:
 def test_params_round_trip() -> None:
     """Assignment and pruning → Optuna params → the same, and the params are in the distributions."""
     space = prunable_chain(5)
-    for code in everything(space)[::97]:
-        assignment, pruning = space.decode(code), space.pruning(code)
+    for encoding in everything(space)[::97]:
+        assignment, pruning = space.decode(encoding), space.pruning(encoding)
         params = space.to_params(assignment, pruning)
-        assert space.encode(space.from_params(params), space.pruning_of(params)) == code
+        assert space.encode(space.from_params(params), space.pruning_of(params)) == encoding
         assert params.keys() == space.distributions().keys()
         for name, distribution in space.distributions().items():
             assert isinstance(distribution, CategoricalDistribution)
@@ -135,11 +146,16 @@ def test_foreign_prunings_are_refused() -> None:
 
 
 def test_built_spaces_know_their_layers() -> None:
-    """A group's layers and their FP32 bytes come from the inventory."""
+    """A group's layers and their FP32 bytes come from the quantisable."""
     offered = {"a+1": (FP32, INT8), "b": (FP32, INT8)}
     losses = {name: {FP32: 0.0, INT8: 0.1} for name in offered}
     space = build_space(
-        inventory(offered), table(losses, {}), tuple(Precision), size_of, lambda _: Arithmetic.FLOAT, [branch("r", "a")]
+        quantisable(offered),
+        table(losses, {}),
+        tuple(Precision),
+        size_of,
+        lambda _: ComputeType.FLOAT,
+        [branch("r", "a")],
     )
     assert space.groups[0].members == ("a", "a'")
     assert space.groups[0].member_bytes == (2304, 2304)

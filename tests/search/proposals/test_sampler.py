@@ -11,20 +11,20 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from bitfront.core import FP32, Constraints, Precision
 from bitfront.experiments.sampler_study import budget_of, run_study, volumes
 from bitfront.experiments.synthetic import Synthetic
-from bitfront.lowering.dialect import Arithmetic
-from bitfront.precision import FP32, Budget, Precision
-from bitfront.search.proposals.forecast import Forecast, Limits
+from bitfront.lowering.dialect import ComputeType
 from bitfront.search.proposals.history import History
 from bitfront.search.proposals.latency_model import fit_latency_model
 from bitfront.search.proposals.moves import draw, flip, mutate, resolve, swap
 from bitfront.search.proposals.problem import Problem
 from bitfront.search.proposals.sampler import FrontSampler
-from bitfront.search.proposals.space import Code, GroupSpace, Space
+from bitfront.search.proposals.space import Encoding, GroupSpace, Space
+from bitfront.search.proposals.surrogate import Limits, Surrogate
 from tests.search.proposals.spaces import INT4, INT8, chain, everything
 
-KINDS = (Arithmetic.FLOAT, Arithmetic.INTEGER, Arithmetic.INTEGER)  # of FP32, INT8, INT4
+KINDS = (ComputeType.FLOAT, ComputeType.INTEGER, ComputeType.INTEGER)  # of FP32, INT8, INT4
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE]
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -37,12 +37,12 @@ def _study(sampler: BaseSampler, storage: BaseStorage | None = None) -> optuna.S
     )
 
 
-def _step(study: optuna.Study, problem: Synthetic, *, stopped: bool = False) -> Code:
+def _step(study: optuna.Study, problem: Synthetic, *, stopped: bool = False) -> Encoding:
     """Ask, measure, tell; a stopped trial is recorded without its accuracy."""
     space = problem.space
     trial = study.ask(space.distributions())
-    code = space.encode(space.from_params(trial.params))
-    point = problem.measure(code)
+    encoding = space.encode(space.from_params(trial.params))
+    point = problem.measure(encoding)
     trial.set_user_attr("ratio", point.latency_ms / problem.reference.latency_ms)
     trial.set_user_attr("latency_ms", point.latency_ms)
     trial.set_user_attr("size_bytes", point.size_bytes)
@@ -53,13 +53,13 @@ def _step(study: optuna.Study, problem: Synthetic, *, stopped: bool = False) -> 
         trial.set_user_attr("accuracy", point.accuracy)
         trial.set_user_attr("state", "complete")
         study.tell(trial, [point.accuracy, point.latency_ms, point.size_bytes])
-    return code
+    return encoding
 
 
 def _tiny() -> Space:
     groups = tuple(
         GroupSpace(
-            name=name, choices=(FP32, INT8, INT4), losses=(0.0, 0.01, 0.1), size_bytes=(400, 100, 50), arithmetic=KINDS
+            name=name, schemes=(FP32, INT8, INT4), losses=(0.0, 0.01, 0.1), size_bytes=(400, 100, 50), arithmetic=KINDS
         )
         for name in "ab"
     )
@@ -84,27 +84,27 @@ def test_never_repeats_until_exhausted() -> None:
         space=space,
         losses=((0.0, 0.01, 0.1),) * 2,
         latency=(0.5, 0.5),
-        left={Arithmetic.INTEGER: (0.4, 0.4)},
+        left={ComputeType.INTEGER: (0.4, 0.4)},
         boundary=(0.1,),
         seed=0,
     )
     sampler = FrontSampler(space, seed=1)
     study = _study(sampler)
-    codes = []
+    encodings = []
     for _ in range(space.cardinality):
         assert not sampler.exhausted(study)
-        codes.append(_step(study, problem))
-    assert sorted(codes) == sorted(everything(space))
+        encodings.append(_step(study, problem))
+    assert sorted(encodings) == sorted(everything(space))
     assert sampler.exhausted(study)
-    assert _step(study, problem) in codes
+    assert _step(study, problem) in encodings
 
 
-def test_baseline_only_choices_are_not_proposed() -> None:
-    """A choice that stays for a baseline alone is in the distributions and in no proposal."""
+def test_baseline_only_schemes_are_not_proposed() -> None:
+    """A scheme that stays for a baseline alone is in the distributions and in no proposal."""
     groups = tuple(
         GroupSpace(
             name=name,
-            choices=(FP32, INT8, INT4),
+            schemes=(FP32, INT8, INT4),
             losses=(0.0, 0.1, 0.1),
             size_bytes=(400, 100, 50),
             arithmetic=KINDS,
@@ -117,16 +117,16 @@ def test_baseline_only_choices_are_not_proposed() -> None:
         space=space,
         losses=((0.0, 0.1, 0.1),) * 3,
         latency=(0.4, 0.3, 0.3),
-        left={Arithmetic.INTEGER: (0.4,) * 3},
+        left={ComputeType.INTEGER: (0.4,) * 3},
         boundary=(0.1, 0.1),
         seed=0,
     )
     study = _study(FrontSampler(space))
     for _, assignment in space.baselines():
         study.enqueue_trial(space.to_params(assignment))
-    codes = [_step(study, problem) for _ in range(3 + 6)]
-    assert codes[1] == (1, 1, 1)
-    assert all(1 not in code for code in codes[3:])
+    encodings = [_step(study, problem) for _ in range(3 + 6)]
+    assert encodings[1] == (1, 1, 1)
+    assert all(1 not in encoding for encoding in encodings[3:])
 
 
 def test_seeded_and_resumable() -> None:
@@ -156,7 +156,7 @@ def test_stopped_and_failed_trials_teach() -> None:
     study.enqueue_trial(space.to_params(space.uniform(Precision.FP32)))
     running = study.ask({})
     history = History.of(space, study)
-    assert [record.code for record in history.records[:3]] == stopped
+    assert [record.encoding for record in history.records[:3]] == stopped
     assert len(history.records) == 4
     assert len(history.tried) == 5
     assert space.encode(space.uniform(Precision.FP32)) in history.tried
@@ -165,7 +165,7 @@ def test_stopped_and_failed_trials_teach() -> None:
     assert all(np.isnan(record.accuracy) for record in history.records)
     assert history.reference_ms == pytest.approx(10.0)
     assert history.overhead(space).base == pytest.approx(20_000, rel=0.01)
-    assert Forecast(space, Budget(), history).front == ()
+    assert Surrogate(space, Constraints(), history).front == ()
 
 
 def test_trials_of_another_space_are_passed_over() -> None:
@@ -189,7 +189,7 @@ def test_limits_speak_the_models_units() -> None:
     """Milliseconds become a ratio once something was timed beside the given network; the floor is what it is."""
     problem = Synthetic.random(4, 0)
     space = problem.space
-    budget = Budget(latency_ms=5.0, size_bytes=1e6, max_drop=0.02).absolute(0.92)
+    budget = Constraints(latency_ms=5.0, size_bytes=1e6, max_drop=0.02).absolute(0.92)
     study = _study(FrontSampler(space, budget))
     before = Limits.of(budget, History.of(space, study))
     assert (before.ratio, before.size_bytes) == (None, 1e6)
@@ -207,19 +207,19 @@ def test_moves_do_what_they_say() -> None:
     problem = Problem.of(space, fit_latency_model(space, []))
     rng = np.random.default_rng(0)
     for _ in range(30):
-        code = draw(space, rng)
-        swapped = swap(problem, space, code, rng)
+        encoding = draw(space, rng)
+        swapped = swap(problem, space, encoding, rng)
         if swapped is not None:
-            before = [row[c] for row, c in zip(problem.losses, code, strict=True)]
+            before = [row[c] for row, c in zip(problem.losses, encoding, strict=True)]
             after = [row[c] for row, c in zip(problem.losses, swapped, strict=True)]
             assert sorted(np.sign(np.subtract(after, before)).tolist()) == [-1.0, *[0.0] * 10, 1.0]
-        flipped = flip(space, code, rng)
+        flipped = flip(space, encoding, rng)
         if flipped is not None:
-            changed = [g for g in range(12) if flipped[g] != code[g]]
+            changed = [g for g in range(12) if flipped[g] != encoding[g]]
             assert len({flipped[g] for g in range(changed[0], changed[-1] + 1)}) == 1
-        mutated = mutate(space, code, rng)
+        mutated = mutate(space, encoding, rng)
         assert mutated is not None
-        assert 1 <= sum(a != b for a, b in zip(code, mutated, strict=True)) <= 3
+        assert 1 <= sum(a != b for a, b in zip(encoding, mutated, strict=True)) <= 3
 
 
 def test_resolve_explores_around_the_solver() -> None:
@@ -230,12 +230,12 @@ def test_resolve_explores_around_the_solver() -> None:
     found = {resolve(problem, 0.75, None, frozenset(), rng) for _ in range(8)}
     assert None not in found
     assert len(found) > 2
-    assert all(problem.ratio(code) <= 0.75 for code in found if code is not None)
+    assert all(problem.ratio(encoding) <= 0.75 for encoding in found if encoding is not None)
 
 
 def test_fixed_space_has_one_proposal() -> None:
     """A space without a decision is exhausted by FP32."""
-    only = GroupSpace(name="a", choices=(FP32,), losses=(0.0,), size_bytes=(4,), arithmetic=(Arithmetic.FLOAT,))
+    only = GroupSpace(name="a", schemes=(FP32,), losses=(0.0,), size_bytes=(4,), arithmetic=(ComputeType.FLOAT,))
     space = Space(groups=(only,), edges=())
     sampler = FrontSampler(space)
     study = _study(sampler)
@@ -245,8 +245,8 @@ def test_fixed_space_has_one_proposal() -> None:
     assert sampler.exhausted(study)
 
 
-def _proposals(problem: Synthetic, budget: Budget, count: int) -> list[tuple[Code, Forecast]]:
-    """What is proposed one after the other, each with the forecast at that moment."""
+def _proposals(problem: Synthetic, budget: Constraints, count: int) -> list[tuple[Encoding, Surrogate]]:
+    """What is proposed one after the other, each with the surrogate at that moment."""
     space = problem.space
     study = _study(FrontSampler(space, budget, 0))
     found = []
@@ -254,33 +254,33 @@ def _proposals(problem: Synthetic, budget: Budget, count: int) -> list[tuple[Cod
         for _, assignment in space.baselines() if index == 0 else ():
             study.enqueue_trial(space.to_params(assignment))
             _step(study, problem)
-        forecast = Forecast(space, budget, History.of(space, study))
-        found.append((_step(study, problem), forecast))
+        surrogate = Surrogate(space, budget, History.of(space, study))
+        found.append((_step(study, problem), surrogate))
     return found
 
 
-@pytest.mark.parametrize("fp16", [Arithmetic.FLOAT, Arithmetic.HALF], ids=lambda kind: kind.value)
-def test_what_is_surely_too_slow_is_not_built(fp16: Arithmetic) -> None:
+@pytest.mark.parametrize("fp16", [ComputeType.FLOAT, ComputeType.HALF], ids=lambda kind: kind.value)
+def test_what_is_surely_too_slow_is_not_built(fp16: ComputeType) -> None:
     """No proposal is predicted over the latency limit by more than the model, refitted to all trials so far, errs."""
     problem = Synthetic.random(10, 3, fp16)
-    found = _proposals(problem, Budget(latency_ms=6.0), 20)
-    assert not any(forecast.too_slow(code) for code, forecast in found)
+    found = _proposals(problem, Constraints(latency_ms=6.0), 20)
+    assert not any(surrogate.too_slow(encoding) for encoding, surrogate in found)
     assert found[0][1].problem.latency != found[-1][1].problem.latency
     # Planted: without a limit the same sampler proposes what this limit would screen.
-    free = _proposals(problem, Budget(), 20)
-    assert any(forecast.problem.ratio(code) > 0.6 + forecast.error for code, forecast in free)
+    free = _proposals(problem, Constraints(), 20)
+    assert any(surrogate.problem.ratio(encoding) > 0.6 + surrogate.error for encoding, surrogate in free)
 
 
 def test_where_all_is_too_slow_the_search_goes_on() -> None:
     """Under a limit that nothing can keep, the nearest are still looked for."""
     problem = Synthetic.random(6, 3)
-    found = _proposals(problem, Budget(latency_ms=0.1), 6)
-    assert len({code for code, _ in found}) == 6
+    found = _proposals(problem, Constraints(latency_ms=0.1), 6)
+    assert len({encoding for encoding, _ in found}) == 6
 
 
 def test_half_arithmetic_is_searched() -> None:
     """Where FP16 is really faster, the sampler finds fronts that random search does not."""
-    problem = Synthetic.random(10, 0, Arithmetic.HALF)
+    problem = Synthetic.random(10, 0, ComputeType.HALF)
     budget = budget_of(problem)
     ours = volumes(problem, run_study(problem, FrontSampler(problem.space, budget, 0), budget, 24), budget)
     random = volumes(problem, run_study(problem, RandomSampler(0), budget, 24), budget)

@@ -9,26 +9,26 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from bitfront.lowering.dialect import Arithmetic
-from bitfront.precision import FP16, FP32, LayerChoice, Precision
+from bitfront.core import FP16, FP32, Precision, Scheme
+from bitfront.lowering.dialect import ComputeType
 from bitfront.search.proposals.latency_model import LatencyModel, fit_latency_model
 from bitfront.search.proposals.overhead import Overhead
 from bitfront.search.proposals.problem import Problem
 from bitfront.search.proposals.seeds import Seed, distinct, ladder, ranking, solver_seeds, splits
-from bitfront.search.proposals.space import Code, GroupSpace, Space
+from bitfront.search.proposals.space import Encoding, GroupSpace, Space
 from tests.search.proposals.spaces import INT4, INT8, chain
 
 
-def _pairs(names: str, choice: LayerChoice, arithmetic: Arithmetic) -> Space:
-    """Groups that may be FP32 or ``choice``, which runs in ``arithmetic``."""
+def _pairs(names: str, scheme: Scheme, arithmetic: ComputeType) -> Space:
+    """Groups that may be FP32 or ``scheme``, which runs in ``arithmetic``."""
     return Space(
         groups=tuple(
             GroupSpace(
                 name=name,
-                choices=(FP32, choice),
+                schemes=(FP32, scheme),
                 losses=(0.0, 0.1),
-                size_bytes=(400, 400 * choice.precision.bits // 32),
-                arithmetic=(Arithmetic.FLOAT, arithmetic),
+                size_bytes=(400, 400 * scheme.precision.bits // 32),
+                arithmetic=(ComputeType.FLOAT, arithmetic),
             )
             for name in names
         ),
@@ -36,7 +36,7 @@ def _pairs(names: str, choice: LayerChoice, arithmetic: Arithmetic) -> Space:
     )
 
 
-def _kinds(space: Space, assignment: Mapping[str, LayerChoice]) -> list[Arithmetic]:
+def _kinds(space: Space, assignment: Mapping[str, Scheme]) -> list[ComputeType]:
     return [group.arithmetic[i] for group, i in zip(space.groups, space.encode(assignment), strict=True)]
 
 
@@ -56,11 +56,11 @@ def test_baselines_first_and_no_repeats() -> None:
     space = chain(6)
     tried = {space.encode(space.uniform(Precision.FP16))}
     seeds = list(distinct(space, (_baselines(space), ladder(space), _baselines(space)), tried))
-    codes = [space.encode(assignment) for _, assignment in seeds]
+    encodings = [space.encode(assignment) for _, assignment in seeds]
     assert [origin for origin, _ in seeds[:3]] == ["baseline"] * 3
-    assert len(set(codes)) == len(codes)
-    assert space.encode(space.uniform(Precision.FP16)) not in codes
-    assert tried == {*codes, space.encode(space.uniform(Precision.FP16))}
+    assert len(set(encodings)) == len(encodings)
+    assert space.encode(space.uniform(Precision.FP16)) not in encodings
+    assert tried == {*encodings, space.encode(space.uniform(Precision.FP16))}
 
 
 def test_ladder_raises_the_most_sensitive() -> None:
@@ -80,9 +80,9 @@ def test_ladder_raises_the_most_sensitive() -> None:
 
 def test_ladder_skips_what_no_group_offers() -> None:
     """Without INT4 there is no INT4 ladder, without integers none at all."""
-    float_only, int8_only = _pairs("ab", FP16, Arithmetic.FLOAT), _pairs("ab", INT8, Arithmetic.INTEGER)
+    float_only, int8_only = _pairs("ab", FP16, ComputeType.FLOAT), _pairs("ab", INT8, ComputeType.INTEGER)
     assert list(ladder(float_only)) == []
-    assert {choice for _, rung in ladder(int8_only) for choice in rung.values()} == {FP32, INT8}
+    assert {scheme for _, rung in ladder(int8_only) for scheme in rung.values()} == {FP32, INT8}
 
 
 def test_splits_are_few_runs() -> None:
@@ -101,14 +101,14 @@ def test_splits_are_few_runs() -> None:
 
 def test_splits_use_every_arithmetic() -> None:
     """Where FP16 is arithmetic of its own, runs of it stand beside float and integer ones."""
-    space = chain(12, fp16=Arithmetic.HALF)
+    space = chain(12, fp16=ComputeType.HALF)
     beside = set()
     for _, assignment in splits(space, np.random.default_rng(3), 30):
         kinds = _kinds(space, assignment)
         beside |= {frozenset(pair) for pair in pairwise(kinds)}
     mixed = {pair for pair in beside if len(pair) == 2}
     assert len(mixed) == 3
-    assert set().union(*mixed) == {Arithmetic.FLOAT, Arithmetic.HALF, Arithmetic.INTEGER}
+    assert set().union(*mixed) == {ComputeType.FLOAT, ComputeType.HALF, ComputeType.INTEGER}
 
 
 def test_splits_identify_the_boundaries() -> None:
@@ -116,17 +116,17 @@ def test_splits_identify_the_boundaries() -> None:
     space = chain(10)
     truth = LatencyModel(
         space=space,
-        gains={Arithmetic.INTEGER: (-0.05,) * 10},
+        gains={ComputeType.INTEGER: (-0.05,) * 10},
         boundary=(0.08,) * 9,
         observations=0,
         loo_error=0.0,
     )
     seeds = list(join(_baselines(space), splits(space, np.random.default_rng(0), 8)))
     observed = [(assignment, truth.predict(assignment)) for _, assignment in seeds]
-    unseen: Code = (0, 0, 2, 2, 0, 0, 2, 2, 0, 0)
-    before = fit_latency_model(space, observed[:4]).predict_code(unseen)
-    after = fit_latency_model(space, observed).predict_code(unseen)
-    assert abs(after - truth.predict_code(unseen)) < 0.3 * abs(before - truth.predict_code(unseen))
+    unseen: Encoding = (0, 0, 2, 2, 0, 0, 2, 2, 0, 0)
+    before = fit_latency_model(space, observed[:4]).predict_encoding(unseen)
+    after = fit_latency_model(space, observed).predict_encoding(unseen)
+    assert abs(after - truth.predict_encoding(unseen)) < 0.3 * abs(before - truth.predict_encoding(unseen))
 
 
 @pytest.mark.parametrize(
@@ -145,15 +145,15 @@ def test_solver_seeds_aim_at_the_budgets(max_ratio: float | None, max_bytes: flo
     origin, first = next(stream)
     asked = len(calls)
     problem = Problem.of(space, fit_latency_model(space, []), Overhead(1000.0))
-    code = space.encode(first)
+    encoding = space.encode(first)
     assert origin == "solver"
-    assert max_bytes is None or problem.size(code) <= max_bytes
+    assert max_bytes is None or problem.size(encoding) <= max_bytes
     rest = list(islice(stream, 3))
     assert rest
     assert len(calls) > asked
     if max_ratio is not None:
-        codes = [code, *(space.encode(assignment) for _, assignment in rest)]
-        assert min(problem.ratio(c) for c in codes) <= max_ratio
+        encodings = [encoding, *(space.encode(assignment) for _, assignment in rest)]
+        assert min(problem.ratio(c) for c in encodings) <= max_ratio
 
 
 def test_unreachable_budgets_give_no_seed() -> None:
@@ -165,10 +165,10 @@ def test_unreachable_budgets_give_no_seed() -> None:
 
 def test_float_only_space_has_no_latency_grid() -> None:
     """Where everything runs at FP32's speed only sizes are stepped through."""
-    space = _pairs("abc", FP16, Arithmetic.FLOAT)
+    space = _pairs("abc", FP16, ComputeType.FLOAT)
     model = fit_latency_model(space, [])
     seeds = [assignment for _, assignment in solver_seeds(space, lambda: model, max_ratio=None, max_bytes=None)]
     assert space.uniform(Precision.FP16) in seeds
     assert list(splits(space, np.random.default_rng(0), 3)) == []
     assert _latency_solutions(space) == 0
-    assert _latency_solutions(_pairs("abc", FP16, Arithmetic.HALF)) > 0
+    assert _latency_solutions(_pairs("abc", FP16, ComputeType.HALF)) > 0

@@ -14,7 +14,7 @@ from bitfront.search.proposals.latency_model import fit_latency_model
 from bitfront.search.proposals.overhead import Overhead
 from bitfront.search.proposals.problem import Problem, keeps
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import Code, Domain
+from bitfront.search.proposals.space import ActivationType, Encoding
 from tests.search.proposals.spaces import chain
 
 
@@ -25,28 +25,28 @@ def brute_force(
     scale = weights or [1.0] * len(problem.losses)
     return min(
         (
-            math.fsum(w * row[c] for w, row, c in zip(scale, problem.losses, code, strict=True))
-            for code in product(*(range(len(row)) for row in problem.losses))
-            if all(row[c] for row, c in zip(problem.allowed, code, strict=True))
-            and keeps(problem, code, max_ratio, max_bytes)
+            math.fsum(w * row[c] for w, row, c in zip(scale, problem.losses, encoding, strict=True))
+            for encoding in product(*(range(len(row)) for row in problem.losses))
+            if all(row[c] for row, c in zip(problem.allowed, encoding, strict=True))
+            and keeps(problem, encoding, max_ratio, max_bytes)
         ),
         default=math.inf,
     )
 
 
-def judge(problem: Problem, code: Code | None, max_ratio: float | None, max_bytes: float | None) -> str:
-    """The oracle: empty where ``code`` is right, else what is wrong with it."""
+def judge(problem: Problem, encoding: Encoding | None, max_ratio: float | None, max_bytes: float | None) -> str:
+    """The oracle: empty where ``encoding`` is right, else what is wrong with it."""
     best = brute_force(problem, max_ratio, max_bytes)
-    if code is None:
+    if encoding is None:
         return "" if math.isinf(best) else "missed a feasible solution"
-    if not keeps(problem, code, max_ratio, max_bytes):
+    if not keeps(problem, encoding, max_ratio, max_bytes):
         return "breaks a limit"
-    return "" if problem.loss(code) <= best * (1 + 1e-6) + 1e-12 else "not the least loss"
+    return "" if problem.loss(encoding) <= best * (1 + 1e-6) + 1e-12 else "not the least loss"
 
 
 @st.composite
 def problems(draw: st.DrawFn) -> Problem:
-    """Up to 5 groups of up to 4 choices with any boundary costs, paying ones included."""
+    """Up to 5 groups of up to 4 schemes with any boundary costs, paying ones included."""
     widths = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
     groups = range(len(widths))
     exponents = st.floats(-5, 0)
@@ -60,7 +60,7 @@ def problems(draw: st.DrawFn) -> Problem:
         losses=tuple(tuple(10.0 ** draw(exponents) if c else 0.0 for c in range(width)) for width in widths),
         latency=rows(st.floats(-0.4, 0.1)),
         sizes=rows(st.integers(0, 500_000).map(float)),
-        domains=tuple(tuple(draw(st.sampled_from(Domain)) for _ in range(width)) for width in widths),
+        domains=tuple(tuple(draw(st.sampled_from(ActivationType)) for _ in range(width)) for width in widths),
         allowed=tuple((True, *(draw(st.integers(0, 4)) > 0 for _ in range(width - 1))) for width in widths),
         edges=tuple(edges),
         boundary=tuple(draw(st.floats(-0.05, 0.3)) for _ in edges),
@@ -76,8 +76,8 @@ def problems(draw: st.DrawFn) -> Problem:
 )
 def test_matches_brute_force(problem: Problem, max_ratio: float | None, max_bytes: float | None) -> None:
     """The least loss among all assignments within both limits, and None exactly where there is none."""
-    code = solve(problem, max_ratio=max_ratio, max_bytes=max_bytes)
-    assert judge(problem, code, max_ratio, max_bytes) == ""
+    encoding = solve(problem, max_ratio=max_ratio, max_bytes=max_bytes)
+    assert judge(problem, encoding, max_ratio, max_bytes) == ""
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -85,12 +85,12 @@ def test_matches_brute_force(problem: Problem, max_ratio: float | None, max_byte
 def test_weights_change_the_objective(problem: Problem, data: st.DataObject) -> None:
     """With weights, the weighted sum is what is least."""
     weights = [data.draw(st.floats(0.01, 10.0)) for _ in problem.losses]
-    code = solve(problem, max_ratio=0.9, weights=weights)
+    encoding = solve(problem, max_ratio=0.9, weights=weights)
     best = brute_force(problem, 0.9, None, weights)
-    if code is None:
+    if encoding is None:
         assert math.isinf(best)
     else:
-        got = sum(w * row[c] for w, row, c in zip(weights, problem.losses, code, strict=True))
+        got = sum(w * row[c] for w, row, c in zip(weights, problem.losses, encoding, strict=True))
         assert got <= best * (1 + 1e-6) + 1e-12
 
 
@@ -98,7 +98,7 @@ SMALL = Problem(
     losses=((0.0, 1e-4, 1e-2), (0.0, 2e-4, 3e-2), (0.0, 5e-5, 1e-3)),
     latency=((0.0, -0.25, -0.25), (0.0, -0.25, -0.25), (0.0, -0.1, -0.1)),
     sizes=((400.0, 100.0, 50.0), (800.0, 200.0, 100.0), (400.0, 100.0, 50.0)),
-    domains=((Domain.FLOAT, Domain.INTEGER, Domain.INTEGER),) * 3,
+    domains=((ActivationType.FLOAT, ActivationType.INTEGER, ActivationType.INTEGER),) * 3,
     allowed=((True, True, True),) * 3,
     edges=((0, 1), (1, 2)),
     boundary=(0.2, 0.15),
@@ -128,7 +128,7 @@ def test_oracle_rejects_a_dropped_boundary() -> None:
 
 def test_three_domains_by_hand() -> None:
     """Half beside integer is a boundary as float beside integer is; a run in one domain has none."""
-    three = replace(SMALL, domains=((Domain.FLOAT, Domain.HALF, Domain.INTEGER),) * 3)
+    three = replace(SMALL, domains=((ActivationType.FLOAT, ActivationType.HALF, ActivationType.INTEGER),) * 3)
     assert three.ratio((1, 1, 0)) == pytest.approx(0.65)
     assert three.ratio((1, 2, 2)) == pytest.approx(0.6)
     assert three.ratio((1, 2, 1)) == pytest.approx(0.75)
@@ -140,8 +140,8 @@ def test_three_domains_by_hand() -> None:
 
 def test_oracle_rejects_half_taken_for_float() -> None:
     """Planted bug: a solver that sees no boundary between half and float breaks the limit, and the oracle says so."""
-    three = replace(SMALL, domains=((Domain.FLOAT, Domain.HALF, Domain.INTEGER),) * 3)
-    blind = replace(SMALL, domains=((Domain.FLOAT, Domain.FLOAT, Domain.INTEGER),) * 3)
+    three = replace(SMALL, domains=((ActivationType.FLOAT, ActivationType.HALF, ActivationType.INTEGER),) * 3)
+    blind = replace(SMALL, domains=((ActivationType.FLOAT, ActivationType.FLOAT, ActivationType.INTEGER),) * 3)
     assert judge(three, solve(blind, max_ratio=0.7), 0.7, None) == "breaks a limit"
 
 
@@ -162,13 +162,14 @@ def test_oracle_rejects_needless_loss() -> None:
 def test_tried_solutions_do_not_come_back() -> None:
     """Excluding solutions walks down the ranking of all feasible ones."""
     ranked = sorted(
-        (code for code in product(range(3), repeat=3) if SMALL.ratio(code) <= 0.7), key=lambda code: SMALL.loss(code)
+        (encoding for encoding in product(range(3), repeat=3) if SMALL.ratio(encoding) <= 0.7),
+        key=lambda encoding: SMALL.loss(encoding),
     )
-    tried: list[Code] = []
+    tried: list[Encoding] = []
     for _ in range(4):
-        code = solve(SMALL, max_ratio=0.7, tried=tried)
-        assert code is not None
-        tried.append(code)
+        encoding = solve(SMALL, max_ratio=0.7, tried=tried)
+        assert encoding is not None
+        tried.append(encoding)
     assert tried == ranked[:4]
 
 
@@ -211,7 +212,7 @@ def test_malformed_problems_are_refused() -> None:
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    """Native code writes nothing to standard output, and Python still can."""
+    """Native encoding writes nothing to standard output, and Python still can."""
     space = chain(24, seed=1)
     solve(Problem.of(space, fit_latency_model(space, [])), max_ratio=0.7, gap=0.01)
     print("ours")

@@ -1,4 +1,4 @@
-"""Which choices a search may decide between."""
+"""Which schemes a search may decide between."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from bitfront.lowering.dialect import Arithmetic
+from bitfront.core import FP16, FP32, ConfigError, Precision, Scheme
+from bitfront.lowering.dialect import ComputeType
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.precision import FP16, FP32, ConfigError, LayerChoice, Precision
-from bitfront.search.proposals.space import Domain, GroupSpace, Space, build_space
+from bitfront.search.proposals.space import ActivationType, GroupSpace, Space, build_space
 from tests.search.proposals.spaces import (
     INT4,
     INT4_BLOCK,
@@ -18,7 +18,7 @@ from tests.search.proposals.spaces import (
     INT8,
     INT8_NEAREST,
     chain,
-    inventory,
+    quantisable,
     size_of,
     table,
 )
@@ -29,95 +29,95 @@ ALL = tuple(Precision)
 ON_ORT = get_dialect("ort-cpu").arithmetic
 
 
-def _half(choice: LayerChoice) -> Arithmetic:
+def _half(scheme: Scheme) -> ComputeType:
     """As on a runtime with 16-bit arithmetic."""
-    return Arithmetic.HALF if choice == FP16 else ON_ORT(choice)
+    return ComputeType.HALF if scheme == FP16 else ON_ORT(scheme)
 
 
 def _build(
-    losses: dict[LayerChoice, float],
+    losses: dict[Scheme, float],
     precisions: tuple[Precision, ...] = ALL,
-    arithmetic_of: Callable[[LayerChoice], Arithmetic] = ON_ORT,
+    arithmetic_of: Callable[[Scheme], ComputeType] = ON_ORT,
 ) -> Space:
     offered, scores = {"a": (FP32, *losses)}, table({"a": {FP32: 0.0, **losses}}, {})
-    return build_space(inventory(offered), scores, precisions, size_of, arithmetic_of)
+    return build_space(quantisable(offered), scores, precisions, size_of, arithmetic_of)
 
 
 def test_arithmetic_is_the_dialects() -> None:
-    """Each choice has the arithmetic that the dialect names, whichever that is."""
+    """Each scheme has the arithmetic that the dialect names, whichever that is."""
     offered = {FP16: 0.0, INT8: 0.1, INT4_BLOCK: 0.2}
     (group,) = _build(offered).groups
-    assert dict(zip(group.choices, group.arithmetic, strict=True)) == {
-        FP32: Arithmetic.FLOAT, FP16: Arithmetic.FLOAT, INT8: Arithmetic.INTEGER, INT4_BLOCK: Arithmetic.BLOCK,
+    assert dict(zip(group.schemes, group.arithmetic, strict=True)) == {
+        FP32: ComputeType.FLOAT, FP16: ComputeType.FLOAT, INT8: ComputeType.INTEGER, INT4_BLOCK: ComputeType.BLOCK,
     }  # fmt: skip
     (group,) = _build(offered, arithmetic_of=_half).groups
-    assert group.arithmetic == (Arithmetic.FLOAT, Arithmetic.HALF, Arithmetic.INTEGER, Arithmetic.BLOCK)
+    assert group.arithmetic == (ComputeType.FLOAT, ComputeType.HALF, ComputeType.INTEGER, ComputeType.BLOCK)
 
 
 def test_domains_are_what_is_converted_between() -> None:
     """Blocks are multiplied with floating activations; everything else has tensors of its own type."""
-    assert {kind: Domain.of(kind) for kind in Arithmetic} == {
-        Arithmetic.FLOAT: Domain.FLOAT, Arithmetic.HALF: Domain.HALF, Arithmetic.INTEGER: Domain.INTEGER,
-        Arithmetic.BLOCK: Domain.FLOAT,
+    assert {kind: ActivationType.of(kind) for kind in ComputeType} == {
+        ComputeType.FLOAT: ActivationType.FLOAT, ComputeType.HALF: ActivationType.HALF,
+        ComputeType.INTEGER: ActivationType.INTEGER, ComputeType.BLOCK: ActivationType.FLOAT,
     }  # fmt: skip
 
 
-def test_half_is_no_storage_choice() -> None:
+def test_half_is_no_storage_scheme() -> None:
     """Where FP16 computes in half, weight-only INT4 in float does not drive it out: it may be faster."""
     offered = {FP16: 0.1, INT4_WEIGHTS: 0.05}
-    assert _build(offered).groups[0].choices[_build(offered).groups[0].proposed[-1]] == INT4_WEIGHTS
+    assert _build(offered).groups[0].schemes[_build(offered).groups[0].proposed[-1]] == INT4_WEIGHTS
     assert len(_build(offered).groups[0].proposed) == 2
     assert len(_build(offered, arithmetic_of=_half).groups[0].proposed) == 3
 
 
 def test_better_rounding_wins() -> None:
-    """Of two choices that differ in rounding alone the lower loss stays, and the other is listed with the reason."""
+    """Of two schemes that differ in rounding alone the lower loss stays, and the other is listed with the reason."""
     space = _build({INT8_NEAREST: 0.2, INT8: 0.1})
-    assert space.groups[0].choices == (FP32, INT8)
-    assert [(d.choice, d.reason.startswith("dominated by int8:mse")) for d in space.dropped] == [(INT8_NEAREST, True)]
+    assert space.groups[0].schemes == (FP32, INT8)
+    assert [(d.scheme, d.reason.startswith("dominated by int8:mse")) for d in space.dropped] == [(INT8_NEAREST, True)]
 
 
-def test_equal_choices_keep_the_first() -> None:
-    """Equal loss and size leave exactly one choice."""
-    assert _build({INT8_NEAREST: 0.1, INT8: 0.1}).groups[0].choices == (FP32, INT8_NEAREST)
+def test_equal_schemes_keep_the_first() -> None:
+    """Equal loss and size leave exactly one scheme."""
+    assert _build({INT8_NEAREST: 0.1, INT8: 0.1}).groups[0].schemes == (FP32, INT8_NEAREST)
 
 
 def test_domination_is_within_an_arithmetic() -> None:
     """A smaller choice of no more loss drives out its own kind alone: others may be faster."""
-    worse_weights = LayerChoice(precision=Precision.INT8, weight_only=True)
+    worse_weights = Scheme(precision=Precision.INT8, weight_only=True)
     space = _build({INT8: 0.1, INT4: 0.3, worse_weights: 0.05, INT4_WEIGHTS: 0.04, INT4_BLOCK: 0.5})
-    assert space.groups[0].choices == (FP32, INT8, INT4, INT4_WEIGHTS, INT4_BLOCK)
-    assert [d.choice for d in space.dropped] == [worse_weights]
+    assert space.groups[0].schemes == (FP32, INT8, INT4, INT4_WEIGHTS, INT4_BLOCK)
+    assert [d.scheme for d in space.dropped] == [worse_weights]
 
 
-def test_baselines_keep_their_choice() -> None:
-    """A dominated choice stays for the uniform baseline that needs it, and is never proposed."""
+def test_baselines_keep_their_scheme() -> None:
+    """A dominated scheme stays for the uniform baseline that needs it, and is never proposed."""
     space = _build({INT8: 0.1, INT4: 0.1})
     assert space.uniform(Precision.INT8) == {"a": INT8}
-    assert [space.groups[0].choices[i] for i in space.groups[0].proposed] == [FP32, INT4]
+    assert [space.groups[0].schemes[i] for i in space.groups[0].proposed] == [FP32, INT4]
     assert space.cardinality == 2
 
 
 def test_fp32_stays_even_when_fp16_is_free() -> None:
     """FP32 is the reference and cannot be dominated."""
     space = _build({FP16: 0.0})
-    assert space.groups[0].choices == (FP32, FP16)
+    assert space.groups[0].schemes == (FP32, FP16)
     assert space.groups[0].proposed == (0, 1)
 
 
 def test_table_and_precisions_restrict() -> None:
-    """Choices of other precisions, dropped by the table or unknown to it, leave with their reasons."""
+    """Schemes of other precisions, dropped by the table or unknown to it, leave with their reasons."""
     offered = {"a": (FP32, FP16, INT8, INT4, INT4_BLOCK)}
     rows = {"a": {FP32: 0.0, FP16: 0.0, INT8: 0.1}}
     space = build_space(
-        inventory(offered),
+        quantisable(offered),
         table(rows, {("a", INT4): "NaN outputs"}),
         (Precision.INT8, Precision.INT4),
         size_of,
         ON_ORT,
     )
-    assert space.groups[0].choices == (FP32, INT8)
-    assert {d.choice.text: d.reason for d in space.dropped} == {
+    assert space.groups[0].schemes == (FP32, INT8)
+    assert {d.scheme.text: d.reason for d in space.dropped} == {
         "fp16": "fp16 is not allowed",
         "int4:gptq": "NaN outputs",
         "int4:mse:block32": "its loss is nan",
@@ -128,7 +128,7 @@ def test_sizes_add_up_over_a_groups_layers() -> None:
     """A group's bytes are its layers' bytes; edges lose loops and repetitions."""
     offered = {"a+1": (FP32, INT8), "b": (FP32, INT8)}
     losses = {name: {FP32: 0.0, INT8: 0.1} for name in offered}
-    space = build_space(inventory(offered, ((0, 1), (0, 0), (0, 1))), table(losses, {}), ALL, size_of, ON_ORT)
+    space = build_space(quantisable(offered, ((0, 1), (0, 0), (0, 1))), table(losses, {}), ALL, size_of, ON_ORT)
     assert space.groups[0].size_bytes == (2 * 2304, 2 * 576)
     assert space.edges == ((0, 1),)
     assert space.describe(space.uniform(Precision.INT8)) == "int8:mse ×3"
@@ -137,8 +137,8 @@ def test_sizes_add_up_over_a_groups_layers() -> None:
 def test_uniform_falls_back_to_the_nearest_higher_precision() -> None:
     """A group without the precision takes the next higher one, never a lower one."""
     offered = {"a": (FP32, FP16, INT8, INT4), "b": (FP32, INT8), "c": (FP32, FP16, INT4_BLOCK)}
-    losses = {name: dict.fromkeys(choices, 0.0) | {INT8: 0.1, INT4: 0.2} for name, choices in offered.items()}
-    space = build_space(inventory(offered), table(losses, {}), ALL, size_of, ON_ORT)
+    losses = {name: dict.fromkeys(schemes, 0.0) | {INT8: 0.1, INT4: 0.2} for name, schemes in offered.items()}
+    space = build_space(quantisable(offered), table(losses, {}), ALL, size_of, ON_ORT)
     assert space.uniform(Precision.INT4) == {"a": INT4, "b": INT8, "c": INT4_BLOCK}
     assert space.uniform(Precision.INT8) == {"a": INT8, "b": INT8, "c": FP16}
     assert space.uniform(Precision.FP16) == {"a": FP16, "b": FP32, "c": FP16}
@@ -182,10 +182,10 @@ def test_loss_and_size_add_up() -> None:
     groups = tuple(
         GroupSpace(
             name=name,
-            choices=(FP32, INT8),
+            schemes=(FP32, INT8),
             losses=(0.0, loss),
             size_bytes=(400, 100),
-            arithmetic=(Arithmetic.FLOAT, Arithmetic.INTEGER),
+            arithmetic=(ComputeType.FLOAT, ComputeType.INTEGER),
         )
         for name, loss in (("a", 0.25), ("b", 0.5))
     )
@@ -195,13 +195,13 @@ def test_loss_and_size_add_up() -> None:
     assert space.describe({"a": INT8, "b": FP32}) == "fp32 ×1, int8:mse ×1"
 
 
-F, INTEGER = Arithmetic.FLOAT, Arithmetic.INTEGER
+F, INTEGER = ComputeType.FLOAT, ComputeType.INTEGER
 
 
 @pytest.mark.parametrize(
     ("choices", "losses", "sizes", "arithmetic", "message"),
     [
-        ((INT8,), (0.0,), (1,), (INTEGER,), "expected fp32 as the first choice"),
+        ((INT8,), (0.0,), (1,), (INTEGER,), "expected fp32 as the first scheme"),
         ((FP32, INT8), (0.0,), (1, 1), (F, INTEGER), "differ in length"),
         ((FP32, INT8), (0.0, 0.1), (1, 1), (F,), "differ in length"),
         ((FP32,), (0.0,), (1,), (INTEGER,), "expected float arithmetic of fp32, got integer"),
@@ -211,12 +211,12 @@ F, INTEGER = Arithmetic.FLOAT, Arithmetic.INTEGER
     ids=["no fp32", "lengths", "arithmetic missing", "integer fp32", "nan", "negative"],
 )
 def test_malformed_groups_are_refused(
-    choices: tuple[LayerChoice, ...],
+    schemes: tuple[Scheme, ...],
     losses: tuple[float, ...],
     sizes: tuple[int, ...],
-    arithmetic: tuple[Arithmetic, ...],
+    arithmetic: tuple[ComputeType, ...],
     message: str,
 ) -> None:
     """A group starts with FP32 in float, and has finite losses ≥ 0."""
     with pytest.raises(ValueError, match=message):
-        GroupSpace(name="a", choices=choices, losses=losses, size_bytes=sizes, arithmetic=arithmetic)
+        GroupSpace(name="a", schemes=schemes, losses=losses, size_bytes=sizes, arithmetic=arithmetic)

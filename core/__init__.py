@@ -1,0 +1,68 @@
+"""The vocabulary: precisions, schemes, recipes, configs, budgets, measurements, workloads, errors. Frozen values."""
+
+from bitfront.core.batching import Batching
+from bitfront.core.config import CalibrationSettings, PrecisionConfig, RangeMethod
+from bitfront.core.constraints import BYTES_PER_MB, Constraints
+from bitfront.core.errors import (
+    BackendError,
+    BackendUnavailableError,
+    ConfigError,
+    DataError,
+    EngineError,
+    LoweringError,
+    MalformedError,
+    ModelError,
+    OutputError,
+    UsageError,
+    WorkloadError,
+)
+from bitfront.core.files import sweep_parts, unwritable, write_bytes, write_text
+from bitfront.core.measurement import AccuracyStats, LatencyStats, MemoryUsage
+from bitfront.core.recipe import Recipe, RecipeStep
+from bitfront.core.scheme import FP16, FP32, Precision, Rounding, Scheme
+from bitfront.core.store import ContentStore, digest
+from bitfront.core.workload import Array, Inputs, Labelled, Metric, OutputsRead, Workload, outputs_read, top1
+
+__all__ = [
+    "BYTES_PER_MB",
+    "FP16",
+    "FP32",
+    "AccuracyStats",
+    "Array",
+    "BackendError",
+    "BackendUnavailableError",
+    "Batching",
+    "CalibrationSettings",
+    "ConfigError",
+    "Constraints",
+    "ContentStore",
+    "DataError",
+    "EngineError",
+    "Inputs",
+    "Labelled",
+    "LatencyStats",
+    "LoweringError",
+    "MalformedError",
+    "MemoryUsage",
+    "Metric",
+    "ModelError",
+    "OutputError",
+    "OutputsRead",
+    "Precision",
+    "PrecisionConfig",
+    "RangeMethod",
+    "Recipe",
+    "RecipeStep",
+    "Rounding",
+    "Scheme",
+    "UsageError",
+    "Workload",
+    "WorkloadError",
+    "digest",
+    "outputs_read",
+    "sweep_parts",
+    "top1",
+    "unwritable",
+    "write_bytes",
+    "write_text",
+]

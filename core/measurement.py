@@ -1,0 +1,70 @@
+"""What was measured: latency with its spread, size, accuracy with its interval. Never an estimate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitfront.core.document import Count, JsonValue, NonNegative, Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyStats(JsonValue):
+    """Latency of one model timed interleaved with a reference in one process.
+
+    Attributes:
+        median_ms, p90_ms: Over all timed runs of this model, in milliseconds.
+        ci_low_ms, ci_high_ms: 95 % bootstrap interval of the median.
+        ratio: Median over rounds of this model's time over the reference's in the same round.
+        ratio_low, ratio_high: 95 % bootstrap interval of ``ratio``.
+        rounds: Interleaved rounds that count, each of which ran every model of the comparison.
+        threads, batch_size: What it ran with.
+        rounds_left_out: Rounds that do not count, because the machine was disturbed.
+    """
+
+    median_ms: NonNegative
+    p90_ms: NonNegative
+    ci_low_ms: NonNegative
+    ci_high_ms: NonNegative
+    ratio: NonNegative
+    ratio_low: NonNegative
+    ratio_high: NonNegative
+    rounds: Count
+    threads: Count
+    batch_size: Count
+    rounds_left_out: Count = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyStats(JsonValue):
+    """A metric's mean on a number of samples with its 95 % interval.
+
+    Attributes:
+        value: The metric, higher is better; a fraction for ``top1``.
+        ci_low, ci_high: 95 % interval of ``value``; equal to it where the metric has no per-sample scores.
+        samples: How many samples were scored.
+    """
+
+    value: Number
+    ci_low: Number
+    ci_high: Number
+    samples: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUsage(JsonValue):
+    """What a compiled model takes, as far as its runtime tells; None where it does not.
+
+    Attributes:
+        engine_bytes: The runtime's own file of the compiled model (a TensorRT plan).
+        weight_bytes: Weights as the runtime holds them.
+        activation_bytes: Scratch and activation memory of one run.
+    """
+
+    engine_bytes: Count | None = None
+    weight_bytes: Count | None = None
+    activation_bytes: Count | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the runtime told anything."""
+        return self != MemoryUsage()

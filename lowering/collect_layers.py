@@ -1,0 +1,230 @@
+"""Finding layers, groups and neighbours in a normalised network.
+
+A group is a connected component under two relations: the same weight tensor, and the same input activation when
+both layers can compute on 8-bit activations (one quantiser feeds both, and splitting it costs more than it saves).
+Two groups are neighbours when one reads what the other wrote with nothing but glue between.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from math import prod
+
+import onnx
+
+from bitfront.core import FP32
+from bitfront.lowering.dialect import Dialect, StoresTables
+from bitfront.lowering.graph import GraphView, attribute, bodies
+from bitfront.lowering.layers import TABLE, WEIGHTED, Group, Layer, QuantisableLayers
+
+# Other operators with weights people ask about: named as left alone, with the reason, instead of being passed over.
+_UNHANDLED = ("LSTM", "GRU", "RNN", "Einsum", "Attention", "DeformConv")
+# Operators that compute on quantised weights, of any domain.
+_QUANTISED = re.compile(
+    r"QLinear(Conv|MatMul)|QGemm|QAttention|QEmbedLayerNormalization|QMoE|(MatMul|Conv)Integer\w*|MatMul(NBits|BnB4|Fp8)"
+    r"|QLinearConvTranspose|GatherBlockQuantized|Dynamic?Quantize(MatMul|LSTM)"
+)
+_QUANTISED_ALREADY = "it is quantised already"
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+# Elements of the smallest table that is a layer: below, scales and nodes take what the integers save.
+SMALLEST_TABLE = 1024
+
+
+def collect_layers(proto: onnx.ModelProto, dialect: Dialect) -> QuantisableLayers:
+    """List a normalised network's layers, groups and neighbours, with what the dialect offers each layer."""
+    view = GraphView(proto.graph)
+    layers: list[Layer] = []
+    left_alone: dict[str, str] = {}
+    taken: set[str] = set()
+    for node in view.nodes:
+        left_alone.update((name, f"it stands in a subgraph of {node.op_type} '{node.name}'") for name in _inner(node))
+        if node.op_type in _UNHANDLED:
+            left_alone[node.name] = f"{node.op_type} is not supported as a layer; it stays as it is"
+        if _QUANTISED.fullmatch(node.op_type):
+            left_alone[node.name] = _QUANTISED_ALREADY
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if _is_table(node, view):
+            reason = _why_no_table(node, view, dialect)
+        elif node.op_type in WEIGHTED:
+            reason = _why_no_layer(node, view)
+        else:
+            continue
+        if reason:
+            left_alone[node.name] = reason
+            continue
+        layers.append(_layer(node, view, dialect, taken))
+    groups = _groups(layers, view)
+    return QuantisableLayers(
+        layers=tuple(layers), groups=groups, edges=_edges(layers, groups, view), left_alone=left_alone
+    )
+
+
+def _inner(node: onnx.NodeProto) -> Iterator[str]:
+    for body in bodies(node):
+        for inner in body.node:
+            if inner.op_type in (*WEIGHTED, *_UNHANDLED) or _QUANTISED.fullmatch(inner.op_type):
+                yield inner.name or next(filter(None, inner.output), inner.op_type)
+            yield from _inner(inner)
+
+
+def _why_no_layer(node: onnx.NodeProto, view: GraphView) -> str:
+    weight = view.array(node.input[1])
+    if weight is None:
+        if node.op_type == "MatMul" and view.array(node.input[0]) is not None:
+            return "its constant operand is the left one; only a constant right operand is a layer's weight"
+        if _is_quantised(node.input[1], view):
+            return _QUANTISED_ALREADY
+        return "its weight is computed at run time"
+    if not view.is_float(node.input[1]):
+        return f"its weight is {weight.dtype}, only float32 is handled"
+    if node.op_type == "MatMul" and weight.ndim != 2:
+        return f"its constant operand has {weight.ndim} axes, only 2 are handled"
+    if not weight.size:
+        return f"its weight is empty, of shape {weight.shape}"
+    if view.array(node.input[0]) is not None:
+        return "both operands are constant"
+    if len(node.input) > 2 and node.input[2] and view.array(node.input[2]) is None:
+        return "its bias is computed at run time"
+    readers = [view.nodes[index] for index in view.consumers(node.input[1])]
+    if view.is_captured(node.input[1]) or view.is_output(node.input[1]):
+        return "its weight is also read by a subgraph, or is an output"
+    for reader in readers:
+        if reader.op_type not in WEIGHTED or list(reader.input).index(node.input[1]) != 1:
+            return f"its weight is also read by {reader.op_type} '{reader.name}'"
+    return ""
+
+
+def _is_table(node: onnx.NodeProto, view: GraphView) -> bool:
+    """Whether a node looks up vectors in a constant floating matrix that is worth being stored smaller."""
+    shape = view.shape(node.input[0]) if node.op_type == TABLE and node.input[0] in view.initializers else None
+    if shape is None or len(shape) != 2 or attribute(node, "axis", 0) not in (0, -2):
+        return False
+    return view.initializers[node.input[0]].data_type in _FLOATS and prod(size or 0 for size in shape) >= SMALLEST_TABLE
+
+
+def _why_no_table(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> str:
+    table = node.input[0]
+    if not isinstance(dialect, StoresTables):
+        return f"dialect '{dialect.name}' keeps tables as they are"
+    if not view.is_float(table):
+        return "its table is not float32"
+    if view.is_captured(table) or view.is_output(table):
+        return "its table is also read by a subgraph, or is an output"
+    for index in view.consumers(table):
+        reader = view.nodes[index]
+        if reader.op_type != TABLE or attribute(reader, "axis", 0) not in (0, -2):
+            return f"its table is also read by {reader.op_type} '{reader.name}'"
+    return ""
+
+
+def _is_quantised(weight: str, view: GraphView) -> bool:
+    """Whether a tensor is a quantised constant, moved about at most."""
+    while (index := view.producer(weight)) is not None:
+        node = view.nodes[index]
+        if node.op_type == "DequantizeLinear":
+            return node.input[0] in view.initializers
+        if node.op_type not in ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Cast", "Slice"):
+            return False
+        weight = node.input[0]
+    return False
+
+
+def _layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect, taken: set[str]) -> Layer:
+    weight = node.input[0 if node.op_type == TABLE else 1]
+    shape = tuple(view.initializers[weight].dims)
+    if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
+        channel_axis = 1
+    else:
+        channel_axis = 1 if node.op_type == "ConvTranspose" else 0
+    base = weight.removesuffix(".weight") if weight.endswith(".weight") else node.name
+    name, suffix = base, 2
+    while name in taken:
+        name, suffix = f"{base}#{suffix}", suffix + 1
+    taken.add(name)
+    bare = Layer(
+        name=name,
+        node=node.name,
+        op=node.op_type,
+        weight=weight,
+        weight_shape=shape,
+        channel_axis=channel_axis,
+        conv_groups=int(attribute(node, "group", 1)),
+        parameters=prod(shape),
+        schemes=(FP32,),
+        refused={},
+    )
+    if node.op_type == TABLE:
+        assert isinstance(dialect, StoresTables), "other dialects have no tables as layers"
+        schemes, refused = dialect.table_schemes(bare)
+    else:
+        schemes, refused = dialect.offers(bare, node, view)
+    return Layer(
+        **{field: getattr(bare, field) for field in bare.__slots__ if field not in ("choices", "refused")},
+        schemes=schemes,
+        refused=refused,
+    )
+
+
+def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[Group, ...]:
+    parent = list(range(len(layers)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            index = parent[index]
+        return index
+
+    reasons: dict[int, list[str]] = {}
+    nodes = {node.name: node for node in view.nodes}
+    seen: dict[tuple[str, str], int] = {}
+    for index, layer in enumerate(layers):
+        keys = [("weight", layer.weight)]
+        if any(scheme.quantises_activations for scheme in layer.schemes):
+            keys.append(("input", nodes[layer.node].input[0]))
+        for key in keys:
+            first = seen.setdefault(key, index)
+            if root(first) == root(index):
+                continue
+            low, high = sorted((root(first), root(index)))
+            parent[high] = low
+            text = f"share the weight '{key[1]}'" if key[0] == "weight" else f"read the same activation '{key[1]}'"
+            reasons.setdefault(low, []).extend([*reasons.pop(high, []), text])
+    members: dict[int, list[int]] = {}
+    for index in range(len(layers)):
+        members.setdefault(root(index), []).append(index)
+    groups = []
+    for first, indices in members.items():
+        own = [layers[index] for index in indices]
+        common = tuple(c for c in own[0].schemes if all(c in layer.schemes for layer in own))
+        name = own[0].name if len(own) == 1 else f"{own[0].name}+{len(own) - 1}"
+        groups.append(
+            Group(
+                name=name,
+                layers=tuple(layer.name for layer in own),
+                reason="; ".join(dict.fromkeys(reasons.get(first, []))),
+                schemes=common,
+            )
+        )
+    return tuple(groups)
+
+
+def _edges(layers: Sequence[Layer], groups: Sequence[Group], view: GraphView) -> tuple[tuple[int, int], ...]:
+    group_of = {layer: index for index, group in enumerate(groups) for layer in group.layers}
+    by_node = {layer.node: group_of[layer.name] for layer in layers}
+    # Tensor → (group, joins passed): groups whose output reaches the tensor through glue alone. What has passed one
+    # join (Add, Concat) ends at the next, or a residual stream would make every block every other's neighbour.
+    reach: dict[str, frozenset[tuple[int, bool]]] = {}
+    edges: set[tuple[int, int]] = set()
+    for node in view.nodes:
+        sources = [reach[name] for name in node.input if reach.get(name)]
+        before = frozenset[tuple[int, bool]]().union(*sources)
+        own = by_node.get(node.name)
+        if own is not None:
+            edges.update((source, own) for source, _ in before if source != own)
+            before = frozenset(((own, False),))
+        elif len(sources) > 1:
+            before = frozenset((source, True) for source, joined in before if not joined)
+        for name in node.output:
+            reach[name] = before
+    return tuple(sorted(edges))

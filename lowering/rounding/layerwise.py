@@ -1,0 +1,295 @@
+"""Walking a network layer by layer on calibration data, twice at once: as it is, and with its rounded prefix.
+
+The graph is cut before and after each layer. Every piece is run once on each stream by ONNX Runtime, chunk by chunk,
+and only tensors that later pieces read are kept. The number of samples is the largest for which both streams' live
+tensors stay within ``LIVE_BYTES``, by a trial run of the first chunk, and at most ``MAX_SAMPLES``. Networks with a
+fixed batch are fed whole batches; samples that fill none are left out (one batch is made up by repetition if need be).
+
+Of the network, only what some layer's input depends on is run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from bitfront.core import Batching, DataError, Inputs, LoweringError
+from bitfront.lowering.batching import infer_batching
+from bitfront.lowering.graph import GraphView, captured_names
+from bitfront.lowering.layers import Layer
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+LIVE_BYTES = 1_000_000_000
+MAX_SAMPLES = 512
+CHUNK_SAMPLES = 32
+
+Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """One layer's part of the walk: the nodes that lead up to it, and what must outlive them and it."""
+
+    layer: Layer
+    node: int
+    before: tuple[int, ...]
+    live_before: frozenset[str]
+    live_after: frozenset[str]
+
+
+class LayerwiseEngine:
+    """Two streams of chunks, brought forward from layer to layer.
+
+    For each layer in ``layers`` (the network's order): ``advance``, then ``inputs`` as often as needed, then
+    ``finish`` with the weight the rounded stream goes on with.
+
+    Args:
+        reference: Normalised FP32 network; not modified.
+        layers: Layers of that network.
+        calibration: One array (n, …) per network input.
+
+    Raises:
+        DataError: If there are no calibration samples.
+    """
+
+    def __init__(self, reference: onnx.ModelProto, layers: Sequence[Layer], calibration: Inputs) -> None:
+        self._model = reference
+        self._view = GraphView(reference.graph)
+        self._steps = _plan(self._view, layers)
+        self.layers = tuple(step.layer for step in self._steps)
+        self._pieces: dict[tuple[int, ...], _Piece] = {}
+        chunks = _chunks(self._view, calibration, infer_batching(reference.graph))
+        fitting = self._fitting_chunks(chunks[0], len(chunks))
+        self._float: list[Tensors] = [dict(chunk) for chunk in chunks[:fitting]]
+        self._rounded: list[Tensors] = [dict(chunk) for chunk in chunks[:fitting]]
+        self._next = 0
+
+    def advance(self) -> Layer:
+        """Bring both streams to the next layer's input and return that layer."""
+        step = self._steps[self._next]
+        piece = self._piece(step.before, step.live_before)
+        for stream in (self._float, self._rounded):
+            for chunk in stream:
+                piece.run(chunk)
+                _keep(chunk, step.live_before)
+        return step.layer
+
+    def inputs(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """The layer's first operand, chunk by chunk: (in the network as it is, behind the rounded prefix)."""
+        name = self.node.input[0]
+        for exact, rounded in zip(self._float, self._rounded, strict=True):
+            yield exact[name], rounded[name]
+
+    @property
+    def node(self) -> onnx.NodeProto:
+        """The layer's node."""
+        return self._view.nodes[self._steps[self._next].node]
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks a stream has."""
+        return len(self._float)
+
+    def finish(self, weight: NDArray[np.float32], channels_at: int) -> NDArray[np.float32]:
+        """Run the layer on both streams, on the rounded one with ``weight`` and its mean output shift put right.
+
+        Args:
+            weight: ŵ in the stored shape.
+            channels_at: Axis of the output channels in the layer's output: 1 for convolutions, else −1.
+
+        Returns:
+            The mean output shift E[w·x − ŵ·x̂] of each output channel, which the rounded stream now includes; 0 where
+            a channel's outputs are not finite (a bias of −∞ rules a class out).
+        """
+        step = self._steps[self._next]
+        output = self.node.output[0]
+        replaced = _Piece(self._model, self._view, (step.node,), frozenset((output,)), {self.node.input[1]: weight})
+        exact_piece = self._piece((step.node,), frozenset((output,)))
+        shift: NDArray[np.float64] = np.zeros(1)
+        count = 0
+        for exact, rounded in zip(self._float, self._rounded, strict=True):
+            exact_piece.run(exact)
+            replaced.run(rounded)
+            axis = channels_at % exact[output].ndim
+            others = tuple(index for index in range(exact[output].ndim) if index != axis)
+            with np.errstate(invalid="ignore"):  # ∞ − ∞
+                shift = shift + (exact[output].astype(np.float64) - rounded[output]).sum(axis=others)
+            count += exact[output].size // exact[output].shape[axis]
+        correction = np.where(np.isfinite(shift), shift / max(1, count), 0.0).astype(np.float32)
+        for exact, rounded in zip(self._float, self._rounded, strict=True):
+            shape = [1] * exact[output].ndim
+            shape[channels_at] = -1
+            rounded[output] = rounded[output] + correction.reshape(shape)
+            _keep(exact, step.live_after)
+            _keep(rounded, step.live_after)
+        self._next += 1
+        return correction
+
+    def _piece(self, nodes: tuple[int, ...], outputs: frozenset[str]) -> _Piece:
+        if nodes not in self._pieces:
+            self._pieces[nodes] = _Piece(self._model, self._view, nodes, outputs)
+        return self._pieces[nodes]
+
+    def _fitting_chunks(self, first: Tensors, available: int) -> int:
+        """How many chunks both streams can hold, by running the first one through the network as it is."""
+        tensors, peak = dict(first), 1
+        for step in self._steps:
+            self._piece(step.before, step.live_before).run(tensors)
+            _keep(tensors, step.live_before)
+            self._piece((step.node,), frozenset(self._view.nodes[step.node].output[:1])).run(tensors)
+            peak = max(peak, sum(array.nbytes for array in tensors.values()))
+            _keep(tensors, step.live_after)
+        return max(1, min(available, LIVE_BYTES // (2 * peak)))
+
+
+class _Piece:
+    """Some nodes of a graph as a model of their own, compiled when first run."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        view: GraphView,
+        nodes: tuple[int, ...],
+        outputs: frozenset[str],
+        replaced: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
+        own = [view.nodes[index] for index in nodes]
+        written = {name for node in own for name in node.output if name}
+        read = dict.fromkeys(name for node in own for name in _reads(node))
+        self._model = model
+        self._nodes = own
+        self._constants = [
+            numpy_helper.from_array(replaced[name], name) if replaced and name in replaced else view.initializers[name]
+            for name in read
+            if name in view.initializers
+        ]
+        # Names that subgraphs define themselves are read, too, but nobody outside writes them.
+        self._inputs = [
+            name for name in read if name not in written and (view.producer(name) is not None or name in view.inputs)
+        ]
+        self._outputs = [name for name in dict.fromkeys(n for node in own for n in node.output) if name in outputs]
+        self._session: onnxruntime.InferenceSession | None = None
+
+    def run(self, tensors: Tensors) -> None:
+        """Add this piece's outputs to ``tensors``, which hold its inputs."""
+        if not self._outputs:
+            return
+        feeds = {name: tensors[name] for name in self._inputs}
+        if self._session is None:
+            self._session = self._compile(feeds)
+        tensors.update(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
+
+    def _compile(self, feeds: Mapping[str, NDArray[Any]]) -> onnxruntime.InferenceSession:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        import onnxruntime
+
+        graph = helper.make_graph(
+            self._nodes,
+            "piece",
+            [
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim)
+                for name, array in feeds.items()
+            ],
+            [onnx.ValueInfoProto(name=name) for name in self._outputs],
+            self._constants,
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=self._model.opset_import,
+            ir_version=self._model.ir_version,
+            functions=self._model.functions,
+        )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = min(2, os.cpu_count() or 1)
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Pieces are short: threads that spin between them would only keep the other work from the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+
+
+def _plan(view: GraphView, layers: Sequence[Layer]) -> tuple[_Step, ...]:
+    position = {node.name: index for index, node in enumerate(view.nodes)}
+    for layer in layers:
+        if layer.node not in position:
+            raise LoweringError(
+                f"layer '{layer.name}': the network has no node '{layer.node}'",
+                "the config was written for another version of the network: search it again",
+            )
+    ordered = sorted(layers, key=lambda layer: position[layer.node])
+    own = {position[layer.node] for layer in ordered}
+    done: set[int] = set()
+    pieces: list[tuple[Layer, int, tuple[int, ...]]] = []
+    for layer in ordered:
+        index = position[layer.node]
+        before = tuple(sorted(_ancestors(view, index) - done - own))
+        done.update(before)
+        pieces.append((layer, index, before))
+    steps: list[_Step] = []
+    live: set[str] = set()
+    for layer, index, before in reversed(pieces):
+        after = frozenset(live)
+        live -= set(view.nodes[index].output)
+        live |= set(_reads(view.nodes[index]))
+        middle = frozenset(live)
+        for name in {name for node in before for name in view.nodes[node].output}:
+            live.discard(name)
+        live |= {name for node in before for name in _reads(view.nodes[node])}
+        steps.append(_Step(layer=layer, node=index, before=before, live_before=middle, live_after=after))
+    return tuple(reversed(steps))
+
+
+def _ancestors(view: GraphView, index: int) -> set[int]:
+    """Nodes that the node's operands depend on."""
+    found: set[int] = set()
+    open_names = list(_reads(view.nodes[index]))
+    while open_names:
+        producer = view.producer(open_names.pop())
+        if producer is not None and producer not in found:
+            found.add(producer)
+            open_names.extend(_reads(view.nodes[producer]))
+    return found
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    yield from (name for name in node.input if name)
+    yield from captured_names(node)
+
+
+def _keep(tensors: Tensors, names: frozenset[str]) -> None:
+    for name in tensors.keys() - names:
+        del tensors[name]
+
+
+def _chunks(view: GraphView, calibration: Inputs, batching: Batching) -> list[Tensors]:
+    arrays = {name: np.asarray(calibration[name]) for name in view.inputs if name in calibration}
+    if set(arrays) != set(view.inputs) or not all(len(array) for array in arrays.values()):
+        raise DataError(
+            f"data-driven rounding needs calibration samples for the inputs {', '.join(view.inputs)}, "
+            f"got {', '.join(f'{name} {array.shape}' for name, array in arrays.items()) or 'none'}",
+            "give calibration inputs (--calib), or round with nearest or mse",
+        )
+    samples = min(MAX_SAMPLES, *(len(array) for array in arrays.values()))
+    batch = batching.fixed
+    if batch is None:
+        return [
+            batching.feed({name: array[start : min(start + CHUNK_SAMPLES, samples)] for name, array in arrays.items()})
+            for start in range(0, samples, CHUNK_SAMPLES)
+        ]
+    whole = max(batch, samples - samples % batch)
+    picked = np.arange(whole) % samples
+    return [
+        batching.feed({name: array[picked[start : start + batch]] for name, array in arrays.items()})
+        for start in range(0, whole, batch)
+    ]

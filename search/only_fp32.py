@@ -1,0 +1,35 @@
+"""Why FP32 as given is all there is, where a network has no layers or none of them may take another scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bitfront.core import Precision
+from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.weight_holders import left_as_they_are
+
+_MOST = 20
+
+
+def why_only_fp32(lowerer: Lowerer, precisions: Sequence[Precision], dropped: Iterable[str] = ()) -> tuple[str, ...]:
+    """Sentences, the first of which says that nothing can be decided.
+
+    Args:
+        lowerer: Of the network.
+        precisions: What layers were allowed to take.
+        dropped: What layers might have taken, with why they may not.
+    """
+    quantisable = lowerer.quantisable
+    if not quantisable.layers:
+        first = "The network has no layer that can take another precision: FP32 as given is the only point."
+        reasons = [f"{name}: {why}" for name, why in left_as_they_are(lowerer.reference.proto, quantisable).items()]
+        reasons = reasons or ["none of its operators holds weights"]
+    else:
+        first = "No layer may take another precision than FP32: FP32 as given is the only point."
+        if set(precisions) <= {Precision.FP32}:
+            reasons = ["no other precision was asked for"]
+        else:
+            refused = [f"{a.name} {text}: {why}" for a in quantisable.layers for text, why in a.refused.items()]
+            reasons = list(dict.fromkeys((*dropped, *refused)))
+    more = [f"and {len(reasons) - _MOST} more"] if len(reasons) > _MOST else []
+    return (first, *reasons[:_MOST], *more)

@@ -1,0 +1,174 @@
+"""Judges candidates that nobody has measured: what would each add to the front, if the models are right?
+
+Latency comes from the latency model, size from the groups' bytes and what files hold besides them, and accuracy from
+a falling step function of the logarithm of the summed loss, fitted to all scored trials (isotonic regression, Barlow
+et al., *Statistical Inference under Order Restrictions*, 1972): losses order candidates well and scale badly. The loss
+of a pruning was measured before any training, which takes most of it back: it counts with the weight ρ, of a short
+grid, under which the steps err least. Of several trials of one encoding (its network was trained on in between) the
+best accuracy counts.
+
+A candidate's score is the hypervolume it adds within the user's budgets, relative to that box, plus a tenth of what
+it adds anywhere: fronts are also shown beyond the budgets, and before anything fits that is what leads there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from bitfront.core import Constraints, Precision
+from bitfront.search.proposals.history import History, Record
+from bitfront.search.proposals.hypervolume_gain import hypervolume_gains
+from bitfront.search.proposals.latency_model import fit_encodings
+from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.space import Encoding, Space
+
+_ELSEWHERE = 0.1
+_TIE_SLOPE = 0.01  # accuracy span lost a decade of loss, where the steps see no difference
+_MARGIN = 1.05
+_PRUNE_WEIGHTS = (1.0, 0.3, 0.1, 0.03, 0.01)  # of equally good ones the first is taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The budget in the models' units.
+
+    Attributes:
+        ratio: Latency limit over the given network's latency; None without one.
+        size_bytes: Size limit; None without one.
+        accuracy: Lowest accuracy; −inf without one.
+    """
+
+    ratio: float | None
+    size_bytes: float | None
+    accuracy: float
+
+    @classmethod
+    def of(cls, budget: Constraints, history: History) -> Limits:
+        """What ``budget``, whose accuracy is a floor, means next to the given network; nothing before it was timed."""
+        limit = budget.latency_ms / history.reference_ms if budget.latency_ms is not None else math.nan
+        return cls(
+            ratio=limit if math.isfinite(limit) else None,
+            size_bytes=budget.size_bytes,
+            accuracy=-math.inf if budget.min_accuracy is None else budget.min_accuracy,
+        )
+
+    def met_by(self, record: Record) -> bool:
+        """Whether a measured point keeps all of them."""
+        return (
+            (self.ratio is None or record.ratio <= self.ratio)
+            and (self.size_bytes is None or record.size_bytes <= self.size_bytes)
+            and record.accuracy >= self.accuracy
+        )
+
+
+class Surrogate:
+    """Everything a study has taught, as one judge of candidates.
+
+    Attributes:
+        problem: Losses, predicted latency and bytes, as the solver takes them.
+        error: Root mean square error of the predicted ratio, left-one-out; NaN before it is known.
+        limits: The budget.
+        front: Completed trials that no other beats, by number.
+    """
+
+    def __init__(self, space: Space, budget: Constraints, history: History) -> None:
+        timed = [r for r in history.records if math.isfinite(r.ratio) and r.ratio > 0]
+        model = fit_encodings(space, [r.encoding for r in timed], [r.ratio for r in timed])
+        self.error = model.loo_error
+        self.problem = Problem.of(space, model, history.overhead(space))
+        self.limits = Limits.of(budget, history)
+        points = [r for r in history.records if r.complete and math.isfinite(r.accuracy + r.ratio + r.size_bytes)]
+        self._bytes = self.problem.size(space.encode(space.uniform(Precision.FP32))) or 1.0
+        measured = np.array([[-r.accuracy, r.ratio, r.size_bytes / self._bytes] for r in points]).reshape(-1, 3)
+        kept = _nondominated(measured)
+        self.front = tuple(point for point, keep in zip(points, kept, strict=True) if keep)
+        self._front = measured[kept]
+        self.problem, self._losses, self._accuracies = _fit_accuracy(self.problem, history)
+        self._anywhere = self._corner(measured)
+        self._within = self._box()
+
+    @property
+    def prune_weight(self) -> float:
+        """ρ, how much of a pruning's loss is left after training; 1 before a pruned network was scored."""
+        return self.problem.prune_weight
+
+    def accuracy(self, encodings: Sequence[Encoding]) -> NDArray[np.float64]:
+        """Predicted accuracies, shape (n,); on an arbitrary scale before anything was scored."""
+        decades = _decades(self.problem, encodings)
+        span = max(float(np.ptp(self._accuracies)), 1e-3)
+        steps = np.interp(decades, self._losses, self._accuracies)
+        return np.asarray(steps - _TIE_SLOPE * span * (decades - self._losses[0]))
+
+    def too_slow(self, encoding: Encoding) -> bool:
+        """Whether a candidate is predicted over the latency limit by more than the model errs."""
+        return self.limits.ratio is not None and self.problem.ratio(encoding) > self.limits.ratio + self.error
+
+    def scores(self, encodings: Sequence[Encoding]) -> NDArray[np.float64]:
+        """How much each candidate is worth trying, shape (n,)."""
+        ratios = [self.problem.ratio(encoding) for encoding in encodings]
+        sizes = [self.problem.size(encoding) / self._bytes for encoding in encodings]
+        points = np.stack([-self.accuracy(encodings), ratios, sizes], axis=1)
+        total = np.zeros(len(encodings))
+        for corner, worth in ((self._within, 1.0), (self._anywhere, _ELSEWHERE)):
+            ideal = np.minimum(points.min(axis=0), self._front.min(axis=0, initial=np.inf))
+            volume = float(np.prod(np.clip(corner - ideal, 1e-9, None)))
+            total += worth * hypervolume_gains(self._front, corner, points) / volume
+        return total
+
+    def _corner(self, measured: NDArray[np.float64]) -> NDArray[np.float64]:
+        worst = measured.max(axis=0, initial=-np.inf)
+        lowest = float(self._accuracies.min()) - 0.05 * max(float(np.ptp(self._accuracies)), 1e-3)
+        return np.array([-lowest, _MARGIN * max(worst[1], 1.0), _MARGIN * max(worst[2], 1.0)])
+
+    def _box(self) -> NDArray[np.float64]:
+        limits = self.limits
+        corner = self._anywhere.copy()
+        if math.isfinite(limits.accuracy):
+            corner[0] = min(corner[0], -limits.accuracy)
+        if limits.ratio is not None:
+            corner[1] = min(corner[1], limits.ratio)
+        if limits.size_bytes is not None:
+            corner[2] = min(corner[2], limits.size_bytes / self._bytes)
+        # The limits themselves are allowed, the corner of a volume is not: move it by a hair.
+        return corner * (1 + 1e-9 * np.sign(corner))
+
+
+def _fit_accuracy(problem: Problem, history: History) -> tuple[Problem, NDArray[np.float64], NDArray[np.float64]]:
+    """The problem with the prune weight that orders the scores best; decades of loss and the accuracy at each."""
+    best: dict[Encoding, float] = {}
+    for record in history.records:
+        if math.isfinite(record.accuracy):
+            best[record.encoding] = max(record.accuracy, best.get(record.encoding, -math.inf))
+    if not best:
+        return problem, np.array([-9.0, 1.0]), np.array([1.0, 0.0])
+    pruned = any(any(encoding[len(problem.losses) :]) for encoding in best)
+    fits = []
+    for weight in _PRUNE_WEIGHTS if pruned else _PRUNE_WEIGHTS[:1]:
+        weighted = replace(problem, prune_weight=weight)
+        scored = sorted(zip(_decades(weighted, list(best)).tolist(), best.values(), strict=True), key=_falling)
+        decades, accuracies = (np.array(column) for column in zip(*scored, strict=True))
+        steps = np.asarray(isotonic_regression(accuracies, increasing=False).x)
+        fits.append((float(np.sum((steps - accuracies) ** 2)), weighted, decades, steps))
+    return min(fits, key=lambda fit: fit[0])[1:]
+
+
+def _falling(pair: tuple[float, float]) -> tuple[float, float]:
+    return pair[0], -pair[1]
+
+
+def _decades(problem: Problem, encodings: Sequence[Encoding]) -> NDArray[np.float64]:
+    """Logarithms of the summed losses; FP32's loss of 0 stays on the scale, below every other."""
+    floor = 0.1 * min((loss for row in problem.losses for loss in row if loss > 0), default=1.0)
+    return np.array([math.log10(problem.loss(encoding) + floor) for encoding in encodings])
+
+
+def _nondominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    no_better = (points[:, None, :] >= points[None, :, :]).all(axis=2)
+    differs = (points[:, None, :] != points[None, :, :]).any(axis=2)
+    return np.asarray(~(no_better & differs).any(axis=1))

@@ -1,0 +1,208 @@
+"""From trials to the results of a run: who is reported, measured again, judged, written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bitfront.core import write_bytes
+from bitfront.report.given import AS_GIVEN, FP32_ID, GIVEN_ID, GivenNetwork, apart
+from bitfront.report.network import NetworkInfo
+from bitfront.report.results import Point
+from bitfront.report.training import TrainInfo
+from bitfront.search.results import finalists
+from bitfront.search.results.recommend import Judgement, judge
+from bitfront.search.session import Session
+from bitfront.search.trial import EXCHANGE, Trial
+
+INTERRUPTED = "interrupted"
+TIME_LIMIT = "time limit"
+
+
+def described(session: Session, also: Sequence[Trial] = ()) -> list[tuple[Trial, Point]]:
+    """The trials worth reporting, each with its point, as the search saw it.
+
+    Args:
+        session: What was explored.
+        also: Trials to be reported besides those that are chosen.
+    """
+    own = [trial for trial in session.evaluator.trials if trial.candidate.origin != EXCHANGE]
+    given = {trial.artifact for trial in also}
+    # An own trial that was stopped may have been measured in full as another backend's.
+    chosen = [trial for trial in finalists.choose(own, session.options.budget) if trial.artifact not in given]
+    chosen = sorted([*chosen, *also], key=lambda trial: trial.number)
+    points = [finalists.describe(trial, session.runner.layers(trial.candidate)) for trial in chosen]
+    made = [_network(session, trial) for trial in chosen]
+    return [(trial, replace(p, network=info)) for trial, p, info in zip(chosen, points, made, strict=True)]
+
+
+def _network(session: Session, trial: Trial) -> NetworkInfo | None:
+    """What is to be said of the trial's network; None of the given one."""
+    if session.making is None or not trial.candidate.network:
+        return None
+    from bitfront.search.variants.info import network_info
+
+    return network_info(session.making, trial.candidate.network, session.evaluator.trials)
+
+
+def _with_files(session: Session, trial: Trial, point: Point) -> Point:
+    """The point with its config, its model and its network written."""
+    folder, key = session.options.out, trial.candidate.network
+    config, model = finalists.write_files(session.runner, folder, point, key)
+    made = point.network
+    if made is not None and session.making is not None:
+        from bitfront.search.variants.files import save_network
+
+        made = replace(made, file=save_network(folder, session.making.made[key]).as_posix())
+    return replace(point, config=config, model=model, network=made)
+
+
+def judged(session: Session, points: Sequence[Point], given: Point) -> Judgement:
+    """Front and recommendation of these points, and of the given network where FP32 does not stand for it.
+
+    Args:
+        session: What was explored.
+        points: Made from trials.
+        given: The given network.
+    """
+    trials = session.evaluator.trials
+    baselines = [trial.id for trial in trials if trial.candidate.origin == "baseline" and trial.measured]
+    fp32 = next((point for point in points if point.id == FP32_ID), None)
+    measured = _network_of(given)
+    if session.given.is_fp32:
+        # The same file: what the finalists' measurement found of it stands with the point.
+        measured = measured if fp32 is None else _network_of(fp32)
+    elif fp32 is not None and apart(measured, _network_of(fp32), held=fp32.held):
+        points, baselines = [given, *points], [given.id, *baselines]
+    return judge(
+        points,
+        session.options.budget,
+        given=replace(measured, refused=session.given.refused),
+        baselines=baselines,
+        metric=session.metric,
+    )
+
+
+def _network_of(point: Point) -> GivenNetwork:
+    return GivenNetwork(
+        size_bytes=point.size_bytes,
+        latency=point.latency,
+        search_latency=point.search_latency,
+        accuracy=point.accuracy,
+        search_accuracy=point.search_accuracy,
+    )
+
+
+def _given_point(session: Session) -> Point:
+    """The given network as a point, as the search saw it."""
+    seen = session.evaluator.given
+    return Point(
+        id=GIVEN_ID,
+        origin="baseline",
+        text=AS_GIVEN,
+        config=None,
+        model=None,
+        size_bytes=len(session.given.model),
+        latency=None,
+        search_latency=seen.latency if seen else None,
+        accuracy=None,
+        search_accuracy=seen.accuracy if seen else None,
+        feasible=False,
+        violations=(),
+        held=None,
+        layers={},
+    )
+
+
+def _with_given_file(session: Session, given: Point) -> Point:
+    """The given network's point with its model written."""
+    model = f"models/{GIVEN_ID}.onnx"
+    write_bytes(session.options.out / model, session.given.model)
+    return replace(given, model=model)
+
+
+def checkpoint(session: Session) -> None:
+    """Write what is known so far, so that a kill leaves a readable folder."""
+    session.record.write_trials(session.evaluator.trials)
+    points = [point for _, point in described(session)]
+    write(session, judged(session, points, _given_point(session)), complete=False, stopped=None)
+
+
+def measured_again(session: Session, also: Sequence[Trial]) -> Judgement:
+    """Finalists, and the given network, measured as ``finalists`` says."""
+    chosen, folder, apart_file = described(session, also), session.options.out, not session.given.is_fp32
+    session.listener.phase("finalists", len(chosen) + 2 + apart_file)
+    entries = [(_with_files(session, trial, point), str(trial.artifact)) for trial, point in chosen]
+    given = _given_point(session)
+    if apart_file:
+        entries.insert(0, (_with_given_file(session, given), session.given.artifact))
+    else:
+        entries.sort(key=lambda entry: entry[0].id != FP32_ID)
+    built = finalists.Built(session.runner, {point.id: folder / str(point.model) for point, _ in entries})
+    timings = finalists.time_twice(session.runner, built, {p.id: artifact for p, artifact in entries}, session.rerun)
+    session.listener.step("timed here and in a fresh process")
+    final = {point.id: _remeasured(session, point, artifact, built, timings) for point, artifact in entries}
+    order = [trial.id for trial, _ in chosen]
+    lost = [id_ for id_ in order if not final[id_].held]
+    if lost:
+        session.listener.warn(f"timed differently in a fresh process and left out of the front: {', '.join(lost)}")
+    judgement = judged(session, [final[id_] for id_ in order], final.get(GIVEN_ID, given))
+    _tidy(session, judgement)
+    return judgement
+
+
+def _tidy(session: Session, judgement: Judgement) -> None:
+    """Remove the given network's files, written to be timed, where no point refers to them."""
+    if GIVEN_ID not in judgement.points:
+        for file in (session.options.out / "models").glob(f"{GIVEN_ID}.*"):
+            file.unlink()
+
+
+def _remeasured(
+    session: Session, point: Point, artifact: str, built: finalists.Built, timings: finalists.Timings
+) -> Point:
+    """A finalist with its timings, scored on held-back data, with whatever else is asked of the compiled model."""
+    runner, file = session.runner, built.files[point.id]
+    accuracy = finalists.score(runner, artifact, file, session.rerun.scorer)
+    session.listener.step(f"{point.id}: scored on held-back data")
+    engine = session.options.save_engine
+    return replace(
+        point,
+        search_latency=timings.here[point.id],
+        latency=timings.there[point.id],
+        held=point.id in timings.holding,
+        accuracy=accuracy,
+        compressed_bytes=finalists.compressed_bytes(file) if session.making else None,
+        footprint=finalists.footprint(runner, artifact, point.id, built),
+        engine=finalists.write_engine(session.options.out, point.id, built[point.id]) if engine else None,
+    )
+
+
+def as_searched(session: Session, also: Sequence[Trial]) -> Judgement:
+    """Points with files, but with the search's own measurements alone."""
+    points = [_with_files(session, trial, point) for trial, point in described(session, also)]
+    judgement = judged(session, points, _given_point(session))
+    if GIVEN_ID not in judgement.points:
+        _tidy(session, judgement)
+        return judgement
+    written = _with_given_file(session, judgement.points[GIVEN_ID])
+    return replace(judgement, points={**judgement.points, GIVEN_ID: written})
+
+
+def write(session: Session, judgement: Judgement, *, complete: bool, stopped: str | None) -> None:
+    """Write ``measurement.json``."""
+    session.record.write_results(
+        judgement,
+        complete=complete,
+        stopped=stopped,
+        time_split_s=session.runner.watch.split_s(),
+        train=_training(session),
+    )
+
+
+def _training(session: Session) -> TrainInfo | None:
+    if session.making is None:
+        return None
+    from bitfront.search.variants.info import train_info
+
+    return train_info(session.making)

@@ -1,0 +1,37 @@
+"""What a report says of a network: which of the run's trials tell what training bought."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from bitfront.core import ContentStore, Scheme
+from bitfront.search.options import PassOptions
+from bitfront.search.stopwatch import Stopwatch
+from bitfront.search.variants.info import network_info
+from bitfront.search.variants.made import MadeNetworks, Making
+from tests.search.variants.making import maker
+from tests.search.variants.test_halving import trial
+
+STEPS = 4
+
+
+def test_accuracies_before_and_after_training(tmp_path: Path) -> None:
+    """Both in FP32 and of the same pruning; trials at other precisions, or of the given network, say nothing of it."""
+    store, made = ContentStore(tmp_path), maker(tmp_path)
+    networks = MadeNetworks(made, store, Stopwatch())
+    making = Making(options=PassOptions(prune=True, distil=True), maker=made, made=networks, store=store)
+    base = made.prune_step({"conv1": 0.5})
+    before = networks.add([base])
+    after = networks.add([base, made.distil_step(STEPS)])
+    plain = trial(3, 0.88, 0.3, 300, after)
+    rounded = replace(plain, candidate=replace(plain.candidate, schemes={"fc": Scheme.parse("int8")}))
+    trials = [trial(0, 0.9, 1.0, 1000), trial(1, 0.5, 0.6, 500, before), rounded]
+    info = network_info(making, after, trials)
+    assert (info.untrained_accuracy, info.fp32_accuracy) == (0.5, None)
+    info = network_info(making, after, [*trials, trial(4, 0.87, 0.6, 500, after)])
+    assert (info.untrained_accuracy, info.fp32_accuracy) == (0.5, 0.87)
+    assert [(step.name, step.steps) for step in info.steps] == [("prune", 0), ("distil", STEPS)]
+    assert [(group.name, group.kept, group.channels) for group in info.pruned] == [("conv1", 8, 16)]
+    assert 0 < info.macs_share < 1
+    assert 0 < info.parameters_share < 1
