@@ -131,7 +131,7 @@ class CompiledModel(Protocol):
         """
         ...
 
-    def footprint(self) -> MemoryUsage:
+    def memory_usage(self) -> MemoryUsage:
         """What the compiled model takes."""
         ...
 
@@ -183,7 +183,7 @@ class Backend(Protocol):
         """Probe what the runtime does here; takes seconds at most, cached by the backend."""
         ...
 
-    def withheld(self) -> Mapping[Precision, str]:
+    def unprofitable_precisions(self) -> Mapping[Precision, str]:
         """Precisions that gain nothing here though the dialect can write them, with the reason; never FP32."""
         ...
 

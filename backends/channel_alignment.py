@@ -110,7 +110,10 @@ def preferred_multiple(
     assert len(candidates) > 1, candidates
     assert all(0 < fine < coarse for fine, coarse in pairwise(candidates)), candidates
     lower = [precision for precision in precisions if precision is not Precision.FP32]
-    offered = [Precision.FP32, *(precision for precision in lower if precision not in backend.withheld())]
+    offered = [
+        Precision.FP32,
+        *(precision for precision in lower if precision not in backend.unprofitable_precisions()),
+    ]
     key = digest(
         *("granularity", _SCHEMA, backend.name, backend.fingerprint().to_json(), threads, batch_size),
         *(tuple(candidates), tuple(precision.value for precision in offered)),

@@ -42,7 +42,7 @@ class HostModel(ABC):
         """Nothing is told."""
         return ()
 
-    def footprint(self) -> MemoryUsage:
+    def memory_usage(self) -> MemoryUsage:
         """Nothing is told."""
         return MemoryUsage()
 
@@ -59,7 +59,7 @@ class HostBackend:
         """Real time."""
         return time.perf_counter_ns
 
-    def withheld(self) -> Mapping[Precision, str]:
+    def unprofitable_precisions(self) -> Mapping[Precision, str]:
         """Nothing."""
         return {}
 

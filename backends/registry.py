@@ -22,7 +22,7 @@ _RUNTIMES: Mapping[str, str] = {
 _HIDDEN: Mapping[str, str] = {
     "fake": "bitfront.backends.fake:FakeBackend",
 }
-_PARTS = ("name", "dialect", "clock", "compile", "fingerprint", "withheld", "stand_in")
+_PARTS = ("name", "dialect", "clock", "compile", "fingerprint", "unprofitable_precisions", "proxy_backend")
 
 
 def backend_names() -> tuple[str, ...]:

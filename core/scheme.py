@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import PlainValidator
+from pydantic import Field, PlainValidator
 
 from bitfront.core.document import JsonValue
 from bitfront.core.errors import ConfigError
@@ -64,7 +64,7 @@ class Scheme(JsonValue):
     precision: Precision
     rounding: Rounding = Rounding.NEAREST
     weight_only: bool = False
-    group_size: int | None = None
+    group_size: Annotated[int | None, Field(alias="block_size")] = None
 
     def __post_init__(self) -> None:
         if not self.precision.is_integer and (

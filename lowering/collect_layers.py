@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import prod
 
 import onnx
@@ -160,11 +161,7 @@ def _layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect, taken: set[s
         schemes, refused = dialect.table_schemes(bare)
     else:
         schemes, refused = dialect.offers(bare, node, view)
-    return Layer(
-        **{field: getattr(bare, field) for field in bare.__slots__ if field not in ("choices", "refused")},
-        schemes=schemes,
-        refused=refused,
-    )
+    return replace(bare, schemes=schemes, refused=refused)
 
 
 def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[Group, ...]:

@@ -7,15 +7,15 @@ lowering, right for one dialect at best. So the pass works for every dialect and
 norms are settled before it starts, and the trained network and the artifact agree by construction.
 
 It starts from the integers and scales of the schemes' own rounding (GPTQ's, say) and from the calibrated ranges.
-Weights, biases, weight scales and activation scales train (``lsq``); zero points and which tensors are quantised stay. The
-default loss is the divergence from the FP32 network's outputs, or from a teacher's, so labels are not needed. Which
+Weights, biases, weight scales and activation scales train (``lsq``); zero points and which tensors are quantised stay.
+The default loss is the divergence from the FP32 network's outputs, or from a teacher's, so labels are not needed. Which
 quantiser of the artifact belongs to which tensor is found by writing it twice, each tensor's range stretched by a
 factor of its own.
 
 Afterwards the learned scales are the network's: ``QatResult.reference`` has the weights the artifact computes with,
 ``scales`` makes their integers exact, ``ranges`` gives the activations' quantisers back to the bit; ``Lowerer`` takes
-all three. Weights that are zero at the start, in the network and in its integers, stay zero: a sparse network stays sparse.
-Fewer than four bits are a matter of training alone: integers of fewer levels, stored in four bits.
+all three. Weights that are zero at the start, in the network and in its integers, stay zero: a sparse network stays
+sparse. Fewer than four bits are a matter of training alone: integers of fewer levels, stored in four bits.
 
 Not handled: weights in blocks, operators that ``qat_operators`` does not know, a constant Add behind a MatMul (stays as
 it is), a Clip on a tensor with several readers whose bound moves to another code as the scale is learned.

@@ -71,14 +71,14 @@ class MeasurementCache:
         """Keep the artifact's paired latency."""
         self._store.put_json("timed", digest(self._timing, artifact), latency.to_json())
 
-    def footprint(self, artifact: str) -> MemoryUsage | None:
+    def memory_usage(self, artifact: str) -> MemoryUsage | None:
         """What the compiled artifact takes, if it was asked."""
         data = self._store.get_json("footprint", digest(self._timing, artifact))
         return MemoryUsage.from_json(data) if data else None
 
-    def note_footprint(self, artifact: str, footprint: MemoryUsage) -> None:
+    def note_memory_usage(self, artifact: str, usage: MemoryUsage) -> None:
         """Keep what the compiled artifact takes."""
-        self._store.put_json("footprint", digest(self._timing, artifact), footprint.to_json())
+        self._store.put_json("footprint", digest(self._timing, artifact), usage.to_json())
 
     def together(self, kind: str, artifacts: Sequence[str]) -> dict[str, LatencyStats] | None:
         """Latencies of artifacts timed together, by artifact, if exactly these were."""

@@ -268,7 +268,11 @@ def _making(
 
 def _offered(backend: Backend, options: RunOptions, listener: Listener) -> tuple[RunOptions, dict[str, str]]:
     """The options without precisions that gain nothing on this backend, and those with their reasons."""
-    reasons = {p: why for p, why in backend.withheld().items() if p in options.precisions and p is not Precision.FP32}
+    reasons = {
+        p: why
+        for p, why in backend.unprofitable_precisions().items()
+        if p in options.precisions and p is not Precision.FP32
+    }
     for precision, reason in reasons.items():
         listener.warn(f"{precision} is left out on {backend.name}: {reason}")
     kept = tuple(precision for precision in options.precisions if precision not in reasons)

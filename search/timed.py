@@ -81,9 +81,9 @@ class TimedBackend:
         """The inner backend's."""
         return self._inner.capabilities()
 
-    def withheld(self) -> Mapping[Precision, str]:
+    def unprofitable_precisions(self) -> Mapping[Precision, str]:
         """The inner backend's."""
-        return self._inner.withheld()
+        return self._inner.unprofitable_precisions()
 
     def proxy_backend(self) -> Backend:
         """The inner backend's, clocked."""

@@ -55,7 +55,7 @@ class Candidate:
     family: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "choices", MappingProxyType(dict(self.schemes)))
+        object.__setattr__(self, "schemes", MappingProxyType(dict(self.schemes)))
         object.__setattr__(self, "pruning", MappingProxyType(dict(self.pruning)))
 
     @property

@@ -134,7 +134,7 @@ class OpenVinoModel(HostModel):
             ) from error
         return executed(compiled, self._nodes)
 
-    def footprint(self) -> MemoryUsage:
+    def memory_usage(self) -> MemoryUsage:
         """The exported model's size, and the constants of the runtime model: what it unfolds counts unfolded."""
         engine = self.engine()
         constants = [

@@ -85,7 +85,7 @@ class OrtCpuBackend(HostBackend):
         return found
 
 
-def float_bias_stand_in() -> OrtCpuBackend:
+def float_bias_proxy() -> OrtCpuBackend:
     """What scores graphs of the ``tensorrt`` dialect: FP16 biases beside quantised weights stay floating.
 
     Made INT32 by ``WeightBiasQuantization``, they overflow: the pass divides by s_x·s_w in FP16.

@@ -135,7 +135,7 @@ class OrtCudaBackend(HostBackend):
         """Probe once, then remember."""
         return self._capabilities
 
-    def withheld(self) -> Mapping[Precision, str]:
+    def unprofitable_precisions(self) -> Mapping[Precision, str]:
         """INT8 where a probe finds it no faster than floating arithmetic."""
         return self._withheld
 

@@ -25,7 +25,7 @@ from google.protobuf.message import DecodeError
 
 from bitfront.backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint
 from bitfront.backends.host import HostBackend
-from bitfront.backends.ort.cpu import FLOAT_BIAS, float_bias_stand_in
+from bitfront.backends.ort.cpu import FLOAT_BIAS, float_bias_proxy
 from bitfront.backends.ort.cuda import CUDA_OPTIONS, EXTRA, OrtGpuModel, check_start
 from bitfront.backends.ort.gpu import gpu_fingerprint, installed
 from bitfront.backends.ort.libraries import CUDA_PROVIDER, TENSORRT_PROVIDER, load_provider
@@ -111,7 +111,7 @@ class OrtTensorrtBackend(HostBackend):
 
     def proxy_backend(self) -> Backend:
         """The processor's provider, which reads the same graphs without building engines."""
-        return float_bias_stand_in()
+        return float_bias_proxy()
 
     @cached_property
     def _fingerprint(self) -> DeviceFingerprint:

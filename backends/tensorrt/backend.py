@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from bitfront.backends.affinity import available_cores
 from bitfront.backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint, ExecutedLayer
 from bitfront.backends.host import HostBackend
-from bitfront.backends.ort.cpu import float_bias_stand_in
+from bitfront.backends.ort.cpu import float_bias_proxy
 from bitfront.backends.probes import shortcoming
 from bitfront.backends.tensorrt.build import FloatMath, build_plan
 from bitfront.backends.tensorrt.cache import TimingCache, timing_cache_file
@@ -88,7 +88,7 @@ class TensorRtBackend(HostBackend):
         """Probe once, then remember."""
         return self._capabilities
 
-    def withheld(self) -> Mapping[Precision, str]:
+    def unprofitable_precisions(self) -> Mapping[Precision, str]:
         """Precisions that this GPU's generation has no fast kernels for."""
         gpu = self._cuda.gpu()
         return {
@@ -99,7 +99,7 @@ class TensorRtBackend(HostBackend):
 
     def proxy_backend(self) -> Backend:
         """ONNX Runtime on the processor, which compiles the same graphs at once; itself where that is not installed."""
-        return float_bias_stand_in() if find_spec("onnxruntime") else self
+        return float_bias_proxy() if find_spec("onnxruntime") else self
 
     @cached_property
     def _capabilities(self) -> Capabilities:

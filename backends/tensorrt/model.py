@@ -166,7 +166,7 @@ class TensorRtModel(HostModel):
                 reported.clear()
         return with_times(self.layers, runs)
 
-    def footprint(self) -> MemoryUsage:
+    def memory_usage(self) -> MemoryUsage:
         """Bytes of the plan, of all weights as the engine holds them, and of a context's activation memory."""
         import tensorrt as trt
 

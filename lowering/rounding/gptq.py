@@ -23,7 +23,8 @@ any X̃ − X by chance; ``shrinkage`` takes that share off, or few calibration 
 towards what no other samples show.
 
 Weights of a sparse layer that are zero stay zero: their integers are, and what ``retargeted`` or earlier columns wanted
-of them is their error, which the columns after them make up for (as in SparseGPT; Frantar and Alistarh, arXiv:2301.00774).
+of them is their error, which the columns after them make up for (as in SparseGPT; Frantar and Alistarh,
+arXiv:2301.00774).
 
 A row for which all this ended worse than rounding to nearest (GPTQ is greedy) keeps the nearest integers, so the result
 is never worse than them.

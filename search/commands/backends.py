@@ -80,7 +80,7 @@ def look_at(name: str, backend: Backend) -> Found:
             name=name,
             device=backend.fingerprint(),
             capabilities=backend.capabilities(),
-            withheld=dict(backend.withheld()),
+            withheld=dict(backend.unprofitable_precisions()),
         )
     except BackendError as error:
         return Found(

@@ -96,7 +96,7 @@ def run(argv: Sequence[str]) -> int:
         compiled, reference, inputs, THOROUGH, threads=args.threads, batch_size=batch, clock=backend.clock
     )
 
-    footprints = {label: model.footprint() for label, model in compiled.items()}
+    footprints = {label: model.memory_usage() for label, model in compiled.items()}
     told = any(footprint.known for footprint in footprints.values())
 
     def row(label: str, found: LatencyStats) -> tuple[str, ...]:

@@ -8,7 +8,8 @@
     joint      the same over precisions and prunings: networks worth making, each with the precisions that go with it
 
 Each is a lazy stream of (origin, assignment), of (origin, encoding) where networks are pruned, so a caller can
-interleave them, stop any time, and refit the latency model between two solver seeds; ``distinct`` joins streams without repeats.
+interleave them, stop any time, and refit the latency model between two solver seeds; ``distinct`` joins streams
+without repeats.
 """
 
 from __future__ import annotations

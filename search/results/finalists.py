@@ -157,12 +157,12 @@ class Built:
         return self._compiled[name]
 
 
-def footprint(runner: ModelRunner, artifact: str, name: str, built: Built) -> MemoryUsage | None:
+def memory_usage(runner: ModelRunner, artifact: str, name: str, built: Built) -> MemoryUsage | None:
     """What a finalist takes once compiled; None where the runtime does not tell."""
-    found = runner.measurements.footprint(artifact)
+    found = runner.measurements.memory_usage(artifact)
     if found is None:
-        found = built[name].footprint()
-        runner.measurements.note_footprint(artifact, found)
+        found = built[name].memory_usage()
+        runner.measurements.note_memory_usage(artifact, found)
     return found if found.known else None
 
 

@@ -173,7 +173,7 @@ def _remeasured(
         held=point.id in timings.holding,
         accuracy=accuracy,
         compressed_bytes=finalists.compressed_bytes(file) if session.making else None,
-        footprint=finalists.footprint(runner, artifact, point.id, built),
+        footprint=finalists.memory_usage(runner, artifact, point.id, built),
         engine=finalists.write_engine(session.options.out, point.id, built[point.id]) if engine else None,
     )
 

@@ -141,7 +141,7 @@ class BackendConformance:
 
     def test_fp32_is_never_withheld(self, backend: Backend) -> None:
         """What is withheld has a reason, and FP32 is always there."""
-        withheld = backend.withheld()
+        withheld = backend.unprofitable_precisions()
         assert Precision.FP32 not in withheld
         assert all(withheld.values())
 
@@ -173,7 +173,7 @@ class BackendConformance:
         for layer in compiled.profile({"x": np.ones((1, 2, 4, 4), np.float32)}):
             assert layer.kind
             assert layer.latency_us is None or layer.latency_us >= 0
-        assert all(count is None or count >= 0 for count in compiled.footprint().to_json().values())
+        assert all(count is None or count >= 0 for count in compiled.memory_usage().to_json().values())
         assert compiled.engine() is None or len(compiled.engine() or b"") > 0
 
     def test_its_clock_times_it(self, backend: Backend) -> None:

@@ -79,7 +79,7 @@ class PaddingBackend(HostBackend):
     def capabilities(self) -> Capabilities:
         return Capabilities(supported={}, notes={})
 
-    def withheld(self) -> Mapping[Precision, str]:
+    def unprofitable_precisions(self) -> Mapping[Precision, str]:
         return self._withheld
 
 

@@ -93,7 +93,7 @@ def test_profile_names_the_artifacts_nodes(backend: Backend) -> None:
 def test_engine_and_footprint_agree(backend: Backend) -> None:
     """The exported model is as large as the footprint says; constants of a linear layer are its weights."""
     compiled = backend.compile(models.linear(), threads=1)
-    engine, footprint = compiled.engine(), compiled.footprint()
+    engine, footprint = compiled.engine(), compiled.memory_usage()
     assert engine is not None
     assert footprint.engine_bytes == len(engine) > 0
     assert footprint.weight_bytes is not None

@@ -140,10 +140,10 @@ def test_withheld_is_probed_once(log: Log, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("bitfront.backends.ort.cuda.integer_shortcoming", slow)
     backend = OrtCudaBackend()
-    assert backend.withheld() == backend.withheld() == {Precision.INT8: "too slow"}
+    assert backend.unprofitable_precisions() == backend.unprofitable_precisions() == {Precision.INT8: "too slow"}
     assert asked == [backend]
     monkeypatch.setattr("bitfront.backends.ort.cuda.integer_shortcoming", lambda _: "")
-    assert OrtCudaBackend().withheld() == {}
+    assert OrtCudaBackend().unprofitable_precisions() == {}
     assert not log.sessions
 
 

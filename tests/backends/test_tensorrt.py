@@ -218,7 +218,7 @@ def test_the_footprint_is_told(backend: Backend) -> None:
     compiled = backend.compile(models.linear(), threads=1)
     plan = compiled.engine()
     assert plan is not None
-    assert compiled.footprint() == MemoryUsage(engine_bytes=len(plan), weight_bytes=123, activation_bytes=4096)
+    assert compiled.memory_usage() == MemoryUsage(engine_bytes=len(plan), weight_bytes=123, activation_bytes=4096)
 
 
 def test_every_probe_passes_on_the_stand_in(control: Control, backend: Backend) -> None:
@@ -239,8 +239,8 @@ def test_every_probe_passes_on_the_stand_in(control: Control, backend: Backend) 
 
 def test_old_devices_gain_nothing(control: Control) -> None:
     """A precision without fast kernels on the GPU's generation is withheld with the reason; newer ones have all."""
-    assert TensorRtBackend(lambda: control.cuda).withheld() == {}
-    old = TensorRtBackend(lambda: FakeCuda((7, 0))).withheld()
+    assert TensorRtBackend(lambda: control.cuda).unprofitable_precisions() == {}
+    old = TensorRtBackend(lambda: FakeCuda((7, 0))).unprofitable_precisions()
     assert set(old) == {Precision.INT8, Precision.INT4}
     assert old[Precision.INT8] == "Test GPU (sm_70) has no INT8 tensor cores, which came with sm_72"
 

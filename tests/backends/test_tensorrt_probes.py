@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from bitfront.backends.base import ExecutedLayer
-from bitfront.backends.ort.cpu import float_bias_stand_in
+from bitfront.backends.ort.cpu import float_bias_proxy
 from bitfront.backends.probe_graphs import Probe
 from bitfront.backends.probes import run_probes, shortcoming
 from bitfront.backends.tensorrt.probes import LAYER, tensorrt_probes, wrong_precision
@@ -30,7 +30,7 @@ def test_the_graphs_keep_the_published_rules(name: str) -> None:
 
 def test_the_numbers_are_right() -> None:
     """Another runtime that reads the same graphs gives the expected outputs."""
-    found = run_probes(float_bias_stand_in(), _PROBES.values())
+    found = run_probes(float_bias_proxy(), _PROBES.values())
     assert found.notes == {}
     assert set(found.supported) == set(_PROBES)
 
@@ -53,7 +53,7 @@ def _with_scale_off(probe: Probe) -> Probe:
 @pytest.mark.parametrize("name", _PROBES)
 def test_a_wrong_scale_is_seen(name: str) -> None:
     """Weights that are 2 % off fail every probe."""
-    assert "wrong result: off by" in shortcoming(float_bias_stand_in(), _with_scale_off(_PROBES[name]))
+    assert "wrong result: off by" in shortcoming(float_bias_proxy(), _with_scale_off(_PROBES[name]))
 
 
 @pytest.mark.parametrize("name", [name for name in _PROBES if name.startswith("int8")])
@@ -66,7 +66,7 @@ def test_a_quantiser_left_out_is_seen(name: str) -> None:
         if node.name == LAYER:
             node.input[0] = quantise.input[0]
     left_out = replace(probe, model=bytes(model.SerializeToString()))
-    assert "wrong result: off by" in shortcoming(float_bias_stand_in(), left_out)
+    assert "wrong result: off by" in shortcoming(float_bias_proxy(), left_out)
 
 
 @pytest.mark.parametrize("name", _PROBES)

@@ -68,6 +68,6 @@ def test_timed_runs_give_the_same_results(backend: Backend) -> None:
 
 def test_withheld_is_decided(backend: Backend) -> None:
     """The probe answers: INT8 alone may be withheld, and if so with ratios."""
-    withheld = backend.withheld()
+    withheld = backend.unprofitable_precisions()
     assert set(withheld) <= {Precision.INT8}
     assert all("×" in reason for reason in withheld.values())

@@ -179,7 +179,7 @@ def test_floating_layer_between_integer_ones_stays_floating(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choices", "half"),
+    ("schemes", "half"),
     [
         pytest.param(["fp16", "fp16", "fp16"], True, id="all-half"),
         pytest.param(["fp16", "int8:mse", "int8:mse"], True, id="half-and-integer"),

@@ -142,7 +142,7 @@ def _four_bits_in_convolution(patient: Patient) -> None:
     patient.graph.initializer.append(integers)
     scales = patient.constant(np.ones((16, 1, 3, 3), np.float16), "code_scales")
     writer = patient.writer("b_h")
-    writer.input[1] = patient.before("b_h", "DequantizeLinear", ["codes", scales], "codes_f", axis=1, group_size=16)
+    writer.input[1] = patient.before("b_h", "DequantizeLinear", ["codes", scales], "codes_f", axis=1, block_size=16)
 
 
 def _small_blocks(patient: Patient) -> None:

@@ -26,7 +26,7 @@ class Choosy(FakeBackend):
             supported={"int8-conv": False, "fp16-conv": True}, notes={"int8-conv": "runs as Conv", "driver": "old"}
         )
 
-    def withheld(self) -> dict[Precision, str]:
+    def unprofitable_precisions(self) -> dict[Precision, str]:
         return {Precision.INT8: "1.2 × FP16 here"}
 
 

@@ -15,7 +15,7 @@ from tests.search.command_line import outcome, write_files
 
 
 class _TellingModel(FakeModel):
-    def footprint(self) -> MemoryUsage:
+    def memory_usage(self) -> MemoryUsage:
         return MemoryUsage(engine_bytes=12_000, activation_bytes=300)
 
 

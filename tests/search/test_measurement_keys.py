@@ -45,7 +45,7 @@ DEPENDS = {
 def fill(measurements: MeasurementCache) -> None:
     measurements.note_lowered(LAYERS, Lowered(artifact="a", size_bytes=9))
     measurements.note_latency("a", latency(0.5))
-    measurements.note_footprint("a", MemoryUsage(engine_bytes=3))
+    measurements.note_memory_usage("a", MemoryUsage(engine_bytes=3))
     measurements.note_together("here", {"a": latency(0.5)})
     measurements.note_scored("a", "search", Scored(np.ones(3), 3))
 
@@ -55,7 +55,7 @@ def known(measurements: MeasurementCache) -> set[str]:
     found = {
         "lowered": measurements.lowered(LAYERS),
         "timed": measurements.latency("a"),
-        "footprint": measurements.footprint("a"),
+        "footprint": measurements.memory_usage("a"),
         "together": measurements.together("here", ["a"]),
         "scored": measurements.scored("a", "search"),
     }
@@ -86,7 +86,7 @@ def test_networks_artifacts_and_kinds_are_kept_apart() -> None:
     assert again.lowered({"fc": toy.INT4}) is None
     assert again.lowered({"fc2": toy.INT8}) is None
     assert again.latency("p") is None
-    assert again.footprint("p") is None
+    assert again.memory_usage("p") is None
     assert again.together("here", ["a", "p"]) is None
     assert again.together("elsewhere", ["a"]) is None
     assert again.scored("p", "search") is None

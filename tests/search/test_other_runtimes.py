@@ -25,7 +25,7 @@ HALF_COST_MS = {"fp32": 1.0, "fp16": 0.5, "int8:nearest": 0.2, "int4:nearest": 0
 
 
 class _EngineModel(toy.ToyModel):
-    def footprint(self) -> MemoryUsage:
+    def memory_usage(self) -> MemoryUsage:
         return MemoryUsage(engine_bytes=len(self.schemes) * 1000, weight_bytes=700)
 
     def engine(self) -> bytes | None:
@@ -67,7 +67,7 @@ class _Named(toy.ToyBackend):
 
 
 class _Withholding(toy.ToyBackend):
-    def withheld(self) -> Mapping[Precision, str]:
+    def unprofitable_precisions(self) -> Mapping[Precision, str]:
         return {Precision.INT8: "8-bit kernels are slower than 16-bit ones here"}
 
 

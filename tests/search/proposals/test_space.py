@@ -199,7 +199,7 @@ F, INTEGER = ComputeType.FLOAT, ComputeType.INTEGER
 
 
 @pytest.mark.parametrize(
-    ("choices", "losses", "sizes", "arithmetic", "message"),
+    ("schemes", "losses", "sizes", "arithmetic", "message"),
     [
         ((INT8,), (0.0,), (1,), (INTEGER,), "expected fp32 as the first scheme"),
         ((FP32, INT8), (0.0,), (1, 1), (F, INTEGER), "differ in length"),

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bitfront.backends import OrtCpuBackend
-from bitfront.backends.ort.cpu import float_bias_stand_in
+from bitfront.backends.ort.cpu import float_bias_proxy
 from tests.backends import models
 
 
@@ -40,11 +40,11 @@ def _small_scales() -> tuple[bytes, float]:
 def test_half_biases_do_not_overflow(samples: int) -> None:
     """A bias far above s_x·s_w comes through."""
     model, bias = _small_scales()
-    (y,) = float_bias_stand_in().compile(model, threads=1).run({"x": np.zeros((samples, 16), np.float32)})
+    (y,) = float_bias_proxy().compile(model, threads=1).run({"x": np.zeros((samples, 16), np.float32)})
     models.assert_close(y, np.full((samples, 16), bias))
 
 
 def test_the_fingerprint_tells_the_two_apart() -> None:
     """What is cached for the stand-in is not the plain runtime's."""
-    assert float_bias_stand_in().fingerprint() != OrtCpuBackend().fingerprint()
-    assert float_bias_stand_in().name == OrtCpuBackend().name
+    assert float_bias_proxy().fingerprint() != OrtCpuBackend().fingerprint()
+    assert float_bias_proxy().name == OrtCpuBackend().name
