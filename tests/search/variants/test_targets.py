@@ -54,7 +54,7 @@ def joint(unit_steps: int, damage: dict[float, float | None]) -> Any:
         session=SimpleNamespace(
             options=SimpleNamespace(seed=0, sensitivity_samples=8),
             unseen={"images": images},
-            runner=SimpleNamespace(watch=SimpleNamespace(measure=lambda _: nullcontext())),
+            runner=SimpleNamespace(watch=SimpleNamespace(timed=lambda _: nullcontext())),
         ),
         making=SimpleNamespace(unit_steps=unit_steps, maker=SimpleNamespace(module=GIVEN, pruned=pruned)),
     )
