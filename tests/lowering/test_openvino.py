@@ -200,11 +200,11 @@ def test_sixteen_bits_are_allowed_where_every_floating_layer_is_fp16(schemes: li
 def test_arithmetic_of_schemes() -> None:
     """FP16 may compute in 16 bits; integers do unless only the weight is stored so."""
     dialect = get_dialect("openvino")
-    assert dialect.arithmetic(FP32) is ComputeType.FLOAT
-    assert dialect.arithmetic(FP16) is ComputeType.HALF
-    assert dialect.arithmetic(Scheme.parse("int4:gptq")) is ComputeType.INTEGER
-    assert dialect.arithmetic(Scheme.parse("int4:gptq:weight-only")) is ComputeType.FLOAT
-    assert dialect.arithmetic(Scheme.parse("int4:mse:block32")) is ComputeType.BLOCK
+    assert dialect.arithmetic(FP32) is ComputeType.FP32
+    assert dialect.arithmetic(FP16) is ComputeType.FP16
+    assert dialect.arithmetic(Scheme.parse("int4:gptq")) is ComputeType.INT8
+    assert dialect.arithmetic(Scheme.parse("int4:gptq:weight-only")) is ComputeType.FP32
+    assert dialect.arithmetic(Scheme.parse("int4:mse:block32")) is ComputeType.WEIGHT_ONLY
 
 
 @pytest.mark.parametrize("name", ["gemm", "sequence_matmul"])

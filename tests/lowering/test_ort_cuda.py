@@ -162,9 +162,9 @@ def test_dialect_by_name() -> None:
     assert dialect.name == "ort-cuda"
     kinds = {text: dialect.arithmetic(Scheme.parse(text)) for text in (*FLOOR_DB, "fp32")}
     assert kinds == {
-        "fp16": ComputeType.HALF,
-        "int8:mse": ComputeType.INTEGER,
-        "int4:mse:block32": ComputeType.BLOCK,
-        "int4:gptq:weight-only": ComputeType.FLOAT,
-        "fp32": ComputeType.FLOAT,
+        "fp16": ComputeType.FP16,
+        "int8:mse": ComputeType.INT8,
+        "int4:mse:block32": ComputeType.WEIGHT_ONLY,
+        "int4:gptq:weight-only": ComputeType.FP32,
+        "fp32": ComputeType.FP32,
     }

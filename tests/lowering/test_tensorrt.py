@@ -329,8 +329,8 @@ def test_arithmetic() -> None:
     """Every precision is computed in here."""
     dialect = get_dialect("tensorrt")
     kinds = {text: dialect.arithmetic(Scheme.parse(text)) for text in ("fp32", "fp16", "int8:mse")}
-    assert kinds == {"fp32": ComputeType.FLOAT, "fp16": ComputeType.HALF, "int8:mse": ComputeType.INTEGER}
-    assert dialect.arithmetic(Scheme.parse("int4:mse:block64")) is ComputeType.BLOCK
+    assert kinds == {"fp32": ComputeType.FP32, "fp16": ComputeType.FP16, "int8:mse": ComputeType.INT8}
+    assert dialect.arithmetic(Scheme.parse("int4:mse:block64")) is ComputeType.WEIGHT_ONLY
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ class HalfDialect(OrtCpuDialect):
 
     def arithmetic(self, scheme: Scheme) -> ComputeType:
         """FP16 computes in half."""
-        return ComputeType.HALF if scheme == FP16 else super().arithmetic(scheme)
+        return ComputeType.FP16 if scheme == FP16 else super().arithmetic(scheme)
 
 
 class ToyLowerer(Lowerer):

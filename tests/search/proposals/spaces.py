@@ -22,7 +22,7 @@ INT4_WEIGHTS = Scheme(precision=Precision.INT4, rounding=Rounding.MSE, weight_on
 INT4_BLOCK = Scheme(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, group_size=32)
 
 
-def chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FLOAT) -> Space:
+def chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FP32) -> Space:
     """A chain of groups with four schemes each; losses over four decades, seeded; ``fp16`` is what FP16 runs in."""
     rng = np.random.default_rng(seed)
     spaces = []
@@ -35,7 +35,7 @@ def chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FLOAT) -> 
                 schemes=(FP32, FP16, INT8, INT4),
                 losses=(0.0, low / 100, low, 30 * low),
                 size_bytes=(size, size // 2, size // 4, size // 8),
-                arithmetic=(ComputeType.FLOAT, fp16, ComputeType.INTEGER, ComputeType.INTEGER),
+                arithmetic=(ComputeType.FP32, fp16, ComputeType.INT8, ComputeType.INT8),
             )
         )
     return Space(groups=tuple(spaces), edges=tuple((g, g + 1) for g in range(groups - 1)))
@@ -56,7 +56,7 @@ def branch(name: str, *layers: str, loss: float = 0.05) -> PruneSpace:
     )
 
 
-def prunable_chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FLOAT) -> Space:
+def prunable_chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FP32) -> Space:
     """``chain`` of at least 5 groups, with channels between every two from the first on, and a branch of two of them.
 
     The branch ``b`` is made of ``g2`` and ``g3``: the channels between those are gone with it.

@@ -31,7 +31,7 @@ ON_ORT = get_dialect("ort-cpu").arithmetic
 
 def _half(scheme: Scheme) -> ComputeType:
     """As on a runtime with 16-bit arithmetic."""
-    return ComputeType.HALF if scheme == FP16 else ON_ORT(scheme)
+    return ComputeType.FP16 if scheme == FP16 else ON_ORT(scheme)
 
 
 def _build(
@@ -48,17 +48,17 @@ def test_arithmetic_is_the_dialects() -> None:
     offered = {FP16: 0.0, INT8: 0.1, INT4_BLOCK: 0.2}
     (group,) = _build(offered).groups
     assert dict(zip(group.schemes, group.arithmetic, strict=True)) == {
-        FP32: ComputeType.FLOAT, FP16: ComputeType.FLOAT, INT8: ComputeType.INTEGER, INT4_BLOCK: ComputeType.BLOCK,
+        FP32: ComputeType.FP32, FP16: ComputeType.FP32, INT8: ComputeType.INT8, INT4_BLOCK: ComputeType.WEIGHT_ONLY,
     }  # fmt: skip
     (group,) = _build(offered, arithmetic_of=_half).groups
-    assert group.arithmetic == (ComputeType.FLOAT, ComputeType.HALF, ComputeType.INTEGER, ComputeType.BLOCK)
+    assert group.arithmetic == (ComputeType.FP32, ComputeType.FP16, ComputeType.INT8, ComputeType.WEIGHT_ONLY)
 
 
 def test_domains_are_what_is_converted_between() -> None:
     """Blocks are multiplied with floating activations; everything else has tensors of its own type."""
     assert {kind: ActivationType.of(kind) for kind in ComputeType} == {
-        ComputeType.FLOAT: ActivationType.FLOAT, ComputeType.HALF: ActivationType.HALF,
-        ComputeType.INTEGER: ActivationType.INTEGER, ComputeType.BLOCK: ActivationType.FLOAT,
+        ComputeType.FP32: ActivationType.FLOAT, ComputeType.FP16: ActivationType.HALF,
+        ComputeType.INT8: ActivationType.INTEGER, ComputeType.WEIGHT_ONLY: ActivationType.FLOAT,
     }  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def test_loss_and_size_add_up() -> None:
             schemes=(FP32, INT8),
             losses=(0.0, loss),
             size_bytes=(400, 100),
-            arithmetic=(ComputeType.FLOAT, ComputeType.INTEGER),
+            arithmetic=(ComputeType.FP32, ComputeType.INT8),
         )
         for name, loss in (("a", 0.25), ("b", 0.5))
     )
@@ -195,7 +195,7 @@ def test_loss_and_size_add_up() -> None:
     assert space.describe({"a": INT8, "b": FP32}) == "fp32 ×1, int8:mse ×1"
 
 
-F, INTEGER = ComputeType.FLOAT, ComputeType.INTEGER
+F, INTEGER = ComputeType.FP32, ComputeType.INT8
 
 
 @pytest.mark.parametrize(
