@@ -18,9 +18,9 @@ may matter on other inputs.
 Behind rounded layers the layer sees X where the network as it was had X̃, and what it should meet is W X̃, not W X
 (asymmetric calibration; Li et al., "GPTAQ", arXiv:2504.02692). In least squares this is the same problem for other
 weights, ``correct_mismatch``: W + W (X̃ − X) Xᵀ (X Xᵀ)⁻¹, damped alike. On CIFAR-10 ResNet-20 with all weights at 4
-bits it took the mean KL divergence from FP32 on the test images from 0.015 to 0.010. From n columns, k inputs explain k/n of
-any X̃ − X by chance; ``shrinkage`` takes that share off, or few calibration samples would move a wide layer's weights
-towards what no other samples show.
+bits it took the mean KL divergence from FP32 on the test images from 0.015 to 0.010. From n columns, k inputs explain
+k/n of any X̃ − X by chance; ``shrinkage`` takes that share off, or few calibration samples would move a wide layer's
+weights towards what no other samples show.
 
 Weights of a sparse layer that are zero stay zero: their integers are, and what ``correct_mismatch`` or earlier columns
 wanted of them is their error, which the columns after them make up for (as in SparseGPT; Frantar and Alistarh,
