@@ -148,10 +148,10 @@ def write_layout_op(
     if node.op_type in ("Relu", "Clip"):
         bounds = _bounds(view, node)
         assert bounds is not None
-        integers = [quantiser.code(bound) for bound in bounds]
+        integers = [quantiser.quantise(bound) for bound in bounds]
         if integers == [0, 255]:
             return [source]
-        limits = [writer.constant(np.array(code, np.uint8), f"{source}_c") for code in integers]
+        limits = [writer.constant(np.array(integer, np.uint8), f"{source}_c") for integer in integers]
         result = writer.fresh(f"{node.output[0]}_q")
         writer.node("Clip", [source, *limits], [result])
         return [result]
