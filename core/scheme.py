@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator
 
@@ -28,7 +28,7 @@ from bitfront.core.quantisation import (
     Precision,
     WeightScheme,
 )
-from bitfront.core.scheme_text import method_word, methods_of, read_text, write_text
+from bitfront.core.scheme_text import METHOD_PATTERN, method_word, methods_of, read_text, write_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class Scheme:
             close = get_close_matches(text.strip().lower(), SCHEMES, n=1)
             example = "write for example fp32, fp16, int8:mse or int4:gptq:weight-only"
             hint = f"did you mean {close[0]}?" if close else example
-            raise ConfigError(f"{shown(text)} is no layer scheme: {error}", hint) from error
+            raise ConfigError(f"{text!r} is no layer scheme", f"{error}; {hint}") from error
         found = cls(weights=weights, activations=activations)
         if names_method:
             return found
@@ -159,17 +159,17 @@ class SchemeFile(JsonValue):
     """
 
     precision: Precision
-    rounding: Annotated[str, AfterValidator(_method)] = "nearest"
+    rounding: Annotated[str, AfterValidator(_method), Field(json_schema_extra={"pattern": METHOD_PATTERN})] = "nearest"
     weight_only: bool = False
     group_size: Annotated[int | None, Field(alias="block_size")] = None
-    granularity: Granularity | None = None
+    granularity: Literal["tensor"] | None = None
     symmetric: bool = True
     activations: ActivationScheme | None = None
 
     def __post_init__(self) -> None:
         if self.weight_only and self.activations is not None:
             raise ConfigError("weight_only contradicts activations", "leave one of them out")
-        if (self.granularity is Granularity.GROUP) or (self.granularity is not None and self.group_size is not None):
+        if self.granularity is not None and self.group_size is not None:
             raise ConfigError("granularity contradicts block_size", "leave one of them out")
         if self.group_size is not None and not self.weight_only and self.activations is None:
             raise ConfigError(
@@ -189,7 +189,9 @@ class SchemeFile(JsonValue):
         scale_method, rounding_method = methods_of(self.rounding)
         weights = WeightScheme(
             dtype=self.precision,
-            granularity=Granularity.GROUP if self.group_size is not None else self.granularity or Granularity.CHANNEL,
+            granularity=Granularity.GROUP
+            if self.group_size is not None
+            else Granularity(self.granularity or "channel"),
             group_size=self.group_size,
             symmetric=self.symmetric,
             scale_method=scale_method,
@@ -230,7 +232,7 @@ class SchemeRegistry(Mapping[str, Scheme]):
         try:
             weights, activations, _ = read_text(text)
         except ValueError as error:
-            raise ConfigError(f"{shown(text)} is no layer scheme: {error}", "see core/scheme_text.py") from error
+            raise ConfigError(f"{text!r} is no layer scheme", f"{error}; see core/scheme_text.py") from error
         scheme = Scheme(weights=weights, activations=activations)
         if scheme.text != text:
             raise UsageError(f"scheme '{text}' has the short form '{scheme.text}'", "register it by that")

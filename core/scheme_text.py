@@ -47,6 +47,8 @@ _BITS_FORM = re.compile(r"w(?P<weights>\d+)a(?P<activations>\d+)(?:-g(?P<group>\
 _GROUP = re.compile(r"(?:block|group|g)(\d+)")
 _ACTIVATIONS = re.compile(r"(static|dynamic)(?:-(int8|int4))?")
 _PAIR = re.compile(r"([a-z][a-z0-9_]*)\+([a-z][a-z0-9_]*)")
+METHOD_PATTERN = rf"^({'|'.join(METHODS)}|{_PAIR.pattern})$"
+"""What ``method_word`` writes, as a regular expression."""
 
 
 def method_word(weights: WeightScheme) -> str:

@@ -192,8 +192,9 @@ def test_bits_and_activations() -> None:
 )
 def test_what_is_no_scheme_is_refused(text: str, words: str, hint: str) -> None:
     """By the part that is not understood, with the nearest scheme there is."""
-    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+    with pytest.raises(ConfigError, match=r"scheme") as caught:
         Scheme.parse(text)
+    assert words in str(caught.value)
     assert hint in str(caught.value.hint)
 
 
@@ -204,7 +205,11 @@ def test_what_is_no_scheme_is_refused(text: str, words: str, hint: str) -> None:
         ({"precision": "int8", "surprise": 1}, "surprise: unknown field"),
         ({"precision": "int8", "rounding": "round me"}, "rounding: expected nearest, mse, gptq or scale+rounding"),
         ({"precision": "int4", "block_size": 32}, "block_size 32 needs weight_only or activations"),
-        ({"precision": "int4", "granularity": "group"}, "granularity contradicts block_size"),
+        ({"precision": "int4", "granularity": "group"}, "granularity: expected 'tensor'"),
+        (
+            {"precision": "int4", "granularity": "tensor", "block_size": 32, "weight_only": True},
+            "granularity contradicts block_size",
+        ),
         ({"precision": "fp16", "weight_only": True}, "weight_only applies to integer precisions only"),
         (
             {"precision": "fp16", "activations": {"mode": "static", "dtype": "int8"}},

@@ -30,7 +30,7 @@ def test_the_range_is_255_steps(low: float, high: float, scale: float, zero_poin
     if high > low:
         assert found.quantise(min(low, 0.0)) == 0
         assert found.quantise(max(high, 0.0)) == 255
-    assert (found.quantise(-math.inf), found.code(math.inf)) == (0, 255)
+    assert (found.quantise(-math.inf), found.quantise(math.inf)) == (0, 255)
 
 
 def test_values_are_rounded_to_the_nearest_code() -> None:

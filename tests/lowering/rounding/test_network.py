@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from bitfront.core import ContentStore, DataError, Inputs, LoweringError, ModelError
+from bitfront.core import ContentStore, DataError, Inputs, LoweringError, ModelError, UsageError
 from bitfront.core.scheme_text import METHODS
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
@@ -24,8 +24,16 @@ from bitfront.lowering.rounding import network as network_module
 from bitfront.lowering.rounding.bias_overflow import min_scales_for_bias
 from bitfront.lowering.rounding.layerwise import LayerwiseEngine
 from bitfront.lowering.rounding.matrix import MatrixView
-from bitfront.lowering.rounding.methods import ROUNDING_METHODS, RoundingProblem, Solution
+from bitfront.lowering.rounding.methods import (
+    ROUNDING_METHODS,
+    SCALE_METHODS,
+    RoundingProblem,
+    ScaleMethod,
+    Solution,
+    register,
+)
 from bitfront.lowering.rounding.network import round_network
+from bitfront.lowering.rounding.scales import mse_scales
 from bitfront.lowering.rounding.weight import RoundedWeight
 from tests.lowering.rounding.cases import (
     CASES,
@@ -302,6 +310,46 @@ def test_stored_results_are_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs calibration samples for the inputs x, got none"):
         _round(model, layers, {}, store=store, bits=8)
     assert _round(model, layers, {}, store=store, method="mse")["a"].bias_correction is None
+
+
+def test_what_is_not_registered_is_named() -> None:
+    """By the registry it is missing in, with the nearest name; scales that nobody finds are refused."""
+    model, layers = residual_network()
+    for word, message, hint in (
+        ("mse+gtpq", "no rounding method is called 'gtpq'", "did you mean gptq?"),
+        ("zzz+nearest", "no scale method is called 'zzz'", "use one of absmax, mse"),
+        ("mse:tensor", "weights are rounded symmetrically, with a scale per channel or group", "leave out"),
+        ("mse:asymmetric", "weights are rounded symmetrically", "leave out"),
+    ):
+        with pytest.raises(LoweringError, match=message) as caught:
+            _round(model, layers, images(4), method=word)
+        assert hint in str(caught.value.hint)
+    with pytest.raises(UsageError, match="a method 'mse' is registered already"):
+        register(replace(SCALE_METHODS["mse"], uses_calibration=True))
+    register(SCALE_METHODS["mse"])
+
+
+@pytest.mark.parametrize("group_size", [None, 16])
+def test_a_scale_method_with_calibration_is_given_the_importance(
+    group_size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean squares of the inputs; by it the error of the layer's output comes down."""
+    weighted = ScaleMethod(name="weighted", find=mse_scales, uses_calibration=True)
+    monkeypatch.setitem(SCALE_METHODS, "weighted", weighted)
+    case = Case(op="MatMul", shape=(40, 6), inputs=(64, 40), attributes={})
+    rng = np.random.default_rng(8)
+    weight = rng.normal(size=case.shape).astype(np.float32)
+    weight[::4] *= 4
+    layer = layer_of(case)
+    model = model_of([node_of(case)], {layer.weight: weight}, ("batch", 40), "layer")
+    inputs = rng.normal(size=case.inputs).astype(np.float32)
+    inputs[:, ::4] *= 0.05
+    errors = []
+    for method in ("mse", "weighted+nearest"):
+        rounded = _round(model, [layer], {"x": inputs}, method=method, group_size=group_size)["layer"]
+        values = MatrixView.of(layer).dequantise(rounded, group_size)
+        errors.append(float(((inputs @ (values - weight)) ** 2).sum()))
+    assert errors[1] < 0.8 * errors[0]
 
 
 @pytest.mark.parametrize(("samples", "kept"), [(10, 8), (3, 4)])
