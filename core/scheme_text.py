@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from bitfront.core.quantisation import (
@@ -51,6 +52,7 @@ METHOD_PATTERN = rf"^({'|'.join(METHODS)}|{_PAIR.pattern})$"
 """What ``method_word`` writes, as a regular expression."""
 
 
+@cache
 def method_word(weights: WeightScheme) -> str:
     """The text of a scale method and a rounding method: one word where they have one, else ``scale+rounding``."""
     pair = (weights.scale_method, weights.rounding_method)
@@ -77,6 +79,7 @@ def default_activations(weights: WeightScheme) -> ActivationScheme:
     return FLOATING_ACTIVATIONS if floating else STATIC_INT8
 
 
+@cache
 def write_text(weights: WeightScheme, activations: ActivationScheme) -> str:
     """The short form; two schemes that differ have two texts."""
     if not weights.dtype.is_integer:
