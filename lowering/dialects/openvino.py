@@ -42,9 +42,9 @@ from bitfront.lowering.dialects.qdq_schemes import (
     GROUP_SIZE,
     qdq_schemes,
     why_no_integer_bias,
+    why_no_matmul_groups,
     why_no_plain_gemm,
 )
-from bitfront.lowering.dialects.qdq_schemes import why_no_groups as why_no_groups_of_any_length
 
 PRECISION_KEY = "bitfront.openvino.inference_precision"
 FP16_HINT = "half"
@@ -67,7 +67,7 @@ def why_no_int8(site: LayerSite) -> str:
 
 def why_no_groups(site: LayerSite) -> str:
     """Why a layer cannot have a scale per group of weights; empty where it can."""
-    if reason := why_no_groups_of_any_length(site):
+    if reason := why_no_matmul_groups(site):
         return reason
     reduction = site.layer.weight_shape[1 - site.layer.channel_axis]
     return f"its {reduction} inputs are not divisible by the block size {GROUP_SIZE}" if reduction % GROUP_SIZE else ""

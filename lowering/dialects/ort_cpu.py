@@ -37,7 +37,7 @@ from bitfront.lowering.dialects.ort_cpu_rules import (
     write_matmul_nbits,
 )
 from bitfront.lowering.dialects.qdq import QdqEmitter
-from bitfront.lowering.dialects.qdq_schemes import qdq_schemes, why_no_groups
+from bitfront.lowering.dialects.qdq_schemes import qdq_schemes, why_no_matmul_groups
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import write_integer
@@ -51,7 +51,7 @@ class OrtCpuDialect:
 
     name = "ort-cpu"
     schemes: Sequence[SchemeSupport[Any]] = qdq_schemes(
-        why_no_int8=why_no_int8, why_no_groups=why_no_groups, fp16=ComputeType.FP32, tables=True
+        why_no_int8=why_no_int8, why_no_groups=why_no_matmul_groups, fp16=ComputeType.FP32, tables=True
     )
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:

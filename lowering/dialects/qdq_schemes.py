@@ -120,7 +120,7 @@ def why_no_integer_bias(node: onnx.NodeProto, view: GraphView) -> str:
     return "" if bias is None or np.isfinite(bias).all() else "its bias has values that are not finite"
 
 
-def why_no_groups(site: LayerSite) -> str:
+def why_no_matmul_groups(site: LayerSite) -> str:
     """Why a layer cannot have a scale per group of ``GROUP_SIZE`` weights; empty where it can."""
     layer, node, view = site.layer, site.node, site.view
     if layer.op not in ("Gemm", "MatMul"):
