@@ -159,7 +159,7 @@ def dialect_writer(dialect: Dialect) -> Writer:
         )
         schemes = {}
         for layer in lowerer.quantisable.layers:
-            own = [scheme for scheme in layer.schemes if scheme.precision is precision and not scheme.weight_only]
+            own = [scheme for scheme in layer.schemes if scheme.precision is precision and not scheme.is_weight_only]
             if not own:
                 raise LoweringError(
                     f"layer '{layer.name}' has no choice of precision {precision}",

@@ -18,8 +18,9 @@ from bitfront.core.errors import (
 )
 from bitfront.core.files import sweep_parts, unwritable, write_bytes, write_text
 from bitfront.core.measurement import AccuracyStats, LatencyStats, MemoryUsage
+from bitfront.core.quantisation import ActivationMode, ActivationScheme, Granularity, Precision, WeightScheme
 from bitfront.core.recipe import Recipe, RecipeStep
-from bitfront.core.scheme import FP16, FP32, Precision, Rounding, Scheme
+from bitfront.core.scheme import FP16, FP32, SCHEMES, Scheme
 from bitfront.core.store import ContentStore, digest
 from bitfront.core.workload import Array, Inputs, Labelled, Metric, OutputsRead, Workload, outputs_read, top1
 
@@ -27,7 +28,10 @@ __all__ = [
     "BYTES_PER_MB",
     "FP16",
     "FP32",
+    "SCHEMES",
     "AccuracyStats",
+    "ActivationMode",
+    "ActivationScheme",
     "Array",
     "BackendError",
     "BackendUnavailableError",
@@ -38,6 +42,7 @@ __all__ = [
     "ContentStore",
     "DataError",
     "EngineError",
+    "Granularity",
     "Inputs",
     "Labelled",
     "LatencyStats",
@@ -53,9 +58,9 @@ __all__ = [
     "RangeMethod",
     "Recipe",
     "RecipeStep",
-    "Rounding",
     "Scheme",
     "UsageError",
+    "WeightScheme",
     "Workload",
     "WorkloadError",
     "digest",

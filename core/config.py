@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field
 from bitfront.core.document import Digest, DigestOrNone, Float32, Form, JsonValue, PositiveFloat32
 from bitfront.core.errors import UsageError
 from bitfront.core.recipe import Recipe
-from bitfront.core.scheme import Scheme
+from bitfront.core.scheme import Scheme, SchemeFile
 
 SCHEMA_VERSION = 1
 SMALLEST_RANGE = 1e-35  # between the bounds of a tensor's values: an 8-bit scale of 4e-38, a normal float32
@@ -164,7 +164,7 @@ class ConfigFile(JsonValue):
     architecture: Digest
     dialect: str
     calibration: CalibrationFile
-    layers: dict[str, Scheme]
+    layers: dict[str, SchemeFile]
     ranges: dict[str, Range]
     scales: dict[str, Scales] = field(default_factory=dict)
     recipe: Recipe | None = None
@@ -192,7 +192,7 @@ def _config(file: ConfigFile) -> PrecisionConfig:
         ),
         calibration_data=calibration.data,
         ranges=file.ranges,
-        layers=file.layers,
+        layers={name: entry.scheme for name, entry in file.layers.items()},
         scales=file.scales,
         recipe=file.recipe,
         skipped_steps=file.skipped_steps,

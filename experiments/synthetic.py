@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitfront.core import FP16, FP32, Precision, Rounding, Scheme
+from bitfront.core import FP16, FP32, SCHEMES
 from bitfront.lowering.dialect import ComputeType
 from bitfront.report.front import Objectives
 from bitfront.search.proposals.space import ActivationType, Encoding, GroupSpace, Space
 
-_INT8 = Scheme(precision=Precision.INT8, rounding=Rounding.MSE)
-_INT4 = Scheme(precision=Precision.INT4, rounding=Rounding.GPTQ)
+_INT8 = SCHEMES["int8:mse"]
+_INT4 = SCHEMES["int4:gptq"]
 _ACCURACY, _CHANCE = 0.92, 0.1
 _REFERENCE_MS = 10.0
 _OVERHEAD_BYTES = 20_000
@@ -50,7 +50,7 @@ class Synthetic:
     seed: int
 
     @classmethod
-    def random(cls, groups: int, seed: int, fp16: ComputeType = ComputeType.FLOAT) -> Synthetic:
+    def random(cls, groups: int, seed: int, fp16: ComputeType = ComputeType.FP32) -> Synthetic:
         """A chain of ``groups`` groups with a shortcut over every third; ``fp16`` says what FP16 computes in."""
         rng = np.random.default_rng([groups, seed])
         weights = np.exp(rng.normal(9.0, 1.0, groups)).astype(int) + 64
@@ -65,16 +65,16 @@ class Synthetic:
                     schemes=(FP32, FP16, _INT8, _INT4),
                     losses=(0.0, *(loss * math.exp(rng.normal(0.0, 0.6)) for loss in row[1:])),
                     size_bytes=tuple(int(weights[g] * bits // 8) for bits in (32, 16, 8, 4)),
-                    arithmetic=(ComputeType.FLOAT, fp16, ComputeType.INTEGER, ComputeType.INTEGER),
+                    arithmetic=(ComputeType.FP32, fp16, ComputeType.INT8, ComputeType.INT8),
                 )
             )
         edges = sorted({(g, g + 1) for g in range(groups - 1)} | {(g, g + 3) for g in range(0, groups - 3, 3)})
         latency = rng.dirichlet(np.full(groups, 2.0))
         integer = np.where(rng.random(groups) < 0.2, 1.0, rng.uniform(0.2, 0.6, groups))
         boundary = rng.uniform(0.1, 0.7, len(edges)) / groups
-        left = {ComputeType.INTEGER: tuple(integer.tolist())}
-        if fp16 is ComputeType.HALF:
-            left[ComputeType.HALF] = tuple(rng.uniform(0.4, 0.7, groups).tolist())
+        left = {ComputeType.INT8: tuple(integer.tolist())}
+        if fp16 is ComputeType.FP16:
+            left[ComputeType.FP16] = tuple(rng.uniform(0.4, 0.7, groups).tolist())
         return cls(
             space=Space(groups=tuple(spaces), edges=tuple(edges)),
             losses=tuple(truth),

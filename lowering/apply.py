@@ -120,7 +120,7 @@ def _check_values(config: PrecisionConfig, lowerer: Lowerer) -> None:
         layer, scheme = layers.get(name), config.layers.get(name)
         if layer is None or scheme is None:
             raise ConfigError(f"the config has scales for layer '{name}', which '{source}' does not have", _RESTORE)
-        if not scheme.precision.is_integer or scheme.group_size is not None:
+        if not scheme.precision.is_integer or scheme.weights.group_size is not None:
             raise ConfigError(
                 f"the config has scales for layer '{name}', whose scheme {scheme.text} has none of its own", _RESTORE
             )

@@ -15,7 +15,7 @@ from math import prod
 import onnx
 
 from bitfront.core import FP32
-from bitfront.lowering.dialect import Dialect, StoresTables
+from bitfront.lowering.dialect import Dialect, LayerSite, offers, stores_tables
 from bitfront.lowering.graph import GraphView, attribute, bodies
 from bitfront.lowering.layers import TABLE, WEIGHTED, Group, Layer, QuantisableLayers
 
@@ -38,7 +38,7 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect) -> QuantisableLayer
     layers: list[Layer] = []
     left_alone: dict[str, str] = {}
     taken: set[str] = set()
-    for node in view.nodes:
+    for index, node in enumerate(view.nodes):
         left_alone.update((name, f"it stands in a subgraph of {node.op_type} '{node.name}'") for name in _inner(node))
         if node.op_type in _UNHANDLED:
             left_alone[node.name] = f"{node.op_type} is not supported as a layer; it stays as it is"
@@ -55,7 +55,7 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect) -> QuantisableLayer
         if reason:
             left_alone[node.name] = reason
             continue
-        layers.append(_layer(node, view, dialect, taken))
+        layers.append(_layer(index, view, dialect, taken))
     groups = _groups(layers, view)
     return QuantisableLayers(
         layers=tuple(layers), groups=groups, edges=_edges(layers, groups, view), left_alone=left_alone
@@ -107,7 +107,7 @@ def _is_table(node: onnx.NodeProto, view: GraphView) -> bool:
 
 def _why_no_table(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> str:
     table = node.input[0]
-    if not isinstance(dialect, StoresTables):
+    if not stores_tables(dialect):
         return f"dialect '{dialect.name}' keeps tables as they are"
     if not view.is_float(table):
         return "its table is not float32"
@@ -132,7 +132,8 @@ def _is_quantised(weight: str, view: GraphView) -> bool:
     return False
 
 
-def _layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect, taken: set[str]) -> Layer:
+def _layer(index: int, view: GraphView, dialect: Dialect, taken: set[str]) -> Layer:
+    node = view.nodes[index]
     weight = node.input[0 if node.op_type == TABLE else 1]
     shape = tuple(view.initializers[weight].dims)
     if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
@@ -156,11 +157,7 @@ def _layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect, taken: set[s
         schemes=(FP32,),
         refused={},
     )
-    if node.op_type == TABLE:
-        assert isinstance(dialect, StoresTables), "other dialects have no tables as layers"
-        schemes, refused = dialect.table_schemes(bare)
-    else:
-        schemes, refused = dialect.offers(bare, node, view)
+    schemes, refused = offers(dialect, LayerSite(layer=bare, node=node, view=view, index=index))
     return replace(bare, schemes=schemes, refused=refused)
 
 
@@ -177,7 +174,7 @@ def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[Group, ...]:
     seen: dict[tuple[str, str], int] = {}
     for index, layer in enumerate(layers):
         keys = [("weight", layer.weight)]
-        if any(scheme.quantises_activations for scheme in layer.schemes):
+        if any(scheme.activations.is_static for scheme in layer.schemes):
             keys.append(("input", nodes[layer.node].input[0]))
         for key in keys:
             first = seen.setdefault(key, index)

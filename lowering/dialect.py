@@ -1,32 +1,41 @@
-"""The seam between a scheme and how one runtime wants it written in ONNX."""
+"""How one runtime wants schemes written in ONNX: a dialect is a table of schemes and a writer.
+
+For each scheme a dialect says, in one ``SchemeSupport``: which layers may take it or why they may not, what it computes
+in, how many bytes it takes in the file, and how a layer of it is written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar
 
 import onnx
 
-from bitfront.core import Scheme
+from bitfront.core import LoweringError, Scheme
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.layers import Layer
+from bitfront.lowering.layers import TABLE, WEIGHTED, Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.storage import stored_bytes
+
+LAYERS = frozenset(WEIGHTED)
+LAYERS_AND_TABLES = LAYERS | {TABLE}
+TABLES = frozenset((TABLE,))
 
 
 class ComputeType(Enum):
     """What a scheme computes in on a runtime, which is what its speed depends on.
 
-    ``HALF`` is 16-bit floating arithmetic where that is faster than ``FLOAT``; ``BLOCK`` is floating activations with
-    weights that have a scale per block, in a fused kernel. A runtime converts where ``INTEGER``, ``HALF`` and the other
-    two meet.
+    ``FP16`` is 16-bit floating arithmetic where that is faster than ``FP32``; ``WEIGHT_ONLY`` is a fused kernel of
+    floating activations and integer weights (a mixed-input matrix product). A runtime converts activations where
+    ``INT8``, ``FP16`` and the other two meet.
     """
 
-    FLOAT = "float"
-    HALF = "half"
-    INTEGER = "integer"
-    BLOCK = "block"
+    FP32 = "float"
+    FP16 = "half"
+    INT8 = "integer"
+    WEIGHT_ONLY = "block"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,6 +57,51 @@ class LoweringRequest:
     weights: Mapping[str, RoundedWeight]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayerSite:
+    """A layer where it stands.
+
+    Attributes:
+        layer: The layer; its schemes are not filled in while a dialect is asked for them.
+        node: Its node.
+        view: The graph around it.
+        index: The node's index in ``view.nodes``.
+    """
+
+    layer: Layer
+    node: onnx.NodeProto
+    view: GraphView
+    index: int
+
+
+def _for_every_layer(site: LayerSite) -> str:  # noqa: ARG001 (the signature of ``SchemeSupport.why_not``)
+    return ""
+
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SchemeSupport(Generic[E]):
+    """What a dialect makes of one scheme; ``E`` is what it builds a graph with.
+
+    Attributes:
+        scheme: The scheme.
+        compute_type: What a layer of it computes in.
+        write: Adds a layer of it to the graph that is being built.
+        why_not: Why a layer may not take it; empty where it may.
+        operators: The kinds of layers that it is a question for; others neither may take it nor are told why not.
+        weight_bytes: Bytes that a layer's weights, scales and zero points take in the file.
+    """
+
+    scheme: Scheme
+    compute_type: ComputeType
+    write: Callable[[E, LayerSite], None]
+    why_not: Callable[[LayerSite], str] = _for_every_layer
+    operators: frozenset[str] = LAYERS
+    weight_bytes: Callable[[Layer, Scheme], int] = stored_bytes
+
+
 class Dialect(Protocol):
     """How a runtime wants schemes written."""
 
@@ -56,22 +110,9 @@ class Dialect(Protocol):
         """Kept in configs; the same for every backend that reads this dialect."""
         ...
 
-    def offers(self, layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
-        """Schemes the layer may take, ``fp32`` first, and scheme text → reason for those it may not.
-
-        Args:
-            layer: The layer, its schemes not filled in yet.
-            node: Its node.
-            view: The graph around it.
-        """
-        ...
-
-    def arithmetic(self, scheme: Scheme) -> ComputeType:
-        """What a layer of this scheme computes in."""
-        ...
-
-    def weight_bytes(self, layer: Layer, scheme: Scheme) -> int:
-        """Bytes that the layer's weights, scales and zero points take in the file."""
+    @property
+    def schemes(self) -> Sequence[SchemeSupport[Any]]:
+        """Every scheme that it writes or gives a reason not to, in the order of offers, ``fp32`` first."""
         ...
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:
@@ -83,10 +124,44 @@ class Dialect(Protocol):
         ...
 
 
-@runtime_checkable
-class StoresTables(Protocol):
-    """A dialect that can store tables which are looked up (embeddings) in other types than FP32."""
+def never(scheme: Scheme, reason: str) -> SchemeSupport[Any]:
+    """The support of a scheme that a dialect refuses for every layer: a config carried over is told why."""
 
-    def table_schemes(self, layer: Layer) -> tuple[tuple[Scheme, ...], dict[str, str]]:
-        """Schemes a table may take, ``fp32`` first, and scheme text → reason for those it may not."""
-        ...
+    def write(_: Any, site: LayerSite) -> None:
+        raise LoweringError(f"layer '{site.layer.name}' cannot be {scheme.text}: {reason}", "leave it at fp32")
+
+    return SchemeSupport(scheme=scheme, compute_type=ComputeType.FP32, write=write, why_not=lambda _: reason)
+
+
+def offers(dialect: Dialect, site: LayerSite) -> tuple[tuple[Scheme, ...], dict[str, str]]:
+    """Schemes that a layer may take, ``fp32`` first, and scheme text → reason for those that it may not."""
+    schemes: list[Scheme] = []
+    refused: dict[str, str] = {}
+    for support in dialect.schemes:
+        if site.layer.op not in support.operators:
+            continue
+        if reason := support.why_not(site):
+            refused[support.scheme.text] = reason
+        else:
+            schemes.append(support.scheme)
+    return tuple(schemes), refused
+
+
+def support_of(dialect: Dialect, scheme: Scheme) -> SchemeSupport[Any]:
+    """What a dialect makes of a scheme.
+
+    Raises:
+        LoweringError: If it does not know it.
+    """
+    for support in dialect.schemes:
+        if support.scheme == scheme:
+            return support
+    raise LoweringError(
+        f"dialect '{dialect.name}' has no scheme {scheme.text}",
+        f"use one of {', '.join(support.scheme.text for support in dialect.schemes)}",
+    )
+
+
+def stores_tables(dialect: Dialect) -> bool:
+    """Whether a dialect can store tables that are looked up (embeddings) in other types than FP32."""
+    return any(TABLE in support.operators for support in dialect.schemes)

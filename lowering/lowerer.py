@@ -22,14 +22,15 @@ from bitfront.core import (
 from bitfront.lowering.calibration import calibrate
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.compact import write_compactly
-from bitfront.lowering.dialect import ComputeType, Dialect, LoweringRequest
+from bitfront.lowering.dialect import ComputeType, Dialect, LoweringRequest, support_of
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.layers import Layer, QuantisableLayers
 from bitfront.lowering.ranges import UNBOUNDED, is_bounded, why_unbounded
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.lowering.rounding.matrix import MatrixView
-from bitfront.lowering.rounding.network import METHODS, round_network
-from bitfront.lowering.rounding.scales import CODE_RANGES, nearest_integers
+from bitfront.lowering.rounding.methods import uses_calibration
+from bitfront.lowering.rounding.network import round_network
+from bitfront.lowering.rounding.scales import INTEGER_RANGES, nearest_integers
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.zero_inputs import with_stand_ins
 
@@ -48,7 +49,7 @@ class Lowerer:
         calibration_digest: Digest of the calibration inputs, for when they are not at hand themselves.
         ranges: Ranges to use instead of calibrating: those of a config.
         scales: Layer name → the weight's scales, (channels,), which training found: the layer's weights lie on their
-            grid already, and take its integers under any scheme without blocks that can hold them.
+            grid already, and take its integers under any scheme without groups that can hold them.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Lowerer:
 
         Args:
             scheme: How to round.
-            bits: Bits of a code where they are fewer than those of its storage; None for as many.
+            bits: Bits of an integer where they are fewer than those of its storage; None for as many.
         """
         offering = [layer for layer in self.quantisable.layers if scheme in layer.schemes]
         layers = [layer for layer in offering if not self._why_unbounded(layer, scheme)]
@@ -129,12 +130,11 @@ class Lowerer:
             self.reference.proto,
             layers,
             self._calibration or {},
-            bits=bits or scheme.precision.bits,
-            rounding=scheme.rounding,
-            group_size=scheme.group_size,
-            activations=self.ranges if scheme.group_size is None else None,
+            weights=scheme.weights,
+            bits=bits,
+            activations=self.ranges if scheme.weights.group_size is None else None,
             store=self._store,
-            key=self._key if METHODS[scheme.rounding].uses_calibration else self.reference.fingerprint,
+            key=self._key if uses_calibration(scheme.weights) else self.reference.fingerprint,
         )
 
     def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
@@ -183,7 +183,11 @@ class Lowerer:
     def weight_bytes(self, layer: str, scheme: Scheme) -> int:
         """Bytes that the layer's weights, scales and zero points take in the file under ``scheme``."""
         found = next(request for request in self.quantisable.layers if request.name == layer)
-        return self.dialect.weight_bytes(found, scheme)
+        return support_of(self.dialect, scheme).weight_bytes(found, scheme)
+
+    def compute_type(self, scheme: Scheme) -> ComputeType:
+        """What a layer of ``scheme`` computes in."""
+        return support_of(self.dialect, scheme).compute_type
 
     @property
     def _key(self) -> str:
@@ -220,7 +224,7 @@ class Lowerer:
 
         They must have a range to be quantised, and be finite for their second moments (GPTQ).
         """
-        if not scheme.quantises_activations and not METHODS[scheme.rounding].uses_calibration:
+        if not scheme.activations.is_static and not uses_calibration(scheme.weights):
             return ""
         source = self._sources[layer.node]
         return "" if is_bounded(self.ranges.get(source, (0.0, 0.0))) else why_unbounded(source)
@@ -232,15 +236,15 @@ class Lowerer:
         return {layer.node: str(nodes[layer.node].input[0]) for layer in self.quantisable.layers}
 
     def _needed_ranges(self, schemes: Mapping[str, Scheme]) -> Mapping[str, tuple[float, float]]:
-        """All ranges, or none where no layer has integers; weight scales heed them too (``rounding/guard.py``).
+        """All ranges, or none where no layer has integers; weight scales heed them too (``rounding/bias_overflow.py``).
 
-        Half arithmetic heeds them where they are at hand: values beyond FP16 are kept out of it.
+        FP16 arithmetic heeds them where they are at hand: values beyond FP16 are kept out of it.
         """
         if any(scheme.precision.is_integer for scheme in schemes.values()):
             return self.ranges
-        half = any(self.dialect.arithmetic(scheme) is ComputeType.HALF for scheme in schemes.values())
+        fp16 = any(self.compute_type(scheme) is ComputeType.FP16 for scheme in schemes.values())
         at_hand = self._given_ranges is not None or self._calibration is not None
-        return self.ranges if half and at_hand else {}
+        return self.ranges if fp16 and at_hand else {}
 
     def _rounded(self, layer: Layer, scheme: Scheme) -> RoundedWeight:
         trained = self._on_grid(layer, scheme)
@@ -258,13 +262,13 @@ class Lowerer:
     def _on_grid(self, layer: Layer, scheme: Scheme) -> RoundedWeight | None:
         """The weight's integers under the scales that training found; None where there are none, or they do not fit."""
         scales = self._scales.get(layer.name)
-        if scales is None or not scheme.precision.is_integer or scheme.group_size is not None:
+        if scales is None or not scheme.precision.is_integer or scheme.weights.group_size is not None:
             return None
         weight = GraphView(self.reference.proto.graph).array(layer.weight)
         assert weight is not None, "a layer's weight is constant"
         view, bits = MatrixView.of(layer), scheme.precision.bits
         rows, steps = view.rows(weight.astype(np.float32)), view.element_scales(scales, None)
-        low, high = CODE_RANGES[bits]
+        low, high = INTEGER_RANGES[bits]
         largest = np.rint(rows / steps)
         if largest.min() < low or largest.max() > high:
             return None

@@ -16,14 +16,14 @@ class Quantiser:
 
     Attributes:
         scale: Positive and exactly representable in float32.
-        zero_point: The code of 0.0, 0 to 255.
+        zero_point: The integer of 0.0, 0 to 255.
     """
 
     scale: float
     zero_point: int
 
-    def code(self, value: float) -> int:
-        """The code nearest to ``value``, saturated to 0 … 255; infinities give the ends."""
+    def quantise(self, value: float) -> int:
+        """The integer nearest to ``value``, saturated to 0 … 255; infinities give the ends."""
         if np.isinf(value):
             return 0 if value < 0 else 255
         return int(np.clip(round(value / self.scale) + self.zero_point, 0, 255))

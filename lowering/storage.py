@@ -81,7 +81,7 @@ def write_integer(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, 
 
 
 def stored_bytes(layer: Layer, scheme: Scheme, *, scale_bytes: int = 4) -> int:
-    """Bytes of a layer's integers and scales: a scale a channel, or one a block of the reduction axis.
+    """Bytes of a layer's integers and scales: a scale a channel, or one a group of the reduction axis.
 
     Args:
         layer: The layer.
@@ -92,27 +92,27 @@ def stored_bytes(layer: Layer, scheme: Scheme, *, scale_bytes: int = 4) -> int:
     if not scheme.precision.is_integer:
         return stored
     channels = layer.weight_shape[layer.channel_axis]
-    if scheme.group_size is not None:
-        blocks = -(-layer.weight_shape[1 - layer.channel_axis] // scheme.group_size)
-        return channels * blocks * (scheme.group_size // 2 + scale_bytes)
+    if (group_size := scheme.weights.group_size) is not None:
+        groups = -(-layer.weight_shape[1 - layer.channel_axis] // group_size)
+        return channels * groups * (group_size * scheme.precision.bits // 8 + scale_bytes)
     return stored + channels * scale_bytes
 
 
-def pack_blocks(rounded: RoundedWeight, layer: Layer, *, transposed: bool, group_size: int) -> NDArray[np.uint8]:
-    """Codes in MatMulNBits' layout: (out, blocks, group_size / 2), unsigned with zero point 8.
+def pack_groups(rounded: RoundedWeight, layer: Layer, *, transposed: bool, group_size: int) -> NDArray[np.uint8]:
+    """Codes in MatMulNBits' layout: (out, groups, group_size / 2), unsigned with zero point 8.
 
     Args:
         rounded: Codes of the weight's shape, 4 bits.
         layer: The layer, for its weight's shape.
         transposed: Whether the weight is (out, in) already.
-        group_size: Weights per block along the reduction axis; the last block is padded with zeros.
+        group_size: Weights per group along the reduction axis; the last group is padded with zeros.
     """
     assert layer.op in ("Gemm", "MatMul")
     rows = rounded.integers if transposed else rounded.integers.T
     out, reduction = rows.shape
-    blocks = -(-reduction // group_size)
-    padded = np.full((out, blocks * group_size), 8, np.uint8)
+    groups = -(-reduction // group_size)
+    padded = np.full((out, groups * group_size), 8, np.uint8)
     padded[:, :reduction] = (rows.astype(np.int16) + 8).astype(np.uint8)
-    pairs = padded.reshape(out, blocks, group_size // 2, 2)
+    pairs = padded.reshape(out, groups, group_size // 2, 2)
     packed: NDArray[np.uint8] = pairs[..., 0] | (pairs[..., 1] << 4)
     return packed

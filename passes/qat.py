@@ -153,7 +153,7 @@ class Qat:
         """
         config, layers = lowerer.config(schemes), lowerer.quantisable.layers
         for layer in layers:
-            if schemes[layer.name].group_size is not None:
+            if schemes[layer.name].weights.group_size is not None:
                 raise LoweringError(
                     f"layer '{layer.name}': weights in blocks ({schemes[layer.name].text}) cannot be trained",
                     "give the layer a scheme without blocks, or leave out the pass 'qat'",
@@ -219,13 +219,13 @@ class Qat:
                     value,
                     None if rounded is None else (rounded.integers, rounded.scales),
                     self._bits(scheme),
-                    _least(view, layer, node, ranges) if scheme.quantises_activations else None,
+                    _least(view, layer, node, ranges) if scheme.activations.is_static else None,
                 )
             bias = trained_bias(view, node)
             layers[layer.name] = TrainedLayer(
                 weights[layer.weight],
                 None if bias is None else torch.from_numpy(np.array(bias)),
-                integer=scheme.quantises_activations,
+                integer=scheme.activations.is_static,
             )
         return layers
 

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from bitfront.core import Precision, Scheme
 from bitfront.lowering.layers import Layer
-from bitfront.lowering.rounding.scales import CODE_RANGES
+from bitfront.lowering.rounding.scales import INTEGER_RANGES
 from bitfront.passes.lsq import FloatWeight, LsqWeight
 
 # A latent weight starts at most this far, in steps, from its code: nearer to the border, where GPTQ leaves many, the
@@ -115,7 +115,7 @@ def trained_weight(
     latent = scales * (integers + (exact / scales - integers).clamp(-_WITHIN, _WITHIN))
     floor = np.full(scales.numel(), np.finfo(np.float32).tiny) if least is None else least
     floors = torch.from_numpy(np.maximum(floor, np.finfo(np.float32).tiny).astype(np.float32)).reshape(shape)
-    low, high = CODE_RANGES[bits]
+    low, high = INTEGER_RANGES[bits]
     stays = _some((exact != 0) | (integers != 0))
     return TrainedWeight(latent, LsqWeight(scales, low, high, torch.minimum(floors, scales), stays))
 

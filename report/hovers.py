@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from bitfront.core import AccuracyStats, LatencyStats, Precision, Scheme
 from bitfront.core.display import visible
+from bitfront.core.scheme_text import method_word
 from bitfront.report import network_words, wording
 from bitfront.report.network import NetworkInfo, PrunedGroup
 from bitfront.report.results import Point, ReportedLayer, RunResults
@@ -32,9 +33,10 @@ def scheme_words(scheme: Scheme) -> str:
             if scheme.precision is Precision.FP16
             else "fp32"
         )
-    block = f", one scale per {scheme.group_size} weights" if scheme.group_size is not None else ""
-    activations = "floating activations" if scheme.weight_only else "8-bit activations"
-    return f"{scheme.precision.value} weights ({scheme.rounding.value}{block}), {activations}"
+    group = scheme.weights.group_size
+    block = f", one scale per {group} weights" if group is not None else ""
+    activations = "8-bit activations" if scheme.activations.dtype is not None else "floating activations"
+    return f"{scheme.precision.value} weights ({method_word(scheme.weights)}{block}), {activations}"
 
 
 def schemes_text(schemes: Mapping[str, Scheme]) -> str:

@@ -120,7 +120,7 @@ def space_of(session: Session, table: SensitivityTable, network: str = "") -> Sp
     with session.runner.watch.timed(Kind.CALIBRATION):
         lowerer = session.runner.writer(network)
         precisions = session.options.precisions
-        return build_space(lowerer.quantisable, table, precisions, lowerer.weight_bytes, lowerer.dialect.arithmetic)
+        return build_space(lowerer.quantisable, table, precisions, lowerer.weight_bytes, lowerer.compute_type)
 
 
 class Explorer:

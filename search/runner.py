@@ -127,4 +127,4 @@ def nearest(wanted: Scheme, offered: Sequence[Scheme]) -> Scheme:
     if wanted in offered:
         return wanted
     higher = [scheme for scheme in offered if scheme.precision.bits >= wanted.precision.bits]
-    return min(higher, key=lambda c: (c.precision.bits, c.weight_only is not wanted.weight_only), default=FP32)
+    return min(higher, key=lambda c: (c.precision.bits, c.activations != wanted.activations), default=FP32)

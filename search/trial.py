@@ -157,6 +157,6 @@ def summarise(layers: Mapping[str, Scheme]) -> str:
 
 
 def _label(scheme: Scheme) -> str:
-    if scheme.group_size is not None:
+    if scheme.weights.group_size is not None:
         return f"{scheme.precision} blocks"
-    return f"{scheme.precision} weight-only" if scheme.weight_only else scheme.precision.value
+    return f"{scheme.precision} weight-only" if scheme.is_weight_only else scheme.precision.value

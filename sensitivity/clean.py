@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bitfront.core import Scheme
+from bitfront.core.scheme_text import method_word
 from bitfront.sensitivity.precision_order import at_least_as_precise, from_most_precise, rank
 from bitfront.sensitivity.table import SensitivityRow
 
@@ -81,7 +82,7 @@ def _losses(rows: Sequence[SensitivityRow]) -> dict[Scheme, float]:
             if rank(other) != rank(scheme) and at_least_as_precise(other, scheme):
                 above.setdefault(rank(other), []).append(other)
         for members in above.values():
-            same = [losses[other] for other in members if other.rounding is scheme.rounding]
+            same = [losses[other] for other in members if method_word(other.weights) == method_word(scheme.weights)]
             losses[scheme] = max(losses[scheme], min(losses[other] for other in members), *same)
     return losses
 

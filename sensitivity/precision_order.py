@@ -3,10 +3,10 @@
 Schemes are ordered by what they do to the numbers, not by what they scored:
 
     fp32 ≥ fp16 ≥ int8 ≥ int4             bits of the weights
-    floating ≥ 8-bit activations          at equal bits, weight-only is no worse
-    finer ≥ coarser scales                at equal bits, smaller blocks are no worse
+    floating ≥ dynamic ≥ static           activations, at equal bits of the weights
+    group ≥ channel ≥ tensor              scales, at equal bits; smaller groups are no worse
 
-Roundings of one rank share it. Two ranks of which each is better in one respect (``int8`` with 8-bit activations,
+Methods of one rank share it. Two ranks of which each is better in one respect (``int8`` with 8-bit activations,
 ``int4`` weight-only) are not comparable.
 """
 
@@ -15,27 +15,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from bitfront.core import Precision, Scheme
+from bitfront.core import ActivationMode, Granularity, Scheme, WeightScheme
+from bitfront.core.quantisation import ActivationScheme
+from bitfront.core.scheme_text import method_word
 from bitfront.sensitivity.table import SensitivityTable
 
-# Blocks are at most 256 weights long; one scale a channel is coarser than any.
-_WHOLE_CHANNEL = 1 << 30
+# Groups are at most 256 weights long; a scale a channel is for more, one a tensor for all.
+_EXTENT = {Granularity.CHANNEL: 1 << 30, Granularity.TENSOR: 1 << 31}
+_ACTIVATIONS = {ActivationMode.NONE: 0, ActivationMode.DYNAMIC: 1, ActivationMode.STATIC: 2}
 
-Rung = tuple[Precision, bool, int | None]
+Rank = tuple[str, Granularity, int | None, bool, ActivationScheme]
 
 
-def rank(scheme: Scheme) -> Rung:
-    """What a scheme does to the numbers, its rounding aside."""
-    return (scheme.precision, scheme.weight_only, scheme.group_size)
+def rank(scheme: Scheme) -> Rank:
+    """What a scheme does to the numbers, its methods aside."""
+    weights = scheme.weights
+    return weights.dtype, weights.granularity, weights.group_size, weights.symmetric, scheme.activations
+
+
+def _extent(weights: WeightScheme) -> int:
+    """How many weights one scale is for, at most; only compared."""
+    return weights.group_size or _EXTENT[weights.granularity]
 
 
 def at_least_as_precise(upper: Scheme, lower: Scheme) -> bool:
     """Whether ``upper`` keeps at least as much of the numbers as ``lower``, by the orders above."""
-    if upper.quantises_activations and not lower.quantises_activations:
+    if _ACTIVATIONS[upper.activations.mode] > _ACTIVATIONS[lower.activations.mode]:
         return False
     if upper.precision.bits != lower.precision.bits:
         return upper.precision.bits > lower.precision.bits
-    return (upper.group_size or _WHOLE_CHANNEL) <= (lower.group_size or _WHOLE_CHANNEL)
+    return _extent(upper.weights) <= _extent(lower.weights)
 
 
 def from_most_precise(schemes: Iterable[Scheme]) -> list[Scheme]:
@@ -43,16 +52,16 @@ def from_most_precise(schemes: Iterable[Scheme]) -> list[Scheme]:
     return sorted(
         schemes,
         key=lambda scheme: (
-            scheme.quantises_activations,
+            _ACTIVATIONS[scheme.activations.mode],
             -scheme.precision.bits,
-            scheme.group_size or _WHOLE_CHANNEL,
-            scheme.rounding,
+            _extent(scheme.weights),
+            method_word(scheme.weights),
         ),
     )
 
 
 def lowest(scores: Mapping[Scheme, float]) -> Scheme:
-    """The scheme with the fewest bits, 8-bit activations preferred, then of the best score; NaN and infinite last.
+    """The scheme with the fewest bits, quantised activations preferred, then of the best score; NaN and infinite last.
 
     Args:
         scores: Scheme → score, not empty.
@@ -60,13 +69,18 @@ def lowest(scores: Mapping[Scheme, float]) -> Scheme:
     usable = [scheme for scheme, score in scores.items() if math.isfinite(score)] or list(scores)
     return min(
         usable,
-        key=lambda scheme: (scheme.precision.bits, not scheme.quantises_activations, scores[scheme], scheme.text),
+        key=lambda scheme: (
+            scheme.precision.bits,
+            -_ACTIVATIONS[scheme.activations.mode],
+            scores[scheme],
+            scheme.text,
+        ),
     )
 
 
-def best_of_each_rank(scores: Mapping[Scheme, float]) -> dict[Rung, Scheme]:
-    """Rung → its choice of the best score; ranks without a finite score are left out."""
-    best: dict[Rung, Scheme] = {}
+def best_of_each_rank(scores: Mapping[Scheme, float]) -> dict[Rank, Scheme]:
+    """Rank → its scheme of the best score; ranks without a finite score are left out."""
+    best: dict[Rank, Scheme] = {}
     for scheme, score in scores.items():
         held = best.get(rank(scheme))
         if math.isfinite(score) and (held is None or score < scores[held]):

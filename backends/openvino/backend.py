@@ -30,7 +30,7 @@ from bitfront.backends.openvino.probes import openvino_probes
 from bitfront.backends.probes import run_probes
 from bitfront.core import BackendError, Batching, UsageError
 from bitfront.lowering.batching import infer_batching
-from bitfront.lowering.dialects.openvino import HALF, PRECISION_KEY
+from bitfront.lowering.dialects.openvino import FP16_HINT, PRECISION_KEY
 
 _DEVICE = "CPU"
 # Capability → the hint that asks for it, the better first.
@@ -60,7 +60,7 @@ class OpenVinoBackend(HostBackend):
         except (*OPENVINO_ERRORS, DecodeError) as error:
             raise _refused(model, error) from error
         said = {entry.key: entry.value for entry in proto.metadata_props}
-        options = self._options(threads, self._half_hint if said.get(PRECISION_KEY) == HALF else "")
+        options = self._options(threads, self._half_hint if said.get(PRECISION_KEY) == FP16_HINT else "")
         try:
             compiled = self._compile(network, options, batch_size, infer_batching(proto.graph))
         except OPENVINO_ERRORS as error:

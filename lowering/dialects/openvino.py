@@ -16,7 +16,7 @@ What the plugin (2026.4) does with each form, seen in its runtime model:
 | DequantizeLinear with ``group_size`` → MatMul or Gemm | likewise, a scale per block                             |
 
 So what a Concat joins gets one quantiser where ranges are near enough (``openvino_quantisers``). Channels of zeros,
-INT32 biases and shields, which ONNX Runtime wants, are left out.
+INT32 biases and dequantisers per channel, which ONNX Runtime wants, are left out.
 
 Floating layers compute in 16 bits (BF16 or FP16) where the processor has such arithmetic, and the plugin knows no
 precision per layer: ``INFERENCE_PRECISION_HINT`` is for the whole network. The file says in its metadata
@@ -28,67 +28,34 @@ Not handled: quantised layers with operators over more than two axes, dynamic qu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import onnx
 
-from bitfront.core import Precision, Scheme
-from bitfront.lowering.dialect import ComputeType, LoweringRequest
-from bitfront.lowering.dialects.offers import (
+from bitfront.core import Precision
+from bitfront.lowering.dialect import ComputeType, LayerSite, LoweringRequest, SchemeSupport
+from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
+from bitfront.lowering.dialects.qdq import QdqEmitter
+from bitfront.lowering.dialects.qdq_schemes import (
     GROUP_SIZE,
-    offered,
-    why_no_groups,
+    qdq_schemes,
     why_no_integer_bias,
+    why_no_matmul_groups,
     why_no_plain_gemm,
 )
-from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
-from bitfront.lowering.dialects.qdq import QdqWriting
-from bitfront.lowering.graph import GraphView
-from bitfront.lowering.layers import Layer
-from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.lowering.storage import stored_bytes
 
 PRECISION_KEY = "bitfront.openvino.inference_precision"
-HALF = "half"
+FP16_HINT = "half"
 
 # Operators with 8-bit kernels, or fused into one, with quantisers of their own; Concat copies.
-_COMPUTING = frozenset(("Add", "Mul", "GlobalAveragePool", "AveragePool", "LeakyRelu", "Sigmoid", "HardSwish"))
+_ARITHMETIC = frozenset(("Add", "Mul", "GlobalAveragePool", "AveragePool", "LeakyRelu", "Sigmoid", "HardSwish"))
 
 
-class OpenVinoDialect:
-    """Writes candidates for OpenVINO."""
-
-    name = "openvino"
-
-    def offers(self, layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
-        """See ``Dialect.offers``."""
-        return offered(no_integers=_why_no_integers(layer, node, view), no_groups=_why_no_blocks(layer, node, view))
-
-    def arithmetic(self, scheme: Scheme) -> ComputeType:
-        """FP16 as on a processor with 16-bit arithmetic; weight-only storage as for convolutions, which unfold it."""
-        if scheme.group_size is not None:
-            return ComputeType.BLOCK
-        if scheme.quantises_activations:
-            return ComputeType.INTEGER
-        return ComputeType.HALF if scheme.precision is Precision.FP16 else ComputeType.FLOAT
-
-    def weight_bytes(self, layer: Layer, scheme: Scheme) -> int:
-        """See ``Dialect.weight_bytes``; a quantised Gemm's scales have zero points of a byte."""
-        return stored_bytes(layer, scheme, scale_bytes=5 if layer.op == "Gemm" and scheme.quantises_activations else 4)
-
-    def write(self, request: LoweringRequest) -> onnx.ModelProto:
-        """See ``Dialect.write``.
-
-        Raises:
-            LoweringError: If a tensor that must be quantised has no range.
-        """
-        model = _Writing(request).run()
-        floating = {scheme.precision for scheme in request.schemes.values() if not scheme.precision.is_integer}
-        if floating == {Precision.FP16}:
-            model.metadata_props.add(key=PRECISION_KEY, value=HALF)
-        return model
-
-
-def _why_no_integers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+def why_no_int8(site: LayerSite) -> str:
+    """Why a layer cannot compute on 8-bit activations; empty where it can."""
+    layer, node, view = site.layer, site.node, site.view
     if layer.op == "ConvTranspose":
         return "OpenVINO's CPU plugin runs a quantised ConvTranspose in float32; weight-only storage is offered"
     if not view.is_float(node.input[0]):
@@ -98,67 +65,92 @@ def _why_no_integers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str
     return why_no_integer_bias(node, view) or why_no_plain_gemm(layer, node, view)
 
 
-def _why_no_blocks(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
-    reason = why_no_groups(layer, node, view)
-    if reason:
+def why_no_groups(site: LayerSite) -> str:
+    """Why a layer cannot have a scale per group of weights; empty where it can."""
+    if reason := why_no_matmul_groups(site):
         return reason
-    reduction = layer.weight_shape[1 - layer.channel_axis]
+    reduction = site.layer.weight_shape[1 - site.layer.channel_axis]
     return f"its {reduction} inputs are not divisible by the block size {GROUP_SIZE}" if reduction % GROUP_SIZE else ""
 
 
-class _Writing(QdqWriting):
-    """One request being written."""
+class OpenVinoDialect:
+    """Writes networks for OpenVINO.
 
-    def __init__(self, request: LoweringRequest) -> None:
-        super().__init__(request)
-        self._shared = shared_ranges(self._view, self._placement, request.ranges)
+    FP16 computes as on a processor with 16-bit arithmetic; weight-only storage as for convolutions, which unfold it.
+    """
+
+    name = "openvino"
+    schemes: Sequence[SchemeSupport[Any]] = qdq_schemes(
+        why_no_int8=why_no_int8, why_no_groups=why_no_groups, fp16=ComputeType.FP16, tables=False
+    )
+
+    def write(self, request: LoweringRequest) -> onnx.ModelProto:
+        """See ``Dialect.write``.
+
+        Raises:
+            LoweringError: If a tensor that must be quantised has no range.
+        """
+        model = OpenVinoEmitter(request, self.schemes).run()
+        floating = {scheme.precision for scheme in request.schemes.values() if not scheme.precision.is_integer}
+        if floating == {Precision.FP16}:
+            model.metadata_props.add(key=PRECISION_KEY, value=FP16_HINT)
+        return model
+
+
+class OpenVinoEmitter(QdqEmitter):
+    """Builds the graph of one request."""
+
+    def __init__(self, request: LoweringRequest, schemes: Sequence[SchemeSupport[Any]]) -> None:
+        super().__init__(request, schemes)
+        self._shared = shared_ranges(self.view, self._placement, request.ranges)
         self._ranges = {**request.ranges, **self._shared}
 
-    def _is_computing(self, index: int) -> bool:
-        node = self._view.nodes[index]
-        if node.op_type not in (*_COMPUTING, "Concat") or node.domain not in ("", "ai.onnx"):
+    def _is_arithmetic(self, index: int) -> bool:
+        node = self.view.nodes[index]
+        if node.op_type not in (*_ARITHMETIC, "Concat") or node.domain not in ("", "ai.onnx"):
             return False
-        return all(name and name not in self._view.initializers and self._view.is_float(name) for name in node.input)
+        return all(name and name not in self.view.initializers and self.view.is_float(name) for name in node.input)
 
     def _may_write_floats(self, index: int) -> bool:
-        return self._view.nodes[index].op_type in ("Gemm", "MatMul")
+        return self.view.nodes[index].op_type in ("Gemm", "MatMul")
 
-    def _glue(self, index: int, node: onnx.NodeProto) -> None:
-        """Computing glue; a Concat copies the integers of inputs that have its own quantiser."""
+    def _arithmetic_op(self, index: int, node: onnx.NodeProto) -> None:
+        """An arithmetic operator; a Concat copies the integers of inputs that have its own quantiser."""
         if node.op_type != "Concat" or node.output[0] not in self._shared:
-            super()._glue(index, node)
+            super()._arithmetic_op(index, node)
             return
-        stored = [self._eight_bit(name) for name in node.input]
-        result = self._writer.fresh(f"{node.output[0]}_q")
-        self._writer.copy(node, [entry.name for entry in stored], [result])
+        stored = [self.as_quantised(name) for name in node.input]
+        result = self.writer.fresh(f"{node.output[0]}_q")
+        self.writer.copy(node, [entry.name for entry in stored], [result])
         self._keep(node.output[0], stored[0], result)
 
     def _computed(self, index: int, node: onnx.NodeProto, inputs: list[str]) -> None:
         """As elsewhere, but a quantiser shared with others does not end where an activation would: that is written."""
-        folded = next((at for at, source in self._placement.folded.items() if source == index), None)
-        if folded is None or self._view.nodes[folded].output[0] not in self._shared:
+        fused = next((at for at, source in self._placement.fused_activations.items() if source == index), None)
+        if fused is None or self.view.nodes[fused].output[0] not in self._shared:
             super()._computed(index, node, inputs)
             return
-        activation = self._view.nodes[folded]
+        activation = self.view.nodes[fused]
         tensor = activation.output[0]
-        self._writer.copy(node, inputs, [str(node.output[0])])
+        self.writer.copy(node, inputs, [str(node.output[0])])
         if node.name in self._layers:
-            self._writer.name_last(self._layers[node.name].name)
-        raw = self._writer.fresh(f"{tensor}_r")
-        self._writer.copy(activation, [node.output[0], *activation.input[1:]], [raw])
+            self.writer.name_last(self._layers[node.name].name)
+        raw = self.writer.fresh(f"{tensor}_r")
+        self.writer.copy(activation, [node.output[0], *activation.input[1:]], [raw])
         self._quantise(raw, tensor)
 
-    def _write_block(self, node: onnx.NodeProto, layer: Layer, rounded: RoundedWeight, group_size: int) -> None:
-        """INT4 integers behind a DequantizeLinear with a scale per block of the reduction axis."""
-        blocks = rounded.scales.reshape(layer.weight_shape[layer.channel_axis], -1)
-        scales = blocks if layer.channel_axis == 0 else np.ascontiguousarray(blocks.T)
-        integers = self._writer.int4_constant(rounded.integers, f"{layer.weight}_4")
-        scale = self._writer.constant(scales.astype(np.float32), f"{layer.weight}_s")
-        weight = self._writer.fresh(f"{layer.weight}_f")
-        attributes = {"axis": 1 - layer.channel_axis, "block_size": group_size}
-        self._writer.node("DequantizeLinear", [integers, scale], [weight], attributes=attributes)
-        inputs = [self._float(node.input[0]), weight, *node.input[2:]]
-        bias = self._bias(node, layer, rounded)
+    def grouped_layer(self, site: LayerSite) -> None:
+        """INT4 integers behind a DequantizeLinear with a scale per group of the reduction axis."""
+        layer, rounded = site.layer, self.rounded(site.layer)
+        groups = rounded.scales.reshape(layer.weight_shape[layer.channel_axis], -1)
+        scales = groups if layer.channel_axis == 0 else np.ascontiguousarray(groups.T)
+        integers = self.writer.int4_constant(rounded.integers, f"{layer.weight}_4")
+        scale = self.writer.constant(scales.astype(np.float32), f"{layer.weight}_s")
+        weight = self.writer.fresh(f"{layer.weight}_f")
+        attributes = {"axis": 1 - layer.channel_axis, "block_size": self._schemes[layer.name].weights.group_size}
+        self.writer.node("DequantizeLinear", [integers, scale], [weight], attributes=attributes)
+        inputs = [self.as_float(site.node.input[0]), weight, *site.node.input[2:]]
+        bias = self.corrected_bias(site)
         if bias:
             inputs = [*inputs[:2], bias]
-        self._write_floats(node, layer, inputs)
+        self.finish_floating(site, inputs)

@@ -1,4 +1,4 @@
-"""Tensors that must share one quantiser, and its range: what a quantised Concat joins, through glue that only moves.
+"""Tensors that must share one quantiser, and its range: what a quantised Concat joins, through layout operators.
 
 A Concat of 8-bit tensors copies bytes if all have the same scale and zero point; else each is requantised. The common
 range covers all members', so nothing is clipped that was not before; a member with 1/k of that range loses log₂ k bits.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bitfront.lowering.dialects.glue import is_layout_op
+from bitfront.lowering.dialects.layout_ops import is_layout_op
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.placement import Placement
 
@@ -36,7 +36,7 @@ def shared_ranges(
 
     joined = set()
     for index, node in enumerate(view.nodes):
-        if index not in placement.quantised or index in placement.folded:
+        if index not in placement.quantised or index in placement.fused_activations:
             continue
         if node.op_type == "Concat":
             tied = [*node.input, *node.output]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from bitfront.core import Scheme
-from bitfront.lowering.dialects.offers import offered, why_no_groups, why_no_integer_bias, why_no_plain_gemm
+from bitfront.lowering.dialect import LayerSite
+from bitfront.lowering.dialects.qdq_schemes import why_no_integer_bias, why_no_plain_gemm
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.lowering.storage import pack_blocks
+from bitfront.lowering.storage import pack_groups
 from bitfront.lowering.writer import GraphWriter
 
 _FAST_INPUTS, _FAST_OUTPUTS = 4, 16
@@ -20,15 +20,12 @@ _GEMM_ACTIVATIONS = frozenset(
     ("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu")
 )
 # Operators the provider fuses with Q/DQ around them into a QLinear… kernel.
-_COMPUTING = frozenset(("Add", "Mul", "Concat", "GlobalAveragePool", "LeakyRelu", "Sigmoid"))
+_ARITHMETIC = frozenset(("Add", "Mul", "Concat", "GlobalAveragePool", "LeakyRelu", "Sigmoid"))
 
 
-def offers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
-    """Schemes a layer may take here, and why it may not take the others."""
-    return offered(no_integers=_why_no_integers(layer, node, view), no_groups=why_no_groups(layer, node, view))
-
-
-def _why_no_integers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
+def why_no_int8(site: LayerSite) -> str:
+    """Why a layer cannot compute on 8-bit activations; empty where it can."""
+    layer, node, view = site.layer, site.node, site.view
     if layer.op == "ConvTranspose":
         return "ONNX Runtime's CPU provider has no integer ConvTranspose; weight-only storage is offered"
     if not view.is_float(node.input[0]):
@@ -58,7 +55,7 @@ def with_conv_groups(node: onnx.NodeProto, groups: int) -> onnx.NodeProto:
 def is_arithmetic(view: GraphView, index: int) -> bool:
     """Whether a node has a kernel that computes on 8-bit tensors with quantisers of their own."""
     node = view.nodes[index]
-    if node.op_type not in _COMPUTING or node.domain not in ("", "ai.onnx"):
+    if node.op_type not in _ARITHMETIC or node.domain not in ("", "ai.onnx"):
         return False
     return all(name and name not in view.initializers and view.is_float(name) for name in node.input)
 
@@ -72,25 +69,28 @@ def may_write_floats(view: GraphView, index: int) -> bool:
     return not (len(readers) == 1 and view.nodes[readers[0]].op_type in _GEMM_ACTIVATIONS)
 
 
-def write_block(
-    writer: GraphWriter,
-    view: GraphView,
-    node: onnx.NodeProto,
-    layer: Layer,
-    rounded: RoundedWeight,
-    source: str,
-    group_size: int,
+def write_matmul_nbits(
+    writer: GraphWriter, site: LayerSite, rounded: RoundedWeight, source: str, group_size: int
 ) -> None:
-    """Write a Gemm or MatMul as MatMulNBits with 4-bit blocks."""
+    """Write a Gemm or MatMul as MatMulNBits with 4-bit groups.
+
+    Args:
+        writer: Where to.
+        site: The layer.
+        rounded: Its weight, scales (channels, groups).
+        source: Name of its floating input.
+        group_size: Weights a group.
+    """
+    layer, node = site.layer, site.node
     out = layer.weight_shape[layer.channel_axis]
     reduction = layer.weight_shape[1 - layer.channel_axis]
-    packed = pack_blocks(rounded, layer, transposed=layer.channel_axis == 0, group_size=group_size)
+    packed = pack_groups(rounded, layer, transposed=layer.channel_axis == 0, group_size=group_size)
     inputs = [
         source,
         writer.constant(packed, f"{layer.weight}_4"),
         writer.constant(rounded.scales.reshape(out, -1), f"{layer.weight}_s"),
     ]
-    bias = view.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    bias = site.view.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     if bias is not None or (rounded.bias_correction is not None and layer.op == "Gemm"):
         total = np.zeros(out, np.float32) if bias is None else bias.astype(np.float32)
         if rounded.bias_correction is not None:

@@ -1,18 +1,18 @@
-"""ONNX Runtime's CUDA provider: FP16 arithmetic by region, ``MatMulNBits`` for 4-bit blocks, INT8 as the CPU writes it.
+"""ONNX Runtime's CUDA provider: FP16 arithmetic by region, ``MatMulNBits`` for 4-bit groups, INT8 as the CPU writes it.
 
 | scheme             | written as                                                    | computes in       |
 | ------------------ | ------------------------------------------------------------- | ----------------- |
 | fp32               | initialiser                                                   | FP32              |
 | fp16               | FLOAT16 initialisers, Casts where the region begins and ends  | FP16              |
-| int4 blocks        | ``MatMulNBits``, block 32, 64 or 128                          | FP16 activations  |
+| int4 by groups     | ``MatMulNBits``, groups of 32, 64 or 128                      | FP16 activations  |
 | int8               | Q/DQ on inputs, weights and outputs                           | float, between DQ and Q |
 | … weight-only      | folded when loaded                                            | FP32              |
 
 The provider fuses no Q/DQ: those run as operators of their own, so INT8 is there for the day it does, and the backend
 withholds it where a probe finds it slower. 4-bit weights with 8-bit activations are refused outright.
 
-The graph is written in two steps: the CPU dialect writes everything but the half layers, which stay FP32 in it; then
-regions of half precision are laid over the result (``lowering.fp16``). A layer of 4-bit blocks starts a region too:
+The graph is written in two steps: the CPU dialect writes everything but the FP16 layers, which stay FP32 in it; then
+regions of FP16 are laid over the result (``lowering.fp16``). A layer of 4-bit groups starts a region too:
 the provider's kernels for many rows take FP16 activations, while with FP32 ones all but a few rows get unpacked weights
 (onnxruntime pull requests 32721 and 32742). Its activations stay FP32 where they do not fit FP16.
 
@@ -21,97 +21,98 @@ Not handled: BF16, FP8, layouts (``prefer_nhwc`` is the session's business).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
 
-from bitfront.core import FP16, FP32, Precision, Rounding, Scheme
-from bitfront.lowering.dialect import ComputeType, LoweringRequest
+from bitfront.core import FP32
+from bitfront.lowering.dialect import LAYERS, ComputeType, LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.fp16_writer import write_fp16_casts
-from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
-from bitfront.lowering.fp16 import HALF_MAX, fits_fp16, require_fp16
-from bitfront.lowering.graph import GraphView
-from bitfront.lowering.layers import Layer
+from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect, OrtCpuEmitter
+from bitfront.lowering.dialects.qdq import QdqEmitter
+from bitfront.lowering.dialects.qdq_schemes import grouped
+from bitfront.lowering.fp16 import FP16_MAX, fits_fp16, require_fp16
 from bitfront.lowering.storage import stored_bytes
 
-GROUP_SIZES = (32, 64, 128)
-_HALF_SCALE_BYTES = 2
+_CPU = {support.scheme.text: replace(support, operators=LAYERS) for support in OrtCpuDialect.schemes}
+# Scales of groups are FP16 as the activations beside them are.
+_FP16_SCALE_BYTES = 2
 
 
-class OrtCudaDialect:
-    """Writes candidates for ONNX Runtime's CUDA provider."""
-
-    name = "ort-cuda"
-
-    def __init__(self) -> None:
-        self._cpu = OrtCpuDialect()
-
-    def offers(self, layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
-        """See ``Dialect.offers``."""
-        offered, cpu_refused = self._cpu.offers(layer, node, view)
-        schemes: list[Scheme] = []
-        refused: dict[str, str] = {}
-        for scheme in offered:
-            if scheme == FP16 and (reason := _why_not_half(node, view)):
-                refused[scheme.text] = reason
-            elif scheme.precision is Precision.INT4 and scheme.quantises_activations:
-                refused[scheme.text] = "the CUDA provider has no kernel for 4-bit weights with 8-bit activations"
-            elif scheme.group_size is None:
-                schemes.append(scheme)
-        blocks = [scheme for scheme in offered if scheme.group_size is not None]
-        refused |= {text: why for text, why in cpu_refused.items() if Scheme.parse(text).group_size is None}
-        reduction = layer.weight_shape[1 - layer.channel_axis]
-        for size in GROUP_SIZES:
-            scheme = Scheme(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, group_size=size)
-            if blocks and reduction >= size:
-                schemes.append(scheme)
-            elif blocks:
-                refused[scheme.text] = f"its {reduction} inputs are fewer than the block size {size}"
-            else:
-                refused[scheme.text] = next(
-                    why for text, why in cpu_refused.items() if Scheme.parse(text).group_size is not None
-                )
-        return tuple(schemes), refused
-
-    def arithmetic(self, scheme: Scheme) -> ComputeType:
-        """See ``Dialect.arithmetic``."""
-        return ComputeType.HALF if scheme == FP16 else self._cpu.arithmetic(scheme)
-
-    def weight_bytes(self, layer: Layer, scheme: Scheme) -> int:
-        """See ``Dialect.weight_bytes``; scales of blocks are FP16 as the activations beside them are."""
-        if scheme.group_size is not None:
-            return stored_bytes(layer, scheme, scale_bytes=_HALF_SCALE_BYTES)
-        return self._cpu.weight_bytes(layer, scheme)
-
-    def write(self, request: LoweringRequest) -> onnx.ModelProto:
-        """See ``Dialect.write``.
-
-        Raises:
-            LoweringError: If a tensor that must be quantised has no range, or a half layer's values do not fit FP16.
-        """
-        nodes = {node.name: node for node in request.reference.graph.node}
-        ranges = request.ranges
-        half: set[str] = set()
-        for layer in request.layers:
-            node, scheme = nodes[layer.node], request.schemes[layer.name]
-            activations = (node.input[0], node.output[0])
-            if scheme == FP16:
-                require_fp16(layer.name, activations, ranges)
-                half.add(layer.name)
-            elif scheme.group_size is not None and all(fits_fp16(name, ranges) for name in activations):
-                half.add(layer.name)
-        full = {name: FP32 if scheme == FP16 else scheme for name, scheme in request.schemes.items()}
-        written = self._cpu.write(replace(request, schemes=full))
-        return write_fp16_casts(written, half, ranges, types=request.reference.graph.value_info) if half else written
-
-
-def _why_not_half(node: onnx.NodeProto, view: GraphView) -> str:
+def _why_no_fp16(site: LayerSite) -> str:
+    node, view = site.node, site.view
     if not view.is_float(node.input[0]):
         return "its input is not known to be float32"
     for kind, name in zip(("weight", "bias"), node.input[1:], strict=False):
         value = view.array(name) if name else None
         largest = 0.0 if value is None else float(np.abs(value).max(initial=0.0))
-        if not largest <= HALF_MAX:
-            return f"its largest {kind}, {largest:g}, is beyond FP16's {HALF_MAX:g}"
+        if not largest <= FP16_MAX:
+            return f"its largest {kind}, {largest:g}, is beyond FP16's {FP16_MAX:g}"
     return ""
+
+
+def _without_kernel(text: str) -> SchemeSupport[QdqEmitter]:
+    """A scheme of 4-bit weights and 8-bit activations: refused, in the CPU provider's words where it refuses too."""
+    cpu = _CPU[text]
+
+    def why_not(site: LayerSite) -> str:
+        return cpu.why_not(site) or "the CUDA provider has no kernel for 4-bit weights with 8-bit activations"
+
+    return replace(cpu, why_not=why_not)
+
+
+def _grouped(group_size: int) -> SchemeSupport[QdqEmitter]:
+    def why_not(site: LayerSite) -> str:
+        reduction = site.layer.weight_shape[1 - site.layer.channel_axis]
+        short = f"its {reduction} inputs are fewer than the block size {group_size}" if reduction < group_size else ""
+        return _CPU["int4:mse:block32"].why_not(site) or short
+
+    return grouped(f"int4:mse:block{group_size}", why_not, partial(stored_bytes, scale_bytes=_FP16_SCALE_BYTES))
+
+
+class OrtCudaDialect:
+    """Writes networks for ONNX Runtime's CUDA provider."""
+
+    name = "ort-cuda"
+    schemes: Sequence[SchemeSupport[Any]] = (
+        _CPU["fp32"],
+        replace(_CPU["fp16"], compute_type=ComputeType.FP16, why_not=_why_no_fp16),
+        _CPU["int8:nearest"],
+        _CPU["int8:mse"],
+        _without_kernel("int4:mse"),
+        _without_kernel("int4:gptq"),
+        _CPU["int8:mse:weight-only"],
+        _CPU["int4:gptq:weight-only"],
+        _grouped(32),
+        _grouped(64),
+        _grouped(128),
+    )
+
+    def write(self, request: LoweringRequest) -> onnx.ModelProto:
+        """See ``Dialect.write``.
+
+        Raises:
+            LoweringError: If a tensor that must be quantised has no range, or an FP16 layer's values do not fit FP16.
+        """
+        compute_types = {support.scheme: support.compute_type for support in self.schemes}
+        kinds = {name: compute_types[scheme] for name, scheme in request.schemes.items()}
+        nodes = {node.name: node for node in request.reference.graph.node}
+        ranges = request.ranges
+        fp16: set[str] = set()
+        for layer in request.layers:
+            node = nodes[layer.node]
+            activations = (node.input[0], node.output[0])
+            if kinds[layer.name] is ComputeType.FP16:
+                require_fp16(layer.name, activations, ranges)
+                fp16.add(layer.name)
+            elif kinds[layer.name] is ComputeType.WEIGHT_ONLY and all(fits_fp16(name, ranges) for name in activations):
+                fp16.add(layer.name)
+        in_fp32 = {
+            name: FP32 if kinds[name] is ComputeType.FP16 else scheme for name, scheme in request.schemes.items()
+        }
+        written = OrtCpuEmitter(replace(request, schemes=in_fp32), self.schemes).run()
+        return write_fp16_casts(written, fp16, ranges, types=request.reference.graph.value_info) if fp16 else written

@@ -41,7 +41,7 @@ def get_dialect(name: str) -> Dialect:
         dialect: Dialect = make()
     except Exception as error:  # a person's own code may raise anything
         raise UsageError(failed(f"dialect '{name}'", error), "run it alone in Python to see why") from error
-    lacking = [part for part in ("name", "offers", "arithmetic", "weight_bytes", "write") if not hasattr(dialect, part)]
+    lacking = [part for part in ("name", "schemes", "write") if not hasattr(dialect, part)]
     if lacking:
         raise UsageError(
             f"dialect '{name}': expected a class or function that makes one, got a {type(dialect).__name__} without "

@@ -5,7 +5,7 @@
 | fp32         | as in the network                                                                |
 | fp16         | FLOAT16 weight and bias; activations FLOAT16, Cast where regions meet            |
 | int8         | Q/DQ on the input; INT8 weight → DequantizeLinear(axis); floating bias           |
-| int4, blocks | INT4 weight (K, N) → DequantizeLinear(axis 0, group_size) → MatMul (→ Add bias)  |
+| int4, groups | INT4 weight (K, N) → DequantizeLinear(axis 0, group_size) → MatMul (→ Add bias)  |
 
 In a strongly typed network precision is what the graph says, and a scale's type is the type that its DequantizeLinear
 writes ("Strongly Typed Networks", "Explicit Quantization" in NVIDIA's documentation; ``QuantDequantLinearHelper`` of
@@ -26,57 +26,30 @@ Not handled: FP8 and FP4, plugins, INT4 behind an activation quantiser.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from bitfront.core import Precision, Scheme
-from bitfront.lowering.dialect import ComputeType, LoweringRequest
+from bitfront.core import SCHEMES
+from bitfront.lowering.dialect import ComputeType, LayerSite, LoweringRequest, SchemeSupport, never
 from bitfront.lowering.dialects.tensorrt_placement import fp16_nodes, quantised_reads
-from bitfront.lowering.dialects.tensorrt_rules import offers
-from bitfront.lowering.fp16 import HALF_MAX, floats_full, fp16_constant, require_fp16
+from bitfront.lowering.dialects.tensorrt_rules import why_no_fp16, why_no_groups, why_no_int8
+from bitfront.lowering.fp16 import FP16_MAX, fp16_constant, require_fp16, stays_fp32
 from bitfront.lowering.graph import GraphView, captured_names
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.ranges import has_range, require_range
-from bitfront.lowering.rounding.scales import CODE_RANGES
+from bitfront.lowering.rounding.scales import INTEGER_RANGES
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import stored_bytes
 from bitfront.lowering.writer import GraphWriter
 
-SMALLEST_HALF_SCALE = float(np.finfo(np.float16).tiny)
-
-
-class TensorRtDialect:
-    """Writes candidates for TensorRT, natively or behind ONNX Runtime's TensorRT provider."""
-
-    name = "tensorrt"
-
-    def offers(self, layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
-        """See ``Dialect.offers``."""
-        return offers(layer, node, view)
-
-    def arithmetic(self, scheme: Scheme) -> ComputeType:
-        """Tensor Cores compute in what the graph says."""
-        if scheme.group_size is not None:
-            return ComputeType.BLOCK
-        if scheme.quantises_activations:
-            return ComputeType.INTEGER
-        return ComputeType.HALF if scheme.precision is Precision.FP16 else ComputeType.FLOAT
-
-    def weight_bytes(self, layer: Layer, scheme: Scheme) -> int:
-        """See ``Dialect.weight_bytes``; scales as on the FP16 side, where they have two bytes."""
-        return stored_bytes(layer, scheme, scale_bytes=2)
-
-    def write(self, request: LoweringRequest) -> onnx.ModelProto:
-        """See ``Dialect.write``.
-
-        Raises:
-            LoweringError: If a tensor that must be quantised has no range, or does not fit FP16 where it must.
-        """
-        return _Writing(request).run()
+SMALLEST_FP16_SCALE = float(np.finfo(np.float16).tiny)
 
 
 def symmetric_scale(low: float, high: float) -> float:
@@ -86,7 +59,7 @@ def symmetric_scale(low: float, high: float) -> float:
 
 def fp16_scale(scale: float) -> float:
     """The smallest safe FP16 number that is not below ``scale``, so that nothing more is clipped."""
-    rounded = np.float16(max(scale, SMALLEST_HALF_SCALE))
+    rounded = np.float16(max(scale, SMALLEST_FP16_SCALE))
     return float(rounded if float(rounded) >= scale else np.nextafter(rounded, np.float16(np.inf)))
 
 
@@ -102,54 +75,55 @@ def with_fp16_scales(
     Returns:
         The weight with its integers, and its scales as FP16, of ``rounded.scales``'s shape.
     """
-    scales = np.maximum(rounded.scales, SMALLEST_HALF_SCALE).astype(np.float16)
-    if not np.any(rounded.scales < SMALLEST_HALF_SCALE):
+    scales = np.maximum(rounded.scales, SMALLEST_FP16_SCALE).astype(np.float16)
+    if not np.any(rounded.scales < SMALLEST_FP16_SCALE):
         return rounded, scales
-    low, high = CODE_RANGES[rounded.bits]
-    shrink = np.minimum(code_scales.astype(np.float64) / SMALLEST_HALF_SCALE, 1.0)
+    low, high = INTEGER_RANGES[rounded.bits]
+    shrink = np.minimum(code_scales.astype(np.float64) / SMALLEST_FP16_SCALE, 1.0)
     integers = np.clip(np.rint(rounded.integers * shrink), low, high).astype(np.int8)
     return replace(rounded, integers=integers), scales
 
 
-class _Writing:
-    """One request being written."""
+class TensorRtEmitter:
+    """Builds the graph of one request."""
 
-    def __init__(self, request: LoweringRequest) -> None:
+    def __init__(self, request: LoweringRequest, schemes: Sequence[SchemeSupport[Any]]) -> None:
+        self._supports = {support.scheme: support for support in schemes}
         self._view = view = GraphView(request.reference.graph)
         by_node = {layer.node: layer for layer in request.layers}
         self._layers = {index: by_node[node.name] for index, node in enumerate(view.nodes) if node.name in by_node}
-        schemes, ranges, weights = request.schemes, request.ranges, request.weights
-        self._schemes, self._ranges, self._weights = schemes, ranges, weights
+        ranges, weights = request.ranges, request.weights
+        self._schemes, self._ranges, self._weights = request.schemes, ranges, weights
         names = [*view.inputs, *view.initializers, *(name for node in view.nodes for name in node.output)]
         self._writer = GraphWriter(request.reference, names)
-        integer = {index for index, layer in self._layers.items() if schemes[layer.name].quantises_activations}
+        integer = {index for index, layer in self._layers.items() if self._schemes[layer.name].activations.is_static}
         self._reads = quantised_reads(view, integer, lambda tensor: has_range(tensor, ranges))
-        self._half = fp16_nodes(view, self._layers, schemes, ranges, weights, self._reads)
+        self._fp16_nodes = fp16_nodes(view, self._layers, self._schemes, ranges, weights, self._reads)
         self._scales = self._quantiser_scales()
         # FP32 forms have the tensor's own name, FP16 forms another.
-        self._full: set[str] = {*view.inputs, *view.initializers}
-        self._written_half: set[str] = set()
-        self._halves: dict[str, str] = {}
+        self._fp32_tensors: set[str] = {*view.inputs, *view.initializers}
+        self._written_as_fp16: set[str] = set()
+        self._fp16_names: dict[str, str] = {}
         self._codes: dict[str, str] = {}
         self._dequantised: dict[tuple[str, bool], str] = {}
         for tensor in view.initializers.values():
             self._writer.keep(tensor)
 
     def run(self) -> onnx.ModelProto:
+        """Write every node in its order.
+
+        Raises:
+            LoweringError: If a tensor that must be quantised has no range, or does not fit FP16 where it must.
+        """
         for index, node in enumerate(self._view.nodes):
             layer = self._layers.get(index)
             if layer is None:
                 self._glue(index, node)
                 continue
-            scheme = self._schemes[layer.name]
-            if scheme.precision is Precision.FP16:
-                require_fp16(layer.name, (node.input[0], node.output[0]), self._ranges)
-            if scheme.group_size is not None:
-                self._block(index, node, layer, scheme.group_size)
-            else:
-                self._weighted(index, node, layer, scheme)
+            site = LayerSite(layer=layer, node=node, view=self._view, index=index)
+            self._supports[self._schemes[layer.name]].write(self, site)
         for name in self._view.outputs:
-            self._as_full(name)
+            self._as_fp32(name)
         return self._writer.model()
 
     # --- tensors ---------------------------------------------------------------------------------------------
@@ -158,76 +132,76 @@ class _Writing:
         """Tensor → scale, one for all that share it, representable in every type it is written in."""
         view, shares = self._view, self._reads.shares
         scales: dict[str, float] = {}
-        meeting_half: set[str] = set()
+        meeting_fp16: set[str] = set()
         for index, tensor in sorted(self._reads.pairs):
             require_range(tensor, self._ranges)
             scales[shares[tensor]] = max(scales.get(shares[tensor], 0.0), symmetric_scale(*self._ranges[tensor]))
-            if index in self._half or view.producer(tensor) in self._half:
-                meeting_half.add(shares[tensor])
-        shared = {name: fp16_scale(scale) if name in meeting_half else scale for name, scale in scales.items()}
+            if index in self._fp16_nodes or view.producer(tensor) in self._fp16_nodes:
+                meeting_fp16.add(shares[tensor])
+        shared = {name: fp16_scale(scale) if name in meeting_fp16 else scale for name, scale in scales.items()}
         return {tensor: shared[name] for tensor, name in shares.items()}
 
-    def _as_full(self, tensor: str) -> str:
+    def _as_fp32(self, tensor: str) -> str:
         """The FP32 form of a tensor, under its own name; tensors of other types are as they are."""
-        if tensor in self._halves and tensor not in self._full:
-            self._writer.node("Cast", [self._halves[tensor]], [tensor], attributes={"to": TensorProto.FLOAT})
-        self._full.add(tensor)
+        if tensor in self._fp16_names and tensor not in self._fp32_tensors:
+            self._writer.node("Cast", [self._fp16_names[tensor]], [tensor], attributes={"to": TensorProto.FLOAT})
+        self._fp32_tensors.add(tensor)
         return tensor
 
-    def _as_half(self, tensor: str) -> str:
+    def _as_fp16(self, tensor: str) -> str:
         """The FP16 form of a floating tensor or initialiser."""
         value = self._view.array(tensor)
         if value is not None:
             return self._writer.constant(fp16_constant(value), f"{tensor}_h")
-        if tensor not in self._halves:
-            self._halves[tensor] = self._writer.fresh(f"{tensor}_h")
-            self._writer.node("Cast", [tensor], [self._halves[tensor]], attributes={"to": TensorProto.FLOAT16})
-        return self._halves[tensor]
+        if tensor not in self._fp16_names:
+            self._fp16_names[tensor] = self._writer.fresh(f"{tensor}_h")
+            self._writer.node("Cast", [tensor], [self._fp16_names[tensor]], attributes={"to": TensorProto.FLOAT16})
+        return self._fp16_names[tensor]
 
-    def _scale(self, tensor: str, half: bool) -> str:
-        kind = np.float16 if half else np.float32
+    def _scale(self, tensor: str, fp16: bool) -> str:
+        kind = np.float16 if fp16 else np.float32
         return self._writer.constant(np.array(self._scales[tensor], kind), f"{tensor}_s")
 
-    def _as_dequantised(self, tensor: str, half: bool) -> str:
+    def _as_dequantised(self, tensor: str, fp16: bool) -> str:
         """The tensor behind its Q/DQ pair, of the type its reader computes in."""
         zero = self._writer.constant(np.array(0, np.int8), f"{tensor}_z")
         if tensor not in self._codes:
-            written_half = tensor in self._written_half
-            source = self._halves[tensor] if written_half else tensor
+            written_as_fp16 = tensor in self._written_as_fp16
+            source = self._fp16_names[tensor] if written_as_fp16 else tensor
             self._codes[tensor] = self._writer.fresh(f"{tensor}_q")
             self._writer.node(
-                "QuantizeLinear", [source, self._scale(tensor, written_half), zero], [self._codes[tensor]]
+                "QuantizeLinear", [source, self._scale(tensor, written_as_fp16), zero], [self._codes[tensor]]
             )
-        if (tensor, half) not in self._dequantised:
-            result = self._dequantised[tensor, half] = self._writer.fresh(f"{tensor}_d")
-            inputs = [self._codes[tensor], self._scale(tensor, half), zero]
+        if (tensor, fp16) not in self._dequantised:
+            result = self._dequantised[tensor, fp16] = self._writer.fresh(f"{tensor}_d")
+            inputs = [self._codes[tensor], self._scale(tensor, fp16), zero]
             self._writer.node("DequantizeLinear", inputs, [result])
-        return self._dequantised[tensor, half]
+        return self._dequantised[tensor, fp16]
 
     def _read(self, index: int, position: int) -> str:
         """What the node is to read as its operand at ``position``."""
-        node, half = self._view.nodes[index], index in self._half
+        node, fp16 = self._view.nodes[index], index in self._fp16_nodes
         tensor = node.input[position]
         if not tensor:
             return ""
         if (index, tensor) in self._reads.pairs:
-            return self._as_dequantised(tensor, half)
-        if half and self._view.is_float(tensor) and not floats_full(node.op_type, position):
-            return self._as_half(tensor)
-        if node.op_type in ("Shape", "Size") and tensor in self._halves:
-            return self._halves[tensor]
-        return self._as_full(tensor)
+            return self._as_dequantised(tensor, fp16)
+        if fp16 and self._view.is_float(tensor) and not stays_fp32(node.op_type, position):
+            return self._as_fp16(tensor)
+        if node.op_type in ("Shape", "Size") and tensor in self._fp16_names:
+            return self._fp16_names[tensor]
+        return self._as_fp32(tensor)
 
     def _results(self, index: int) -> list[str]:
         """Names for what the node writes, FP16 where it runs so."""
         results = []
         for tensor in self._view.nodes[index].output:
-            if index in self._half and tensor and self._view.is_float(tensor):
-                self._halves[tensor] = self._writer.fresh(f"{tensor}_h")
-                self._written_half.add(tensor)
-                results.append(self._halves[tensor])
+            if index in self._fp16_nodes and tensor and self._view.is_float(tensor):
+                self._fp16_names[tensor] = self._writer.fresh(f"{tensor}_h")
+                self._written_as_fp16.add(tensor)
+                results.append(self._fp16_names[tensor])
             else:
-                self._full.add(tensor)
+                self._fp32_tensors.add(tensor)
                 results.append(tensor)
         return results
 
@@ -237,24 +211,34 @@ class _Writing:
         inputs = [self._read(index, position) for position in range(len(node.input))]
         for name in captured_names(node):
             if self._view.producer(name) is not None:
-                self._as_full(name)
+                self._as_fp32(name)
         self._writer.copy(node, inputs, self._results(index))
 
-    def _weighted(self, index: int, node: onnx.NodeProto, layer: Layer, scheme: Scheme) -> None:
-        inputs = [self._read(index, 0), ""]
-        if scheme.precision.is_integer:
-            inputs[1] = self._integer_weight(index, layer)
-        else:
-            inputs[1] = self._read(index, 1)
-        bias = self._bias(index, node, layer)
-        self._writer.copy(node, [*inputs, bias] if bias else inputs, self._results(index))
-        self._writer.name_last(layer.name)
+    def layer(self, site: LayerSite) -> None:
+        """Write a layer as it stands, its weight and bias as its scheme says."""
+        integer = self._schemes[site.layer.name].precision.is_integer
+        inputs = [
+            self._read(site.index, 0),
+            self._integer_weight(site.index, site.layer) if integer else self._read(site.index, 1),
+        ]
+        bias = self._bias(site.index, site.node, site.layer)
+        self._writer.copy(site.node, [*inputs, bias] if bias else inputs, self._results(site.index))
+        self._writer.name_last(site.layer.name)
+
+    def fp16_layer(self, site: LayerSite) -> None:
+        """Write a layer that computes in FP16.
+
+        Raises:
+            LoweringError: If what it reads or writes does not fit FP16.
+        """
+        require_fp16(site.layer.name, (site.node.input[0], site.node.output[0]), self._ranges)
+        self.layer(site)
 
     def _integer_weight(self, index: int, layer: Layer) -> str:
         """INT8 integers → DequantizeLinear with a scale per output channel."""
         rounded = self._weights[layer.name]
         scales: NDArray[np.floating] = rounded.scales
-        if index in self._half:
+        if index in self._fp16_nodes:
             shape = [1] * len(layer.weight_shape)
             shape[layer.channel_axis] = -1
             rounded, scales = with_fp16_scales(rounded, rounded.scales.reshape(shape))
@@ -264,18 +248,21 @@ class _Writing:
         self._writer.node("DequantizeLinear", inputs, [result], attributes={"axis": layer.channel_axis})
         return result
 
-    def _block(self, index: int, node: onnx.NodeProto, layer: Layer, group_size: int) -> None:
-        """INT4 integers → DequantizeLinear with a scale per block → MatMul, and Add where there is a bias.
+    def grouped_layer(self, site: LayerSite) -> None:
+        """INT4 integers → DequantizeLinear with a scale per group → MatMul, and Add where there is a bias.
 
         A Gemm becomes MatMul and Add, its weight stored as (K, N): the form TensorRT fuses is a DequantizeLinear right
         in front of a matrix product, with nothing transposed between.
         """
-        rounded, half = self._weights[layer.name], index in self._half
+        index, node, layer = site.index, site.node, site.layer
+        group_size = self._schemes[layer.name].weights.group_size
+        assert group_size is not None
+        rounded = self._weights[layer.name]
         if layer.channel_axis == 0:
             rounded = replace(rounded, integers=np.ascontiguousarray(rounded.integers.T))
         rounded = replace(rounded, scales=np.ascontiguousarray(rounded.scales.T))
         scales: NDArray[np.floating] = rounded.scales
-        if half:
+        if index in self._fp16_nodes:
             rounded, scales = with_fp16_scales(rounded, np.repeat(rounded.scales, group_size, axis=0))
         integers = self._writer.int4_constant(rounded.integers, f"{layer.weight}_4")
         weight = self._writer.fresh(f"{layer.weight}_f")
@@ -303,5 +290,62 @@ class _Writing:
             return self._read(index, 2) if has_bias else ""
         value = self._view.array(node.input[2]) if has_bias else None
         total = (rounded.bias_correction if value is None else value + rounded.bias_correction).astype(np.float32)
-        kept = np.clip(total, -HALF_MAX, HALF_MAX).astype(np.float16) if index in self._half else total
+        kept = np.clip(total, -FP16_MAX, FP16_MAX).astype(np.float16) if index in self._fp16_nodes else total
         return self._writer.constant(kept, f"{layer.weight}_b")
+
+
+def _support(
+    text: str,
+    compute_type: ComputeType,
+    write: Callable[[TensorRtEmitter, LayerSite], None] = TensorRtEmitter.layer,
+    why_not: Callable[[LayerSite], str] = lambda _: "",
+) -> SchemeSupport[TensorRtEmitter]:
+    """One entry of the table; scales as on the FP16 side, where they have two bytes."""
+    return SchemeSupport(
+        scheme=SCHEMES[text],
+        compute_type=compute_type,
+        write=write,
+        why_not=why_not,
+        weight_bytes=partial(stored_bytes, scale_bytes=2),
+    )
+
+
+def _grouped(method: str, group_size: int) -> SchemeSupport[TensorRtEmitter]:
+    return _support(
+        f"int4:{method}:block{group_size}",
+        ComputeType.WEIGHT_ONLY,
+        TensorRtEmitter.grouped_layer,
+        partial(why_no_groups, group_size=group_size),
+    )
+
+
+class TensorRtDialect:
+    """Writes networks for TensorRT, natively or behind ONNX Runtime's TensorRT provider.
+
+    Tensor Cores compute in what the graph says.
+    """
+
+    name = "tensorrt"
+    schemes: Sequence[SchemeSupport[Any]] = (
+        _support("fp32", ComputeType.FP32),
+        never(SCHEMES["int4:mse"], "TensorRT's INT4 is for weights alone"),
+        never(SCHEMES["int4:gptq"], "TensorRT's INT4 is for weights alone"),
+        never(SCHEMES["int8:mse:weight-only"], "TensorRT has no INT8 weights with floating activations"),
+        never(SCHEMES["int4:gptq:weight-only"], "TensorRT's INT4 wants blocks of 64 or 128 weights"),
+        never(SCHEMES["int4:mse:block32"], "TensorRT's INT4 wants blocks of 64 or 128 weights"),
+        _support("fp16", ComputeType.FP16, TensorRtEmitter.fp16_layer, why_no_fp16),
+        _support("int8:nearest", ComputeType.INT8, why_not=why_no_int8),
+        _support("int8:mse", ComputeType.INT8, why_not=why_no_int8),
+        _grouped("mse", 64),
+        _grouped("gptq", 64),
+        _grouped("mse", 128),
+        _grouped("gptq", 128),
+    )
+
+    def write(self, request: LoweringRequest) -> onnx.ModelProto:
+        """See ``Dialect.write``.
+
+        Raises:
+            LoweringError: If a tensor that must be quantised has no range, or does not fit FP16 where it must.
+        """
+        return TensorRtEmitter(request, self.schemes).run()

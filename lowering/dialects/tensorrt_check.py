@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from bitfront.lowering.fp16 import floats_full
+from bitfront.lowering.fp16 import stays_fp32
 from bitfront.lowering.graph import GraphView, attribute
 
 _WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
@@ -282,7 +282,7 @@ def _one_type(graph: _Graph) -> Found:
         kinds = {
             graph.type_of(name)
             for position, name in enumerate(node.input)
-            if name and not floats_full(node.op_type, position)
+            if name and not stays_fp32(node.op_type, position)
         } & _FLOATING
         if len(kinds) > 1:
             names = ", ".join(TensorProto.DataType.Name(kind) for kind in sorted(kinds))

@@ -3,7 +3,7 @@
 Q/DQ, after "Q/DQ Layer-Placement Recommendations" in NVIDIA's "Working with Quantized Types":
 
 - the *input* of every INT8 layer is quantised; no output is, and nothing stands between a convolution and its Relu;
-- where everybody who reads what moving glue (MaxPool, Reshape …) or a Concat writes reads it quantised, its inputs are
+- where all that read what a layout operator (MaxPool, Reshape …) or a Concat writes read it quantised, its inputs are
   quantised as well, with the same scale: it runs on 8-bit tensors. Averages stay floating;
 - where the sum of an INT8 convolution and a shortcut is quantised further on, the shortcut is quantised too, so that
   convolution, sum and Relu become one kernel that writes 8 bits. The convolution's own result is not: that would
@@ -27,7 +27,7 @@ import numpy as np
 
 from bitfront.core import Precision, Scheme
 from bitfront.lowering.dialects.tensorrt_rules import is_joining, is_layout_op
-from bitfront.lowering.fp16 import HALF_MAX, Ranges, fits_fp16, floats_full, glue_runs_fp16
+from bitfront.lowering.fp16 import FP16_MAX, Ranges, fits_fp16, glue_runs_fp16, stays_fp32
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
@@ -51,7 +51,7 @@ class QuantisedReads:
 def quantised_reads(
     view: GraphView, integer: Collection[int], has_range: Callable[[str], bool] = lambda _: True
 ) -> QuantisedReads:
-    """Decide for one graph.
+    """What is read behind Q/DQ pairs in a graph.
 
     Args:
         view: The graph.
@@ -146,48 +146,48 @@ def fp16_nodes(
             fixed.add(index)
         elif scheme.precision.is_integer and _fits(view, index, ranges, weights[layers[index].name]):
             kinds = {chosen[other].precision for other in beside[index]}
-            beside_half = Precision.FP16 in kinds or Precision.INT4 in kinds
-            beside_full = Precision.FP32 in kinds or view.is_output(view.nodes[index].output[0])
-            if scheme.group_size is not None or beside_half or not beside_full:
+            beside_fp16 = Precision.FP16 in kinds or Precision.INT4 in kinds
+            beside_fp32 = Precision.FP32 in kinds or view.is_output(view.nodes[index].output[0])
+            if scheme.weights.group_size is not None or beside_fp16 or not beside_fp32:
                 fixed.add(index)
     if not any(scheme.precision is not Precision.FP32 for scheme in chosen.values()):
         return frozenset()
     # What runs between Q/DQ of one scale runs on 8-bit tensors, whatever its floating type: the one all runtimes know.
     between = {index for index, _ in reads.pairs if view.nodes[index].op_type != "Add"}
     candidates = (index for index in range(len(view.nodes)) if index not in layers and index not in between)
-    half = fixed | {index for index in candidates if glue_runs_fp16(view, index, ranges)}
+    fp16 = fixed | {index for index in candidates if glue_runs_fp16(view, index, ranges)}
     while True:
-        broken = {index for index in half - fixed if not _fed_half(view, index, half, reads)}
+        broken = {index for index in fp16 - fixed if not _fed_fp16(view, index, fp16, reads)}
         if not broken:
-            return frozenset(half)
-        half -= broken
+            return frozenset(fp16)
+        fp16 -= broken
 
 
-def _fed_half(view: GraphView, index: int, half: Collection[int], reads: QuantisedReads) -> bool:
+def _fed_fp16(view: GraphView, index: int, fp16: Collection[int], reads: QuantisedReads) -> bool:
     node = view.nodes[index]
     sources = [
         name
         for position, name in enumerate(node.input)
-        if name and name not in view.initializers and view.is_float(name) and not floats_full(node.op_type, position)
+        if name and name not in view.initializers and view.is_float(name) and not stays_fp32(node.op_type, position)
     ]
     # A dequantised shortcut is of the type its sum asks for; elsewhere a tensor keeps the type it was written in.
     given = [name for name in sources if not (node.op_type == "Add" and (index, name) in reads.pairs)]
-    return bool(given) and all(view.producer(name) in half for name in given)
+    return bool(given) and all(view.producer(name) in fp16 for name in given)
 
 
 def _fits(view: GraphView, index: int, ranges: Ranges, rounded: RoundedWeight) -> bool:
     node = view.nodes[index]
     bias = view.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    if bias is not None and not np.all(np.abs(bias) <= HALF_MAX):
+    if bias is not None and not np.all(np.abs(bias) <= FP16_MAX):
         return False
     activations = all(fits_fp16(name, ranges) for name in (node.input[0], node.output[0]))
-    return activations and float(rounded.scales.max(initial=0.0)) <= HALF_MAX
+    return activations and float(rounded.scales.max(initial=0.0)) <= FP16_MAX
 
 
 def _neighbours(view: GraphView, layers: Mapping[int, Layer]) -> dict[int, set[int]]:
     """Layer → layers that read what it wrote, or wrote what it reads, with nothing but glue between.
 
-    What has passed one join ends at the next, as in the quantisable's edges.
+    What has passed one join ends at the next, as in ``QuantisableLayers.edges``.
     """
     beside: dict[int, set[int]] = {index: set() for index in layers}
     reach: dict[str, frozenset[tuple[int, bool]]] = {}

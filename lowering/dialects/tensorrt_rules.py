@@ -12,67 +12,58 @@ from __future__ import annotations
 
 import onnx
 
-from bitfront.core import FP16, FP32, Precision, Rounding, Scheme
-from bitfront.lowering.fp16 import HALF_MAX
+from bitfront.lowering.dialect import LayerSite
+from bitfront.lowering.fp16 import FP16_MAX
 from bitfront.lowering.graph import GraphView, attribute
 from bitfront.lowering.layers import Layer
 
-GROUP_SIZES = (64, 128)
-_NARROW, _ALIGNED, _GROUPED = 16, 8, 4
+_NARROW, _ALIGNED, _CONV_GROUP = 16, 8, 4
 
-_INTEGER = (
-    Scheme(precision=Precision.INT8, rounding=Rounding.NEAREST),
-    Scheme(precision=Precision.INT8, rounding=Rounding.MSE),
-)
-_BLOCKS = tuple(
-    Scheme(precision=Precision.INT4, rounding=rounding, weight_only=True, group_size=size)
-    for size in GROUP_SIZES
-    for rounding in (Rounding.MSE, Rounding.GPTQ)
-)
-# What other dialects offer and this one never does: a config carried over is told why.
-_NEVER = {
-    "int4:mse": "TensorRT's INT4 is for weights alone",
-    "int4:gptq": "TensorRT's INT4 is for weights alone",
-    "int8:mse:weight-only": "TensorRT has no INT8 weights with floating activations",
-    "int4:gptq:weight-only": "TensorRT's INT4 wants blocks of 64 or 128 weights",
-    "int4:mse:block32": "TensorRT's INT4 wants blocks of 64 or 128 weights",
-}
 # Layers that only move values; TensorRT moves Q and DQ across them ("Q/DQ Layer-Placement Recommendations"). Averages
 # are not among them: they do not commute with rounding.
-_MOVING = frozenset(("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split"))
+_LAYOUT = frozenset(("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split"))
 
 
-def offers(layer: Layer, node: onnx.NodeProto, view: GraphView) -> tuple[tuple[Scheme, ...], dict[str, str]]:
-    """Schemes a layer may take here, and why it may not take the others."""
-    schemes, refused = [FP32], dict(_NEVER)
-    for scheme in (FP16, *_INTEGER, *_BLOCKS):
-        reason = why_not(scheme, layer, node, view)
-        if reason:
-            refused[scheme.text] = reason
-        else:
-            schemes.append(scheme)
-    return tuple(schemes), refused
-
-
-def why_not(scheme: Scheme, layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
-    """Why a layer may not take a scheme; empty where it may."""
-    if not view.is_float(node.input[0]) or not view.is_float(node.output[0]):
-        return "its input or output is not known to be float32"
-    if scheme.group_size is not None:
-        return _why_no_blocks(layer, node, scheme.group_size)
-    if scheme.precision is Precision.FP16:
-        return _why_no_half(node, view)
-    if layer.op == "ConvTranspose":
-        return _why_no_integer_transpose(layer)
-    return _why_no_integer_conv(layer, node, view) if layer.op == "Conv" else _why_no_integer_gemm(layer, node, view)
-
-
-def _why_no_half(node: onnx.NodeProto, view: GraphView) -> str:
-    for name in node.input[1:]:
-        value = view.array(name)
-        if value is not None and value.size and not abs(value).max() <= HALF_MAX:
-            return f"its operand '{name}' goes beyond FP16's {HALF_MAX:g}"
+def why_no_fp16(site: LayerSite) -> str:
+    """Why a layer may not be FP16; empty where it may."""
+    if reason := _why_unknown(site):
+        return reason
+    for name in site.node.input[1:]:
+        value = site.view.array(name)
+        if value is not None and value.size and not abs(value).max() <= FP16_MAX:
+            return f"its operand '{name}' goes beyond FP16's {FP16_MAX:g}"
     return ""
+
+
+def why_no_int8(site: LayerSite) -> str:
+    """Why a layer should not compute in INT8; empty where it should."""
+    if reason := _why_unknown(site):
+        return reason
+    if site.layer.op == "ConvTranspose":
+        return _why_no_integer_transpose(site.layer)
+    if site.layer.op == "Conv":
+        return _why_no_integer_conv(site.layer, site.node, site.view)
+    return _why_no_integer_gemm(site.layer, site.node, site.view)
+
+
+def why_no_groups(site: LayerSite, *, group_size: int) -> str:
+    """Why a layer cannot have INT4 weights with a scale per group; empty where it can."""
+    if reason := _why_unknown(site):
+        return reason
+    layer = site.layer
+    if layer.op not in ("Gemm", "MatMul"):
+        return "block-wise weights are for Gemm and MatMul"
+    reduction, outs = layer.weight_shape[1 - layer.channel_axis], layer.weight_shape[layer.channel_axis]
+    if reduction % group_size:
+        return f"its {reduction} inputs are not divisible by block size {group_size}"
+    if outs < _NARROW:
+        return f"its {outs} outputs are fewer than the {_NARROW} that GEMMs want"
+    return _why_no_plain_gemm(site.node)
+
+
+def _why_unknown(site: LayerSite) -> str:
+    known = site.view.is_float(site.node.input[0]) and site.view.is_float(site.node.output[0])
+    return "" if known else "its input or output is not known to be float32"
 
 
 def _why_no_integer_conv(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
@@ -80,7 +71,7 @@ def _why_no_integer_conv(layer: Layer, node: onnx.NodeProto, view: GraphView) ->
     if len(kernel) not in (1, 2, 3):
         return f"convolutions over {len(kernel)} axes are not offered"
     if layer.conv_groups > 1:
-        return _why_no_groups(outs, ins, layer.conv_groups, kernel)
+        return _why_no_grouped_conv(outs, ins, layer.conv_groups, kernel)
     if min(outs, ins) >= _NARROW:
         return ""
     first = node.input[0] in view.inputs
@@ -90,12 +81,12 @@ def _why_no_integer_conv(layer: Layer, node: onnx.NodeProto, view: GraphView) ->
     return f"its {ins} input and {outs} output channels are too few for TensorRT's INT8 kernels"
 
 
-def _why_no_groups(outs: int, ins: int, groups: int, kernel: list[int]) -> str:
+def _why_no_grouped_conv(outs: int, ins: int, groups: int, kernel: list[int]) -> str:
     if ins == 1:
         if outs % _ALIGNED or min(kernel) < 3:
             return f"a depthwise INT8 convolution wants channels by eights and kernels from 3, not {outs} and {kernel}"
         return ""
-    if ins % _GROUPED or (outs // groups) % _GROUPED:
+    if ins % _CONV_GROUP or (outs // groups) % _CONV_GROUP:
         return f"INT8 groups want channels by fours, not {ins} in and {outs // groups} out"
     return ""
 
@@ -119,17 +110,6 @@ def _why_no_integer_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) ->
     return _why_no_plain_gemm(node)
 
 
-def _why_no_blocks(layer: Layer, node: onnx.NodeProto, group_size: int) -> str:
-    if layer.op not in ("Gemm", "MatMul"):
-        return "block-wise weights are for Gemm and MatMul"
-    reduction, outs = layer.weight_shape[1 - layer.channel_axis], layer.weight_shape[layer.channel_axis]
-    if reduction % group_size:
-        return f"its {reduction} inputs are not divisible by block size {group_size}"
-    if outs < _NARROW:
-        return f"its {outs} outputs are fewer than the {_NARROW} that GEMMs want"
-    return _why_no_plain_gemm(node)
-
-
 def _why_no_plain_gemm(node: onnx.NodeProto) -> str:
     if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0 or attribute(node, "transA", 0):
         return "the Gemm has alpha, beta or transA set"
@@ -139,7 +119,7 @@ def _why_no_plain_gemm(node: onnx.NodeProto) -> str:
 def is_layout_op(view: GraphView, index: int) -> bool:
     """Whether a node only moves values of one floating tensor, so that it may run between Q/DQ of one scale."""
     node = view.nodes[index]
-    if node.domain not in ("", "ai.onnx") or not (node.op_type in _MOVING or _pads_zeros(view, node)):
+    if node.domain not in ("", "ai.onnx") or not (node.op_type in _LAYOUT or _pads_zeros(view, node)):
         return False
     outputs = [name for name in node.output if name]
     if node.op_type == "MaxPool" and len(outputs) > 1:

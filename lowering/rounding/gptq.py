@@ -9,21 +9,21 @@ Frantar et al., "GPTQ", arXiv:2210.17323, algorithm 1. For weights W (o, k) and 
     H        (g, k, k)   Hessian of one row's squared error, the same for every row of a group
     U        (g, k, k)   upper triangular, H⁻¹ = Uᵀ U
 
-Column j is rounded to the nearest code, and its error e = (w_j − ŵ_j) / U_jj is taken from the columns after it:
+Column j is rounded to the nearest integer, and its error e = (w_j − ŵ_j) / U_jj is taken from the columns after it:
 W_{j+1…} −= e · U_{j,j+1…}. Columns go by descending H_jj, so the ones that matter most are rounded while the others
 can still follow; H gets 1 % of its mean diagonal added. Scales are given and do not move ("static groups"), so any
-order is compatible with block-wise scales. A column whose inputs were always zero is rounded to the nearest code: it
+order is compatible with scales by group. A column whose inputs were always zero is rounded to the nearest integer: it
 may matter on other inputs.
 
-Behind a rounded prefix the layer sees X where the network as it was had X̃, and what it should meet is W X̃, not W X
+Behind rounded layers the layer sees X where the network as it was had X̃, and what it should meet is W X̃, not W X
 (asymmetric calibration; Li et al., "GPTAQ", arXiv:2504.02692). In least squares this is the same problem for other
-weights, ``retargeted``: W + W (X̃ − X) Xᵀ (X Xᵀ)⁻¹, damped alike. On CIFAR-10 ResNet-20 with all weights at 4 bits it
-took the mean KL divergence from FP32 on the test images from 0.015 to 0.010. From n columns, k inputs explain k/n of
-any X̃ − X by chance; ``shrinkage`` takes that share off, or few calibration samples would move a wide layer's weights
-towards what no other samples show.
+weights, ``correct_mismatch``: W + W (X̃ − X) Xᵀ (X Xᵀ)⁻¹, damped alike. On CIFAR-10 ResNet-20 with all weights at 4
+bits it took the mean KL divergence from FP32 on the test images from 0.015 to 0.010. From n columns, k inputs explain
+k/n of any X̃ − X by chance; ``shrinkage`` takes that share off, or few calibration samples would move a wide layer's
+weights towards what no other samples show.
 
-Weights of a sparse layer that are zero stay zero: their integers are, and what ``retargeted`` or earlier columns wanted
-of them is their error, which the columns after them make up for (as in SparseGPT; Frantar and Alistarh,
+Weights of a sparse layer that are zero stay zero: their integers are, and what ``correct_mismatch`` or earlier columns
+wanted of them is their error, which the columns after them make up for (as in SparseGPT; Frantar and Alistarh,
 arXiv:2301.00774).
 
 A row for which all this ended worse than rounding to nearest (GPTQ is greedy) keeps the nearest integers, so the result
@@ -35,7 +35,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.lowering.rounding.scales import CODE_RANGES, nearest_integers
+from bitfront.lowering.rounding.scales import INTEGER_RANGES, nearest_integers
 
 DAMPING = 0.01
 LAZY_COLUMNS = 128
@@ -46,7 +46,7 @@ Floats = NDArray[np.float64]
 def gptq_integers(
     rows: Floats, hessian: Floats, scales: Floats, bits: int, zeros: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int8]:
-    """Codes for ``rows`` (g, o, k) under ``hessian`` (g, k, k).
+    """Integers for ``rows`` (g, o, k) under ``hessian`` (g, k, k).
 
     Args:
         rows: Weights.
@@ -75,15 +75,15 @@ def gptq_integers(
     return np.where(worse[..., None], nearest, integers)
 
 
-def retargeted(rows: Floats, hessian: Floats, drift: Floats) -> Floats:
-    """The weights that come closest to ``rows`` on the undisturbed inputs, given the disturbed ones.
+def correct_mismatch(rows: Floats, hessian: Floats, mismatch: Floats) -> Floats:
+    """Weights that give on the inputs behind rounded layers what ``rows`` give on those of the FP32 network.
 
     Args:
         rows: W, (g, o, k).
-        hessian: 2 X Xᵀ of the disturbed inputs, (g, k, k).
-        drift: 2 (X̃ − X) Xᵀ, (g, k, k), X̃ being the undisturbed inputs, or the part of it that is to be met.
+        hessian: 2 X Xᵀ of the inputs behind rounded layers, (g, k, k).
+        mismatch: 2 (X̃ − X) Xᵀ, (g, k, k), X̃ being the FP32 network's inputs, or the part of it that is to be met.
     """
-    change = np.linalg.solve(_damped(hessian), drift.swapaxes(1, 2)).swapaxes(1, 2)
+    change = np.linalg.solve(_damped(hessian), mismatch.swapaxes(1, 2)).swapaxes(1, 2)
     moved: Floats = rows + rows @ change
     return moved
 
@@ -102,7 +102,7 @@ def proxy_loss(error: Floats, hessian: Floats) -> Floats:
 def _rounded_in_order(
     rows: Floats, hessian: Floats, scales: Floats, bits: int, zeros: NDArray[np.bool_]
 ) -> NDArray[np.int8]:
-    low, high = CODE_RANGES[bits]
+    low, high = INTEGER_RANGES[bits]
     factor = _inverse_factor(hessian)
     work = rows.copy()
     integers = np.empty(rows.shape, dtype=np.int8)
@@ -112,10 +112,10 @@ def _rounded_in_order(
         errors = np.empty((*rows.shape[:2], stop - start))
         for j in range(start, stop):
             column, step = work[..., j], scales[..., j]
-            code = np.where(zeros[..., j], 0.0, np.clip(np.rint(column / step), low, high))
-            error = (column - step * code) / factor[:, j, j, None]
+            integer = np.where(zeros[..., j], 0.0, np.clip(np.rint(column / step), low, high))
+            error = (column - step * integer) / factor[:, j, j, None]
             work[..., j + 1 : stop] -= error[..., None] * factor[:, None, j, j + 1 : stop]
-            integers[..., j] = code
+            integers[..., j] = integer
             errors[..., j - start] = error
         # Columns beyond this batch get its errors in one product (the paper's lazy batch updates).
         work[..., stop:] -= errors @ factor[:, start:stop, stop:]

@@ -130,7 +130,7 @@ class Im2col:
                 pads.append((0, 0))
             else:
                 total = max(0, (-(-size // stride) - 1) * stride + span - size)
-                pads.append(_halves(total, self.auto_pad == "SAME_UPPER"))
+                pads.append(_split_pad(total, self.auto_pad == "SAME_UPPER"))
         return pads
 
     def _transpose_pads(self, spatial: tuple[int, ...], spans: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -140,7 +140,7 @@ class Im2col:
             extra = self.output_padding[axis]
             if self.output_shape or self.auto_pad.startswith("SAME"):
                 length = self.output_shape[axis - len(spatial)] if self.output_shape else size * stride
-                begin, end = _halves(stride * (size - 1) + extra + span - length, self.auto_pad == "SAME_UPPER")
+                begin, end = _split_pad(stride * (size - 1) + extra + span - length, self.auto_pad == "SAME_UPPER")
             elif self.auto_pad == "VALID":
                 begin, end = 0, 0
             else:
@@ -149,7 +149,7 @@ class Im2col:
         return pads
 
 
-def _halves(total: int, larger_end: bool) -> tuple[int, int]:
+def _split_pad(total: int, larger_end: bool) -> tuple[int, int]:
     smaller = total // 2
     return (smaller, total - smaller) if larger_end else (total - smaller, smaller)
 

@@ -1,7 +1,7 @@
 """Weights as matrices: every layer's weight as rows of one output channel each, and back, exactly.
 
 A layer computes, within each convolution group g, ``y = rows[g] @ columns[g]``, where ``rows`` is (g, o, k) and
-``columns`` are its unfolded inputs (``unfold.py``). How k is laid out:
+``columns`` are its unfolded inputs (``im2col.py``). How k is laid out:
 
     Conv           (o·g, in/g, *kernel)   k = (in/g, *kernel)
     ConvTranspose  (in, o, *kernel)       k = (in/g, *kernel)
@@ -70,7 +70,7 @@ class MatrixView:
 
     @property
     def channels(self) -> int:
-        """How many scales a weight without blocks has."""
+        """How many scales a weight without groups has."""
         return self.shape[self.channel_axis]
 
     @property
@@ -99,13 +99,13 @@ class MatrixView:
         return np.ascontiguousarray(stored)
 
     def channel_rows(self, rows: NDArray[S]) -> NDArray[S]:
-        """(groups, o, k) → (channels, n): everything that one scale (or one row of block scales) covers."""
+        """(groups, o, k) → (channels, n): everything that one scale (or one row of group scales) covers."""
         if self.shares_scales:
             return rows.swapaxes(0, 1).reshape(self.channels, -1)
         return rows.reshape(self.channels, -1)
 
     def element_scales(self, scales: NDArray[S], group_size: int | None) -> NDArray[S]:
-        """Scales (channels,) or (channels, blocks) → each weight's scale, broadcastable to (groups, o, k)."""
+        """Scales (channels,) or (channels, groups) → each weight's scale, broadcastable to (groups, o, k)."""
         if group_size is not None:
             return np.repeat(scales, group_size, axis=1)[None, :, : self.shape[1 - self.channel_axis]]
         return scales.reshape(1 if self.shares_scales else self.groups, -1, 1)

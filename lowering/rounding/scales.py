@@ -6,7 +6,7 @@ The weights w of one scale become integers q = clip(round(w / s), low, high), ŵ
 - ``mse_scales``: the s among shrunk ranges that minimises Σ h·(w − ŵ)², h being an importance of each weight
   (1, or the diagonal of a Hessian). Clipping few large weights buys all others a finer step.
 
-Codes are −127…127 at 8 bits; −8…7 at 4 bits, where ``absmax_scales`` takes the symmetric part −7…7 alone, and the
+Integers are −127…127 at 8 bits; −8…7 at 4 bits, where ``absmax_scales`` takes the symmetric part −7…7 alone, and the
 search has both s = max|w|/7 and s = max|w|/8 among its candidates. At 3 bits, which are stored in 4, they are −4…3.
 A channel of zeros has scale 1.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CODE_RANGES = {8: (-127, 127), 4: (-8, 7), 3: (-4, 3)}
+INTEGER_RANGES = {8: (-127, 127), 4: (-8, 7), 3: (-4, 3)}
 # Shares of the range max|w| / high; 0.875 is max|w|/8 at 4 bits.
 CLIP_RATIOS = tuple(float(ratio) for ratio in np.linspace(1.0, 0.3, 57))
 # The smallest normal float32: a denormal scale would be flushed to zero by some runtimes.
@@ -28,14 +28,14 @@ Floats = NDArray[np.floating[Any]]
 
 
 def nearest_integers(weights: Floats, scales: Floats, bits: int) -> NDArray[np.int8]:
-    """Nearest code of each weight; ``scales`` broadcasts against ``weights``."""
-    low, high = CODE_RANGES[bits]
+    """Nearest integer of each weight; ``scales`` broadcasts against ``weights``."""
+    low, high = INTEGER_RANGES[bits]
     return np.clip(np.rint(np.divide(weights, scales, dtype=np.float64)), low, high).astype(np.int8)
 
 
 def absmax_scales(weights: Floats, bits: int) -> NDArray[np.float32]:
     """One scale a row, (rows, n) → (rows,), that clips nothing."""
-    return _positive(np.abs(weights).max(axis=-1).astype(np.float64) / CODE_RANGES[bits][1])
+    return _positive(np.abs(weights).max(axis=-1).astype(np.float64) / INTEGER_RANGES[bits][1])
 
 
 def mse_scales(weights: Floats, bits: int, importance: Floats | None = None) -> NDArray[np.float32]:
@@ -46,7 +46,7 @@ def mse_scales(weights: Floats, bits: int, importance: Floats | None = None) -> 
         bits: 8, 4 or 3.
         importance: h, non-negative, broadcastable to ``weights``; None is 1 everywhere.
     """
-    low, high = CODE_RANGES[bits]
+    low, high = INTEGER_RANGES[bits]
     exact = weights.astype(np.float64)
     full = np.abs(exact).max(axis=-1) / high
     best = _positive(full)
@@ -61,13 +61,13 @@ def mse_scales(weights: Floats, bits: int, importance: Floats | None = None) -> 
     return best
 
 
-def blocks_of(matrix: Floats, group_size: int) -> NDArray[np.float64]:
-    """(channels, k) → (channels · blocks, group_size), the last block of a channel filled up with zeros."""
+def groups_of(matrix: Floats, group_size: int) -> NDArray[np.float64]:
+    """(channels, k) → (channels · groups, group_size), the last group of a channel filled up with zeros."""
     channels, length = matrix.shape
-    blocks = -(-length // group_size)
-    padded = np.zeros((channels, blocks * group_size))
+    groups = -(-length // group_size)
+    padded = np.zeros((channels, groups * group_size))
     padded[:, :length] = matrix
-    return padded.reshape(channels * blocks, group_size)
+    return padded.reshape(channels * groups, group_size)
 
 
 def _positive(scales: NDArray[np.float64]) -> NDArray[np.float32]:

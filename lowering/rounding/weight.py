@@ -1,4 +1,4 @@
-"""A rounded weight: integer integers, scales, and the bias correction that goes with them."""
+"""A rounded weight: integers, scales, and the bias correction that goes with them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RoundedWeight:
     Attributes:
         integers: int8, the weight's own shape; within [−127, 127] at 8 bits, [−7, 7] or [−8, 7] at 4 bits.
         scales: float32, positive and finite: (channels,) for one scale per output channel, or
-            (channels, blocks) with ``blocks = ceil(in / group_size)`` along the reduction axis. ``channels`` is the
+            (channels, groups) with ``groups = ceil(in / group_size)`` along the reduction axis. ``channels`` is the
             weight's length along the layer's channel axis.
         bias_correction: float32 (output channels,), to be added to the layer's bias, or None; the mean output
             shift E[w·x − ŵ·x̂] on the calibration inputs, x̂ being what the rounded layers before it make of x.

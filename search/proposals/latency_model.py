@@ -55,7 +55,7 @@ Vector = NDArray[np.float64]
 
 _NOISE_GRID = (0.003, 0.01, 0.03, 0.1)
 # Expected ratio − 1 with everything in one arithmetic.
-_GAINS = {ComputeType.INTEGER: -0.6, ComputeType.BLOCK: -0.3, ComputeType.HALF: -0.4}
+_GAINS = {ComputeType.INT8: -0.6, ComputeType.WEIGHT_ONLY: -0.3, ComputeType.FP16: -0.4}
 _BOUNDARIES = 0.4  # expected cost of having every edge a boundary
 _SCALING = 0.8  # expected share of FP32's latency that scales with what is left of the groups
 _BRANCH_DEVIATION = 0.02  # of what a removed branch saves besides its layers

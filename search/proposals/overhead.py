@@ -69,5 +69,7 @@ def fit_overhead(space: Space, encodings: Sequence[Encoding], sizes: Sequence[fl
 
 def _kind(group: GroupSpace, index: int) -> str:
     scheme: Scheme = group.schemes[index]
-    stored = "blocks" if scheme.group_size is not None else "integer" if scheme.precision.is_integer else "float"
+    stored = (
+        "blocks" if scheme.weights.group_size is not None else "integer" if scheme.precision.is_integer else "float"
+    )
     return "" if scheme == FP32 else f"{stored} in {group.arithmetic[index].value}"

@@ -96,7 +96,7 @@ def _levels(space: Space) -> list[list[Precision]]:
     sides: dict[ComputeType, list[Precision]] = {}
     for precision in Precision:
         reached = [group.arithmetic[group.lead(precision)] for group in space.groups]
-        sides.setdefault(min(reached, key=ARITHMETICS.index, default=ComputeType.FLOAT), []).append(precision)
+        sides.setdefault(min(reached, key=ARITHMETICS.index, default=ComputeType.FP32), []).append(precision)
     return list(sides.values())
 
 
@@ -174,7 +174,7 @@ def _near(limit: float | None) -> tuple[float | None, ...]:
 def _latency_steps(space: Space, model: LatencyModel, steps: int) -> tuple[float, ...]:
     fastest = min(model.predict(assignment) for _, assignment in space.baselines())
     slowest = model.base
-    if all(kind is ComputeType.FLOAT for group in space.groups for kind in group.arithmetic):
+    if all(kind is ComputeType.FP32 for group in space.groups for kind in group.arithmetic):
         return ()  # everything runs at FP32's speed
     return tuple(np.linspace(fastest, slowest, steps + 1)[:-1].tolist())
 

@@ -40,7 +40,7 @@ UNPRUNED: Pruning = {}
 _LADDER = (Precision.INT4, Precision.INT8, Precision.FP16, Precision.FP32)  # lowest first
 
 
-ARITHMETICS = (ComputeType.INTEGER, ComputeType.BLOCK, ComputeType.HALF, ComputeType.FLOAT)
+ARITHMETICS = (ComputeType.INT8, ComputeType.WEIGHT_ONLY, ComputeType.FP16, ComputeType.FP32)
 """In the order in which a uniform precision prefers them."""
 
 
@@ -54,7 +54,7 @@ class ActivationType(Enum):
     @classmethod
     def of(cls, arithmetic: ComputeType) -> ActivationType:
         """Weights with a scale per block are multiplied with floating activations."""
-        return {ComputeType.INTEGER: cls.INTEGER, ComputeType.HALF: cls.HALF}.get(arithmetic, cls.FLOAT)
+        return {ComputeType.INT8: cls.INTEGER, ComputeType.FP16: cls.HALF}.get(arithmetic, cls.FLOAT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class GroupSpace:
             raise ValueError(f"group '{self.name}': expected fp32 as the first scheme")
         if not len(self.schemes) == len(self.losses) == len(self.size_bytes) == len(self.arithmetic):
             raise ValueError(f"group '{self.name}': schemes, losses, size_bytes and arithmetic differ in length")
-        if self.arithmetic[0] is not ComputeType.FLOAT:
+        if self.arithmetic[0] is not ComputeType.FP32:
             raise ValueError(f"group '{self.name}': expected float arithmetic of fp32, got {self.arithmetic[0].value}")
         for scheme, loss in zip(self.schemes, self.losses, strict=True):
             if not (math.isfinite(loss) and loss >= 0):

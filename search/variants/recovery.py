@@ -297,4 +297,4 @@ def _spread(trials: Sequence[Trial]) -> list[Trial]:
 def _integer(joint: JointSearch, trial: Trial) -> bool:
     """Whether it has integer weights to train, and none in blocks, which training does not know."""
     schemes = joint.session.runner.layers(trial.candidate).values()
-    return any(scheme.precision.is_integer for scheme in schemes) and not any(c.group_size for c in schemes)
+    return any(scheme.precision.is_integer for scheme in schemes) and not any(c.weights.group_size for c in schemes)

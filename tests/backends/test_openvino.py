@@ -17,7 +17,7 @@ import pytest
 from bitfront.backends import Backend
 from bitfront.backends.openvino.backend import OpenVinoBackend
 from bitfront.core import BackendError, BackendUnavailableError
-from bitfront.lowering.dialects.openvino import HALF, PRECISION_KEY
+from bitfront.lowering.dialects.openvino import FP16_HINT, PRECISION_KEY
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 
@@ -73,7 +73,7 @@ def test_half_precision_needs_the_artifacts_word(monkeypatch: pytest.MonkeyPatch
     for hint in ("bf16", ""):
         fresh = OpenVinoBackend()
         fresh.__dict__["_half_hint"] = hint
-        for model in (_saying(HALF), _saying("else"), models.convolution(2)):
+        for model in (_saying(FP16_HINT), _saying("else"), models.convolution(2)):
             fresh.compile(model, threads=1)
     assert asked == ["bf16", "f32", "f32", "f32", "f32", "f32"]
 

@@ -59,7 +59,10 @@ def put(*place: Any) -> Change:
         (put("layers", "fc", {}), "layers.fc.precision: is missing"),
         (put("layers", "fc", "precision", "int7"), "layers.fc.precision: expected 'fp32', 'fp16', 'int8' or 'int4'"),
         (put("layers", "fc", "block_size", 32.0), "layers.fc.block_size: expected a valid integer, got 32.0"),
-        (put("layers", "fc", "block_size", 33), "layers.fc: scheme 'int4': group_size 33 needs weight_only and one of"),
+        (
+            put("layers", "fc", "block_size", 33),
+            "layers.fc: scheme 'int4': group_size 33 is none of (16, 32, 64, 128, 256)",
+        ),
         (put("layers", "conv.1", "weight_only", 1), "layers.conv.1.weight_only: expected a valid boolean, got 1"),
         (put("layers", []), "layers: expected an object, got a list of 0"),
         (put("model", "m"), 'model: expected 64 hexadecimal digits, got "m"'),

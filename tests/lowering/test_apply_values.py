@@ -153,7 +153,7 @@ def test_another_dialect_than_the_configs(somebody: Path) -> None:
     ("name", "words"),
     [
         ("somebody:broken", "dialect 'somebody:broken' failed at .*ValueError: not today"),
-        ("somebody:nothing", "expected a class or function that makes one, got a int without name, offers"),
+        ("somebody:nothing", "expected a class or function that makes one, got a int without name, schemes, write"),
         ("somebody:MODULE", "module 'somebody' has no attribute 'MODULE'"),
         ("os:name", "dialect 'os:name' failed"),
     ],

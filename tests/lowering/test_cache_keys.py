@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
 
-from bitfront.core import CalibrationSettings, ContentStore, Precision, Rounding, Scheme
+from bitfront.core import CalibrationSettings, ContentStore, Scheme
 from bitfront.lowering import calibration as calibration_module
 from bitfront.lowering import lowerer as lowerer_module
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.rounding.network import METHODS
+from bitfront.lowering.rounding.methods import SCALE_METHODS
 from bitfront.lowering.rounding.weight import RoundedWeight
 from tests.lowering.topologies import inputs_of, reference_of
 
 
-def keys(monkeypatch: pytest.MonkeyPatch, rounding: Rounding) -> set[str]:
+def keys(monkeypatch: pytest.MonkeyPatch, method: str) -> set[str]:
     """Keys under which a network's weights are rounded by one method on two sets of calibration inputs."""
     reference, found = reference_of("residual"), set()
 
@@ -31,16 +31,16 @@ def keys(monkeypatch: pytest.MonkeyPatch, rounding: Rounding) -> set[str]:
         for calibration in (inputs, {name: array[::-1].copy() for name, array in inputs.items()}):
             settings = CalibrationSettings(samples=8)
             lowerer = Lowerer(reference, get_dialect("ort-cpu"), calibration, settings, ContentStore(None))
-            lowerer.rounded(Scheme(precision=Precision.INT8, rounding=rounding))
+            lowerer.rounded(Scheme.parse(f"int8:{method}"))
     return found
 
 
 def test_a_method_s_own_word_decides_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any method that says that it reads calibration inputs has them in its key, GPTQ or another."""
-    assert len(keys(monkeypatch, Rounding.MSE)) == 1
-    learned = METHODS[Rounding.GPTQ]
-    monkeypatch.setattr(lowerer_module, "METHODS", MappingProxyType({**METHODS, Rounding.MSE: learned}))
-    assert len(keys(monkeypatch, Rounding.MSE)) == 2
+    assert len(keys(monkeypatch, "mse")) == 1
+    weighted = replace(SCALE_METHODS["mse"], uses_calibration=True)
+    monkeypatch.setitem(SCALE_METHODS, "mse", weighted)
+    assert len(keys(monkeypatch, "mse")) == 2
 
 
 def test_ranges_are_those_of_one_version_of_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

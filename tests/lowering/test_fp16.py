@@ -14,11 +14,11 @@ from tests.lowering.topologies import TOPOLOGIES, Net, reference_of
 _NO_RANGES: dict[str, tuple[float, float]] = {}
 
 
-def placed(name: str, half_outputs: set[str]) -> tuple[GraphView, Fp16Placement]:
+def placed(name: str, fp16_outputs: set[str]) -> tuple[GraphView, Fp16Placement]:
     """The placement of a topology with the layers that write these tensors in half."""
     view = GraphView(reference_of(name).proto.graph)
-    layers = {index for index, node in enumerate(view.nodes) if set(node.output) & half_outputs}
-    assert len(layers) == len(half_outputs)
+    layers = {index for index, node in enumerate(view.nodes) if set(node.output) & fp16_outputs}
+    assert len(layers) == len(fp16_outputs)
     return view, fp16_regions(view, layers, lambda index: glue_runs_fp16(view, index, _NO_RANGES))
 
 
@@ -26,8 +26,8 @@ def test_glue_between_half_layers_runs_half() -> None:
     """A chain all in half is cast at its input and its output alone."""
     _, found = placed("chain", {"a", "b", "c"})
     assert found.tensors == {"a", "ra", "b", "rb", "c"}
-    assert found.lowered == {"x"}
-    assert found.raised == {"c"}
+    assert found.cast_to_fp16 == {"x"}
+    assert found.cast_to_fp32 == {"c"}
     assert found.constants == {f"{layer}.{part}" for layer in "abc" for part in ("weight", "bias")}
 
 
@@ -35,17 +35,17 @@ def test_activation_behind_a_half_layer_runs_half_before_the_cast() -> None:
     """One half layer among full ones is cast at its input and behind its Relu."""
     _, found = placed("chain", {"b"})
     assert found.tensors == {"b", "rb"}
-    assert (found.lowered, found.raised) == (frozenset({"ra"}), frozenset({"rb"}))
+    assert (found.cast_to_fp16, found.cast_to_fp32) == (frozenset({"ra"}), frozenset({"rb"}))
 
 
 def test_mixed_addition_stays_full() -> None:
     """An Add of a half and a full tensor is full; of two half ones it is half."""
     _, mixed = placed("residual", {"b", "c"})
     assert "sum" not in mixed.tensors
-    assert mixed.raised == {"c"}
+    assert mixed.cast_to_fp32 == {"c"}
     _, both = placed("residual", {"a", "b", "c"})
     assert {"sum", "rsum"} <= both.tensors
-    assert both.raised == {"rsum"}
+    assert both.cast_to_fp32 == {"rsum"}
 
 
 def test_nothing_half_is_nothing_to_cast() -> None:
@@ -53,16 +53,20 @@ def test_nothing_half_is_nothing_to_cast() -> None:
     for name in TOPOLOGIES:
         _, found = placed(name, set())
         assert found == Fp16Placement(
-            nodes=frozenset(), tensors=frozenset(), lowered=frozenset(), raised=frozenset(), constants=frozenset()
+            nodes=frozenset(),
+            tensors=frozenset(),
+            cast_to_fp16=frozenset(),
+            cast_to_fp32=frozenset(),
+            constants=frozenset(),
         )
 
 
 def test_captured_and_output_tensors_are_raised() -> None:
     """What a subgraph reads and what the network gives is FP32."""
     _, found = placed("captured", {"a", "b"})
-    assert found.raised == {"ra", "b"}
+    assert found.cast_to_fp32 == {"ra", "b"}
     _, found = placed("two_consumers", {"a", "b"})
-    assert "a" in found.raised
+    assert "a" in found.cast_to_fp32
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
@@ -77,9 +81,9 @@ def test_every_reader_finds_its_type(name: str) -> None:
             if not view.is_float(tensor) or tensor in view.initializers:
                 continue
             if index in found.nodes:
-                assert tensor in found.tensors | found.lowered
+                assert tensor in found.tensors | found.cast_to_fp16
             else:
-                assert tensor not in found.tensors or tensor in found.raised
+                assert tensor not in found.tensors or tensor in found.cast_to_fp32
 
 
 def test_results_beyond_fp16_keep_glue_full() -> None:

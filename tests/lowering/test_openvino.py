@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bitfront.backends import Backend, get_backend
 from bitfront.core import FP16, FP32, CalibrationSettings, ContentStore, Inputs, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.dialect import ComputeType, support_of
 from bitfront.lowering.dialects.openvino import PRECISION_KEY
 from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
 from bitfront.lowering.dialects.registry import get_dialect
@@ -148,7 +148,7 @@ def test_concat_of_unlike_ranges_keeps_its_quantisers() -> None:
     (index,) = [at for at, node in enumerate(view.nodes) if node.op_type == "Concat"]
     left, right = view.nodes[index].input[:2]
     result = view.nodes[index].output[0]
-    placement = Placement(quantised=frozenset({index}), folded={}, demanded=frozenset())
+    placement = Placement(quantised=frozenset({index}), fused_activations={}, required_int8=frozenset())
     near = shared_ranges(view, placement, {left: (0.0, 1.0), right: (-0.5, 1.5), result: (-0.5, 1.5)})
     assert set(near) >= {left, right, result}
     assert set(near.values()) == {(-0.5, 1.5)}
@@ -197,14 +197,14 @@ def test_sixteen_bits_are_allowed_where_every_floating_layer_is_fp16(schemes: li
     assert (PRECISION_KEY in metadata) == half
 
 
-def test_arithmetic_of_schemes() -> None:
+def test_compute_types() -> None:
     """FP16 may compute in 16 bits; integers do unless only the weight is stored so."""
     dialect = get_dialect("openvino")
-    assert dialect.arithmetic(FP32) is ComputeType.FLOAT
-    assert dialect.arithmetic(FP16) is ComputeType.HALF
-    assert dialect.arithmetic(Scheme.parse("int4:gptq")) is ComputeType.INTEGER
-    assert dialect.arithmetic(Scheme.parse("int4:gptq:weight-only")) is ComputeType.FLOAT
-    assert dialect.arithmetic(Scheme.parse("int4:mse:block32")) is ComputeType.BLOCK
+    assert support_of(dialect, FP32).compute_type is ComputeType.FP32
+    assert support_of(dialect, FP16).compute_type is ComputeType.FP16
+    assert support_of(dialect, Scheme.parse("int4:gptq")).compute_type is ComputeType.INT8
+    assert support_of(dialect, Scheme.parse("int4:gptq:weight-only")).compute_type is ComputeType.FP32
+    assert support_of(dialect, Scheme.parse("int4:mse:block32")).compute_type is ComputeType.WEIGHT_ONLY
 
 
 @pytest.mark.parametrize("name", ["gemm", "sequence_matmul"])
@@ -212,7 +212,7 @@ def test_block_wise_weights_stay_compressed(name: str) -> None:
     """Block-wise INT4 runs on 4-bit weights instead of being unfolded, and is as exact as in MatMulNBits."""
     lowerer = lowerer_of(name)
     schemes = uniform(lowerer, "int4:mse:block32")
-    assert any(scheme.group_size for scheme in schemes.values())
+    assert any(scheme.weights.group_size for scheme in schemes.values())
     assert "FullyConnected(i4)" in operators_of(lowerer.lower(schemes))
 
 

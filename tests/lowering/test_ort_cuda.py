@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from bitfront.core import FP16, FP32, CalibrationSettings, ContentStore, LoweringError, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.dialect import ComputeType, support_of
 from bitfront.lowering.dialects.ort_cuda import OrtCudaDialect
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
@@ -160,11 +160,11 @@ def test_dialect_by_name() -> None:
     """The registry knows it; FP16 computes in half, blocks in their own way, weight-only in float."""
     dialect = get_dialect("ort-cuda")
     assert dialect.name == "ort-cuda"
-    kinds = {text: dialect.arithmetic(Scheme.parse(text)) for text in (*FLOOR_DB, "fp32")}
+    kinds = {text: support_of(dialect, Scheme.parse(text)).compute_type for text in (*FLOOR_DB, "fp32")}
     assert kinds == {
-        "fp16": ComputeType.HALF,
-        "int8:mse": ComputeType.INTEGER,
-        "int4:mse:block32": ComputeType.BLOCK,
-        "int4:gptq:weight-only": ComputeType.FLOAT,
-        "fp32": ComputeType.FLOAT,
+        "fp16": ComputeType.FP16,
+        "int8:mse": ComputeType.INT8,
+        "int4:mse:block32": ComputeType.WEIGHT_ONLY,
+        "int4:gptq:weight-only": ComputeType.FP32,
+        "fp32": ComputeType.FP32,
     }

@@ -26,16 +26,16 @@ def test_the_range_is_255_steps(low: float, high: float, scale: float, zero_poin
     found = quantiser_u8(low, high)
     assert found.scale == float(np.float32(scale))
     assert found.zero_point == zero_point
-    assert found.code(0.0) == zero_point
+    assert found.quantise(0.0) == zero_point
     if high > low:
-        assert found.code(min(low, 0.0)) == 0
-        assert found.code(max(high, 0.0)) == 255
-    assert (found.code(-math.inf), found.code(math.inf)) == (0, 255)
+        assert found.quantise(min(low, 0.0)) == 0
+        assert found.quantise(max(high, 0.0)) == 255
+    assert (found.quantise(-math.inf), found.quantise(math.inf)) == (0, 255)
 
 
 def test_values_are_rounded_to_the_nearest_code() -> None:
     """No value within the range is off by more than half a step."""
     found = quantiser_u8(-1.0, 1.55)
     for value in np.linspace(-1.0, 1.55, 1001):
-        code = found.code(float(value))
+        code = found.quantise(float(value))
         assert abs((code - found.zero_point) * found.scale - value) <= found.scale * 0.501

@@ -19,7 +19,7 @@ from bitfront.core import (
     Scheme,
 )
 from bitfront.lowering.apply import apply_config
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.dialect import ComputeType, support_of
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.dialects.tensorrt import fp16_scale, symmetric_scale, with_fp16_scales
 from bitfront.lowering.dialects.tensorrt_check import check_tensorrt_graph
@@ -200,10 +200,10 @@ def test_blocks_are_the_dequantised_weights(name: str, text: str) -> None:
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
     nodes = {node.name: node for node in proto.graph.node}
     for layer in lowerer.quantisable.layers:
-        if schemes[layer.name].group_size is None:
+        if schemes[layer.name].weights.group_size is None:
             continue
         rounded = lowerer._rounded(layer, schemes[layer.name])
-        weight = MatrixView.of(layer).dequantise(rounded, schemes[layer.name].group_size)
+        weight = MatrixView.of(layer).dequantise(rounded, schemes[layer.name].weights.group_size)
         stored[layer.weight].CopyFrom(onnx.numpy_helper.from_array(weight, layer.weight))
         if layer.op == "Gemm" and rounded.bias_correction is not None:
             node = nodes[layer.node]
@@ -325,12 +325,12 @@ def test_weight_bytes_is_what_the_file_holds(text: str) -> None:
     assert abs(saved - (lowerer.weight_bytes("b", FP32) - lowerer.weight_bytes("b", schemes["b"]))) < 1100
 
 
-def test_arithmetic() -> None:
+def test_compute_types() -> None:
     """Every precision is computed in here."""
     dialect = get_dialect("tensorrt")
-    kinds = {text: dialect.arithmetic(Scheme.parse(text)) for text in ("fp32", "fp16", "int8:mse")}
-    assert kinds == {"fp32": ComputeType.FLOAT, "fp16": ComputeType.HALF, "int8:mse": ComputeType.INTEGER}
-    assert dialect.arithmetic(Scheme.parse("int4:mse:block64")) is ComputeType.BLOCK
+    kinds = {text: support_of(dialect, Scheme.parse(text)).compute_type for text in ("fp32", "fp16", "int8:mse")}
+    assert kinds == {"fp32": ComputeType.FP32, "fp16": ComputeType.FP16, "int8:mse": ComputeType.INT8}
+    assert support_of(dialect, Scheme.parse("int4:mse:block64")).compute_type is ComputeType.WEIGHT_ONLY
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_half_that_is_faster_makes_mixed_points(tmp_path: Path, elsewhere: Elsew
     """Where FP16 takes half the time and INT8 costs accuracy, the front holds FP16, INT8 and mixes of the two."""
     elsewhere.runtime = lambda: toy.ToyBackend(cost_ms=HALF_COST_MS)
     asked = options(tmp_path / "run", Constraints(latency_ms=2.3), trials=24)
-    outcome = search(asked, toy.ToyBackend(cost_ms=HALF_COST_MS), toy.ToyLowerer(dialect=toy.HalfDialect()))
+    outcome = search(asked, toy.ToyBackend(cost_ms=HALF_COST_MS), toy.ToyLowerer(dialect=toy.Fp16Dialect()))
     assert outcome.exit_code == 0
     used = [{scheme.precision for scheme in outcome.points[id_].layers.values()} for id_ in outcome.front]
     assert {Precision.FP16} in used

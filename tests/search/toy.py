@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,21 +29,18 @@ from bitfront.core import (
     Labelled,
     LoweringError,
     Metric,
-    Precision,
     PrecisionConfig,
     Scheme,
     top1,
 )
-from bitfront.lowering.dialect import ComputeType, Dialect
+from bitfront.lowering.dialect import ComputeType, Dialect, support_of
 from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
 from bitfront.lowering.layers import Group, Layer, QuantisableLayers
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
 
-ORT_CPU = OrtCpuDialect()
 LAYERS = ("a", "b", "c", "d", "e")
-INT8 = Scheme(precision=Precision.INT8)
-INT4 = Scheme(precision=Precision.INT4)
+INT8, INT4 = Scheme.parse("int8:nearest"), Scheme.parse("int4:nearest")
 SCHEMES = (FP32, FP16, INT8, INT4)
 OVERHEAD_BYTES = 500
 FP32_BYTES = 1000
@@ -94,12 +91,25 @@ def file(text: str = "given", size_bytes: int = OVERHEAD_BYTES + 4 * FP32_BYTES)
     return json.dumps(dict.fromkeys(LAYERS, text)).encode().ljust(size_bytes)
 
 
-class HalfDialect(OrtCpuDialect):
+class ToyDialect(OrtCpuDialect):
+    """ONNX Runtime's, with the toy's own scheme of 4 bits."""
+
+    schemes = (
+        *OrtCpuDialect.schemes,
+        replace(support_of(OrtCpuDialect(), INT8), scheme=INT4),
+    )
+
+
+class Fp16Dialect(ToyDialect):
     """Of a runtime with 16-bit arithmetic."""
 
-    def arithmetic(self, scheme: Scheme) -> ComputeType:
-        """FP16 computes in half."""
-        return ComputeType.HALF if scheme == FP16 else super().arithmetic(scheme)
+    schemes = tuple(
+        replace(support, compute_type=ComputeType.FP16) if support.scheme == FP16 else support
+        for support in ToyDialect.schemes
+    )
+
+
+ORT_CPU = ToyDialect()
 
 
 class ToyLowerer(Lowerer):

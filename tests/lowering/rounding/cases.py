@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.core import FP32
+from bitfront.core import FP32, Scheme, WeightScheme
 from bitfront.lowering.layers import Layer
 
 
@@ -139,3 +139,8 @@ def images(samples: int, seed: int = 0) -> dict[str, NDArray[np.generic]]:
     """Correlated inputs for ``residual_network``."""
     noise = np.random.default_rng(seed).normal(0, 1, (samples, 3, 8, 8)).astype(np.float32)
     return {"x": np.cumsum(noise, axis=-1, dtype=np.float32) * 0.5}
+
+
+def weight_scheme(word: str, bits: int = 4, group_size: int | None = None) -> WeightScheme:
+    """The weights of a scheme, by the word of its methods."""
+    return Scheme.parse(f"int{bits}:{word}" + (f":block{group_size}" if group_size else "")).weights

@@ -14,10 +14,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from bitfront.core import ContentStore, Inputs, Rounding
+from bitfront.core import ContentStore, Inputs
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.network import round_network
-from tests.lowering.rounding.cases import Case, images, layer_of, model_of, node_of, residual_network
+from tests.lowering.rounding.cases import Case, images, layer_of, model_of, node_of, residual_network, weight_scheme
 
 MODEL, LAYERS = residual_network()
 
@@ -30,7 +30,7 @@ class Job:
     layers: tuple[Layer, ...] = tuple(LAYERS)
     calibration: Inputs
     bits: int = 4
-    rounding: Rounding = Rounding.GPTQ
+    method: str = "gptq"
     group_size: int | None = None
     activations: tuple[float, float] | None = None
     key: str = "network and calibration"
@@ -42,9 +42,7 @@ class Job:
             self.model,
             list(self.layers),
             self.calibration,
-            bits=self.bits,
-            rounding=self.rounding,
-            group_size=self.group_size,
+            weights=weight_scheme(self.method, self.bits, self.group_size),
             activations=bounds,
             store=store,
             key=self.key,
@@ -78,14 +76,14 @@ BLOCKS = Job(
     model=MATRIX,
     layers=MATRIX_LAYERS,
     calibration={"x": np.random.default_rng(1).normal(size=(64, 40)).astype(np.float32)},
-    rounding=Rounding.MSE,
+    method="mse",
     watched="layer",
 )
 PAIRS = {
     "network": (BASE, replace(BASE, model=_scaled(0.5), key="another network")),
     "calibration inputs": (BASE, replace(BASE, calibration=images(40, seed=5), key="other inputs")),
     "bits": (BASE, replace(BASE, bits=8)),
-    "method": (replace(BASE, rounding=Rounding.NEAREST), replace(BASE, rounding=Rounding.MSE)),
+    "method": (replace(BASE, method="nearest"), replace(BASE, method="mse")),
     "block size": (BLOCKS, replace(BLOCKS, group_size=16)),
     "limits of scales": (BASE, replace(BASE, activations=(-1e-9, 1e-9))),
     "layers before it": (BASE, replace(BASE, layers=(LAYERS[2],))),
@@ -123,9 +121,7 @@ def test_of_layers_that_share_a_weight_the_larger_limit_counts() -> None:
         model,
         layers,
         {},
-        bits=8,
-        rounding=Rounding.MSE,
-        group_size=None,
+        weights=weight_scheme("mse", 8),
         activations={"x": (-0.5, 0.5)},
         store=ContentStore(None),
         key="k",

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bitfront.lowering.rounding import gptq
-from bitfront.lowering.rounding.gptq import gptq_integers, proxy_loss, retargeted
+from bitfront.lowering.rounding.gptq import correct_mismatch, gptq_integers, proxy_loss
 from bitfront.lowering.rounding.scales import mse_scales, nearest_integers
 
 Floats = NDArray[np.float64]
@@ -159,7 +159,7 @@ def test_the_hessians_scale_does_not_matter() -> None:
     )
 
 
-def test_retargeted_weights_undo_what_the_prefix_did() -> None:
+def test_corrected_weights_undo_what_the_layers_before_did() -> None:
     """Where the prefix has halved one input and mixed another in, the new weights meet the old outputs."""
     rng = np.random.default_rng(6)
     clean = rng.normal(size=(1, 6, 500))
@@ -168,11 +168,11 @@ def test_retargeted_weights_undo_what_the_prefix_did() -> None:
     seen[:, 4] += 0.3 * seen[:, 1]
     rows = rng.normal(size=(1, 5, 6))
     transposed = seen.swapaxes(1, 2)
-    moved = retargeted(rows, 2 * seen @ transposed, 2 * (clean - seen) @ transposed)
+    moved = correct_mismatch(rows, 2 * seen @ transposed, 2 * (clean - seen) @ transposed)
 
     def miss(weights: Floats) -> float:
         return float(((weights @ seen - rows @ clean) ** 2).sum())
 
     assert miss(moved) < 0.01 * miss(rows)
-    wrong_sign = retargeted(rows, 2 * seen @ transposed, 2 * (seen - clean) @ transposed)
+    wrong_sign = correct_mismatch(rows, 2 * seen @ transposed, 2 * (seen - clean) @ transposed)
     assert miss(wrong_sign) > miss(rows), "a drift of the wrong sign must show"

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from bitfront.lowering.rounding.bias_overflow import INT32_MAX, activation_scale, min_scales_for_bias
-from bitfront.lowering.rounding.scales import CODE_RANGES, absmax_scales, blocks_of, mse_scales, nearest_integers
+from bitfront.lowering.rounding.scales import INTEGER_RANGES, absmax_scales, groups_of, mse_scales, nearest_integers
 
-BITS = sorted(CODE_RANGES)
+BITS = sorted(INTEGER_RANGES)
 
 
 def _weights(seed: int = 0) -> NDArray[np.float32]:
@@ -20,7 +20,7 @@ def _weights(seed: int = 0) -> NDArray[np.float32]:
 
 def _worst_step(weights: NDArray[Any], integers: NDArray[np.int8], scales: NDArray[Any], bits: int) -> float:
     """Largest |w − ŵ| / scale among weights inside the integers' range."""
-    low, high = CODE_RANGES[bits]
+    low, high = INTEGER_RANGES[bits]
     inside = (weights >= low * scales) & (weights <= high * scales)
     return float(np.where(inside, np.abs(weights - integers * scales.astype(np.float64)) / scales, 0).max())
 
@@ -33,7 +33,7 @@ def test_error_is_at_most_half_a_step(find: Any, bits: int) -> None:
     scales = find(weights, bits)[:, None]
     assert _worst_step(weights, nearest_integers(weights, scales, bits), scales, bits) <= 0.5 + 1e-6
     if find is absmax_scales:
-        assert (np.abs(weights) <= scales * CODE_RANGES[bits][1] * (1 + 1e-6)).all()
+        assert (np.abs(weights) <= scales * INTEGER_RANGES[bits][1] * (1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize("bug", ["scale doubled", "axis swapped", "code off by one"])
@@ -55,7 +55,7 @@ def test_the_half_step_oracle_rejects_planted_bugs(bug: str) -> None:
 def test_codes_stay_in_range(bits: int) -> None:
     """Codes never leave the range of their bits, however small the scale."""
     integers = nearest_integers(_weights(), np.array(1e-6), bits)
-    assert (integers.min(), integers.max()) == CODE_RANGES[bits]
+    assert (integers.min(), integers.max()) == INTEGER_RANGES[bits]
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -103,7 +103,7 @@ def test_zero_channels_have_scale_one(find: Any) -> None:
 
 def test_blocks_are_filled_up_with_zeros() -> None:
     """7 weights in blocks of 4 are (4, 3 and a zero)."""
-    assert blocks_of(np.arange(1.0, 8.0)[None], 4).tolist() == [[1, 2, 3, 4], [5, 6, 7, 0]]
+    assert groups_of(np.arange(1.0, 8.0)[None], 4).tolist() == [[1, 2, 3, 4], [5, 6, 7, 0]]
 
 
 def test_guarded_scales_keep_the_bias_inside_32_bits() -> None:

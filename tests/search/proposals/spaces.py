@@ -8,21 +8,18 @@ from itertools import product
 
 import numpy as np
 
-from bitfront.core import FP16, FP32, Precision, Rounding, Scheme
+from bitfront.core import FP16, FP32, SCHEMES, Scheme
 from bitfront.lowering.dialect import ComputeType
 from bitfront.lowering.layers import Group, Layer, QuantisableLayers
 from bitfront.search.proposals.prune_space import PruneSpace
 from bitfront.search.proposals.space import Encoding, GroupSpace, Space
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
-INT8 = Scheme(precision=Precision.INT8, rounding=Rounding.MSE)
-INT8_NEAREST = Scheme(precision=Precision.INT8)
-INT4 = Scheme(precision=Precision.INT4, rounding=Rounding.GPTQ)
-INT4_WEIGHTS = Scheme(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True)
-INT4_BLOCK = Scheme(precision=Precision.INT4, rounding=Rounding.MSE, weight_only=True, group_size=32)
+INT8, INT8_NEAREST = SCHEMES["int8:mse"], SCHEMES["int8:nearest"]
+INT4, INT4_WEIGHTS, INT4_BLOCK = (SCHEMES[f"int4:{rest}"] for rest in ("gptq", "mse:weight-only", "mse:block32"))
 
 
-def chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FLOAT) -> Space:
+def chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FP32) -> Space:
     """A chain of groups with four schemes each; losses over four decades, seeded; ``fp16`` is what FP16 runs in."""
     rng = np.random.default_rng(seed)
     spaces = []
@@ -35,7 +32,7 @@ def chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FLOAT) -> 
                 schemes=(FP32, FP16, INT8, INT4),
                 losses=(0.0, low / 100, low, 30 * low),
                 size_bytes=(size, size // 2, size // 4, size // 8),
-                arithmetic=(ComputeType.FLOAT, fp16, ComputeType.INTEGER, ComputeType.INTEGER),
+                arithmetic=(ComputeType.FP32, fp16, ComputeType.INT8, ComputeType.INT8),
             )
         )
     return Space(groups=tuple(spaces), edges=tuple((g, g + 1) for g in range(groups - 1)))
@@ -56,7 +53,7 @@ def branch(name: str, *layers: str, loss: float = 0.05) -> PruneSpace:
     )
 
 
-def prunable_chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FLOAT) -> Space:
+def prunable_chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FP32) -> Space:
     """``chain`` of at least 5 groups, with channels between every two from the first on, and a branch of two of them.
 
     The branch ``b`` is made of ``g2`` and ``g3``: the channels between those are gone with it.
@@ -118,4 +115,4 @@ def table(rows: dict[str, dict[Scheme, float]], dropped: dict[tuple[str, Scheme]
 
 def size_of(_layer: str, scheme: Scheme) -> int:
     """Bytes by storage width, a little more with a scale per block."""
-    return 576 * scheme.precision.bits // 8 + (72 if scheme.group_size else 0)
+    return 576 * scheme.precision.bits // 8 + (72 if scheme.weights.group_size else 0)

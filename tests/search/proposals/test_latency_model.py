@@ -24,7 +24,7 @@ def _truth(space: Space, seed: int = 0) -> LatencyModel:
         space=space,
         gains={
             kind: tuple((-rng.uniform(0.0, most, count) / count).tolist())
-            for kind, most in ((ComputeType.INTEGER, 1.2), (ComputeType.HALF, 0.9))
+            for kind, most in ((ComputeType.INT8, 1.2), (ComputeType.FP16, 0.9))
         },
         boundary=tuple((rng.uniform(0.1, 0.8, len(space.edges)) / count).tolist()),
         observations=0,
@@ -105,7 +105,7 @@ def test_learns_boundaries() -> None:
 
 def test_learns_half_arithmetic() -> None:
     """Where FP16 is faster, planted gains and boundaries come back from random mixes of three domains."""
-    space = chain(8, fp16=ComputeType.HALF)
+    space = chain(8, fp16=ComputeType.FP16)
     truth = _truth(space)
     rng = np.random.default_rng(4)
     train, test = [draw(space, rng) for _ in range(200)], [draw(space, rng) for _ in range(50)]
@@ -113,7 +113,7 @@ def test_learns_half_arithmetic() -> None:
         space, train, [truth.predict_encoding(encoding) * math.exp(rng.normal(0, 0.003)) for encoding in train]
     )
     assert _errors(model, truth, test) < 0.01
-    for kind in (ComputeType.INTEGER, ComputeType.HALF):
+    for kind in (ComputeType.INT8, ComputeType.FP16):
         assert model.gains[kind] == pytest.approx(truth.gains[kind], abs=0.015)
     assert model.boundary == pytest.approx(truth.boundary, abs=0.015)
     storage = fit_encodings(chain(8), [], [])
@@ -123,7 +123,7 @@ def test_learns_half_arithmetic() -> None:
 
 def test_half_blind_model_fits_worse() -> None:
     """Planted bug: a model that takes FP16 for FP32's speed is far off, so the test above would notice."""
-    truth, blind = _truth(chain(8, fp16=ComputeType.HALF)), chain(8)
+    truth, blind = _truth(chain(8, fp16=ComputeType.FP16)), chain(8)
     rng = np.random.default_rng(4)
     train, test = [draw(blind, rng) for _ in range(200)], [draw(blind, rng) for _ in range(50)]
     model = fit_encodings(blind, train, [truth.predict_encoding(encoding) for encoding in train])
@@ -193,7 +193,7 @@ def test_pruned_latency_by_hand() -> None:
     space = prunable_chain(5)
     model = LatencyModel(
         space=space,
-        gains={ComputeType.INTEGER: (-0.1,) * 5},
+        gains={ComputeType.INT8: (-0.1,) * 5},
         boundary=(0.02,) * 4,
         observations=0,
         loo_error=math.nan,
@@ -224,7 +224,7 @@ def test_learns_what_pruning_saves() -> None:
     # Channels take two groups at a time: which of them a saving comes from can't be told.
     pairs = np.reshape(many.scaling, (4, 2)).sum(axis=1), np.reshape(truth.scaling, (4, 2)).sum(axis=1)
     assert pairs[0] == pytest.approx(pairs[1], abs=0.015)
-    assert many.gains[ComputeType.INTEGER] == pytest.approx(truth.gains[ComputeType.INTEGER], abs=0.015)
+    assert many.gains[ComputeType.INT8] == pytest.approx(truth.gains[ComputeType.INT8], abs=0.015)
     assert many.branches == pytest.approx(truth.branches, abs=0.01)
 
 

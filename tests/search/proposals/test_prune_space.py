@@ -22,7 +22,7 @@ from tests.search.proposals.spaces import (
     table,
 )
 
-ON_CPU = (ComputeType.FLOAT, ComputeType.INTEGER)
+ON_CPU = (ComputeType.FP32, ComputeType.INT8)
 
 
 def _space(*prunes: PruneSpace) -> Space:
@@ -154,7 +154,7 @@ def test_built_spaces_know_their_layers() -> None:
         table(losses, {}),
         tuple(Precision),
         size_of,
-        lambda _: ComputeType.FLOAT,
+        lambda _: ComputeType.FP32,
         [branch("r", "a")],
     )
     assert space.groups[0].members == ("a", "a'")

@@ -24,7 +24,7 @@ from bitfront.search.proposals.space import Encoding, GroupSpace, Space
 from bitfront.search.proposals.surrogate import Limits, Surrogate
 from tests.search.proposals.spaces import INT4, INT8, chain, everything
 
-KINDS = (ComputeType.FLOAT, ComputeType.INTEGER, ComputeType.INTEGER)  # of FP32, INT8, INT4
+KINDS = (ComputeType.FP32, ComputeType.INT8, ComputeType.INT8)  # of FP32, INT8, INT4
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE]
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -84,7 +84,7 @@ def test_never_repeats_until_exhausted() -> None:
         space=space,
         losses=((0.0, 0.01, 0.1),) * 2,
         latency=(0.5, 0.5),
-        left={ComputeType.INTEGER: (0.4, 0.4)},
+        left={ComputeType.INT8: (0.4, 0.4)},
         boundary=(0.1,),
         seed=0,
     )
@@ -117,7 +117,7 @@ def test_baseline_only_schemes_are_not_proposed() -> None:
         space=space,
         losses=((0.0, 0.1, 0.1),) * 3,
         latency=(0.4, 0.3, 0.3),
-        left={ComputeType.INTEGER: (0.4,) * 3},
+        left={ComputeType.INT8: (0.4,) * 3},
         boundary=(0.1, 0.1),
         seed=0,
     )
@@ -235,7 +235,7 @@ def test_resolve_explores_around_the_solver() -> None:
 
 def test_fixed_space_has_one_proposal() -> None:
     """A space without a decision is exhausted by FP32."""
-    only = GroupSpace(name="a", schemes=(FP32,), losses=(0.0,), size_bytes=(4,), arithmetic=(ComputeType.FLOAT,))
+    only = GroupSpace(name="a", schemes=(FP32,), losses=(0.0,), size_bytes=(4,), arithmetic=(ComputeType.FP32,))
     space = Space(groups=(only,), edges=())
     sampler = FrontSampler(space)
     study = _study(sampler)
@@ -259,7 +259,7 @@ def _proposals(problem: Synthetic, budget: Constraints, count: int) -> list[tupl
     return found
 
 
-@pytest.mark.parametrize("fp16", [ComputeType.FLOAT, ComputeType.HALF], ids=lambda kind: kind.value)
+@pytest.mark.parametrize("fp16", [ComputeType.FP32, ComputeType.FP16], ids=lambda kind: kind.value)
 def test_what_is_surely_too_slow_is_not_built(fp16: ComputeType) -> None:
     """No proposal is predicted over the latency limit by more than the model, refitted to all trials so far, errs."""
     problem = Synthetic.random(10, 3, fp16)
@@ -280,7 +280,7 @@ def test_where_all_is_too_slow_the_search_goes_on() -> None:
 
 def test_half_arithmetic_is_searched() -> None:
     """Where FP16 is really faster, the sampler finds fronts that random search does not."""
-    problem = Synthetic.random(10, 0, ComputeType.HALF)
+    problem = Synthetic.random(10, 0, ComputeType.FP16)
     budget = budget_of(problem)
     ours = volumes(problem, run_study(problem, FrontSampler(problem.space, budget, 0), budget, 24), budget)
     random = volumes(problem, run_study(problem, RandomSampler(0), budget, 24), budget)

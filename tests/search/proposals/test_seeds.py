@@ -28,7 +28,7 @@ def _pairs(names: str, scheme: Scheme, arithmetic: ComputeType) -> Space:
                 schemes=(FP32, scheme),
                 losses=(0.0, 0.1),
                 size_bytes=(400, 400 * scheme.precision.bits // 32),
-                arithmetic=(ComputeType.FLOAT, arithmetic),
+                arithmetic=(ComputeType.FP32, arithmetic),
             )
             for name in names
         ),
@@ -80,7 +80,7 @@ def test_ladder_raises_the_most_sensitive() -> None:
 
 def test_ladder_skips_what_no_group_offers() -> None:
     """Without INT4 there is no INT4 ladder, without integers none at all."""
-    float_only, int8_only = _pairs("ab", FP16, ComputeType.FLOAT), _pairs("ab", INT8, ComputeType.INTEGER)
+    float_only, int8_only = _pairs("ab", FP16, ComputeType.FP32), _pairs("ab", INT8, ComputeType.INT8)
     assert list(ladder(float_only)) == []
     assert {scheme for _, rung in ladder(int8_only) for scheme in rung.values()} == {FP32, INT8}
 
@@ -101,14 +101,14 @@ def test_splits_are_few_runs() -> None:
 
 def test_splits_use_every_arithmetic() -> None:
     """Where FP16 is arithmetic of its own, runs of it stand beside float and integer ones."""
-    space = chain(12, fp16=ComputeType.HALF)
+    space = chain(12, fp16=ComputeType.FP16)
     beside = set()
     for _, assignment in splits(space, np.random.default_rng(3), 30):
         kinds = _kinds(space, assignment)
         beside |= {frozenset(pair) for pair in pairwise(kinds)}
     mixed = {pair for pair in beside if len(pair) == 2}
     assert len(mixed) == 3
-    assert set().union(*mixed) == {ComputeType.FLOAT, ComputeType.HALF, ComputeType.INTEGER}
+    assert set().union(*mixed) == {ComputeType.FP32, ComputeType.FP16, ComputeType.INT8}
 
 
 def test_splits_identify_the_boundaries() -> None:
@@ -116,7 +116,7 @@ def test_splits_identify_the_boundaries() -> None:
     space = chain(10)
     truth = LatencyModel(
         space=space,
-        gains={ComputeType.INTEGER: (-0.05,) * 10},
+        gains={ComputeType.INT8: (-0.05,) * 10},
         boundary=(0.08,) * 9,
         observations=0,
         loo_error=0.0,
@@ -165,10 +165,10 @@ def test_unreachable_budgets_give_no_seed() -> None:
 
 def test_float_only_space_has_no_latency_grid() -> None:
     """Where everything runs at FP32's speed only sizes are stepped through."""
-    space = _pairs("abc", FP16, ComputeType.FLOAT)
+    space = _pairs("abc", FP16, ComputeType.FP32)
     model = fit_latency_model(space, [])
     seeds = [assignment for _, assignment in solver_seeds(space, lambda: model, max_ratio=None, max_bytes=None)]
     assert space.uniform(Precision.FP16) in seeds
     assert list(splits(space, np.random.default_rng(0), 3)) == []
     assert _latency_solutions(space) == 0
-    assert _latency_solutions(_pairs("abc", FP16, ComputeType.HALF)) > 0
+    assert _latency_solutions(_pairs("abc", FP16, ComputeType.FP16)) > 0

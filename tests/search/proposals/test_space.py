@@ -9,7 +9,6 @@ from optuna.distributions import CategoricalDistribution
 
 from bitfront.core import FP16, FP32, ConfigError, Precision, Scheme
 from bitfront.lowering.dialect import ComputeType
-from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.search.proposals.space import ActivationType, GroupSpace, Space, build_space
 from tests.search.proposals.spaces import (
     INT4,
@@ -26,18 +25,22 @@ from tests.search.proposals.spaces import (
 ALL = tuple(Precision)
 
 
-ON_ORT = get_dialect("ort-cpu").arithmetic
+def on_ort(scheme: Scheme) -> ComputeType:
+    """As on ONNX Runtime's CPU provider."""
+    if scheme.weights.group_size is not None:
+        return ComputeType.WEIGHT_ONLY
+    return ComputeType.INT8 if scheme.activations.is_static else ComputeType.FP32
 
 
 def _half(scheme: Scheme) -> ComputeType:
     """As on a runtime with 16-bit arithmetic."""
-    return ComputeType.HALF if scheme == FP16 else ON_ORT(scheme)
+    return ComputeType.FP16 if scheme == FP16 else on_ort(scheme)
 
 
 def _build(
     losses: dict[Scheme, float],
     precisions: tuple[Precision, ...] = ALL,
-    arithmetic_of: Callable[[Scheme], ComputeType] = ON_ORT,
+    arithmetic_of: Callable[[Scheme], ComputeType] = on_ort,
 ) -> Space:
     offered, scores = {"a": (FP32, *losses)}, table({"a": {FP32: 0.0, **losses}}, {})
     return build_space(quantisable(offered), scores, precisions, size_of, arithmetic_of)
@@ -48,17 +51,17 @@ def test_arithmetic_is_the_dialects() -> None:
     offered = {FP16: 0.0, INT8: 0.1, INT4_BLOCK: 0.2}
     (group,) = _build(offered).groups
     assert dict(zip(group.schemes, group.arithmetic, strict=True)) == {
-        FP32: ComputeType.FLOAT, FP16: ComputeType.FLOAT, INT8: ComputeType.INTEGER, INT4_BLOCK: ComputeType.BLOCK,
+        FP32: ComputeType.FP32, FP16: ComputeType.FP32, INT8: ComputeType.INT8, INT4_BLOCK: ComputeType.WEIGHT_ONLY,
     }  # fmt: skip
     (group,) = _build(offered, arithmetic_of=_half).groups
-    assert group.arithmetic == (ComputeType.FLOAT, ComputeType.HALF, ComputeType.INTEGER, ComputeType.BLOCK)
+    assert group.arithmetic == (ComputeType.FP32, ComputeType.FP16, ComputeType.INT8, ComputeType.WEIGHT_ONLY)
 
 
 def test_domains_are_what_is_converted_between() -> None:
     """Blocks are multiplied with floating activations; everything else has tensors of its own type."""
     assert {kind: ActivationType.of(kind) for kind in ComputeType} == {
-        ComputeType.FLOAT: ActivationType.FLOAT, ComputeType.HALF: ActivationType.HALF,
-        ComputeType.INTEGER: ActivationType.INTEGER, ComputeType.BLOCK: ActivationType.FLOAT,
+        ComputeType.FP32: ActivationType.FLOAT, ComputeType.FP16: ActivationType.HALF,
+        ComputeType.INT8: ActivationType.INTEGER, ComputeType.WEIGHT_ONLY: ActivationType.FLOAT,
     }  # fmt: skip
 
 
@@ -84,7 +87,7 @@ def test_equal_schemes_keep_the_first() -> None:
 
 def test_domination_is_within_an_arithmetic() -> None:
     """A smaller choice of no more loss drives out its own kind alone: others may be faster."""
-    worse_weights = Scheme(precision=Precision.INT8, weight_only=True)
+    worse_weights = Scheme.parse("int8:nearest:weight-only")
     space = _build({INT8: 0.1, INT4: 0.3, worse_weights: 0.05, INT4_WEIGHTS: 0.04, INT4_BLOCK: 0.5})
     assert space.groups[0].schemes == (FP32, INT8, INT4, INT4_WEIGHTS, INT4_BLOCK)
     assert [d.scheme for d in space.dropped] == [worse_weights]
@@ -114,7 +117,7 @@ def test_table_and_precisions_restrict() -> None:
         table(rows, {("a", INT4): "NaN outputs"}),
         (Precision.INT8, Precision.INT4),
         size_of,
-        ON_ORT,
+        on_ort,
     )
     assert space.groups[0].schemes == (FP32, INT8)
     assert {d.scheme.text: d.reason for d in space.dropped} == {
@@ -128,7 +131,7 @@ def test_sizes_add_up_over_a_groups_layers() -> None:
     """A group's bytes are its layers' bytes; edges lose loops and repetitions."""
     offered = {"a+1": (FP32, INT8), "b": (FP32, INT8)}
     losses = {name: {FP32: 0.0, INT8: 0.1} for name in offered}
-    space = build_space(quantisable(offered, ((0, 1), (0, 0), (0, 1))), table(losses, {}), ALL, size_of, ON_ORT)
+    space = build_space(quantisable(offered, ((0, 1), (0, 0), (0, 1))), table(losses, {}), ALL, size_of, on_ort)
     assert space.groups[0].size_bytes == (2 * 2304, 2 * 576)
     assert space.edges == ((0, 1),)
     assert space.describe(space.uniform(Precision.INT8)) == "int8:mse ×3"
@@ -138,7 +141,7 @@ def test_uniform_falls_back_to_the_nearest_higher_precision() -> None:
     """A group without the precision takes the next higher one, never a lower one."""
     offered = {"a": (FP32, FP16, INT8, INT4), "b": (FP32, INT8), "c": (FP32, FP16, INT4_BLOCK)}
     losses = {name: dict.fromkeys(schemes, 0.0) | {INT8: 0.1, INT4: 0.2} for name, schemes in offered.items()}
-    space = build_space(quantisable(offered), table(losses, {}), ALL, size_of, ON_ORT)
+    space = build_space(quantisable(offered), table(losses, {}), ALL, size_of, on_ort)
     assert space.uniform(Precision.INT4) == {"a": INT4, "b": INT8, "c": INT4_BLOCK}
     assert space.uniform(Precision.INT8) == {"a": INT8, "b": INT8, "c": FP16}
     assert space.uniform(Precision.FP16) == {"a": FP16, "b": FP32, "c": FP16}
@@ -185,7 +188,7 @@ def test_loss_and_size_add_up() -> None:
             schemes=(FP32, INT8),
             losses=(0.0, loss),
             size_bytes=(400, 100),
-            arithmetic=(ComputeType.FLOAT, ComputeType.INTEGER),
+            arithmetic=(ComputeType.FP32, ComputeType.INT8),
         )
         for name, loss in (("a", 0.25), ("b", 0.5))
     )
@@ -195,7 +198,7 @@ def test_loss_and_size_add_up() -> None:
     assert space.describe({"a": INT8, "b": FP32}) == "fp32 ×1, int8:mse ×1"
 
 
-F, INTEGER = ComputeType.FLOAT, ComputeType.INTEGER
+F, INTEGER = ComputeType.FP32, ComputeType.INT8
 
 
 @pytest.mark.parametrize(

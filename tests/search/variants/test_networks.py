@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from bitfront.core import ConfigError, ContentStore, Recipe, RecipeStep, Scheme
 from bitfront.lowering.calibration import run_network
-from bitfront.lowering.rounding.network import SPARSE
+from bitfront.lowering.rounding.methods import SPARSE
 from bitfront.passes import train as training
 from bitfront.passes.checkpoint import StoredCheckpoint
 from bitfront.passes.data import TrainingData

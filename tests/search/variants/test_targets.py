@@ -23,7 +23,7 @@ from tests.search.variants.test_recovery import contender
 GIVEN = nn.Linear(4, 3)
 SPACE = Space(
     groups=tuple(
-        GroupSpace(name=name, schemes=(FP32,), losses=(0.0,), size_bytes=(400,), arithmetic=(ComputeType.FLOAT,))
+        GroupSpace(name=name, schemes=(FP32,), losses=(0.0,), size_bytes=(400,), arithmetic=(ComputeType.FP32,))
         for name in ("a", "b")
     ),
     edges=((0, 1),),

@@ -1,4 +1,4 @@
-"""Moving glue: operators that run on an 8-bit tensor as they are, and how they are written there."""
+"""Layout operators: those that run on an 8-bit tensor as they are, and how they are written there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bitfront.lowering.writer import GraphWriter
 _FAST_INPUTS, _FAST_OUTPUTS = 4, 16
 
 # Kernels for uint8 that give the float kernel's result on the integers.
-_MOVING = frozenset(
+_LAYOUT = frozenset(
     ("Slice", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Gather", "Split", "Identity")
 )
 
@@ -35,7 +35,7 @@ def is_layout_op(view: GraphView, index: int) -> bool:
         return _pad_value(view, node) is not None
     if node.op_type in ("Relu", "Clip"):
         return _bounds(view, node) is not None
-    return node.op_type in _MOVING
+    return node.op_type in _LAYOUT
 
 
 def is_clamp(view: GraphView, index: int) -> bool:
@@ -143,15 +143,15 @@ def write_shortcut(writer: GraphWriter, shortcut: Shortcut, name: str, source: s
 def write_layout_op(
     writer: GraphWriter, view: GraphView, index: int, source: str, quantiser: Quantiser, zero: str
 ) -> list[str]:
-    """Write moving glue on the 8-bit tensor ``source``; returns the 8-bit results' names."""
+    """Write a layout operator on the 8-bit tensor ``source``; returns the 8-bit results' names."""
     node = view.nodes[index]
     if node.op_type in ("Relu", "Clip"):
         bounds = _bounds(view, node)
         assert bounds is not None
-        integers = [quantiser.code(bound) for bound in bounds]
+        integers = [quantiser.quantise(bound) for bound in bounds]
         if integers == [0, 255]:
             return [source]
-        limits = [writer.constant(np.array(code, np.uint8), f"{source}_c") for code in integers]
+        limits = [writer.constant(np.array(integer, np.uint8), f"{source}_c") for integer in integers]
         result = writer.fresh(f"{node.output[0]}_q")
         writer.node("Clip", [source, *limits], [result])
         return [result]
