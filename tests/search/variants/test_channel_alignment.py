@@ -1,4 +1,4 @@
-"""The channel counts a runtime likes: both answers on a simulated machine, and a run on a real one."""
+"""Channel alignment: both answers on a simulated machine, and a run on a real one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pytest
 
 from bitfront.backends import OrtCpuBackend
 from bitfront.backends.base import Capabilities, Clock, DeviceFingerprint
-from bitfront.backends.channel_alignment import (
-    ChannelAlignment,
-    chain,
-    dialect_writer,
-    paying_multiple,
-    preferred_multiple,
-)
 from bitfront.backends.host import HostBackend
 from bitfront.core import BackendError, BackendUnavailableError, ContentStore, LoweringError, Precision
 from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.search.variants.channel_alignment import (
+    ChannelAlignment,
+    chain,
+    dialect_writer,
+    measure_channel_alignment,
+    preferred_multiple,
+)
 from tests.backends.simulated import Machine, SimulatedModel
 
 FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8
@@ -95,7 +95,7 @@ def _ask(
     candidates: tuple[int, ...] = (8, 16),
     precisions: tuple[Precision, ...] = (INT8,),
 ) -> ChannelAlignment:
-    return preferred_multiple(
+    return measure_channel_alignment(
         backend, write, threads=1, store=store or ContentStore(None), candidates=candidates, precisions=precisions
     )
 
@@ -186,14 +186,14 @@ def test_the_answer_is_kept_for_what_was_asked(change: dict[str, Any]) -> None:
     for asked, timed in (({}, True), (change, True), (change, False), ({}, False)):
         whole: dict[str, Any] = {"threads": 1, "batch_size": 1, "candidates": (8, 16), "precisions": (INT8,), **asked}
         backend = PaddingBackend({FP32: 8, INT8: 16}, asked=(whole["threads"], whole["batch_size"]))
-        preferred_multiple(backend, _write, store=store, **whole)
+        measure_channel_alignment(backend, _write, store=store, **whole)
         assert bool(backend.compiled) == timed, asked
 
 
 def test_a_tenth_is_the_limit() -> None:
     """40 channels pay while they save a tenth of what 48 take."""
-    assert paying_multiple({32: 0.4, 40: 0.9, 48: 1.0}, (8, 16)) == 8
-    assert paying_multiple({32: 0.4, 40: 0.901, 48: 1.0}, (8, 16)) == 16
+    assert preferred_multiple({32: 0.4, 40: 0.9, 48: 1.0}, (8, 16)) == 8
+    assert preferred_multiple({32: 0.4, 40: 0.901, 48: 1.0}, (8, 16)) == 16
 
 
 def test_the_chain_keeps_its_signal() -> None:
@@ -220,14 +220,14 @@ def test_a_dialect_writes_both_precisions() -> None:
 
 def test_a_dialect_without_the_precision_says_so() -> None:
     """TensorRT has no integer convolution of 4 bits; its weight-only form computes in floats and is no answer."""
-    with pytest.raises(LoweringError, match="layer 'conv0' has no choice of precision int4"):
+    with pytest.raises(LoweringError, match="layer 'conv0' has no scheme of precision int4"):
         dialect_writer(get_dialect("tensorrt"))(chain(32), Precision.INT4)
 
 
 def test_a_real_runtime_answers() -> None:
     """ONNX Runtime's CPU provider gives one of the candidates, with what it was read off."""
     backend = OrtCpuBackend()
-    found = preferred_multiple(
+    found = measure_channel_alignment(
         backend, dialect_writer(get_dialect(backend.dialect)), threads=1, store=ContentStore(None)
     )
     assert found.multiple in (8, 16)
