@@ -24,6 +24,7 @@ from torch import nn
 from bitfront.backends import THOROUGH, CompiledModel, OrtCpuBackend, time_paired
 from bitfront.backends.affinity import available_cores
 from bitfront.backends.batches import run_batches
+from bitfront.backends.registry import default_interpreter
 from bitfront.core import CalibrationSettings, ContentStore, EngineError, Inputs, Labelled
 from bitfront.experiments.data import IMAGENET_STATISTICS, data_file, data_folder, load_cifar
 from bitfront.experiments.rows import LATENCY, latency_cells, uniform
@@ -148,7 +149,7 @@ def _trained(module: nn.Module, calibration: Inputs, data: TrainingData, bits: i
 
 
 def _lowerer(module: nn.Module, calibration: Inputs) -> Lowerer:
-    reference = export_reference(module, calibration, name="resnet20")
+    reference = export_reference(module, calibration, default_interpreter(), name="resnet20")
     return Lowerer(reference, get_dialect("ort-cpu"), calibration, CalibrationSettings(), ContentStore(None))
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from bitfront.backends import THOROUGH, CompiledModel, get_backend, time_paired
 from bitfront.backends.batches import run_batches
+from bitfront.backends.registry import default_interpreter
 from bitfront.core import CalibrationSettings, ContentStore, EngineError, outputs_read
 from bitfront.experiments.peers import quantised_by_peer
 from bitfront.experiments.rows import LATENCY, latency_cells, uniform
@@ -64,9 +65,9 @@ def _study(options: argparse.Namespace) -> None:
     workload = load_workload(options.workload, options.data)
     backend = get_backend(options.backend)
     reference = (
-        load_reference(workload.model)
+        load_reference(workload.model, default_interpreter())
         if isinstance(workload.model, Path)
-        else export_reference(workload.model, workload.calibration, name=workload.name)
+        else export_reference(workload.model, workload.calibration, default_interpreter(), name=workload.name)
     )
     settings = CalibrationSettings(samples=options.samples)
     store = ContentStore(options.cache)

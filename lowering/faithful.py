@@ -1,15 +1,15 @@
 """Whether a normalised network answers as the one that was given, and leaving out the steps that change its answers.
 
-Both run in ONNX Runtime, unoptimised, on a few inputs. Rounding alone may tell them apart: folding a batch norm rounds
-weights anew, and a network given in FP16 is coarse itself. How much that may be is measured on the given network: its
-constants and inputs are changed by a few roundings of the type it computes in, and
+Both run in the interpreter, unoptimised, on a few inputs. Rounding alone may tell them apart: folding a batch norm
+rounds weights anew, and a network given in FP16 is coarse itself. How much that may be is measured on the given
+network: its constants and inputs are changed by a few roundings of the type it computes in, and
 
 - a floating output may differ by about as much as that changes it (SQNR in dB), in FP32 by no more than
   ``_STRICT_DB`` where it is well conditioned;
 - other outputs may differ only where that changes them too: ties of ArgMax, TopK, comparisons.
 
-Not compared: outputs that the given network itself draws anew in every run, and networks that ONNX Runtime cannot run
-as given; ``ReferenceModel.notices`` says so.
+Not compared: outputs that the given network itself draws anew in every run, and networks that the interpreter cannot
+run as given; ``ReferenceModel.notices`` says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from onnx import TensorProto, numpy_helper
 from bitfront.core import Array, Inputs, ModelError
 from bitfront.core.batching import take_rows
 from bitfront.lowering.graph import GraphView, graphs_of
-from bitfront.lowering.interpreter import interpret, runtime_errors
+from bitfront.lowering.interpreter import Interpreter, InterpreterError
 from bitfront.lowering.normalise import OPTIONAL_STEPS
 from bitfront.lowering.reference import ReferenceModel, make_reference
 
@@ -61,13 +61,14 @@ def faithful(reference: ReferenceModel, inputs: Inputs | None) -> ReferenceModel
     if feeds is None:
         return reference
     try:
-        given = _Given(reference.given, feeds)
-    except runtime_errors() as error:
+        given = _Given(reference.given, feeds, reference.interpreter)
+    except InterpreterError as error:
         if inputs is None:
             return reference  # made-up inputs may be none that the network takes
         if _answers(reference, feeds) is None:
             return reference  # what reads the same inputs next says what is wrong with them
-        text = f"'{reference.source}' does not run in ONNX Runtime as given ({_first_line(error)})"
+        name = reference.interpreter.name
+        text = f"'{reference.source}' does not run in {name} as given ({_first_line(error)})"
         return _noticed(reference, f"{text}, so the network that is searched could not be compared with it")
     found = given.differences(reference)
     if found:
@@ -118,9 +119,10 @@ def _repaired(reference: ReferenceModel, given: _Given, found: list[str]) -> tup
 
     def attempt(steps: set[str]) -> tuple[ReferenceModel | None, list[str]]:
         try:
-            made = replace(make_reference(model, reference.source, skipped=steps), given=reference.given)
+            made = make_reference(model, reference.source, reference.interpreter, skipped=steps)
         except ModelError as error:
             return None, [error.message]
+        made = replace(made, given=reference.given)
         return made, given.differences(made)
 
     best, left = attempt(skipped)
@@ -141,8 +143,8 @@ def _noticed(reference: ReferenceModel, *texts: str) -> ReferenceModel:
 
 def _answers(reference: ReferenceModel, feeds: Inputs) -> list[Array] | None:
     try:
-        return interpret(reference.proto, optimised=False).run(feeds)
-    except runtime_errors():
+        return reference.interpreter.load(reference.proto, optimised=False).run(feeds)
+    except InterpreterError:
         return None
 
 
@@ -156,15 +158,16 @@ class _Output:
 
 
 class _Given:
-    """The given network's answers; raises what ONNX Runtime raises where it does not run."""
+    """The given network's answers; raises ``InterpreterError`` where it does not run."""
 
-    def __init__(self, data: bytes, feeds: Inputs) -> None:
+    def __init__(self, data: bytes, feeds: Inputs, interpreter: Interpreter) -> None:
         self.data = data
         self._feeds = feeds
-        session = interpret(data, optimised=False)
-        self._names = [value.name for value in session.session.get_outputs()]
-        self._values = session.run(feeds)
-        again = session.run(feeds)
+        self._interpreter = interpreter
+        graph = interpreter.load(data, optimised=False)
+        self._names = graph.output_names
+        self._values = graph.run(feeds)
+        again = graph.run(feeds)
         self._steady = [
             _is_array(one) and _is_array(two) and _same(one, two) for one, two in zip(self._values, again, strict=True)
         ]
@@ -182,9 +185,9 @@ class _Given:
     def differences(self, reference: ReferenceModel) -> list[str]:
         """In which outputs the normalised network answers otherwise, in words; empty where it is faithful."""
         try:
-            found = interpret(reference.proto, optimised=False).run(self._feeds)
-        except runtime_errors() as error:
-            return [f"it no longer runs in ONNX Runtime ({_first_line(error)})"]
+            found = self._interpreter.load(reference.proto, optimised=False).run(self._feeds)
+        except InterpreterError as error:
+            return [f"it no longer runs in {self._interpreter.name} ({_first_line(error)})"]
         pairs = [
             place
             for place, value in enumerate(found)
@@ -207,8 +210,8 @@ class _Given:
                 changed = _disturb_model(model, size * count, generator)
                 feeds = {name: _disturb(array, size * count, generator) for name, array in self._feeds.items()}
                 try:
-                    runs.append(interpret(changed, optimised=False).run(feeds))
-                except runtime_errors():
+                    runs.append(self._interpreter.load(changed, optimised=False).run(feeds))
+                except InterpreterError:
                     continue  # a constant may have to be exact
             self._outputs = [
                 _Output(name=name, value=self._values[place], disturbed=[run[place] for run in runs])

@@ -103,6 +103,7 @@ class Lowerer:
             self._inputs("activation ranges"),
             self.settings,
             self._activations(),
+            interpreter=self.reference.interpreter,
             store=self._store,
             key=self._key,
         )
@@ -133,6 +134,7 @@ class Lowerer:
             rounding=scheme.rounding,
             group_size=scheme.group_size,
             activations=self.ranges if scheme.group_size is None else None,
+            interpreter=self.reference.interpreter,
             store=self._store,
             key=self._key if METHODS[scheme.rounding].uses_calibration else self.reference.fingerprint,
         )

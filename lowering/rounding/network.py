@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bitfront.core import ContentStore, DataError, Inputs, LoweringError, ModelError, Rounding, digest
 from bitfront.lowering.graph import GraphView, attribute
+from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.ranges import is_bounded
 from bitfront.lowering.rounding.bias_overflow import ZERO_WEIGHTS, layer_bias, min_scales_for_bias
@@ -142,6 +143,7 @@ def round_network(
     rounding: Rounding,
     group_size: int | None,
     activations: Mapping[str, tuple[float, float]] | None,
+    interpreter: Interpreter,
     store: ContentStore,
     key: str,
 ) -> Mapping[str, RoundedWeight]:
@@ -156,6 +158,7 @@ def round_network(
         group_size: Weights per scale along the reduction axis, for Gemm and MatMul; None is one per channel.
         activations: Ranges of the FP32 network's tensors where layers will compute on 8-bit activations: scales are
             then kept large enough for 32-bit biases (``guard.py``). None for weight-only schemes.
+        interpreter: Runs the network; not asked by ``nearest`` and ``mse``.
         store: Where results are kept.
         key: Identifies network and calibration inputs.
 
@@ -184,7 +187,7 @@ def round_network(
         if (arrays := store.get_arrays(KIND, keys[layer.name])) is not None
     }
     if len(done) < len(ordered):
-        streams = LayerwiseEngine(reference, ordered, calibration) if method.uses_calibration else None
+        streams = LayerwiseEngine(reference, ordered, calibration, interpreter) if method.uses_calibration else None
         for layer in ordered:
             if streams is not None:
                 done[layer.name] = job.round_behind_prefix(layer, method, streams, done)

@@ -60,7 +60,7 @@ def apply_recipe(
     _check_given(config, given, allow_new_weights)
     path = network or run / network_file(recipe)
     if network is not None or (path.is_file() and not repeat and given.fingerprint == config.model):
-        reference = load_network_file(path, recipe)
+        reference = load_network_file(path, recipe, given.interpreter)
         return apply_config(
             config, reference, calibration=calibration, store=store, allow_new_weights=False, dialect=dialect
         )

@@ -8,8 +8,8 @@ in each precision. With t(c) the time at c channels, the finest multiple m is ta
     t(32 + m) ≤ 0.9 · t(32 + next multiple)
 
 Multiply-adds grow with c², so where a runtime pads nothing t(40) / t(48) is near 0.7, with one side of each kernel
-padded to 48 it is 0.83, with both 1. The times include the channel padding of the dialect itself. The last precision that
-the runtime takes decides, for kernels differ: integer ones compute more channels at once than floating ones.
+padded to 48 it is 0.83, with both 1. The times include the channel padding of the dialect itself. The last precision
+that the runtime takes decides, for kernels differ: integer ones compute more channels at once than floating ones.
 
 Not timed: depthwise convolutions and matrices. A device on which so small a network costs its launches alone gets the
 coarsest multiple.
@@ -40,6 +40,7 @@ from bitfront.core import (
     digest,
 )
 from bitfront.lowering.dialect import Dialect
+from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import make_reference
 
@@ -151,14 +152,18 @@ def preferred_multiple(ratios: Mapping[int, float], candidates: Sequence[int]) -
     return candidates[-1]
 
 
-def dialect_writer(dialect: Dialect) -> Writer:
-    """A writer of chains in a dialect, each layer in the first scheme of the precision that it offers."""
+def dialect_writer(dialect: Dialect, interpreter: Interpreter) -> Writer:
+    """A writer of chains in a dialect, each layer in the first scheme of the precision that it offers.
+
+    Args:
+        dialect: How the runtime wants schemes written.
+        interpreter: Calibrates the chains.
+    """
 
     def write(proto: onnx.ModelProto, precision: Precision) -> bytes:
         samples = CalibrationSettings(samples=_SAMPLES)
-        lowerer = Lowerer(
-            make_reference(proto, proto.graph.name), dialect, {"x": _images(_SAMPLES)}, samples, ContentStore(None)
-        )
+        reference = make_reference(proto, proto.graph.name, interpreter)
+        lowerer = Lowerer(reference, dialect, {"x": _images(_SAMPLES)}, samples, ContentStore(None))
         schemes = {}
         for layer in lowerer.quantisable.layers:
             own = [scheme for scheme in layer.schemes if scheme.precision is precision and not scheme.weight_only]

@@ -42,7 +42,7 @@ def prune_spaces(session: Session, making: Making, space: Space, measure: str) -
         with runner.watch.timed(Kind.INFERENCE):
             multiple = measure_channel_alignment(
                 runner.backend,
-                dialect_writer(runner.lowerer.dialect),
+                dialect_writer(runner.lowerer.dialect, runner.lowerer.reference.interpreter),
                 threads=runner.threads,
                 store=session.store,
                 precisions=[p for p in (Precision.FP32, Precision.INT8) if p in session.options.precisions],

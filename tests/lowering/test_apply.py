@@ -19,9 +19,10 @@ from bitfront.core import (
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import ReferenceModel, make_reference
+from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import chain, inputs_of, reference_of
+from tests.references import make_reference
 
 
 def saved(reference: ReferenceModel, inputs: Inputs, store: ContentStore, text: str) -> tuple[PrecisionConfig, bytes]:

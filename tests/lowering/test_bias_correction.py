@@ -19,9 +19,9 @@ from bitfront.core import CalibrationSettings, ContentStore, Inputs, Scheme
 from bitfront.lowering.dialect import LoweringRequest
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import as_written
 from tests.lowering.topologies import Net
+from tests.references import make_reference
 
 SAMPLES = 48
 RANGE = (-40.0, 40.0)  # of every layer's output: holds it with and without the correction

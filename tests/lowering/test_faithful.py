@@ -17,13 +17,12 @@ from bitfront.core import Array, CalibrationSettings, ContentStore, Inputs, Mode
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.faithful import _disturb, faithful, sqnr_db
-from bitfront.lowering.interpreter import interpret
-from bitfront.lowering.load import load_reference
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.opset import with_opset
-from bitfront.lowering.reference import ReferenceModel, make_reference
+from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
+from tests.references import INTERPRETER, load_reference, make_reference
 
 HALF, FLOAT, DOUBLE, BF16 = TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BFLOAT16
 
@@ -107,7 +106,7 @@ def test_a_faulty_step_is_left_out(step: str, monkeypatch: pytest.MonkeyPatch) -
     assert f"left out of normalising: '{step}'; with it output 'y' differs by" in found.notices[0]
     assert found.fingerprint == make_reference(model, "net", skipped=(step,)).fingerprint
     feeds = {"x": _normal(8, 16, seed=1)}
-    near = sqnr_db(interpret(model).run(feeds)[0], interpret(found.proto).run(feeds)[0])
+    near = sqnr_db(INTERPRETER.load(model).run(feeds)[0], INTERPRETER.load(found.proto).run(feeds)[0])
     assert near > 120
 
 
@@ -169,7 +168,7 @@ def test_cancellation_is_judged_by_what_it_costs_the_given_network() -> None:
     model, feeds = _model(nodes, {"y": FLOAT}, weights, shape=("n", 16, 5)), {"x": _normal(8, 16, 5)}
     found = faithful(_given(model), feeds)
     assert (found.skipped_steps, found.notices) == ((), ())
-    near = sqnr_db(*(interpret(each, optimised=False).run(feeds)[0] for each in (model, found.proto)))
+    near = sqnr_db(*(INTERPRETER.load(each, optimised=False).run(feeds)[0] for each in (model, found.proto)))
     assert 40 < near < 85, "the test says nothing otherwise"
 
 
@@ -183,7 +182,7 @@ def test_other_types_are_judged_by_their_own_rounding(kind: int, layers: int) ->
     assert (found.skipped_steps, found.notices) == ((), ())
     assert {tensor.data_type for tensor in found.proto.graph.initializer} == {FLOAT}
     feeds = {"x": _normal(8, 16, seed=1).astype(dtype)}
-    (wanted,), (got,) = interpret(model).run(feeds), interpret(found.proto).run(feeds)
+    (wanted,), (got,) = INTERPRETER.load(model).run(feeds), INTERPRETER.load(found.proto).run(feeds)
     assert got.dtype == wanted.dtype == dtype
     assert sqnr_db(wanted, got) > 50
 
@@ -215,7 +214,7 @@ def test_a_network_that_does_not_run_as_given() -> None:
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", FLOAT, None))
     found = faithful(_given(model), {"x": _normal(8, 16)})
     assert "does not run in ONNX Runtime as given" in found.notices[0]
-    assert interpret(found.proto).run({"x": _normal(8, 16)})[0].shape == (8, 16)
+    assert INTERPRETER.load(found.proto).run({"x": _normal(8, 16)})[0].shape == (8, 16)
 
 
 def test_random_outputs_are_not_compared() -> None:

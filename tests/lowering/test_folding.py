@@ -15,10 +15,9 @@ from bitfront.core import FP32, Array, CalibrationSettings, ContentStore, Scheme
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.faithful import faithful, sqnr_db
-from bitfront.lowering.interpreter import interpret
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import uniform
+from tests.references import INTERPRETER, make_reference
 
 FLOAT, HALF, BF16, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE
 node = helper.make_node
@@ -105,11 +104,11 @@ def test_computed_weights_are_layers(way: str, size: int) -> None:
     written = lowerer.lower({layer.name: FP32})
     assert len(written) <= 1.01 * model.ByteSize() + 64
     feeds = {"x": _normal(4, size, seed=5)}
-    wanted = interpret(model, optimised=False).run(feeds)[0]
-    assert sqnr_db(wanted, interpret(written).run(feeds)[0]) > 110
+    wanted = INTERPRETER.load(model, optimised=False).run(feeds)[0]
+    assert sqnr_db(wanted, INTERPRETER.load(written).run(feeds)[0]) > 110
     small = lowerer.lower(uniform(lowerer, "int8:mse"))
     assert len(small) < 1.2 * layer.parameters + 2000
-    assert sqnr_db(wanted, interpret(small).run(feeds)[0]) > 25
+    assert sqnr_db(wanted, INTERPRETER.load(small).run(feeds)[0]) > 25
 
 
 def test_a_weight_given_in_half_stays_half() -> None:
@@ -161,7 +160,7 @@ def test_grids_stay_small(grow: onnx.NodeProto, sizes: list[int]) -> None:
     written = lowerer.lower(uniform(lowerer, "fp32"))
     assert len(written) <= 1.05 * model.ByteSize()
     feeds = {"x": _normal(4, 16, seed=5)}
-    assert sqnr_db(interpret(model).run(feeds)[0], interpret(written).run(feeds)[0]) > 110
+    assert sqnr_db(INTERPRETER.load(model).run(feeds)[0], INTERPRETER.load(written).run(feeds)[0]) > 110
 
 
 def test_shapes_that_grow_from_known_ones() -> None:
@@ -239,8 +238,8 @@ def test_an_embedding_is_a_layer(text: str, share: float, least_db: float, optim
     schemes = {table.name: Scheme.parse(text), out.name: Scheme.parse(other)}
     written = lowerer.lower(schemes)
     assert len(written) < share * model.ByteSize()
-    wanted = interpret(model).run(feeds)[0]
-    assert sqnr_db(wanted, interpret(written, optimised=optimised).run(feeds)[0]) > least_db
+    wanted = INTERPRETER.load(model).run(feeds)[0]
+    assert sqnr_db(wanted, INTERPRETER.load(written, optimised=optimised).run(feeds)[0]) > least_db
 
 
 def test_tables_that_are_not_tied_are_stored_both() -> None:
@@ -253,7 +252,7 @@ def test_tables_that_are_not_tied_are_stored_both() -> None:
         make_reference(model, "net"), get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None)
     )
     written = lowerer.lower(uniform(lowerer, "fp32"))
-    assert sqnr_db(interpret(model).run(feeds)[0], interpret(written).run(feeds)[0]) > 120
+    assert sqnr_db(INTERPRETER.load(model).run(feeds)[0], INTERPRETER.load(written).run(feeds)[0]) > 120
 
 
 def test_an_embedding_given_in_half() -> None:
@@ -304,13 +303,13 @@ def test_names_of_computed_tensors_are_free_or_changed() -> None:
     model = _model(nodes, {"h": _normal(40, 40).astype(np.float16), "g": _normal(40, 40).astype(np.float16)}, inputs=40)
     lowerer = _lowerer(model, 40)
     feeds = {"x": _normal(4, 40, seed=5)}
-    wanted = interpret(model).run(feeds)[0]
+    wanted = INTERPRETER.load(model).run(feeds)[0]
     for text in ("fp32", "fp16", "int8:mse"):
         for other in ("fp32", "fp16", "int8:mse"):
             schemes = {"first": uniform(lowerer, text)["first"], "second": uniform(lowerer, other)["second"]}
             written = onnx.load_model_from_string(lowerer.lower(schemes))
             onnx.checker.check_model(written)
-            assert sqnr_db(wanted, interpret(written).run(feeds)[0]) > 25
+            assert sqnr_db(wanted, INTERPRETER.load(written).run(feeds)[0]) > 25
 
 
 def test_what_must_not_be_folded() -> None:

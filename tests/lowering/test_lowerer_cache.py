@@ -9,9 +9,10 @@ import pytest
 from bitfront.core import CalibrationSettings, ContentStore, Inputs, RangeMethod
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import ReferenceModel, make_reference
+from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import TOPOLOGIES, Net, inputs_of, reference_of
+from tests.references import make_reference
 
 
 def lowerer(reference: ReferenceModel, inputs: Inputs, store: ContentStore, method: RangeMethod) -> Lowerer:

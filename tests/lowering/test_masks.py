@@ -26,8 +26,8 @@ from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.ranges import UNBOUNDED, is_bounded
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import outputs_of, sqnr_db, uniform
+from tests.references import make_reference
 
 Nodes = Sequence[onnx.NodeProto]
 

@@ -13,7 +13,6 @@ from bitfront.backends import get_backend
 from bitfront.core import FP32, CalibrationSettings, ContentStore, Inputs, LoweringError, Scheme
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import (
     FLOOR_DB,
     check_numerics,
@@ -27,6 +26,7 @@ from tests.lowering.candidates import (
     with_bug,
 )
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
+from tests.references import make_reference
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -15,9 +15,9 @@ from bitfront.lowering.dialect import ComputeType
 from bitfront.lowering.dialects.ort_cuda import OrtCudaDialect
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import expected_outputs, outputs_of, sqnr_db, text_of, uniform
 from tests.lowering.topologies import TOPOLOGIES, Net, inputs_of, reference_of
+from tests.references import make_reference
 
 GOLDEN = Path(__file__).parent / "golden" / "ort_cuda"
 # Lowest signal-to-noise ratio in dB of any output of any topology. FP16 has 11 bits, blocks of 4 bits cost most.

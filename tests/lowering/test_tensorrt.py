@@ -24,7 +24,6 @@ from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.dialects.tensorrt import fp16_scale, symmetric_scale, with_fp16_scales
 from bitfront.lowering.dialects.tensorrt_check import check_tensorrt_graph
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from bitfront.lowering.rounding.matrix import MatrixView
 from bitfront.lowering.rounding.weight import RoundedWeight
 from tests.lowering.candidates import FLOOR_DB, sqnr_db, text_of, uniform, with_bug
@@ -40,6 +39,7 @@ from tests.lowering.tensorrt_candidates import (
     trt_lowerer,
 )
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
+from tests.references import make_reference
 
 GOLDEN = Path(__file__).parent / "golden" / "tensorrt"
 # A symmetric signed quantiser spends half its integers on values that a Relu never gives: one bit, 6.02 dB of noise.

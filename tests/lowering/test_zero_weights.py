@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from bitfront.core import CalibrationSettings, ContentStore, Inputs, RangeMethod
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import outputs_of, uniform
+from tests.references import make_reference
 
 Floats = NDArray[np.float32]
 

@@ -15,7 +15,6 @@ from torch.nn.utils import parametrize
 
 from bitfront.core import CalibrationSettings, ConfigError, ContentStore, Scheme
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.export import export_reference
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.passes.distil import Distil
 from bitfront.passes.prune_weights import NMPrune, Scope, UnstructuredPrune, bake, masked
@@ -24,6 +23,7 @@ from bitfront.passes.train import train
 from bitfront.passes.training import Training
 from tests.passes.nets import image_data, plain, same_weights
 from tests.passes.prune_nets import Concatenated
+from tests.references import export_reference
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

@@ -274,8 +274,8 @@ def test_resnet20_agrees(data_folder: object) -> None:
     from bitfront.core import CalibrationSettings
     from bitfront.experiments.workloads import resnet20
     from bitfront.lowering.dialects.registry import get_dialect
-    from bitfront.lowering.export import export_reference
     from bitfront.lowering.lowerer import Lowerer
+    from tests.references import export_reference
 
     workload = resnet20(Path(str(data_folder)))
     assert isinstance(workload.model, torch.nn.Module)

@@ -14,9 +14,9 @@ from bitfront.backends.base import Backend
 from bitfront.backends.ort.cpu import OrtCpuBackend
 from bitfront.core import Array, CalibrationSettings, ContentStore, Inputs, Labelled, Metric, top1
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.load import load_reference
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.search.options import RunOptions
+from tests.references import load_reference
 
 CHANNELS = 8
 CLASSES = 4

@@ -39,6 +39,7 @@ from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
 from bitfront.lowering.layers import Group, Layer, QuantisableLayers
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
+from tests.references import INTERPRETER
 
 ORT_CPU = OrtCpuDialect()
 LAYERS = ("a", "b", "c", "d", "e")
@@ -126,6 +127,7 @@ class ToyLowerer(Lowerer):
             input_types={"x": "float32"},
             output_names=("y",),
             output_shapes={"y": (None, 2)},
+            interpreter=INTERPRETER,
             given=given,
         )
         super().__init__(reference, dialect, None, CalibrationSettings(), ContentStore(None))
@@ -140,8 +142,8 @@ class ToyLowerer(Lowerer):
         )  # fmt: skip
         groups = tuple(Group(name=name, layers=(name,), reason="", schemes=SCHEMES) for name in LAYERS)
         edges = tuple((i, i + 1) for i in range(len(LAYERS) - 1))
-        # Shadows the cached property: this network has no graph to take an quantisable of.
-        self.__dict__["inventory"] = QuantisableLayers(layers=layers, groups=groups, edges=edges, left_alone={})
+        # Shadows the cached property: this network has no graph to take layers of.
+        self.__dict__["quantisable"] = QuantisableLayers(layers=layers, groups=groups, edges=edges, left_alone={})
 
     def prepare(self, schemes: Iterable[Scheme]) -> None:
         """Nothing to round."""

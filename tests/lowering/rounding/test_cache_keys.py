@@ -18,6 +18,7 @@ from bitfront.core import ContentStore, Inputs, Rounding
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.network import round_network
 from tests.lowering.rounding.cases import Case, images, layer_of, model_of, node_of, residual_network
+from tests.references import INTERPRETER
 
 MODEL, LAYERS = residual_network()
 
@@ -46,6 +47,7 @@ class Job:
             rounding=self.rounding,
             group_size=self.group_size,
             activations=bounds,
+            interpreter=INTERPRETER,
             store=store,
             key=self.key,
         )
@@ -127,6 +129,7 @@ def test_of_layers_that_share_a_weight_the_larger_limit_counts() -> None:
         rounding=Rounding.MSE,
         group_size=None,
         activations={"x": (-0.5, 0.5)},
+        interpreter=INTERPRETER,
         store=ContentStore(None),
         key="k",
     )

@@ -23,6 +23,7 @@ from bitfront.search.variants.channel_alignment import (
     preferred_multiple,
 )
 from tests.backends.simulated import Machine, SimulatedModel
+from tests.references import INTERPRETER
 
 FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8
 
@@ -210,7 +211,7 @@ def test_the_chain_keeps_its_signal() -> None:
 def test_a_dialect_writes_both_precisions() -> None:
     """On ONNX Runtime's CPU provider the FP32 chain is floating, the INT8 one integer throughout."""
     backend = OrtCpuBackend()
-    write = dialect_writer(get_dialect(backend.dialect))
+    write = dialect_writer(get_dialect(backend.dialect), INTERPRETER)
     operators = {
         precision: backend.compile(write(chain(32), precision), threads=1).operators() for precision in (FP32, INT8)
     }
@@ -221,14 +222,14 @@ def test_a_dialect_writes_both_precisions() -> None:
 def test_a_dialect_without_the_precision_says_so() -> None:
     """TensorRT has no integer convolution of 4 bits; its weight-only form computes in floats and is no answer."""
     with pytest.raises(LoweringError, match="layer 'conv0' has no scheme of precision int4"):
-        dialect_writer(get_dialect("tensorrt"))(chain(32), Precision.INT4)
+        dialect_writer(get_dialect("tensorrt"), INTERPRETER)(chain(32), Precision.INT4)
 
 
 def test_a_real_runtime_answers() -> None:
     """ONNX Runtime's CPU provider gives one of the candidates, with what it was read off."""
     backend = OrtCpuBackend()
     found = measure_channel_alignment(
-        backend, dialect_writer(get_dialect(backend.dialect)), threads=1, store=ContentStore(None)
+        backend, dialect_writer(get_dialect(backend.dialect), INTERPRETER), threads=1, store=ContentStore(None)
     )
     assert found.multiple in (8, 16)
     assert {precision: list(row) for precision, row in found.ratios.items()} == {
