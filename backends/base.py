@@ -1,4 +1,4 @@
-"""The seam every runtime implements: a ``Backend`` compiles an artifact's bytes, a ``CompiledModel`` runs it."""
+"""The seam every runtime implements: a ``Backend`` compiles an artifact, a ``CompiledModel`` runs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.core import Array, Inputs, Precision
+from bitfront.core import Array, Artifact, Inputs, Precision
 from bitfront.core import MemoryUsage as MemoryUsage  # part of this seam, and of reports
 
 Clock = Callable[[], int]
@@ -158,18 +158,18 @@ class Backend(Protocol):
         """What runs of this backend are timed by: ``time.perf_counter_ns``, unless its time is simulated."""
         ...
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
-        """Compile exactly the bytes that are handed over, with the runtime's default graph optimisation.
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+        """Compile exactly the files handed over, with their settings and the runtime's default graph optimisation.
 
         Args:
-            model: The artifact.
+            artifact: The model's files and settings (``backends.artifacts`` has what most backends take of it).
             threads: Threads on the processor; accelerators leave it aside.
             batch_size: Samples a run, which a dynamic batch may be fixed to where that makes the model faster. None
                 is for results alone: the model may be run with any batch, or has one fixed as its runtime likes, and
                 its speed does not matter.
 
         Raises:
-            BackendError: If the runtime refuses the model.
+            BackendError: If the runtime refuses the model, its format or its settings.
             BackendUnavailableError: If the runtime is missing or cannot start here.
             UsageError: If ``threads`` is not positive.
         """

@@ -17,6 +17,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfront.core import Artifact
+
 _OPSET, _IR_VERSION = 21, 10
 _X_SCALE, _X_ZERO = 0.02, 128
 _WINDOW: Mapping[str, Any] = MappingProxyType({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]})
@@ -48,6 +50,11 @@ class Probe:
     tolerance: float
     wanted: frozenset[str]
     unwanted: frozenset[str]
+
+    @property
+    def artifact(self) -> Artifact:
+        """The graph as what backends compile."""
+        return Artifact.onnx(self.model)
 
 
 def all_probes() -> Iterator[Probe]:

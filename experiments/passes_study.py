@@ -25,7 +25,7 @@ from bitfront.backends import THOROUGH, CompiledModel, OrtCpuBackend, time_paire
 from bitfront.backends.affinity import available_cores
 from bitfront.backends.batches import run_batches
 from bitfront.backends.registry import default_interpreter
-from bitfront.core import CalibrationSettings, ContentStore, EngineError, Inputs, Labelled
+from bitfront.core import Artifact, CalibrationSettings, ContentStore, EngineError, Inputs, Labelled
 from bitfront.experiments.data import IMAGENET_STATISTICS, data_file, data_folder, load_cifar
 from bitfront.experiments.rows import LATENCY, latency_cells, uniform
 from bitfront.experiments.workloads import resnet20
@@ -58,7 +58,7 @@ class State:
     """
 
     name: str
-    model: bytes
+    model: Artifact
     macs: int
     parameters: int
     seconds: float
@@ -169,7 +169,7 @@ def _report(states: Sequence[State], calibration: Inputs, evaluation: Labelled) 
                 f"{state.macs / first.macs:.3f}",
                 f"{state.parameters / first.parameters:.3f}",
                 *latency_cells(stats[state.name]),
-                f"{len(state.model) / len(first.model):.3f}",
+                f"{state.model.size_bytes / first.model.size_bytes:.3f}",
                 f"{state.seconds:.0f}",
             )
         )

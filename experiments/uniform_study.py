@@ -79,12 +79,12 @@ def _study(options: argparse.Namespace) -> None:
     for text in OURS:
         start = time.perf_counter()
         model = lowerer.lower(uniform(lowerer, text))
-        seconds[text], sizes[text] = time.perf_counter() - start, len(model)
+        seconds[text], sizes[text] = time.perf_counter() - start, model.size_bytes
         compiled[text] = backend.compile(model, **setup)
     start = time.perf_counter()
     count = options.peer_samples or options.samples
     calibration = {name: array[:count] for name, array in workload.calibration.items()}
-    peer = quantised_by_peer(backend, lowerer.lower(uniform(lowerer, "fp32")), calibration, **setup)
+    peer = quantised_by_peer(backend, lowerer.lower(uniform(lowerer, "fp32")).data, calibration, **setup)
     seconds[peer.name], sizes[peer.name] = time.perf_counter() - start, peer.size_bytes
     compiled[peer.name] = peer.compiled
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.core import ConfigError, ContentStore, DataError, Inputs, PrecisionConfig
+from bitfront.core import Artifact, ConfigError, ContentStore, DataError, Inputs, PrecisionConfig
 from bitfront.lowering.dialects.registry import dialect_of_config
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
@@ -19,7 +19,7 @@ def apply_config(
     store: ContentStore,
     allow_new_weights: bool,
     dialect: str | None = None,
-) -> bytes:
+) -> Artifact:
     """Write the artifact that ``config`` describes.
 
     On the network the config was made for, its own ranges are used; weights rounded with calibration inputs come

@@ -84,6 +84,15 @@ class Dialect(Protocol):
 
 
 @runtime_checkable
+class HasSessionSettings(Protocol):
+    """A dialect whose models must be run with settings of the runtime's session."""
+
+    def session_settings(self, request: LoweringRequest) -> Mapping[str, str]:
+        """Key → value by the runtime's own names, for the model that ``write`` makes of the request."""
+        ...
+
+
+@runtime_checkable
 class StoresTables(Protocol):
     """A dialect that can store tables which are looked up (embeddings) in other types than FP32."""
 

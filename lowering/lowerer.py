@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bitfront.core import (
     FP32,
+    Artifact,
     CalibrationSettings,
     ContentStore,
     DataError,
@@ -22,7 +23,7 @@ from bitfront.core import (
 from bitfront.lowering.calibration import calibrate
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.compact import write_compactly
-from bitfront.lowering.dialect import ComputeType, Dialect, LoweringRequest
+from bitfront.lowering.dialect import ComputeType, Dialect, HasSessionSettings, LoweringRequest
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.layers import Layer, QuantisableLayers
 from bitfront.lowering.ranges import UNBOUNDED, is_bounded, why_unbounded
@@ -139,8 +140,8 @@ class Lowerer:
             key=self._key if METHODS[scheme.rounding].uses_calibration else self.reference.fingerprint,
         )
 
-    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
-        """The artifact's bytes for layer name → scheme (every layer); the same schemes give the same bytes.
+    def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
+        """The artifact for layer name → scheme (every layer); the same schemes give the same bytes.
 
         Raises:
             LoweringError: If a layer is missing or may not take its scheme.
@@ -152,16 +153,16 @@ class Lowerer:
             for layer in layers
             if schemes[layer.name].precision.is_integer
         }
-        model = self.dialect.write(
-            LoweringRequest(
-                reference=self.reference.proto,
-                layers=layers,
-                schemes=schemes,
-                ranges=self._needed_ranges(schemes),
-                weights=weights,
-            )
+        request = LoweringRequest(
+            reference=self.reference.proto,
+            layers=layers,
+            schemes=schemes,
+            ranges=self._needed_ranges(schemes),
+            weights=weights,
         )
-        return bytes(write_compactly(model, self.reference.sources).SerializeToString(deterministic=True))
+        model = write_compactly(self.dialect.write(request), self.reference.sources)
+        settings = self.dialect.session_settings(request) if isinstance(self.dialect, HasSessionSettings) else None
+        return Artifact.onnx(bytes(model.SerializeToString(deterministic=True)), settings)
 
     def config(self, schemes: Mapping[str, Scheme]) -> PrecisionConfig:
         """The reusable config of layer name → scheme."""

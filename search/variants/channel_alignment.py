@@ -31,6 +31,7 @@ from bitfront.backends.base import Backend, CompiledModel
 from bitfront.backends.timing import TimingSettings, time_paired
 from bitfront.core import (
     Array,
+    Artifact,
     BackendError,
     BackendUnavailableError,
     CalibrationSettings,
@@ -44,7 +45,7 @@ from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import make_reference
 
-Writer = Callable[[onnx.ModelProto, Precision], bytes]
+Writer = Callable[[onnx.ModelProto, Precision], Artifact]
 """Writes a network with every layer in one precision, as the runtime wants it."""
 
 _SCHEMA = 1
@@ -160,7 +161,7 @@ def dialect_writer(dialect: Dialect, interpreter: Interpreter) -> Writer:
         interpreter: Calibrates the chains.
     """
 
-    def write(proto: onnx.ModelProto, precision: Precision) -> bytes:
+    def write(proto: onnx.ModelProto, precision: Precision) -> Artifact:
         samples = CalibrationSettings(samples=_SAMPLES)
         reference = make_reference(proto, proto.graph.name, interpreter)
         lowerer = Lowerer(reference, dialect, {"x": _images(_SAMPLES)}, samples, ContentStore(None))

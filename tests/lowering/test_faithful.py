@@ -341,8 +341,8 @@ def test_a_config_rebuilds_a_network_without_a_step(tmp_path: Path, monkeypatch:
         calibration=inputs,
         store=ContentStore(None),
         allow_new_weights=False,
-    )
-    assert again == lowerer.lower(schemes)
+    ).data
+    assert again == lowerer.lower(schemes).data
 
 
 def _lowerer(reference: ReferenceModel, inputs: Inputs) -> Lowerer:

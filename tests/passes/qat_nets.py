@@ -66,7 +66,7 @@ def schemes_of(lowerer: Lowerer, *texts: str) -> dict[str, Scheme]:
 
 
 def artifact_of(result: QatResult, lowerer: Lowerer, schemes: dict[str, Scheme]) -> bytes:
-    return written_by(result, lowerer).lower(schemes)
+    return written_by(result, lowerer).lower(schemes).data
 
 
 def written_by(result: QatResult, lowerer: Lowerer) -> Lowerer:

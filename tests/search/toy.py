@@ -22,6 +22,7 @@ from bitfront.core import (
     FP16,
     FP32,
     Array,
+    Artifact,
     BackendError,
     CalibrationSettings,
     ContentStore,
@@ -148,14 +149,14 @@ class ToyLowerer(Lowerer):
     def prepare(self, schemes: Iterable[Scheme]) -> None:
         """Nothing to round."""
 
-    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
+    def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
         """The schemes, filled up to the artifact's size."""
         self.lowered += 1
         if reason := self._refuse(schemes):
             raise LoweringError(reason)
         text = json.dumps({layer: scheme.text for layer, scheme in schemes.items()}).encode()
         size = OVERHEAD_BYTES + sum(self.weight_bytes(layer, scheme) for layer, scheme in schemes.items())
-        return text.ljust(size)
+        return Artifact.onnx(text.ljust(size))
 
     def weight_bytes(self, layer: str, scheme: Scheme) -> int:
         """In proportion to the bits."""
@@ -222,11 +223,11 @@ class ToyBackend(HostBackend):
         """Simulated time."""
         return self.simulated
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
         """Read the schemes back."""
         del threads, batch_size
         self.compiled += 1
-        schemes = json.loads(model)
+        schemes = json.loads(artifact.data)
         if reason := self.refuse(schemes):
             raise BackendError(reason)
         return ToyModel(schemes=schemes, backend=self)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from bitfront.backends.timing import TimingSettings, time_paired
-from bitfront.core import Array, Constraints, Inputs, LatencyStats
+from bitfront.core import Array, Artifact, Constraints, Inputs, LatencyStats
+from bitfront.core.artifact import load_artifact
 from bitfront.lowering.layers import Group
 from bitfront.search.multi_backend.runs import Contestant, SeveralOutcome, labels, run_several
 from bitfront.search.options import RunOptions
@@ -52,9 +53,9 @@ class Quick(toy.ToyBackend):
 
     name = QUICK
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> Model:
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> Model:
         """As the toy, with its own table."""
-        made = super().compile(model, threads=threads, batch_size=batch_size)
+        made = super().compile(artifact, threads=threads, batch_size=batch_size)
         assert isinstance(made, toy.ToyModel)
         return Model(schemes=made.schemes, backend=self)
 
@@ -99,7 +100,7 @@ def elsewhen(
 ) -> dict[str, LatencyStats]:
     """Stands in for the fresh process of each of the three."""
     runtime = BACKENDS[backend]()
-    compiled = {name: runtime.compile(path.read_bytes(), threads=threads) for name, path in models.items()}
+    compiled = {name: runtime.compile(load_artifact(path), threads=threads) for name, path in models.items()}
     return time_paired(
         compiled, reference, inputs, settings, threads=threads, batch_size=batch_size, clock=runtime.clock
     )

@@ -15,6 +15,7 @@ from bitfront.core import (
     Inputs,
     LatencyStats,
 )
+from bitfront.core.artifact import load_artifact
 from bitfront.report.results import RunResults
 from bitfront.search import storage, study
 from bitfront.search.events import Silent
@@ -56,7 +57,7 @@ class Elsewhen:
         assert backend == "fake"
         self.calls.append(tuple(models))
         runtime = self.runtime()
-        compiled = {name: runtime.compile(path.read_bytes(), threads=threads) for name, path in models.items()}
+        compiled = {name: runtime.compile(load_artifact(path), threads=threads) for name, path in models.items()}
         stats = time_paired(
             compiled, reference, inputs, settings, threads=threads, batch_size=batch_size, clock=runtime.clock
         )

@@ -16,6 +16,7 @@ from bitfront.backends.host import HostBackend, HostModel
 from bitfront.core import (
     FP32,
     Array,
+    Artifact,
     BackendError,
     BackendUnavailableError,
     ContentStore,
@@ -85,13 +86,13 @@ class Writer:
     def quantisable(self) -> QuantisableLayers:
         return INVENTORY
 
-    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
+    def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
         assert list(schemes) == ["a", "b", "c"]
         texts = {layer: scheme.text.replace("fp16", "fp32") for layer, scheme in schemes.items()}
         if self._refuse:
             self._refuse(texts)
         self.written += 1
-        return json.dumps(texts).encode()
+        return Artifact.onnx(json.dumps(texts).encode())
 
 
 def _damage(texts: Mapping[str, str]) -> float:
@@ -140,10 +141,10 @@ class Runtime(HostBackend):
     def dialect(self) -> str:
         return "memory"
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> Model:
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> Model:
         del batch_size
         assert threads == 1
-        texts = json.loads(model)
+        texts = json.loads(artifact.data)
         if self._refuse:
             self._refuse(texts)
         self.compiled.append(texts)

@@ -13,7 +13,7 @@ import pytest
 from bitfront.backends import OrtCpuBackend
 from bitfront.backends.base import Capabilities, Clock, DeviceFingerprint
 from bitfront.backends.host import HostBackend
-from bitfront.core import BackendError, BackendUnavailableError, ContentStore, LoweringError, Precision
+from bitfront.core import Artifact, BackendError, BackendUnavailableError, ContentStore, LoweringError, Precision
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.search.variants.channel_alignment import (
     ChannelAlignment,
@@ -65,9 +65,9 @@ class PaddingBackend(HostBackend):
     def clock(self) -> Clock:
         return self.machine.clock
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> SimulatedModel:
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> SimulatedModel:
         assert (threads, batch_size) == self._asked
-        text = model.decode()
+        text = artifact.data.decode()
         precision, channels = text.split()
         if self._refusal and precision != FP32:
             raise self._refusal
@@ -84,14 +84,15 @@ class PaddingBackend(HostBackend):
         return self._withheld
 
 
-def _write(proto: onnx.ModelProto, precision: Precision) -> bytes:
-    return f"{precision} {proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value}".encode()
+def _write(proto: onnx.ModelProto, precision: Precision) -> Artifact:
+    channels = proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    return Artifact.onnx(f"{precision} {channels}".encode())
 
 
 def _ask(
     backend: PaddingBackend,
     *,
-    write: Callable[[onnx.ModelProto, Precision], bytes] = _write,
+    write: Callable[[onnx.ModelProto, Precision], Artifact] = _write,
     store: ContentStore | None = None,
     candidates: tuple[int, ...] = (8, 16),
     precisions: tuple[Precision, ...] = (INT8,),
@@ -136,7 +137,7 @@ def test_a_precision_that_the_runtime_lacks_does_not_decide(backend: PaddingBack
 def test_a_precision_that_cannot_be_written_does_not_decide() -> None:
     """A dialect that has no such scheme counts like a runtime that refuses it."""
 
-    def write(proto: onnx.ModelProto, precision: Precision) -> bytes:
+    def write(proto: onnx.ModelProto, precision: Precision) -> Artifact:
         if precision is FP16:
             raise LoweringError("no half here")
         return _write(proto, precision)
@@ -158,7 +159,7 @@ def test_what_is_no_property_of_the_precision_is_raised() -> None:
     with pytest.raises(BackendUnavailableError, match="gone"):
         _ask(gone)
 
-    def write(*_: object) -> bytes:
+    def write(*_: object) -> Artifact:
         raise LoweringError("nothing can be written")
 
     with pytest.raises(LoweringError, match="nothing can be written"):
@@ -202,7 +203,7 @@ def test_the_chain_keeps_its_signal() -> None:
     model = chain(40)
     onnx.checker.check_model(model, full_check=True)
     x = np.random.default_rng(0).normal(size=(2, 16, 16, 16)).astype(np.float32)
-    compiled = OrtCpuBackend().compile(model.SerializeToString(), threads=1)
+    compiled = OrtCpuBackend().compile(Artifact.onnx(model.SerializeToString()), threads=1)
     (y,) = compiled.run({"x": x})
     assert y.shape == (2, 40, 16, 16)
     assert 0.1 < y.std() < 10

@@ -212,7 +212,7 @@ def test_configs_rebuild_their_models(found: Found) -> None:
         if config.recipe is not None:
             reference = load_network_file(folder / network_file(config.recipe), config.recipe, INTERPRETER)
             store = ContentStore(folder / "cache")
-            model = apply_config(config, reference, calibration=calibration, store=store, allow_new_weights=False)
+            model = apply_config(config, reference, calibration=calibration, store=store, allow_new_weights=False).data
             assert model == (folder / str(point.model)).read_bytes()
 
 

@@ -55,7 +55,7 @@ def same(one: Network, other: Network) -> bool:
 
 
 def artifact(network: Network, text: str = "int8:mse") -> bytes:
-    return network.lowerer.lower(schemes_of(network.lowerer, text))
+    return network.lowerer.lower(schemes_of(network.lowerer, text)).data
 
 
 def check_lowered(network: Network) -> None:
