@@ -75,6 +75,14 @@ class BackendConformance:
         with pytest.raises(BackendError, match="refused a model"):
             backend.compile(Artifact.onnx(model[: len(model) // 2]), threads=1)
 
+    @pytest.mark.parametrize("files", [("model.tflite",), ("model.onnx", "weights.data")], ids=["format", "files"])
+    def test_what_is_not_one_onnx_file_is_refused(self, backend: Backend, files: tuple[str, ...]) -> None:
+        """Another format, or more than one file, gives a typed error that tells what came."""
+        kind = "onnx" if files[0].endswith(".onnx") else "litert"
+        artifact = Artifact(files=dict.fromkeys(files, models.linear()), main=files[0], format=kind)
+        with pytest.raises(BackendError, match=f"got {len(files)} of format '{kind}'"):
+            backend.compile(artifact, threads=1)
+
     def test_no_threads_are_refused(self, backend: Backend) -> None:
         """Zero threads is bad usage, not the runtime's default."""
         with pytest.raises(UsageError, match="expected a positive whole number, got 0"):
