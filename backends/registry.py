@@ -20,7 +20,7 @@ _RUNTIMES: Mapping[str, str] = {
     "tensorrt": "bitfront.backends.tensorrt.backend:TensorRtBackend",
     "tensorrt-tf32": "bitfront.backends.tensorrt.backend:TensorRtTf32Backend",
 }
-# Found by name, so that a fresh process can open them, but never offered.
+# Found by name, so that a subprocess can open them, but never offered.
 _HIDDEN: Mapping[str, str] = {
     "fake": "bitfront.backends.fake:FakeBackend",
 }

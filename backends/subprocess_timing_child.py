@@ -19,7 +19,7 @@ from bitfront.core.artifact import load_artifact
 
 
 def answer(request_file: Path) -> None:
-    """What the child does: read the request, time, write the result beside it.
+    """Read the request, time its models, and write the result beside it.
 
     Raises:
         EngineError: Whatever the backend or the timing refuses.

@@ -1,4 +1,4 @@
-"""Activation ranges of the FP32 network on calibration inputs, in memory that does not grow with their number.
+"""Activation ranges of the reference model on calibration inputs, in memory that does not grow with their number.
 
 The tensors asked for become extra outputs of the network, which the interpreter runs in chunks: once for the smallest
 and largest values and, for every method but min-max, once more for a histogram a tensor (``lowering.ranges``). An

@@ -1,4 +1,4 @@
-"""PyTorch modules to references, by the dynamo exporter.
+"""Export of PyTorch modules as reference models, by the dynamo exporter.
 
 Exporting takes seconds, nearly all of it for tracing and translation, which depend on a module's structure alone. An
 ``Exporter`` keeps the untouched graph of each structure, where initialisers still have the parameters' names, and
@@ -24,7 +24,7 @@ from onnx import helper, numpy_helper
 
 from bitfront.core import Array, Inputs, ModelError, digest
 from bitfront.lowering.calibration import run_network
-from bitfront.lowering.faithful import faithful
+from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.reference import ReferenceModel, make_reference, read_reference
 
@@ -39,7 +39,7 @@ _TOLERANCE = 1e-3  # of the largest output
 def export_reference(
     module: torch.nn.Module, inputs: Inputs, interpreter: Interpreter, *, name: str, batch: int | None = None
 ) -> ReferenceModel:
-    """Export a module in evaluation mode; its own mode is restored.
+    """Export a module in evaluation mode as a reference model; its own mode is restored.
 
     Args:
         module: The trained network.
@@ -53,7 +53,7 @@ def export_reference(
     """
     program = _optimised(_program(module, inputs, name, batch))
     exported = replace(make_reference(program, name, interpreter), given=bytes(program.SerializeToString()))
-    return replace(faithful(exported, inputs), given=None)
+    return replace(equivalent_to_given(exported, inputs), given=None)
 
 
 class Exporter:

@@ -1,4 +1,4 @@
-"""Computing what a graph computes from constants alone, with what it was computed from kept beside it.
+"""Constant folding that remembers what each folded tensor was computed from.
 
 A folded tensor becomes an initialiser, so that weights stored in FP16, scaled, transposed or joined from parts are
 found as weights. Where they came from is kept as ``Origins``, from which a written file gets them back in the form that
@@ -48,7 +48,7 @@ class Origins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folding:
-    """What folds constants, and what it has folded so far.
+    """The state of folding a network's constants.
 
     Attributes:
         interpreter: Computes them.

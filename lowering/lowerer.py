@@ -1,4 +1,4 @@
-"""One network in one dialect, ready to be written under any config: what the search holds in its hand."""
+"""A reference model with a dialect and calibration data, from which artifacts of any schemes are written."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from bitfront.lowering.rounding.matrix import MatrixView
 from bitfront.lowering.rounding.network import METHODS, round_network
 from bitfront.lowering.rounding.scales import CODE_RANGES, nearest_integers
 from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.lowering.zero_inputs import with_stand_ins
+from bitfront.lowering.zero_ranges import replace_zero_ranges
 
 
 class Lowerer:
-    """Lowers candidates of one network.
+    """Writes artifacts of one network, with a scheme for each layer.
 
     Calibration ranges and rounded weights are computed when first needed and kept in ``store``.
 
     Args:
-        reference: The normalised FP32 network.
+        reference: The network.
         dialect: How the runtime wants schemes written.
         calibration: Unlabelled inputs, (n, …) each; None where only stored ranges and weights are to be used.
         settings: How activations are calibrated.
@@ -84,7 +84,7 @@ class Lowerer:
 
     @cached_property
     def quantisable(self) -> QuantisableLayers:
-        """Layers, groups and what each may become."""
+        """The network's quantisable layers and groups, with the schemes that each may take."""
         return collect_layers(self.reference.proto, self.dialect)
 
     @cached_property
@@ -108,10 +108,10 @@ class Lowerer:
             store=self._store,
             key=self._key,
         )
-        return with_stand_ins(GraphView(self.reference.proto.graph), found)
+        return replace_zero_ranges(GraphView(self.reference.proto.graph), found)
 
     def prepare(self, schemes: Iterable[Scheme]) -> None:
-        """Find the ranges and round the weights for these schemes now, instead of when first needed."""
+        """Calibrate, and round the weights for these schemes, now instead of when first needed."""
         for scheme in schemes:
             if scheme.precision.is_integer:
                 self._round(scheme)
@@ -185,7 +185,7 @@ class Lowerer:
 
     def weight_bytes(self, layer: str, scheme: Scheme) -> int:
         """Bytes that the layer's weights, scales and zero points take in the file under ``scheme``."""
-        found = next(request for request in self.quantisable.layers if request.name == layer)
+        found = next(each for each in self.quantisable.layers if each.name == layer)
         return self.dialect.weight_bytes(found, scheme)
 
     @property
@@ -235,7 +235,7 @@ class Lowerer:
         return {layer.node: str(nodes[layer.node].input[0]) for layer in self.quantisable.layers}
 
     def _needed_ranges(self, schemes: Mapping[str, Scheme]) -> Mapping[str, tuple[float, float]]:
-        """All ranges, or none where no layer has integers; weight scales heed them too (``rounding/guard.py``).
+        """All ranges, or none where no layer has integers; weight scales heed them too (``rounding/bias_overflow.py``).
 
         Half arithmetic heeds them where they are at hand: values beyond FP16 are kept out of it.
         """

@@ -1,10 +1,10 @@
-"""The one form every network is brought to before anything else looks at it, one named step after the other.
+"""Normalising: the one form that every network is brought to before it is read, in named steps.
 
 Opset 21 or newer, functions inlined, what ONNX Runtime fused split again, constants lifted to initialisers, no
 initialiser among the graph inputs, FP32 throughout, constant expressions folded, batch norm folded into the layer
 before it, chains of slices merged, means over all positions written as GlobalAveragePool, identities and dropouts gone,
 nodes sorted and named, shapes inferred, metadata stripped. Numerics stay those of the network up to rounding, which
-``lowering.faithful`` checks; a step that changes them can be left out.
+``lowering.equivalence`` checks; a step that changes them can be left out.
 
 Not handled: batch norms with no layer before them stay as they are (floating glue).
 """
@@ -23,11 +23,11 @@ import onnx_ir.passes.common as passes
 from onnx import helper
 
 from bitfront.core import ModelError
+from bitfront.lowering.canonical_forms import merge_slices, pool_globally
 from bitfront.lowering.compact import Source, sources_of
 from bitfront.lowering.folding import Folding, fold_constants
-from bitfront.lowering.full_precision import widened
+from bitfront.lowering.full_precision import in_fp32
 from bitfront.lowering.fused_forms import split_fused
-from bitfront.lowering.glue_forms import merge_slices, pool_globally
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
 from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.opset import with_opset
@@ -240,7 +240,7 @@ OPTIONAL_STEPS: Mapping[str, Rewrite] = {
     "fused": _without_fused,
     "dropouts": _without_dropouts,
     "constants": fold_constants,
-    "full-precision": widened,
+    "full-precision": in_fp32,
     "simplify": _simplified,
     "batch-norms": _without_batch_norms,
     "identities": _without_identities,

@@ -1,4 +1,4 @@
-"""The normalised FP32 network every request is written from."""
+"""The reference model: the normalised FP32 network that every artifact is written from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PROTO_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceModel:
-    """A network, loaded, checked and normalised.
+    """A network in FP32, loaded, checked and normalised.
 
     Attributes:
         source: File or module it came from, for messages.
@@ -54,7 +54,7 @@ class ReferenceModel:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The batch size the network insists on; None where it is dynamic."""
+        """The batch size that the network is fixed to; None where it is dynamic."""
         return self.batching.fixed
 
     @property
@@ -66,7 +66,7 @@ class ReferenceModel:
 def make_reference(
     model: onnx.ModelProto, source: str, interpreter: Interpreter, *, skipped: Collection[str] = ()
 ) -> ReferenceModel:
-    """Normalise a checked model and take its fingerprints.
+    """Normalise a checked model; returns it with its fingerprints.
 
     Args:
         model: The model; not modified.
@@ -90,7 +90,7 @@ def make_reference(
 
 
 def read_reference(proto: onnx.ModelProto, source: str, interpreter: Interpreter) -> ReferenceModel:
-    """Take the fingerprints of a network that was normalised before, such as another reference's.
+    """The reference model of a network that was normalised before, such as another reference model's.
 
     Raises:
         ModelError: If it has no input or no output, or is too large for one file.

@@ -119,7 +119,7 @@ class ModelRunner:
 
     def patient(self, settings: TimingSettings) -> TimingSettings:
         """Settings that wait for the speed the machine is known to have."""
-        return replace(settings, quiet_ms=min(self.quiet, default=None))
+        return replace(settings, undisturbed_ms=min(self.quiet, default=None))
 
 
 def nearest(wanted: Scheme, offered: Sequence[Scheme]) -> Scheme:

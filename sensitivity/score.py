@@ -34,7 +34,7 @@ from bitfront.core import (
     Scheme,
     digest,
 )
-from bitfront.lowering.layers import Group, QuantisableLayers
+from bitfront.lowering.layers import PrecisionGroup, QuantisableLayers
 from bitfront.sensitivity.clean import clean
 from bitfront.sensitivity.divergence import Outputs, divergence
 from bitfront.sensitivity.measure import Reading, choose
@@ -146,7 +146,7 @@ def score(
     return SensitivityTable(measure=scorer.measure, samples=scorer.samples, rows=clean(rows))
 
 
-def _schemes(group: Group, precisions: Sequence[Precision]) -> tuple[Scheme, ...]:
+def _schemes(group: PrecisionGroup, precisions: Sequence[Precision]) -> tuple[Scheme, ...]:
     """FP32, then the group's other schemes of allowed precisions."""
     return (FP32, *(scheme for scheme in group.schemes if scheme != FP32 and scheme.precision in precisions))
 

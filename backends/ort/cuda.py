@@ -140,7 +140,7 @@ class OrtCudaBackend(HostBackend):
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:
         """INT8 where a probe finds it no faster than floating arithmetic."""
-        return self._withheld
+        return self._unprofitable
 
     @cached_property
     def _fingerprint(self) -> DeviceFingerprint:
@@ -152,7 +152,7 @@ class OrtCudaBackend(HostBackend):
         return run_probes(self)
 
     @cached_property
-    def _withheld(self) -> Mapping[Precision, str]:
+    def _unprofitable(self) -> Mapping[Precision, str]:
         reason = integer_shortcoming(self)
         return {Precision.INT8: reason} if reason else {}
 

@@ -37,7 +37,7 @@ def integer_shortcoming(backend: Backend) -> str:
 
 
 def verdict(ratios: Mapping[str, float]) -> str:
-    """Why INT8 is withheld, from each form's time over that of FP32; empty where it beats both floating forms."""
+    """Why INT8 is unprofitable, from each form's time over that of FP32; empty where it beats both floating forms."""
     best = min(ratios["fp32"], ratios["fp16"])
     if ratios["int8"] < best:
         return ""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from bitfront.backends.registry import default_interpreter
 from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload, top1
 from bitfront.core.files import check_readable
+from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.export import export_reference
-from bitfront.lowering.faithful import faithful
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import (
@@ -143,7 +143,7 @@ def load(
         assert source.evaluation is not None
         reference = load_reference(source.model, default_interpreter())
         calibration = read_inputs(source.calibration, reference)
-        reference = faithful(reference, calibration)
+        reference = equivalent_to_given(reference, calibration)
         evaluation, where = read_labelled(source.evaluation, reference), str(source.evaluation)
         model = source.model
         wish = None
@@ -155,7 +155,7 @@ def load(
         wish = read_batch_size(workload, opened.label)
         reference = _reference(model, given, opened.name, asked_batch)
         calibration = check_inputs(given, reference, f"{opened.label}: calibration")
-        reference = faithful(reference, calibration)
+        reference = equivalent_to_given(reference, calibration)
         where = f"{opened.label}: evaluation"
         arrays, brought = read_evaluation(workload, opened.label)
         inputs = check_inputs(arrays, reference, where)
@@ -208,7 +208,7 @@ def load_to_score(
         reference = _reference(model, calibration, read_name(workload, label), None, skipped or ())
         inputs = check_inputs(calibration, reference, f"{label}: calibration")
         metric = read_metric(workload, label)
-    return (faithful(reference, inputs) if skipped is None else reference), inputs, metric
+    return (equivalent_to_given(reference, inputs) if skipped is None else reference), inputs, metric
 
 
 def batch_size(asked: int | None, workload: LoadedWorkload, reference: ReferenceModel) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from bitfront.backends.base import CompiledModel
-from bitfront.backends.subprocess_timing import time_in_fresh_process
+from bitfront.backends.subprocess_timing import time_in_subprocess
 from bitfront.backends.timing import TimingSettings
 from bitfront.core import (
     AccuracyStats,
@@ -213,7 +213,7 @@ def _time_elsewhere(
 
     def once(names: Iterable[str]) -> dict[str, LatencyStats]:
         with runner.watch.timed(Kind.INFERENCE):
-            return time_in_fresh_process(
+            return time_in_subprocess(
                 rerun.backend,
                 {name: files[name] for name in names},
                 reference,

@@ -37,7 +37,7 @@ from bitfront.core import (
 )
 from bitfront.lowering.dialect import ComputeType, Dialect
 from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
-from bitfront.lowering.layers import Group, Layer, QuantisableLayers
+from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
 from tests.references import INTERPRETER
@@ -141,7 +141,7 @@ class ToyLowerer(Lowerer):
             )
             for name in LAYERS
         )  # fmt: skip
-        groups = tuple(Group(name=name, layers=(name,), reason="", schemes=SCHEMES) for name in LAYERS)
+        groups = tuple(PrecisionGroup(name=name, layers=(name,), reason="", schemes=SCHEMES) for name in LAYERS)
         edges = tuple((i, i + 1) for i in range(len(LAYERS) - 1))
         # Shadows the cached property: this network has no graph to take layers of.
         self.__dict__["quantisable"] = QuantisableLayers(layers=layers, groups=groups, edges=edges, left_alone={})

@@ -16,7 +16,7 @@ import pytest
 from bitfront.backends.timing import TimingSettings, time_paired
 from bitfront.core import Array, Artifact, Constraints, Inputs, LatencyStats
 from bitfront.core.artifact import load_artifact
-from bitfront.lowering.layers import Group
+from bitfront.lowering.layers import PrecisionGroup
 from bitfront.search.multi_backend.runs import Contestant, SeveralOutcome, labels, run_several
 from bitfront.search.options import RunOptions
 from bitfront.search.results import finalists
@@ -79,7 +79,7 @@ class NarrowLowerer(toy.ToyLowerer):
         )
         groups = (
             *(replace(g, schemes=without) if g.name == "b" else g for g in quantisable.groups[:3]),
-            Group(name="d+1", layers=("d", "e"), reason="added up", schemes=toy.SCHEMES),
+            PrecisionGroup(name="d+1", layers=("d", "e"), reason="added up", schemes=toy.SCHEMES),
         )
         edges = tuple((i, i + 1) for i in range(len(groups) - 1))
         self.__dict__["inventory"] = replace(quantisable, layers=layers, groups=groups, edges=edges)
@@ -110,7 +110,7 @@ def elsewhen(
 def apart(elsewhere: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each backend's finalists are timed on that backend."""
     del elsewhere
-    monkeypatch.setattr(finalists, "time_in_fresh_process", elsewhen)
+    monkeypatch.setattr(finalists, "time_in_subprocess", elsewhen)
 
 
 def contestants(

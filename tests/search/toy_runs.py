@@ -53,7 +53,7 @@ class Elsewhen:
         threads: int,
         batch_size: int,
     ) -> dict[str, LatencyStats]:
-        """As ``time_in_fresh_process``."""
+        """As ``time_in_subprocess``."""
         assert backend == "fake"
         self.calls.append(tuple(models))
         runtime = self.runtime()
@@ -105,7 +105,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhen:
     databases: dict[str, BaseStorage] = {}
     # A database costs more than a whole run of the toy; tests of the storage itself ask for the real one.
     monkeypatch.setattr(study, "open_storage", lambda url: databases.setdefault(url, InMemoryStorage()))
-    monkeypatch.setattr(finalists, "time_in_fresh_process", proxy_backend)
+    monkeypatch.setattr(finalists, "time_in_subprocess", proxy_backend)
     monkeypatch.setattr("bitfront.search.run.render", lambda folder: folder / "report.html")
     return proxy_backend
 

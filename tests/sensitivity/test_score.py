@@ -26,7 +26,7 @@ from bitfront.core import (
     Precision,
     Scheme,
 )
-from bitfront.lowering.layers import Group, Layer, QuantisableLayers
+from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.sensitivity.divergence import kl_divergence
 from bitfront.sensitivity.measure import Reading
 from bitfront.sensitivity.score import planned_steps, score
@@ -66,8 +66,8 @@ def _layer(name: str) -> Layer:
 INVENTORY = QuantisableLayers(
     layers=tuple(_layer(name) for name in "abc"),
     groups=(
-        Group(name="a", layers=("a",), reason="", schemes=SCHEMES),
-        Group(name="b+1", layers=("b", "c"), reason="shared input", schemes=SCHEMES),
+        PrecisionGroup(name="a", layers=("a",), reason="", schemes=SCHEMES),
+        PrecisionGroup(name="b+1", layers=("b", "c"), reason="shared input", schemes=SCHEMES),
     ),
     edges=((0, 1),),
     left_alone={},

@@ -1,4 +1,4 @@
-"""Whether a normalised network answers as the one that was given, and leaving out the steps that change its answers.
+"""Equivalence of a normalised network to the one given: steps of normalising that change its outputs are left out.
 
 Both run in the interpreter, unoptimised, on a few inputs. Rounding alone may tell them apart: folding a batch norm
 rounds weights anew, and a network given in FP16 is coarse itself. How much that may be is measured on the given
@@ -45,23 +45,23 @@ _ROUNDINGS: Mapping[int, tuple[float, int]] = {
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
-def faithful(reference: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:
-    """The reference, or the network normalised without the steps that make it answer otherwise than given.
+def equivalent_to_given(reference: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:
+    """The reference model, normalised again without the steps that make it answer otherwise than the given network.
 
     Args:
         reference: Normalised in all steps, with the network as given.
         inputs: One array per network input, (n, …), of which a few are used; None has some made up.
 
     Raises:
-        ModelError: If it answers otherwise whatever is left out; says which output, and by how much.
+        ModelError: If its outputs differ whatever is left out; says which output, and by how much.
     """
     if reference.given is None:
         return reference
-    feeds = made_up(reference) if inputs is None else first_batch(reference, inputs)
+    feeds = random_inputs(reference) if inputs is None else first_batch(reference, inputs)
     if feeds is None:
         return reference
     try:
-        given = _Given(reference.given, feeds, reference.interpreter)
+        given = _GivenAnswers(reference.given, feeds, reference.interpreter)
     except InterpreterError as error:
         if inputs is None:
             return reference  # made-up inputs may be none that the network takes
@@ -96,8 +96,8 @@ def first_batch(reference: ReferenceModel, inputs: Inputs) -> Inputs | None:
     return reference.batching.feed({name: take_rows(inputs[name], rows[name]) for name in rows})
 
 
-def made_up(reference: ReferenceModel) -> Inputs | None:
-    """Numbers for every input, in its own shape; None where there is an input of other things than numbers."""
+def random_inputs(reference: ReferenceModel) -> Inputs | None:
+    """Random numbers for every input, in its shape and type; None where an input holds other things than numbers."""
     generator = np.random.default_rng(0)
     found: dict[str, Array] = {}
     for name, shape in reference.input_shapes.items():
@@ -112,7 +112,7 @@ def made_up(reference: ReferenceModel) -> Inputs | None:
     return found
 
 
-def _repaired(reference: ReferenceModel, given: _Given, found: list[str]) -> tuple[ReferenceModel, list[str]]:
+def _repaired(reference: ReferenceModel, given: _GivenAnswers, found: list[str]) -> tuple[ReferenceModel, list[str]]:
     """The network normalised in as many steps as keep its answers; as it was where none do."""
     model = onnx.load_model_from_string(given.data)
     skipped = set(OPTIONAL_STEPS)
@@ -157,7 +157,7 @@ class _Output:
     disturbed: Sequence[Array]
 
 
-class _Given:
+class _GivenAnswers:
     """The given network's answers; raises ``InterpreterError`` where it does not run."""
 
     def __init__(self, data: bytes, feeds: Inputs, interpreter: Interpreter) -> None:
@@ -183,7 +183,7 @@ class _Given:
         return [f"'{source}': output {listed} differs from run to run as given, so it was not compared"]
 
     def differences(self, reference: ReferenceModel) -> list[str]:
-        """In which outputs the normalised network answers otherwise, in words; empty where it is faithful."""
+        """In which outputs the normalised network answers otherwise, in words; empty where it is equivalent."""
         try:
             found = self._interpreter.load(reference.proto, optimised=False).run(self._feeds)
         except InterpreterError as error:
