@@ -2,7 +2,8 @@
 
 The parent writes a request (JSON) and the inputs (``.npz``) into a temporary folder and runs
 ``subprocess_timing_child`` there, which writes ``result.json`` beside it. The child runs in that folder, so that
-nothing in the user's current folder can shadow a module; a backend given as ``module:attribute`` is looked for there last.
+nothing in the user's current folder can shadow a module; a backend given as ``module:attribute`` is looked for there
+last.
 
 The child ends with its parent, however that ends: its standard input is a pipe that only the parent holds open, and it
 exits when that is closed. An interruption of the parent ends it at once.

@@ -14,7 +14,8 @@ import pytest
 from onnx import helper
 
 from bitfront.backends import FakeBackend, TimingSettings, time_in_subprocess
-from bitfront.core import BackendError
+from bitfront.core import Artifact, BackendError
+from bitfront.core.artifact import save_artifact
 from tests.backends import models
 
 _FEW = TimingSettings(slot_ms=0.01, max_runs=2, warmup_runs=1, min_rounds=3, max_rounds=3)
@@ -80,6 +81,13 @@ def test_a_missing_file_is_named(files: dict[str, Path]) -> None:
     """A file that is gone is said to be."""
     files["deep"].unlink()
     with pytest.raises(BackendError, match=r"model 'deep': cannot read '.*deep\.onnx': No such file"):
+        time_in_subprocess("fake", files, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
+
+
+def test_session_settings_go_along(files: dict[str, Path]) -> None:
+    """The settings that lie beside a model are the child's too, where this backend refuses them."""
+    save_artifact(Artifact.onnx(files["deep"].read_bytes(), {"some.setting": "1"}), files["deep"])
+    with pytest.raises(BackendError, match=r"model 'deep' .*must be run with some\.setting"):
         time_in_subprocess("fake", files, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
 
 

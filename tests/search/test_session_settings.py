@@ -56,12 +56,6 @@ def test_saved_models_run_with_their_settings(found: RunOutcome) -> None:
     assert "QLinearConv" in backend.compile(Artifact.onnx(saved.data), threads=1).operators()
 
 
-def test_a_fresh_process_runs_with_the_settings_too(found: RunOutcome) -> None:
-    """Both processes timed the same sessions: with integer kernels in one of them INT8 would not have held."""
-    assert found.points["int8"].latency is not None
-    assert found.points["int8"].held
-
-
 def test_measure_reads_the_settings(found: RunOutcome, capsys: pytest.CaptureFixture[str]) -> None:
     """The profile shows what was timed."""
     fp32, int8 = (str(found.folder / str(found.points[name].model)) for name in ("fp32", "int8"))
