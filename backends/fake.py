@@ -86,11 +86,11 @@ class FakeModel(HostModel):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """In the model's order."""
+        """Names of the outputs, in the model's order."""
         return self._inner.output_names
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
-        """Run once; simulated time passes in proportion to the first input's leading axis.
+        """The outputs of one run; simulated time passes in proportion to the first input's leading axis.
 
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.
@@ -152,7 +152,7 @@ class FakeBackend(HostBackend):
         )
 
     def latency_ms(self, model: bytes) -> float:
-        """What one sample of the model takes."""
+        """Simulated latency of one sample, in milliseconds."""
         return self._cost(fused_operators(onnx.load_model_from_string(model).graph))
 
     def fingerprint(self) -> DeviceFingerprint:

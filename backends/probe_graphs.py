@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Probe:
-    """One graph with what it should do.
+    """A small graph with the result and the operators that a runtime should make of it.
 
     Attributes:
         name: What is probed.
@@ -58,7 +58,7 @@ class Probe:
 
 
 def all_probes() -> Iterator[Probe]:
-    """Every probe, the same each time."""
+    """All probes, the same at each call."""
     rng = np.random.default_rng(0)
     x_codes = rng.integers(0, 256, size=(1, 16, 8, 8))
     rows = rng.integers(0, 256, size=(4, 64))

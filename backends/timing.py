@@ -50,7 +50,7 @@ _NS_PER_MS = 1e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingSettings:
-    """How long and how closely to time.
+    """Durations, rounds and precision of a timing.
 
     Attributes:
         slot_ms: A model's timed runs in one round take about this long, at least one run.

@@ -94,7 +94,7 @@ class OpenVinoBackend(HostBackend):
         return cpu_fingerprint(f"openvino {load_openvino().__version__}")
 
     def capabilities(self) -> Capabilities:
-        """Probe once, then remember."""
+        """What probes show that the runtime does here; probed once."""
         return self._capabilities
 
     @cached_property

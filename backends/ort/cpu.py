@@ -62,7 +62,7 @@ class OrtCpuBackend(HostBackend):
         return cpu_fingerprint(f"onnxruntime {load_onnxruntime(_EXTRA).__version__}{without}")
 
     def capabilities(self) -> Capabilities:
-        """Probe once, then remember."""
+        """What probes show that the runtime does here; probed once."""
         return self._capabilities
 
     @cached_property
@@ -78,7 +78,7 @@ class OrtCpuBackend(HostBackend):
 
 
 def float_bias_proxy() -> OrtCpuBackend:
-    """What scores graphs of the ``tensorrt`` dialect: FP16 biases beside quantised weights stay floating.
+    """The backend that scores graphs of the ``tensorrt`` dialect: FP16 biases beside quantised weights stay floating.
 
     Made INT32 by ``WeightBiasQuantization``, they overflow: the pass divides by s_x·s_w in FP16.
     """
@@ -104,6 +104,6 @@ def open_session(model: bytes, *, threads: int, level: str = "ORT_ENABLE_ALL", l
 def cpu_setup(
     *, threads: int = 1, left_out: tuple[str, ...] = (), settings: Mapping[str, str] | None = None
 ) -> SessionSetup:
-    """What a session on the processor runs on; arguments as in ``SessionSetup``."""
+    """The set-up of a session on the processor; arguments as in ``SessionSetup``."""
     providers: tuple[tuple[str, Mapping[str, str]], ...] = ((CPU_PROVIDER, {}),)
     return SessionSetup(extra=_EXTRA, providers=providers, threads=threads, left_out=left_out, settings=settings or {})

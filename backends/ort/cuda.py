@@ -135,7 +135,7 @@ class OrtCudaBackend(HostBackend):
         return self._fingerprint
 
     def capabilities(self) -> Capabilities:
-        """Probe once, then remember."""
+        """What probes show that the runtime does here; probed once."""
         return self._capabilities
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:

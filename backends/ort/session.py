@@ -44,7 +44,7 @@ _PROFILED_RUNS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSetup:
-    """What a session runs on.
+    """The set-up of a session: providers, threads, settings.
 
     Attributes:
         extra: The extra that installs the flavour of ONNX Runtime wanted, for hints.
@@ -68,7 +68,7 @@ class SessionSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFiles:
-    """What a session writes besides its results.
+    """Files that a session writes besides its results.
 
     Attributes:
         optimised: Where the runtime writes the graph it made.
@@ -158,11 +158,11 @@ class SessionModel(HostModel):
 
     @cached_property
     def output_names(self) -> tuple[str, ...]:
-        """In the model's order."""
+        """Names of the outputs, in the model's order."""
         return tuple(value.name for value in self._session.get_outputs())
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
-        """Run once, synchronously.
+        """The outputs of one synchronous run, in order.
 
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.

@@ -109,7 +109,7 @@ class OrtTensorrtBackend(HostBackend):
         return self._fingerprint
 
     def capabilities(self) -> Capabilities:
-        """Probe once, then remember; a note tells what of the probes TensorRT left to other providers."""
+        """What probes show that the runtime does here; a note tells what TensorRT left to other providers."""
         return self._capabilities
 
     def proxy_backend(self) -> Backend:
