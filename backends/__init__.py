@@ -4,7 +4,7 @@ from bitfront.backends.base import Backend, Capabilities, Clock, CompiledModel, 
 from bitfront.backends.fake import DEFAULT_COSTS_MS, FakeBackend
 from bitfront.backends.ort.cpu import OrtCpuBackend
 from bitfront.backends.registry import backend_names, get_backend
-from bitfront.backends.subprocess_timing import time_in_fresh_process
+from bitfront.backends.subprocess_timing import time_in_subprocess
 from bitfront.backends.timing import QUICK, THOROUGH, TimingSettings, time_paired
 
 __all__ = [
@@ -21,6 +21,6 @@ __all__ = [
     "TimingSettings",
     "backend_names",
     "get_backend",
-    "time_in_fresh_process",
+    "time_in_subprocess",
     "time_paired",
 ]

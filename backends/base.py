@@ -1,4 +1,4 @@
-"""The seam every runtime implements: a ``Backend`` compiles an artifact's bytes, a ``CompiledModel`` runs it."""
+"""The seam every runtime implements: a ``Backend`` compiles an artifact, a ``CompiledModel`` runs it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.core import Array, Inputs, Precision
+from bitfront.core import Array, Artifact, Inputs, Precision
 from bitfront.core import MemoryUsage as MemoryUsage  # part of this seam, and of reports
 
 Clock = Callable[[], int]
 """Nanoseconds since some fixed moment; never goes back."""
 Timer = Callable[[int], NDArray[np.int64]]
-"""Runs a model so many times, one after the other, and gives the nanoseconds of each run."""
+"""A function of a count: runs a model so many times, one after the other; returns the nanoseconds of each run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFingerprint:
-    """What a measurement is tied to: the machine and the runtime.
+    """The machine and the runtime that a measurement is tied to.
 
     Attributes:
         device: Processor or accelerator in words.
@@ -52,7 +52,7 @@ class DeviceFingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a runtime really does on this machine, found by compiling and running small graphs.
+    """What a runtime can do on this machine, found by compiling and running small graphs.
 
     Attributes:
         supported: Name of what was probed (``int8-conv``, ``int4-conv``, ``int4-matmul-block``, ``fp16-storage``, …)
@@ -96,11 +96,11 @@ class CompiledModel(Protocol):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """In the model's order."""
+        """Names of the outputs, in the model's order."""
         ...
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
-        """Run once, synchronously.
+        """The outputs of one run, in order; the run is synchronous.
 
         Raises:
             BackendError: If the runtime fails.
@@ -108,7 +108,7 @@ class CompiledModel(Protocol):
         ...
 
     def timer(self, inputs: Inputs, clock: Clock) -> Timer:
-        """What times runs on ``inputs``; whatever is done once (copying to a device, capturing) is done here.
+        """A timer of runs on ``inputs``; whatever is done once (copying to a device, capturing) is done here.
 
         Args:
             inputs: What every run gets.
@@ -124,7 +124,7 @@ class CompiledModel(Protocol):
         ...
 
     def profile(self, inputs: Inputs) -> tuple[ExecutedLayer, ...]:
-        """What runs, in what precision, for how long, in execution order; empty where the runtime does not tell.
+        """The operators that run, with precision and time, in execution order; empty where the runtime does not tell.
 
         Raises:
             BackendError: If the runtime fails.
@@ -132,7 +132,7 @@ class CompiledModel(Protocol):
         ...
 
     def memory_usage(self) -> MemoryUsage:
-        """What the compiled model takes."""
+        """Memory that the compiled model takes, as far as the runtime tells."""
         ...
 
     def engine(self) -> bytes | None:
@@ -155,32 +155,32 @@ class Backend(Protocol):
 
     @property
     def clock(self) -> Clock:
-        """What runs of this backend are timed by: ``time.perf_counter_ns``, unless its time is simulated."""
+        """The clock that runs are timed by: ``time.perf_counter_ns``, unless time is simulated."""
         ...
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
-        """Compile exactly the bytes that are handed over, with the runtime's default graph optimisation.
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+        """Compile exactly the files handed over, with their settings and the runtime's default graph optimisation.
 
         Args:
-            model: The artifact.
+            artifact: The model's files and settings (``backends.artifacts`` has what most backends take of it).
             threads: Threads on the processor; accelerators leave it aside.
             batch_size: Samples a run, which a dynamic batch may be fixed to where that makes the model faster. None
                 is for results alone: the model may be run with any batch, or has one fixed as its runtime likes, and
                 its speed does not matter.
 
         Raises:
-            BackendError: If the runtime refuses the model.
+            BackendError: If the runtime refuses the model, its format or its settings.
             BackendUnavailableError: If the runtime is missing or cannot start here.
             UsageError: If ``threads`` is not positive.
         """
         ...
 
     def fingerprint(self) -> DeviceFingerprint:
-        """Machine and runtime, for cache keys and reports."""
+        """The machine and the runtime, for cache keys and reports."""
         ...
 
     def capabilities(self) -> Capabilities:
-        """Probe what the runtime does here; takes seconds at most, cached by the backend."""
+        """What probes show that the runtime does here; takes seconds at most, cached by the backend."""
         ...
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:
@@ -188,7 +188,7 @@ class Backend(Protocol):
         ...
 
     def proxy_backend(self) -> Backend:
-        """What sensitivities are scored on: this backend, unless compiling takes it long and another reads its dialect.
+        """The backend that scores sensitivities: this one, unless it compiles slowly and another reads its dialect.
 
         Latency and accuracy of candidates are always measured on the backend itself.
         """

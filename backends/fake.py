@@ -15,12 +15,14 @@ from types import MappingProxyType
 
 import onnx
 
+from bitfront.backends.artifacts import single_onnx_file
 from bitfront.backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint
 from bitfront.backends.fake_fusion import fused_operators
 from bitfront.backends.host import HostBackend, HostModel
-from bitfront.backends.ort.cpu import OrtCpuModel, open_session
+from bitfront.backends.ort.cpu import cpu_setup, open_session
+from bitfront.backends.ort.session import SessionModel
 from bitfront.backends.probes import run_probes
-from bitfront.core import Array, BackendError, Inputs, UsageError, digest
+from bitfront.core import Array, Artifact, BackendError, Inputs, UsageError, digest
 
 DEFAULT_COSTS_MS: Mapping[str, float] = MappingProxyType(
     {
@@ -70,7 +72,7 @@ class FakeModel(HostModel):
     """
 
     def __init__(
-        self, inner: OrtCpuModel, operators: tuple[str, ...], latency_ms: float, clock: SimulatedClock
+        self, inner: SessionModel, operators: tuple[str, ...], latency_ms: float, clock: SimulatedClock
     ) -> None:
         self._inner = inner
         self._operators = operators
@@ -84,11 +86,11 @@ class FakeModel(HostModel):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """In the model's order."""
+        """Names of the outputs, in the model's order."""
         return self._inner.output_names
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
-        """Run once; simulated time passes in proportion to the first input's leading axis.
+        """The outputs of one run; simulated time passes in proportion to the first input's leading axis.
 
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.
@@ -127,7 +129,7 @@ class FakeBackend(HostBackend):
         """Simulated time, shared by all models of this backend."""
         return self._clock
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
         """Make a model; more threads make it no faster.
 
         Raises:
@@ -136,6 +138,7 @@ class FakeBackend(HostBackend):
         """
         if threads < 1:
             raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
+        model = single_onnx_file(artifact, self.name)
         session = open_session(model, threads=1, level="ORT_DISABLE_ALL")
         proto = onnx.load_model_from_string(model)
         if reason := self._refuse(proto):
@@ -144,10 +147,12 @@ class FakeBackend(HostBackend):
                 "the fake backend reads ONNX files alone: give another model",
             )
         operators = fused_operators(proto.graph)
-        return FakeModel(OrtCpuModel(session, model, self.name), operators, self._cost(operators), self._clock)
+        return FakeModel(
+            SessionModel(session, model, self.name, cpu_setup()), operators, self._cost(operators), self._clock
+        )
 
     def latency_ms(self, model: bytes) -> float:
-        """What one sample of the model takes."""
+        """Simulated latency of one sample, in milliseconds."""
         return self._cost(fused_operators(onnx.load_model_from_string(model).graph))
 
     def fingerprint(self) -> DeviceFingerprint:

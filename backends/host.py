@@ -1,4 +1,4 @@
-"""What most runtimes share: runs timed from the host, nothing told about memory or layers, nothing held back."""
+"""What most runtimes share: runs timed from the host, nothing told about memory or layers, every precision of use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class HostModel(ABC):
         """See ``CompiledModel.run``."""
 
     def timer(self, inputs: Inputs, clock: Clock) -> Timer:
-        """Reads the clock after every run, one run at a time."""
+        """A timer that reads the clock after every run, one run at a time."""
 
         def timed(count: int) -> NDArray[np.int64]:
             run = self.run
@@ -39,15 +39,15 @@ class HostModel(ABC):
         return timed
 
     def profile(self, inputs: Inputs) -> tuple[ExecutedLayer, ...]:  # noqa: ARG002 (the protocol's signature)
-        """Nothing is told."""
+        """No layers: the runtime does not tell."""
         return ()
 
     def memory_usage(self) -> MemoryUsage:
-        """Nothing is told."""
+        """Unknown: the runtime does not tell."""
         return MemoryUsage()
 
     def engine(self) -> bytes | None:
-        """There is none."""
+        """None: the runtime has no file of a compiled model."""
         return None
 
 
@@ -56,13 +56,13 @@ class HostBackend:
 
     @property
     def clock(self) -> Clock:
-        """Real time."""
+        """The host's monotonic clock, in nanoseconds."""
         return time.perf_counter_ns
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:
-        """Nothing."""
+        """No precision."""
         return {}
 
     def proxy_backend(self: Backend) -> Backend:
-        """Itself."""
+        """This backend itself."""
         return self

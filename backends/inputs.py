@@ -1,4 +1,4 @@
-"""What is wrong with the inputs of a run, in words that every runtime shares."""
+"""Checking the inputs of a run, with messages that every runtime shares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bitfront.core import Inputs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
-    """What a model wants for one input.
+    """The shape and type that a model takes for one input.
 
     Attributes:
         shape: None for a dynamic axis.
@@ -24,7 +24,7 @@ class InputSpec:
 
 
 def wrong_input(expected: Mapping[str, InputSpec], inputs: Inputs) -> str:
-    """What is wrong with ``inputs``, naming the input, what was expected and what came; empty where nothing is."""
+    """A message about the first wrong input, with what was expected and what came; empty where all fit."""
     if set(inputs) != set(expected):
         return f"inputs: expected {', '.join(expected)}; got {', '.join(inputs) or 'none'}"
     for name, spec in expected.items():

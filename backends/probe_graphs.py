@@ -17,6 +17,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfront.core import Artifact
+
 _OPSET, _IR_VERSION = 21, 10
 _X_SCALE, _X_ZERO = 0.02, 128
 _WINDOW: Mapping[str, Any] = MappingProxyType({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]})
@@ -29,7 +31,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Probe:
-    """One graph with what it should do.
+    """A small graph with the result and the operators that a runtime should make of it.
 
     Attributes:
         name: What is probed.
@@ -49,9 +51,14 @@ class Probe:
     wanted: frozenset[str]
     unwanted: frozenset[str]
 
+    @property
+    def artifact(self) -> Artifact:
+        """The graph as what backends compile."""
+        return Artifact.onnx(self.model)
+
 
 def all_probes() -> Iterator[Probe]:
-    """Every probe, the same each time."""
+    """All probes, the same at each call."""
     rng = np.random.default_rng(0)
     x_codes = rng.integers(0, 256, size=(1, 16, 8, 8))
     rows = rng.integers(0, 256, size=(4, 64))

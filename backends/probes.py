@@ -32,7 +32,7 @@ def run_probes(backend: Backend, probes: Iterable[Probe] | None = None) -> Capab
 def shortcoming(backend: Backend, probe: Probe) -> str:
     """Why the probe fails on the backend; empty where it passes."""
     try:
-        compiled = backend.compile(probe.model, threads=1)
+        compiled = backend.compile(probe.artifact, threads=1)
         (y,) = compiled.run({"x": probe.x})
         operators = compiled.operators()
     except BackendError as error:

@@ -7,8 +7,10 @@ import inspect
 from collections.abc import Mapping
 
 from bitfront.backends.base import Backend
+from bitfront.backends.ort.interpreter import OrtInterpreter
 from bitfront.core import EngineError, UsageError
 from bitfront.core.naming import failed, load_attribute
+from bitfront.lowering.interpreter import Interpreter
 
 _RUNTIMES: Mapping[str, str] = {
     "ort-cpu": "bitfront.backends.ort.cpu:OrtCpuBackend",
@@ -18,7 +20,7 @@ _RUNTIMES: Mapping[str, str] = {
     "tensorrt": "bitfront.backends.tensorrt.backend:TensorRtBackend",
     "tensorrt-tf32": "bitfront.backends.tensorrt.backend:TensorRtTf32Backend",
 }
-# Found by name, so that a fresh process can open them, but never offered.
+# Found by name, so that a subprocess can open them, but never offered.
 _HIDDEN: Mapping[str, str] = {
     "fake": "bitfront.backends.fake:FakeBackend",
 }
@@ -67,3 +69,8 @@ def get_backend(name: str) -> Backend:
             "see backends/base.py for what a backend has",
         )
     return backend
+
+
+def default_interpreter() -> Interpreter:
+    """What runs graphs while networks are lowered: ONNX Runtime on the processor, whatever the backend."""
+    return OrtInterpreter()

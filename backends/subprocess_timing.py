@@ -1,8 +1,9 @@
-"""Timing in a fresh process: nothing of the search's own heap, caches and thread pools is there to help or hurt.
+"""Timing in a new process: nothing of the search's own heap, caches and thread pools is there to help or hurt.
 
-The parent writes a request (JSON) and the inputs (``.npz``) into a temporary folder and runs ``fresh_child`` there; it
-writes ``result.json`` beside it. The child runs in that folder, so that nothing in the user's current folder can shadow
-a module; a backend given as ``module:attribute`` is looked for there last.
+The parent writes a request (JSON) and the inputs (``.npz``) into a temporary folder and runs
+``subprocess_timing_child`` there, which writes ``result.json`` beside it. The child runs in that folder, so that
+nothing in the user's current folder can shadow a module; a backend given as ``module:attribute`` is looked for there
+last.
 
 The child ends with its parent, however that ends: its standard input is a pipe that only the parent holds open, and it
 exits when that is closed. An interruption of the parent ends it at once.
@@ -16,8 +17,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +36,7 @@ _LAST_LINES = 5
 _LEAST_BYTES = 4096  # with less, a child cannot even say what is wrong
 
 
-def time_in_fresh_process(
+def time_in_subprocess(
     backend: str,
     models: Mapping[str, Path],
     reference: str,
@@ -44,7 +46,7 @@ def time_in_fresh_process(
     threads: int,
     batch_size: int,
 ) -> dict[str, LatencyStats]:
-    """Time saved models against each other in a process of their own; arguments as for ``time_paired``.
+    """Time saved models against each other in a new process; arguments as for ``time_paired``.
 
     Args:
         backend: Its name in the registry.
@@ -59,32 +61,40 @@ def time_in_fresh_process(
         BackendError: If the process fails; quotes its last lines.
         OutputError: If there is no room for the request or the result.
     """
+    request = {
+        "backend": backend,
+        "beside": str(Path.cwd()),
+        "models": [[name, str(path.resolve())] for name, path in models.items()],
+        "reference": reference,
+        "inputs": list(inputs),
+        "settings": settings.to_json(),
+        "threads": threads,
+        "batch_size": batch_size,
+    }
     with temporary_folder() as place:
-        request = {
-            "backend": backend,
-            "beside": str(Path.cwd()),
-            "models": [[name, str(path.resolve())] for name, path in models.items()],
-            "reference": reference,
-            "inputs": list(inputs),
-            "settings": settings.to_json(),
-            "threads": threads,
-            "batch_size": batch_size,
-        }
-        try:
-            (place / REQUEST_FILE).write_text(json.dumps(request), encoding="utf-8")
-            # By position: an input may be called anything, an archive's keyword arguments may not.
-            np.savez(place / INPUTS_FILE, *inputs.values())
-        except OSError as error:
-            raise unwritable(place, error) from error
+        _write_request(place, request, inputs)
         _run_child(place)
-        try:
-            result = json.loads((place / RESULT_FILE).read_text(encoding="utf-8"))
-            return {name: LatencyStats.from_json(result[name]) for name in models}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BackendError(
-                f"timing in a fresh process left no usable result: {error}",
-                "free space for temporary files, and repeat the run with --resume",
-            ) from error
+        return _read_result(place, tuple(models))
+
+
+def _write_request(place: Path, request: Mapping[str, Any], inputs: Inputs) -> None:
+    try:
+        (place / REQUEST_FILE).write_text(json.dumps(request), encoding="utf-8")
+        # By position: an input may be called anything, an archive's keyword arguments may not.
+        np.savez(place / INPUTS_FILE, *inputs.values())
+    except OSError as error:
+        raise unwritable(place, error) from error
+
+
+def _read_result(place: Path, models: Sequence[str]) -> dict[str, LatencyStats]:
+    try:
+        result = json.loads((place / RESULT_FILE).read_text(encoding="utf-8"))
+        return {name: LatencyStats.from_json(result[name]) for name in models}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BackendError(
+            f"timing in a fresh process left no usable result: {error}",
+            "free space for temporary files, and repeat the run with --resume",
+        ) from error
 
 
 def _run_child(place: Path) -> None:

@@ -15,10 +15,11 @@ from bitfront.backends.registry import get_backend
 from bitfront.backends.subprocess_timing import INPUTS_FILE, RESULT_FILE
 from bitfront.backends.timing import TimingSettings, time_paired
 from bitfront.core import BackendError, EngineError
+from bitfront.core.artifact import load_artifact
 
 
 def answer(request_file: Path) -> None:
-    """What the child does: read the request, time, write the result beside it.
+    """Read the request, time its models, and write the result beside it.
 
     Raises:
         EngineError: Whatever the backend or the timing refuses.
@@ -32,7 +33,7 @@ def answer(request_file: Path) -> None:
     models = {}
     for name, path in request["models"]:
         try:
-            models[name] = backend.compile(Path(path).read_bytes(), threads=threads, batch_size=request["batch_size"])
+            models[name] = backend.compile(load_artifact(Path(path)), threads=threads, batch_size=request["batch_size"])
         except OSError as error:
             raise BackendError(
                 f"model '{name}': cannot read '{path}': {error.strerror}",

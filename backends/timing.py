@@ -50,7 +50,7 @@ _NS_PER_MS = 1e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingSettings:
-    """How long and how closely to time.
+    """Durations, rounds and precision of a timing.
 
     Attributes:
         slot_ms: A model's timed runs in one round take about this long, at least one run.
@@ -60,7 +60,8 @@ class TimingSettings:
         max_rounds: Rounds at most.
         max_seconds_per_model: Time-out, times the number of models; three rounds are always finished.
         target: Wanted half width of the 95 % interval of every ratio, relative to the ratio.
-        quiet_ms: The reference's undisturbed time as known from earlier timings, None at first.
+        undisturbed_ms: The reference model's latency on an undisturbed machine as known from earlier timings; None
+            where nothing was timed yet.
     """
 
     slot_ms: float = 10.0
@@ -70,7 +71,7 @@ class TimingSettings:
     max_rounds: int = 60
     max_seconds_per_model: float = 2.0
     target: float = 0.01
-    quiet_ms: float | None = None
+    undisturbed_ms: float | None = None
 
     def __post_init__(self) -> None:
         if not (
@@ -137,7 +138,7 @@ def time_paired(
         )
     with pinned(threads), _no_garbage_collection():
         times = _collect(models, reference, inputs, settings, clock)
-    return summarise(times, reference, threads=threads, batch_size=batch_size, known_ms=settings.quiet_ms)
+    return summarise(times, reference, threads=threads, batch_size=batch_size, known_ms=settings.undisturbed_ms)
 
 
 def _collect(
@@ -166,7 +167,9 @@ def _enough(rows: Mapping[str, list[Times]], reference: str, settings: TimingSet
         return False
     times = _stack(rows)
     others = {name: matrix for name, matrix in times.items() if name != reference} or times
-    masks = {name: undisturbed_rounds(matrix, times[reference], settings.quiet_ms) for name, matrix in others.items()}
+    masks = {
+        name: undisturbed_rounds(matrix, times[reference], settings.undisturbed_ms) for name, matrix in others.items()
+    }
     counting = min(int(mask.sum()) for mask in masks.values())
     if share >= 1 or done >= settings.max_rounds:
         wanted = min(settings.min_rounds // 2, done // 2 * 2)

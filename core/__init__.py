@@ -1,5 +1,6 @@
 """The vocabulary: precisions, schemes, recipes, configs, budgets, measurements, workloads, errors. Frozen values."""
 
+from bitfront.core.artifact import Artifact
 from bitfront.core.batching import Batching
 from bitfront.core.config import CalibrationSettings, PrecisionConfig, RangeMethod
 from bitfront.core.constraints import BYTES_PER_MB, Constraints
@@ -33,6 +34,7 @@ __all__ = [
     "ActivationMode",
     "ActivationScheme",
     "Array",
+    "Artifact",
     "BackendError",
     "BackendUnavailableError",
     "Batching",

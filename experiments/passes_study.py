@@ -24,7 +24,8 @@ from torch import nn
 from bitfront.backends import THOROUGH, CompiledModel, OrtCpuBackend, time_paired
 from bitfront.backends.affinity import available_cores
 from bitfront.backends.batches import run_batches
-from bitfront.core import CalibrationSettings, ContentStore, EngineError, Inputs, Labelled
+from bitfront.backends.registry import default_interpreter
+from bitfront.core import Artifact, CalibrationSettings, ContentStore, EngineError, Inputs, Labelled
 from bitfront.experiments.data import IMAGENET_STATISTICS, data_file, data_folder, load_cifar
 from bitfront.experiments.rows import LATENCY, latency_cells, uniform
 from bitfront.experiments.workloads import resnet20
@@ -57,7 +58,7 @@ class State:
     """
 
     name: str
-    model: bytes
+    model: Artifact
     macs: int
     parameters: int
     seconds: float
@@ -148,7 +149,7 @@ def _trained(module: nn.Module, calibration: Inputs, data: TrainingData, bits: i
 
 
 def _lowerer(module: nn.Module, calibration: Inputs) -> Lowerer:
-    reference = export_reference(module, calibration, name="resnet20")
+    reference = export_reference(module, calibration, default_interpreter(), name="resnet20")
     return Lowerer(reference, get_dialect("ort-cpu"), calibration, CalibrationSettings(), ContentStore(None))
 
 
@@ -168,7 +169,7 @@ def _report(states: Sequence[State], calibration: Inputs, evaluation: Labelled) 
                 f"{state.macs / first.macs:.3f}",
                 f"{state.parameters / first.parameters:.3f}",
                 *latency_cells(stats[state.name]),
-                f"{len(state.model) / len(first.model):.3f}",
+                f"{state.model.size_bytes / first.model.size_bytes:.3f}",
                 f"{state.seconds:.0f}",
             )
         )

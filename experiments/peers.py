@@ -15,7 +15,7 @@ import onnx
 from bitfront.backends import Backend, CompiledModel
 from bitfront.backends.openvino.backend import OpenVinoBackend
 from bitfront.backends.openvino.package import load_openvino
-from bitfront.core import BackendUnavailableError, Inputs, UsageError
+from bitfront.core import Artifact, BackendUnavailableError, Inputs, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def quantised_by_peer(backend: Backend, model: bytes, inputs: Inputs, *, threads
     if backend.name != "ort-cpu":
         raise UsageError(f"there is no tool to compare '{backend.name}' with", "use ort-cpu or openvino")
     quantised = quantize_static(model, inputs)
-    compiled = backend.compile(quantised, threads=threads, batch_size=batch_size)
+    compiled = backend.compile(Artifact.onnx(quantised), threads=threads, batch_size=batch_size)
     return Peer(name="quantize_static", compiled=compiled, size_bytes=len(quantised))
 
 

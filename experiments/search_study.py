@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bitfront.backends import THOROUGH, time_in_fresh_process
+from bitfront.backends import THOROUGH, time_in_subprocess
 from bitfront.core import BYTES_PER_MB, EngineError
 from bitfront.search.cli import main as search
 from bitfront.search.inputs.workloads import load_workload
@@ -110,7 +110,7 @@ def _timed_again(options: argparse.Namespace, result: dict[str, Any], folder: Pa
     points, settings, reference = result["points"], result["settings"], result["reference"]
     workload = load_workload(options.workload, options.data)
     batch = settings["batch_size"]
-    again = time_in_fresh_process(
+    again = time_in_subprocess(
         result["backend"]["name"],
         {identifier: folder / points[identifier]["model"] for identifier in {reference, *result["front"]}},
         reference,

@@ -24,6 +24,7 @@ import numpy as np
 
 from bitfront.backends import THOROUGH, CompiledModel, get_backend, time_paired
 from bitfront.backends.batches import run_batches
+from bitfront.backends.registry import default_interpreter
 from bitfront.core import CalibrationSettings, ContentStore, EngineError, outputs_read
 from bitfront.experiments.peers import quantised_by_peer
 from bitfront.experiments.rows import LATENCY, latency_cells, uniform
@@ -64,9 +65,9 @@ def _study(options: argparse.Namespace) -> None:
     workload = load_workload(options.workload, options.data)
     backend = get_backend(options.backend)
     reference = (
-        load_reference(workload.model)
+        load_reference(workload.model, default_interpreter())
         if isinstance(workload.model, Path)
-        else export_reference(workload.model, workload.calibration, name=workload.name)
+        else export_reference(workload.model, workload.calibration, default_interpreter(), name=workload.name)
     )
     settings = CalibrationSettings(samples=options.samples)
     store = ContentStore(options.cache)
@@ -78,12 +79,12 @@ def _study(options: argparse.Namespace) -> None:
     for text in OURS:
         start = time.perf_counter()
         model = lowerer.lower(uniform(lowerer, text))
-        seconds[text], sizes[text] = time.perf_counter() - start, len(model)
+        seconds[text], sizes[text] = time.perf_counter() - start, model.size_bytes
         compiled[text] = backend.compile(model, **setup)
     start = time.perf_counter()
     count = options.peer_samples or options.samples
     calibration = {name: array[:count] for name, array in workload.calibration.items()}
-    peer = quantised_by_peer(backend, lowerer.lower(uniform(lowerer, "fp32")), calibration, **setup)
+    peer = quantised_by_peer(backend, lowerer.lower(uniform(lowerer, "fp32")).data, calibration, **setup)
     seconds[peer.name], sizes[peer.name] = time.perf_counter() - start, peer.size_bytes
     compiled[peer.name] = peer.compiled
 

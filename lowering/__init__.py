@@ -1,1 +1,1 @@
-"""ONNX in, mixed-precision ONNX out: quantisable, calibration, weight rounding, and one dialect a runtime."""
+"""ONNX in, mixed-precision ONNX out: quantisable layers, calibration, weight rounding, and one dialect a runtime."""

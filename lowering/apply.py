@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.core import ConfigError, ContentStore, DataError, Inputs, PrecisionConfig
+from bitfront.core import Artifact, ConfigError, ContentStore, DataError, Inputs, PrecisionConfig
 from bitfront.lowering.dialects.registry import dialect_of_config
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
@@ -19,8 +19,8 @@ def apply_config(
     store: ContentStore,
     allow_new_weights: bool,
     dialect: str | None = None,
-) -> bytes:
-    """Write the artifact that ``config`` describes.
+) -> Artifact:
+    """The artifact that ``config`` describes.
 
     On the network the config was made for, its own ranges are used; weights rounded with calibration inputs come
     from ``store`` (a run's ``cache/``), else are rounded again from the same inputs. On other weights of the same
@@ -54,22 +54,35 @@ def apply_config(
     )
     _check_layers(config, lowerer)
     _check_values(config, lowerer)
-    if not same_weights and not allow_new_weights:
+    if same_weights:
+        _check_data(config, lowerer)
+    else:
+        _check_new_weights(reference.source, calibration, allow_new_weights=allow_new_weights)
+    return lowerer.lower(config.layers)
+
+
+def _check_new_weights(source: str, calibration: Inputs | None, *, allow_new_weights: bool) -> None:
+    """Other weights than the config's were allowed, and there are inputs to find ranges and rounding anew with."""
+    if not allow_new_weights:
         raise ConfigError(
-            f"the config was made for other weights than those of '{reference.source}'; the layers are the same",
+            f"the config was made for other weights than those of '{source}'; the layers are the same",
             "add --allow-new-weights (with --calib) to carry it over to this checkpoint",
         )
-    if not same_weights and calibration is None:
+    if calibration is None:
         raise DataError(
-            f"'{reference.source}' has other weights than the config's: ranges and rounding must be found anew",
+            f"'{source}' has other weights than the config's: ranges and rounding must be found anew",
             "give --calib with calibration inputs",
         )
-    if same_weights and lowerer.calibration_digest != config.calibration_data:
+
+
+def _check_data(config: PrecisionConfig, lowerer: Lowerer) -> None:
+    """Calibration inputs are those that the config was made with, and its scales those of the weights."""
+    if lowerer.calibration_digest != config.calibration_data:
         raise ConfigError(
             "the calibration inputs given are not those the config was made with, so the artifact would differ",
             f"give the same file (its first {config.calibration.samples} samples), or none, beside the run's cache/",
         )
-    if same_weights and config.scales:
+    if config.scales:
         used = lowerer.config(config.layers).scales
         if unused := [name for name in config.scales if name not in used]:
             raise ConfigError(
@@ -77,7 +90,6 @@ def apply_config(
                 "its training",
                 _RESTORE,
             )
-    return lowerer.lower(config.layers)
 
 
 _RESTORE = "give an unedited file from a run's configs/ folder"

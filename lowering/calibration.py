@@ -1,7 +1,7 @@
-"""Activation ranges of the FP32 network on calibration inputs, in memory that does not grow with their number.
+"""Activation ranges of the reference model on calibration inputs, in memory that does not grow with their number.
 
-The tensors asked for become extra outputs of the network, which ONNX Runtime runs in chunks: once for the smallest and
-largest values and, for every method but min-max, once more for a histogram a tensor (``lowering.ranges``). An
+The tensors asked for become extra outputs of the network, which the interpreter runs in chunks: once for the smallest
+and largest values and, for every method but min-max, once more for a histogram a tensor (``lowering.ranges``). An
 output is never fused away, so what is calibrated is the FP32 network's own tensor.
 
 Inside a network NaN and infinities may stand where nothing comes of them: −∞ in front of a softmax, log 0 that is
@@ -13,7 +13,7 @@ do, and in which tensor it begins.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 import onnx
@@ -31,7 +31,7 @@ from bitfront.core import (
     digest,
 )
 from bitfront.lowering.batching import infer_batching
-from bitfront.lowering.interpreter import interpret, runtime_errors, runtime_version
+from bitfront.lowering.interpreter import InterpretedGraph, Interpreter, InterpreterError
 from bitfront.lowering.ranges import BINS, UNBOUNDED, Histogram, count_into, is_bounded, is_zero, range_of, usable_range
 
 _SCHEMA = 2
@@ -50,6 +50,7 @@ def calibrate(
     settings: CalibrationSettings,
     tensors: Sequence[str],
     *,
+    interpreter: Interpreter,
     store: ContentStore,
     key: str,
 ) -> dict[str, Range]:
@@ -60,6 +61,7 @@ def calibrate(
         inputs: One array per network input, (n, …).
         settings: Which method, on how many samples.
         tensors: Names of float tensors of the network, its inputs included.
+        interpreter: Runs the network.
         store: Where ranges are kept.
         key: Digest of the network and the inputs.
 
@@ -70,31 +72,33 @@ def calibrate(
     Raises:
         DataError: If an input is missing or does not fit, or the network does not answer it with numbers.
         LoweringError: If a tensor is not in the network, or is not of a floating type.
-        ModelError: If ONNX Runtime refuses the network.
+        ModelError: If the interpreter refuses the network.
     """
     names = list(dict.fromkeys(tensors))
-    entry = digest("calibration", _SCHEMA, runtime_version(), key, settings.to_json(), sorted(names))
+    entry = digest("calibration", _SCHEMA, interpreter.version, key, settings.to_json(), sorted(names))
     kept = store.get_json(_KIND, entry)
     if kept is not None:
         return {name: (float(kept[name][0]), float(kept[name][1])) if kept[name] else UNBOUNDED for name in names}
-    ranges = _measure(_Probe(reference, inputs, settings.samples, names), settings) if names else {}
+    ranges = {}
+    if names:
+        ranges = _measure(_Probe(reference, inputs, settings.samples, names, interpreter), settings)
     written = {name: list(bounds) if is_bounded(bounds) else None for name, bounds in ranges.items()}
     store.put_json(_KIND, entry, written)
     return {name: ranges[name] for name in names}
 
 
-def run_network(reference: onnx.ModelProto, inputs: Inputs) -> list[Array]:
+def run_network(reference: onnx.ModelProto, inputs: Inputs, interpreter: Interpreter) -> list[Array]:
     """All outputs of the FP32 network on one batch.
 
     Raises:
-        ModelError: If ONNX Runtime refuses the network, or fails on the inputs.
+        ModelError: If the interpreter refuses the network, or fails on the inputs.
     """
-    session, errors = _session(reference, ())
+    graph = _with_outputs(reference, (), interpreter)
     try:
-        outputs: list[Array] = session.run(None, dict(inputs))
-    except errors as error:
-        raise ModelError(f"ONNX Runtime failed on the FP32 network: {error}", "check that it runs as it is") from error
-    return outputs
+        return graph.run(inputs)
+    except InterpreterError as error:
+        text = f"{interpreter.name} failed on the FP32 network: {error.message}"
+        raise ModelError(text, "check that it runs as it is") from error
 
 
 def _measure(probe: _Probe, settings: CalibrationSettings) -> dict[str, Range]:
@@ -125,7 +129,14 @@ def _measure(probe: _Probe, settings: CalibrationSettings) -> dict[str, Range]:
 class _Probe:
     """The network with its inner tensors as outputs, run over the calibration inputs chunk by chunk."""
 
-    def __init__(self, reference: onnx.ModelProto, inputs: Inputs, samples: int, tensors: Sequence[str]) -> None:
+    def __init__(
+        self,
+        reference: onnx.ModelProto,
+        inputs: Inputs,
+        samples: int,
+        tensors: Sequence[str],
+        interpreter: Interpreter,
+    ) -> None:
         self.tensors = tuple(tensors)
         graph_inputs = [value.name for value in reference.graph.input]
         missing = [name for name in graph_inputs if name not in inputs]
@@ -143,7 +154,7 @@ class _Probe:
         inner = [name for name in self.tensors if name not in graph_inputs]
         self._answers = [value.name for value in reference.graph.output if value.name not in graph_inputs]
         self._inner = list(dict.fromkeys([*inner, *self._answers]))
-        self._session, self._errors = _session(reference, inner)
+        self._graph = _with_outputs(reference, inner, interpreter)
         self._batching = infer_batching(reference.graph)
         self._fixed = self._batching.fixed is not None
         self._size = self._batching.fixed or self._chunk_size()
@@ -196,22 +207,21 @@ class _Probe:
         if not self._inner:
             return []
         try:
-            outputs: list[Array] = self._session.run(self._inner, dict(feed))
-        except self._errors as error:
+            return self._graph.run(feed, self._inner)
+        except InterpreterError as error:
             shapes = ", ".join(f"'{name}' {array.dtype} {array.shape}" for name, array in feed.items())
             raise DataError(
-                f"the network refused calibration inputs {shapes}: {error}",
+                f"the network refused calibration inputs {shapes}: {error.message}",
                 "give arrays of the shapes and types that 'search inspect' shows",
             ) from error
-        return outputs
 
 
-def _session(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[Any, tuple[type[Exception], ...]]:
-    """A session with ``tensors`` as further outputs, and the errors its runs may raise.
+def _with_outputs(reference: onnx.ModelProto, tensors: Sequence[str], interpreter: Interpreter) -> InterpretedGraph:
+    """The network ready to be run, with ``tensors`` as further outputs.
 
     Raises:
         LoweringError: If a tensor is not in the network.
-        ModelError: If ONNX Runtime refuses the network.
+        ModelError: If the interpreter refuses the network.
     """
     made = {name for node in reference.graph.node for name in node.output}
     unknown = [name for name in tensors if name not in made]
@@ -225,12 +235,12 @@ def _session(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[Any, t
     already = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in already)
     try:
-        runner = interpret(proto)
-    except runtime_errors() as error:
+        return interpreter.load(proto)
+    except InterpreterError as error:
         raise ModelError(
-            f"ONNX Runtime refused the FP32 network: {error}", "check that the network runs in ONNX Runtime as it is"
+            f"{interpreter.name} refused the FP32 network: {error.message}",
+            f"check that the network runs in {interpreter.name} as it is",
         ) from error
-    return runner.session, runner.errors
 
 
 def _is_float(values: Array) -> TypeGuard[Values]:

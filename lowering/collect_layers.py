@@ -17,7 +17,7 @@ import onnx
 from bitfront.core import FP32
 from bitfront.lowering.dialect import Dialect, LayerSite, offers, stores_tables
 from bitfront.lowering.graph import GraphView, attribute, bodies
-from bitfront.lowering.layers import TABLE, WEIGHTED, Group, Layer, QuantisableLayers
+from bitfront.lowering.layers import TABLE, WEIGHTED, Layer, PrecisionGroup, QuantisableLayers
 
 # Other operators with weights people ask about: named as left alone, with the reason, instead of being passed over.
 _UNHANDLED = ("LSTM", "GRU", "RNN", "Einsum", "Attention", "DeformConv")
@@ -161,7 +161,7 @@ def _layer(index: int, view: GraphView, dialect: Dialect, taken: set[str]) -> La
     return replace(bare, schemes=schemes, refused=refused)
 
 
-def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[Group, ...]:
+def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[PrecisionGroup, ...]:
     parent = list(range(len(layers)))
 
     def root(index: int) -> int:
@@ -193,7 +193,7 @@ def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[Group, ...]:
         common = tuple(c for c in own[0].schemes if all(c in layer.schemes for layer in own))
         name = own[0].name if len(own) == 1 else f"{own[0].name}+{len(own) - 1}"
         groups.append(
-            Group(
+            PrecisionGroup(
                 name=name,
                 layers=tuple(layer.name for layer in own),
                 reason="; ".join(dict.fromkeys(reasons.get(first, []))),
@@ -203,7 +203,7 @@ def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def _edges(layers: Sequence[Layer], groups: Sequence[Group], view: GraphView) -> tuple[tuple[int, int], ...]:
+def _edges(layers: Sequence[Layer], groups: Sequence[PrecisionGroup], view: GraphView) -> tuple[tuple[int, int], ...]:
     group_of = {layer: index for index, group in enumerate(groups) for layer in group.layers}
     by_node = {layer.node: group_of[layer.name] for layer in layers}
     # Tensor → (group, joins passed): groups whose output reaches the tensor through glue alone. What has passed one

@@ -150,25 +150,25 @@ def _with_shared_tables(model: onnx.ModelProto, sources: Mapping[str, Source]) -
     if not any(node.op_type == "Transpose" for source in sources.values() for node in source.nodes):
         return model
     kept: dict[tuple[int, ...], list[TensorProto]] = {}
-    twins: list[tuple[TensorProto, str]] = []
+    tied: list[tuple[TensorProto, str]] = []
     for tensor in model.graph.initializer:
         if len(tensor.dims) != 2 or tensor.data_type not in _TRANSPOSED or tensor.ByteSize() < _WORTH_SHARING:
             continue
         rows, columns = tensor.dims
         value = numpy_helper.to_array(tensor)
         others = kept.get((tensor.data_type, columns, rows), [])
-        twin = next((t for t in others if np.array_equal(numpy_helper.to_array(t).T, value)), None)
-        if twin is not None:
-            twins.append((tensor, twin.name))
+        other = next((t for t in others if np.array_equal(numpy_helper.to_array(t).T, value)), None)
+        if other is not None:
+            tied.append((tensor, other.name))
         else:
             kept.setdefault((tensor.data_type, rows, columns), []).append(tensor)
-    if not twins:
+    if not tied:
         return model
     written = onnx.ModelProto()
     written.CopyFrom(model)
     del written.graph.node[:], written.graph.initializer[:]
-    gone = {tensor.name for tensor, _ in twins}
-    written.graph.node.extend(helper.make_node("Transpose", [twin], [t.name], perm=[1, 0]) for t, twin in twins)
+    gone = {tensor.name for tensor, _ in tied}
+    written.graph.node.extend(helper.make_node("Transpose", [other], [t.name], perm=[1, 0]) for t, other in tied)
     written.graph.node.extend(model.graph.node)
     written.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name not in gone)
     return written

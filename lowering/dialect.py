@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import onnx
 
@@ -121,6 +121,15 @@ class Dialect(Protocol):
         Raises:
             LoweringError: If a tensor that must be quantised has no range, or values do not fit their type.
         """
+        ...
+
+
+@runtime_checkable
+class HasSessionSettings(Protocol):
+    """A dialect whose models must be run with settings of the runtime's session."""
+
+    def session_settings(self, request: LoweringRequest) -> Mapping[str, str]:
+        """Key → value by the runtime's own names, for the model that ``write`` makes of the request."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""PyTorch modules to references, by the dynamo exporter.
+"""Export of PyTorch modules as reference models, by the dynamo exporter.
 
 Exporting takes seconds, nearly all of it for tracing and translation, which depend on a module's structure alone. An
 ``Exporter`` keeps the untouched graph of each structure, where initialisers still have the parameters' names, and
@@ -24,7 +24,8 @@ from onnx import helper, numpy_helper
 
 from bitfront.core import Array, Inputs, ModelError, digest
 from bitfront.lowering.calibration import run_network
-from bitfront.lowering.faithful import faithful
+from bitfront.lowering.equivalence import equivalent_to_given
+from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.reference import ReferenceModel, make_reference, read_reference
 
 if TYPE_CHECKING:
@@ -35,12 +36,15 @@ _SAMPLES = 4  # that a module and its graph must agree on
 _TOLERANCE = 1e-3  # of the largest output
 
 
-def export_reference(module: torch.nn.Module, inputs: Inputs, *, name: str, batch: int | None = None) -> ReferenceModel:
-    """Export a module in evaluation mode; its own mode is restored.
+def export_reference(
+    module: torch.nn.Module, inputs: Inputs, interpreter: Interpreter, *, name: str, batch: int | None = None
+) -> ReferenceModel:
+    """Export a module in evaluation mode as a reference model; its own mode is restored.
 
     Args:
         module: The trained network.
         inputs: One array per argument of ``forward``, in order, shape (n, …); the keys name the ONNX inputs.
+        interpreter: Computes constants; kept with the network.
         name: Workload's name, for messages.
         batch: A fixed batch size, or None for a dynamic one.
 
@@ -48,8 +52,8 @@ def export_reference(module: torch.nn.Module, inputs: Inputs, *, name: str, batc
         ModelError: If the exporter fails; its own reason is in the message.
     """
     program = _optimised(_program(module, inputs, name, batch))
-    exported = replace(make_reference(program, name), given=bytes(program.SerializeToString()))
-    return replace(faithful(exported, inputs), given=None)
+    exported = replace(make_reference(program, name, interpreter), given=bytes(program.SerializeToString()))
+    return replace(equivalent_to_given(exported, inputs), given=None)
 
 
 class Exporter:
@@ -60,13 +64,15 @@ class Exporter:
 
     Args:
         inputs: As for ``export_reference``; what modules and graphs are compared on.
+        interpreter: As for ``export_reference``; runs the graphs that are compared.
         name: Workload's name, for messages.
         batch: A fixed batch size, or None for a dynamic one.
     """
 
-    def __init__(self, inputs: Inputs, name: str, *, batch: int | None = None) -> None:
+    def __init__(self, inputs: Inputs, interpreter: Interpreter, name: str, *, batch: int | None = None) -> None:
         count = batch or _SAMPLES
         self._inputs = {key: np.resize(array, (count, *array.shape[1:])) for key, array in inputs.items()}
+        self._interpreter = interpreter
         self._name = name
         self._batch = batch
         self._graphs: dict[str, onnx.ModelProto] = {}
@@ -84,9 +90,12 @@ class Exporter:
             program = _program(module, self._inputs, self._name, self._batch)
             self._graphs[structure] = program.model_proto
             reference = self._filled(self._graphs[structure], module)
-        reference = reference or export_reference(module, self._inputs, name=self._name, batch=self._batch)
+        reference = reference or self._exported_anew(module)
         # A made network is kept as its graph alone, and is known by that.
-        return read_reference(reference.proto, self._name) if reference.sources else reference
+        return read_reference(reference.proto, self._name, self._interpreter) if reference.sources else reference
+
+    def _exported_anew(self, module: torch.nn.Module) -> ReferenceModel:
+        return export_reference(module, self._inputs, self._interpreter, name=self._name, batch=self._batch)
 
     def _filled(self, graph: onnx.ModelProto, module: torch.nn.Module) -> ReferenceModel | None:
         """The graph with the module's weights; None where that is not the module."""
@@ -97,8 +106,8 @@ class Exporter:
             return None
         program = torch.onnx.ONNXProgram(ir.from_proto(proto), None)
         try:
-            reference = make_reference(_optimised(program), self._name)
-            found = run_network(reference.proto, self._inputs)
+            reference = make_reference(_optimised(program), self._name, self._interpreter)
+            found = run_network(reference.proto, self._inputs, self._interpreter)
         except (ModelError, *_FAILURES):
             return None  # widths that were written into the graph
         return reference if _agree(found, _outputs(module, self._inputs)) else None

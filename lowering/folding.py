@@ -1,4 +1,4 @@
-"""Computing what a graph computes from constants alone, with what it was computed from kept beside it.
+"""Constant folding that remembers what each folded tensor was computed from.
 
 A folded tensor becomes an initialiser, so that weights stored in FP16, scaled, transposed or joined from parts are
 found as weights. Where they came from is kept as ``Origins``, from which a written file gets them back in the form that
@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.lowering.graph import GraphView, bodies
-from bitfront.lowering.interpreter import interpret, runtime_errors
+from bitfront.lowering.interpreter import Interpreter, InterpreterError
 from bitfront.lowering.layers import TABLE, WEIGHTED
 
 LARGEST = 1 << 16
@@ -46,26 +46,40 @@ class Origins:
     constants: dict[str, TensorProto] = field(default_factory=dict)
 
 
-def fold_constants(proto: onnx.ModelProto, origins: Origins) -> onnx.ModelProto:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folding:
+    """The state of folding a network's constants.
+
+    Attributes:
+        interpreter: Computes them.
+        origins: Where folded tensors came from.
+    """
+
+    interpreter: Interpreter
+    origins: Origins = field(default_factory=Origins)
+
+
+def fold_constants(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
     """The model with constant expressions computed.
 
     Args:
         proto: Sorted, its constants initialisers; not modified.
-        origins: What was folded is added.
+        folding: What is folded is added to its origins.
     """
+    origins = folding.origins
     view = GraphView(proto.graph)
     constants = dict(view.initializers)
     wanted = _leads_to_weights(view)
-    errors = runtime_errors()
     kept: list[onnx.NodeProto] = []
     for node in view.nodes:
         if not _may_fold(node, constants):
             kept.append(node)
             continue
         try:
-            results = _compute(node, constants, proto, any_size=any(name in wanted for name in node.output))
-        except errors:
-            results = []  # the runtime has no kernel for it, or it fails when it is run
+            large = any(name in wanted for name in node.output)
+            results = _compute(node, constants, proto, folding.interpreter, any_size=large)
+        except InterpreterError:
+            results = []  # the interpreter has no kernel for it, or it fails when it is run
         if not results:
             kept.append(node)
             continue
@@ -116,7 +130,12 @@ def _may_fold(node: onnx.NodeProto, constants: dict[str, TensorProto]) -> bool:
 
 
 def _compute(
-    node: onnx.NodeProto, constants: dict[str, TensorProto], proto: onnx.ModelProto, *, any_size: bool
+    node: onnx.NodeProto,
+    constants: dict[str, TensorProto],
+    proto: onnx.ModelProto,
+    interpreter: Interpreter,
+    *,
+    any_size: bool,
 ) -> list[TensorProto]:
     """The node's results; none where they are too large, or their sizes cannot be told beforehand."""
     alone = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
@@ -142,7 +161,7 @@ def _compute(
         if elements * width > _BYTE_LIMIT or (elements > LARGEST and not any_size):
             return []
     names = [name for name in node.output if name]
-    results = interpret(alone, optimised=False).run({}, names)
+    results = interpreter.load(alone, optimised=False).run({}, names)
     return [
         numpy_helper.from_array(array, name) for name, array in zip(names, results, strict=True) if array is not None
     ]

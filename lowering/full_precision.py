@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from bitfront.lowering.folding import Origins
+from bitfront.lowering.folding import Folding, Origins
 from bitfront.lowering.graph import GraphView, free_name, graphs_of, rename_tensors, tensor_names
 from bitfront.lowering.layers import WEIGHTED
 
@@ -20,7 +20,7 @@ HALF_TYPES = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))
 _TYPE_ATTRIBUTES = frozenset(("to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision"))
 
 
-def computing_types(proto: onnx.ModelProto) -> frozenset[int]:
+def compute_types(proto: onnx.ModelProto) -> frozenset[int]:
     """The types other than FP32 that weighted operators compute in."""
     view = GraphView(proto.graph)
     found = {
@@ -31,14 +31,14 @@ def computing_types(proto: onnx.ModelProto) -> frozenset[int]:
     return frozenset(found) & (HALF_TYPES | {TensorProto.DOUBLE})
 
 
-def widened(proto: onnx.ModelProto, origins: Origins) -> onnx.ModelProto:
+def in_fp32(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
     """The model computing in FP32 where its weighted operators compute in FP16, BF16 or FP64.
 
     Args:
         proto: With the types of its tensors; not modified.
-        origins: The given form of weights that become FP32 is added.
+        folding: The given form of weights that become FP32 is added to its origins.
     """
-    kinds = computing_types(proto)
+    kinds, origins = compute_types(proto), folding.origins
     if not kinds:
         return proto
     if kinds & HALF_TYPES:

@@ -50,11 +50,11 @@ def tensor_names(graph: onnx.GraphProto) -> set[str]:
 
 def free_name(name: str, taken: set[str]) -> str:
     """``name``, or the first of name_2, name_3 … that is not taken; taken from now on."""
-    request, suffix = name, 2
-    while request in taken:
-        request, suffix = f"{name}_{suffix}", suffix + 1
-    taken.add(request)
-    return request
+    free, suffix = name, 2
+    while free in taken:
+        free, suffix = f"{name}_{suffix}", suffix + 1
+    taken.add(free)
+    return free
 
 
 def rename_tensors(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
@@ -102,9 +102,9 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     """The value of an attribute, or ``default``."""
-    for request in node.attribute:
-        if request.name == name:
-            return onnx.helper.get_attribute_value(request)
+    for entry in node.attribute:
+        if entry.name == name:
+            return onnx.helper.get_attribute_value(entry)
     return default
 
 

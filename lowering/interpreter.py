@@ -1,73 +1,67 @@
-"""ONNX Runtime's processor provider as an interpreter of graphs: what networks answer, never how fast."""
+"""The seam to whatever runs graphs while networks are lowered: for their values, never for their speed.
+
+Constant folding, calibration, layer-by-layer rounding and the comparison with the network as given run graphs, but
+lowering opens no runtime itself: a ``ReferenceModel`` carries the interpreter that whoever loads it brings
+(``backends.registry.default_interpreter``).
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
-import onnx
+from bitfront.core import Array, ModelError
 
-from bitfront.core import Array
+if TYPE_CHECKING:
+    import onnx
 
 
-@dataclass(frozen=True, slots=True)
-class Interpreter:
-    """A graph ready to be run.
+class InterpreterError(ModelError):
+    """A graph that the interpreter refused, or that failed when it was run."""
 
-    Attributes:
-        session: ONNX Runtime's session.
-        errors: What its runs may raise.
-    """
 
-    session: Any
-    errors: tuple[type[Exception], ...]
+class InterpretedGraph(Protocol):
+    """A graph ready to be run."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the graph's outputs, in order."""
+        ...
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
-        """The values of the outputs named, all by default; raises one of ``errors`` where the graph fails."""
-        found: list[Array] = self.session.run(outputs, dict(feeds))
-        return found
+        """The values of the named outputs, of all by default.
+
+        Raises:
+            InterpreterError: If the graph fails on these inputs.
+        """
+        ...
 
 
-def runtime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises where it refuses a graph, or fails on its inputs."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+class Interpreter(Protocol):
+    """Computes what ONNX graphs answer."""
 
-    return (
-        state.EPFail,
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.NoSuchFile,
-        state.NotImplemented,
-        state.RuntimeException,
-        ValueError,
-    )
+    @property
+    def name(self) -> str:
+        """Name in messages: ``ONNX Runtime``."""
+        ...
 
+    @property
+    def version(self) -> str:
+        """Exact version, on which computed values depend: part of cache keys."""
+        ...
 
-def runtime_version() -> str:
-    """ONNX Runtime's version, on which what networks answer depends."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
+    def load(
+        self, model: onnx.ModelProto | bytes, *, optimised: bool = True, threads: int | None = None
+    ) -> InterpretedGraph:
+        """Make a graph ready to be run.
 
-    return str(onnxruntime.__version__)
+        Args:
+            model: The model, or its file's bytes.
+            optimised: Whether the graph may be rewritten before it is run.
+            threads: Threads at most, idle between runs, for short graphs that are run beside other work; None leaves
+                the number to the interpreter.
 
-
-def interpret(model: onnx.ModelProto | bytes, *, optimised: bool = True) -> Interpreter:
-    """A session for a model; raises one of ``runtime_errors()`` where ONNX Runtime refuses it.
-
-    Args:
-        model: The model, or its file's bytes.
-        optimised: Whether the runtime may rewrite the graph before it runs it.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised, and said by the caller
-    if not optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    data = model if isinstance(model, bytes) else model.SerializeToString()
-    return Interpreter(ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]), runtime_errors())
+        Raises:
+            InterpreterError: If the graph is refused.
+        """
+        ...

@@ -1,4 +1,4 @@
-"""What a network is made of, as a search sees it: layers, groups, and what each may become."""
+"""A network's quantisable layers, the groups that share a scheme, and the schemes that each may take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TABLE = "Gather"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One weighted operator.
+    """A weighted operator whose weight may be quantised.
 
     Attributes:
         name: Module path its weight came from (``layer1.0.conv1``), else the ONNX node's name.
@@ -27,8 +27,8 @@ class Layer:
         channel_axis: Axis of the output channels in ``weight_shape``, of the entries of a table.
         conv_groups: The ``group`` attribute; 1 for Gemm, MatMul and Gather.
         parameters: Number of weights.
-        schemes: What the layer may become, ``fp32`` first; never empty.
-        refused: Scheme text → why the layer may not become it.
+        schemes: Schemes that the layer may take, ``fp32`` first; never empty.
+        refused: Scheme text → why the layer may not take it.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class PrecisionGroup:
     """Layers that share one scheme.
 
     Attributes:
@@ -68,17 +68,17 @@ class QuantisableLayers:
         layers: In the network's (topological) order.
         groups: In the order of their first layers; every layer is in exactly one.
         edges: Pairs of indices into ``groups`` that are neighbours: the second reads what the first wrote,
-            with nothing but glue between. Sorted, without repetition.
+            with nothing but operators without weights between. Sorted, without repetition.
         left_alone: Node name → why a weighted operator is no layer (weights computed at run time, in a
             subgraph, an unsupported type, …).
     """
 
     layers: tuple[Layer, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[PrecisionGroup, ...]
     edges: tuple[tuple[int, int], ...]
     left_alone: Mapping[str, str]
 
     def spread(self, schemes: Mapping[str, Scheme]) -> dict[str, Scheme]:
-        """Group name → scheme, written out to layer name → scheme, in the network's order."""
+        """Group name → scheme, spread to layer name → scheme, in the network's order."""
         by_layer = {layer: schemes[group.name] for group in self.groups for layer in group.layers}
         return {layer.name: by_layer[layer.name] for layer in self.layers}

@@ -12,16 +12,18 @@ from google.protobuf.message import DecodeError, EncodeError
 from bitfront.core import ModelError
 from bitfront.lowering.external import check_sizes, load_external_data
 from bitfront.lowering.graph import graphs_of, sort_nodes
+from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.normalise import IR_VERSION
 from bitfront.lowering.opset import OPSET, opset_of
 from bitfront.lowering.reference import ReferenceModel, make_reference
 
 
-def load_reference(path: Path, *, skipped: Collection[str] = ()) -> ReferenceModel:
+def load_reference(path: Path, interpreter: Interpreter, *, skipped: Collection[str] = ()) -> ReferenceModel:
     """Load, check and normalise an ONNX file.
 
     Args:
         path: The file; its external data must lie in the same folder or below it.
+        interpreter: Computes constants; kept with the network.
         skipped: Steps of normalising to leave out.
 
     Raises:
@@ -47,7 +49,7 @@ def load_reference(path: Path, *, skipped: Collection[str] = ()) -> ReferenceMod
         raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
     sort_nodes(model.graph)
     _check(model, path)
-    return replace(make_reference(model, str(path), skipped=skipped), given=given)
+    return replace(make_reference(model, str(path), interpreter, skipped=skipped), given=given)
 
 
 def _check(model: onnx.ModelProto, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One network in one dialect, ready to be written under any config: what the search holds in its hand."""
+"""A reference model with a dialect and calibration data, from which artifacts of any schemes are written."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bitfront.core import (
     FP32,
+    Artifact,
     CalibrationSettings,
     ContentStore,
     DataError,
@@ -22,7 +23,7 @@ from bitfront.core import (
 from bitfront.lowering.calibration import calibrate
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.compact import write_compactly
-from bitfront.lowering.dialect import ComputeType, Dialect, LoweringRequest, support_of
+from bitfront.lowering.dialect import ComputeType, Dialect, HasSessionSettings, LoweringRequest, support_of
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.layers import Layer, QuantisableLayers
 from bitfront.lowering.ranges import UNBOUNDED, is_bounded, why_unbounded
@@ -32,16 +33,16 @@ from bitfront.lowering.rounding.methods import uses_calibration
 from bitfront.lowering.rounding.network import round_network
 from bitfront.lowering.rounding.scales import INTEGER_RANGES, nearest_integers
 from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.lowering.zero_inputs import with_stand_ins
+from bitfront.lowering.zero_ranges import replace_zero_ranges
 
 
 class Lowerer:
-    """Lowers candidates of one network.
+    """Writes artifacts of one network, with a scheme for each layer.
 
     Calibration ranges and rounded weights are computed when first needed and kept in ``store``.
 
     Args:
-        reference: The normalised FP32 network.
+        reference: The network.
         dialect: How the runtime wants schemes written.
         calibration: Unlabelled inputs, (n, …) each; None where only stored ranges and weights are to be used.
         settings: How activations are calibrated.
@@ -84,7 +85,7 @@ class Lowerer:
 
     @cached_property
     def quantisable(self) -> QuantisableLayers:
-        """Layers, groups and what each may become."""
+        """The network's quantisable layers and groups, with the schemes that each may take."""
         return collect_layers(self.reference.proto, self.dialect)
 
     @cached_property
@@ -104,13 +105,14 @@ class Lowerer:
             self._inputs("activation ranges"),
             self.settings,
             self._activations(),
+            interpreter=self.reference.interpreter,
             store=self._store,
             key=self._key,
         )
-        return with_stand_ins(GraphView(self.reference.proto.graph), found)
+        return replace_zero_ranges(GraphView(self.reference.proto.graph), found)
 
     def prepare(self, schemes: Iterable[Scheme]) -> None:
-        """Find the ranges and round the weights for these schemes now, instead of when first needed."""
+        """Calibrate, and round the weights for these schemes, now instead of when first needed."""
         for scheme in schemes:
             if scheme.precision.is_integer:
                 self._round(scheme)
@@ -133,12 +135,13 @@ class Lowerer:
             weights=scheme.weights,
             bits=bits,
             activations=self.ranges if scheme.weights.group_size is None else None,
+            interpreter=self.reference.interpreter,
             store=self._store,
             key=self._key if uses_calibration(scheme.weights) else self.reference.fingerprint,
         )
 
-    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
-        """The artifact's bytes for layer name → scheme (every layer); the same schemes give the same bytes.
+    def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
+        """The artifact for layer name → scheme (every layer); the same schemes give the same bytes.
 
         Raises:
             LoweringError: If a layer is missing or may not take its scheme.
@@ -150,16 +153,16 @@ class Lowerer:
             for layer in layers
             if schemes[layer.name].precision.is_integer
         }
-        model = self.dialect.write(
-            LoweringRequest(
-                reference=self.reference.proto,
-                layers=layers,
-                schemes=schemes,
-                ranges=self._needed_ranges(schemes),
-                weights=weights,
-            )
+        request = LoweringRequest(
+            reference=self.reference.proto,
+            layers=layers,
+            schemes=schemes,
+            ranges=self._needed_ranges(schemes),
+            weights=weights,
         )
-        return bytes(write_compactly(model, self.reference.sources).SerializeToString(deterministic=True))
+        model = write_compactly(self.dialect.write(request), self.reference.sources)
+        settings = self.dialect.session_settings(request) if isinstance(self.dialect, HasSessionSettings) else None
+        return Artifact.onnx(bytes(model.SerializeToString(deterministic=True)), settings)
 
     def config(self, schemes: Mapping[str, Scheme]) -> PrecisionConfig:
         """The reusable config of layer name → scheme."""
@@ -182,7 +185,7 @@ class Lowerer:
 
     def weight_bytes(self, layer: str, scheme: Scheme) -> int:
         """Bytes that the layer's weights, scales and zero points take in the file under ``scheme``."""
-        found = next(request for request in self.quantisable.layers if request.name == layer)
+        found = next(each for each in self.quantisable.layers if each.name == layer)
         return support_of(self.dialect, scheme).weight_bytes(found, scheme)
 
     def compute_type(self, scheme: Scheme) -> ComputeType:

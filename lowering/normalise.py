@@ -1,10 +1,10 @@
-"""The one form every network is brought to before anything else looks at it, one named step after the other.
+"""Normalising: the one form that every network is brought to before it is read, in named steps.
 
 Opset 21 or newer, functions inlined, what ONNX Runtime fused split again, constants lifted to initialisers, no
 initialiser among the graph inputs, FP32 throughout, constant expressions folded, batch norm folded into the layer
 before it, chains of slices merged, means over all positions written as GlobalAveragePool, identities and dropouts gone,
 nodes sorted and named, shapes inferred, metadata stripped. Numerics stay those of the network up to rounding, which
-``lowering.faithful`` checks; a step that changes them can be left out.
+``lowering.equivalence`` checks; a step that changes them can be left out.
 
 Not handled: batch norms with no layer before them stay as they are (floating glue).
 """
@@ -23,12 +23,13 @@ import onnx_ir.passes.common as passes
 from onnx import helper
 
 from bitfront.core import ModelError
+from bitfront.lowering.canonical_forms import merge_slices, pool_globally
 from bitfront.lowering.compact import Source, sources_of
-from bitfront.lowering.folding import Origins, fold_constants
-from bitfront.lowering.full_precision import widened
+from bitfront.lowering.folding import Folding, fold_constants
+from bitfront.lowering.full_precision import in_fp32
 from bitfront.lowering.fused_forms import split_fused
-from bitfront.lowering.glue_forms import merge_slices, pool_globally
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
+from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.opset import with_opset
 
 IR_VERSION = 10
@@ -36,7 +37,7 @@ IR_VERSION = 10
 _SMALL = 64
 _FAILURES = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError, IndexError)
 
-Rewrite = Callable[[onnx.ModelProto, Origins], onnx.ModelProto]
+Rewrite = Callable[[onnx.ModelProto, Folding], onnx.ModelProto]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,38 +53,41 @@ class Normalised:
     sources: Mapping[str, Source]
 
 
-def normalise(model: onnx.ModelProto, source: str, *, skipped: Collection[str] = ()) -> Normalised:
+def normalise(
+    model: onnx.ModelProto, source: str, interpreter: Interpreter, *, skipped: Collection[str] = ()
+) -> Normalised:
     """Bring a network to the form the module describes.
 
     Args:
         model: A checked model with its external data loaded; not modified.
         source: File or module it came from, for messages.
+        interpreter: Computes constants.
         skipped: Steps to leave out, of ``OPTIONAL_STEPS``.
 
     Raises:
         ModelError: If the model cannot be converted.
     """
-    origins = Origins()
+    folding = Folding(interpreter=interpreter)
     with _quiet():
-        proto = _in_form(model, source)
+        proto = _in_form(model, folding, source)
         for name, rewrite in OPTIONAL_STEPS.items():
             if name not in skipped:
-                proto = _with_names_of(proto, _stepped(rewrite, proto, origins, source))
-        proto = _stepped(_finished, proto, origins, source)
-    return Normalised(proto=proto, sources=sources_of(proto, origins))
+                proto = _with_names_of(proto, _stepped(rewrite, proto, folding, source))
+        proto = _stepped(_finished, proto, folding, source)
+    return Normalised(proto=proto, sources=sources_of(proto, folding.origins))
 
 
-def _in_form(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
+def _in_form(model: onnx.ModelProto, folding: Folding, source: str) -> onnx.ModelProto:
     """The model without functions, at one opset, its constants initialisers and its dynamic axes named."""
     plain = model
     if model.functions:
-        plain = _stepped(lambda proto, _: onnx.inliner.inline_local_functions(proto), model, Origins(), source)
-    return _stepped(_structured, with_opset(plain, source), Origins(), source)
+        plain = _stepped(lambda proto, _: onnx.inliner.inline_local_functions(proto), model, folding, source)
+    return _stepped(_structured, with_opset(plain, source), folding, source)
 
 
-def _stepped(rewrite: Rewrite, proto: onnx.ModelProto, origins: Origins, source: str) -> onnx.ModelProto:
+def _stepped(rewrite: Rewrite, proto: onnx.ModelProto, folding: Folding, source: str) -> onnx.ModelProto:
     try:
-        return rewrite(proto, origins)
+        return rewrite(proto, folding)
     except (*_FAILURES, onnx.onnx_cpp2py_export.checker.ValidationError) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
@@ -92,7 +96,7 @@ def _stepped(rewrite: Rewrite, proto: onnx.ModelProto, origins: Origins, source:
         ) from error
 
 
-def _structured(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+def _structured(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     named = onnx.ModelProto()
     named.CopyFrom(proto)
     _name_nodes(named.graph)
@@ -121,7 +125,7 @@ def _name_dynamic_axes(graph: onnx.GraphProto) -> None:
                         axis.dim_param = batch
 
 
-def _without_fused(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+def _without_fused(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     split = onnx.ModelProto()
     split.CopyFrom(proto)
     split_fused(split.graph)
@@ -129,7 +133,7 @@ def _without_fused(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
     return _with_shapes(split)
 
 
-def _without_dropouts(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+def _without_dropouts(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     # A Dropout whose mask nobody reads is an identity at inference, which training_mode says it is not.
     graph = ir.from_proto(proto)
     for node in list(graph.graph):
@@ -144,7 +148,7 @@ def _without_dropouts(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
     return ir.to_proto(graph)
 
 
-def _simplified(proto: onnx.ModelProto, origins: Origins) -> onnx.ModelProto:
+def _simplified(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
     from onnxscript import optimizer
 
     graph = ir.from_proto(proto)
@@ -156,7 +160,7 @@ def _simplified(proto: onnx.ModelProto, origins: Origins) -> onnx.ModelProto:
         # Runtimes look for quantised constants.
         should_fold=lambda node: False if node.op_type in ("DequantizeLinear", "QuantizeLinear") else None,
     )
-    return fold_constants(_with_shapes(_with_inputs_of(proto, ir.to_proto(graph))), origins)
+    return fold_constants(_with_shapes(_with_inputs_of(proto, ir.to_proto(graph))), folding)
 
 
 def _with_inputs_of(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
@@ -180,7 +184,7 @@ def _with_inputs_of(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.Mod
     return after
 
 
-def _without_batch_norms(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+def _without_batch_norms(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     from onnxscript.rewriter import rewrite
     from onnxscript.rewriter.rules.common import (
         fuse_batchnorm_into_conv_rule,
@@ -199,7 +203,7 @@ def _without_batch_norms(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
     return ir.to_proto(graph)
 
 
-def _without_identities(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+def _without_identities(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     """Without the graph's own Identity nodes; those of bodies stay, since a body may not return what is not its own."""
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
@@ -217,14 +221,14 @@ def _without_identities(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
     return bare
 
 
-def _with_merged_slices(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+def _with_merged_slices(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     merged = onnx.ModelProto()
     merged.CopyFrom(proto)
     merge_slices(merged.graph)
     return merged
 
 
-def _with_global_pools(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+def _with_global_pools(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     pooled = onnx.ModelProto()
     pooled.CopyFrom(proto)
     pool_globally(pooled.graph, GraphView(_with_shapes(proto).graph))
@@ -236,7 +240,7 @@ OPTIONAL_STEPS: Mapping[str, Rewrite] = {
     "fused": _without_fused,
     "dropouts": _without_dropouts,
     "constants": fold_constants,
-    "full-precision": widened,
+    "full-precision": in_fp32,
     "simplify": _simplified,
     "batch-norms": _without_batch_norms,
     "identities": _without_identities,
@@ -245,7 +249,7 @@ OPTIONAL_STEPS: Mapping[str, Rewrite] = {
 }
 
 
-def _finished(proto: onnx.ModelProto, _: Origins) -> onnx.ModelProto:
+def _finished(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     graph = ir.from_proto(proto)
     ir.passes.Sequential(
         passes.RemoveUnusedNodesPass(),

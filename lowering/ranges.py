@@ -235,12 +235,12 @@ def _least(cost: Callable[[float, float], float], low: float, high: float, *, fl
     sides = [side for side in (0, 1) if ends[side] != 0]
     best, share = cost(low, high), [1.0, 1.0]
 
-    def attempt(request: list[float]) -> bool:
+    def attempt(tried: list[float]) -> bool:
         nonlocal best, share
-        found = cost(request[0] * low, request[1] * high)
+        found = cost(tried[0] * low, tried[1] * high)
         if not found < best:
             return False
-        best, share = found, request
+        best, share = found, tried
         return True
 
     for both in shares[1:]:
@@ -249,9 +249,9 @@ def _least(cost: Callable[[float, float], float], low: float, high: float, *, fl
         moved = False
         for side in sides:
             for one in shares:
-                request = list(share)
-                request[side] = float(one)
-                moved |= attempt(request)
+                tried = list(share)
+                tried[side] = float(one)
+                moved |= attempt(tried)
         if not moved:
             break
     return share[0] * low, share[1] * high

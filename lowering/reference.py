@@ -1,4 +1,4 @@
-"""The normalised FP32 network every request is written from."""
+"""The reference model: the normalised FP32 network that every artifact is written from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnx
 from bitfront.core import Batching, ModelError, digest
 from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.compact import Source
+from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.normalise import OPTIONAL_STEPS, normalise
 
 _PROTO_LIMIT = 2**31 - 1
@@ -17,7 +18,7 @@ _PROTO_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceModel:
-    """A network, loaded, checked and normalised.
+    """A network in FP32, loaded, checked and normalised.
 
     Attributes:
         source: File or module it came from, for messages.
@@ -28,6 +29,7 @@ class ReferenceModel:
         input_types: Input name → numpy dtype name.
         output_names: In order.
         output_shapes: Output name → shape as far as known; None for an unknown rank.
+        interpreter: Runs the network and graphs cut from it.
         given: The network as it was given, before anything was normalised, as one ONNX file; None where it was
             exported from a module, whose export is ``proto``.
         sources: Initialiser of ``proto`` → what it was computed from in the given network; written files hold that
@@ -44,6 +46,7 @@ class ReferenceModel:
     input_types: Mapping[str, str]
     output_names: tuple[str, ...]
     output_shapes: Mapping[str, tuple[int | None, ...] | None]
+    interpreter: Interpreter = field(repr=False, compare=False)
     given: bytes | None = None
     sources: Mapping[str, Source] = field(default_factory=dict)
     skipped_steps: tuple[str, ...] = ()
@@ -51,7 +54,7 @@ class ReferenceModel:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The batch size the network insists on; None where it is dynamic."""
+        """The batch size that the network is fixed to; None where it is dynamic."""
         return self.batching.fixed
 
     @property
@@ -60,20 +63,23 @@ class ReferenceModel:
         return infer_batching(self.proto.graph)
 
 
-def make_reference(model: onnx.ModelProto, source: str, *, skipped: Collection[str] = ()) -> ReferenceModel:
-    """Normalise a checked model and take its fingerprints.
+def make_reference(
+    model: onnx.ModelProto, source: str, interpreter: Interpreter, *, skipped: Collection[str] = ()
+) -> ReferenceModel:
+    """Normalise a checked model; returns it with its fingerprints.
 
     Args:
         model: The model; not modified.
         source: File or module it came from, for messages.
+        interpreter: Computes constants; kept with the network.
         skipped: Steps of normalising to leave out.
 
     Raises:
         ModelError: If it cannot be normalised, has no input or no output, or is too large for one file.
     """
-    found = normalise(model, source, skipped=skipped)
+    found = normalise(model, source, interpreter, skipped=skipped)
     steps = tuple(step for step in OPTIONAL_STEPS if step in skipped)
-    made = replace(read_reference(found.proto, source), sources=found.sources, skipped_steps=steps)
+    made = replace(read_reference(found.proto, source, interpreter), sources=found.sources, skipped_steps=steps)
     if not found.sources:
         return made
     # What is written depends on what constants are computed from as well.
@@ -83,8 +89,8 @@ def make_reference(model: onnx.ModelProto, source: str, *, skipped: Collection[s
     return replace(made, fingerprint=digest(made.fingerprint, written))
 
 
-def read_reference(proto: onnx.ModelProto, source: str) -> ReferenceModel:
-    """Take the fingerprints of a network that was normalised before, such as another reference's.
+def read_reference(proto: onnx.ModelProto, source: str, interpreter: Interpreter) -> ReferenceModel:
+    """The reference model of a network that was normalised before, such as another reference model's.
 
     Raises:
         ModelError: If it has no input or no output, or is too large for one file.
@@ -116,6 +122,7 @@ def read_reference(proto: onnx.ModelProto, source: str) -> ReferenceModel:
         input_types={name: str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) for name, kind in inputs.items()},
         output_names=tuple(outputs),
         output_shapes={name: _shape(kind) for name, kind in outputs.items()},
+        interpreter=interpreter,
     )
 
 

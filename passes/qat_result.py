@@ -83,7 +83,7 @@ def result_of(network: ArtifactNetwork, lowerer: Lowerer, schemes: Mapping[str, 
         trained=trained,
     )
     written = result.lowerer(lowerer.dialect, lowerer.settings, ContentStore(None), lowerer.calibration_digest)
-    _check_quantisers(network, onnx.load_from_string(written.lower(schemes)))
+    _check_quantisers(network, onnx.load_from_string(written.lower(schemes).data))
     return result
 
 

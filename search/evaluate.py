@@ -1,6 +1,6 @@
 """Tries one candidate: written, compiled, timed against the given network, scored only as long as that can matter.
 
-    schemes → layers → bytes → size → compiled → paired latency → limits → accuracy on growing subsets
+    schemes → layers → artifact → size → compiled → paired latency → limits → accuracy on growing subsets
 
 Machines drift: the same model is some per cent slower an hour later, or while somebody else computes. The ratio to the
 given network in interleaved runs hardly moves. So the search decides by ``ratio × the given network's median over the
@@ -27,7 +27,7 @@ from statistics import median
 
 from bitfront.backends.base import CompiledModel
 from bitfront.backends.timing import TimingSettings
-from bitfront.core import AccuracyStats, BackendError, Constraints, LatencyStats, LoweringError, Scheme, digest
+from bitfront.core import AccuracyStats, Artifact, BackendError, Constraints, LatencyStats, LoweringError, Scheme
 from bitfront.report.given import FP32_ID, GIVEN_ID
 from bitfront.search.accuracy import Scored, Scorer, no_better, surely_worse
 from bitfront.search.given import Given, GivenMeasurement
@@ -115,7 +115,7 @@ class Evaluator:
             except BackendError as error:
                 what = "FP32 network" if given.is_fp32 else "network as given"
                 raise BackendError(f"the {what} failed: {error.message}", error.hint) from error
-            self._measured = GivenMeasurement(size_bytes=len(given.model), latency=latency, accuracy=scored.stats)
+            self._measured = GivenMeasurement(size_bytes=given.model.size_bytes, latency=latency, accuracy=scored.stats)
         return self._measured.accuracy
 
     def run(self, number: int, candidate: Candidate) -> Trial:
@@ -282,7 +282,7 @@ class _Build:
         self._runner = runner
         self._layers = layers
         self._network = network
-        self._bytes: bytes | None = None
+        self._artifact: Artifact | None = None
         self._compiled: CompiledModel | None = None
         self._to_score: CompiledModel | None = None
 
@@ -290,32 +290,32 @@ class _Build:
         """From the measurements, else written, and noted."""
         lowered = self._runner.measurements.lowered(self._layers, self._network)
         if lowered is None:
-            data = self._written()
-            lowered = Lowered(artifact=digest(data), size_bytes=len(data))
+            artifact = self._written()
+            lowered = Lowered(artifact=artifact.digest, size_bytes=artifact.size_bytes)
             self._runner.measurements.note_lowered(self._layers, lowered, self._network)
         return lowered
 
     def compiled(self) -> CompiledModel:
         """Ready to run."""
         if self._compiled is None:
-            data = self._written()
+            artifact = self._written()
             with self._noting():
-                self._compiled = self._runner.compile(data)
+                self._compiled = self._runner.compile(artifact)
         return self._compiled
 
     def scored(self) -> CompiledModel:
         """Ready to be scored."""
         if self._to_score is None:
-            data = self._written()
+            artifact = self._written()
             with self._noting():
-                self._to_score = self._runner.compile_to_score(data)
+                self._to_score = self._runner.compile_to_score(artifact)
         return self._to_score
 
-    def _written(self) -> bytes:
-        if self._bytes is None:
+    def _written(self) -> Artifact:
+        if self._artifact is None:
             with self._noting():
-                self._bytes = self._runner.lower(self._layers, self._network)
-        return self._bytes
+                self._artifact = self._runner.lower(self._layers, self._network)
+        return self._artifact
 
     @contextmanager
     def _noting(self) -> Iterator[None]:

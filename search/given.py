@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bitfront.backends.base import CompiledModel
-from bitfront.core import AccuracyStats, BackendError, Inputs, LatencyStats, digest
+from bitfront.core import AccuracyStats, Artifact, BackendError, Inputs, LatencyStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,19 +14,22 @@ class Given:
     """The file that was given, or what stands for it.
 
     Attributes:
-        model: Its bytes; those that FP32 is written as where the network was exported for this search, or where the
-            backend does not run the file.
-        artifact: Digest of ``model``.
+        model: The file; what FP32 is written as where the network was exported for this search, or where the backend
+            does not run the file.
         is_fp32: Whether ``model`` is what FP32 is written as.
         compiled: ``model`` as it is timed.
         refused: Why the backend does not run the file; empty where it does.
     """
 
-    model: bytes
-    artifact: str
+    model: Artifact
     is_fp32: bool
     compiled: CompiledModel
     refused: str = ""
+
+    @property
+    def artifact(self) -> str:
+        """Digest of ``model``."""
+        return self.model.digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +41,13 @@ class GivenMeasurement:
     accuracy: AccuracyStats
 
 
-def open_given(file: bytes | None, fp32: bytes, compile_: Callable[[bytes], CompiledModel], inputs: Inputs) -> Given:
+def open_given(
+    file: bytes | None, fp32: Artifact, compile_: Callable[[Artifact], CompiledModel], inputs: Inputs
+) -> Given:
     """Compile the file and run it once; where the backend refuses either, take what FP32 is written as.
 
     Args:
-        file: The given file; None where the network was exported for this search.
+        file: The given ONNX file; None where the network was exported for this search.
         fp32: What FP32 is written as.
         compile_: Compiles a model as it is timed.
         inputs: What every timed run gets.
@@ -51,12 +56,12 @@ def open_given(file: bytes | None, fp32: bytes, compile_: Callable[[bytes], Comp
         BackendError: If what FP32 is written as does not compile either.
     """
     refused = ""
-    if file is not None and file != fp32:
+    if file is not None and (given := Artifact.onnx(file)).digest != fp32.digest:
         try:
-            compiled = compile_(file)
+            compiled = compile_(given)
             compiled.run(inputs)
         except BackendError as error:
             refused = error.message
         else:
-            return Given(model=file, artifact=digest(file), is_fp32=False, compiled=compiled)
-    return Given(model=fp32, artifact=digest(fp32), is_fp32=True, compiled=compile_(fp32), refused=refused)
+            return Given(model=given, is_fp32=False, compiled=compiled)
+    return Given(model=fp32, is_fp32=True, compiled=compile_(fp32), refused=refused)

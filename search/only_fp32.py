@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from bitfront.core import Precision
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.weight_holders import left_as_they_are
+from bitfront.lowering.unquantised import unquantised_operators
 
 _MOST = 20
 
@@ -22,7 +22,9 @@ def why_only_fp32(lowerer: Lowerer, precisions: Sequence[Precision], dropped: It
     quantisable = lowerer.quantisable
     if not quantisable.layers:
         first = "The network has no layer that can take another precision: FP32 as given is the only point."
-        reasons = [f"{name}: {why}" for name, why in left_as_they_are(lowerer.reference.proto, quantisable).items()]
+        reasons = [
+            f"{name}: {why}" for name, why in unquantised_operators(lowerer.reference.proto, quantisable).items()
+        ]
         reasons = reasons or ["none of its operators holds weights"]
     else:
         first = "No layer may take another precision than FP32: FP32 as given is the only point."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bitfront.backends.base import Backend, CompiledModel
 from bitfront.backends.timing import TimingSettings, time_paired
-from bitfront.core import FP32, Inputs, LatencyStats, LoweringError, PrecisionConfig, Scheme
+from bitfront.core import FP32, Artifact, Inputs, LatencyStats, LoweringError, PrecisionConfig, Scheme
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.report.given import GIVEN_ID
 from bitfront.search.measurement_cache import MeasurementCache
@@ -76,8 +76,8 @@ class ModelRunner:
         wanted = self.lowerer.quantisable.spread(candidate.schemes)
         return {layer.name: nearest(wanted[layer.name], layer.schemes) for layer in writer.quantisable.layers}
 
-    def lower(self, layers: Mapping[str, Scheme], network: str = "") -> bytes:
-        """The artifact's bytes."""
+    def lower(self, layers: Mapping[str, Scheme], network: str = "") -> Artifact:
+        """Write a network, the given one by default, with a scheme for each layer."""
         with self.watch.timed(Kind.LOWERING):
             return self.writer(network).lower(layers)
 
@@ -90,15 +90,15 @@ class ModelRunner:
         recipe = self.made[network].recipe
         return replace(config, model=given.fingerprint, architecture=given.architecture, recipe=recipe)
 
-    def compile(self, model: bytes) -> CompiledModel:
+    def compile(self, artifact: Artifact) -> CompiledModel:
         """Compile for timing."""
         with self.watch.timed(Kind.COMPILATION):
-            return self.backend.compile(model, threads=self.threads, batch_size=self.batch_size)
+            return self.backend.compile(artifact, threads=self.threads, batch_size=self.batch_size)
 
-    def compile_to_score(self, model: bytes) -> CompiledModel:
+    def compile_to_score(self, artifact: Artifact) -> CompiledModel:
         """Compile for scoring, with every core this process may use."""
         with self.watch.timed(Kind.COMPILATION):
-            return TimedModel(self.backend.compile(model, threads=self.cores), self.watch)
+            return TimedModel(self.backend.compile(artifact, threads=self.cores), self.watch)
 
     def time(
         self, models: Mapping[str, CompiledModel], settings: TimingSettings, reference: str = GIVEN_ID
@@ -119,7 +119,7 @@ class ModelRunner:
 
     def patient(self, settings: TimingSettings) -> TimingSettings:
         """Settings that wait for the speed the machine is known to have."""
-        return replace(settings, quiet_ms=min(self.quiet, default=None))
+        return replace(settings, undisturbed_ms=min(self.quiet, default=None))
 
 
 def nearest(wanted: Scheme, offered: Sequence[Scheme]) -> Scheme:

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bitfront.core import write_text
+from bitfront.core.artifact import DESCRIPTION_FORM
 from bitfront.core.config import CONFIG_FORM
 from bitfront.report.comparison import BACKENDS_FORM
 from bitfront.report.results import MEASUREMENT_FORM
 from bitfront.search.identity import RUN_FORM
 
-_FORMS = (CONFIG_FORM, MEASUREMENT_FORM, BACKENDS_FORM, RUN_FORM)
+_FORMS = (CONFIG_FORM, DESCRIPTION_FORM, MEASUREMENT_FORM, BACKENDS_FORM, RUN_FORM)
 
 
 def schema_texts() -> Mapping[str, str]:

@@ -290,7 +290,7 @@ def _measurements(store: ContentStore, identity: Mapping[str, str]) -> Measureme
         store,
         lowering=key(
             ("the network", "the calibration data", "the calibration settings", *runtime),
-            *(engine_code("core", "lowering"), onnx.__version__, np.__version__),
+            *(engine_code("core", "lowering", "backends/ort"), onnx.__version__, np.__version__),
         ),
         timing=key(
             ("the network", GIVEN_FILE, *runtime, "--batch-size", "the calibration data"),

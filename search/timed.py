@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from bitfront.backends.base import Backend, Capabilities, Clock, CompiledModel, DeviceFingerprint
 from bitfront.backends.host import HostModel
-from bitfront.core import Array, Inputs, Precision, Scheme
+from bitfront.core import Array, Artifact, Inputs, Precision, Scheme
 from bitfront.lowering.layers import QuantisableLayers
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.search.stopwatch import Kind, Stopwatch
@@ -67,10 +67,10 @@ class TimedBackend:
         """The inner backend's."""
         return self._inner.clock
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
         """Compile on the inner backend."""
         with self._watch.timed(Kind.COMPILATION):
-            compiled = self._inner.compile(model, threads=threads, batch_size=batch_size)
+            compiled = self._inner.compile(artifact, threads=threads, batch_size=batch_size)
         return TimedModel(compiled, self._watch)
 
     def fingerprint(self) -> DeviceFingerprint:
@@ -102,7 +102,7 @@ class TimedWriter:
         """The inner writer's."""
         return self._inner.quantisable
 
-    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
+    def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
         """Write on the inner writer."""
         with self._watch.timed(Kind.LOWERING):
             return self._inner.lower(schemes)

@@ -23,6 +23,7 @@ from bitfront.backends.base import Backend
 from bitfront.backends.batches import FIRST_AXIS, rows_of, run_outputs, sample_count
 from bitfront.core import (
     FP32,
+    Artifact,
     BackendError,
     BackendUnavailableError,
     Batching,
@@ -33,7 +34,7 @@ from bitfront.core import (
     Scheme,
     digest,
 )
-from bitfront.lowering.layers import Group, QuantisableLayers
+from bitfront.lowering.layers import PrecisionGroup, QuantisableLayers
 from bitfront.sensitivity.clean import clean
 from bitfront.sensitivity.divergence import Outputs, divergence
 from bitfront.sensitivity.measure import Reading, choose
@@ -56,7 +57,7 @@ class CandidateWriter(Protocol):
         """Layers, groups and what each may become."""
         ...
 
-    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
+    def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
         """The artifact for layer name → scheme.
 
         Raises:
@@ -145,7 +146,7 @@ def score(
     return SensitivityTable(measure=scorer.measure, samples=scorer.samples, rows=clean(rows))
 
 
-def _schemes(group: Group, precisions: Sequence[Precision]) -> tuple[Scheme, ...]:
+def _schemes(group: PrecisionGroup, precisions: Sequence[Precision]) -> tuple[Scheme, ...]:
     """FP32, then the group's other schemes of allowed precisions."""
     return (FP32, *(scheme for scheme in group.schemes if scheme != FP32 and scheme.precision in precisions))
 
@@ -220,11 +221,11 @@ class _Scorer:
         self._groups = [group.name for group in lowerer.quantisable.groups]
         self._fp32 = lowerer.lower(lowerer.quantisable.spread(dict.fromkeys(self._groups, FP32)))
         self._context = digest(
-            *("sensitivity", _SCHEMA, self._fp32, dict(inputs), backend.name, backend.fingerprint().to_json()),
+            *("sensitivity", _SCHEMA, self._fp32.content, dict(inputs), backend.name, backend.fingerprint().to_json()),
             [(reading.kind, reading.axis) for reading in read],
         )
         self._by_schemes: dict[tuple[Scheme, ...], Scores] = {}
-        self._by_artifact: dict[str, Scores] = {digest(self._fp32): np.zeros(self.samples)}
+        self._by_artifact: dict[str, Scores] = {self._fp32.digest: np.zeros(self.samples)}
         self._reference: Outputs | None = None
         self._axes: tuple[int | None, ...] = ()
         kept = store.get_json(_KIND, self._context)
@@ -256,13 +257,15 @@ class _Scorer:
                 artifact = self._lowerer.lower(self._lowerer.quantisable.spread(schemes))
             except LoweringError as error:
                 raise _RefusedError(error.message) from error
-            name = digest(artifact)
+            name = artifact.digest
             if name not in self._by_artifact:
-                self._by_artifact[name] = self._kept_or_run(artifact, digest(self._context, self.measure, artifact))
+                self._by_artifact[name] = self._kept_or_run(
+                    artifact, digest(self._context, self.measure, artifact.content)
+                )
             self._by_schemes[candidate] = self._by_artifact[name]
         return self._by_schemes[candidate]
 
-    def _kept_or_run(self, artifact: bytes, key: str) -> Scores:
+    def _kept_or_run(self, artifact: Artifact, key: str) -> Scores:
         kept = self._store.get_arrays(_KIND, key)
         if kept is not None:
             return kept["divergence"]
@@ -282,7 +285,7 @@ class _Scorer:
             self._reference = self._run(self._fp32)
         return self._reference
 
-    def _run(self, artifact: bytes) -> Outputs:
+    def _run(self, artifact: Artifact) -> Outputs:
         """Each output with the samples first; an empty array for one without a row a sample."""
         compiled = self._backend.compile(artifact, threads=self._threads)
         outputs = run_outputs(compiled, self._inputs, batching=self._batching)

@@ -78,7 +78,7 @@ def test_the_scheme_is_offered_written_and_run(topology: str) -> None:
     assert {name for name, scheme in schemes.items() if scheme.text == "int8:mse:dynamic"} == products
     for layer in lowerer.quantisable.layers:
         assert layer.name in products or "is for Gemm and MatMul" in layer.refused["int8:mse:dynamic"]
-    model = lowerer.lower(schemes)
+    model = lowerer.lower(schemes).data
     operators = [node.op_type for node in onnx.load_from_string(model).graph.node]
     assert operators.count("MatMulInteger") == len(products)
     found = outputs_of(model, inputs_of(lowerer.reference, seed=5))
@@ -135,7 +135,7 @@ def test_the_rounding_method_is_a_scheme_s_part() -> None:
     """It is offered where GPTQ is, written alike, kept in configs by its name, and more exact than nearest."""
     lowerer = lowerer_of("my_rounding:QuanteaseDialect", "chain")
     texts = ("int4:mse+quantease", "int4:mse", "int4:gptq")
-    models = {text: lowerer.lower(uniform(lowerer, text)) for text in texts}
+    models = {text: lowerer.lower(uniform(lowerer, text)).data for text in texts}
     graphs = [[node.op_type for node in onnx.load_from_string(models[text]).graph.node] for text in texts]
     assert graphs[0] == graphs[2]
     found = {

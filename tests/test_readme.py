@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from bitfront.backends import get_backend
+from bitfront.core import Artifact
 from tests.search.command_line import write_npz
 from tests.search.nets import tiny_workload
 
@@ -44,7 +45,9 @@ def folder(tmp_path: Path) -> Path:
     onnx.save(onnx.load(str(workload.model)), str(tmp_path / "net.onnx"))
     inputs = {name: np.asarray(array) for name, array in workload.evaluation.inputs.items()}
     # Labelled by the network itself, so that FP32 is right everywhere.
-    logits = get_backend("ort-cpu").compile((tmp_path / "net.onnx").read_bytes(), threads=1).run(inputs)[0]
+    logits = (
+        get_backend("ort-cpu").compile(Artifact.onnx((tmp_path / "net.onnx").read_bytes()), threads=1).run(inputs)[0]
+    )
     write_npz(tmp_path / "calib.npz", workload.calibration)
     write_npz(tmp_path / "eval.npz", {**inputs, "labels": logits.argmax(axis=1)})
     return tmp_path

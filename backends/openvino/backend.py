@@ -20,6 +20,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from bitfront.backends.affinity import pinned
+from bitfront.backends.artifacts import single_onnx_file
 from bitfront.backends.base import Capabilities, CompiledModel, DeviceFingerprint
 from bitfront.backends.batches import FIRST_AXIS
 from bitfront.backends.device import cpu_fingerprint
@@ -28,7 +29,7 @@ from bitfront.backends.openvino.model import OpenVinoModel
 from bitfront.backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
 from bitfront.backends.openvino.probes import openvino_probes
 from bitfront.backends.probes import run_probes
-from bitfront.core import BackendError, Batching, UsageError
+from bitfront.core import Artifact, BackendError, Batching, UsageError
 from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.dialects.openvino import FP16_HINT, PRECISION_KEY
 
@@ -43,8 +44,8 @@ class OpenVinoBackend(HostBackend):
     name = "openvino"
     dialect = "openvino"
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
-        """Compile the bytes; a dynamic batch is fixed to ``batch_size``, since static shapes are faster.
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+        """Compile the file; a dynamic batch is fixed to ``batch_size``, since static shapes are faster.
 
         Raises:
             BackendError: If the runtime refuses the model.
@@ -53,6 +54,7 @@ class OpenVinoBackend(HostBackend):
         """
         if threads < 1:
             raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
+        model = single_onnx_file(artifact, self.name)
         core = self._core  # loads the plugin, before any thread is pinned
         try:
             proto = onnx.load_model_from_string(model)
@@ -92,7 +94,7 @@ class OpenVinoBackend(HostBackend):
         return cpu_fingerprint(f"openvino {load_openvino().__version__}")
 
     def capabilities(self) -> Capabilities:
-        """Probe once, then remember."""
+        """What probes show that the runtime does here; probed once."""
         return self._capabilities
 
     @cached_property

@@ -50,7 +50,7 @@ class OpenVinoModel(HostModel):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """In the model's order."""
+        """Names of the outputs, in the model's order."""
         return self._output_names
 
     @cached_property
@@ -69,7 +69,7 @@ class OpenVinoModel(HostModel):
         }
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
-        """Run once, synchronously; the outputs are copies.
+        """The outputs of one synchronous run, as copies.
 
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.
@@ -86,7 +86,7 @@ class OpenVinoModel(HostModel):
         return tuple(np.asarray(found[index]) for index in range(len(self._output_names)))
 
     def timer(self, inputs: Inputs, clock: Clock) -> Timer:
-        """Runs on tensors that are handed over once, and leaves the outputs in the runtime's own.
+        """A timer whose runs read tensors that are handed over once, and leave the outputs in the runtime's own.
 
         Raises:
             BackendError: If an input's name, type or shape is wrong.
@@ -198,6 +198,6 @@ def executed(compiled: Any, nodes: frozenset[str]) -> tuple[ExecutedLayer, ...]:
 
 
 def told(operator: Any, key: str) -> str:
-    """What the runtime model says of an operator; empty where it does not."""
+    """A field of an operator in the runtime model, as text; empty where it has none."""
     information = operator.get_rt_info()
     return str(information[key].astype(str)) if key in information else ""

@@ -26,7 +26,7 @@ _WANTED: Mapping[str, str] = MappingProxyType(
 
 
 def openvino_probes() -> tuple[Probe, ...]:
-    """Every probe, with this runtime's operators."""
+    """All probes, with the operators that this runtime should make of them."""
     return tuple(
         replace(probe, wanted=frozenset({_WANTED[probe.name]}), unwanted=frozenset()) for probe in all_probes()
     )

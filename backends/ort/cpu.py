@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from bitfront.backends.affinity import pinned
+from bitfront.backends.artifacts import single_onnx_file
 from bitfront.backends.base import Capabilities, CompiledModel, DeviceFingerprint
 from bitfront.backends.device import DOT_PRODUCT_INSTRUCTIONS, cpu_fingerprint
 from bitfront.backends.host import HostBackend
 from bitfront.backends.ort.package import load_onnxruntime
 from bitfront.backends.ort.session import CPU_PROVIDER, SessionModel, SessionSetup, start_session
 from bitfront.backends.probes import run_probes
-from bitfront.core import UsageError
+from bitfront.core import Artifact, UsageError
 
 _EXTRA = "cpu"
 FLOAT_BIAS = ("WeightBiasQuantization",)
-
-
-class OrtCpuModel(SessionModel):
-    """A session on the processor.
-
-    Args:
-        session: The session.
-        model: The bytes it was made from, for ``operators``.
-        name: The backend's name, for messages.
-        left_out: Graph optimisations that were not made.
-    """
-
-    def __init__(self, session: Any, model: bytes, name: str, left_out: tuple[str, ...] = ()) -> None:
-        super().__init__(session, model, name, _setup(threads=1, left_out=left_out))
 
 
 class OrtCpuBackend(HostBackend):
@@ -45,8 +34,8 @@ class OrtCpuBackend(HostBackend):
     def __init__(self, left_out: tuple[str, ...] = ()) -> None:
         self._left_out = left_out
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
-        """Make a session from the bytes; a dynamic batch stays so, since it costs this runtime nothing.
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
+        """Make a session from the file; a dynamic batch stays so, since it costs this runtime nothing.
 
         Raises:
             BackendError: If the runtime refuses the model.
@@ -55,10 +44,13 @@ class OrtCpuBackend(HostBackend):
         """
         if threads < 1:
             raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
+        model = single_onnx_file(artifact, self.name, settings=True)
+        setup = cpu_setup(threads=threads, left_out=self._left_out, settings=artifact.settings)
         # The session starts its worker threads here, and they keep the cores it is on.
         with pinned(threads):
-            session = open_session(model, threads=threads, left_out=self._left_out)
-        return OrtCpuModel(session, model, self.name, self._left_out)
+            session = start_session(model, setup)
+        # What tells of operators and profiles does so on one thread.
+        return SessionModel(session, model, self.name, replace(setup, threads=1))
 
     def fingerprint(self) -> DeviceFingerprint:
         """This processor and ONNX Runtime's version.
@@ -70,7 +62,7 @@ class OrtCpuBackend(HostBackend):
         return cpu_fingerprint(f"onnxruntime {load_onnxruntime(_EXTRA).__version__}{without}")
 
     def capabilities(self) -> Capabilities:
-        """Probe once, then remember."""
+        """What probes show that the runtime does here; probed once."""
         return self._capabilities
 
     @cached_property
@@ -86,7 +78,7 @@ class OrtCpuBackend(HostBackend):
 
 
 def float_bias_proxy() -> OrtCpuBackend:
-    """What scores graphs of the ``tensorrt`` dialect: FP16 biases beside quantised weights stay floating.
+    """The backend that scores graphs of the ``tensorrt`` dialect: FP16 biases beside quantised weights stay floating.
 
     Made INT32 by ``WeightBiasQuantization``, they overflow: the pass divides by s_x·s_w in FP16.
     """
@@ -106,8 +98,12 @@ def open_session(model: bytes, *, threads: int, level: str = "ORT_ENABLE_ALL", l
         BackendError: If the runtime refuses the model.
         BackendUnavailableError: If ONNX Runtime is missing.
     """
-    return start_session(model, _setup(threads=threads, left_out=left_out), level=level)
+    return start_session(model, cpu_setup(threads=threads, left_out=left_out), level=level)
 
 
-def _setup(*, threads: int, left_out: tuple[str, ...]) -> SessionSetup:
-    return SessionSetup(extra=_EXTRA, providers=((CPU_PROVIDER, {}),), threads=threads, left_out=left_out)
+def cpu_setup(
+    *, threads: int = 1, left_out: tuple[str, ...] = (), settings: Mapping[str, str] | None = None
+) -> SessionSetup:
+    """The set-up of a session on the processor; arguments as in ``SessionSetup``."""
+    providers: tuple[tuple[str, Mapping[str, str]], ...] = ((CPU_PROVIDER, {}),)
+    return SessionSetup(extra=_EXTRA, providers=providers, threads=threads, left_out=left_out, settings=settings or {})

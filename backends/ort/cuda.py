@@ -15,6 +15,7 @@ What a provider leaves to the processor (shapes, conditions) is in ``profile``, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfront.backends.artifacts import single_onnx_file
 from bitfront.backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint, Timer
 from bitfront.backends.host import HostBackend
 from bitfront.backends.inputs import wrong_input
@@ -32,7 +34,7 @@ from bitfront.backends.ort.package import load_onnxruntime, ort_errors
 from bitfront.backends.ort.session import SessionModel, SessionSetup, start_session
 from bitfront.backends.probe_graphs import all_probes
 from bitfront.backends.probes import run_probes
-from bitfront.core import BackendError, BackendUnavailableError, Inputs, Precision, UsageError
+from bitfront.core import Artifact, BackendError, BackendUnavailableError, Inputs, Precision, UsageError
 
 EXTRA = "gpu"
 DEVICE = "cuda"
@@ -110,8 +112,8 @@ class OrtCudaBackend(HostBackend):
     name = "ort-cuda"
     dialect = "ort-cuda"
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
-        """Make a session from the bytes; a dynamic batch stays so, since kernels are chosen for each shape they meet.
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
+        """Make a session from the file; a dynamic batch stays so, since kernels are chosen for each shape they meet.
 
         Raises:
             BackendError: If the runtime refuses the model.
@@ -120,7 +122,8 @@ class OrtCudaBackend(HostBackend):
         """
         if threads < 1:
             raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
-        setup = self._setup(threads)
+        model = single_onnx_file(artifact, self.name, settings=True)
+        setup = replace(self._setup(threads), settings=artifact.settings)
         return OrtGpuModel(start_session(model, setup), model, self.name, setup)
 
     def fingerprint(self) -> DeviceFingerprint:
@@ -132,12 +135,12 @@ class OrtCudaBackend(HostBackend):
         return self._fingerprint
 
     def capabilities(self) -> Capabilities:
-        """Probe once, then remember."""
+        """What probes show that the runtime does here; probed once."""
         return self._capabilities
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:
         """INT8 where a probe finds it no faster than floating arithmetic."""
-        return self._withheld
+        return self._unprofitable
 
     @cached_property
     def _fingerprint(self) -> DeviceFingerprint:
@@ -149,7 +152,7 @@ class OrtCudaBackend(HostBackend):
         return run_probes(self)
 
     @cached_property
-    def _withheld(self) -> Mapping[Precision, str]:
+    def _unprofitable(self) -> Mapping[Precision, str]:
         reason = integer_shortcoming(self)
         return {Precision.INT8: reason} if reason else {}
 

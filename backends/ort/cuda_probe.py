@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.backends.base import Backend
 from bitfront.backends.timing import TimingSettings, time_paired
+from bitfront.core import Artifact
 
 _CHANNELS, _SIZE = 256, 28
 _OPSET, _IR_VERSION = 21, 10
@@ -29,14 +30,14 @@ def integer_shortcoming(backend: Backend) -> str:
     Raises:
         BackendError: If a form does not compile or run.
     """
-    compiled = {name: backend.compile(convolution(name), threads=1) for name in _NAMES}
+    compiled = {name: backend.compile(Artifact.onnx(convolution(name)), threads=1) for name in _NAMES}
     x = np.random.default_rng(0).normal(size=(1, _CHANNELS, _SIZE, _SIZE)).astype(np.float32)
     stats = time_paired(compiled, "fp32", {"x": x}, _SETTINGS, threads=1, batch_size=1, clock=backend.clock)
     return verdict({name: entry.ratio for name, entry in stats.items()})
 
 
 def verdict(ratios: Mapping[str, float]) -> str:
-    """Why INT8 is withheld, from each form's time over that of FP32; empty where it beats both floating forms."""
+    """Why INT8 is unprofitable, from each form's time over that of FP32; empty where it beats both floating forms."""
     best = min(ratios["fp32"], ratios["fp16"])
     if ratios["int8"] < best:
         return ""

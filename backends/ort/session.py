@@ -15,7 +15,7 @@ at, to say which one was wrong.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,19 +44,21 @@ _PROFILED_RUNS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSetup:
-    """What a session runs on.
+    """The set-up of a session: providers, threads, settings.
 
     Attributes:
         extra: The extra that installs the flavour of ONNX Runtime wanted, for hints.
         providers: Execution providers with their options, the preferred one first; the runtime adds the processor last.
         threads: Intra-operator threads on the processor.
         left_out: Graph optimisations that are not made.
+        settings: Session config entries, key → value, that the model is run with.
     """
 
     extra: str
     providers: tuple[tuple[str, Mapping[str, str]], ...]
     threads: int = 1
     left_out: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def preferred(self) -> str:
@@ -66,7 +68,7 @@ class SessionSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFiles:
-    """What a session writes besides its results.
+    """Files that a session writes besides its results.
 
     Attributes:
         optimised: Where the runtime writes the graph it made.
@@ -99,6 +101,8 @@ def start_session(
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.log_severity_level = _ERRORS_ONLY
+    for key, value in setup.settings.items():
+        options.add_session_config_entry(key, value)
     if files is not None and files.optimised is not None:
         options.optimized_model_filepath = str(files.optimised)
     if files is not None and files.profile is not None:
@@ -154,11 +158,11 @@ class SessionModel(HostModel):
 
     @cached_property
     def output_names(self) -> tuple[str, ...]:
-        """In the model's order."""
+        """Names of the outputs, in the model's order."""
         return tuple(value.name for value in self._session.get_outputs())
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
-        """Run once, synchronously.
+        """The outputs of one synchronous run, in order.
 
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.

@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
+from bitfront.backends.artifacts import single_onnx_file
 from bitfront.backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint
 from bitfront.backends.host import HostBackend
 from bitfront.backends.ort.cpu import FLOAT_BIAS, float_bias_proxy
@@ -34,7 +35,7 @@ from bitfront.backends.ort.session import SessionSetup, start_session
 from bitfront.backends.probes import run_probes
 from bitfront.backends.tensorrt.cache import cache_folder
 from bitfront.backends.tensorrt.probes import tensorrt_probes
-from bitfront.core import BackendError, OutputError, UsageError, digest
+from bitfront.core import Artifact, BackendError, OutputError, UsageError, digest
 
 KEPT_ENGINES = 64
 _TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"
@@ -74,8 +75,8 @@ class OrtTensorrtBackend(HostBackend):
     name = "ort-tensorrt"
     dialect = "tensorrt"
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
-        """Build engines for the bytes; with ``batch_size`` a dynamic batch gets engines for that size alone.
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+        """Build engines for the file; with ``batch_size`` a dynamic batch gets engines for that size alone.
 
         Raises:
             BackendError: If the runtime refuses the model.
@@ -85,15 +86,17 @@ class OrtTensorrtBackend(HostBackend):
         """
         if threads < 1:
             raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
+        model = single_onnx_file(artifact, self.name, settings=True)
         fingerprint = self.fingerprint()
         root = cache_folder() / self.name / digest(fingerprint.to_json())[:16]
-        engines = engine_folder(root, digest(model, str(batch_size)))
+        engines = engine_folder(root, digest(artifact.content, str(batch_size)))
         providers = tensorrt_options(root, engines, profile_shapes(model, batch_size))
         setup = SessionSetup(
             extra=EXTRA,
             providers=((TENSORRT_PROVIDER, providers), (CUDA_PROVIDER, CUDA_OPTIONS)),
             threads=threads,
             left_out=FLOAT_BIAS,  # TensorRT takes floating biases alone
+            settings=artifact.settings,
         )
         return OrtTensorrtModel(start_session(model, setup), model, self.name, setup, batch_size or 1)
 
@@ -106,7 +109,7 @@ class OrtTensorrtBackend(HostBackend):
         return self._fingerprint
 
     def capabilities(self) -> Capabilities:
-        """Probe once, then remember; a note tells what of the probes TensorRT left to other providers."""
+        """What probes show that the runtime does here; a note tells what TensorRT left to other providers."""
         return self._capabilities
 
     def proxy_backend(self) -> Backend:
@@ -127,7 +130,7 @@ class OrtTensorrtBackend(HostBackend):
         left: list[str] = []
         for probe in probes:
             if found.supported[probe.name]:
-                counts = self._providers_of(probe.model, {"x": probe.x})
+                counts = self._providers_of(probe.artifact, {"x": probe.x})
                 left += [f"{probe.name}: {n} on {name}" for name, n in counts.items() if name != TENSORRT_PROVIDER]
         notes = dict(found.notes)
         if left:
@@ -136,9 +139,9 @@ class OrtTensorrtBackend(HostBackend):
             notes["tf32"] = f"FP32 layers may compute in TF32; set {_TF32_VARIABLE}=0 for a true FP32 baseline"
         return Capabilities(supported=found.supported, notes=notes)
 
-    def _providers_of(self, model: bytes, inputs: Mapping[str, Any]) -> Mapping[str, int]:
+    def _providers_of(self, artifact: Artifact, inputs: Mapping[str, Any]) -> Mapping[str, int]:
         try:
-            return nodes_by_provider(self.compile(model, threads=1).profile(inputs))
+            return nodes_by_provider(self.compile(artifact, threads=1).profile(inputs))
         except BackendError:
             return {}  # a note less
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from bitfront.backends.affinity import available_cores
+from bitfront.backends.artifacts import single_onnx_file
 from bitfront.backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint, ExecutedLayer
 from bitfront.backends.host import HostBackend
 from bitfront.backends.ort.cpu import float_bias_proxy
@@ -25,7 +26,7 @@ from bitfront.backends.tensorrt.cuda import Cuda, load_cuda
 from bitfront.backends.tensorrt.model import Engine, TensorRtModel, load_engine
 from bitfront.backends.tensorrt.package import open_builder, tensorrt_version
 from bitfront.backends.tensorrt.probes import tensorrt_probes, wrong_precision
-from bitfront.core import Precision, UsageError, digest
+from bitfront.core import Artifact, Precision, UsageError, digest
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -54,8 +55,8 @@ class TensorRtBackend(HostBackend):
         self._open_cuda = cuda
         self._engines: OrderedDict[tuple[str, int | None], Engine] = OrderedDict()
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
-        """Build an engine, or take the one that was built last from the same bytes.
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+        """Build an engine, or take the one that was built last from the same file.
 
         A dynamic batch is fixed to ``batch_size``. None takes the last engine whatever its batch; where there is none,
         an engine for batches of 1 to 64 is built.
@@ -65,7 +66,7 @@ class TensorRtBackend(HostBackend):
             BackendUnavailableError: If TensorRT, torch or CUDA is missing or cannot start here.
             UsageError: If ``threads`` is not positive.
         """
-        return self._compile(model, threads=threads, batch_size=batch_size)
+        return self._compile(artifact, threads=threads, batch_size=batch_size)
 
     def fingerprint(self) -> DeviceFingerprint:
         """GPU and its architecture, TensorRT's exact version, CUDA and driver: a plan is tied to the first three.
@@ -85,7 +86,7 @@ class TensorRtBackend(HostBackend):
         )
 
     def capabilities(self) -> Capabilities:
-        """Probe once, then remember."""
+        """What probes show that the runtime does here; probed once."""
         return self._capabilities
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:
@@ -108,13 +109,13 @@ class TensorRtBackend(HostBackend):
         probes = tensorrt_probes()
         for probe in probes:
             # The engine is still kept when it is looked into, so that each is built once.
-            told = shortcoming(self, probe) or wrong_precision(probe.name, self._layers(probe.model))
+            told = shortcoming(self, probe) or wrong_precision(probe.name, self._layers(probe.artifact))
             if told:
                 notes[probe.name] = told
         return Capabilities(supported={probe.name: probe.name not in notes for probe in probes}, notes=notes)
 
-    def _layers(self, model: bytes) -> tuple[ExecutedLayer, ...]:
-        return self._compile(model, threads=1, batch_size=None).layers
+    def _layers(self, artifact: Artifact) -> tuple[ExecutedLayer, ...]:
+        return self._compile(artifact, threads=1, batch_size=None).layers
 
     @cached_property
     def _cuda(self) -> Cuda:
@@ -132,10 +133,10 @@ class TensorRtBackend(HostBackend):
         gpu = self._cuda.gpu()
         return TimingCache(timing_cache_file(f"{gpu.name} {gpu.architecture}", tensorrt_version()))
 
-    def _compile(self, model: bytes, *, threads: int, batch_size: int | None) -> TensorRtModel:
+    def _compile(self, artifact: Artifact, *, threads: int, batch_size: int | None) -> TensorRtModel:
         if threads < 1:
             raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
-        return TensorRtModel(self._engine(model, batch_size), self._cuda, self.name)
+        return TensorRtModel(self._engine(single_onnx_file(artifact, self.name), batch_size), self._cuda, self.name)
 
     def _engine(self, model: bytes, batch_size: int | None) -> Engine:
         content = digest(model)

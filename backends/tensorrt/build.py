@@ -65,7 +65,7 @@ class Plan:
 def build_plan(
     builder: trt.Builder, model: bytes, *, batch_size: int | None, math: FloatMath, timings: TimingCache
 ) -> Plan:
-    """Build.
+    """Build a plan from a model.
 
     Args:
         builder: Where.

@@ -45,7 +45,7 @@ def timing_cache_file(gpu: str, version: str) -> Path:
 
 
 class TimingCache:
-    """One file's worth of timings.
+    """The timing cache of one file.
 
     Args:
         file: Where it lies; it need not exist.

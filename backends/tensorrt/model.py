@@ -92,11 +92,11 @@ class TensorRtModel(HostModel):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """In the model's order."""
+        """Names of the outputs, in the model's order."""
         return self._engine.plan.outputs
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
-        """Run once, synchronously: to the device, through the engine, and back.
+        """The outputs of one synchronous run: to the device, through the engine, and back.
 
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.
@@ -110,7 +110,7 @@ class TensorRtModel(HostModel):
         return tuple(results[name] for name in self._engine.plan.outputs)
 
     def timer(self, inputs: Inputs, clock: Clock) -> Timer:  # noqa: ARG002 (events of the device tell the time)
-        """Times the device alone, inputs lying on it, by events around replays of a captured graph.
+        """A timer of the device alone, inputs lying on it, by events around replays of a captured graph.
 
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.
@@ -129,7 +129,7 @@ class TensorRtModel(HostModel):
 
     @cached_property
     def layers(self) -> tuple[ExecutedLayer, ...]:
-        """What the engine runs, without times; of a batch that was left open, at one sample."""
+        """The layers that the engine runs, without times; of a batch that was left open, at one sample."""
         import tensorrt as trt
 
         inspector = self._engine.engine.create_engine_inspector()

@@ -38,7 +38,7 @@ Codes = NDArray[np.int64]
 
 
 def tensorrt_probes() -> tuple[Probe, ...]:
-    """Every probe, the same each time."""
+    """All probes, the same at each call."""
     rng = np.random.default_rng(0)
     x, rows = rng.integers(-20, 21, size=(1, 16, 8, 8)), rng.integers(-20, 21, size=(16, 128))
     # Beyond the range on either side: these are clipped.

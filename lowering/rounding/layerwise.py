@@ -1,6 +1,6 @@
 """Walking a network layer by layer on calibration data, twice at once: as it is, and with its rounded prefix.
 
-The graph is cut before and after each layer. Every piece is run once on each stream by ONNX Runtime, chunk by chunk,
+The graph is cut before and after each layer. Every piece is run once on each stream by the interpreter, chunk by chunk,
 and only tensors that later pieces read are kept. The number of samples is the largest for which both streams' live
 tensors stay within ``LIVE_BYTES``, by a trial run of the first chunk, and at most ``MAX_SAMPLES``. Networks with a
 fixed batch are fed whole batches; samples that fill none are left out (one batch is made up by repetition if need be).
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,14 +23,13 @@ from onnx import helper, numpy_helper
 from bitfront.core import Batching, DataError, Inputs, LoweringError
 from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.graph import GraphView, captured_names
+from bitfront.lowering.interpreter import InterpretedGraph, Interpreter
 from bitfront.lowering.layers import Layer
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 LIVE_BYTES = 1_000_000_000
 MAX_SAMPLES = 512
 CHUNK_SAMPLES = 32
+_THREADS = 2
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -56,13 +55,17 @@ class LayerwiseEngine:
         reference: Normalised FP32 network; not modified.
         layers: Layers of that network.
         calibration: One array (n, …) per network input.
+        interpreter: Runs the pieces.
 
     Raises:
         DataError: If there are no calibration samples.
     """
 
-    def __init__(self, reference: onnx.ModelProto, layers: Sequence[Layer], calibration: Inputs) -> None:
+    def __init__(
+        self, reference: onnx.ModelProto, layers: Sequence[Layer], calibration: Inputs, interpreter: Interpreter
+    ) -> None:
         self._model = reference
+        self._interpreter = interpreter
         self._view = GraphView(reference.graph)
         self._steps = _plan(self._view, layers)
         self.layers = tuple(step.layer for step in self._steps)
@@ -112,7 +115,7 @@ class LayerwiseEngine:
         """
         step = self._steps[self._next]
         output = self.node.output[0]
-        replaced = _Piece(self._model, self._view, (step.node,), frozenset((output,)), {self.node.input[1]: weight})
+        replaced = self._new_piece((step.node,), frozenset((output,)), {self.node.input[1]: weight})
         exact_piece = self._piece((step.node,), frozenset((output,)))
         shift: NDArray[np.float64] = np.zeros(1)
         count = 0
@@ -136,8 +139,16 @@ class LayerwiseEngine:
 
     def _piece(self, nodes: tuple[int, ...], outputs: frozenset[str]) -> _Piece:
         if nodes not in self._pieces:
-            self._pieces[nodes] = _Piece(self._model, self._view, nodes, outputs)
+            self._pieces[nodes] = self._new_piece(nodes, outputs)
         return self._pieces[nodes]
+
+    def _new_piece(
+        self,
+        nodes: tuple[int, ...],
+        outputs: frozenset[str],
+        replaced: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> _Piece:
+        return _Piece(self._model, self._view, nodes, outputs, self._interpreter, replaced)
 
     def _fitting_chunks(self, first: Tensors, available: int) -> int:
         """How many chunks both streams can hold, by running the first one through the network as it is."""
@@ -160,7 +171,8 @@ class _Piece:
         view: GraphView,
         nodes: tuple[int, ...],
         outputs: frozenset[str],
-        replaced: Mapping[str, NDArray[np.float32]] | None = None,
+        interpreter: Interpreter,
+        replaced: Mapping[str, NDArray[np.float32]] | None,
     ) -> None:
         own = [view.nodes[index] for index in nodes]
         written = {name for node in own for name in node.output if name}
@@ -177,21 +189,19 @@ class _Piece:
             name for name in read if name not in written and (view.producer(name) is not None or name in view.inputs)
         ]
         self._outputs = [name for name in dict.fromkeys(n for node in own for n in node.output) if name in outputs]
-        self._session: onnxruntime.InferenceSession | None = None
+        self._interpreter = interpreter
+        self._graph: InterpretedGraph | None = None
 
     def run(self, tensors: Tensors) -> None:
         """Add this piece's outputs to ``tensors``, which hold its inputs."""
         if not self._outputs:
             return
         feeds = {name: tensors[name] for name in self._inputs}
-        if self._session is None:
-            self._session = self._compile(feeds)
-        tensors.update(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
+        if self._graph is None:
+            self._graph = self._load(feeds)
+        tensors.update(zip(self._outputs, self._graph.run(feeds, self._outputs), strict=True))
 
-    def _compile(self, feeds: Mapping[str, NDArray[Any]]) -> onnxruntime.InferenceSession:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        import onnxruntime
-
+    def _load(self, feeds: Mapping[str, NDArray[Any]]) -> InterpretedGraph:
         graph = helper.make_graph(
             self._nodes,
             "piece",
@@ -208,15 +218,8 @@ class _Piece:
             ir_version=self._model.ir_version,
             functions=self._model.functions,
         )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = min(2, os.cpu_count() or 1)
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         # Pieces are short: threads that spin between them would only keep the other work from the cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        return self._interpreter.load(model, threads=min(_THREADS, os.cpu_count() or 1))
 
 
 def _plan(view: GraphView, layers: Sequence[Layer]) -> tuple[_Step, ...]:

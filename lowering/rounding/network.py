@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bitfront.core import ContentStore, DataError, Granularity, Inputs, LoweringError, ModelError, WeightScheme, digest
 from bitfront.core.scheme_text import method_word
 from bitfront.lowering.graph import GraphView, attribute
+from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.ranges import is_bounded
 from bitfront.lowering.rounding.bias_overflow import layer_bias, min_scales_for_bias
@@ -49,6 +50,7 @@ def round_network(
     weights: WeightScheme,
     bits: int | None = None,
     activations: Mapping[str, tuple[float, float]] | None,
+    interpreter: Interpreter,
     store: ContentStore,
     key: str,
 ) -> Mapping[str, RoundedWeight]:
@@ -62,6 +64,7 @@ def round_network(
         bits: Of an integer where they are fewer than those of its storage; None for as many.
         activations: Ranges of the FP32 network's tensors where layers will compute on 8-bit activations: scales are
             then kept large enough for 32-bit biases (``bias_overflow``). None for weight-only schemes.
+        interpreter: Runs the network; not asked by methods without calibration.
         store: Where results are kept.
         key: Identifies network and calibration inputs.
 
@@ -97,7 +100,7 @@ def round_network(
         if (arrays := store.get_arrays(KIND, keys[layer.name])) is not None
     }
     if len(done) < len(ordered):
-        engine = LayerwiseEngine(reference, ordered, calibration) if calibrated else None
+        engine = LayerwiseEngine(reference, ordered, calibration, interpreter) if calibrated else None
         for layer in ordered:
             if engine is not None:
                 done[layer.name] = rounder.round_in_order(layer, engine, done)

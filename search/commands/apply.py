@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bitfront.core import (
+    Artifact,
     ConfigError,
     ContentStore,
     LoweringError,
     PrecisionConfig,
     Recipe,
     UsageError,
-    write_bytes,
 )
+from bitfront.core.artifact import save_artifact
 from bitfront.search import run_folder
 from bitfront.search.commands import arguments, values
 from bitfront.search.terminal import write_lines, write_message
@@ -87,12 +88,12 @@ def run(argv: Sequence[str]) -> int:
         artifact = _given(config, args) if config.recipe is None else _made(config, config.recipe, args)
     except (ConfigError, LoweringError) as error:
         raise type(error)(f"'{args.config}': {error.message}", error.hint) from error
-    write_bytes(args.out, artifact)
-    write_lines(sys.stdout, f"{args.out}: {size(len(artifact))}, {len(config.layers)} layers")
+    save_artifact(artifact, args.out)
+    write_lines(sys.stdout, f"{args.out}: {size(artifact.size_bytes)}, {len(config.layers)} layers")
     return EXIT_OK
 
 
-def _given(config: PrecisionConfig, args: argparse.Namespace) -> bytes:
+def _given(config: PrecisionConfig, args: argparse.Namespace) -> Artifact:
     from bitfront.lowering.apply import apply_config
     from bitfront.search.inputs.loading import load_network
 
@@ -110,7 +111,7 @@ def _given(config: PrecisionConfig, args: argparse.Namespace) -> bytes:
     )
 
 
-def _made(config: PrecisionConfig, recipe: Recipe, args: argparse.Namespace) -> bytes:
+def _made(config: PrecisionConfig, recipe: Recipe, args: argparse.Namespace) -> Artifact:
     from bitfront.search.variants.apply_recipe import apply_recipe
 
     return apply_recipe(

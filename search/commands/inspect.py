@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
 
     from bitfront.lowering.dialects.registry import get_dialect
     from bitfront.lowering.lowerer import Lowerer
-    from bitfront.lowering.weight_holders import left_as_they_are
+    from bitfront.lowering.unquantised import unquantised_operators
     from bitfront.search.inputs.loading import load_network
 
     reference, _ = load_network(source)
@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
         narrowings = [Narrowing(column=_GROUP)]
         write_table(sys.stdout, COLUMNS, layer_rows(quantisable), wrapping=1, names=(_LAYER,), narrowings=narrowings)
     else:
-        left_alone = left_as_they_are(reference.proto, quantisable)
+        left_alone = unquantised_operators(reference.proto, quantisable)
         holding = "" if left_alone else " None of its operators holds weights."
         text = f"No layer of this network can take another precision; a search ends with FP32.{holding}"
         write_prose(sys.stdout, text)

@@ -12,6 +12,7 @@ import numpy as np
 
 from bitfront.core import (
     Array,
+    Artifact,
     BackendError,
     BackendUnavailableError,
     Batching,
@@ -20,6 +21,7 @@ from bitfront.core import (
     ModelError,
     UsageError,
 )
+from bitfront.core.artifact import load_artifact
 from bitfront.core.files import check_readable
 from bitfront.search.commands import arguments, values
 from bitfront.search.inputs.archive import array_names, read_npz
@@ -81,9 +83,9 @@ def run(argv: Sequence[str]) -> int:
     backend = arguments.backend_of(args)
     artifacts = {_label(args.models, index): read_model(path) for index, path in enumerate(args.models)}
     reference = next(iter(artifacts))
-    declared = {label: declared_inputs(data) for label, data in artifacts.items()}
+    declared = {label: declared_inputs(artifact.data) for label, artifact in artifacts.items()}
     _check_alike(declared, reference)
-    layouts = {label: batching(data) for label, data in artifacts.items()}
+    layouts = {label: batching(artifact.data) for label, artifact in artifacts.items()}
     batch = _batch(args.batch_size, {label: found.fixed for label, found in layouts.items() if found.fixed})
     wanted, layout = declared[reference], layouts[reference]
     _check_memory(wanted, layout, batch)
@@ -91,7 +93,7 @@ def run(argv: Sequence[str]) -> int:
         inputs = _random(wanted, layout, batch, reference)
     else:
         inputs = _given(args.inputs, wanted, layout, batch)
-    compiled = {label: _compile(backend, label, data, args.threads, batch) for label, data in artifacts.items()}
+    compiled = {label: _compile(backend, label, artifact, args.threads, batch) for label, artifact in artifacts.items()}
     stats = time_paired(
         compiled, reference, inputs, THOROUGH, threads=args.threads, batch_size=batch, clock=backend.clock
     )
@@ -107,7 +109,7 @@ def run(argv: Sequence[str]) -> int:
             f"{latency(found.ci_low_ms)} to {latency(found.ci_high_ms)}",
             ratio(found.ratio),
             f"{found.ratio_low:.3f} to {found.ratio_high:.3f}",
-            size(len(artifacts[label])),
+            size(artifacts[label].size_bytes),
             *(map(size, footprints[label].to_json().values()) if told else ()),
         )
 
@@ -159,8 +161,8 @@ def profile_rows(layers: Sequence[ExecutedLayer]) -> list[tuple[str, ...]]:
     return [row(layer) for layer in layers]
 
 
-def read_model(path: Path) -> bytes:
-    """A model file's bytes; with external data, the model with its data inside.
+def read_model(path: Path) -> Artifact:
+    """A model file, with the settings that lie beside it; external data is put into it.
 
     Raises:
         ModelError: If it cannot be read.
@@ -172,21 +174,20 @@ def read_model(path: Path) -> bytes:
 
     check_readable(path, ModelError, "an ONNX file")
     try:
-        data = path.read_bytes()
-        model = onnx.load_model_from_string(data)
-        if not external_tensors(model):
-            return data
-        return bytes(onnx.load(str(path)).SerializeToString(deterministic=True))
+        artifact = load_artifact(path)
+        if not external_tensors(onnx.load_model_from_string(artifact.data)):
+            return artifact
+        return Artifact.onnx(onnx.load(str(path)).SerializeToString(deterministic=True), artifact.settings)
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"'{path}' cannot be read as ONNX: {reason}", "copy or export it again") from error
 
 
-def declared_inputs(artifact: bytes) -> Declared:
+def declared_inputs(model: bytes) -> Declared:
     """Input name → shape as the model declares it (None for a dynamic axis) and numpy dtype name."""
     import onnx
 
-    graph = onnx.load_model_from_string(artifact).graph
+    graph = onnx.load_model_from_string(model).graph
     constants = {tensor.name for tensor in graph.initializer}
     kinds = {value.name: value.type.tensor_type for value in graph.input if value.name not in constants}
     return {
@@ -198,13 +199,13 @@ def declared_inputs(artifact: bytes) -> Declared:
     }
 
 
-def batching(artifact: bytes) -> Batching:
+def batching(model: bytes) -> Batching:
     """Where the samples are in a model's inputs and outputs."""
     import onnx
 
     from bitfront.lowering.batching import infer_batching
 
-    return infer_batching(onnx.load_model_from_string(artifact).graph)
+    return infer_batching(onnx.load_model_from_string(model).graph)
 
 
 def _label(models: Sequence[Path], index: int) -> str:
@@ -223,9 +224,9 @@ def _check_alike(declared: Mapping[str, Declared], reference: str) -> None:
             )
 
 
-def _compile(backend: Backend, label: str, data: bytes, threads: int, batch: int) -> CompiledModel:
+def _compile(backend: Backend, label: str, artifact: Artifact, threads: int, batch: int) -> CompiledModel:
     try:
-        return backend.compile(data, threads=threads, batch_size=batch)
+        return backend.compile(artifact, threads=threads, batch_size=batch)
     except BackendUnavailableError:
         raise
     except BackendError as error:

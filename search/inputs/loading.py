@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitfront.backends.registry import default_interpreter
 from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload, top1
 from bitfront.core.files import check_readable
+from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.export import export_reference
-from bitfront.lowering.faithful import faithful
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import (
@@ -140,9 +141,9 @@ def load(
         assert source.model is not None
         assert source.calibration is not None
         assert source.evaluation is not None
-        reference = load_reference(source.model)
+        reference = load_reference(source.model, default_interpreter())
         calibration = read_inputs(source.calibration, reference)
-        reference = faithful(reference, calibration)
+        reference = equivalent_to_given(reference, calibration)
         evaluation, where = read_labelled(source.evaluation, reference), str(source.evaluation)
         model = source.model
         wish = None
@@ -154,7 +155,7 @@ def load(
         wish = read_batch_size(workload, opened.label)
         reference = _reference(model, given, opened.name, asked_batch)
         calibration = check_inputs(given, reference, f"{opened.label}: calibration")
-        reference = faithful(reference, calibration)
+        reference = equivalent_to_given(reference, calibration)
         where = f"{opened.label}: evaluation"
         arrays, brought = read_evaluation(workload, opened.label)
         inputs = check_inputs(arrays, reference, where)
@@ -196,7 +197,8 @@ def load_to_score(
         check_readable(source.model, ModelError, "an ONNX file")
         if source.calibration is not None:
             check_readable(source.calibration, DataError, "an .npz file", "write one with numpy.savez")
-        reference, inputs, metric = load_reference(source.model, skipped=skipped or ()), None, None
+        reference = load_reference(source.model, default_interpreter(), skipped=skipped or ())
+        inputs, metric = None, None
         if source.calibration is not None:
             inputs = read_inputs(source.calibration, reference)
     else:
@@ -206,7 +208,7 @@ def load_to_score(
         reference = _reference(model, calibration, read_name(workload, label), None, skipped or ())
         inputs = check_inputs(calibration, reference, f"{label}: calibration")
         metric = read_metric(workload, label)
-    return (faithful(reference, inputs) if skipped is None else reference), inputs, metric
+    return (equivalent_to_given(reference, inputs) if skipped is None else reference), inputs, metric
 
 
 def batch_size(asked: int | None, workload: LoadedWorkload, reference: ReferenceModel) -> int:
@@ -305,17 +307,17 @@ def _reference(
     if not isinstance(model, Path):
         return _exported(model, inputs, name, asked_batch)
     check_readable(model, ModelError, "an ONNX file")
-    return load_reference(model, skipped=skipped)
+    return load_reference(model, default_interpreter(), skipped=skipped)
 
 
 def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: int | None) -> ReferenceModel:
     inputs = _in_parameters_type(module, inputs)
     try:
-        return export_reference(module, inputs, name=name)
+        return export_reference(module, inputs, default_interpreter(), name=name)
     except ModelError:
         if asked_batch is None:
             raise
-    return export_reference(module, inputs, name=name, batch=asked_batch)
+    return export_reference(module, inputs, default_interpreter(), name=name, batch=asked_batch)
 
 
 def _in_parameters_type(module: torch.nn.Module, inputs: Inputs) -> Inputs:

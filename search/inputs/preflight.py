@@ -12,7 +12,7 @@ import numpy as np
 
 from bitfront.backends.base import Backend
 from bitfront.backends.batches import Outputs, run_outputs
-from bitfront.core import Array, DataError, Labelled, Metric, ModelError, WorkloadError, top1
+from bitfront.core import Array, Artifact, DataError, Labelled, Metric, ModelError, WorkloadError, top1
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import check_classes
 from bitfront.search.inputs.loading import LoadedWorkload, check_classifier
@@ -37,7 +37,7 @@ def check_reference(
         WorkloadError: If the metric fails, or gives other scores when it is called again.
         BackendError: If the runtime refuses the network, or this batch.
     """
-    model = reference.proto.SerializeToString(deterministic=True)
+    model = Artifact.onnx(reference.proto.SerializeToString(deterministic=True))
     compiled = backend.compile(model, threads=threads, batch_size=batch_size)
     # A whole number of batches: a network that takes one batch only, though its axis is dynamic, shows here.
     wanted = max(SAMPLES // batch_size, 1) * batch_size

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from bitfront.core import FP32, Scheme
-from bitfront.lowering.layers import Group, QuantisableLayers
+from bitfront.lowering.layers import PrecisionGroup, QuantisableLayers
 from bitfront.search.proposals.space import Space
 
 
@@ -47,7 +47,7 @@ def translate(
     return schemes, ""
 
 
-def _not_offered(group: Group, scheme: Scheme, refused: Mapping[str, Mapping[str, str]], backend: str) -> str:
+def _not_offered(group: PrecisionGroup, scheme: Scheme, refused: Mapping[str, Mapping[str, str]], backend: str) -> str:
     for layer in group.layers:
         if scheme.text in refused[layer]:
             return f"{layer}: {scheme.text} is not offered on {backend}: {refused[layer][scheme.text]}"

@@ -28,7 +28,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from bitfront.core import FP32, ConfigError, Precision, Scheme
 from bitfront.lowering.dialect import ComputeType
-from bitfront.lowering.layers import Group, QuantisableLayers
+from bitfront.lowering.layers import PrecisionGroup, QuantisableLayers
 from bitfront.search.proposals.prune_space import PREFIX, Levels, PruneSpace, Pruning, Remains
 from bitfront.sensitivity.table import SensitivityTable
 
@@ -305,7 +305,7 @@ def build_space(
 
 
 def _group_space(
-    group: Group,
+    group: PrecisionGroup,
     losses: Mapping[Scheme, float],
     reasons: Mapping[tuple[str, Scheme], str],
     precisions: Collection[Precision],
@@ -341,7 +341,7 @@ class _Row(NamedTuple):
 
 
 def _space_of(
-    group: Group,
+    group: PrecisionGroup,
     kept: Mapping[Scheme, _Row],
     baseline_only: frozenset[Scheme],
     size_of: Callable[[str, Scheme], int],

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from bitfront.backends.base import CompiledModel
-from bitfront.backends.subprocess_timing import time_in_fresh_process
+from bitfront.backends.subprocess_timing import time_in_subprocess
 from bitfront.backends.timing import TimingSettings
 from bitfront.core import (
     AccuracyStats,
@@ -32,6 +32,7 @@ from bitfront.core import (
     write_bytes,
     write_text,
 )
+from bitfront.core.artifact import load_artifact, save_artifact
 from bitfront.report.front import pareto_front
 from bitfront.report.results import Point
 from bitfront.search.accuracy import Scorer
@@ -119,7 +120,7 @@ def write_files(runner: ModelRunner, folder: Path, point: Point, network: str = 
     with runner.watch.timed(Kind.LOWERING):
         document = runner.config(point.layers, network)
     write_text(folder / config, document.to_json())
-    write_bytes(folder / model, runner.lower(point.layers, network))
+    save_artifact(runner.lower(point.layers, network), folder / model)
     return config, model
 
 
@@ -153,7 +154,7 @@ class Built:
 
     def __getitem__(self, name: str) -> CompiledModel:
         if name not in self._compiled:
-            self._compiled[name] = self._runner.compile(self.files[name].read_bytes())
+            self._compiled[name] = self._runner.compile(load_artifact(self.files[name]))
         return self._compiled[name]
 
 
@@ -167,8 +168,8 @@ def memory_usage(runner: ModelRunner, artifact: str, name: str, built: Built) ->
 
 
 def compressed_bytes(file: Path) -> int:
-    """Size of a model file, deflated: what weights of few values or many zeros take in an archive."""
-    return len(zlib.compress(file.read_bytes(), 9))
+    """Size of a model's files, deflated: what weights of few values or many zeros take in an archive."""
+    return sum(len(zlib.compress(data, 9)) for data in load_artifact(file).files.values())
 
 
 def write_engine(folder: Path, name: str, model: CompiledModel) -> str | None:
@@ -212,7 +213,7 @@ def _time_elsewhere(
 
     def once(names: Iterable[str]) -> dict[str, LatencyStats]:
         with runner.watch.timed(Kind.INFERENCE):
-            return time_in_fresh_process(
+            return time_in_subprocess(
                 rerun.backend,
                 {name: files[name] for name in names},
                 reference,
@@ -262,7 +263,7 @@ def score(runner: ModelRunner, artifact: str, file: Path, scorer: Scorer) -> Acc
     """Score a saved model on everything held back; from the measurements where it was done before."""
     scored = runner.measurements.scored(artifact, HELD_BACK_PART)
     if scored is None or scored.samples < len(scorer):
-        model = runner.compile_to_score(file.read_bytes())
+        model = runner.compile_to_score(load_artifact(file))
         scored = scorer.extend(model, scored, len(scorer))
         runner.measurements.note_scored(artifact, HELD_BACK_PART, scored)
     return scored.stats

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bitfront.core import write_bytes
+from bitfront.core.artifact import save_artifact
 from bitfront.report.given import AS_GIVEN, FP32_ID, GIVEN_ID, GivenNetwork, apart
 from bitfront.report.network import NetworkInfo
 from bitfront.report.results import Point
@@ -102,7 +102,7 @@ def _given_point(session: Session) -> Point:
         text=AS_GIVEN,
         config=None,
         model=None,
-        size_bytes=len(session.given.model),
+        size_bytes=session.given.model.size_bytes,
         latency=None,
         search_latency=seen.latency if seen else None,
         accuracy=None,
@@ -117,7 +117,7 @@ def _given_point(session: Session) -> Point:
 def _with_given_file(session: Session, given: Point) -> Point:
     """The given network's point with its model written."""
     model = f"models/{GIVEN_ID}.onnx"
-    write_bytes(session.options.out / model, session.given.model)
+    save_artifact(session.given.model, session.options.out / model)
     return replace(given, model=model)
 
 

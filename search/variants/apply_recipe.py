@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfront.core import ConfigError, ContentStore, Labelled, PrecisionConfig, Recipe, UsageError
+from bitfront.core import Artifact, ConfigError, ContentStore, Labelled, PrecisionConfig, Recipe, UsageError
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import dialect_of_config
 from bitfront.lowering.lowerer import Lowerer
@@ -37,7 +37,7 @@ def apply_recipe(
     allow_new_weights: bool,
     dialect: str | None,
     warn: Callable[[str], None],
-) -> bytes:
+) -> Artifact:
     """Write the artifact of a made network.
 
     Args:
@@ -60,7 +60,7 @@ def apply_recipe(
     _check_given(config, given, allow_new_weights)
     path = network or run / network_file(recipe)
     if network is not None or (path.is_file() and not repeat and given.fingerprint == config.model):
-        reference = load_network_file(path, recipe)
+        reference = load_network_file(path, recipe, given.interpreter)
         return apply_config(
             config, reference, calibration=calibration, store=store, allow_new_weights=False, dialect=dialect
         )

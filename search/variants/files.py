@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from bitfront.core import ConfigError, Recipe, write_bytes
 from bitfront.lowering.external import external_tensors
+from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.reference import ReferenceModel, read_reference
 from bitfront.search.variants.maker import Network
 
@@ -28,7 +29,7 @@ def network_file(recipe: Recipe) -> Path:
     return Path(FOLDER) / f"{recipe.network[:16]}.onnx"
 
 
-def load_network_file(path: Path, recipe: Recipe) -> ReferenceModel:
+def load_network_file(path: Path, recipe: Recipe, interpreter: Interpreter) -> ReferenceModel:
     """Read the graph of a recipe's network.
 
     Raises:
@@ -44,7 +45,7 @@ def load_network_file(path: Path, recipe: Recipe) -> ReferenceModel:
     if outside:
         name = outside[0].name
         raise ConfigError(f"'{path}': tensor '{name}' keeps its data in another file, expected one file", _HINT)
-    reference = read_reference(proto, str(path))
+    reference = read_reference(proto, str(path), interpreter)
     if reference.fingerprint != recipe.network:
         raise ConfigError(f"'{path}' is not the network that the config was made for", _HINT)
     return reference

@@ -110,7 +110,7 @@ class Maker:
         self._given = given
         self._store = store
         self._trainings = Trainings(store, budget, on_step)
-        self._exporter = Exporter(data.inputs, name, batch=given.reference.fixed_batch)
+        self._exporter = Exporter(data.inputs, given.reference.interpreter, name, batch=given.reference.fixed_batch)
         self._augment = dict(augment or {})
         self._importance = importance
         self._scores: dict[str, dict[str, Tensor]] = {}

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from bitfront.backends.channel_alignment import dialect_writer, preferred_multiple
 from bitfront.core import Precision, digest
 from bitfront.search.proposals.prune_space import PruneSpace
 from bitfront.search.proposals.space import Space
 from bitfront.search.session import Session
 from bitfront.search.stopwatch import Kind
+from bitfront.search.variants.channel_alignment import dialect_writer, measure_channel_alignment
 from bitfront.search.variants.made import Making
 from bitfront.sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
 
@@ -40,9 +40,9 @@ def prune_spaces(session: Session, making: Making, space: Space, measure: str) -
     if multiple is None:
         session.listener.phase("channel counts", None)
         with runner.watch.timed(Kind.INFERENCE):
-            multiple = preferred_multiple(
+            multiple = measure_channel_alignment(
                 runner.backend,
-                dialect_writer(runner.lowerer.dialect),
+                dialect_writer(runner.lowerer.dialect, runner.lowerer.reference.interpreter),
                 threads=runner.threads,
                 store=session.store,
                 precisions=[p for p in (Precision.FP32, Precision.INT8) if p in session.options.precisions],

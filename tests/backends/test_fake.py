@@ -9,7 +9,7 @@ import pytest
 from bitfront.backends import DEFAULT_COSTS_MS, QUICK, Backend, FakeBackend, time_paired
 from bitfront.backends.fake_fusion import fused_operators
 from bitfront.backends.probe_graphs import all_probes
-from bitfront.core import BackendError
+from bitfront.core import Artifact, BackendError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 
@@ -55,7 +55,7 @@ def test_a_lone_integer_layer_is_slower_than_none(backend: Backend) -> None:
 def test_timing_finds_the_tables_latency() -> None:
     """The timing protocol on the fake's clock gives exactly the latency by the table, for any batch."""
     backend = FakeBackend({"Conv": 2.0, "Relu": 0.5})
-    compiled = {str(n): backend.compile(models.convolution(n), threads=1) for n in (1, 3)}
+    compiled = {str(n): backend.compile(Artifact.onnx(models.convolution(n)), threads=1) for n in (1, 3)}
     assert backend.latency_ms(models.convolution(3)) == 7.5
     x = np.ones((4, 2, 4, 4), np.float32)
     stats = time_paired(compiled, "1", {"x": x}, QUICK, threads=1, batch_size=4, clock=backend.clock)
@@ -65,9 +65,9 @@ def test_timing_finds_the_tables_latency() -> None:
 def test_refusals_are_typed() -> None:
     """A model that the predicate refuses does not compile, with its reason; others do."""
     backend = FakeBackend(refuse=lambda model: "too deep" if len(model.graph.node) > 2 else "")
-    backend.compile(models.convolution(1), threads=1)
+    backend.compile(Artifact.onnx(models.convolution(1)), threads=1)
     with pytest.raises(BackendError, match=r"fake refused a model of .* bytes: too deep"):
-        backend.compile(models.convolution(2), threads=1)
+        backend.compile(Artifact.onnx(models.convolution(2)), threads=1)
 
 
 def test_other_costs_are_another_device() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from bitfront.backends import Backend
 from bitfront.backends.openvino.backend import OpenVinoBackend
-from bitfront.core import BackendError, BackendUnavailableError
+from bitfront.core import Artifact, BackendError, BackendUnavailableError
 from bitfront.lowering.dialects.openvino import FP16_HINT, PRECISION_KEY
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
@@ -42,7 +42,7 @@ def _saying(value: str) -> bytes:
 
 def test_operators_tell_their_precision(backend: Backend) -> None:
     """Relu is gone into its convolution, which runs in FP32, whatever the plugin's default is."""
-    operators = backend.compile(models.convolution(2), threads=1).operators()
+    operators = backend.compile(Artifact.onnx(models.convolution(2)), threads=1).operators()
     assert operators.count("Convolution(f32)") == 2
     assert not any("Relu" in operator or operator.startswith("Const") for operator in operators)
 
@@ -56,8 +56,10 @@ def test_forms_of_the_dialect_are_supported(backend: Backend) -> None:
 
 def test_batch_is_fixed_when_told(backend: Backend) -> None:
     """With a batch size the dynamic axis is that size; what is not dynamic stays."""
-    assert backend.compile(models.convolution(1), threads=1, batch_size=3).input_shapes == {"x": (3, 2, 4, 4)}
-    assert backend.compile(models.linear(batch=2), threads=1, batch_size=3).input_shapes == {"x": (2, 3)}
+    assert backend.compile(Artifact.onnx(models.convolution(1)), threads=1, batch_size=3).input_shapes == {
+        "x": (3, 2, 4, 4)
+    }
+    assert backend.compile(Artifact.onnx(models.linear(batch=2)), threads=1, batch_size=3).input_shapes == {"x": (2, 3)}
 
 
 def test_half_precision_needs_the_artifacts_word(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +76,7 @@ def test_half_precision_needs_the_artifacts_word(monkeypatch: pytest.MonkeyPatch
         fresh = OpenVinoBackend()
         fresh.__dict__["_half_hint"] = hint
         for model in (_saying(FP16_HINT), _saying("else"), models.convolution(2)):
-            fresh.compile(model, threads=1)
+            fresh.compile(Artifact.onnx(model), threads=1)
     assert asked == ["bf16", "f32", "f32", "f32", "f32", "f32"]
 
 
@@ -83,7 +85,9 @@ def test_profile_names_the_artifacts_nodes(backend: Backend) -> None:
     x = np.ones((4096, 2, 4, 4), np.float32)
     layers = [
         layer
-        for layer in backend.compile(models.convolution(3), threads=1, batch_size=len(x)).profile({"x": x})
+        for layer in backend.compile(Artifact.onnx(models.convolution(3)), threads=1, batch_size=len(x)).profile(
+            {"x": x}
+        )
         if layer.kind == "Convolution"
     ]
     assert [layer.nodes[0] for layer in layers] == ["conv0", "conv1", "conv2"]
@@ -92,7 +96,7 @@ def test_profile_names_the_artifacts_nodes(backend: Backend) -> None:
 
 def test_engine_and_footprint_agree(backend: Backend) -> None:
     """The exported model is as large as the footprint says; constants of a linear layer are its weights."""
-    compiled = backend.compile(models.linear(), threads=1)
+    compiled = backend.compile(Artifact.onnx(models.linear()), threads=1)
     engine, footprint = compiled.engine(), compiled.memory_usage()
     assert engine is not None
     assert footprint.engine_bytes == len(engine) > 0
@@ -102,7 +106,7 @@ def test_engine_and_footprint_agree(backend: Backend) -> None:
 
 def test_timer_refuses_wrong_inputs(backend: Backend) -> None:
     """Inputs are looked at before anything is timed."""
-    compiled = backend.compile(models.linear(), threads=1)
+    compiled = backend.compile(Artifact.onnx(models.linear()), threads=1)
     with pytest.raises(BackendError, match="input 'x': expected type float32, got float64"):
         compiled.timer({"x": np.ones((1, 3))}, backend.clock)
 
@@ -111,7 +115,7 @@ def test_inputs_of_any_layout_are_read_rightly(backend: Backend) -> None:
     """An array that is not contiguous gives what its contiguous copy gives, and is not changed."""
     x = np.random.default_rng(0).normal(size=(4, 4, 2, 3)).astype(np.float32).transpose(3, 2, 0, 1)
     before = x.copy()
-    (y,) = backend.compile(models.convolution(1), threads=1).run({"x": x})
+    (y,) = backend.compile(Artifact.onnx(models.convolution(1)), threads=1).run({"x": x})
     models.assert_close(y, 2 * np.maximum(x, 0))
     np.testing.assert_array_equal(x, before)
 
@@ -120,7 +124,9 @@ def test_several_threads_leave_the_cores_as_they_were(backend: Backend) -> None:
     """Compiling for two threads gives the same numbers and takes no cores away from this process."""
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     x = np.random.default_rng(0).normal(size=(4, 2, 4, 4)).astype(np.float32)
-    one, two = (backend.compile(models.convolution(3), threads=threads).run({"x": x})[0] for threads in (1, 2))
+    one, two = (
+        backend.compile(Artifact.onnx(models.convolution(3)), threads=threads).run({"x": x})[0] for threads in (1, 2)
+    )
     models.assert_close(one, two, atol=1e-6)
     assert before == (os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set())
 

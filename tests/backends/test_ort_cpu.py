@@ -12,7 +12,7 @@ import pytest
 
 from bitfront.backends import Backend, OrtCpuBackend
 from bitfront.backends.ort.package import check_flavours
-from bitfront.core import BackendUnavailableError
+from bitfront.core import Artifact, BackendUnavailableError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 
@@ -28,12 +28,12 @@ class TestOrtCpu(BackendConformance):
 
 def test_operators_are_those_after_fusion(backend: Backend) -> None:
     """Relu is gone into its convolution: what is listed is what runs."""
-    assert "Relu" not in backend.compile(models.convolution(2), threads=1).operators()
+    assert "Relu" not in backend.compile(Artifact.onnx(models.convolution(2)), threads=1).operators()
 
 
 def test_operators_of_subgraphs_are_listed(backend: Backend) -> None:
     """Both branches show, after their owner."""
-    operators = backend.compile(models.branching(), threads=1).operators()
+    operators = backend.compile(Artifact.onnx(models.branching()), threads=1).operators()
     assert operators[operators.index("If") :] in (("If", "Cos", "Sin"), ("If", "Sin", "Cos"))
 
 
@@ -50,7 +50,9 @@ def test_several_threads_leave_the_cores_as_they_were(backend: Backend) -> None:
     """Compiling for two threads gives the same numbers and takes no cores away from this process."""
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     x = np.random.default_rng(0).normal(size=(4, 2, 4, 4)).astype(np.float32)
-    one, two = (backend.compile(models.convolution(3), threads=threads).run({"x": x})[0] for threads in (1, 2))
+    one, two = (
+        backend.compile(Artifact.onnx(models.convolution(3)), threads=threads).run({"x": x})[0] for threads in (1, 2)
+    )
     models.assert_close(one, two, atol=1e-6)
     assert before == (os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set())
 

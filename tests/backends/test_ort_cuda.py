@@ -11,7 +11,7 @@ import pytest
 from bitfront.backends.ort.cuda import CUDA_OPTIONS, OrtCudaBackend, OrtGpuModel
 from bitfront.backends.ort.cuda_probe import convolution, verdict
 from bitfront.backends.ort.session import CPU_PROVIDER, SessionSetup, start_session
-from bitfront.core import BackendError, BackendUnavailableError, Precision, UsageError
+from bitfront.core import Artifact, BackendError, BackendUnavailableError, Precision, UsageError
 from tests.backends import models
 from tests.backends.substitute_ort import CUDA, Log, Session, install, substitute
 
@@ -27,7 +27,7 @@ def log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Log:
 
 def test_provider_and_options_are_handed_over(log: Log) -> None:
     """Every session asks for the CUDA provider with TF32 off, and for no fall-back."""
-    OrtCudaBackend().compile(models.linear(), threads=1)
+    OrtCudaBackend().compile(Artifact.onnx(models.linear()), threads=1)
     for providers, enable_fallback in log.requests:
         assert providers == ((CUDA, dict(CUDA_OPTIONS)),)
         assert enable_fallback == 0
@@ -39,7 +39,7 @@ def test_a_provider_left_out_silently_is_noticed(monkeypatch: pytest.MonkeyPatch
     """A session that runs on the processor instead is an error that says so, before anything is measured."""
     install(monkeypatch, substitute(Log(), tmp_path))
     with pytest.raises(BackendUnavailableError, match="expected to run on CUDAExecutionProvider, got CPUExecution"):
-        OrtCudaBackend().compile(models.linear(), threads=1)
+        OrtCudaBackend().compile(Artifact.onnx(models.linear()), threads=1)
 
 
 def test_a_device_that_does_not_start_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_device_that_does_not_start_is_unavailable(monkeypatch: pytest.MonkeyP
 
 def test_timed_runs_copy_nothing(log: Log) -> None:
     """Inputs go to the device once, outputs stay in the buffers of the first run, each run is waited for."""
-    model = OrtCudaBackend().compile(models.two_by_two(), threads=1)
+    model = OrtCudaBackend().compile(Artifact.onnx(models.two_by_two()), threads=1)
     session = log.sessions[-1]
     inputs = {"right": np.full((1, 4), 2, np.float32), "left": np.full((1, 4), 5, np.float32)}
     ticks = iter(range(0, 1000, 10))
@@ -76,7 +76,7 @@ def test_timed_runs_copy_nothing(log: Log) -> None:
 
 def test_timing_refuses_wrong_inputs(log: Log) -> None:
     """What is wrong with an input is said before anything is bound."""
-    model = OrtCudaBackend().compile(models.linear(), threads=1)
+    model = OrtCudaBackend().compile(Artifact.onnx(models.linear()), threads=1)
     with pytest.raises(BackendError, match=r"ort-cuda: input 'x': expected type float32, got float64"):
         model.timer({"x": _X.astype(np.float64)}, lambda: 0)
     assert log.sessions[-1].bindings == []
@@ -84,7 +84,7 @@ def test_timing_refuses_wrong_inputs(log: Log) -> None:
 
 def test_failures_while_timing_are_typed(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime that fails in a timed run gives our error, not its own."""
-    timer = OrtCudaBackend().compile(models.linear(), threads=1).timer({"x": _X}, lambda: 0)
+    timer = OrtCudaBackend().compile(Artifact.onnx(models.linear()), threads=1).timer({"x": _X}, lambda: 0)
 
     def fail(*_: object) -> None:
         raise RuntimeError("CUDNN_STATUS_EXECUTION_FAILED")
@@ -97,7 +97,7 @@ def test_failures_while_timing_are_typed(log: Log, monkeypatch: pytest.MonkeyPat
 
 def test_results_and_operators_come_from_the_session(log: Log) -> None:
     """Outputs are the network's, and the profile says where each operator ran."""
-    model = OrtCudaBackend().compile(models.linear(), threads=1)
+    model = OrtCudaBackend().compile(Artifact.onnx(models.linear()), threads=1)
     models.assert_close(model.run({"x": _X})[0], np.array([[11, 22]]))
     (layer,) = model.profile({"x": _X})
     assert (layer.kind, layer.precision, layer.detail) == ("Gemm", "fp32", "CPUExecutionProvider")
@@ -108,7 +108,7 @@ def test_results_and_operators_come_from_the_session(log: Log) -> None:
 def test_no_threads_are_refused(log: Log) -> None:
     """Zero threads is bad usage here as elsewhere."""
     with pytest.raises(UsageError, match="expected a positive whole number, got 0"):
-        OrtCudaBackend().compile(models.linear(), threads=0)
+        OrtCudaBackend().compile(Artifact.onnx(models.linear()), threads=0)
     assert not log.sessions
 
 
@@ -153,7 +153,7 @@ def test_the_probed_forms_agree() -> None:
 
     x = np.random.default_rng(0).normal(size=(1, 256, 28, 28)).astype(np.float32)
     full, half, integer = (
-        get_backend("ort-cpu").compile(convolution(form), threads=1).run({"x": x})[0].astype(np.float64)
+        get_backend("ort-cpu").compile(Artifact.onnx(convolution(form)), threads=1).run({"x": x})[0].astype(np.float64)
         for form in ("fp32", "fp16", "int8")
     )
     assert np.abs(half - full).max() < 0.01

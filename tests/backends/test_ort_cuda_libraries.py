@@ -10,7 +10,7 @@ import pytest
 from bitfront.backends import OrtCpuBackend
 from bitfront.backends.ort.gpu import NvidiaDevice, first_device, parse_devices
 from bitfront.backends.ort.libraries import explain, load_provider, wheel_of
-from bitfront.core import BackendUnavailableError
+from bitfront.core import Artifact, BackendUnavailableError
 from tests.backends import models
 from tests.backends.substitute_ort import CPU, CUDA, TENSORRT, Log, substitute
 
@@ -145,7 +145,7 @@ def test_the_processor_runs_with_the_gpu_wheel_alone(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(f"bitfront.backends.ort.{place}.load_onnxruntime", lambda _: module)
     backend = OrtCpuBackend()
     models.assert_close(
-        backend.compile(models.linear(), threads=1).run({"x": np.array([[1, 0, 0]], np.float32)})[0],
+        backend.compile(Artifact.onnx(models.linear()), threads=1).run({"x": np.array([[1, 0, 0]], np.float32)})[0],
         np.array([[11, 22]]),
     )
     assert log.requests == [(((CPU, {}),), 0)]

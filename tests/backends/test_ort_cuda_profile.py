@@ -11,7 +11,7 @@ import pytest
 from bitfront.backends import OrtCpuBackend
 from bitfront.backends.base import ExecutedLayer
 from bitfront.backends.ort.profile import nodes_by_provider, parse_profile
-from bitfront.core import BackendError
+from bitfront.core import Artifact, BackendError
 from tests.backends import models
 
 
@@ -51,7 +51,7 @@ def test_other_files_are_refused(text: str, message: str) -> None:
 
 def test_a_real_profile_is_read() -> None:
     """Every operator left after optimisation shows, with a time, in the order they ran."""
-    compiled = OrtCpuBackend().compile(models.convolution(3), threads=1)
+    compiled = OrtCpuBackend().compile(Artifact.onnx(models.convolution(3)), threads=1)
     layers = compiled.profile({"x": np.ones((1, 2, 4, 4), np.float32)})
     assert [layer.kind for layer in layers if "Conv" in layer.kind] == ["Conv"] * 3
     assert all(layer.latency_us is not None and layer.detail == "CPUExecutionProvider" for layer in layers)

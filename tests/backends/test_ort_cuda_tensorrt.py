@@ -11,7 +11,7 @@ from onnx import helper
 
 from bitfront.backends.ort.cuda import CUDA_OPTIONS
 from bitfront.backends.ort.tensorrt import OrtTensorrtBackend, engine_folder, profile_shapes
-from bitfront.core import OutputError
+from bitfront.core import Artifact, OutputError
 from tests.backends import models
 from tests.backends.substitute_ort import CUDA, TENSORRT, Log, install, substitute
 
@@ -26,7 +26,7 @@ def log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Log:
 
 def test_the_graph_decides_on_precision(log: Log) -> None:
     """FP16 and INT8 are off, TensorRT comes before CUDA, a batch asked for is fixed."""
-    OrtTensorrtBackend().compile(models.linear(), threads=1, batch_size=4)
+    OrtTensorrtBackend().compile(Artifact.onnx(models.linear()), threads=1, batch_size=4)
     (tensorrt, options), (cuda, cuda_options) = log.requests[-1][0]
     assert (tensorrt, cuda) == (TENSORRT, CUDA)
     assert cuda_options == dict(CUDA_OPTIONS)
@@ -44,7 +44,7 @@ def test_models_share_timings_but_never_engines(log: Log) -> None:
         (models.linear(), 2),
         (models.linear(), 1),
     ):
-        backend.compile(model, threads=1, batch_size=batch)
+        backend.compile(Artifact.onnx(model), threads=1, batch_size=batch)
     options = [request[0][0][1] for request in log.requests[-4:]]
     assert len({entry["trt_timing_cache_path"] for entry in options}) == 1
     folders = [entry["trt_engine_cache_path"] for entry in options]
@@ -55,13 +55,13 @@ def test_models_share_timings_but_never_engines(log: Log) -> None:
 
 def test_biases_stay_floating(log: Log) -> None:
     """TensorRT takes floating biases alone, so the pass that makes them integers is off."""
-    OrtTensorrtBackend().compile(models.linear(), threads=1, batch_size=1)
+    OrtTensorrtBackend().compile(Artifact.onnx(models.linear()), threads=1, batch_size=1)
     assert log.left_out[-1] == ("WeightBiasQuantization",)
 
 
 def test_operators_come_from_a_run(log: Log) -> None:
     """A graph with compiled nodes cannot be written, so operators are those the profiler sees."""
-    compiled = OrtTensorrtBackend().compile(models.convolution(2), threads=1, batch_size=2)
+    compiled = OrtTensorrtBackend().compile(Artifact.onnx(models.convolution(2)), threads=1, batch_size=2)
     assert sum("Conv" in operator for operator in compiled.operators()) == 2
     assert log.sessions
 
@@ -112,6 +112,6 @@ def test_old_engines_are_deleted(tmp_path: Path) -> None:
 
 def test_results_are_the_networks(log: Log) -> None:
     """A run gives what the session gives."""
-    compiled = OrtTensorrtBackend().compile(models.linear(), threads=1)
+    compiled = OrtTensorrtBackend().compile(Artifact.onnx(models.linear()), threads=1)
     models.assert_close(compiled.run({"x": np.array([[1, 0, 0]], np.float32)})[0], np.array([[11, 22]]))
     assert log.sessions

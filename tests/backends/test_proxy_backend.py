@@ -8,6 +8,7 @@ from onnx import TensorProto, helper
 
 from bitfront.backends import OrtCpuBackend
 from bitfront.backends.ort.cpu import float_bias_proxy
+from bitfront.core import Artifact
 from tests.backends import models
 
 
@@ -40,7 +41,7 @@ def _small_scales() -> tuple[bytes, float]:
 def test_half_biases_do_not_overflow(samples: int) -> None:
     """A bias far above s_x·s_w comes through."""
     model, bias = _small_scales()
-    (y,) = float_bias_proxy().compile(model, threads=1).run({"x": np.zeros((samples, 16), np.float32)})
+    (y,) = float_bias_proxy().compile(Artifact.onnx(model), threads=1).run({"x": np.zeros((samples, 16), np.float32)})
     models.assert_close(y, np.full((samples, 16), bias))
 
 

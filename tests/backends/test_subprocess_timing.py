@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from bitfront.backends import FakeBackend, TimingSettings, time_in_fresh_process
-from bitfront.core import BackendError
+from bitfront.backends import FakeBackend, TimingSettings, time_in_subprocess
+from bitfront.core import Artifact, BackendError
+from bitfront.core.artifact import save_artifact
 from tests.backends import models
 
 _FEW = TimingSettings(slot_ms=0.01, max_runs=2, warmup_runs=1, min_rounds=3, max_rounds=3)
@@ -39,7 +40,7 @@ def test_the_child_times_what_the_parent_would(tmp_path: Path) -> None:
         files[name] = tmp_path / f"{name}.onnx"
         files[name].write_bytes(models.build(nodes, {"file": ("n", 4)}, {"y": ("n", 4)}, {}))
     x = np.ones((2, 4), np.float32)
-    stats = time_in_fresh_process("fake", files, "fp32", {"file": x}, _FEW, threads=1, batch_size=2)
+    stats = time_in_subprocess("fake", files, "fp32", {"file": x}, _FEW, threads=1, batch_size=2)
     assert list(stats) == ["fp32", "deep"]
     for name, path in files.items():
         assert stats[name].median_ms == pytest.approx(2 * FakeBackend().latency_ms(path.read_bytes()))
@@ -53,7 +54,7 @@ def test_it_starts_from_any_folder(files: dict[str, Path], tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     relative = {name: Path(os.path.relpath(path)) for name, path in files.items()}
-    stats = time_in_fresh_process("ort-cpu", relative, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
+    stats = time_in_subprocess("ort-cpu", relative, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
     assert stats["fp32"].ratio == 1
     assert stats["deep"].median_ms > 0
 
@@ -64,7 +65,7 @@ def test_inputs_keep_their_names(tmp_path: Path) -> None:
     path = tmp_path / "two.onnx"
     path.write_bytes(models.build(nodes, {"left": ("n", 3), "right": (3, 5)}, {"y": ("n", 5)}, {}))
     arrays = {"right": np.ones((3, 5), np.float32), "left": np.ones((2, 3), np.float32)}
-    stats = time_in_fresh_process("ort-cpu", {"fp32": path}, "fp32", arrays, _FEW, threads=1, batch_size=2)
+    stats = time_in_subprocess("ort-cpu", {"fp32": path}, "fp32", arrays, _FEW, threads=1, batch_size=2)
     assert stats["fp32"].median_ms > 0
 
 
@@ -72,7 +73,7 @@ def test_a_broken_file_is_named(files: dict[str, Path]) -> None:
     """What the child said comes through, with the file's name and no traceback."""
     files["deep"].write_bytes(b"no model")
     with pytest.raises(BackendError, match=r"status 2: model 'deep' \('.*deep\.onnx'\): .*refused a model") as caught:
-        time_in_fresh_process("fake", files, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
+        time_in_subprocess("fake", files, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
     assert "Traceback" not in caught.value.message
 
 
@@ -80,7 +81,14 @@ def test_a_missing_file_is_named(files: dict[str, Path]) -> None:
     """A file that is gone is said to be."""
     files["deep"].unlink()
     with pytest.raises(BackendError, match=r"model 'deep': cannot read '.*deep\.onnx': No such file"):
-        time_in_fresh_process("fake", files, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
+        time_in_subprocess("fake", files, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
+
+
+def test_session_settings_go_along(files: dict[str, Path]) -> None:
+    """The settings that lie beside a model are the child's too, where this backend refuses them."""
+    save_artifact(Artifact.onnx(files["deep"].read_bytes(), {"some.setting": "1"}), files["deep"])
+    with pytest.raises(BackendError, match=r"model 'deep' .*must be run with some\.setting"):
+        time_in_subprocess("fake", files, "fp32", {"x": _X}, _FEW, threads=1, batch_size=2)
 
 
 # A backend whose models say that they are there, with the process and its descriptors, and then do not end.
@@ -101,10 +109,10 @@ PARENT = """\
 import sys
 from pathlib import Path
 import numpy as np
-from bitfront.backends import TimingSettings, time_in_fresh_process
+from bitfront.backends import TimingSettings, time_in_subprocess
 held = open(sys.argv[1] + "/held", "w")
 models = {"fp32": Path(sys.argv[1]) / "fp32.onnx"}
-time_in_fresh_process("stuck:Stuck", models, "fp32", {"x": np.ones(1)}, TimingSettings(), threads=1, batch_size=1)
+time_in_subprocess("stuck:Stuck", models, "fp32", {"x": np.ones(1)}, TimingSettings(), threads=1, batch_size=1)
 """
 
 

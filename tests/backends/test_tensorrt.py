@@ -16,7 +16,7 @@ from bitfront.backends.ort.cpu import OrtCpuBackend
 from bitfront.backends.tensorrt.backend import TensorRtBackend, TensorRtTf32Backend
 from bitfront.backends.tensorrt.build import MOST_SAMPLES, WORKSPACE_BYTES
 from bitfront.backends.tensorrt.cuda import driver_version, load_cuda
-from bitfront.core import BackendError, BackendUnavailableError, MemoryUsage, Precision
+from bitfront.core import Artifact, BackendError, BackendUnavailableError, MemoryUsage, Precision
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 from tests.backends.substitute_cuda import RUN_MS, FakeCuda
@@ -49,14 +49,14 @@ def test_networks_are_strongly_typed(
     """TensorRT 10 is asked for it by the flag that it tells the bit of, 11 has nothing else."""
     control.version = version
     install(monkeypatch, control)
-    TensorRtBackend(lambda: control.cuda).compile(models.linear(), threads=1)
+    TensorRtBackend(lambda: control.cuda).compile(Artifact.onnx(models.linear()), threads=1)
     assert control.networks == [flags]
 
 
 @pytest.mark.parametrize(("kind", "flags"), [(TensorRtBackend, set()), (TensorRtTf32Backend, {"TF32"})])
 def test_builds_are_configured(control: Control, kind: type[TensorRtBackend], flags: set[str]) -> None:
     """FP32 is FP32 unless the backend is named after TF32; sparse kernels may be taken; names stay in the plan."""
-    kind(lambda: control.cuda).compile(models.linear(), threads=1, batch_size=4)
+    kind(lambda: control.cuda).compile(Artifact.onnx(models.linear()), threads=1, batch_size=4)
     (config,) = control.configs
     assert config.flags == flags | {"SPARSE_WEIGHTS"}
     assert config.pools == {"WORKSPACE": WORKSPACE_BYTES}
@@ -66,7 +66,7 @@ def test_builds_are_configured(control: Control, kind: type[TensorRtBackend], fl
 
 def test_a_batch_left_open_has_a_range(control: Control, backend: Backend) -> None:
     """Without a batch size the engine takes 1 to 64 samples, and says so to who gives more."""
-    compiled = backend.compile(models.linear(), threads=1)
+    compiled = backend.compile(Artifact.onnx(models.linear()), threads=1)
     assert control.configs[0].profiles == [{"x": ([1, 3], [MOST_SAMPLES, 3], [MOST_SAMPLES, 3])}]
     with pytest.raises(BackendError, match="input 'x': expected 1 to 64 samples, got 65"):
         compiled.run({"x": np.zeros((65, 3), np.float32)})
@@ -74,7 +74,7 @@ def test_a_batch_left_open_has_a_range(control: Control, backend: Backend) -> No
 
 def test_a_fixed_batch_needs_no_profile(control: Control, backend: Backend) -> None:
     """A network with a batch of its own keeps it, whatever is asked for."""
-    assert backend.compile(models.linear(batch=2), threads=1, batch_size=7).input_shapes == {"x": (2, 3)}
+    assert backend.compile(Artifact.onnx(models.linear(batch=2)), threads=1, batch_size=7).input_shapes == {"x": (2, 3)}
     assert control.configs[0].profiles == []
 
 
@@ -82,33 +82,33 @@ def test_other_dynamic_axes_are_refused(backend: Backend) -> None:
     """An axis other than the batch is named."""
     model = models.build([helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", "m")}, {"y": ("n", "m")}, {})
     with pytest.raises(BackendError, match="input 'x': axis 1 is dynamic; only the first, the batch, may be"):
-        backend.compile(model, threads=1)
+        backend.compile(Artifact.onnx(model), threads=1)
 
 
 def test_engines_are_built_once(control: Control, backend: Backend) -> None:
     """The same bytes and batch are built once; no batch takes what was built; weights and batch tell engines apart."""
     for factor, batch in ((1, 2), (1, 2), (1, None), (2, 2), (1, 3)):
-        backend.compile(models.linear(factor=factor), threads=1, batch_size=batch)
+        backend.compile(Artifact.onnx(models.linear(factor=factor)), threads=1, batch_size=batch)
     assert len(control.configs) == control.loads == 3
 
 
 def test_few_engines_are_kept(control: Control, backend: Backend) -> None:
     """The least recently used of five goes; the others stay."""
     for factor in (1, 2, 3, 4, 1, 5):
-        backend.compile(models.linear(factor=factor), threads=1, batch_size=1)
+        backend.compile(Artifact.onnx(models.linear(factor=factor)), threads=1, batch_size=1)
     assert len(control.configs) == 5
-    backend.compile(models.linear(factor=1), threads=1, batch_size=1)
+    backend.compile(Artifact.onnx(models.linear(factor=1)), threads=1, batch_size=1)
     assert len(control.configs) == 5
-    backend.compile(models.linear(factor=2), threads=1, batch_size=1)
+    backend.compile(Artifact.onnx(models.linear(factor=2)), threads=1, batch_size=1)
     assert len(control.configs) == 6
 
 
 def test_builds_share_timings_on_disk(control: Control, backend: Backend, tmp_path: Path) -> None:
     """What one build found, the next one starts from; the file is named after device and version."""
-    backend.compile(models.linear(), threads=1)
+    backend.compile(Artifact.onnx(models.linear()), threads=1)
     file = tmp_path / "tensorrt" / "Test-GPU-sm-90-11.4.0.106.cache"
     assert file.read_bytes() == b"t"
-    backend.compile(models.linear(factor=2), threads=1)
+    backend.compile(Artifact.onnx(models.linear(factor=2)), threads=1)
     given = control.configs[1].cache
     assert given is not None
     assert given.entries == {"t"}
@@ -121,7 +121,7 @@ def test_the_parser_names_the_node(control: Control, backend: Backend) -> None:
         BackendError,
         match=r"refused a model of \d+ bytes: node 'conv0' \(Conv\): Assertion failed: no such .* \(and 1 more\)",
     ) as caught:
-        backend.compile(models.convolution(1), threads=1)
+        backend.compile(Artifact.onnx(models.convolution(1)), threads=1)
     assert "operator matrix" in caught.value.hint
 
 
@@ -131,10 +131,10 @@ def test_a_build_that_fails_names_the_node(control: Control, backend: Backend) -
     with pytest.raises(
         BackendError, match=r"node 'conv0': Internal Error \(Could not find any implementation for node conv0"
     ):
-        backend.compile(models.convolution(11), threads=1)
+        backend.compile(Artifact.onnx(models.convolution(11)), threads=1)
     control.build_errors = ["IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (conv10 has no scale)"]
     with pytest.raises(BackendError, match=r"(?m)node 'conv10': API Usage Error \(conv10 has no scale\)$"):
-        backend.compile(models.convolution(11), threads=1)
+        backend.compile(Artifact.onnx(models.convolution(11)), threads=1)
 
 
 def test_broken_rules_are_the_hint(control: Control, backend: Backend) -> None:
@@ -150,14 +150,14 @@ def test_broken_rules_are_the_hint(control: Control, backend: Backend) -> None:
     )
     control.build_errors = ["no"]
     with pytest.raises(BackendError, match="refused a model") as caught:
-        backend.compile(quantised, threads=1)
+        backend.compile(Artifact.onnx(quantised), threads=1)
     assert "breaks rules that TensorRT has for such networks" in caught.value.hint
     assert "node 'quantiser': expected a constant zero point of 0" in caught.value.hint
 
 
 def test_a_run_that_fails_tells_the_reason(control: Control, backend: Backend) -> None:
     """The logger's last error goes with it."""
-    compiled = backend.compile(models.linear(), threads=1)
+    compiled = backend.compile(Artifact.onnx(models.linear()), threads=1)
     control.runs = False
     with pytest.raises(BackendError, match=r"tensorrt: running the engine failed: Cuda Runtime \(no memory\)"):
         compiled.run({"x": _X})
@@ -165,7 +165,7 @@ def test_a_run_that_fails_tells_the_reason(control: Control, backend: Backend) -
 
 def test_timing_keeps_a_queue_of_two(control: Control, backend: Backend) -> None:
     """The next run is given to the device before the last one is waited for, and inputs are uploaded once."""
-    timer = backend.compile(models.linear(), threads=1).timer({"x": _X}, backend.clock)
+    timer = backend.compile(Artifact.onnx(models.linear()), threads=1).timer({"x": _X}, backend.clock)
     assert control.cuda.log.count("upload") == 1
     control.cuda.log.clear()
     assert timer(3).tolist() == [round(RUN_MS * 1e6)] * 3
@@ -178,7 +178,7 @@ def test_timing_keeps_a_queue_of_two(control: Control, backend: Backend) -> None
 
 def test_timers_do_not_disturb_each_other(control: Control, backend: Backend) -> None:
     """Each has a stream and buffers of its own, and results of ``run`` stay right."""
-    compiled = backend.compile(models.linear(), threads=1)
+    compiled = backend.compile(Artifact.onnx(models.linear()), threads=1)
     timers = [compiled.timer({"x": _X * factor}, backend.clock) for factor in (1, 2)]
     before = compiled.run({"x": _X})[0]
     for timer in timers:
@@ -193,7 +193,7 @@ def test_what_cannot_be_captured_is_launched(
     """Without a captured graph runs are launched one by one, and the log says that this counts."""
     control.cuda.capture_fails = "operation not permitted\nwhen stream is capturing"
     with caplog.at_level(logging.WARNING):
-        timer = backend.compile(models.linear(), threads=1).timer({"x": _X}, backend.clock)
+        timer = backend.compile(Artifact.onnx(models.linear()), threads=1).timer({"x": _X}, backend.clock)
     assert "tensorrt: not captured as a CUDA graph, so launching counts: operation not permitted" in caplog.text
     control.cuda.log.clear()
     assert (timer(2) > 0).all()
@@ -203,7 +203,7 @@ def test_what_cannot_be_captured_is_launched(
 
 def test_layers_are_told_with_their_times(control: Control, backend: Backend) -> None:
     """The profile is the inspector's layers with the profiler's mean times, and operators are those fused in each."""
-    compiled = backend.compile(models.convolution(1), threads=1)
+    compiled = backend.compile(Artifact.onnx(models.convolution(1)), threads=1)
     layers = compiled.profile({"x": np.ones((1, 2, 4, 4), np.float32)})
     assert [(layer.nodes, layer.precision, layer.latency_us) for layer in layers] == [
         (("conv0",), "fp32", 500.0),
@@ -215,7 +215,7 @@ def test_layers_are_told_with_their_times(control: Control, backend: Backend) ->
 
 def test_the_footprint_is_told(backend: Backend) -> None:
     """Bytes of the plan, weights and scratch memory; the plan itself."""
-    compiled = backend.compile(models.linear(), threads=1)
+    compiled = backend.compile(Artifact.onnx(models.linear()), threads=1)
     plan = compiled.engine()
     assert plan is not None
     assert compiled.memory_usage() == MemoryUsage(engine_bytes=len(plan), weight_bytes=123, activation_bytes=4096)
@@ -282,7 +282,7 @@ def test_a_builder_that_cannot_start_is_told(control: Control, backend: Backend)
     with pytest.raises(
         BackendUnavailableError, match=r"TensorRT 11\.4\.0\.106 cannot start: CUDA initialization failure"
     ) as caught:
-        backend.compile(models.linear(), threads=1)
+        backend.compile(Artifact.onnx(models.linear()), threads=1)
     assert "nvidia-smi" in caught.value.hint
 
 

@@ -106,9 +106,9 @@ def test_a_known_quiet_time_is_waited_for() -> None:
     settings = TimingSettings(max_seconds_per_model=0.3, max_rounds=400)
     assert _paired(slow_start, settings)["fp32"].median_ms == pytest.approx(1.6)
     slow_start = Machine(lambda seconds: 1.6 if seconds < 1.0 else 1.0)
-    assert _paired(slow_start, replace(settings, quiet_ms=1.0))["fp32"].median_ms == pytest.approx(1.0)
+    assert _paired(slow_start, replace(settings, undisturbed_ms=1.0))["fp32"].median_ms == pytest.approx(1.0)
     slow_for_good = Machine(lambda _: 1.6)
-    assert _paired(slow_for_good, replace(settings, quiet_ms=1.0))["fp32"].median_ms == pytest.approx(1.6)
+    assert _paired(slow_for_good, replace(settings, undisturbed_ms=1.0))["fp32"].median_ms == pytest.approx(1.6)
 
 
 @pytest.mark.parametrize("settings", [QUICK, THOROUGH], ids=["quick", "thorough"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitfront.backends import FakeBackend, get_backend
-from bitfront.core import Array, UsageError
+from bitfront.core import Array, Artifact, UsageError
 from bitfront.experiments.peers import quantised_by_peer
 from tests.search.command_line import network, samples
 
@@ -19,7 +19,7 @@ def _logits(name: str) -> tuple[Array, Array, str]:
     peer = quantised_by_peer(backend, model, {"input": samples(16)}, threads=1, batch_size=4)
     x = {"input": samples(4, seed=2)}
     assert peer.size_bytes > 0
-    return backend.compile(model, threads=1).run(x)[0], peer.compiled.run(x)[0], peer.name
+    return backend.compile(Artifact.onnx(model), threads=1).run(x)[0], peer.compiled.run(x)[0], peer.name
 
 
 def _check(expected: Array, found: Array) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bitfront.backends import Backend, get_backend
-from bitfront.core import BackendUnavailableError, CalibrationSettings, ContentStore, Precision
+from bitfront.core import Artifact, BackendUnavailableError, CalibrationSettings, ContentStore, Precision
 from bitfront.lowering.dialects.ort_cuda import OrtCudaDialect
 from bitfront.lowering.lowerer import Lowerer
 from tests.backends import models
@@ -60,7 +60,7 @@ def test_layers_run_on_the_device(backend: Backend) -> None:
 
 def test_timed_runs_give_the_same_results(backend: Backend) -> None:
     """Bound runs take time and change nothing about later results."""
-    compiled = backend.compile(models.linear(), threads=1)
+    compiled = backend.compile(Artifact.onnx(models.linear()), threads=1)
     x = np.array([[1, 0, 0]], np.float32)
     assert (compiled.timer({"x": x}, backend.clock)(5) > 0).all()
     models.assert_close(compiled.run({"x": x})[0], np.array([[11, 22]]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitfront.backends import Backend, get_backend
-from bitfront.core import BackendUnavailableError
+from bitfront.core import Artifact, BackendUnavailableError
 from tests.backends import models
 from tests.backends.conformance import BackendConformance
 
@@ -36,7 +36,8 @@ def test_candidates_do_not_get_each_others_engines(backend: Backend) -> None:
     """Two networks that differ in weights alone give different results, engines being cached."""
     x = np.array([[1, 0, 0]], np.float32)
     results = [
-        backend.compile(models.linear(factor=factor), threads=1, batch_size=1).run({"x": x})[0] for factor in (1.0, 2.0)
+        backend.compile(Artifact.onnx(models.linear(factor=factor)), threads=1, batch_size=1).run({"x": x})[0]
+        for factor in (1.0, 2.0)
     ]
     models.assert_close(results[0], np.array([[11, 22]]), atol=1e-2)
     models.assert_close(results[1], np.array([[12, 24]]), atol=1e-2)

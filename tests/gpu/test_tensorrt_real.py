@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitfront.backends import Backend, get_backend
-from bitfront.core import BackendUnavailableError, CalibrationSettings, ContentStore
+from bitfront.core import Artifact, BackendUnavailableError, CalibrationSettings, ContentStore
 from bitfront.lowering.dialects.tensorrt import TensorRtDialect
 from bitfront.lowering.lowerer import Lowerer
 from tests.backends import models
@@ -74,9 +74,9 @@ def test_every_probe_passes(backend: Backend) -> None:
 def test_tf32_is_a_baseline_of_its_own(backend: Backend) -> None:
     """TF32 rounds what it multiplies; with its flag cleared FP32 does not."""
     x = np.random.default_rng(0).normal(size=(2, 2, 4, 4)).astype(np.float32)
-    (exact,) = backend.compile(models.convolution(3), threads=1).run({"x": x})
+    (exact,) = backend.compile(Artifact.onnx(models.convolution(3)), threads=1).run({"x": x})
     models.assert_close(exact, 8 * np.maximum(x, 0))
     rounding = _opened("tensorrt-tf32")
-    (near,) = rounding.compile(models.convolution(3), threads=1).run({"x": x})
+    (near,) = rounding.compile(Artifact.onnx(models.convolution(3)), threads=1).run({"x": x})
     models.assert_close(near, 8 * np.maximum(x, 0), atol=0.05)
     assert rounding.fingerprint() != backend.fingerprint()

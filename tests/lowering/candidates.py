@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bitfront.backends import get_backend
 from bitfront.backends.ort.cpu import open_session
-from bitfront.core import FP32, CalibrationSettings, ContentStore, Inputs, Scheme
+from bitfront.core import FP32, Artifact, CalibrationSettings, ContentStore, Inputs, Scheme
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from tests.lowering.topologies import inputs_of, reference_of
@@ -45,7 +45,7 @@ def uniform(lowerer: Lowerer, text: str) -> dict[str, Scheme]:
 @cache
 def expected_outputs(name: str) -> tuple[NDArray[np.generic], ...]:
     lowerer = lowerer_of(name)
-    return outputs_of(lowerer.lower(uniform(lowerer, "fp32")), inputs_of(lowerer.reference, seed=5))
+    return outputs_of(lowerer.lower(uniform(lowerer, "fp32")).data, inputs_of(lowerer.reference, seed=5))
 
 
 @cache
@@ -56,7 +56,11 @@ def saturates() -> bool:
 
 def outputs_of(model: bytes, inputs: Inputs) -> tuple[NDArray[np.generic], ...]:
     """What ONNX Runtime makes of a request; where its 8-bit kernels saturate, what the graph itself says."""
-    return as_written(model, inputs) if saturates() else get_backend("ort-cpu").compile(model, threads=1).run(inputs)
+    return (
+        as_written(model, inputs)
+        if saturates()
+        else get_backend("ort-cpu").compile(Artifact.onnx(model), threads=1).run(inputs)
+    )
 
 
 def as_written(model: bytes, inputs: Inputs) -> tuple[NDArray[np.generic], ...]:

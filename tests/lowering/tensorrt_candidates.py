@@ -13,8 +13,9 @@ from bitfront.backends.ort.cpu import open_session
 from bitfront.core import FP32, CalibrationSettings, ContentStore, Inputs, Scheme
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import ReferenceModel, make_reference
+from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.topologies import TOPOLOGIES, Net, inputs_of, reference_of
+from tests.references import make_reference
 
 # Optimised and not: what the runtime makes of a graph must not decide whether its numbers are right.
 LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL")

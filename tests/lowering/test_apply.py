@@ -19,16 +19,17 @@ from bitfront.core import (
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import ReferenceModel, make_reference
+from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import chain, inputs_of, reference_of
+from tests.references import make_reference
 
 
 def saved(reference: ReferenceModel, inputs: Inputs, store: ContentStore, text: str) -> tuple[PrecisionConfig, bytes]:
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), inputs, CalibrationSettings(samples=32), store)
     schemes = uniform(lowerer, text)
     config = PrecisionConfig.from_json(lowerer.config(schemes).to_json(), "config.json")
-    return config, lowerer.lower(schemes)
+    return config, lowerer.lower(schemes).data
 
 
 @pytest.mark.parametrize("text", ["fp16", "int8:mse", "int4:gptq"])
@@ -38,8 +39,13 @@ def test_round_trip(tmp_path: Path, text: str) -> None:
     inputs = inputs_of(reference)
     config, model = saved(reference, inputs, ContentStore(tmp_path), text)
     again = reference_of("residual")
-    assert model == apply_config(config, again, calibration=None, store=ContentStore(tmp_path), allow_new_weights=False)
-    assert model == apply_config(config, again, calibration=inputs, store=ContentStore(None), allow_new_weights=False)
+    assert (
+        model
+        == apply_config(config, again, calibration=None, store=ContentStore(tmp_path), allow_new_weights=False).data
+    )
+    assert (
+        model == apply_config(config, again, calibration=inputs, store=ContentStore(None), allow_new_weights=False).data
+    )
 
 
 def test_data_driven_rounding_without_data() -> None:
@@ -74,11 +80,11 @@ def test_new_weights_need_consent_and_data() -> None:
         apply_config(config, tuned, calibration=inputs, store=ContentStore(None), allow_new_weights=False)
     with pytest.raises(DataError, match="found anew"):
         apply_config(config, tuned, calibration=None, store=ContentStore(None), allow_new_weights=True)
-    applied = apply_config(config, tuned, calibration=inputs, store=ContentStore(None), allow_new_weights=True)
+    applied = apply_config(config, tuned, calibration=inputs, store=ContentStore(None), allow_new_weights=True).data
     assert applied != model
     alone = Lowerer(tuned, get_dialect("ort-cpu"), inputs, config.calibration, ContentStore(None))
     assert dict(alone.ranges) != dict(config.ranges), "the test says nothing otherwise"
-    assert applied == alone.lower(config.layers)
+    assert applied == alone.lower(config.layers).data
 
 
 def test_other_calibration_inputs_are_refused() -> None:

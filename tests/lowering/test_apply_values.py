@@ -55,9 +55,10 @@ def config(reference: ReferenceModel) -> PrecisionConfig:
 
 
 def applied(config: PrecisionConfig, reference: ReferenceModel, dialect: str | None = None) -> bytes:
-    return apply_config(
+    artifact = apply_config(
         config, reference, calibration=None, store=ContentStore(None), allow_new_weights=False, dialect=dialect
     )
+    return artifact.data
 
 
 def channels(reference: ReferenceModel, layer: str) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bitfront.backends.ort.interpreter import OrtInterpreter
 from bitfront.core import CalibrationSettings, ContentStore, Scheme
-from bitfront.lowering import calibration as calibration_module
 from bitfront.lowering import lowerer as lowerer_module
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
@@ -54,5 +54,5 @@ def test_ranges_are_those_of_one_version_of_the_runtime(tmp_path: Path, monkeypa
         return len(list(tmp_path.glob("ranges-*")))
 
     assert (found(), found()) == (1, 1)
-    monkeypatch.setattr(calibration_module, "runtime_version", lambda: "another")
+    monkeypatch.setattr(OrtInterpreter, "version", "another")
     assert found() == 2

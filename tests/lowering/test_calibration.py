@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bitfront.core import CalibrationSettings, ContentStore, DataError, LoweringError, ModelError, RangeMethod
 from bitfront.lowering import calibration
 from bitfront.lowering.calibration import calibrate
+from tests.references import INTERPRETER
 
 WEIGHT = np.random.default_rng(3).normal(size=(4, 5)).astype(np.float32)
 
@@ -51,7 +52,15 @@ def _run(
     store: ContentStore | None = None,
     key: str = "k",
 ) -> dict[str, tuple[float, float]]:
-    return calibrate(proto, inputs, settings or _settings(), tensors, store=store or ContentStore(None), key=key)
+    return calibrate(
+        proto,
+        inputs,
+        settings or _settings(),
+        tensors,
+        interpreter=INTERPRETER,
+        store=store or ContentStore(None),
+        key=key,
+    )
 
 
 @pytest.mark.parametrize("batch", [None, 1, 8])

@@ -16,9 +16,10 @@ from bitfront.core import Inputs
 from bitfront.experiments.networks import ResNetCifar
 from bitfront.lowering import export
 from bitfront.lowering.calibration import run_network
-from bitfront.lowering.export import Exporter, export_reference
+from bitfront.lowering.export import Exporter
 from bitfront.lowering.reference import ReferenceModel
 from tests.passes.nets import trained_looking
+from tests.references import INTERPRETER, export_reference
 
 
 class Literal(nn.Module):
@@ -124,7 +125,7 @@ def anonymous(reference: ReferenceModel) -> list[object]:
 def outputs(reference: ReferenceModel, name: str) -> list[NDArray[np.float32]]:
     """What ONNX Runtime gives."""
     inputs = {key: array[: reference.fixed_batch or 6] for key, array in images(name).items()}
-    return [np.asarray(array, np.float32) for array in run_network(reference.proto, inputs)]
+    return [np.asarray(array, np.float32) for array in run_network(reference.proto, inputs, INTERPRETER)]
 
 
 @pytest.fixture
@@ -146,13 +147,13 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
 )
 def test_exchanged_weights_are_a_real_export(name: str, batch: int | None, exports: list[nn.Module]) -> None:
     """Other weights and fewer channels of one structure cost no export, and come out as if they were the first."""
-    exporter = Exporter(images(name), name, batch=batch)
+    exporter = Exporter(images(name), INTERPRETER, name, batch=batch)
     exporter.reference(made(name, 16, 1))
     module = made(name, 8, 2).train()
     found = exporter.reference(module)
     assert len(exports) == 1
     assert module.training
-    alone = Exporter(images(name), name, batch=batch).reference(module)
+    alone = Exporter(images(name), INTERPRETER, name, batch=batch).reference(module)
     wanted = export_reference(module, images(name), name=name, batch=batch)
     assert found.fingerprint == alone.fingerprint
     for one, other in zip(outputs(found, name), outputs(wanted, name), strict=True):
@@ -163,7 +164,7 @@ def test_exchanged_weights_are_a_real_export(name: str, batch: int | None, expor
 
 
 def test_a_flattened_map_of_another_width_costs_no_export(exports: list[nn.Module]) -> None:
-    exporter = Exporter(images("flat"), "flat")
+    exporter = Exporter(images("flat"), INTERPRETER, "flat")
     for width in (16, 8):
         module = made("flat", width, 2)
         (found,) = outputs(exporter.reference(module), "flat")
@@ -173,7 +174,7 @@ def test_a_flattened_map_of_another_width_costs_no_export(exports: list[nn.Modul
 
 def test_widths_in_the_graph_are_exported_anew(exports: list[nn.Module]) -> None:
     """A graph that has another module's width in it is not taken for this one's."""
-    exporter = Exporter(images("literal"), "literal")
+    exporter = Exporter(images("literal"), INTERPRETER, "literal")
     for width in (16, 8):
         module = made("literal", width, 2)
         (found,) = outputs(exporter.reference(module), "literal")
@@ -183,7 +184,7 @@ def test_widths_in_the_graph_are_exported_anew(exports: list[nn.Module]) -> None
 
 def test_parameters_without_initialiser_are_exported(exports: list[nn.Module]) -> None:
     """Where the graph lacks a parameter, nothing is exchanged; one tied to another is not lacking."""
-    exporter = Exporter(images("twice"), "twice")
+    exporter = Exporter(images("twice"), INTERPRETER, "twice")
     for seed in (1, 2):
         module = made("twice", 3, seed)
         wanted = export_reference(module, images("twice"), name="twice")
@@ -193,7 +194,7 @@ def test_parameters_without_initialiser_are_exported(exports: list[nn.Module]) -
 
 def test_structures_are_kept_apart(exports: list[nn.Module]) -> None:
     """Another structure is exported, and the first one is still known afterwards."""
-    exporter = Exporter(images("pooled"), "nets")
+    exporter = Exporter(images("pooled"), INTERPRETER, "nets")
     exporter.reference(made("pooled", 16, 1))
     exporter.reference(made("literal", 16, 1))
     exporter.reference(made("pooled", 8, 2))
@@ -211,7 +212,7 @@ def test_disagreement_is_seen(monkeypatch: pytest.MonkeyPatch, exports: list[nn.
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
         return proto
 
-    exporter = Exporter(images("pooled"), "pooled")
+    exporter = Exporter(images("pooled"), INTERPRETER, "pooled")
     exporter.reference(made("pooled", 16, 1))
     monkeypatch.setattr(export, "_with_weights", wrong)
     module = made("pooled", 8, 2)

@@ -14,11 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from bitfront.core import FP32, Array, CalibrationSettings, ContentStore, Scheme
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.faithful import faithful, sqnr_db
-from bitfront.lowering.interpreter import interpret
+from bitfront.lowering.equivalence import equivalent_to_given, sqnr_db
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import uniform
+from tests.references import INTERPRETER, make_reference
 
 FLOAT, HALF, BF16, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE
 node = helper.make_node
@@ -55,7 +54,7 @@ def _brain(value: NDArray[np.float32]) -> TensorProto:
 
 def _lowerer(model: onnx.ModelProto, inputs: int) -> Lowerer:
     feeds = {"x": _normal(16, inputs, seed=9)}
-    reference = faithful(replace(make_reference(model, "net"), given=model.SerializeToString()), feeds)
+    reference = equivalent_to_given(replace(make_reference(model, "net"), given=model.SerializeToString()), feeds)
     assert (reference.skipped_steps, reference.notices) == ((), ())
     return Lowerer(reference, get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None))
 
@@ -102,14 +101,14 @@ def test_computed_weights_are_layers(way: str, size: int) -> None:
     model = _model([*made, node("MatMul", ["x", "w"], ["y"], name="fc")], weights, inputs=size)
     lowerer = _lowerer(model, size)
     (layer,) = lowerer.quantisable.layers
-    written = lowerer.lower({layer.name: FP32})
+    written = lowerer.lower({layer.name: FP32}).data
     assert len(written) <= 1.01 * model.ByteSize() + 64
     feeds = {"x": _normal(4, size, seed=5)}
-    wanted = interpret(model, optimised=False).run(feeds)[0]
-    assert sqnr_db(wanted, interpret(written).run(feeds)[0]) > 110
-    small = lowerer.lower(uniform(lowerer, "int8:mse"))
+    wanted = INTERPRETER.load(model, optimised=False).run(feeds)[0]
+    assert sqnr_db(wanted, INTERPRETER.load(written).run(feeds)[0]) > 110
+    small = lowerer.lower(uniform(lowerer, "int8:mse")).data
     assert len(small) < 1.2 * layer.parameters + 2000
-    assert sqnr_db(wanted, interpret(small).run(feeds)[0]) > 25
+    assert sqnr_db(wanted, INTERPRETER.load(small).run(feeds)[0]) > 25
 
 
 def test_a_weight_given_in_half_stays_half() -> None:
@@ -118,7 +117,7 @@ def test_a_weight_given_in_half_stays_half() -> None:
     model = _model(nodes, {"h": _normal(64, 64).astype(np.float16)}, inputs=64)
     lowerer = _lowerer(model, 64)
     for text in ("fp32", "fp16"):
-        assert len(lowerer.lower(uniform(lowerer, text))) < 1.03 * model.ByteSize()
+        assert len(lowerer.lower(uniform(lowerer, text)).data) < 1.03 * model.ByteSize()
 
 
 def test_the_fingerprint_follows_what_is_written() -> None:
@@ -158,10 +157,10 @@ def test_grids_stay_small(grow: onnx.NodeProto, sizes: list[int]) -> None:
     }
     model = _model(nodes, weights, inputs=16)
     lowerer = _lowerer(model, 16)
-    written = lowerer.lower(uniform(lowerer, "fp32"))
+    written = lowerer.lower(uniform(lowerer, "fp32")).data
     assert len(written) <= 1.05 * model.ByteSize()
     feeds = {"x": _normal(4, 16, seed=5)}
-    assert sqnr_db(interpret(model).run(feeds)[0], interpret(written).run(feeds)[0]) > 110
+    assert sqnr_db(INTERPRETER.load(model).run(feeds)[0], INTERPRETER.load(written).run(feeds)[0]) > 110
 
 
 def test_shapes_that_grow_from_known_ones() -> None:
@@ -182,7 +181,7 @@ def test_shapes_that_grow_from_known_ones() -> None:
     }
     model = _model(nodes, weights, inputs=32)
     lowerer = _lowerer(model, 32)
-    assert len(lowerer.lower(uniform(lowerer, "fp32"))) <= 1.05 * model.ByteSize()
+    assert len(lowerer.lower(uniform(lowerer, "fp32")).data) <= 1.05 * model.ByteSize()
 
 
 def _tied() -> onnx.ModelProto:
@@ -199,7 +198,7 @@ def test_a_shared_weight_is_stored_once() -> None:
     """A matrix that is read twice is in the FP32 file once."""
     lowerer = _lowerer(_tied(), 64)
     assert [layer.name for layer in lowerer.quantisable.layers] == ["in", "out"]
-    assert len(lowerer.lower(uniform(lowerer, "fp32"))) < 1.03 * _tied().ByteSize()
+    assert len(lowerer.lower(uniform(lowerer, "fp32")).data) < 1.03 * _tied().ByteSize()
 
 
 def _language_model(kind: int = FLOAT) -> onnx.ModelProto:
@@ -237,10 +236,10 @@ def test_an_embedding_is_a_layer(text: str, share: float, least_db: float, optim
     assert (table.op, table.weight_shape, table.channel_axis) == ("Gather", (400, 64), 0)
     other = text if text.startswith(("fp", "int8")) else "int4:gptq:weight-only"
     schemes = {table.name: Scheme.parse(text), out.name: Scheme.parse(other)}
-    written = lowerer.lower(schemes)
+    written = lowerer.lower(schemes).data
     assert len(written) < share * model.ByteSize()
-    wanted = interpret(model).run(feeds)[0]
-    assert sqnr_db(wanted, interpret(written, optimised=optimised).run(feeds)[0]) > least_db
+    wanted = INTERPRETER.load(model).run(feeds)[0]
+    assert sqnr_db(wanted, INTERPRETER.load(written, optimised=optimised).run(feeds)[0]) > least_db
 
 
 def test_tables_that_are_not_tied_are_stored_both() -> None:
@@ -252,18 +251,18 @@ def test_tables_that_are_not_tied_are_stored_both() -> None:
     lowerer = Lowerer(
         make_reference(model, "net"), get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None)
     )
-    written = lowerer.lower(uniform(lowerer, "fp32"))
-    assert sqnr_db(interpret(model).run(feeds)[0], interpret(written).run(feeds)[0]) > 120
+    written = lowerer.lower(uniform(lowerer, "fp32")).data
+    assert sqnr_db(INTERPRETER.load(model).run(feeds)[0], INTERPRETER.load(written).run(feeds)[0]) > 120
 
 
 def test_an_embedding_given_in_half() -> None:
     """A table given in FP16 is found, and written in FP16 where it is to be as it was."""
     model = _language_model(HALF)
     feeds = {"ids": np.random.default_rng(0).integers(0, 400, (32, 6))}
-    reference = faithful(replace(make_reference(model, "net"), given=model.SerializeToString()), feeds)
+    reference = equivalent_to_given(replace(make_reference(model, "net"), given=model.SerializeToString()), feeds)
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None))
     assert [layer.op for layer in lowerer.quantisable.layers] == ["Gather", "MatMul"]
-    assert len(lowerer.lower(uniform(lowerer, "fp32"))) < 1.02 * model.ByteSize()
+    assert len(lowerer.lower(uniform(lowerer, "fp32")).data) < 1.02 * model.ByteSize()
 
 
 def test_tables_that_are_no_layers() -> None:
@@ -304,13 +303,13 @@ def test_names_of_computed_tensors_are_free_or_changed() -> None:
     model = _model(nodes, {"h": _normal(40, 40).astype(np.float16), "g": _normal(40, 40).astype(np.float16)}, inputs=40)
     lowerer = _lowerer(model, 40)
     feeds = {"x": _normal(4, 40, seed=5)}
-    wanted = interpret(model).run(feeds)[0]
+    wanted = INTERPRETER.load(model).run(feeds)[0]
     for text in ("fp32", "fp16", "int8:mse"):
         for other in ("fp32", "fp16", "int8:mse"):
             schemes = {"first": uniform(lowerer, text)["first"], "second": uniform(lowerer, other)["second"]}
-            written = onnx.load_model_from_string(lowerer.lower(schemes))
+            written = onnx.load_model_from_string(lowerer.lower(schemes).data)
             onnx.checker.check_model(written)
-            assert sqnr_db(wanted, interpret(written).run(feeds)[0]) > 25
+            assert sqnr_db(wanted, INTERPRETER.load(written).run(feeds)[0]) > 25
 
 
 def test_what_must_not_be_folded() -> None:

@@ -8,8 +8,8 @@ import pytest
 from bitfront.core import LoweringError
 from bitfront.lowering.fp16 import Fp16Placement, fits_fp16, fp16_constant, fp16_regions, glue_runs_fp16, require_fp16
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.reference import make_reference
 from tests.lowering.topologies import TOPOLOGIES, Net, reference_of
+from tests.references import make_reference
 
 _NO_RANGES: dict[str, tuple[float, float]] = {}
 

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.lowering.reference import make_reference
+from tests.references import make_reference
 
 CASES: dict[str, tuple[str, dict[str, Any], int, list[str]]] = {
     # operator, attributes, operands, what it becomes

@@ -13,9 +13,9 @@ from bitfront.core import UsageError
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.layers import QuantisableLayers
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import lowerer_of
 from tests.lowering.topologies import Net
+from tests.references import make_reference
 
 
 def inventory_of(model: onnx.ModelProto) -> QuantisableLayers:

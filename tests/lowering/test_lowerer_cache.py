@@ -9,9 +9,10 @@ import pytest
 from bitfront.core import CalibrationSettings, ContentStore, Inputs, RangeMethod
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import ReferenceModel, make_reference
+from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import TOPOLOGIES, Net, inputs_of, reference_of
+from tests.references import make_reference
 
 
 def lowerer(reference: ReferenceModel, inputs: Inputs, store: ContentStore, method: RangeMethod) -> Lowerer:
@@ -43,13 +44,13 @@ def test_what_differs_is_calibrated_and_rounded_anew(name: str) -> None:
     reference, inputs, method = CASES[name]
     alone = lowerer(reference, inputs, ContentStore(None), method)
     schemes = uniform(alone, "int4:gptq")
-    wanted = alone.lower(schemes)
+    wanted = alone.lower(schemes).data
     shared = ContentStore(None)
     before = lowerer(CHAIN, INPUTS, shared, RangeMethod.MINMAX)
-    assert before.lower(schemes) != wanted, "the test says nothing otherwise"
+    assert before.lower(schemes).data != wanted, "the test says nothing otherwise"
     after = lowerer(reference, inputs, shared, method)
     assert dict(after.ranges) == dict(alone.ranges)
-    assert after.lower(schemes) == wanted
+    assert after.lower(schemes).data == wanted
 
 
 def test_gptq_depends_on_the_inputs_themselves() -> None:
@@ -61,7 +62,7 @@ def test_gptq_depends_on_the_inputs_themselves() -> None:
 
     def rounded(inputs: Inputs, store: ContentStore) -> bytes:
         one = lowerer(reference, inputs, store, RangeMethod.MINMAX)
-        return one.lower(uniform(one, "int4:gptq:weight-only"))
+        return one.lower(uniform(one, "int4:gptq:weight-only")).data
 
     wanted, shared = rounded({"x": second}, ContentStore(None)), ContentStore(None)
     assert rounded({"x": first}, shared) != wanted, "the test says nothing otherwise"

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bitfront.core import ModelError
-from bitfront.lowering.load import load_reference
+from tests.references import load_reference
 from tests.search.command_line import network, outcome
 
 

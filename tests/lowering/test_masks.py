@@ -26,8 +26,8 @@ from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.ranges import UNBOUNDED, is_bounded
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import outputs_of, sqnr_db, uniform
+from tests.references import make_reference
 
 Nodes = Sequence[onnx.NodeProto]
 
@@ -180,15 +180,15 @@ def test_masked_networks_are_quantised(name: str, dialect: str) -> None:
     lowerer = _lowerer(NETWORKS[name](), inputs, dialect)
     schemes = uniform(lowerer, "int8:mse")
     assert {scheme.text for scheme in schemes.values()} == {"int8:mse"}
-    artifact = lowerer.lower(schemes)
-    (wanted,), (found,) = outputs_of(lowerer.lower(uniform(lowerer, "fp32")), inputs), outputs_of(artifact, inputs)
+    artifact = lowerer.lower(schemes).data
+    (wanted,), (found,) = outputs_of(lowerer.lower(uniform(lowerer, "fp32")).data, inputs), outputs_of(artifact, inputs)
     assert np.isfinite(wanted.astype(np.float32)).all()
     assert sqnr_db(wanted, found) > 25
     config = lowerer.config(schemes)
     assert all(is_bounded(bounds) for bounds in config.ranges.values())
     read = PrecisionConfig.from_json(config.to_json(), "config")
     reference = lowerer.reference
-    again = apply_config(read, reference, calibration=None, store=ContentStore(None), allow_new_weights=False)
+    again = apply_config(read, reference, calibration=None, store=ContentStore(None), allow_new_weights=False).data
     assert again == artifact
 
 
@@ -207,7 +207,7 @@ def test_other_schemes_beside_masks(name: str, text: str) -> None:
     """GPTQ, which walks through the network, passes by what is masked."""
     inputs = _inputs(name)
     lowerer = _lowerer(NETWORKS[name](), inputs)
-    (wanted,), (found,) = (outputs_of(lowerer.lower(uniform(lowerer, text)), inputs) for text in ("fp32", text))
+    (wanted,), (found,) = (outputs_of(lowerer.lower(uniform(lowerer, text)).data, inputs) for text in ("fp32", text))
     assert sqnr_db(wanted, found) > 8
 
 
@@ -238,7 +238,7 @@ def test_a_layer_that_reads_a_mask_stays_floating(value: float, dialect: str) ->
         lowerer.lower(schemes)
     fp32 = Scheme.parse("fp32")
     (wanted,), (found,) = (
-        outputs_of(lowerer.lower({first: fp32, second: scheme}), inputs) for scheme in (fp32, schemes[second])
+        outputs_of(lowerer.lower({first: fp32, second: scheme}).data, inputs) for scheme in (fp32, schemes[second])
     )
     assert sqnr_db(wanted, found) > 25
     gptq = Scheme.parse("int4:gptq:weight-only")
@@ -286,7 +286,9 @@ def test_classes_that_are_ruled_out(text: str, op: str, value: float) -> None:
     if op == "Gemm" and np.isinf(value) and text in ("int8:mse", "int4:gptq"):
         assert schemes["n_y"].text == "fp32"
         assert "bias has values that are not finite" in lowerer.quantisable.layers[1].refused[text]
-    (wanted,), (found,) = (outputs_of(lowerer.lower(chosen), inputs) for chosen in (uniform(lowerer, "fp32"), schemes))
+    (wanted,), (found,) = (
+        outputs_of(lowerer.lower(chosen).data, inputs) for chosen in (uniform(lowerer, "fp32"), schemes)
+    )
     ruled = [2, 9]
     assert (found[:, ruled].astype(np.float64) <= -1e38).all()
     rest = np.setdiff1d(np.arange(CLASSES), ruled)

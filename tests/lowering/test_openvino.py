@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bitfront.backends import Backend, get_backend
-from bitfront.core import FP16, FP32, CalibrationSettings, ContentStore, Inputs, Scheme
+from bitfront.core import FP16, FP32, Artifact, CalibrationSettings, ContentStore, Inputs, Scheme
 from bitfront.lowering.dialect import ComputeType, support_of
 from bitfront.lowering.dialects.openvino import PRECISION_KEY
 from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
@@ -47,7 +47,7 @@ def backend() -> Backend:
 
 
 def outputs_of(model: bytes, inputs: Inputs) -> tuple[NDArray[np.generic], ...]:
-    return backend().compile(model, threads=1).run(inputs)
+    return backend().compile(Artifact.onnx(model), threads=1).run(inputs)
 
 
 @cache
@@ -57,7 +57,7 @@ def fp16_floor_db() -> float:
 
 
 def operators_of(model: bytes) -> tuple[str, ...]:
-    return backend().compile(model, threads=1, batch_size=1).operators()
+    return backend().compile(Artifact.onnx(model), threads=1, batch_size=1).operators()
 
 
 def measured_db(name: str, model: bytes) -> list[float]:
@@ -72,7 +72,7 @@ def measured_db(name: str, model: bytes) -> list[float]:
 def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
     """The written graph is pinned as text."""
     lowerer = lowerer_of(name)
-    found = text_of(lowerer.lower(uniform(lowerer, text)))
+    found = text_of(lowerer.lower(uniform(lowerer, text)).data)
     path = GOLDEN / f"{name}.{text.replace(':', '_')}.txt"
     if update_golden:
         path.parent.mkdir(exist_ok=True)
@@ -89,7 +89,7 @@ def test_numerics(name: str) -> None:
     lowerer = lowerer_of(name)
     pinned = json.loads((GOLDEN.parent / f"{name}.sqnr_db.json").read_text(encoding="utf-8"))
     for text in ("fp16", "int8:mse", "int4:gptq", "int8:mse:weight-only", "int4:mse:block32"):
-        found = measured_db(name, lowerer.lower(uniform(lowerer, text)))
+        found = measured_db(name, lowerer.lower(uniform(lowerer, text)).data)
         half = fp16_floor_db() if text == "fp16" else FLOOR_DB["fp16"]
         assert min(found) >= (half if text == "fp16" else FLOOR_DB[text])
         if "weight-only" not in text:
@@ -109,7 +109,7 @@ def test_numerics(name: str) -> None:
 def test_numerics_rejects_planted_bugs(stored: str, position: int, factor: float, shift: float) -> None:
     """The comparison sees a wrong scale, zero point or sign."""
     lowerer = lowerer_of("chain")
-    model = lowerer.lower(uniform(lowerer, "int8:mse"))
+    model = lowerer.lower(uniform(lowerer, "int8:mse")).data
     (sound,) = measured_db("chain", model)
     (planted,) = measured_db("chain", with_bug(model, stored, position, factor=factor, shift=shift))
     assert planted < sound - TOLERANCE_DB
@@ -121,7 +121,7 @@ def test_convolutions_run_in_eight_bits(name: str, text: str) -> None:
     """Every convolution of a uniform integer request runs on 8-bit tensors."""
     lowerer = lowerer_of(name)
     schemes = uniform(lowerer, text)
-    operators = operators_of(lowerer.lower(schemes))
+    operators = operators_of(lowerer.lower(schemes).data)
     convolutions = [operator for operator in operators if operator.startswith(("Convolution", "GroupConvolution"))]
     assert len(convolutions) >= sum(layer.op == "Conv" for layer in lowerer.quantisable.layers)
     assert {operator.partition("(")[2] for operator in convolutions} <= {"u8)", "i8)"}
@@ -130,7 +130,7 @@ def test_convolutions_run_in_eight_bits(name: str, text: str) -> None:
 def test_concat_copies_eight_bit_tensors() -> None:
     """What a Concat joins has one quantiser, so that it neither requantises its inputs nor its result."""
     lowerer = lowerer_of("concat")
-    model = lowerer.lower(uniform(lowerer, "int8:mse"))
+    model = lowerer.lower(uniform(lowerer, "int8:mse")).data
     graph = onnx.load_model_from_string(model).graph
     producers = {name: node for node in graph.node for name in node.output}
     joins = [node for node in graph.node if node.op_type == "Concat"]
@@ -162,7 +162,7 @@ def test_random_mixes_are_valid(name: str) -> None:
     rng = np.random.default_rng(23)
     for _ in range(2):
         mix = {layer.name: layer.schemes[rng.integers(len(layer.schemes))] for layer in lowerer.quantisable.layers}
-        assert min(measured_db(name, lowerer.lower(mix))) >= 9.0
+        assert min(measured_db(name, lowerer.lower(mix).data)) >= 9.0
 
 
 @pytest.mark.parametrize("name", ["chain", "clips", "conv_transpose"])
@@ -171,8 +171,8 @@ def test_floating_layer_between_integer_ones_stays_floating(name: str) -> None:
     lowerer = lowerer_of(name)
     first, middle, last = (layer.name for layer in lowerer.quantisable.layers)
     integer = Scheme.parse("int8:mse")
-    model = lowerer.lower({first: integer, middle: FP32, last: integer})
-    compiled = backend().compile(model, threads=1, batch_size=1)
+    model = lowerer.lower({first: integer, middle: FP32, last: integer}).data
+    compiled = backend().compile(Artifact.onnx(model), threads=1, batch_size=1)
     profile = compiled.profile({key: array[:1] for key, array in inputs_of(lowerer.reference, seed=5).items()})
     (layer,) = [entry for entry in profile if middle in entry.nodes]
     assert layer.precision == "f32"
@@ -192,7 +192,7 @@ def test_sixteen_bits_are_allowed_where_every_floating_layer_is_fp16(schemes: li
     """The file's metadata allows 16-bit arithmetic only where no layer was to stay in FP32."""
     lowerer = lowerer_of("chain")
     names = [layer.name for layer in lowerer.quantisable.layers]
-    model = lowerer.lower({name: Scheme.parse(text) for name, text in zip(names, schemes, strict=True)})
+    model = lowerer.lower({name: Scheme.parse(text) for name, text in zip(names, schemes, strict=True)}).data
     metadata = {entry.key for entry in onnx.load_model_from_string(model).metadata_props}
     assert (PRECISION_KEY in metadata) == half
 
@@ -213,7 +213,7 @@ def test_block_wise_weights_stay_compressed(name: str) -> None:
     lowerer = lowerer_of(name)
     schemes = uniform(lowerer, "int4:mse:block32")
     assert any(scheme.weights.group_size for scheme in schemes.values())
-    assert "FullyConnected(i4)" in operators_of(lowerer.lower(schemes))
+    assert "FullyConnected(i4)" in operators_of(lowerer.lower(schemes).data)
 
 
 @pytest.mark.parametrize("text", ["fp16", "int8:mse", "int4:gptq", "int8:mse:weight-only", "int4:mse:block32"])
@@ -221,6 +221,6 @@ def test_weight_bytes_is_what_the_file_holds(text: str) -> None:
     """The predicted bytes of a layer are those its initialisers take, names and message framing aside."""
     lowerer = lowerer_of("gemm")
     schemes = {**uniform(lowerer, "fp32"), "a": Scheme.parse(text)}
-    saved = len(lowerer.lower(uniform(lowerer, "fp32"))) - len(lowerer.lower(schemes))
+    saved = len(lowerer.lower(uniform(lowerer, "fp32")).data) - len(lowerer.lower(schemes).data)
     predicted = lowerer.weight_bytes("a", FP32) - lowerer.weight_bytes("a", schemes["a"])
     assert abs(saved - predicted) < 900

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.core import Array, ModelError
-from bitfront.lowering.interpreter import interpret
 from bitfront.lowering.opset import OPSET, opset_of, with_opset
-from bitfront.lowering.reference import make_reference
 from tests.lowering.operator_forms import X
 from tests.lowering.operator_table import FORMS
 from tests.lowering.single_operators import BODIES, replaced_versions, samples
+from tests.references import INTERPRETER, make_reference
 
 SAMPLES = samples()
 # What no operator of the newer opset does, so that the network is refused with these words.
@@ -44,10 +43,10 @@ def _ids() -> set[str]:
 def test_an_old_operator_keeps_its_meaning(label: str) -> None:
     """The normalised network answers as ONNX Runtime says of the given one."""
     sample = SAMPLES[label]()
-    wanted = interpret(sample.model, optimised=False).run(sample.feeds)
+    wanted = INTERPRETER.load(sample.model, optimised=False).run(sample.feeds)
     reference = make_reference(sample.model, label)
     assert opset_of(reference.proto) >= OPSET
-    for one, other in zip(wanted, interpret(reference.proto, optimised=False).run(sample.feeds), strict=True):
+    for one, other in zip(wanted, INTERPRETER.load(reference.proto, optimised=False).run(sample.feeds), strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_allclose(_wide(other), _wide(one), rtol=1e-5, atol=1e-5)
 
@@ -95,8 +94,8 @@ def test_bodies_are_converted_too(node: onnx.NodeProto, opset: int) -> None:
     constants = {"s": np.array([1, 1, 1.5, 1.5], np.float32)} if len(node.input) > 1 else {}
     model = _body(node, opset, constants)
     feeds = {"x": X, "c": np.array(True)}
-    (wanted,) = interpret(model, optimised=False).run(feeds)
-    (found,) = interpret(make_reference(model, "net").proto, optimised=False).run(feeds)
+    (wanted,) = INTERPRETER.load(model, optimised=False).run(feeds)
+    (found,) = INTERPRETER.load(make_reference(model, "net").proto, optimised=False).run(feeds)
     np.testing.assert_allclose(_wide(found), _wide(wanted), rtol=1e-5, atol=1e-5)
 
 

@@ -13,7 +13,6 @@ from bitfront.backends import get_backend
 from bitfront.core import FP32, CalibrationSettings, ContentStore, Inputs, LoweringError, Scheme
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import (
     FLOOR_DB,
     check_numerics,
@@ -27,6 +26,7 @@ from tests.lowering.candidates import (
     with_bug,
 )
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
+from tests.references import make_reference
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -56,7 +56,7 @@ def test_operators_after_optimisation(name: str, update_golden: bool) -> None:
 def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
     """The written graph is pinned as text."""
     lowerer = lowerer_of(name)
-    found = text_of(lowerer.lower(uniform(lowerer, text)))
+    found = text_of(lowerer.lower(uniform(lowerer, text)).data)
     path = GOLDEN / f"{name}.{text.replace(':', '_')}.txt"
     if update_golden:
         path.write_text(found, encoding="utf-8")
@@ -67,7 +67,7 @@ def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
 def test_numerics(name: str, update_golden: bool) -> None:
     """Each uniform scheme reaches the pinned SQNR against FP32, which is above the scheme's floor."""
     lowerer = lowerer_of(name)
-    models = {text: lowerer.lower(uniform(lowerer, text)) for text in FLOOR_DB}
+    models = {text: lowerer.lower(uniform(lowerer, text)).data for text in FLOOR_DB}
     path = GOLDEN / f"{name}.sqnr_db.json"
     if update_golden:
         found = {text: [round(value, 1) for value in measured_db(name, model)] for text, model in models.items()}
@@ -90,7 +90,7 @@ def test_numerics(name: str, update_golden: bool) -> None:
 def test_numerics_rejects_planted_bugs(stored: str, position: int, factor: float, shift: float) -> None:
     """The oracle of the numerics sees a wrong scale, zero point or sign."""
     lowerer = lowerer_of("chain")
-    model = lowerer.lower(uniform(lowerer, "int8:mse"))
+    model = lowerer.lower(uniform(lowerer, "int8:mse")).data
     pinned = json.loads((GOLDEN / "chain.sqnr_db.json").read_text(encoding="utf-8"))["int8:mse"]
     check_numerics("chain", model, pinned)
     with pytest.raises(AssertionError):
@@ -100,7 +100,7 @@ def test_numerics_rejects_planted_bugs(stored: str, position: int, factor: float
 def test_numerics_rejects_a_swapped_axis() -> None:
     """Per-channel scales on the input axis of a square weight are seen."""
     lowerer = lowerer_of("residual")
-    proto = onnx.load_from_string(lowerer.lower(uniform(lowerer, "int8:mse")))
+    proto = onnx.load_from_string(lowerer.lower(uniform(lowerer, "int8:mse")).data)
     (reader,) = [node for node in proto.graph.node if node.input[0] == "b.weight_8"]
     reader.attribute[0].i = 1
     with pytest.raises(AssertionError):
@@ -114,7 +114,7 @@ def test_random_mixes_are_valid(name: str) -> None:
     rng = np.random.default_rng(23)
     for _ in range(5):
         mix = {layer.name: layer.schemes[rng.integers(len(layer.schemes))] for layer in lowerer.quantisable.layers}
-        assert min(measured_db(name, lowerer.lower(mix))) >= 9.0
+        assert min(measured_db(name, lowerer.lower(mix).data)) >= 9.0
 
 
 @pytest.mark.parametrize("name", ["chain", "depthwise", "clips", "gemm", "conv_transpose"])
@@ -145,9 +145,9 @@ def test_shortcut_as_convolution_copies_exactly(monkeypatch: pytest.MonkeyPatch)
     """Slice and Pad written as a 1×1 convolution give the very same outputs as written one by one."""
     lowerer = lowerer_of("padded_shortcut")
     schemes, inputs = uniform(lowerer, "int8:mse"), inputs_of(lowerer.reference, seed=5)
-    model = lowerer.lower(schemes)
+    model = lowerer.lower(schemes).data
     monkeypatch.setattr("bitfront.lowering.dialects.qdq.shortcut_at", lambda *_: None)
-    plain = lowerer.lower(schemes)
+    plain = lowerer.lower(schemes).data
     assert "Slice" in text_of(plain)
     assert "Slice" not in text_of(model)
     check_same_outputs(model, plain, inputs)
@@ -157,9 +157,9 @@ def test_channels_of_zeros_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     """Input channels filled up to four give the very same outputs; one Pad serves both readers."""
     lowerer = lowerer_of("image_stem")
     schemes, inputs = uniform(lowerer, "int8:mse"), inputs_of(lowerer.reference, seed=5)
-    model = lowerer.lower(schemes)
+    model = lowerer.lower(schemes).data
     monkeypatch.setattr("bitfront.lowering.dialects.ort_cpu.missing_channels", lambda *_: 0)
-    plain = lowerer.lower(schemes)
+    plain = lowerer.lower(schemes).data
     assert text_of(model).count("= Pad(") == 1
     assert "Pad" not in text_of(plain)
     check_same_outputs(model, plain, inputs)
@@ -170,9 +170,9 @@ def test_widened_convolutions_change_nothing(text: str, monkeypatch: pytest.Monk
     """Narrow convolutions with channels of zeros give the very same outputs as they are."""
     lowerer = lowerer_of("narrow")
     schemes, inputs = uniform(lowerer, text), inputs_of(lowerer.reference, seed=5)
-    model = lowerer.lower(schemes)
+    model = lowerer.lower(schemes).data
     monkeypatch.setattr("bitfront.lowering.dialects.ort_cpu.padded_channels", lambda *_: {})
-    plain = lowerer.lower(schemes)
+    plain = lowerer.lower(schemes).data
     assert "[16, 1, 3, 3]" in text_of(model)
     assert "[16, 1, 3, 3]" not in text_of(plain)
     check_same_outputs(model, plain, inputs)
@@ -186,10 +186,10 @@ def test_widened_convolution_without_a_bias() -> None:
     lowerer = Lowerer(
         reference, get_dialect("ort-cpu"), inputs_of(reference), CalibrationSettings(), ContentStore(None)
     )
-    widened = lowerer.lower(uniform(lowerer, "int8:mse"))
+    widened = lowerer.lower(uniform(lowerer, "int8:mse")).data
     assert "[16, 1, 3, 3]" in text_of(widened)
     inputs = inputs_of(reference, seed=5)
-    expected = outputs_of(lowerer.lower(uniform(lowerer, "fp32")), inputs)[0]
+    expected = outputs_of(lowerer.lower(uniform(lowerer, "fp32")).data, inputs)[0]
     assert sqnr_db(expected, outputs_of(widened, inputs)[0]) > FLOOR_DB["int8:mse"] - 3
 
 
@@ -197,17 +197,17 @@ def test_same_schemes_same_bytes() -> None:
     """Writing the same request twice, by two lowerers, gives the same bytes."""
     lowerer = lowerer_of("residual")
     schemes = uniform(lowerer, "int4:gptq")
-    first = lowerer.lower(schemes)
+    first = lowerer.lower(schemes).data
     lowerer_of.cache_clear()
     again = lowerer_of("residual")
     assert again is not lowerer
-    assert again.lower(schemes) == first
+    assert again.lower(schemes).data == first
 
 
 def test_four_bit_file_is_smaller_than_eight_bit_file() -> None:
     """Storage shows in the file: each precision's file is smaller than the one above it."""
     lowerer = lowerer_of("padded_shortcut")
-    sizes = [len(lowerer.lower(uniform(lowerer, text))) for text in ("fp32", "fp16", "int8:mse", "int4:gptq")]
+    sizes = [len(lowerer.lower(uniform(lowerer, text)).data) for text in ("fp32", "fp16", "int8:mse", "int4:gptq")]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 4
 
@@ -217,9 +217,9 @@ def test_shared_weight_is_stored_once_or_apart_as_needed() -> None:
     lowerer = lowerer_of("shared_weight")
     names = [layer.name for layer in lowerer.quantisable.layers]
     eight, four = Scheme.parse("int8:mse"), Scheme.parse("int4:gptq")
-    together = text_of(lowerer.lower(dict.fromkeys(names, eight)))
+    together = text_of(lowerer.lower(dict.fromkeys(names, eight)).data)
     assert together.count("a.weight_8: int8[16, 16, 3, 3]") == 1
-    apart = lowerer.lower({names[0]: eight, names[1]: four, names[2]: FP32})
+    apart = lowerer.lower({names[0]: eight, names[1]: four, names[2]: FP32}).data
     assert "a.weight_8: int8[16, 16, 3, 3]" in text_of(apart)
     assert "a.weight_4: int4[16, 16, 3, 3]" in text_of(apart)
     assert min(measured_db("shared_weight", apart)) >= 12.0
@@ -242,6 +242,6 @@ def test_weight_bytes_is_what_the_file_holds(text: str) -> None:
     """The predicted bytes of a layer are those its initialisers take, names and message framing aside."""
     lowerer = lowerer_of("gemm")
     schemes = {**uniform(lowerer, "fp32"), "a": Scheme.parse(text)}
-    saved = len(lowerer.lower(uniform(lowerer, "fp32"))) - len(lowerer.lower(schemes))
+    saved = len(lowerer.lower(uniform(lowerer, "fp32")).data) - len(lowerer.lower(schemes).data)
     predicted = lowerer.weight_bytes("a", FP32) - lowerer.weight_bytes("a", schemes["a"])
     assert abs(saved - predicted) < 900

@@ -15,9 +15,9 @@ from bitfront.lowering.dialect import ComputeType, support_of
 from bitfront.lowering.dialects.ort_cuda import OrtCudaDialect
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import expected_outputs, outputs_of, sqnr_db, text_of, uniform
 from tests.lowering.topologies import TOPOLOGIES, Net, inputs_of, reference_of
+from tests.references import make_reference
 
 GOLDEN = Path(__file__).parent / "golden" / "ort_cuda"
 # Lowest signal-to-noise ratio in dB of any output of any topology. FP16 has 11 bits, blocks of 4 bits cost most.
@@ -48,7 +48,7 @@ def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
     schemes = alternating(lowerer) if text == "alternating" else uniform(lowerer, text)
     if all(scheme == FP32 for scheme in schemes.values()):
         pytest.skip(f"no layer of {name} may be {text}")
-    found = text_of(lowerer.lower(schemes))
+    found = text_of(lowerer.lower(schemes).data)
     path = GOLDEN / f"{name}.{text.replace(':', '_')}.txt"
     if update_golden:
         path.parent.mkdir(exist_ok=True)
@@ -61,18 +61,18 @@ def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
 def test_numerics(name: str, text: str) -> None:
     """Every scheme stays within its rounding error of FP32, as run by the processor's provider."""
     lowerer = cuda_lowerer(name)
-    assert worst_db(name, lowerer.lower(uniform(lowerer, text))) >= FLOOR_DB[text]
+    assert worst_db(name, lowerer.lower(uniform(lowerer, text)).data) >= FLOOR_DB[text]
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_mixes_are_valid(name: str) -> None:
     """FP16 and FP32 in turns lose no more than FP16 alone; any mix of what is offered runs."""
     lowerer = cuda_lowerer(name)
-    assert worst_db(name, lowerer.lower(alternating(lowerer))) >= FLOOR_DB["fp16"]
+    assert worst_db(name, lowerer.lower(alternating(lowerer)).data) >= FLOOR_DB["fp16"]
     rng = np.random.default_rng(23)
     for _ in range(2):
         mix = {layer.name: layer.schemes[rng.integers(len(layer.schemes))] for layer in lowerer.quantisable.layers}
-        assert worst_db(name, lowerer.lower(mix)) >= 9.0
+        assert worst_db(name, lowerer.lower(mix).data) >= 9.0
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_mixes_are_valid(name: str) -> None:
 def test_numerics_see_planted_bugs(constant: str, factor: float, shift: float) -> None:
     """The oracle refuses a half graph whose constants are slightly wrong."""
     lowerer = cuda_lowerer("chain")
-    model = onnx.load_from_string(lowerer.lower(uniform(lowerer, "fp16")))
+    model = onnx.load_from_string(lowerer.lower(uniform(lowerer, "fp16")).data)
     (tensor,) = [entry for entry in model.graph.initializer if entry.name == constant]
     wrong = (numpy_helper.to_array(tensor).astype(np.float32) * factor + shift).astype(np.float16)
     tensor.CopyFrom(numpy_helper.from_array(wrong, constant))
@@ -96,7 +96,7 @@ def test_numerics_see_planted_bugs(constant: str, factor: float, shift: float) -
 def test_half_chain_is_cast_at_its_ends_alone() -> None:
     """A network all in FP16 holds two Casts and no FP32 weight, and its file is half the size."""
     lowerer = cuda_lowerer("chain")
-    full, half = lowerer.lower(uniform(lowerer, "fp32")), lowerer.lower(uniform(lowerer, "fp16"))
+    full, half = lowerer.lower(uniform(lowerer, "fp32")).data, lowerer.lower(uniform(lowerer, "fp16")).data
     graph = onnx.load_from_string(half).graph
     assert [node.op_type for node in graph.node].count("Cast") == 2
     assert {tensor.data_type for tensor in graph.initializer} == {TensorProto.FLOAT16}
@@ -109,14 +109,14 @@ def test_blocks_compute_on_half_activations(block: int) -> None:
     lowerer = cuda_lowerer("gemm")
     name = lowerer.quantisable.layers[0].name
     schemes = {**uniform(lowerer, "fp32"), name: Scheme.parse(f"int4:mse:block{block}")}
-    model = lowerer.lower(schemes)
+    model = lowerer.lower(schemes).data
     graph = onnx.load_from_string(model).graph
     (node,) = [node for node in graph.node if node.op_type == "MatMulNBits"]
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     assert types[node.input[2]] == TensorProto.FLOAT16
     assert next(entry.i for entry in node.attribute if entry.name == "block_size") == block
     assert worst_db("gemm", model) >= FLOOR_DB["int4:mse:block32"]
-    saved = len(lowerer.lower(uniform(lowerer, "fp32"))) - len(model)
+    saved = len(lowerer.lower(uniform(lowerer, "fp32")).data) - len(model)
     assert abs(saved - (lowerer.weight_bytes(name, FP32) - lowerer.weight_bytes(name, schemes[name]))) < 900
 
 
@@ -149,11 +149,11 @@ def test_activations_beyond_fp16_are_a_typed_failure() -> None:
     lowerer = Lowerer(reference, OrtCudaDialect(), inputs_of(reference), settings, store)
     with pytest.raises(LoweringError, match="layer 'b' cannot be fp16: its activation 'scaled' reaches"):
         lowerer.lower({"a": FP16, "b": FP16})
-    graph = onnx.load_from_string(lowerer.lower({"a": FP16, "b": FP32})).graph
+    graph = onnx.load_from_string(lowerer.lower({"a": FP16, "b": FP32}).data).graph
     (mul,) = [node for node in graph.node if node.op_type == "Mul"]
     assert list(mul.input) == ["ra", "factor"]
     bare = Lowerer(reference, OrtCudaDialect(), None, settings, store)
-    assert bare.lower({"a": FP16, "b": FP16}), "without calibration inputs nothing is known of activations"
+    assert bare.lower({"a": FP16, "b": FP16}).data, "without calibration inputs nothing is known of activations"
 
 
 def test_dialect_by_name() -> None:

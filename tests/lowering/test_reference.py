@@ -12,10 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.core import Inputs, ModelError
-from bitfront.lowering.export import export_reference
-from bitfront.lowering.load import load_reference
-from bitfront.lowering.reference import ReferenceModel, make_reference
+from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.topologies import TOPOLOGIES, Net, chain, inputs_of, padded_shortcut, reference_of
+from tests.references import export_reference, load_reference, make_reference
 
 
 def run(model: onnx.ModelProto, inputs: Inputs) -> list[np.ndarray]:

@@ -24,7 +24,6 @@ from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.dialects.tensorrt import fp16_scale, symmetric_scale, with_fp16_scales
 from bitfront.lowering.dialects.tensorrt_check import check_tensorrt_graph
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from bitfront.lowering.rounding.matrix import MatrixView
 from bitfront.lowering.rounding.weight import RoundedWeight
 from tests.lowering.candidates import FLOOR_DB, sqnr_db, text_of, uniform, with_bug
@@ -40,6 +39,7 @@ from tests.lowering.tensorrt_candidates import (
     trt_lowerer,
 )
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
+from tests.references import make_reference
 
 GOLDEN = Path(__file__).parent / "golden" / "tensorrt"
 # A symmetric signed quantiser spends half its integers on values that a Relu never gives: one bit, 6.02 dB of noise.
@@ -61,7 +61,7 @@ def inputs_for(name: str) -> Inputs:
 def worst_db(name: str, model: bytes, level: str) -> float:
     """The lowest SQNR of an output against the FP32 network."""
     inputs = inputs_for(name)
-    expected = run(trt_lowerer(name).lower(uniform(trt_lowerer(name), "fp32")), inputs, "ORT_DISABLE_ALL")
+    expected = run(trt_lowerer(name).lower(uniform(trt_lowerer(name), "fp32")).data, inputs, "ORT_DISABLE_ALL")
     return min(sqnr_db(wanted, found) for wanted, found in zip(expected, run(model, inputs, level), strict=True))
 
 
@@ -75,7 +75,7 @@ def test_golden_graph(name: str, text: str, update_golden: bool) -> None:
     if all(scheme == FP32 for scheme in schemes.values()):
         assert not path.exists()
         return
-    found = text_of(lowerer.lower(schemes))
+    found = text_of(lowerer.lower(schemes).data)
     if update_golden:
         path.write_text(found, encoding="utf-8")
     assert found == path.read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def test_published_rules_hold(name: str) -> None:
         for _ in range(12)
     ]
     for schemes in candidates:
-        proto = onnx.load_from_string(lowerer.lower(schemes))
+        proto = onnx.load_from_string(lowerer.lower(schemes).data)
         onnx.checker.check_model(proto)
         assert check_tensorrt_graph(proto) == (), schemes
 
@@ -103,7 +103,7 @@ def test_fp32_is_the_network(name: str) -> None:
     """FP32 throughout gives the reference's outputs to the bit, with no Cast, Q or DQ in the graph."""
     lowerer = trt_lowerer(name)
     inputs = inputs_for(name)
-    model = lowerer.lower(uniform(lowerer, "fp32"))
+    model = lowerer.lower(uniform(lowerer, "fp32")).data
     for level in LEVELS:
         expected = run(lowerer.reference.proto.SerializeToString(), inputs, level)
         for wanted, found in zip(expected, run(model, inputs, level), strict=True):
@@ -116,7 +116,7 @@ def test_fp32_is_the_network(name: str) -> None:
 def test_half_is_within_half_rounding(name: str, level: str) -> None:
     """FP16 throughout stays within the rounding of FP16, and inputs and outputs stay FP32."""
     lowerer = trt_lowerer(name)
-    model = lowerer.lower(uniform(lowerer, "fp16"))
+    model = lowerer.lower(uniform(lowerer, "fp16")).data
     floor = 20.0 if name == "small_values" else HALF_FLOOR_DB
     assert worst_db(name, model, level) >= floor
     graph = onnx.load_from_string(model).graph
@@ -129,14 +129,14 @@ def int8_floor_db(name: str) -> float:
     cpu, schemes = cpu_lowerer(name), uniform(trt_lowerer(name), "int8:mse")
     offered = {layer.name: layer.schemes for layer in cpu.quantisable.layers}
     same = {layer: scheme if scheme in offered[layer] else FP32 for layer, scheme in schemes.items()}
-    return worst_db(name, cpu.lower(same), "ORT_ENABLE_ALL") - ONE_BIT_DB - TOLERANCE_DB
+    return worst_db(name, cpu.lower(same).data, "ORT_ENABLE_ALL") - ONE_BIT_DB - TOLERANCE_DB
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_int8_is_within_the_quantisation_error(name: str) -> None:
     """INT8 is as exact as in the CPU dialect but for one bit of the activations, optimised or not."""
     lowerer = trt_lowerer(name)
-    model = lowerer.lower(uniform(lowerer, "int8:mse"))
+    model = lowerer.lower(uniform(lowerer, "int8:mse")).data
     floor = int8_floor_db(name)
     for level in LEVELS:
         assert worst_db(name, model, level) >= floor
@@ -153,7 +153,8 @@ def test_int8_is_within_the_quantisation_error(name: str) -> None:
 def test_int8_of_other_networks(name: str, level: str) -> None:
     """Convolved shortcuts, wide products and clamped scales keep the floor that 8 bits of the topologies have."""
     assert (
-        worst_db(name, trt_lowerer(name).lower(uniform(trt_lowerer(name), "int8:mse")), level) >= FLOOR_DB["int8:mse"]
+        worst_db(name, trt_lowerer(name).lower(uniform(trt_lowerer(name), "int8:mse")).data, level)
+        >= FLOOR_DB["int8:mse"]
     )
 
 
@@ -169,14 +170,14 @@ def test_int8_of_other_networks(name: str, level: str) -> None:
 def test_int8_oracle_rejects_planted_bugs(stored: str, position: int, factor: float, shift: float) -> None:
     """The oracle sees a wrong scale, sign or zero point."""
     lowerer = trt_lowerer("chain")
-    model = with_bug(lowerer.lower(uniform(lowerer, "int8:mse")), stored, position, factor=factor, shift=shift)
+    model = with_bug(lowerer.lower(uniform(lowerer, "int8:mse")).data, stored, position, factor=factor, shift=shift)
     assert worst_db("chain", model, "ORT_DISABLE_ALL") < int8_floor_db("chain")
 
 
 def test_int8_oracle_rejects_a_swapped_axis() -> None:
     """Per-channel scales on the input axis of a square weight are seen."""
     lowerer = trt_lowerer("residual")
-    proto = onnx.load_from_string(lowerer.lower(uniform(lowerer, "int8:mse")))
+    proto = onnx.load_from_string(lowerer.lower(uniform(lowerer, "int8:mse")).data)
     (reader,) = [node for node in proto.graph.node if node.input[0] == "b.weight_8"]
     reader.attribute[0].i = 1
     assert worst_db("residual", proto.SerializeToString(), "ORT_DISABLE_ALL") < int8_floor_db("residual")
@@ -214,7 +215,7 @@ def test_blocks_are_the_dequantised_weights(name: str, text: str) -> None:
             node.input.append(f"{layer.name}.corrected")
     inputs = inputs_for(name)
     expected = run(proto.SerializeToString(), inputs, "ORT_DISABLE_ALL")
-    model = lowerer.lower(schemes)
+    model = lowerer.lower(schemes).data
     for level in LEVELS:
         for wanted, found in zip(expected, run(model, inputs, level), strict=True):
             assert sqnr_db(wanted, found) >= BLOCK_FLOOR_DB[level]
@@ -256,7 +257,7 @@ def test_symmetric_scale_covers_the_larger_side() -> None:
 
 def test_shortcut_is_quantised_and_the_fused_convolution_is_not() -> None:
     """Of a sum of two convolutions the earlier one is the shortcut; the later one's result stays floating."""
-    text = text_of(trt_lowerer("projection").lower(uniform(trt_lowerer("projection"), "int8:mse")))
+    text = text_of(trt_lowerer("projection").lower(uniform(trt_lowerer("projection"), "int8:mse")).data)
     assert "sum_h = Add(s_d, c_h)" in text
     assert "c_q" not in text
     assert "pa = MaxPool(ra_d)" in text
@@ -266,12 +267,12 @@ def test_floating_side_of_integer_layers() -> None:
     """INT8 layers have FP16 bias and result but beside FP32 layers and network outputs."""
     lowerer = trt_lowerer("chain")
     eight = Scheme.parse("int8:mse")
-    alone = text_of(lowerer.lower({"a": eight, "b": eight, "c": eight}))
+    alone = text_of(lowerer.lower({"a": eight, "b": eight, "c": eight}).data)
     assert "a.bias_h: float16[16]" in alone
     assert "c.bias: float[8]" in alone
-    beside_full = text_of(lowerer.lower({"a": FP32, "b": eight, "c": FP32}))
+    beside_full = text_of(lowerer.lower({"a": FP32, "b": eight, "c": FP32}).data)
     assert "float16" not in beside_full
-    beside_half = text_of(lowerer.lower({"a": FP16, "b": eight, "c": FP16}))
+    beside_half = text_of(lowerer.lower({"a": FP16, "b": eight, "c": FP16}).data)
     assert "b.bias_h: float16[24]" in beside_half
     assert beside_half.count("Cast(") == 2
 
@@ -288,7 +289,7 @@ def test_values_beyond_half_precision() -> None:
         reference, get_dialect("tensorrt"), inputs_of(reference), CalibrationSettings(), ContentStore(None)
     )
     eight = Scheme.parse("int8:mse")
-    assert "b.bias: float[24]" in text_of(lowerer.lower({"a": eight, "b": eight, "c": eight}))
+    assert "b.bias: float[24]" in text_of(lowerer.lower({"a": eight, "b": eight, "c": eight}).data)
     with pytest.raises(LoweringError, match="layer 'c' cannot be fp16: its activation 'rb' reaches"):
         lowerer.lower({"a": eight, "b": eight, "c": FP16})
 
@@ -307,12 +308,12 @@ def test_round_trip(tmp_path: Path, text: str) -> None:
         for _ in range(2)
     ]
     schemes = uniform(lowerers[0], text)
-    model = lowerers[0].lower(schemes)
-    assert lowerers[1].lower(schemes) == model
+    model = lowerers[0].lower(schemes).data
+    assert lowerers[1].lower(schemes).data == model
     config = PrecisionConfig.from_json(lowerers[0].config(schemes).to_json(), "config.json")
     again = apply_config(
         config, network("wide_gemm"), calibration=None, store=ContentStore(tmp_path), allow_new_weights=False
-    )
+    ).data
     assert again == model
 
 
@@ -321,7 +322,7 @@ def test_weight_bytes_is_what_the_file_holds(text: str) -> None:
     """The predicted bytes of a layer are those its initialisers take, names and message framing aside."""
     lowerer = trt_lowerer("wide_gemm")
     schemes = {**uniform(lowerer, "fp32"), "b": Scheme.parse(text)}
-    saved = len(lowerer.lower(uniform(lowerer, "fp32"))) - len(lowerer.lower(schemes))
+    saved = len(lowerer.lower(uniform(lowerer, "fp32")).data) - len(lowerer.lower(schemes).data)
     assert abs(saved - (lowerer.weight_bytes("b", FP32) - lowerer.weight_bytes("b", schemes["b"]))) < 1100
 
 

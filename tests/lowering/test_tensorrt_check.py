@@ -20,7 +20,7 @@ class Patient:
 
     def __init__(self, network: str, text: str) -> None:
         lowerer = trt_lowerer(network)
-        self.model = onnx.load_from_string(lowerer.lower(uniform(lowerer, text)))
+        self.model = onnx.load_from_string(lowerer.lower(uniform(lowerer, text)).data)
         self.graph = self.model.graph
 
     def writer(self, tensor: str) -> onnx.NodeProto:

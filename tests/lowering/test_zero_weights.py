@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from bitfront.core import CalibrationSettings, ContentStore, Inputs, RangeMethod
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from tests.lowering.candidates import outputs_of, uniform
+from tests.references import make_reference
 
 Floats = NDArray[np.float32]
 
@@ -85,7 +85,7 @@ def _steps_off(lowerer: Lowerer, artifact: bytes, inputs: Inputs, channels: slic
     low, high = lowerer.ranges["y"]
     fp32, found = (
         outputs_of(model, inputs)[0][:, channels].astype(np.float64)
-        for model in (lowerer.lower(uniform(lowerer, "fp32")), artifact)
+        for model in (lowerer.lower(uniform(lowerer, "fp32")).data, artifact)
     )
     return float(np.abs(fp32 - found).max() / ((high - low) / 255))
 
@@ -97,7 +97,7 @@ def test_channels_without_weights_keep_their_bias(op: str, text: str, dialect: s
     """Half a step for the result's own quantiser, and half a step for the bias, where inputs are coarse."""
     inputs = _inputs(op, 100.0)
     lowerer = _lowerer(_model(op, *_parameters(0.5, 0.0, activations=100.0)), inputs, dialect)
-    artifact = lowerer.lower(uniform(lowerer, text))
+    artifact = lowerer.lower(uniform(lowerer, text)).data
     assert _steps_off(lowerer, artifact, inputs, slice(0, FREE)) <= 1.01
 
 
@@ -116,7 +116,7 @@ def test_any_bias_is_neither_lost_nor_saturated(
     inputs = _inputs(op, 10.0**activations)
     model = _model(op, *_parameters(10.0**biases, tiny, activations=10.0**activations))
     lowerer = _lowerer(model, inputs)
-    artifact = lowerer.lower(uniform(lowerer, text))
+    artifact = lowerer.lower(uniform(lowerer, text)).data
     assert _steps_off(lowerer, artifact, inputs, slice(0, FREE)) <= 1.01
 
 
@@ -125,7 +125,7 @@ def test_the_oracle_sees_a_wrong_scale(factor: float) -> None:
     """A scale that loses the bias, and one that saturates it, fail."""
     inputs = _inputs("Conv", 100.0)
     lowerer = _lowerer(_model("Conv", *_parameters(0.5, 0.0, activations=100.0)), inputs)
-    model = onnx.load_from_string(lowerer.lower(uniform(lowerer, "int8:mse")))
+    model = onnx.load_from_string(lowerer.lower(uniform(lowerer, "int8:mse")).data)
     (stored,) = [tensor for tensor in model.graph.initializer if tensor.name == "w_s"]
     scales = numpy_helper.to_array(stored).copy()
     scales[:FREE] *= factor
@@ -147,7 +147,7 @@ def test_constant_inputs(op: str, value: float, method: RangeMethod) -> None:
         CalibrationSettings(method=method),
         ContentStore(None),
     )
-    artifact = lowerer.lower(uniform(lowerer, "int8:nearest"))
+    artifact = lowerer.lower(uniform(lowerer, "int8:nearest")).data
     channels = slice(0, CHANNELS if value == 0 else FREE)
     assert _steps_off(lowerer, artifact, inputs, channels) <= 1.01
 
@@ -160,7 +160,7 @@ def test_inputs_that_are_zero_behind_glue() -> None:
     inputs: dict[str, Any] = {"x": np.zeros_like(_inputs("Conv", 1.0)["x"])}
     lowerer = _lowerer(model, inputs)
     assert lowerer.ranges["x"] == lowerer.ranges["p"]
-    artifact = lowerer.lower(uniform(lowerer, "int8:nearest"))
+    artifact = lowerer.lower(uniform(lowerer, "int8:nearest")).data
     assert _steps_off(lowerer, artifact, inputs, slice(0, CHANNELS)) <= 1.01
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.core import Inputs
-from bitfront.lowering.reference import ReferenceModel, make_reference
+from bitfront.lowering.reference import ReferenceModel
+from tests.references import make_reference
 
 
 class Net:

@@ -15,7 +15,6 @@ from bitfront.core import CalibrationSettings, ContentStore, Inputs, Labelled, S
 from bitfront.experiments.digits import load_halves
 from bitfront.experiments.networks.digits import DigitsNet
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.export import export_reference
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.passes.data import Batch, TrainingData
 from bitfront.passes.qat import TRAINING, Qat
@@ -24,6 +23,7 @@ from bitfront.passes.qat_result import QatResult
 from bitfront.passes.train import train
 from bitfront.passes.training import Training
 from tests.lowering.candidates import outputs_of, saturates
+from tests.references import export_reference
 
 QUICK = replace(TRAINING, steps=20, batch_size=32, learning_rate=2e-3)
 
@@ -66,7 +66,7 @@ def schemes_of(lowerer: Lowerer, *texts: str) -> dict[str, Scheme]:
 
 
 def artifact_of(result: QatResult, lowerer: Lowerer, schemes: dict[str, Scheme]) -> bytes:
-    return written_by(result, lowerer).lower(schemes)
+    return written_by(result, lowerer).lower(schemes).data
 
 
 def written_by(result: QatResult, lowerer: Lowerer) -> Lowerer:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bitfront.core import ConfigError, ModelError
-from bitfront.lowering.export import export_reference
 from bitfront.passes.data import TrainingData
 from bitfront.passes.prune import StructuredPrune
 from bitfront.passes.prune_counts import count_macs, count_parameters, example_tensors
@@ -27,6 +26,7 @@ from bitfront.passes.prune_proof import outputs_of
 from bitfront.passes.prune_weights import Mask
 from tests.passes.nets import image_data, plain, same_weights, trained_looking
 from tests.passes.prune_nets import NETS, Fixed, Transformer, net
+from tests.references import export_reference
 
 
 def everything(groups: Sequence[PruneGroup], sparsity: float = 0.5) -> dict[str, float]:

@@ -19,7 +19,6 @@ from bitfront.core import ConfigError
 from bitfront.experiments.networks import ResNetCifar
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.export import export_reference
 from bitfront.passes import prune_branches
 from bitfront.passes.data import TrainingData
 from bitfront.passes.distil import Distil
@@ -31,6 +30,7 @@ from bitfront.passes.prune_proof import outputs_of
 from bitfront.passes.training import Training
 from tests.passes.nets import same_weights, trained_looking
 from tests.passes.prune_nets import net
+from tests.references import export_reference
 
 
 class InPlace(nn.Module):

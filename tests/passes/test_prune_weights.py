@@ -15,7 +15,6 @@ from torch.nn.utils import parametrize
 
 from bitfront.core import CalibrationSettings, ConfigError, ContentStore, Scheme
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.export import export_reference
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.passes.distil import Distil
 from bitfront.passes.prune_weights import NMPrune, Scope, UnstructuredPrune, bake, masked
@@ -24,6 +23,7 @@ from bitfront.passes.train import train
 from bitfront.passes.training import Training
 from tests.passes.nets import image_data, plain, same_weights
 from tests.passes.prune_nets import Concatenated
+from tests.references import export_reference
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -123,7 +123,7 @@ def test_two_of_four_reaches_the_artifact(texts: tuple[str, ...]) -> None:
     train(awake, lambda net, batch: net(*batch.inputs).square().mean(), data, qat.training)
     assert not all(zeros(awake.layer(name).weight.weight, masks[name]) for name in masks)
     writer = result.lowerer(lowerer.dialect, lowerer.settings, ContentStore(None), lowerer.calibration_digest)
-    proto = onnx.load_from_string(writer.lower(schemes))
+    proto = onnx.load_from_string(writer.lower(schemes).data)
     stored = [numpy_helper.to_array(tensor).astype(np.float32) for tensor in proto.graph.initializer]
     for name, stays in masks.items():
         same = [torch.from_numpy(array) for array in stored if sorted(array.shape) == sorted(stays.shape)]

@@ -120,7 +120,7 @@ def test_training_brings_outputs_closer() -> None:
     """At 3 bits the trained network is closer to FP32 on images held back than the rounded one was."""
     lowerer, inputs = digits_lowerer(), digits()[1].inputs
     schemes = schemes_of(lowerer, "int4:mse")
-    expected = ran(lowerer.lower(schemes_of(lowerer, "fp32")), inputs)[0]
+    expected = ran(lowerer.lower(schemes_of(lowerer, "fp32")).data, inputs)[0]
     options = Qat(training=replace(QUICK, steps=60), int4_bits=3)
     before = simulated(options.network(lowerer, schemes), inputs)[0]
     after = simulated(options.apply(lowerer, schemes, unlabelled()).network, inputs)[0]
@@ -174,8 +174,10 @@ def test_a_config_repeats_the_artifact() -> None:
     result, schemes = trained(*SETTINGS["mixed"])
     writer = written_by(result, digits_lowerer())
     config = PrecisionConfig.from_json(writer.config(schemes).to_json(), "config")
-    again = apply_config(config, result.reference, calibration=None, store=ContentStore(None), allow_new_weights=False)
-    assert again == writer.lower(schemes)
+    again = apply_config(
+        config, result.reference, calibration=None, store=ContentStore(None), allow_new_weights=False
+    ).data
+    assert again == writer.lower(schemes).data
 
 
 def test_scales_are_for_schemes_that_hold_the_codes() -> None:
@@ -188,7 +190,7 @@ def test_scales_are_for_schemes_that_hold_the_codes() -> None:
     assert from_eight.config(four).scales == {}
     assert set(from_four.config(eight).scales) == set(eight)
     inputs = digits()[1].inputs
-    outputs = [ran(from_four.lower(schemes), inputs)[0] for schemes in (four, eight)]
+    outputs = [ran(from_four.lower(schemes).data, inputs)[0] for schemes in (four, eight)]
     np.testing.assert_array_equal(outputs[0], outputs[1])
 
 
@@ -274,8 +276,8 @@ def test_resnet20_agrees(data_folder: object) -> None:
     from bitfront.core import CalibrationSettings
     from bitfront.experiments.workloads import resnet20
     from bitfront.lowering.dialects.registry import get_dialect
-    from bitfront.lowering.export import export_reference
     from bitfront.lowering.lowerer import Lowerer
+    from tests.references import export_reference
 
     workload = resnet20(Path(str(data_folder)))
     assert isinstance(workload.model, torch.nn.Module)

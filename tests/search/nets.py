@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.backends.base import Backend
 from bitfront.backends.ort.cpu import OrtCpuBackend
-from bitfront.core import Array, CalibrationSettings, ContentStore, Inputs, Labelled, Metric, top1
+from bitfront.core import Array, Artifact, CalibrationSettings, ContentStore, Inputs, Labelled, Metric, top1
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.load import load_reference
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.search.options import RunOptions
+from tests.references import load_reference
 
 CHANNELS = 8
 CLASSES = 4
@@ -114,7 +114,7 @@ def mean_margin(outputs: tuple[Array, ...], labels: Array) -> float:
 
 
 def _logits(network: onnx.ModelProto, x: Logits) -> Logits:
-    (output,) = OrtCpuBackend().compile(network.SerializeToString(), threads=1).run({"x": x})
+    (output,) = OrtCpuBackend().compile(Artifact.onnx(network.SerializeToString()), threads=1).run({"x": x})
     return np.asarray(output, dtype=np.float32)
 
 

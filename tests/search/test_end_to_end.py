@@ -60,7 +60,7 @@ def test_config_rebuilds_the_model_byte_for_byte(found: Found) -> None:
     assert [id_ for id_, point in outcome.points.items() if point.config is None] in ([], ["given"])
     for point in (point for point in outcome.points.values() if point.config is not None):
         config = PrecisionConfig.load(outcome.folder / str(point.config))
-        rebuilt = tiny_lowerer(workload, OrtCpuBackend(), options).lower(config.layers)
+        rebuilt = tiny_lowerer(workload, OrtCpuBackend(), options).lower(config.layers).data
         assert rebuilt == (outcome.folder / str(point.model)).read_bytes()
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitfront.core import FP32, Constraints, ContentStore, LatencyStats, Scheme, digest
+from bitfront.core import FP32, Constraints, ContentStore, LatencyStats, Scheme
 from bitfront.search.accuracy import Scored, Scorer
 from bitfront.search.evaluate import SEARCH_PART, Evaluator
 from bitfront.search.given import open_given
@@ -62,7 +62,7 @@ class Trials:
         self.fp32 = self.evaluator.run(0, Candidate(origin="baseline", schemes=ALL_FP32, name="fp32"))
 
     def artifact(self, schemes: dict[str, Scheme]) -> str:
-        return digest(self.lowerer.lower(schemes))
+        return self.lowerer.lower(schemes).digest
 
     def knows(self, schemes: dict[str, Scheme], timed: LatencyStats) -> None:
         """What the artifact's latency is."""
@@ -156,7 +156,7 @@ def test_misses_are_relative_to_the_limits() -> None:
     trials = Trials(Constraints(latency_ms=8.0, size_bytes=1000.0, max_drop=0.25))
     trials.knows(ALL_INT8, latency(0.4))
     found = trials.evaluator.run(1, Candidate(origin="baseline", schemes=ALL_INT8, name="int8"))
-    assert found.size_bytes == len(trials.lowerer.lower(ALL_INT8))
+    assert found.size_bytes == len(trials.lowerer.lower(ALL_INT8).data)
     assert found.accuracy is not None
     assert found.misses["latency"] == pytest.approx(-0.5)
     assert found.misses["size"] == pytest.approx(found.size_bytes / 1000 - 1)
@@ -165,7 +165,7 @@ def test_misses_are_relative_to_the_limits() -> None:
 
 def test_of_two_within_the_limits_the_smaller_is_kept_small() -> None:
     """A size just at the limit keeps it, a byte more does not."""
-    size = len(toy.ToyLowerer().lower(ALL_INT8))
+    size = len(toy.ToyLowerer().lower(ALL_INT8).data)
     for limit, feasible in ((float(size), True), (size - 1.0, False)):
         trials = Trials(Constraints(size_bytes=limit))
         trials.knows(ALL_INT8, latency(0.4))

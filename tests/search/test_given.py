@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bitfront.core import BackendError, Constraints, UsageError
+from bitfront.core import Artifact, BackendError, Constraints, UsageError
 from bitfront.report.results import RunResults
 from bitfront.search.given import open_given
 from bitfront.search.options import RunOptions
@@ -149,13 +149,14 @@ def test_file_that_compiles_and_does_not_run_is_refused_too() -> None:
             del inputs
             raise BackendError("unexpected input type")
 
-    def compile_(model: bytes) -> Any:
-        kind = Broken if model == FILE else toy.ToyModel
-        return kind(schemes=json.loads(model), backend=toy.ToyBackend())
+    def compile_(artifact: Artifact) -> Any:
+        kind = Broken if artifact.data == FILE else toy.ToyModel
+        return kind(schemes=json.loads(artifact.data), backend=toy.ToyBackend())
 
-    found = open_given(FILE, FP32, compile_, {"x": toy.workload().calibration["x"][:1]})
-    assert (found.refused, found.is_fp32, found.model) == ("unexpected input type", True, FP32)
-    assert not open_given(FP32, FP32, compile_, {}).refused
+    fp32 = Artifact.onnx(FP32)
+    found = open_given(FILE, fp32, compile_, {"x": toy.workload().calibration["x"][:1]})
+    assert (found.refused, found.is_fp32, found.model) == ("unexpected input type", True, fp32)
+    assert not open_given(FP32, fp32, compile_, {}).refused
 
 
 def test_fp32_that_does_not_hold_leaves_the_file_as_given(tmp_path: Path, elsewhere: Elsewhen) -> None:

@@ -96,7 +96,7 @@ def test_a_backend_of_ones_own_is_known_by_its_code(
     def run(factor: int, *, resume: bool) -> None:
         sys.modules.pop("own_backend", None)
         (tmp_path / "own_backend.py").write_text(source.format(factor))
-        monkeypatch.setattr("bitfront.search.results.finalists.time_in_fresh_process", there)
+        monkeypatch.setattr("bitfront.search.results.finalists.time_in_subprocess", there)
         search(replace(asked, resume=resume))
 
     def there(_: str, *arguments: Any, **named: Any) -> Any:

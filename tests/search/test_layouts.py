@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.backends.ort.cpu import OrtCpuBackend
-from bitfront.core import Array
+from bitfront.core import Array, Artifact
 from tests.search.command_line import enter, outcome, write_npz
 
 METRIC = """
@@ -69,7 +69,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     Path("mine.py").write_text(METRIC)
     write_npz(Path("calib.npz"), inputs(16, seed=1))
     fed = inputs(COUNT, seed=2)
-    alone = OrtCpuBackend().compile(recurrent(COUNT).SerializeToString(), threads=1)
+    alone = OrtCpuBackend().compile(Artifact.onnx(recurrent(COUNT).SerializeToString()), threads=1)
     native = {name: np.asarray(array, np.float32) for name, array in fed.items()}
     labels = np.asarray(alone.run(native)[0])[-1].argmax(-1)
     write_npz(Path("eval.npz"), {**fed, "labels": labels})
@@ -115,7 +115,7 @@ def test_on_openvino(source: list[str], capsys: pytest.CaptureFixture[str]) -> N
 
     model = Path(source[1]).read_bytes()
     fixed = recurrent(4).SerializeToString() == model
-    shapes = OpenVinoBackend().compile(model, threads=1, batch_size=4 if fixed else 2).input_shapes
+    shapes = OpenVinoBackend().compile(Artifact.onnx(model), threads=1, batch_size=4 if fixed else 2).input_shapes
     assert dict(shapes) == {"state": (3, 4 if fixed else 2, 16), "rate": (), "x": (4 if fixed else 2, 16)}
 
 

@@ -9,7 +9,7 @@ import pytest
 from bitfront.backends import registry
 from bitfront.backends.base import CompiledModel, ExecutedLayer
 from bitfront.backends.fake import FakeBackend, FakeModel
-from bitfront.core import MemoryUsage
+from bitfront.core import Artifact, MemoryUsage
 from bitfront.search.commands.measure import FOOTPRINT_COLUMNS, PROFILE_COLUMNS, profile_rows
 from tests.search.command_line import outcome, write_files
 
@@ -22,9 +22,9 @@ class _TellingModel(FakeModel):
 class TellingBackend(FakeBackend):
     """Tells what its models take."""
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
         """As the fake one."""
-        compiled = super().compile(model, threads=threads, batch_size=batch_size)
+        compiled = super().compile(artifact, threads=threads, batch_size=batch_size)
         compiled.__class__ = _TellingModel
         return compiled
 

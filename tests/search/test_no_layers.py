@@ -19,10 +19,10 @@ from bitfront.core import CalibrationSettings, ContentStore, Precision
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.layers import QuantisableLayers
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import make_reference
 from bitfront.report.results import RunResults
 from bitfront.report.tables import front_rows
 from bitfront.search.only_fp32 import why_only_fp32
+from tests.references import make_reference
 from tests.search.command_line import Files, enter, network, outcome, write_files
 
 RNG = np.random.default_rng(0)

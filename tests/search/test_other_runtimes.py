@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bitfront.backends.base import Backend, CompiledModel, DeviceFingerprint
-from bitfront.core import BackendError, Constraints, MemoryUsage, Precision, UsageError
+from bitfront.core import Artifact, BackendError, Constraints, MemoryUsage, Precision, UsageError
 from bitfront.report.html import facts
 from bitfront.report.results import RunResults
 from bitfront.report.tables import COLUMNS, FOOTPRINT_COLUMNS, VERSUS, columns, front_rows, pareto_frame
@@ -35,9 +35,9 @@ class _EngineModel(toy.ToyModel):
 class _EngineBackend(toy.ToyBackend):
     """Has engine files, and tells what they take."""
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
-        super().compile(model, threads=threads, batch_size=batch_size)
-        return _EngineModel(schemes=json.loads(model), backend=self)
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+        super().compile(artifact, threads=threads, batch_size=batch_size)
+        return _EngineModel(schemes=json.loads(artifact.data), backend=self)
 
 
 class _SlowToBuild(toy.ToyBackend):
@@ -48,10 +48,10 @@ class _SlowToBuild(toy.ToyBackend):
         self._stand_in = proxy_backend
         self.scoring = False
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
         if not self.scoring:
             raise BackendError("builds take minutes")
-        return super().compile(model, threads=threads, batch_size=batch_size)
+        return super().compile(artifact, threads=threads, batch_size=batch_size)
 
     def proxy_backend(self) -> Backend:
         return self._stand_in

@@ -128,7 +128,7 @@ def test_interruption_of_the_finalists_falls_back_to_the_search(
 
     asked = options(tmp_path / "run", trials=8)
     with monkeypatch.context() as patch:
-        patch.setattr(finalists, "time_in_fresh_process", interrupt)
+        patch.setattr(finalists, "time_in_subprocess", interrupt)
         assert search(asked).exit_code == 130
     assert search(replace(asked, resume=True)).exit_code == 0
 

@@ -22,6 +22,7 @@ from bitfront.core import (
     FP16,
     FP32,
     Array,
+    Artifact,
     BackendError,
     CalibrationSettings,
     ContentStore,
@@ -35,9 +36,10 @@ from bitfront.core import (
 )
 from bitfront.lowering.dialect import ComputeType, Dialect, support_of
 from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
-from bitfront.lowering.layers import Group, Layer, QuantisableLayers
+from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
+from tests.references import INTERPRETER
 
 LAYERS = ("a", "b", "c", "d", "e")
 INT8, INT4 = Scheme.parse("int8:nearest"), Scheme.parse("int4:nearest")
@@ -136,6 +138,7 @@ class ToyLowerer(Lowerer):
             input_types={"x": "float32"},
             output_names=("y",),
             output_shapes={"y": (None, 2)},
+            interpreter=INTERPRETER,
             given=given,
         )
         super().__init__(reference, dialect, None, CalibrationSettings(), ContentStore(None))
@@ -148,7 +151,7 @@ class ToyLowerer(Lowerer):
             )
             for name in LAYERS
         )  # fmt: skip
-        groups = tuple(Group(name=name, layers=(name,), reason="", schemes=SCHEMES) for name in LAYERS)
+        groups = tuple(PrecisionGroup(name=name, layers=(name,), reason="", schemes=SCHEMES) for name in LAYERS)
         edges = tuple((i, i + 1) for i in range(len(LAYERS) - 1))
         # Shadows the cached property: this network has no graph to collect layers of.
         self.__dict__["quantisable"] = QuantisableLayers(layers=layers, groups=groups, edges=edges, left_alone={})
@@ -156,14 +159,14 @@ class ToyLowerer(Lowerer):
     def prepare(self, schemes: Iterable[Scheme]) -> None:
         """Nothing to round."""
 
-    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
+    def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
         """The schemes, filled up to the artifact's size."""
         self.lowered += 1
         if reason := self._refuse(schemes):
             raise LoweringError(reason)
         text = json.dumps({layer: scheme.text for layer, scheme in schemes.items()}).encode()
         size = OVERHEAD_BYTES + sum(self.weight_bytes(layer, scheme) for layer, scheme in schemes.items())
-        return text.ljust(size)
+        return Artifact.onnx(text.ljust(size))
 
     def weight_bytes(self, layer: str, scheme: Scheme) -> int:
         """In proportion to the bits."""
@@ -230,11 +233,11 @@ class ToyBackend(HostBackend):
         """Simulated time."""
         return self.simulated
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
         """Read the schemes back."""
         del threads, batch_size
         self.compiled += 1
-        schemes = json.loads(model)
+        schemes = json.loads(artifact.data)
         if reason := self.refuse(schemes):
             raise BackendError(reason)
         return ToyModel(schemes=schemes, backend=self)

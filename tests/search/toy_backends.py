@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from bitfront.backends.timing import TimingSettings, time_paired
-from bitfront.core import Array, Constraints, Inputs, LatencyStats
-from bitfront.lowering.layers import Group
+from bitfront.core import Array, Artifact, Constraints, Inputs, LatencyStats
+from bitfront.core.artifact import load_artifact
+from bitfront.lowering.layers import PrecisionGroup
 from bitfront.search.multi_backend.runs import Contestant, SeveralOutcome, labels, run_several
 from bitfront.search.options import RunOptions
 from bitfront.search.results import finalists
@@ -52,9 +53,9 @@ class Quick(toy.ToyBackend):
 
     name = QUICK
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> Model:
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> Model:
         """As the toy, with its own table."""
-        made = super().compile(model, threads=threads, batch_size=batch_size)
+        made = super().compile(artifact, threads=threads, batch_size=batch_size)
         assert isinstance(made, toy.ToyModel)
         return Model(schemes=made.schemes, backend=self)
 
@@ -78,7 +79,7 @@ class NarrowLowerer(toy.ToyLowerer):
         )
         groups = (
             *(replace(g, schemes=without) if g.name == "b" else g for g in quantisable.groups[:3]),
-            Group(name="d+1", layers=("d", "e"), reason="added up", schemes=toy.SCHEMES),
+            PrecisionGroup(name="d+1", layers=("d", "e"), reason="added up", schemes=toy.SCHEMES),
         )
         edges = tuple((i, i + 1) for i in range(len(groups) - 1))
         self.__dict__["quantisable"] = replace(quantisable, layers=layers, groups=groups, edges=edges)
@@ -99,7 +100,7 @@ def elsewhen(
 ) -> dict[str, LatencyStats]:
     """Stands in for the fresh process of each of the three."""
     runtime = BACKENDS[backend]()
-    compiled = {name: runtime.compile(path.read_bytes(), threads=threads) for name, path in models.items()}
+    compiled = {name: runtime.compile(load_artifact(path), threads=threads) for name, path in models.items()}
     return time_paired(
         compiled, reference, inputs, settings, threads=threads, batch_size=batch_size, clock=runtime.clock
     )
@@ -109,7 +110,7 @@ def elsewhen(
 def apart(elsewhere: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each backend's finalists are timed on that backend."""
     del elsewhere
-    monkeypatch.setattr(finalists, "time_in_fresh_process", elsewhen)
+    monkeypatch.setattr(finalists, "time_in_subprocess", elsewhen)
 
 
 def contestants(

@@ -15,6 +15,7 @@ from bitfront.core import (
     Inputs,
     LatencyStats,
 )
+from bitfront.core.artifact import load_artifact
 from bitfront.report.results import RunResults
 from bitfront.search import storage, study
 from bitfront.search.events import Silent
@@ -52,11 +53,11 @@ class Elsewhen:
         threads: int,
         batch_size: int,
     ) -> dict[str, LatencyStats]:
-        """As ``time_in_fresh_process``."""
+        """As ``time_in_subprocess``."""
         assert backend == "fake"
         self.calls.append(tuple(models))
         runtime = self.runtime()
-        compiled = {name: runtime.compile(path.read_bytes(), threads=threads) for name, path in models.items()}
+        compiled = {name: runtime.compile(load_artifact(path), threads=threads) for name, path in models.items()}
         stats = time_paired(
             compiled, reference, inputs, settings, threads=threads, batch_size=batch_size, clock=runtime.clock
         )
@@ -104,7 +105,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhen:
     databases: dict[str, BaseStorage] = {}
     # A database costs more than a whole run of the toy; tests of the storage itself ask for the real one.
     monkeypatch.setattr(study, "open_storage", lambda url: databases.setdefault(url, InMemoryStorage()))
-    monkeypatch.setattr(finalists, "time_in_fresh_process", proxy_backend)
+    monkeypatch.setattr(finalists, "time_in_subprocess", proxy_backend)
     monkeypatch.setattr("bitfront.search.run.render", lambda folder: folder / "report.html")
     return proxy_backend
 

@@ -16,6 +16,7 @@ from bitfront.backends.host import HostBackend, HostModel
 from bitfront.core import (
     FP32,
     Array,
+    Artifact,
     BackendError,
     BackendUnavailableError,
     ContentStore,
@@ -25,7 +26,7 @@ from bitfront.core import (
     Precision,
     Scheme,
 )
-from bitfront.lowering.layers import Group, Layer, QuantisableLayers
+from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.sensitivity.divergence import kl_divergence
 from bitfront.sensitivity.measure import Reading
 from bitfront.sensitivity.score import planned_steps, score
@@ -65,8 +66,8 @@ def _layer(name: str) -> Layer:
 INVENTORY = QuantisableLayers(
     layers=tuple(_layer(name) for name in "abc"),
     groups=(
-        Group(name="a", layers=("a",), reason="", schemes=SCHEMES),
-        Group(name="b+1", layers=("b", "c"), reason="shared input", schemes=SCHEMES),
+        PrecisionGroup(name="a", layers=("a",), reason="", schemes=SCHEMES),
+        PrecisionGroup(name="b+1", layers=("b", "c"), reason="shared input", schemes=SCHEMES),
     ),
     edges=((0, 1),),
     left_alone={},
@@ -85,13 +86,13 @@ class Writer:
     def quantisable(self) -> QuantisableLayers:
         return INVENTORY
 
-    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
+    def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
         assert list(schemes) == ["a", "b", "c"]
         texts = {layer: scheme.text.replace("fp16", "fp32") for layer, scheme in schemes.items()}
         if self._refuse:
             self._refuse(texts)
         self.written += 1
-        return json.dumps(texts).encode()
+        return Artifact.onnx(json.dumps(texts).encode())
 
 
 def _damage(texts: Mapping[str, str]) -> float:
@@ -140,10 +141,10 @@ class Runtime(HostBackend):
     def dialect(self) -> str:
         return "memory"
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> Model:
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> Model:
         del batch_size
         assert threads == 1
-        texts = json.loads(model)
+        texts = json.loads(artifact.data)
         if self._refuse:
             self._refuse(texts)
         self.compiled.append(texts)

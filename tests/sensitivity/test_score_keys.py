@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from bitfront.core import ContentStore, Inputs, Scheme
+from bitfront.core import Artifact, ContentStore, Inputs, Scheme
 from bitfront.sensitivity.measure import NSR, Reading
 from tests.sensitivity import sparsity_nets, test_score
 from tests.sensitivity.test_score import Runtime, Writer
@@ -25,8 +25,8 @@ class Renamed(Runtime):
 class Other(Writer):
     """Writes another network: its artifacts differ in a word that the runtime does not look at."""
 
-    def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
-        return super().lower(schemes).replace(b"{", b'{"other": "fp32", ', 1)
+    def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
+        return Artifact.onnx(super().lower(schemes).data.replace(b"{", b'{"other": "fp32", ', 1))
 
 
 def scores_taken(writer: Writer, runtime: Runtime, store: ContentStore, inputs: Inputs) -> int:
@@ -79,9 +79,10 @@ def test_scores_against_another_fp32_network_are_not_taken() -> None:
     class Offset(Writer):
         """Its FP32 artifact is the other network's INT8 one."""
 
-        def lower(self, schemes: Mapping[str, Scheme]) -> bytes:
-            texts = json.loads(super().lower(schemes))
-            return json.dumps({**texts, "a": "int8:mse" if texts["a"] == "fp32" else texts["a"]}).encode()
+        def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
+            texts = json.loads(super().lower(schemes).data)
+            texts["a"] = "int8:mse" if texts["a"] == "fp32" else texts["a"]
+            return Artifact.onnx(json.dumps(texts).encode())
 
     store = ContentStore(None)
     test_score._score(Writer(), Runtime(), store)

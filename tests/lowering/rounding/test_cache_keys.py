@@ -18,6 +18,7 @@ from bitfront.core import ContentStore, Inputs
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.network import round_network
 from tests.lowering.rounding.cases import Case, images, layer_of, model_of, node_of, residual_network, weight_scheme
+from tests.references import INTERPRETER
 
 MODEL, LAYERS = residual_network()
 
@@ -44,6 +45,7 @@ class Job:
             self.calibration,
             weights=weight_scheme(self.method, self.bits, self.group_size),
             activations=bounds,
+            interpreter=INTERPRETER,
             store=store,
             key=self.key,
         )
@@ -123,6 +125,7 @@ def test_of_layers_that_share_a_weight_the_larger_limit_counts() -> None:
         {},
         weights=weight_scheme("mse", 8),
         activations={"x": (-0.5, 0.5)},
+        interpreter=INTERPRETER,
         store=ContentStore(None),
         key="k",
     )

@@ -18,7 +18,6 @@ from bitfront.core.scheme_text import METHODS
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.layers import Layer
-from bitfront.lowering.reference import make_reference
 from bitfront.lowering.rounding import layerwise as layerwise_module
 from bitfront.lowering.rounding import network as network_module
 from bitfront.lowering.rounding.bias_overflow import min_scales_for_bias
@@ -46,6 +45,7 @@ from tests.lowering.rounding.cases import (
     weight_scheme,
 )
 from tests.lowering.topologies import Net
+from tests.references import INTERPRETER, make_reference
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -68,6 +68,7 @@ def _round(
             calibration,
             weights=weight_scheme(method, bits, group_size),
             activations=activations,
+            interpreter=INTERPRETER,
             store=store or ContentStore(None),
             key="network and calibration",
         )
@@ -108,7 +109,7 @@ def test_layers_see_the_rounded_prefix() -> None:
     sources = {"a": "x", "b": "ra", "c": "f"}
     exact = _tensors(model, calibration, ["ra", "f"]) | dict(calibration)
     behind = _tensors(changed, calibration, ["ra", "f"]) | dict(calibration)
-    walk = LayerwiseEngine(model, layers, calibration)
+    walk = LayerwiseEngine(model, layers, calibration, INTERPRETER)
     assert [layer.name for layer in walk.layers] == ["a", "b", "c"]
     for layer in layers:
         assert walk.advance() is layer
@@ -356,7 +357,7 @@ def test_a_scale_method_with_calibration_is_given_the_importance(
 def test_fixed_batches_are_fed_whole(samples: int, kept: int) -> None:
     """With a batch of 4, 10 samples give two batches, and 3 samples are repeated to make one."""
     model, layers = residual_network(batch=4)
-    walk = LayerwiseEngine(model, layers, images(samples))
+    walk = LayerwiseEngine(model, layers, images(samples), INTERPRETER)
     walk.advance()
     assert [len(exact) for exact, _ in walk.inputs()] == [4] * (kept // 4)
     assert set(_round(model, layers, images(samples))) == {"a", "b", "c"}
@@ -365,9 +366,9 @@ def test_fixed_batches_are_fed_whole(samples: int, kept: int) -> None:
 def test_memory_limits_the_number_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for little more than a chunk, one chunk is kept."""
     model, layers = residual_network()
-    assert LayerwiseEngine(model, layers, images(128)).chunks == 4
+    assert LayerwiseEngine(model, layers, images(128), INTERPRETER).chunks == 4
     monkeypatch.setattr(layerwise_module, "LIVE_BYTES", 300_000)
-    assert LayerwiseEngine(model, layers, images(128)).chunks == 1
+    assert LayerwiseEngine(model, layers, images(128), INTERPRETER).chunks == 1
 
 
 def test_calibration_that_is_not_finite_is_refused() -> None:

@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import DTypeLike
 
 from bitfront.core import Array, DataError, Inputs, Labelled, Metric, UsageError, WorkloadError, top1
-from bitfront.lowering.load import load_reference
 from bitfront.search.inputs.archive import read_npz
 from bitfront.search.inputs.arrays import cast, check_classes, check_inputs
 from bitfront.search.inputs.loading import batch_size, load, open_source
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import load_metric, load_workload
+from tests.references import load_reference
 from tests.search.command_line import Files, enter, labels, network, samples, write_files, write_npz
 
 
@@ -186,6 +186,7 @@ class Lazy:
 MINE = """
 from pathlib import Path
 from tests.search.inputs.test_inputs import Lazy
+from tests.references import load_reference
 workload = Lazy(Path("net.onnx"))
 def make(data):
     assert data is None or data.is_dir()

@@ -10,7 +10,7 @@ import numpy as np
 
 from bitfront.core import FP16, FP32, SCHEMES, Scheme
 from bitfront.lowering.dialect import ComputeType
-from bitfront.lowering.layers import Group, Layer, QuantisableLayers
+from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.search.proposals.prune_space import PruneSpace
 from bitfront.search.proposals.space import Encoding, GroupSpace, Space
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
@@ -78,7 +78,7 @@ def quantisable(
     for name, offered in schemes.items():
         first = name.removesuffix("+1")
         names = (first, f"{first}'") if name.endswith("+1") else (first,)
-        groups.append(Group(name=name, layers=names, reason="", schemes=offered))
+        groups.append(PrecisionGroup(name=name, layers=names, reason="", schemes=offered))
         layers += [
             Layer(
                 name=layer,

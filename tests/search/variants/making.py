@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from bitfront.core import CalibrationSettings, ContentStore, Inputs, Labelled, Metric, Scheme, top1
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.export import export_reference
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.passes.data import TrainingData
 from bitfront.search.variants.maker import Maker
 from bitfront.search.variants.trainings import TrainBudget
 from tests.passes.nets import trained_looking
+from tests.references import export_reference
 
 
 class Small(nn.Module):

@@ -60,7 +60,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         architecture=given.architecture,
         recipe=network.recipe,
     )
-    saved = Saved(folder=folder, config=config, model=network.lowerer.lower(schemes))
+    saved = Saved(folder=folder, config=config, model=network.lowerer.lower(schemes).data)
     assert folder / save_network(folder, network) == saved.network
     saved.path.parent.mkdir()
     saved.path.write_text(config.to_json())

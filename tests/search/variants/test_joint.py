@@ -22,6 +22,7 @@ from bitfront.search.run import RunOutcome
 from bitfront.search.variants.files import load_network_file, network_file
 from bitfront.sensitivity.measure import KL
 from bitfront.sensitivity.sparsity import score_sparsities
+from tests.references import INTERPRETER
 from tests.search.command_line import enter, outcome
 from tests.search.toy_runs import Heard
 from tests.search.variants.joint_runs import ResidualWorkload, options, quick, search
@@ -209,9 +210,9 @@ def test_configs_rebuild_their_models(found: Found) -> None:
     for point in found.results.points.values():
         config = PrecisionConfig.load(folder / str(point.config))
         if config.recipe is not None:
-            reference = load_network_file(folder / network_file(config.recipe), config.recipe)
+            reference = load_network_file(folder / network_file(config.recipe), config.recipe, INTERPRETER)
             store = ContentStore(folder / "cache")
-            model = apply_config(config, reference, calibration=calibration, store=store, allow_new_weights=False)
+            model = apply_config(config, reference, calibration=calibration, store=store, allow_new_weights=False).data
             assert model == (folder / str(point.model)).read_bytes()
 
 

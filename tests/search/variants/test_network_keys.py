@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from bitfront.core import CalibrationSettings, ContentStore, Inputs, RecipeStep
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.export import export_reference
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.passes.data import TrainingData
 from bitfront.passes.prune import StructuredPrune
 from bitfront.search.variants.maker import Maker
 from bitfront.search.variants.trainings import TrainBudget
+from tests.references import export_reference
 from tests.search.variants import making
 
 

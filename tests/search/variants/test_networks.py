@@ -24,6 +24,7 @@ from bitfront.search.variants.made import MadeNetworks, Making
 from bitfront.search.variants.maker import Maker, Network
 from bitfront.search.variants.trainings import TrainBudget
 from tests.passes.nets import same_weights
+from tests.references import INTERPRETER
 from tests.search.variants.making import Small, maker, samples, schemes_of
 
 STEPS = 45
@@ -54,7 +55,7 @@ def same(one: Network, other: Network) -> bool:
 
 
 def artifact(network: Network, text: str = "int8:mse") -> bytes:
-    return network.lowerer.lower(schemes_of(network.lowerer, text))
+    return network.lowerer.lower(schemes_of(network.lowerer, text)).data
 
 
 def check_lowered(network: Network) -> None:
@@ -63,7 +64,7 @@ def check_lowered(network: Network) -> None:
     assert network.module is not None
     with torch.no_grad():
         wanted = network.module(torch.from_numpy(np.array(inputs["images"]))).numpy()
-    (found,) = run_network(network.lowerer.reference.proto, inputs)
+    (found,) = run_network(network.lowerer.reference.proto, inputs, INTERPRETER)
     np.testing.assert_allclose(np.asarray(found, np.float32), wanted, atol=1e-5)
 
 

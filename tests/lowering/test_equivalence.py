@@ -16,14 +16,13 @@ import bitfront.lowering.normalise
 from bitfront.core import Array, CalibrationSettings, ContentStore, Inputs, ModelError, PrecisionConfig
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.faithful import _disturb, faithful, sqnr_db
-from bitfront.lowering.interpreter import interpret
-from bitfront.lowering.load import load_reference
+from bitfront.lowering.equivalence import _disturb, equivalent_to_given, sqnr_db
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.opset import with_opset
-from bitfront.lowering.reference import ReferenceModel, make_reference
+from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
+from tests.references import INTERPRETER, load_reference, make_reference
 
 HALF, FLOAT, DOUBLE, BF16 = TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BFLOAT16
 
@@ -102,12 +101,12 @@ def test_a_faulty_step_is_left_out(step: str, monkeypatch: pytest.MonkeyPatch) -
     """Whatever step changes the answers is found, left out and named; the others stay."""
     monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, step, _scaled)
     model = _dense()
-    found = faithful(_given(model), {"x": _normal(8, 16)})
+    found = equivalent_to_given(_given(model), {"x": _normal(8, 16)})
     assert found.skipped_steps == (step,)
     assert f"left out of normalising: '{step}'; with it output 'y' differs by" in found.notices[0]
     assert found.fingerprint == make_reference(model, "net", skipped=(step,)).fingerprint
     feeds = {"x": _normal(8, 16, seed=1)}
-    near = sqnr_db(interpret(model).run(feeds)[0], interpret(found.proto).run(feeds)[0])
+    near = sqnr_db(INTERPRETER.load(model).run(feeds)[0], INTERPRETER.load(found.proto).run(feeds)[0])
     assert near > 120
 
 
@@ -115,7 +114,7 @@ def test_two_faulty_steps_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaving out one alone would not help."""
     for step in ("slices", "dropouts"):
         monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, step, _scaled)
-    assert faithful(_given(_dense()), {"x": _normal(8, 16)}).skipped_steps == ("dropouts", "slices")
+    assert equivalent_to_given(_given(_dense()), {"x": _normal(8, 16)}).skipped_steps == ("dropouts", "slices")
 
 
 def test_a_step_that_breaks_the_graph_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +127,7 @@ def test_a_step_that_breaks_the_graph_is_left_out(monkeypatch: pytest.MonkeyPatc
         return wrong
 
     monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "identities", broken)
-    assert faithful(_given(_dense()), {"x": _normal(8, 16)}).skipped_steps == ("identities",)
+    assert equivalent_to_given(_given(_dense()), {"x": _normal(8, 16)}).skipped_steps == ("identities",)
 
 
 def test_a_faulty_conversion_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,14 +136,14 @@ def test_a_faulty_conversion_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         "bitfront.lowering.normalise.with_opset", lambda model, source: _scaled(with_opset(model, source), None)
     )
     with pytest.raises(ModelError, match=r"output 'y' differs by .*, an SQNR of \d+\.\d dB where rounding explains 90"):
-        faithful(_given(_dense()), {"x": _normal(8, 16)})
+        equivalent_to_given(_given(_dense()), {"x": _normal(8, 16)})
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_ordinary_networks_are_faithful(name: str) -> None:
     """Nothing is left out of a network as exporters write them."""
     reference = _given(TOPOLOGIES[name]())
-    found = faithful(reference, inputs_of(reference))
+    found = equivalent_to_given(reference, inputs_of(reference))
     assert (found.skipped_steps, found.notices) == ((), ())
 
 
@@ -153,7 +152,7 @@ def test_folded_batch_norms_are_rounding(count: int) -> None:
     """Batch norms of uneven statistics are folded, and that is no fault."""
     reference = _given(_batch_norms(count))
     assert "BatchNormalization" not in {node.op_type for node in reference.proto.graph.node}
-    assert faithful(reference, {"x": _normal(8, 16, 5)}).skipped_steps == ()
+    assert equivalent_to_given(reference, {"x": _normal(8, 16, 5)}).skipped_steps == ()
 
 
 def test_cancellation_is_judged_by_what_it_costs_the_given_network() -> None:
@@ -167,9 +166,9 @@ def test_cancellation_is_judged_by_what_it_costs_the_given_network() -> None:
         helper.make_node("BatchNormalization", ["a", "s", "b", "m", "v"], ["y"]),
     ]
     model, feeds = _model(nodes, {"y": FLOAT}, weights, shape=("n", 16, 5)), {"x": _normal(8, 16, 5)}
-    found = faithful(_given(model), feeds)
+    found = equivalent_to_given(_given(model), feeds)
     assert (found.skipped_steps, found.notices) == ((), ())
-    near = sqnr_db(*(interpret(each, optimised=False).run(feeds)[0] for each in (model, found.proto)))
+    near = sqnr_db(*(INTERPRETER.load(each, optimised=False).run(feeds)[0] for each in (model, found.proto)))
     assert 40 < near < 85, "the test says nothing otherwise"
 
 
@@ -179,11 +178,11 @@ def test_other_types_are_judged_by_their_own_rounding(kind: int, layers: int) ->
     """A network given in FP16 or FP64 computes in FP32 afterwards, with inputs and outputs of the given type."""
     model = _dense(kind, layers)
     dtype = helper.tensor_dtype_to_np_dtype(kind)
-    found = faithful(_given(model), {"x": _normal(8, 16).astype(dtype)})
+    found = equivalent_to_given(_given(model), {"x": _normal(8, 16).astype(dtype)})
     assert (found.skipped_steps, found.notices) == ((), ())
     assert {tensor.data_type for tensor in found.proto.graph.initializer} == {FLOAT}
     feeds = {"x": _normal(8, 16, seed=1).astype(dtype)}
-    (wanted,), (got,) = interpret(model).run(feeds), interpret(found.proto).run(feeds)
+    (wanted,), (got,) = INTERPRETER.load(model).run(feeds), INTERPRETER.load(found.proto).run(feeds)
     assert got.dtype == wanted.dtype == dtype
     assert sqnr_db(wanted, got) > 50
 
@@ -200,7 +199,7 @@ def test_a_fault_shows_in_half_precision_too(monkeypatch: pytest.MonkeyPatch) ->
         return wrong
 
     monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", off)
-    found = faithful(_given(_dense(HALF)), {"x": _normal(8, 16).astype(np.float16)})
+    found = equivalent_to_given(_given(_dense(HALF)), {"x": _normal(8, 16).astype(np.float16)})
     assert found.skipped_steps == ("slices",)
 
 
@@ -213,9 +212,9 @@ def test_a_network_that_does_not_run_as_given() -> None:
     model.graph.node[1].input[0] = "xb"
     model.graph.node.append(helper.make_node("Cast", ["y"], ["z"], to=FLOAT))
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", FLOAT, None))
-    found = faithful(_given(model), {"x": _normal(8, 16)})
+    found = equivalent_to_given(_given(model), {"x": _normal(8, 16)})
     assert "does not run in ONNX Runtime as given" in found.notices[0]
-    assert interpret(found.proto).run({"x": _normal(8, 16)})[0].shape == (8, 16)
+    assert INTERPRETER.load(found.proto).run({"x": _normal(8, 16)})[0].shape == (8, 16)
 
 
 def test_random_outputs_are_not_compared() -> None:
@@ -225,7 +224,9 @@ def test_random_outputs_are_not_compared() -> None:
         helper.make_node("RandomNormalLike", ["y"], ["noise"]),
         helper.make_node("Add", ["y", "noise"], ["z"]),
     ]
-    found = faithful(_given(_model(nodes, {"y": FLOAT, "z": FLOAT}, {"w": _normal(16, 16)})), {"x": _normal(8, 16)})
+    found = equivalent_to_given(
+        _given(_model(nodes, {"y": FLOAT, "z": FLOAT}, {"w": _normal(16, 16)})), {"x": _normal(8, 16)}
+    )
     assert found.skipped_steps == ()
     assert found.notices == ("'net': output 'z' differs from run to run as given, so it was not compared",)
 
@@ -238,7 +239,7 @@ def test_dropout_in_training_mode_stays() -> None:
         helper.make_node("Relu", ["d"], ["y"]),
     ]
     weights = {"w": _normal(16, 16), "ratio": np.array(0.5, np.float32), "training": np.array(True)}
-    found = faithful(_given(_model(nodes, {"y": FLOAT}, weights)), {"x": _normal(8, 16)})
+    found = equivalent_to_given(_given(_model(nodes, {"y": FLOAT}, weights)), {"x": _normal(8, 16)})
     assert "Dropout" in {node.op_type for node in found.proto.graph.node}
     assert "differs from run to run" in found.notices[0]
 
@@ -251,7 +252,10 @@ def test_undefined_and_infinite_answers() -> None:
         helper.make_node("Div", ["l", "zero"], ["y"]),
     ]
     weights = {"w": _normal(16, 16), "zero": np.zeros(1, np.float32)}
-    assert faithful(_given(_model(nodes, {"l": FLOAT, "y": FLOAT}, weights)), {"x": _normal(8, 16)}).notices == ()
+    assert (
+        equivalent_to_given(_given(_model(nodes, {"l": FLOAT, "y": FLOAT}, weights)), {"x": _normal(8, 16)}).notices
+        == ()
+    )
 
 
 def test_ties_of_whole_numbers() -> None:
@@ -267,7 +271,7 @@ def test_ties_of_whole_numbers() -> None:
         helper.make_node("ArgMax", ["n"], ["y"], axis=1, keepdims=0),
     ]
     model = _model(nodes, {"y": TensorProto.INT64}, weights, shape=("n", 16, 5))
-    assert faithful(_given(model), {"x": _normal(32, 16, 5)}).skipped_steps == ()
+    assert equivalent_to_given(_given(model), {"x": _normal(32, 16, 5)}).skipped_steps == ()
 
 
 def test_wrong_whole_numbers_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +287,7 @@ def test_wrong_whole_numbers_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", rolled)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("ArgMax", ["a"], ["y"], axis=1)]
     model = _model(nodes, {"y": TensorProto.INT64}, {"w": _normal(16, 16)})
-    found = faithful(_given(model), {"x": _normal(8, 16)})
+    found = equivalent_to_given(_given(model), {"x": _normal(8, 16)})
     assert found.skipped_steps == ("slices",)
     assert "output 'y' differs in 4 of 4 elements" in found.notices[0]
 
@@ -295,7 +299,7 @@ def test_batches_of_any_size(batch: int | str, samples: int, monkeypatch: pytest
     monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     model = _model(nodes, {"y": FLOAT}, {"w": _normal(16, 16)}, shape=(batch, 16))
-    assert faithful(_given(model), {"x": _normal(samples, 16)}).skipped_steps == ("slices",)
+    assert equivalent_to_given(_given(model), {"x": _normal(samples, 16)}).skipped_steps == ("slices",)
 
 
 def test_an_input_without_axes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +308,7 @@ def test_an_input_without_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [helper.make_node("Mul", ["x", "s"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"])]
     model = _model(nodes, {"y": FLOAT}, {"w": _normal(16, 16)})
     model.graph.input.append(helper.make_tensor_value_info("s", FLOAT, ()))
-    found = faithful(_given(model), {"x": _normal(8, 16), "s": np.full(8, 2, np.float32)})
+    found = equivalent_to_given(_given(model), {"x": _normal(8, 16), "s": np.full(8, 2, np.float32)})
     assert found.skipped_steps == ("slices",)
 
 
@@ -321,10 +325,10 @@ def test_disturbed_masks_stay_finite() -> None:
 def test_made_up_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without inputs some are made up; a network that does not take those is left as it is."""
     monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
-    assert faithful(_given(_dense()), None).skipped_steps == ("slices",)
+    assert equivalent_to_given(_given(_dense()), None).skipped_steps == ("slices",)
     nodes = [helper.make_node("Reshape", ["x", "s"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"])]
     model = _model(nodes, {"y": FLOAT}, {"w": _normal(48, 16), "s": np.array([-1, 48])}, shape=("n", "m"))
-    assert faithful(_given(model), None).notices == ()
+    assert equivalent_to_given(_given(model), None).notices == ()
 
 
 def test_a_config_rebuilds_a_network_without_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +336,7 @@ def test_a_config_rebuilds_a_network_without_a_step(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
     path, inputs = tmp_path / "net.onnx", {"x": _normal(16, 16)}
     onnx.save(_dense(), str(path))
-    lowerer = _lowerer(faithful(load_reference(path), inputs), inputs)
+    lowerer = _lowerer(equivalent_to_given(load_reference(path), inputs), inputs)
     schemes = uniform(lowerer, "int8:mse")
     config = PrecisionConfig.from_json(lowerer.config(schemes).to_json(), "config")
     assert config.skipped_steps == ("slices",)
@@ -342,8 +346,8 @@ def test_a_config_rebuilds_a_network_without_a_step(tmp_path: Path, monkeypatch:
         calibration=inputs,
         store=ContentStore(None),
         allow_new_weights=False,
-    )
-    assert again == lowerer.lower(schemes)
+    ).data
+    assert again == lowerer.lower(schemes).data
 
 
 def _lowerer(reference: ReferenceModel, inputs: Inputs) -> Lowerer:

@@ -1,4 +1,4 @@
-"""One form for glue that can be written in several: chains of slices, means over all positions."""
+"""One form for operators without weights that can be written in several: slices, means over all positions."""
 
 from __future__ import annotations
 

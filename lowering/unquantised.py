@@ -28,12 +28,12 @@ _INTEGER = frozenset(
 )
 
 
-def left_as_they_are(model: onnx.ModelProto, quantisable: QuantisableLayers) -> dict[str, str]:
-    """Operator's name → why it is no layer, of all that hold weights or would: the quantisable's and all others.
+def unquantised_operators(model: onnx.ModelProto, quantisable: QuantisableLayers) -> dict[str, str]:
+    """Operator name → why it is no quantisable layer, for every operator that holds weights or computes them.
 
     Args:
         model: The normalised network.
-        quantisable: Of that network.
+        quantisable: Its quantisable layers.
     """
     found = dict(quantisable.left_alone)
     layers = {layer.node for layer in quantisable.layers}
@@ -56,7 +56,7 @@ def left_as_they_are(model: onnx.ModelProto, quantisable: QuantisableLayers) -> 
 def _holders(
     graph: onnx.GraphProto, outer: Mapping[str, tuple[int, ...]]
 ) -> Iterator[tuple[onnx.NodeProto, tuple[int, ...]]]:
-    """Nodes with the shape of the first weight they read."""
+    """Each node that reads a weight, with the shape of the first one it reads."""
     shapes = {**outer, **{tensor.name: tuple(tensor.dims) for tensor in graph.initializer}}
     for node in graph.node:
         weights = [shapes[name] for name in node.input if len(shapes.get(name, ())) >= _LEAST_AXES]

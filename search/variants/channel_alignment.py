@@ -1,4 +1,6 @@
-"""Which channel counts a runtime's kernels like: pruning to 40 channels is for nothing where 40 cost what 48 do.
+"""Channel alignment: the multiple that pruned channel counts are rounded to, by what a runtime's kernels take.
+
+Pruning to 40 channels gains nothing where 40 take as long as 48.
 
 A chain of 3×3 convolutions is timed at 32 channels and at 32 plus each candidate multiple (40 and 48), interleaved,
 in each precision. With t(c) the time at c channels, the finest multiple m is taken whose channels pay:
@@ -6,11 +8,11 @@ in each precision. With t(c) the time at c channels, the finest multiple m is ta
     t(32 + m) ≤ 0.9 · t(32 + next multiple)
 
 Multiply-adds grow with c², so where a runtime pads nothing t(40) / t(48) is near 0.7, with one side of each kernel
-padded to 48 it is 0.83, with both 1. The times include what the dialect itself widens. The last precision that the
-runtime takes decides, for kernels differ: integer ones like more channels at once than floating ones.
+padded to 48 it is 0.83, with both 1. The times include the channel padding of the dialect itself. The last precision
+that the runtime takes decides, for kernels differ: integer ones compute more channels at once than floating ones.
 
-Not looked at: depthwise convolutions and matrices. A device on which so small a network costs its launches alone says
-the coarsest multiple.
+Not timed: depthwise convolutions and matrices. A device on which so small a network costs its launches alone gets the
+coarsest multiple.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from bitfront.backends.base import Backend, CompiledModel
 from bitfront.backends.timing import TimingSettings, time_paired
 from bitfront.core import (
     Array,
+    Artifact,
     BackendError,
     BackendUnavailableError,
     CalibrationSettings,
@@ -38,15 +41,16 @@ from bitfront.core import (
     digest,
 )
 from bitfront.lowering.dialect import Dialect
+from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import make_reference
 
-Writer = Callable[[onnx.ModelProto, Precision], bytes]
+Writer = Callable[[onnx.ModelProto, Precision], Artifact]
 """Writes a network with every layer in one precision, as the runtime wants it."""
 
 _SCHEMA = 1
 _KIND = "granularity"
-_PAYS = 0.9
+_PAYING_RATIO = 0.9
 _LAYERS, _SIDE, _IMAGE_CHANNELS = 4, 16, 16
 _SAMPLES = 4  # for the ranges
 _OPSET, _IR_VERSION = 21, 10
@@ -57,11 +61,11 @@ _SETTINGS = TimingSettings(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelAlignment:
-    """What channel counts should be multiples of.
+    """The multiple that channel counts should be rounded to, with the timings it follows from.
 
     Attributes:
         multiple: One of the candidates.
-        ratios: Precision → channels → time over that of the widest chain.
+        ratios: Precision → channels → time relative to the widest chain's.
     """
 
     multiple: int
@@ -81,7 +85,7 @@ class ChannelAlignment:
         return cls(multiple=data["multiple"], ratios=ratios)
 
 
-def preferred_multiple(
+def measure_channel_alignment(
     backend: Backend,
     write: Writer,
     *,
@@ -91,16 +95,16 @@ def preferred_multiple(
     precisions: Sequence[Precision] = (Precision.INT8,),
     batch_size: int = 1,
 ) -> ChannelAlignment:
-    """Time the chains, or find in ``store`` what they took on this device.
+    """Time the chains on a backend, or read from ``store`` what they took on this device.
 
     Args:
-        backend: What is asked.
+        backend: The runtime whose kernels are timed.
         write: ``dialect_writer`` of the backend's dialect.
         threads: The backend's threads.
         store: Where the answer is kept.
         candidates: Multiples to choose from, the finest first.
-        precisions: To time after FP32, the one that most layers will have last; those that the backend withholds or
-            refuses are left out.
+        precisions: To time after FP32, the one that most layers will have last; those that are
+            unprofitable on the backend, or that it refuses, are left out.
         batch_size: Samples a run.
 
     Raises:
@@ -130,39 +134,43 @@ def preferred_multiple(
         except (LoweringError, BackendError):
             if precision is Precision.FP32:
                 raise
-    found = ChannelAlignment(multiple=paying_multiple(list(ratios.values())[-1], candidates), ratios=ratios)
+    found = ChannelAlignment(multiple=preferred_multiple(list(ratios.values())[-1], candidates), ratios=ratios)
     store.put_json(_KIND, key, found.to_json())
     return found
 
 
-def paying_multiple(ratios: Mapping[int, float], candidates: Sequence[int]) -> int:
-    """The finest candidate whose channels pay; the coarsest where none does.
+def preferred_multiple(ratios: Mapping[int, float], candidates: Sequence[int]) -> int:
+    """The finest candidate multiple whose channels pay; the coarsest where none does.
 
     Args:
         ratios: Channels → time, in any unit, for the base and each candidate more.
-        candidates: As for ``preferred_multiple``.
+        candidates: As for ``measure_channel_alignment``.
     """
     base = min(ratios)
     for fine, coarse in pairwise(candidates):
-        if ratios[base + fine] <= _PAYS * ratios[base + coarse]:
+        if ratios[base + fine] <= _PAYING_RATIO * ratios[base + coarse]:
             return fine
     return candidates[-1]
 
 
-def dialect_writer(dialect: Dialect) -> Writer:
-    """Writes chains in a dialect, each layer in its first choice of the precision."""
+def dialect_writer(dialect: Dialect, interpreter: Interpreter) -> Writer:
+    """A writer of chains in a dialect, each layer in the first scheme of the precision that it offers.
 
-    def write(proto: onnx.ModelProto, precision: Precision) -> bytes:
+    Args:
+        dialect: How the runtime wants schemes written.
+        interpreter: Calibrates the chains.
+    """
+
+    def write(proto: onnx.ModelProto, precision: Precision) -> Artifact:
         samples = CalibrationSettings(samples=_SAMPLES)
-        lowerer = Lowerer(
-            make_reference(proto, proto.graph.name), dialect, {"x": _images(_SAMPLES)}, samples, ContentStore(None)
-        )
+        reference = make_reference(proto, proto.graph.name, interpreter)
+        lowerer = Lowerer(reference, dialect, {"x": _images(_SAMPLES)}, samples, ContentStore(None))
         schemes = {}
         for layer in lowerer.quantisable.layers:
             own = [scheme for scheme in layer.schemes if scheme.precision is precision and not scheme.is_weight_only]
             if not own:
                 raise LoweringError(
-                    f"layer '{layer.name}' has no choice of precision {precision}",
+                    f"layer '{layer.name}' has no scheme of precision {precision}",
                     "offer the precision in the dialect, or leave it out of the probe",
                 )
             schemes[layer.name] = own[0]
@@ -172,7 +180,7 @@ def dialect_writer(dialect: Dialect) -> Writer:
 
 
 def chain(channels: int) -> onnx.ModelProto:
-    """Convolutions 3×3 with Relu: x (n, 16, 16, 16) → (n, channels, 16, 16), then ``channels`` all along."""
+    """A chain of 3×3 convolutions with Relu: x (n, 16, 16, 16) → (n, channels, 16, 16), then ``channels`` all along."""
     rng = np.random.default_rng(0)
     nodes, constants, last, width = [], [], "x", _IMAGE_CHANNELS
     for index in range(_LAYERS + 1):
@@ -213,7 +221,7 @@ def _ratios(
     threads: int,
     batch_size: int,
 ) -> dict[int, float]:
-    """Channels → time over that of the widest chain."""
+    """Channels → time relative to the widest chain's."""
     base = 2 * candidates[-1]
     compiled: dict[str, CompiledModel] = {}
     for extra in (0, *candidates):

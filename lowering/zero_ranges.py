@@ -6,9 +6,9 @@ range is (0, u) with
 
     u = min over the layers that read it of (range of what the layer writes) / max|w|,    at most 1
 
-so that s_x·s_w is at most 1/7 of a step of the layer's result (127 integers to max|w|, or 7 at 4 bits). Glue that only
-moves values hands u on. What other inputs than those of the calibration hold there is clipped to u: no range could be
-right for them.
+so that s_x·s_w is at most 1/7 of a step of the layer's result (127 integers to max|w|, or 7 at 4 bits). Operators that
+only move values hand u on. What inputs other than those of the calibration hold there is clipped to u: no range could
+be right for them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _WIDEST = 1.0
 _NARROWEST = 1e-30
 
 
-def with_stand_ins(view: GraphView, ranges: Ranges) -> dict[str, tuple[float, float]]:
-    """The ranges with usable ones for tensors that are zero throughout.
+def replace_zero_ranges(view: GraphView, ranges: Ranges) -> dict[str, tuple[float, float]]:
+    """The calibrated ranges, with usable ones in place of (0, 0) for tensors that are zero throughout.
 
     Args:
         view: The graph.
@@ -61,7 +61,7 @@ def _wanted(view: GraphView, tensor: str, ranges: Ranges, found: Ranges) -> Iter
 
 
 def _results(view: GraphView, tensor: str) -> list[str]:
-    """What a layer writes, and what an activation that its quantiser may replace makes of it."""
+    """Names of a layer's output and of the activations behind it that its quantiser may replace."""
     readers = [view.nodes[index] for index in view.consumers(tensor)]
     return [tensor, *(str(node.output[0]) for node in readers if node.op_type in _ACTIVATIONS)]
 

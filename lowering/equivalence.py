@@ -1,15 +1,15 @@
-"""Whether a normalised network answers as the one that was given, and leaving out the steps that change its answers.
+"""Equivalence of a normalised network to the one given: steps of normalising that change its outputs are left out.
 
-Both run in ONNX Runtime, unoptimised, on a few inputs. Rounding alone may tell them apart: folding a batch norm rounds
-weights anew, and a network given in FP16 is coarse itself. How much that may be is measured on the given network: its
-constants and inputs are changed by a few roundings of the type it computes in, and
+Both run in the interpreter, unoptimised, on a few inputs. Rounding alone may tell them apart: folding a batch norm
+rounds weights anew, and a network given in FP16 is coarse itself. How much that may be is measured on the given
+network: its constants and inputs are changed by a few roundings of the type it computes in, and
 
 - a floating output may differ by about as much as that changes it (SQNR in dB), in FP32 by no more than
   ``_STRICT_DB`` where it is well conditioned;
 - other outputs may differ only where that changes them too: ties of ArgMax, TopK, comparisons.
 
-Not compared: outputs that the given network itself draws anew in every run, and networks that ONNX Runtime cannot run
-as given; ``ReferenceModel.notices`` says so.
+Not compared: outputs that the given network itself draws anew in every run, and networks that the interpreter cannot
+run as given; ``ReferenceModel.notices`` says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from onnx import TensorProto, numpy_helper
 from bitfront.core import Array, Inputs, ModelError
 from bitfront.core.batching import take_rows
 from bitfront.lowering.graph import GraphView, graphs_of
-from bitfront.lowering.interpreter import interpret, runtime_errors
+from bitfront.lowering.interpreter import Interpreter, InterpreterError
 from bitfront.lowering.normalise import OPTIONAL_STEPS
 from bitfront.lowering.reference import ReferenceModel, make_reference
 
@@ -45,29 +45,30 @@ _ROUNDINGS: Mapping[int, tuple[float, int]] = {
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
-def faithful(reference: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:
-    """The reference, or the network normalised without the steps that make it answer otherwise than given.
+def equivalent_to_given(reference: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:
+    """The reference model, normalised again without the steps that make it answer otherwise than the given network.
 
     Args:
         reference: Normalised in all steps, with the network as given.
         inputs: One array per network input, (n, …), of which a few are used; None has some made up.
 
     Raises:
-        ModelError: If it answers otherwise whatever is left out; says which output, and by how much.
+        ModelError: If its outputs differ whatever is left out; says which output, and by how much.
     """
     if reference.given is None:
         return reference
-    feeds = made_up(reference) if inputs is None else first_batch(reference, inputs)
+    feeds = random_inputs(reference) if inputs is None else first_batch(reference, inputs)
     if feeds is None:
         return reference
     try:
-        given = _Given(reference.given, feeds)
-    except runtime_errors() as error:
+        given = _GivenAnswers(reference.given, feeds, reference.interpreter)
+    except InterpreterError as error:
         if inputs is None:
             return reference  # made-up inputs may be none that the network takes
         if _answers(reference, feeds) is None:
             return reference  # what reads the same inputs next says what is wrong with them
-        text = f"'{reference.source}' does not run in ONNX Runtime as given ({_first_line(error)})"
+        name = reference.interpreter.name
+        text = f"'{reference.source}' does not run in {name} as given ({_first_line(error)})"
         return _noticed(reference, f"{text}, so the network that is searched could not be compared with it")
     found = given.differences(reference)
     if found:
@@ -95,8 +96,8 @@ def first_batch(reference: ReferenceModel, inputs: Inputs) -> Inputs | None:
     return reference.batching.feed({name: take_rows(inputs[name], rows[name]) for name in rows})
 
 
-def made_up(reference: ReferenceModel) -> Inputs | None:
-    """Numbers for every input, in its own shape; None where there is an input of other things than numbers."""
+def random_inputs(reference: ReferenceModel) -> Inputs | None:
+    """Random numbers for every input, in its shape and type; None where an input holds other things than numbers."""
     generator = np.random.default_rng(0)
     found: dict[str, Array] = {}
     for name, shape in reference.input_shapes.items():
@@ -111,16 +112,17 @@ def made_up(reference: ReferenceModel) -> Inputs | None:
     return found
 
 
-def _repaired(reference: ReferenceModel, given: _Given, found: list[str]) -> tuple[ReferenceModel, list[str]]:
+def _repaired(reference: ReferenceModel, given: _GivenAnswers, found: list[str]) -> tuple[ReferenceModel, list[str]]:
     """The network normalised in as many steps as keep its answers; as it was where none do."""
     model = onnx.load_model_from_string(given.data)
     skipped = set(OPTIONAL_STEPS)
 
     def attempt(steps: set[str]) -> tuple[ReferenceModel | None, list[str]]:
         try:
-            made = replace(make_reference(model, reference.source, skipped=steps), given=reference.given)
+            made = make_reference(model, reference.source, reference.interpreter, skipped=steps)
         except ModelError as error:
             return None, [error.message]
+        made = replace(made, given=reference.given)
         return made, given.differences(made)
 
     best, left = attempt(skipped)
@@ -141,8 +143,8 @@ def _noticed(reference: ReferenceModel, *texts: str) -> ReferenceModel:
 
 def _answers(reference: ReferenceModel, feeds: Inputs) -> list[Array] | None:
     try:
-        return interpret(reference.proto, optimised=False).run(feeds)
-    except runtime_errors():
+        return reference.interpreter.load(reference.proto, optimised=False).run(feeds)
+    except InterpreterError:
         return None
 
 
@@ -155,16 +157,17 @@ class _Output:
     disturbed: Sequence[Array]
 
 
-class _Given:
-    """The given network's answers; raises what ONNX Runtime raises where it does not run."""
+class _GivenAnswers:
+    """The given network's answers; raises ``InterpreterError`` where it does not run."""
 
-    def __init__(self, data: bytes, feeds: Inputs) -> None:
+    def __init__(self, data: bytes, feeds: Inputs, interpreter: Interpreter) -> None:
         self.data = data
         self._feeds = feeds
-        session = interpret(data, optimised=False)
-        self._names = [value.name for value in session.session.get_outputs()]
-        self._values = session.run(feeds)
-        again = session.run(feeds)
+        self._interpreter = interpreter
+        graph = interpreter.load(data, optimised=False)
+        self._names = graph.output_names
+        self._values = graph.run(feeds)
+        again = graph.run(feeds)
         self._steady = [
             _is_array(one) and _is_array(two) and _same(one, two) for one, two in zip(self._values, again, strict=True)
         ]
@@ -180,11 +183,11 @@ class _Given:
         return [f"'{source}': output {listed} differs from run to run as given, so it was not compared"]
 
     def differences(self, reference: ReferenceModel) -> list[str]:
-        """In which outputs the normalised network answers otherwise, in words; empty where it is faithful."""
+        """In which outputs the normalised network answers otherwise, in words; empty where it is equivalent."""
         try:
-            found = interpret(reference.proto, optimised=False).run(self._feeds)
-        except runtime_errors() as error:
-            return [f"it no longer runs in ONNX Runtime ({_first_line(error)})"]
+            found = self._interpreter.load(reference.proto, optimised=False).run(self._feeds)
+        except InterpreterError as error:
+            return [f"it no longer runs in {self._interpreter.name} ({_first_line(error)})"]
         pairs = [
             place
             for place, value in enumerate(found)
@@ -207,8 +210,8 @@ class _Given:
                 changed = _disturb_model(model, size * count, generator)
                 feeds = {name: _disturb(array, size * count, generator) for name, array in self._feeds.items()}
                 try:
-                    runs.append(interpret(changed, optimised=False).run(feeds))
-                except runtime_errors():
+                    runs.append(self._interpreter.load(changed, optimised=False).run(feeds))
+                except InterpreterError:
                     continue  # a constant may have to be exact
             self._outputs = [
                 _Output(name=name, value=self._values[place], disturbed=[run[place] for run in runs])

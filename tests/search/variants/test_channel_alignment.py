@@ -1,4 +1,4 @@
-"""The channel counts a runtime likes: both answers on a simulated machine, and a run on a real one."""
+"""Channel alignment: both answers on a simulated machine, and a run on a real one."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import pytest
 
 from bitfront.backends import OrtCpuBackend
 from bitfront.backends.base import Capabilities, Clock, DeviceFingerprint
-from bitfront.backends.channel_alignment import (
+from bitfront.backends.host import HostBackend
+from bitfront.core import Artifact, BackendError, BackendUnavailableError, ContentStore, LoweringError, Precision
+from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.search.variants.channel_alignment import (
     ChannelAlignment,
     chain,
     dialect_writer,
-    paying_multiple,
+    measure_channel_alignment,
     preferred_multiple,
 )
-from bitfront.backends.host import HostBackend
-from bitfront.core import BackendError, BackendUnavailableError, ContentStore, LoweringError, Precision
-from bitfront.lowering.dialects.registry import get_dialect
 from tests.backends.simulated import Machine, SimulatedModel
+from tests.references import INTERPRETER
 
 FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8
 
@@ -64,9 +65,9 @@ class PaddingBackend(HostBackend):
     def clock(self) -> Clock:
         return self.machine.clock
 
-    def compile(self, model: bytes, *, threads: int, batch_size: int | None = None) -> SimulatedModel:
+    def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> SimulatedModel:
         assert (threads, batch_size) == self._asked
-        text = model.decode()
+        text = artifact.data.decode()
         precision, channels = text.split()
         if self._refusal and precision != FP32:
             raise self._refusal
@@ -83,19 +84,20 @@ class PaddingBackend(HostBackend):
         return self._withheld
 
 
-def _write(proto: onnx.ModelProto, precision: Precision) -> bytes:
-    return f"{precision} {proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value}".encode()
+def _write(proto: onnx.ModelProto, precision: Precision) -> Artifact:
+    channels = proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    return Artifact.onnx(f"{precision} {channels}".encode())
 
 
 def _ask(
     backend: PaddingBackend,
     *,
-    write: Callable[[onnx.ModelProto, Precision], bytes] = _write,
+    write: Callable[[onnx.ModelProto, Precision], Artifact] = _write,
     store: ContentStore | None = None,
     candidates: tuple[int, ...] = (8, 16),
     precisions: tuple[Precision, ...] = (INT8,),
 ) -> ChannelAlignment:
-    return preferred_multiple(
+    return measure_channel_alignment(
         backend, write, threads=1, store=store or ContentStore(None), candidates=candidates, precisions=precisions
     )
 
@@ -135,7 +137,7 @@ def test_a_precision_that_the_runtime_lacks_does_not_decide(backend: PaddingBack
 def test_a_precision_that_cannot_be_written_does_not_decide() -> None:
     """A dialect that has no such scheme counts like a runtime that refuses it."""
 
-    def write(proto: onnx.ModelProto, precision: Precision) -> bytes:
+    def write(proto: onnx.ModelProto, precision: Precision) -> Artifact:
         if precision is FP16:
             raise LoweringError("no half here")
         return _write(proto, precision)
@@ -157,7 +159,7 @@ def test_what_is_no_property_of_the_precision_is_raised() -> None:
     with pytest.raises(BackendUnavailableError, match="gone"):
         _ask(gone)
 
-    def write(*_: object) -> bytes:
+    def write(*_: object) -> Artifact:
         raise LoweringError("nothing can be written")
 
     with pytest.raises(LoweringError, match="nothing can be written"):
@@ -186,14 +188,14 @@ def test_the_answer_is_kept_for_what_was_asked(change: dict[str, Any]) -> None:
     for asked, timed in (({}, True), (change, True), (change, False), ({}, False)):
         whole: dict[str, Any] = {"threads": 1, "batch_size": 1, "candidates": (8, 16), "precisions": (INT8,), **asked}
         backend = PaddingBackend({FP32: 8, INT8: 16}, asked=(whole["threads"], whole["batch_size"]))
-        preferred_multiple(backend, _write, store=store, **whole)
+        measure_channel_alignment(backend, _write, store=store, **whole)
         assert bool(backend.compiled) == timed, asked
 
 
 def test_a_tenth_is_the_limit() -> None:
     """40 channels pay while they save a tenth of what 48 take."""
-    assert paying_multiple({32: 0.4, 40: 0.9, 48: 1.0}, (8, 16)) == 8
-    assert paying_multiple({32: 0.4, 40: 0.901, 48: 1.0}, (8, 16)) == 16
+    assert preferred_multiple({32: 0.4, 40: 0.9, 48: 1.0}, (8, 16)) == 8
+    assert preferred_multiple({32: 0.4, 40: 0.901, 48: 1.0}, (8, 16)) == 16
 
 
 def test_the_chain_keeps_its_signal() -> None:
@@ -201,7 +203,7 @@ def test_the_chain_keeps_its_signal() -> None:
     model = chain(40)
     onnx.checker.check_model(model, full_check=True)
     x = np.random.default_rng(0).normal(size=(2, 16, 16, 16)).astype(np.float32)
-    compiled = OrtCpuBackend().compile(model.SerializeToString(), threads=1)
+    compiled = OrtCpuBackend().compile(Artifact.onnx(model.SerializeToString()), threads=1)
     (y,) = compiled.run({"x": x})
     assert y.shape == (2, 40, 16, 16)
     assert 0.1 < y.std() < 10
@@ -210,7 +212,7 @@ def test_the_chain_keeps_its_signal() -> None:
 def test_a_dialect_writes_both_precisions() -> None:
     """On ONNX Runtime's CPU provider the FP32 chain is floating, the INT8 one integer throughout."""
     backend = OrtCpuBackend()
-    write = dialect_writer(get_dialect(backend.dialect))
+    write = dialect_writer(get_dialect(backend.dialect), INTERPRETER)
     operators = {
         precision: backend.compile(write(chain(32), precision), threads=1).operators() for precision in (FP32, INT8)
     }
@@ -220,15 +222,15 @@ def test_a_dialect_writes_both_precisions() -> None:
 
 def test_a_dialect_without_the_precision_says_so() -> None:
     """TensorRT has no integer convolution of 4 bits; its weight-only form computes in floats and is no answer."""
-    with pytest.raises(LoweringError, match="layer 'conv0' has no choice of precision int4"):
-        dialect_writer(get_dialect("tensorrt"))(chain(32), Precision.INT4)
+    with pytest.raises(LoweringError, match="layer 'conv0' has no scheme of precision int4"):
+        dialect_writer(get_dialect("tensorrt"), INTERPRETER)(chain(32), Precision.INT4)
 
 
 def test_a_real_runtime_answers() -> None:
     """ONNX Runtime's CPU provider gives one of the candidates, with what it was read off."""
     backend = OrtCpuBackend()
-    found = preferred_multiple(
-        backend, dialect_writer(get_dialect(backend.dialect)), threads=1, store=ContentStore(None)
+    found = measure_channel_alignment(
+        backend, dialect_writer(get_dialect(backend.dialect), INTERPRETER), threads=1, store=ContentStore(None)
     )
     assert found.multiple in (8, 16)
     assert {precision: list(row) for precision, row in found.ratios.items()} == {
