@@ -18,7 +18,7 @@ import numpy as np
 from bitfront.core import FP16, FP32, Precision, Rounding, Scheme
 from bitfront.lowering.dialect import ComputeType
 from bitfront.report.front import Objectives
-from bitfront.search.proposals.space import ActivationType, Encoding, GroupSpace, Space
+from bitfront.search.space.space import ActivationType, Encoding, GroupSpace, Space
 
 _INT8 = Scheme(precision=Precision.INT8, rounding=Rounding.MSE)
 _INT4 = Scheme(precision=Precision.INT4, rounding=Rounding.GPTQ)

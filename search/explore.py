@@ -14,20 +14,20 @@ import numpy as np
 
 from bitfront.core import Scheme
 from bitfront.report import wording
+from bitfront.search.measuring.stopwatch import Kind
+from bitfront.search.measuring.timed import TimedBackend, TimedWriter
 from bitfront.search.multi_backend.translate import adapt
-from bitfront.search.only_fp32 import why_only_fp32
 from bitfront.search.proposals import seeds
 from bitfront.search.proposals.history import History
 from bitfront.search.proposals.latency_model import LatencyModel, fit_encodings
 from bitfront.search.proposals.overhead import Overhead
 from bitfront.search.proposals.sampler import FrontSampler
-from bitfront.search.proposals.space import Encoding, Space, build_space
 from bitfront.search.results import finalize
 from bitfront.search.results.finalize import INTERRUPTED, TIME_LIMIT
+from bitfront.search.run_folder.study import Study
 from bitfront.search.session import Session
-from bitfront.search.stopwatch import Kind
-from bitfront.search.study import Study
-from bitfront.search.timed import TimedBackend, TimedWriter
+from bitfront.search.space.only_fp32 import why_only_fp32
+from bitfront.search.space.space import Encoding, Space, build_space
 from bitfront.search.trial import Candidate, Trial, TrialStatus
 from bitfront.sensitivity.measure import readings
 from bitfront.sensitivity.score import planned_steps, score

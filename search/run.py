@@ -17,9 +17,9 @@ from bitfront.core import Workload
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.report.render import render
 from bitfront.report.results import Point
+from bitfront.search.console.interruption import EXIT_INTERRUPTED
 from bitfront.search.events import Listener
 from bitfront.search.explore import explore
-from bitfront.search.interruption import EXIT_INTERRUPTED
 from bitfront.search.options import RunOptions
 from bitfront.search.results import finalize
 from bitfront.search.results.finalize import INTERRUPTED

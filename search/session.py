@@ -29,24 +29,24 @@ from bitfront.core import (
     outputs_read,
 )
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.search.accuracy import BATCH, FIRST_STAGE, Scorer
-from bitfront.search.evaluate import Evaluator
 from bitfront.search.events import Listener
-from bitfront.search.given import Given, open_given
-from bitfront.search.holdout import split
-from bitfront.search.identity import check_folder, identify, metric_name, write_run
-from bitfront.search.measurement_cache import MeasurementCache
+from bitfront.search.measuring.accuracy import BATCH, FIRST_STAGE, Scorer
+from bitfront.search.measuring.evaluate import Evaluator
+from bitfront.search.measuring.given import Given, open_given
+from bitfront.search.measuring.holdout import split
+from bitfront.search.measuring.measurement_cache import MeasurementCache
+from bitfront.search.measuring.runner import QUICK, ModelRunner
+from bitfront.search.measuring.stopwatch import Stopwatch
+from bitfront.search.measuring.timed import TimedSampler
 from bitfront.search.options import PassOptions, RunOptions
 from bitfront.search.proposals.sampler import FrontSampler
-from bitfront.search.proposals.space import Space
 from bitfront.search.results.finalists import CLOSE, Rerun
 from bitfront.search.results.record import Record, earlier_split_s
-from bitfront.search.runner import QUICK, ModelRunner
-from bitfront.search.sources import engine_code
-from bitfront.search.stopwatch import Stopwatch
-from bitfront.search.storage import default_storage
-from bitfront.search.study import Study, past_trials
-from bitfront.search.timed import TimedSampler
+from bitfront.search.run_folder.identity import check_folder, identify, metric_name, write_run
+from bitfront.search.run_folder.sources import engine_code
+from bitfront.search.run_folder.storage import default_storage
+from bitfront.search.run_folder.study import Study, past_trials
+from bitfront.search.space.space import Space
 from bitfront.search.trial import Trial
 from bitfront.search.variants.made import MadeNetworks, Making
 

@@ -16,9 +16,9 @@ from bitfront.core import (
     UsageError,
     write_bytes,
 )
-from bitfront.search import run_folder
 from bitfront.search.commands import arguments, values
-from bitfront.search.terminal import write_lines, write_message
+from bitfront.search.console.terminal import write_lines, write_message
+from bitfront.search.run_folder import folder as run_folder
 
 USAGE = """\
 search apply CONFIG -o OUT [options]

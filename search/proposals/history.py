@@ -18,8 +18,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from bitfront.search.proposals.overhead import Overhead, fit_overhead
-from bitfront.search.proposals.prune_space import PREFIX
-from bitfront.search.proposals.space import Encoding, Space
+from bitfront.search.space.prune_space import PREFIX
+from bitfront.search.space.space import Encoding, Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,8 +48,8 @@ from numpy.typing import NDArray
 
 from bitfront.core import Precision
 from bitfront.lowering.dialect import ComputeType
-from bitfront.search.proposals.prune_space import Pruning
-from bitfront.search.proposals.space import UNPRUNED, ActivationType, Assignment, Encoding, Space
+from bitfront.search.space.prune_space import Pruning
+from bitfront.search.space.space import UNPRUNED, ActivationType, Assignment, Encoding, Space
 
 Vector = NDArray[np.float64]
 

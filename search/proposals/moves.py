@@ -21,9 +21,9 @@ import numpy as np
 
 from bitfront.core import Precision
 from bitfront.search.proposals.problem import Problem
-from bitfront.search.proposals.prune_space import Levels
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import Encoding, GroupSpace, Space
+from bitfront.search.space.prune_space import Levels
+from bitfront.search.space.space import Encoding, GroupSpace, Space
 
 _SWAP_TRIALS = 16  # partners a swap looks at
 _SWAP_SCHEMES = 3  # and how many best-balanced ones it is drawn from

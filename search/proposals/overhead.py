@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from bitfront.core import FP32, Scheme
-from bitfront.search.proposals.space import Encoding, GroupSpace, Space
+from bitfront.search.space.space import Encoding, GroupSpace, Space
 
 _PULL = 0.03  # of an observation, for every extra
 

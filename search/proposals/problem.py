@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from bitfront.search.proposals.latency_model import LatencyModel
 from bitfront.search.proposals.overhead import NO_OVERHEAD, Overhead
-from bitfront.search.proposals.prune_space import Levels, Remains
-from bitfront.search.proposals.space import ActivationType, Encoding, Space
+from bitfront.search.space.prune_space import Levels, Remains
+from bitfront.search.space.space import ActivationType, Encoding, Space
 
 _UNPRUNABLE = Remains(members=(), prunes=())
 

@@ -29,9 +29,9 @@ from optuna.trial import FrozenTrial
 from bitfront.core import Constraints
 from bitfront.search.proposals.history import History
 from bitfront.search.proposals.moves import draw, flip, mutate, proposable, reprune, resolve, swap, transfer
-from bitfront.search.proposals.prune_space import Levels
-from bitfront.search.proposals.space import Encoding, Space
 from bitfront.search.proposals.surrogate import Surrogate
+from bitfront.search.space.prune_space import Levels
+from bitfront.search.space.space import Encoding, Space
 
 _POOL = {"swap": 12, "flip": 12, "mutate": 12, "resolve": 1}  # candidates a move gives to one proposal
 _TRANSFERS = 8  # likewise, where more than one network was made

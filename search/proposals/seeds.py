@@ -24,7 +24,7 @@ from bitfront.search.proposals.latency_model import LatencyModel
 from bitfront.search.proposals.overhead import NO_OVERHEAD, Overhead
 from bitfront.search.proposals.problem import Problem
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import ARITHMETICS, Encoding, Space
+from bitfront.search.space.space import ARITHMETICS, Encoding, Space
 
 Seed = tuple[str, dict[str, Scheme]]  # origin, assignment
 

@@ -43,9 +43,9 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from bitfront.search.proposals.problem import Problem, keeps
-from bitfront.search.proposals.prune_space import Levels
-from bitfront.search.proposals.space import ActivationType, Encoding
-from bitfront.search.suppress_stdout import suppress_stdout
+from bitfront.search.proposals.suppress_stdout import suppress_stdout
+from bitfront.search.space.prune_space import Levels
+from bitfront.search.space.space import ActivationType, Encoding
 
 _OBJECTIVE_SCALE = 1e4  # HiGHS stops within an absolute gap of 1e-6; losses span five orders of magnitude
 _UNITS = 1e5  # the largest cost of a row in units; an x off by HiGHS's tolerance is then a tenth of a unit

@@ -26,7 +26,7 @@ from bitfront.search.proposals.history import History, Record
 from bitfront.search.proposals.hypervolume_gain import hypervolume_gains
 from bitfront.search.proposals.latency_model import fit_encodings
 from bitfront.search.proposals.problem import Problem
-from bitfront.search.proposals.space import Encoding, Space
+from bitfront.search.space.space import Encoding, Space
 
 _ELSEWHERE = 0.1
 _TIE_SLOPE = 0.01  # accuracy span lost a decade of loss, where the steps see no difference

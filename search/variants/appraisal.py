@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.core import Constraints
-from bitfront.search.evaluate import Evaluator
+from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.proposals.hypervolume_gain import hypervolume_gains
 from bitfront.search.trial import Trial, TrialStatus
 

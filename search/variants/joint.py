@@ -19,9 +19,9 @@ from bitfront.core import EngineError, Precision, RecipeStep, Scheme
 from bitfront.report.front import pareto_front
 from bitfront.search.explore import Explorer, finalists_s
 from bitfront.search.proposals.sampler import FrontSampler
-from bitfront.search.proposals.space import UNPRUNED, Encoding, Space
 from bitfront.search.results.finalize import TIME_LIMIT
 from bitfront.search.session import Session
+from bitfront.search.space.space import UNPRUNED, Encoding, Space
 from bitfront.search.trial import COST, ONE_SHOT, QAT, RECOVERED, TRAINED, Candidate, Trial, TrialStatus
 from bitfront.search.variants import recovery, targets
 from bitfront.search.variants.appraisal import Appraiser

@@ -14,8 +14,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bitfront.core import ContentStore, RecipeStep, digest
+from bitfront.search.measuring.stopwatch import Kind, Stopwatch
 from bitfront.search.options import PassOptions
-from bitfront.search.stopwatch import Kind, Stopwatch
 from bitfront.search.variants.halving import FACTOR, RUNGS, Judged
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitfront.core import EngineError, Precision
-from bitfront.search.proposals.prune_space import PruneSpace
+from bitfront.search.space.prune_space import PruneSpace
 from bitfront.search.trial import COST, Candidate
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from bitfront.backends.channel_alignment import dialect_writer, preferred_multiple
 from bitfront.core import Precision, digest
-from bitfront.search.proposals.prune_space import PruneSpace
-from bitfront.search.proposals.space import Space
+from bitfront.search.measuring.stopwatch import Kind
 from bitfront.search.session import Session
-from bitfront.search.stopwatch import Kind
+from bitfront.search.space.prune_space import PruneSpace
+from bitfront.search.space.space import Space
 from bitfront.search.variants.made import Making
 from bitfront.sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from bitfront.core import Precision
 from bitfront.search.explore import scored, space_of
+from bitfront.search.measuring.stopwatch import Kind
 from bitfront.search.proposals import seeds
-from bitfront.search.proposals.space import Space
-from bitfront.search.stopwatch import Kind
+from bitfront.search.space.space import Space
 from bitfront.search.variants.halving import Contender
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitfront.core import EngineError
+from bitfront.search.measuring.stopwatch import Kind
 from bitfront.search.proposals.history import History
 from bitfront.search.proposals.seeds import joint_seeds
-from bitfront.search.proposals.space import Encoding, Space
 from bitfront.search.proposals.surrogate import Surrogate
-from bitfront.search.stopwatch import Kind
+from bitfront.search.space.space import Encoding, Space
 from bitfront.search.trial import Trial
 from bitfront.search.variants.recovery import times_to_come
 from bitfront.sensitivity.divergence import divergence

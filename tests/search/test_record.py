@@ -14,11 +14,11 @@ import pytest
 from bitfront.core import AccuracyStats, LatencyStats
 from bitfront.report.given import GivenNetwork
 from bitfront.report.results import Point
-from bitfront.search import study as study_module
-from bitfront.search.proposals.space import Space
 from bitfront.search.results.recommend import Judgement
 from bitfront.search.results.record import Record
-from bitfront.search.study import Study
+from bitfront.search.run_folder import study as study_module
+from bitfront.search.run_folder.study import Study
+from bitfront.search.space.space import Space
 from bitfront.search.trial import Candidate, Trial, TrialStatus
 from tests.search import toy
 from tests.search.proposals.spaces import chain

@@ -16,8 +16,9 @@ from bitfront.core import (
     UsageError,
 )
 from bitfront.report.results import RunResults
-from bitfront.search import session, sources, study
+from bitfront.search import session
 from bitfront.search.results import finalists
+from bitfront.search.run_folder import sources, study
 from tests.search import toy
 from tests.search.toy_runs import elsewhere, options, real_storage, search
 

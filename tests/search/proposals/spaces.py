@@ -11,8 +11,8 @@ import numpy as np
 from bitfront.core import FP16, FP32, Precision, Rounding, Scheme
 from bitfront.lowering.dialect import ComputeType
 from bitfront.lowering.layers import Group, Layer, QuantisableLayers
-from bitfront.search.proposals.prune_space import PruneSpace
-from bitfront.search.proposals.space import Encoding, GroupSpace, Space
+from bitfront.search.space.prune_space import PruneSpace
+from bitfront.search.space.space import Encoding, GroupSpace, Space
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 INT8 = Scheme(precision=Precision.INT8, rounding=Rounding.MSE)

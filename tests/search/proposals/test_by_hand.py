@@ -13,7 +13,7 @@ from bitfront.search.proposals.latency_model import group_weights
 from bitfront.search.proposals.overhead import fit_overhead
 from bitfront.search.proposals.problem import Problem, keeps
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import ActivationType, GroupSpace, Space
+from bitfront.search.space.space import ActivationType, GroupSpace, Space
 
 INT8 = Scheme.parse("int8:mse")
 

@@ -17,11 +17,11 @@ from bitfront.search.proposals.latency_model import fit_encodings
 from bitfront.search.proposals.moves import flip, mutate, reprune, swap, transfer
 from bitfront.search.proposals.overhead import Overhead
 from bitfront.search.proposals.problem import Problem
-from bitfront.search.proposals.prune_space import Levels
 from bitfront.search.proposals.sampler import FrontSampler
 from bitfront.search.proposals.seeds import joint_seeds, solver_seeds
-from bitfront.search.proposals.space import Encoding, GroupSpace, Space
 from bitfront.search.proposals.surrogate import Surrogate
+from bitfront.search.space.prune_space import Levels
+from bitfront.search.space.space import Encoding, GroupSpace, Space
 from tests.search.proposals.spaces import chain, prunable_chain
 
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from bitfront.search.proposals.latency_model import fit_encodings
 from bitfront.search.proposals.overhead import Overhead
 from bitfront.search.proposals.problem import Problem, keeps
-from bitfront.search.proposals.prune_space import Levels, PruneSpace, Remains
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import ActivationType, Encoding
+from bitfront.search.space.prune_space import Levels, PruneSpace, Remains
+from bitfront.search.space.space import ActivationType, Encoding
 from tests.search.proposals.spaces import branch, chain, channels, prunable_chain
 
 

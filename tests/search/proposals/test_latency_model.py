@@ -13,7 +13,7 @@ from bitfront.lowering.dialect import ComputeType
 from bitfront.search.proposals.latency_model import LatencyModel, fit_encodings, fit_latency_model, group_weights
 from bitfront.search.proposals.moves import draw
 from bitfront.search.proposals.problem import Problem
-from bitfront.search.proposals.space import Encoding, Space
+from bitfront.search.space.space import Encoding, Space
 from tests.search.proposals.spaces import chain, prunable_chain
 
 

@@ -15,8 +15,8 @@ from bitfront.search.proposals.overhead import fit_overhead
 from bitfront.search.proposals.problem import Problem
 from bitfront.search.proposals.sampler import FrontSampler
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import Space, build_space
-from bitfront.search.study import Study
+from bitfront.search.run_folder.study import Study
+from bitfront.search.space.space import Space, build_space
 from bitfront.sensitivity.table import SensitivityTable
 
 EMPTY = Space(groups=(), edges=())

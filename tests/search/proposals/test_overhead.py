@@ -9,7 +9,7 @@ from bitfront.core import Precision
 from bitfront.search.proposals.latency_model import fit_encodings
 from bitfront.search.proposals.overhead import NO_OVERHEAD, fit_overhead
 from bitfront.search.proposals.problem import Problem
-from bitfront.search.proposals.space import Encoding, Space
+from bitfront.search.space.space import Encoding, Space
 from tests.search.proposals.spaces import prunable_chain
 
 BASE, HALF, INTEGER = 2000.0, 100.0, 450.0

@@ -20,8 +20,8 @@ from bitfront.search.proposals.latency_model import fit_latency_model
 from bitfront.search.proposals.moves import draw, flip, mutate, resolve, swap
 from bitfront.search.proposals.problem import Problem
 from bitfront.search.proposals.sampler import FrontSampler
-from bitfront.search.proposals.space import Encoding, GroupSpace, Space
 from bitfront.search.proposals.surrogate import Limits, Surrogate
+from bitfront.search.space.space import Encoding, GroupSpace, Space
 from tests.search.proposals.spaces import INT4, INT8, chain, everything
 
 KINDS = (ComputeType.FLOAT, ComputeType.INTEGER, ComputeType.INTEGER)  # of FP32, INT8, INT4

@@ -15,7 +15,7 @@ from bitfront.search.proposals.latency_model import LatencyModel, fit_latency_mo
 from bitfront.search.proposals.overhead import Overhead
 from bitfront.search.proposals.problem import Problem
 from bitfront.search.proposals.seeds import Seed, distinct, ladder, ranking, solver_seeds, splits
-from bitfront.search.proposals.space import Encoding, GroupSpace, Space
+from bitfront.search.space.space import Encoding, GroupSpace, Space
 from tests.search.proposals.spaces import INT4, INT8, chain
 
 

@@ -14,7 +14,7 @@ from bitfront.search.proposals.latency_model import fit_latency_model
 from bitfront.search.proposals.overhead import Overhead
 from bitfront.search.proposals.problem import Problem, keeps
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import ActivationType, Encoding
+from bitfront.search.space.space import ActivationType, Encoding
 from tests.search.proposals.spaces import chain
 
 

@@ -18,10 +18,10 @@ from bitfront.core import CalibrationSettings, Constraints, ContentStore, Inputs
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.passes.train import Trained
-from bitfront.search.evaluate import Evaluator
 from bitfront.search.events import Listener
 from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.source import Source
+from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.options import PassOptions, RunOptions
 from bitfront.search.results import finalists
 from bitfront.search.run import RunOutcome, run

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from bitfront.core import AccuracyStats, Constraints, LatencyStats
-from bitfront.search.evaluate import Evaluator
+from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.trial import Candidate, Trial, TrialStatus
 from bitfront.search.variants.appraisal import USUAL_POWER, Appraiser, Rank
 from bitfront.search.variants.halving import RUNGS, Contender, Halving, Judged

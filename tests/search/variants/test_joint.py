@@ -16,7 +16,7 @@ from bitfront.passes.data import TrainingData
 from bitfront.passes.prune_groups import find_prune_groups
 from bitfront.report.network import NetworkKind
 from bitfront.report.results import Point, RunResults
-from bitfront.search.holdout import split
+from bitfront.search.measuring.holdout import split
 from bitfront.search.options import PassOptions, RunOptions
 from bitfront.search.run import RunOutcome
 from bitfront.search.variants.files import load_network_file, network_file

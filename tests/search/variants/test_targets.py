@@ -13,8 +13,8 @@ from torch import nn
 
 from bitfront.core import FP32, Constraints, ModelError
 from bitfront.lowering.dialect import ComputeType
-from bitfront.search.proposals.prune_space import PruneSpace
-from bitfront.search.proposals.space import GroupSpace, Space
+from bitfront.search.space.prune_space import PruneSpace
+from bitfront.search.space.space import GroupSpace, Space
 from bitfront.search.variants import targets
 from tests.search.proposals.spaces import branch
 from tests.search.variants.test_halving import Known, appraiser, trial
