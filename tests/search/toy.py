@@ -141,7 +141,7 @@ class ToyLowerer(Lowerer):
         groups = tuple(Group(name=name, layers=(name,), reason="", schemes=SCHEMES) for name in LAYERS)
         edges = tuple((i, i + 1) for i in range(len(LAYERS) - 1))
         # Shadows the cached property: this network has no graph to take an quantisable of.
-        self.__dict__["inventory"] = QuantisableLayers(layers=layers, groups=groups, edges=edges, left_alone={})
+        self.__dict__["quantisable"] = QuantisableLayers(layers=layers, groups=groups, edges=edges, left_alone={})
 
     def prepare(self, schemes: Iterable[Scheme]) -> None:
         """Nothing to round."""
