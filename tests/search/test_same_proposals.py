@@ -1,0 +1,88 @@
+"""Equal seeds give equal proposals, as a golden file keeps them.
+
+``UPDATE_GOLDEN=1 pytest tests/search/test_same_proposals.py`` writes it anew, where proposals are meant to change.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from optuna.storages import InMemoryStorage
+
+from bitfront.core import Constraints
+from bitfront.lowering.dialect import ComputeType
+from bitfront.search import explore
+from bitfront.search.run_folder import study as study_module
+from bitfront.search.run_folder.study import Study
+from bitfront.search.variants import joint, students
+from tests.search.golden_searches import (
+    GOLDEN,
+    dumped,
+    joint_parts,
+    joint_seeded,
+    sampled,
+    sampled_jointly,
+    seeded,
+    told,
+)
+from tests.search.proposals.spaces import chain, prunable_chain
+
+
+def searched_jointly(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> dict[str, list[str]]:
+    """Trials and race of a whole joint search."""
+    parts = joint_parts(**asked)
+    monkeypatch.setattr(explore.finalize, "checkpoint", lambda _: None)
+    monkeypatch.setattr(study_module, "open_storage", lambda _: InMemoryStorage())
+    monkeypatch.setattr(explore, "adapt", lambda layers, *_: layers)
+    monkeypatch.setattr(students, "_space", lambda *_: parts.student)
+    session: Any = SimpleNamespace(
+        options=parts.options, listener=parts.listener, evaluator=parts.tried, unseen=parts.unseen,
+        runner=SimpleNamespace(watch=parts.watch, layers=parts.layers, lowerer=SimpleNamespace(quantisable=None)),
+        record=SimpleNamespace(due=False), metric="top1", earlier_trials=lambda _: [],
+        open_study=lambda space, sampler, family="": Study("memory", f"golden-{family}", space, sampler, family),
+    )  # fmt: skip
+    making: Any = SimpleNamespace(
+        options=parts.passes, maker=parts.maker, made=parts.networks, history=[], unit_steps=40, pace_s=0.1,
+        steps_of=lambda epochs: 30 * epochs,
+    )  # fmt: skip
+    search = joint.JointSearch(session, making, parts.space, "kl")
+    search.run([])
+    race = [f"{j.label} {j.rung} {j.steps} {j.value:.6f} {j.promoted}" for j in making.history]
+    spaces = {family: one.space for family, one in search.explorers.items()}
+    return {"trials": told(parts.tried.trials, spaces, parts.networks), "race": race}
+
+
+SEARCHES: dict[str, Any] = {
+    "sampler": lambda _: sampled(8, 0, Constraints(), ComputeType.FLOAT),
+    "sampler, half": lambda _: sampled(8, 1, Constraints(), ComputeType.HALF),
+    "sampler, limits": lambda _: sampled(
+        10, 2, Constraints(latency_ms=1.1, size_bytes=60_000.0, min_accuracy=0.88), ComputeType.FLOAT
+    ),
+    "sampler, prunings": lambda _: sampled_jointly(4),
+    "seeds": lambda _: seeded(chain(9, 5)),
+    "seeds, half": lambda _: seeded(chain(7, 6, ComputeType.HALF)),
+    "joint seeds": lambda _: joint_seeded(prunable_chain(6, 7)),
+    "joint search": lambda patch: searched_jointly(
+        patch, seed=1, budget=Constraints(max_drop=0.02), train_s=100.0, trials=60, time_limit_s=None
+    ),
+    "joint search, limits": lambda patch: searched_jointly(
+        patch, seed=2, budget=Constraints(latency_ms=0.6, size_bytes=30_000.0, max_drop=0.03), train_s=200.0,
+        trials=50, time_limit_s=400.0,
+    ),
+    "joint search, no floor": lambda patch: searched_jointly(
+        patch, seed=3, budget=Constraints(size_bytes=40_000.0), train_s=None, trials=40, time_limit_s=120.0
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_equal_seeds_give_equal_proposals(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SEARCHES[name](monkeypatch)
+    if os.environ.get("UPDATE_GOLDEN"):
+        kept = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+        GOLDEN.write_text(dumped({**kept, name: found}))
+    assert found == json.loads(GOLDEN.read_text())[name]
