@@ -33,10 +33,18 @@ from bitfront.search.measuring.accuracy import Scored, Scorer, no_better, surely
 from bitfront.search.measuring.given import Given, GivenMeasurement
 from bitfront.search.measuring.measurement_cache import Lowered
 from bitfront.search.measuring.runner import QUICK, ModelRunner
+from bitfront.search.policy.config import DEFAULTS, ScoringConfig
 from bitfront.search.results.preference import preference
-from bitfront.search.trial import COST, Candidate, Trial, TrialStatus
+from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
 SEARCH_PART = "search"
+
+
+def least_samples(candidate: Candidate, config: ScoringConfig = DEFAULTS.scoring) -> int:
+    """Return how many samples a candidate within the limits is scored on at least."""
+    if candidate.further_trained:
+        return config.trained_samples
+    return config.variant_samples if candidate.judges_variant else 0
 
 
 class Evaluator:
@@ -49,6 +57,7 @@ class Evaluator:
         given: The network that all are compared with.
         past: Trials of an earlier run that is resumed.
         timing: How candidates are timed.
+        scoring: How many samples candidates are scored on at least.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class Evaluator:
         given: Given,
         past: Sequence[Trial] = (),
         timing: TimingSettings = QUICK,
+        scoring: ScoringConfig = DEFAULTS.scoring,
     ) -> None:
         self._runner = runner
         self._scorer = scorer
@@ -66,6 +76,7 @@ class Evaluator:
         self._given = given
         self._measured: GivenMeasurement | None = None
         self._timing = timing
+        self._scoring = scoring
         self.trials: list[Trial] = list(past)
 
     @property
@@ -154,26 +165,26 @@ class Evaluator:
         if lowered.failure:
             return _Attempt(status=TrialStatus.FAILED, reason=lowered.failure)
         attempt = _Attempt(artifact=lowered.artifact, size_bytes=lowered.size_bytes)
-        twin = self._twin(lowered.artifact, candidate)
-        if twin is not None:
-            attempt.status, attempt.reason = TrialStatus.REPEATED, f"the same artifact as trial {twin.number}"
-            attempt.latency, attempt.latency_ms = twin.latency, twin.latency_ms
+        earlier = self._duplicate_of(lowered.artifact, candidate)
+        if earlier is not None:
+            attempt.status, attempt.reason = TrialStatus.REPEATED, f"the same artifact as trial {earlier.number}"
+            attempt.latency, attempt.latency_ms = earlier.latency, earlier.latency_ms
             attempt.scored = self._runner.measurements.scored(lowered.artifact, SEARCH_PART)
             return attempt
         attempt.latency = self._latency(lowered.artifact, build.compiled)
         attempt.latency_ms = attempt.latency.ratio * self.reference_ms
-        if candidate.origin == COST:
+        if candidate.origin is Origin.COST_PROBE:
             attempt.status = TrialStatus.TIMED
             return attempt
         excess = self._over(attempt)
         if excess and not candidate.in_full and not self._nearest(attempt):
             attempt.status, attempt.reason = TrialStatus.OVER_BUDGET, excess
             return attempt
-        least = len(self._scorer) if candidate.in_full else candidate.least_samples
+        least = len(self._scorer) if candidate.in_full else least_samples(candidate, self._scoring)
         self._score(attempt, build, least)
         return attempt
 
-    def _twin(self, artifact: str, candidate: Candidate) -> Trial | None:
+    def _duplicate_of(self, artifact: str, candidate: Candidate) -> Trial | None:
         """An earlier trial of the same artifact; for what is to be measured in full, one that was."""
         same = (trial for trial in self.trials if trial.artifact == artifact)
         return next((trial for trial in same if not candidate.in_full or trial.status is TrialStatus.COMPLETE), None)

@@ -71,7 +71,7 @@ class ModelRunner:
                 "the search goes on without it",
             )
         writer = self.writer(candidate.network)
-        if candidate.family or not candidate.network:
+        if candidate.architecture or not candidate.network:
             return writer.quantisable.spread(candidate.schemes)
         wanted = self.lowerer.quantisable.spread(candidate.schemes)
         return {layer.name: nearest(wanted[layer.name], layer.schemes) for layer in writer.quantisable.layers}

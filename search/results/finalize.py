@@ -13,7 +13,7 @@ from bitfront.report.training import TrainInfo
 from bitfront.search.results import finalists
 from bitfront.search.results.recommend import Judgement, judge
 from bitfront.search.session import Session
-from bitfront.search.trial import EXCHANGE, Trial
+from bitfront.search.trial import Origin, Trial
 
 INTERRUPTED = "interrupted"
 TIME_LIMIT = "time limit"
@@ -26,7 +26,7 @@ def described(session: Session, also: Sequence[Trial] = ()) -> list[tuple[Trial,
         session: What was explored.
         also: Trials to be reported besides those that are chosen.
     """
-    own = [trial for trial in session.evaluator.trials if trial.candidate.origin != EXCHANGE]
+    own = [trial for trial in session.evaluator.trials if trial.candidate.origin is not Origin.IMPORTED]
     given = {trial.artifact for trial in also}
     # An own trial that was stopped may have been measured in full as another backend's.
     chosen = [trial for trial in finalists.choose(own, session.options.budget) if trial.artifact not in given]
@@ -66,7 +66,7 @@ def judged(session: Session, points: Sequence[Point], given: Point) -> Judgement
         given: The given network.
     """
     trials = session.evaluator.trials
-    baselines = [trial.id for trial in trials if trial.candidate.origin == "baseline" and trial.measured]
+    baselines = [trial.id for trial in trials if trial.candidate.origin is Origin.BASELINE and trial.measured]
     fp32 = next((point for point in points if point.id == FP32_ID), None)
     measured = _network_of(given)
     if session.given.is_fp32:

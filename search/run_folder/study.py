@@ -38,7 +38,7 @@ from bitfront.core import AccuracyStats, ConfigError, LatencyStats, UsageError, 
 from bitfront.core.document import Count, JsonValue, NonNegative, Number, decode_json
 from bitfront.search.run_folder.storage import damaged, explained, open_storage
 from bitfront.search.space.space import Space
-from bitfront.search.trial import Candidate, Trial, TrialStatus
+from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 
@@ -58,14 +58,14 @@ class Study:
         name: The study's name there.
         space: What trials may take.
         sampler: Proposes what was not enqueued.
-        family: The student architecture whose space it is; empty for the given network's.
+        architecture: The student architecture whose space it is; empty for the given network's.
 
     Raises:
         UsageError: If the storage cannot be opened, is locked or damaged.
         OutputError: If it cannot be written.
     """
 
-    def __init__(self, url: str, name: str, space: Space, sampler: BaseSampler, family: str = "") -> None:
+    def __init__(self, url: str, name: str, space: Space, sampler: BaseSampler, architecture: str = "") -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._url = url
         with explained(url):
@@ -77,7 +77,7 @@ class Study:
             check_trials(url, known)
         self._space = space
         self._sampler = sampler
-        self._family = family
+        self._family = architecture
         self._live = optuna.create_study(directions=DIRECTIONS)
         self._live.add_trials(known)
         # Enqueued trials need no sampling, and Optuna would sample for them all the same.
@@ -107,10 +107,10 @@ class Study:
         trial = self._live.ask(self._space.distributions())
         if candidate is None:
             candidate = Candidate(
-                origin="sampler",
+                origin=Origin.SAMPLER,
                 schemes=self._space.from_params(trial.params),
                 pruning=self._space.pruning_of(trial.params),
-                family=self._family,
+                architecture=self._family,
             )
         self._asked = trial
         return trial.number, candidate
@@ -212,7 +212,7 @@ def _finished(frozen: FrozenTrial) -> bool:
 class _Attributes(JsonValue):
     """A filed trial's user attributes; its name becomes the name of files."""
 
-    origin: str
+    origin: Origin
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.+-]*)?$")] = ""
     network: str = ""
     state: TrialStatus
@@ -236,7 +236,7 @@ class _Record(JsonValue):
     reason: str
 
 
-def _read(space: Space, frozen: FrozenTrial, family: str = "") -> Trial:
+def _read(space: Space, frozen: FrozenTrial, architecture: str = "") -> Trial:
     try:
         attributes = _Attributes.from_json(frozen.user_attrs)
         record = decode_json(_Record, attributes.record)
@@ -254,7 +254,7 @@ def _read(space: Space, frozen: FrozenTrial, family: str = "") -> Trial:
             name=attributes.name,
             pruning=pruning,
             network=attributes.network,
-            family=family,
+            architecture=architecture,
         ),
         status=attributes.state,
         artifact=record.artifact,

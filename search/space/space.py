@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from bitfront.core import FP32, ConfigError, Precision, Scheme
 from bitfront.lowering.dialect import ComputeType
 from bitfront.lowering.layers import Group, QuantisableLayers
-from bitfront.search.space.prune_space import PREFIX, Levels, PruneSpace, Pruning, Remains
+from bitfront.search.space.pruning import PREFIX, PruneVariable, Pruning, PruningEffects, SparsityIndices
 from bitfront.sensitivity.table import SensitivityTable
 
 Assignment = Mapping[str, Scheme]  # group name → scheme, every group of the space
@@ -37,7 +37,7 @@ Encoding = tuple[int, ...]  # index into each group's schemes, then into each pr
 
 UNPRUNED: Pruning = {}
 
-_LADDER = (Precision.INT4, Precision.INT8, Precision.FP16, Precision.FP32)  # lowest first
+_ASCENDING = (Precision.INT4, Precision.INT8, Precision.FP16, Precision.FP32)  # lowest first
 
 
 ARITHMETICS = (ComputeType.INTEGER, ComputeType.BLOCK, ComputeType.HALF, ComputeType.FLOAT)
@@ -119,7 +119,7 @@ class GroupSpace:
 
         Integer arithmetic comes before block-wise, half and float, then the lowest loss decides.
         """
-        for level in _LADDER[_LADDER.index(precision) :]:
+        for level in _ASCENDING[_ASCENDING.index(precision) :]:
             found = [i for i, scheme in enumerate(self.schemes) if scheme.precision is level]
             if found:
                 return min(found, key=lambda i: (ARITHMETICS.index(self.arithmetic[i]), self.losses[i], i))
@@ -144,23 +144,27 @@ class Space:
         edges: Pairs of indices into ``groups`` that are neighbours, without loops.
         dropped: What left the space and why.
         prunes: Prune variables; empty where nothing may be pruned.
-        remains: What pruning leaves of the groups.
+        pruning_effects: What pruning leaves of the groups.
     """
 
     groups: tuple[GroupSpace, ...]
     edges: tuple[tuple[int, int], ...]
     dropped: tuple[Dropped, ...] = ()
-    prunes: tuple[PruneSpace, ...] = ()
-    remains: Remains = field(init=False, repr=False, compare=False)
+    prunes: tuple[PruneVariable, ...] = ()
+    pruning_effects: PruningEffects = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        remains = Remains(members=tuple(group.shares for group in self.groups), prunes=self.prunes)
-        object.__setattr__(self, "remains", remains)
+        effects = PruningEffects(members=tuple(group.shares for group in self.groups), prunes=self.prunes)
+        object.__setattr__(self, "pruning_effects", effects)
 
     @property
     def cardinality(self) -> int:
         """How many assignments and prunings solver and sampler may propose, equal networks counted apart."""
         return math.prod((*(len(group.proposed) for group in self.groups), *(len(p.sparsities) for p in self.prunes)))
+
+    def with_prunes(self, prunes: Sequence[PruneVariable]) -> Space:
+        """Return the space of the same groups with these prune variables."""
+        return replace(self, prunes=tuple(prunes))
 
     def encode(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> Encoding:
         """The canonical indices of an assignment's schemes and a pruning's sparsities.
@@ -178,7 +182,7 @@ class Space:
                     "the assignment belongs to another space: use the same model, backend and --precisions",
                 )
             encoding.append(group.schemes.index(scheme))
-        return self.canonical((*encoding, *self.remains.levels(pruning)))
+        return self.canonical((*encoding, *self.pruning_effects.sparsity_indices(pruning)))
 
     def decode(self, encoding: Encoding) -> dict[str, Scheme]:
         """The assignment an index tuple stands for; ``pruning`` gives the rest."""
@@ -188,22 +192,22 @@ class Space:
         """The groups' part of a encoding."""
         return encoding[: len(self.groups)]
 
-    def levels(self, encoding: Encoding) -> Levels:
+    def sparsity_indices(self, encoding: Encoding) -> SparsityIndices:
         """The prune variables' part of a encoding."""
         return encoding[len(self.groups) :]
 
     def pruning(self, encoding: Encoding) -> dict[str, float]:
         """The sparsities an index tuple stands for, without those that are 0."""
-        pairs = zip(self.prunes, self.levels(encoding), strict=True)
+        pairs = zip(self.prunes, self.sparsity_indices(encoding), strict=True)
         return {prune.name: prune.sparsities[level] for prune, level in pairs if level}
 
-    def remaining(self, encoding: Encoding) -> tuple[float, ...]:
+    def kept_fractions(self, encoding: Encoding) -> tuple[float, ...]:
         """The part of each group that stays; 0 where all its layers are gone."""
-        return self.remains.groups(self.levels(encoding))
+        return self.pruning_effects.groups(self.sparsity_indices(encoding))
 
     def canonical(self, encoding: Encoding) -> Encoding:
         """The encoding that stands for all those of the same network and precisions."""
-        return self.remains.canonical(encoding)
+        return self.pruning_effects.canonical(encoding)
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Optuna's form of the space: name → categories (scheme texts, sparsities as text)."""
@@ -214,7 +218,7 @@ class Space:
     def to_params(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> dict[str, str]:
         """Optuna's form of an assignment and a pruning: name → scheme text or sparsity."""
         params = {group.name: assignment[group.name].text for group in self.groups}
-        levels = zip(self.prunes, self.remains.levels(pruning), strict=True)
+        levels = zip(self.prunes, self.pruning_effects.sparsity_indices(pruning), strict=True)
         return params | {prune.param: prune.texts[level] for prune, level in levels}
 
     def from_params(self, params: Mapping[str, object]) -> dict[str, Scheme]:
@@ -232,14 +236,16 @@ class Space:
         Raises:
             ConfigError: If a variable or its sparsity is not the space's.
         """
-        return self.remains.parse(params)
+        return self.pruning_effects.parse(params)
 
     def loss(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> float:
         """Sum of the losses of the groups that stay, and of the pruning's as it is before any training."""
         encoding = self.encode(assignment, pruning)
-        left = self.remaining(encoding)
+        left = self.kept_fractions(encoding)
         rows = [g.losses[i] for g, i, part in zip(self.groups, self.schemes(encoding), left, strict=True) if part]
-        return math.fsum((*rows, *(p.losses[i] for p, i in zip(self.prunes, self.levels(encoding), strict=True))))
+        return math.fsum(
+            (*rows, *(p.losses[i] for p, i in zip(self.prunes, self.sparsity_indices(encoding), strict=True)))
+        )
 
     def size_bytes(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> int:
         """Sum of the groups' bytes: the weights' share of the file."""
@@ -247,7 +253,7 @@ class Space:
 
     def encoding_bytes(self, encoding: Encoding) -> int:
         """``size_bytes`` of an index tuple."""
-        rows = zip(self.groups, self.schemes(encoding), self.remaining(encoding), strict=True)
+        rows = zip(self.groups, self.schemes(encoding), self.kept_fractions(encoding), strict=True)
         return round(math.fsum(group.size_bytes[i] * part for group, i, part in rows))
 
     def uniform(self, precision: Precision) -> dict[str, Scheme]:
@@ -266,13 +272,13 @@ class Space:
 
         For instance ``int8:mse ×18, int4:gptq ×2; pruned 25% conv1, conv2, 50% conv3; without layer3.1``.
         """
-        left = self.remains.layers(self.remains.levels(pruning))
+        left = self.pruning_effects.layers(self.pruning_effects.sparsity_indices(pruning))
         counts: Counter[Scheme] = Counter()
         for group in self.groups:
             counts[assignment[group.name]] += group.layers - sum(left.get(layer) == 0 for layer in group.shares)
         ordered = sorted(+counts, key=lambda scheme: (-scheme.precision.bits, scheme.text))
         kept = ", ".join(f"{scheme.text} ×{counts[scheme]}" for scheme in ordered) or "as given"
-        return "; ".join((kept, *self.remains.describe(pruning)))
+        return "; ".join((kept, *self.pruning_effects.describe(pruning)))
 
 
 def build_space(
@@ -281,7 +287,7 @@ def build_space(
     precisions: Collection[Precision],
     size_of: Callable[[str, Scheme], int],
     arithmetic_of: Callable[[Scheme], ComputeType],
-    prunes: Sequence[PruneSpace] = (),
+    prunes: Sequence[PruneVariable] = (),
 ) -> Space:
     """The space of one network: what its groups may take, the table kept and ``precisions`` allow.
 

@@ -23,8 +23,8 @@ from bitfront.lowering.dialect import ComputeType
 from bitfront.search.events import Silent
 from bitfront.search.proposals import seeds
 from bitfront.search.proposals.latency_model import fit_latency_model
-from bitfront.search.proposals.sampler import FrontSampler
-from bitfront.search.space.prune_space import Levels
+from bitfront.search.proposals.sampler import FrontSampler, VariantOffer
+from bitfront.search.space.pruning import SparsityIndices
 from bitfront.search.space.space import Encoding, Space
 from bitfront.search.trial import Candidate, Trial, TrialStatus
 from bitfront.search.variants.trainings import TrainBudget
@@ -49,16 +49,13 @@ def sampled(groups: int, seed: int, budget: Constraints, fp16: ComputeType, tria
 def sampled_jointly(seed: int, trials: int = 24) -> list[str]:
     """Likewise where networks are pruned: three are there, and every fifth trial may ask for a new one."""
     space = prunable_chain(6, seed)
-    made: list[Levels] = [(0,) * len(space.prunes), (1, 0, 2, 0), (0, 1, 0, 1)]
-    count = itertools.count()
-    sampler = FrontSampler(
-        space,
-        Constraints(latency_ms=0.7 * REFERENCE_MS),
-        seed,
-        prunings=lambda: made,
-        fresh=lambda: next(count) % 5 == 0,
-    )
-    return _sampled(space, sampler, trials, lambda encoding: costs(space, encoding))
+    made: list[SparsityIndices] = [(0,) * len(space.prunes), (1, 0, 2, 0), (0, 1, 0, 1)]
+    sampler = FrontSampler(space, Constraints(latency_ms=0.7 * REFERENCE_MS), seed)
+
+    def offer(number: int) -> None:
+        sampler.offer = VariantOffer(prunings=tuple(made), may_add=(number - len(space.baselines())) % 5 == 0)
+
+    return _sampled(space, sampler, trials, lambda encoding: costs(space, encoding), offer)
 
 
 def _measured(problem: Synthetic, encoding: Encoding) -> tuple[float, float, float]:
@@ -68,7 +65,7 @@ def _measured(problem: Synthetic, encoding: Encoding) -> tuple[float, float, flo
 
 def costs(space: Space, encoding: Encoding) -> tuple[float, float, float]:
     """Accuracy, ratio to the given network's latency, and bytes: all from the space's own numbers."""
-    left = space.remaining(encoding)
+    left = space.kept_fractions(encoding)
     kinds = [group.arithmetic[i] for group, i in zip(space.groups, encoding, strict=False)]
     work = sum(part * (0.4 if kind is ComputeType.INTEGER else 1.0) for part, kind in zip(left, kinds, strict=True))
     crossed = sum(kinds[u] is not kinds[v] for u, v in space.edges)
@@ -78,13 +75,18 @@ def costs(space: Space, encoding: Encoding) -> tuple[float, float, float]:
 
 
 def _sampled(
-    space: Space, sampler: FrontSampler, trials: int, measure: Callable[[Encoding], tuple[float, float, float]]
+    space: Space,
+    sampler: FrontSampler,
+    trials: int,
+    measure: Callable[[Encoding], tuple[float, float, float]],
+    before: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
     study = optuna.create_study(directions=["maximize", "minimize", "minimize"], sampler=sampler)
     for _, assignment in space.baselines():
         study.enqueue_trial(space.to_params(assignment))
     found = []
-    for _ in range(trials):
+    for number in range(trials):
+        before(number)
         trial = study.ask(space.distributions())
         encoding = space.encode(space.from_params(trial.params), space.pruning_of(trial.params))
         accuracy, ratio, size = measure(encoding)
@@ -102,8 +104,8 @@ def seeded(space: Space) -> dict[str, list[str]]:
     latency = fit_latency_model(space, [(assignment, 0.9**i) for i, (_, assignment) in enumerate(space.baselines())])
     size = 0.3 * space.size_bytes(space.baselines()[0][1])
     return {
-        "greedy": [text(space.encode(a)) for _, a in seeds.ladder(space)],
-        "segments": [text(space.encode(a)) for _, a in seeds.splits(space, np.random.default_rng(3), 8)],
+        "greedy": [text(space.encode(a)) for _, a in seeds.greedy_seeds(space)],
+        "segments": [text(space.encode(a)) for _, a in seeds.segment_seeds(space, np.random.default_rng(3), 8)],
         "solved": [
             text(space.encode(a))
             for _, a in itertools.islice(seeds.solver_seeds(space, lambda: latency, max_ratio=0.6, max_bytes=size), 8)
@@ -115,7 +117,7 @@ def joint_seeded(space: Space) -> list[str]:
     """What is solved over precisions and prunings."""
     latency = fit_latency_model(space, [(assignment, 0.9**i) for i, (_, assignment) in enumerate(space.baselines())])
     found = seeds.joint_seeds(space, latency, [0.5, 0.35, None], [None, 20000.0], prune_weight=0.3)
-    return [text(encoding) for _, encoding in itertools.islice(found, 6)]
+    return [text(encoding) for encoding in itertools.islice(found, 6)]
 
 
 class _Tried:
@@ -136,9 +138,9 @@ class _Tried:
 
     def run(self, number: int, candidate: Candidate) -> Trial:
         """A trial of a candidate, on its network as it is."""
-        space = self._spaces[candidate.family]
+        space = self._spaces[candidate.architecture]
         accuracy, ratio, size = costs(space, space.encode(candidate.schemes, candidate.pruning))
-        accuracy *= 0.9 if candidate.family else 1.0
+        accuracy *= 0.9 if candidate.architecture else 1.0
         steps = self._networks[candidate.network].steps if candidate.network else ()
         trained = sum(int(step.options["training"]["steps"]) for step in steps if "training" in step.options)
         accuracy = REFERENCE_ACCURACY - (REFERENCE_ACCURACY - accuracy) / (1 + trained / 50) ** 0.6
@@ -284,15 +286,15 @@ def joint_parts(seed: int, budget: Constraints, train_s: float | None, trials: i
 
 
 def told(trials: Sequence[Trial], spaces: Mapping[str, Space], networks: Mapping[str, Any]) -> list[str]:
-    """Each trial in a line: origin, family, network's steps, encoding."""
+    """Each trial in a line: origin, architecture, network's steps, encoding."""
     lines = []
     for trial in trials:
         candidate = trial.candidate
         steps = networks[candidate.network].steps if candidate.network else ()
         made = ",".join(f"{s.name}{s.options['training']['steps'] if 'training' in s.options else ''}" for s in steps)
-        space = spaces[candidate.family]
+        space = spaces[candidate.architecture]
         encoding = text(space.encode(candidate.schemes, candidate.pruning))
-        lines.append(" ".join(part for part in (candidate.origin, candidate.family, made, encoding) if part))
+        lines.append(" ".join(part for part in (candidate.origin, candidate.architecture, made, encoding) if part))
     return lines
 
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import os
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from optuna.storages import InMemoryStorage
 
 from bitfront.core import Constraints
 from bitfront.lowering.dialect import ComputeType
-from bitfront.search import explore
+from bitfront.search.execution import students
+from bitfront.search.execution.explorer import TrialContext
+from bitfront.search.execution.joint import JointSearch
+from bitfront.search.execution.variants import VariantContext
+from bitfront.search.policy.allocation import RunLimits
+from bitfront.search.policy.config import DEFAULTS
 from bitfront.search.run_folder import study as study_module
 from bitfront.search.run_folder.study import Study
-from bitfront.search.variants import joint, students
 from tests.search.golden_searches import (
     GOLDEN,
     dumped,
@@ -33,26 +37,40 @@ from tests.search.proposals.spaces import chain, prunable_chain
 
 
 def searched_jointly(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> dict[str, list[str]]:
-    """Trials and race of a whole joint search."""
+    """Trials and promotions of a whole joint search."""
     parts = joint_parts(**asked)
-    monkeypatch.setattr(explore.finalize, "checkpoint", lambda _: None)
     monkeypatch.setattr(study_module, "open_storage", lambda _: InMemoryStorage())
-    monkeypatch.setattr(explore, "adapt", lambda layers, *_: layers)
-    monkeypatch.setattr(students, "_space", lambda *_: parts.student)
-    session: Any = SimpleNamespace(
-        options=parts.options, listener=parts.listener, evaluator=parts.tried, unseen=parts.unseen,
-        runner=SimpleNamespace(watch=parts.watch, layers=parts.layers, lowerer=SimpleNamespace(quantisable=None)),
-        record=SimpleNamespace(due=False), metric="top1", earlier_trials=lambda _: [],
-        open_study=lambda space, sampler, family="": Study("memory", f"golden-{family}", space, sampler, family),
-    )  # fmt: skip
+    monkeypatch.setattr(students, "student_space", lambda *_: parts.student)
     making: Any = SimpleNamespace(
-        options=parts.passes, maker=parts.maker, made=parts.networks, history=[], unit_steps=40, pace_s=0.1,
+        options=parts.passes, maker=parts.maker, made=parts.networks, history=[], pace_s=0.1,
         steps_of=lambda epochs: 30 * epochs,
     )  # fmt: skip
-    search = joint.JointSearch(session, making, parts.space, "kl")
+    trials = TrialContext(
+        evaluator=parts.tried,
+        watch=parts.watch,
+        listener=parts.listener,
+        metric="top1",
+        checkpoint=lambda: None,
+        checkpoint_due=lambda: False,
+        limits=RunLimits(trials=parts.options.trials, time_limit_s=parts.options.time_limit_s),
+        constraints=parts.options.budget,
+        seed=parts.options.seed,
+        policy=DEFAULTS,
+    )
+    context = VariantContext(
+        making=making,
+        open_study=lambda space, sampler, name: Study("memory", f"golden-{name}", space, sampler, name),
+        layers=parts.layers,
+        unseen=parts.unseen,
+        divergence_samples=8,
+        measure="kl",
+        sensitivities=cast(Any, None),
+    )
+    search = JointSearch(trials, context, parts.space)
+    search.executor.unit = 40
     search.run([])
     race = [f"{j.label} {j.rung} {j.steps} {j.value:.6f} {j.promoted}" for j in making.history]
-    spaces = {family: one.space for family, one in search.explorers.items()}
+    spaces = {name: one.space for name, one in search.executor.explorers.items()}
     return {"trials": told(parts.tried.trials, spaces, parts.networks), "race": race}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from bitfront.core import FP16, FP32, Precision, Rounding, Scheme
 from bitfront.lowering.dialect import ComputeType
 from bitfront.lowering.layers import Group, Layer, QuantisableLayers
-from bitfront.search.space.prune_space import PruneSpace
+from bitfront.search.space.pruning import PruneVariable
 from bitfront.search.space.space import Encoding, GroupSpace, Space
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
@@ -41,17 +41,17 @@ def chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FLOAT) -> 
     return Space(groups=tuple(spaces), edges=tuple((g, g + 1) for g in range(groups - 1)))
 
 
-def channels(name: str, reader: str, loss: float = 0.01) -> PruneSpace:
+def channels(name: str, reader: str, loss: float = 0.01) -> PruneVariable:
     """Output channels of layer ``name``, which ``reader`` reads: rows of the one and columns of the other go."""
     left = (1.0, 0.75, 0.5)
-    return PruneSpace(
+    return PruneVariable(
         name=name, sparsities=(0.0, 0.25, 0.5), losses=(0.0, loss, 4 * loss), parts={name: left, reader: left}
     )
 
 
-def branch(name: str, *layers: str, loss: float = 0.05) -> PruneSpace:
+def branch(name: str, *layers: str, loss: float = 0.05) -> PruneVariable:
     """A residual branch with all its layers."""
-    return PruneSpace(
+    return PruneVariable(
         name=name, sparsities=(0.0, 1.0), losses=(0.0, loss), parts=dict.fromkeys(layers or (name,), (1.0, 0.0))
     )
 

@@ -201,7 +201,7 @@ def _space(asked: RunOptions) -> Space:
     """The toy's, as a run would build it."""
     from bitfront.search.events import Silent
     from bitfront.search.explore import sensitivity_of, space_of
-    from bitfront.search.session import prepare
+    from bitfront.search.prepare import prepare
 
     session = prepare(toy.workload(), toy.ToyLowerer(), toy.ToyBackend(), replace(asked, resume=True), Silent(), "")
     return space_of(session, sensitivity_of(session))

@@ -173,7 +173,7 @@ def test_limits_hold_for_every_network_that_is_made_on_purpose(found: Found, tmp
 
 
 def test_students_and_sparse_networks_have_spaces_of_their_own(found: Found) -> None:
-    """Their ids carry the family's name, and a student's layers are its own."""
+    """Their ids carry the architecture's name, and a student's layers are its own."""
     students = found.points(NetworkKind.STUDENT)
     assert students
     for point in students:

@@ -13,7 +13,7 @@ from torch import nn
 
 from bitfront.core import FP32, Constraints, ModelError
 from bitfront.lowering.dialect import ComputeType
-from bitfront.search.space.prune_space import PruneSpace
+from bitfront.search.space.pruning import PruneVariable
 from bitfront.search.space.space import GroupSpace, Space
 from bitfront.search.variants import targets
 from tests.search.proposals.spaces import branch
@@ -28,7 +28,7 @@ SPACE = Space(
     ),
     edges=((0, 1),),
     prunes=(
-        PruneSpace(name="a", sparsities=(0.0, 0.25, 0.5), losses=(0.0, 0.1, 0.11), parts={"a": (1.0, 0.75, 0.5)}),
+        PruneVariable(name="a", sparsities=(0.0, 0.25, 0.5), losses=(0.0, 0.1, 0.11), parts={"a": (1.0, 0.75, 0.5)}),
         branch("r", "b"),
     ),
 )

@@ -17,13 +17,12 @@ import numpy as np
 from scipy.optimize import nnls
 
 from bitfront.core import FP32, Scheme
+from bitfront.search.policy.config import DEFAULTS
 from bitfront.search.space.space import Encoding, GroupSpace, Space
-
-_PULL = 0.03  # of an observation, for every extra
 
 
 @dataclass(frozen=True, slots=True)
-class Overhead:
+class FileOverhead:
     """Bytes besides weights.
 
     Attributes:
@@ -42,29 +41,37 @@ class Overhead:
         )
 
 
-NO_OVERHEAD = Overhead()
+NO_FILE_OVERHEAD = FileOverhead()
 
 
-def fit_overhead(space: Space, encodings: Sequence[Encoding], sizes: Sequence[float]) -> Overhead:
+def fit_file_overhead(
+    space: Space,
+    encodings: Sequence[Encoding],
+    sizes: Sequence[float],
+    pull: float = DEFAULTS.sampler.surrogate.file_overhead_pull,
+) -> FileOverhead:
     """Fit it to files.
 
     Args:
         space: What encodings are of.
         encodings: What each file is.
         sizes: Their bytes; with none, the overhead is 0.
+        pull: Towards extras of 0, in observations.
     """
     if not encodings:
-        return NO_OVERHEAD
+        return NO_FILE_OVERHEAD
     kinds = sorted({_kind(group, c) for group in space.groups for c in range(len(group.schemes))} - {""})
     counts = np.zeros((len(encodings), len(kinds)))
     for row, encoding in enumerate(encodings):
-        for group, scheme, part in zip(space.groups, space.schemes(encoding), space.remaining(encoding), strict=True):
+        for group, scheme, part in zip(
+            space.groups, space.schemes(encoding), space.kept_fractions(encoding), strict=True
+        ):
             if group.schemes[scheme] != FP32:
                 counts[row, kinds.index(_kind(group, scheme))] += group.layers * part
     excess = np.array([size - space.encoding_bytes(encoding) for encoding, size in zip(encodings, sizes, strict=True)])
-    left = np.block([[np.ones((len(encodings), 1)), counts], [np.zeros((len(kinds), 1)), _PULL * np.eye(len(kinds))]])
+    left = np.block([[np.ones((len(encodings), 1)), counts], [np.zeros((len(kinds), 1)), pull * np.eye(len(kinds))]])
     found, _ = nnls(left, np.concatenate([excess, np.zeros(len(kinds))]))
-    return Overhead(float(found[0]), dict(zip(kinds, found[1:].tolist(), strict=True)))
+    return FileOverhead(float(found[0]), dict(zip(kinds, found[1:].tolist(), strict=True)))
 
 
 def _kind(group: GroupSpace, index: int) -> str:

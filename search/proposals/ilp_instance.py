@@ -17,16 +17,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bitfront.search.proposals.file_overhead import NO_FILE_OVERHEAD, FileOverhead
 from bitfront.search.proposals.latency_model import LatencyModel
-from bitfront.search.proposals.overhead import NO_OVERHEAD, Overhead
-from bitfront.search.space.prune_space import Levels, Remains
+from bitfront.search.space.pruning import PruningEffects, SparsityIndices
 from bitfront.search.space.space import ActivationType, Encoding, Space
 
-_UNPRUNABLE = Remains(members=(), prunes=())
+_UNPRUNABLE = PruningEffects(members=(), prunes=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class IlpInstance:
     """Coefficients, one row a group and one entry a scheme.
 
     Attributes:
@@ -39,7 +39,7 @@ class Problem:
         boundary: boundary_e.
         overhead_bytes: What every file holds besides.
         base: Predicted ratio where every coefficient is 0.
-        remains: What pruning leaves of the groups; its variables are the problem's.
+        pruning_effects: What pruning leaves of the groups; its variables are the problem's.
         scaling: scaling_g; empty where nothing may be pruned.
         branches: branch_p; empty likewise.
         prune_weight: ρ, what is left of a pruning's loss after training.
@@ -54,7 +54,7 @@ class Problem:
     boundary: tuple[float, ...] = ()
     overhead_bytes: float = 0.0
     base: float = 1.0
-    remains: Remains = _UNPRUNABLE
+    pruning_effects: PruningEffects = _UNPRUNABLE
     scaling: tuple[float, ...] = ()
     branches: tuple[float, ...] = ()
     prune_weight: float = 1.0
@@ -71,7 +71,10 @@ class Problem:
                 "scaling, branches and a prune weight of at least 0 must be finite, "
                 f"got {self.scaling}, {self.branches} and {self.prune_weight}"
             )
-        if self.remains.prunes and (len(self.scaling), len(self.branches)) != (len(self.losses), self.variables):
+        if self.pruning_effects.prunes and (len(self.scaling), len(self.branches)) != (
+            len(self.losses),
+            self.variables,
+        ):
             raise ValueError(
                 "expected a scaling cost a group and a branch cost a prune variable, "
                 f"got {len(self.scaling)} and {len(self.branches)}"
@@ -81,8 +84,8 @@ class Problem:
 
     @classmethod
     def of(
-        cls, space: Space, model: LatencyModel, overhead: Overhead = NO_OVERHEAD, prune_weight: float = 1.0
-    ) -> Problem:
+        cls, space: Space, model: LatencyModel, overhead: FileOverhead = NO_FILE_OVERHEAD, prune_weight: float = 1.0
+    ) -> IlpInstance:
         """The problem a space and a latency model pose."""
         return cls(
             losses=tuple(group.losses for group in space.groups),
@@ -97,7 +100,7 @@ class Problem:
             boundary=model.boundary,
             overhead_bytes=overhead.base,
             base=model.base,
-            remains=space.remains,
+            pruning_effects=space.pruning_effects,
             scaling=model.scaling,
             branches=model.branches,
             prune_weight=prune_weight,
@@ -106,13 +109,13 @@ class Problem:
     @property
     def variables(self) -> int:
         """How many prune variables there are."""
-        return len(self.remains.prunes)
+        return len(self.pruning_effects.prunes)
 
     def loss(self, encoding: Encoding) -> float:
         """Summed loss of a solution, a pruning's by the prune weight, groups and variables otherwise unweighted."""
         schemes, levels, left = self._parts(encoding)
         rows = [row[c] for row, c, part in zip(self.losses, schemes, left, strict=True) if part]
-        pruned = zip(self.remains.prunes, levels, strict=True)
+        pruned = zip(self.pruning_effects.prunes, levels, strict=True)
         return math.fsum((*rows, *(self.prune_weight * prune.losses[level] for prune, level in pruned)))
 
     def ratio(self, encoding: Encoding) -> float:
@@ -138,16 +141,16 @@ class Problem:
 
     def removal(self, variable: int, level: int) -> float:
         """What a prune variable adds to the ratio by itself."""
-        return self.branches[variable] if self.remains.prunes[variable].sparsities[level] == 1 else 0.0
+        return self.branches[variable] if self.pruning_effects.prunes[variable].sparsities[level] == 1 else 0.0
 
-    def _parts(self, encoding: Encoding) -> tuple[Encoding, Levels, tuple[float, ...]]:
+    def _parts(self, encoding: Encoding) -> tuple[Encoding, SparsityIndices, tuple[float, ...]]:
         """Schemes, levels and what stays of each group."""
         groups = len(self.losses)
         levels = encoding[groups:]
-        return encoding[:groups], levels, self.remains.groups(levels) if any(levels) else (1.0,) * groups
+        return encoding[:groups], levels, self.pruning_effects.groups(levels) if any(levels) else (1.0,) * groups
 
 
-def keeps(problem: Problem, encoding: Encoding, max_ratio: float | None, max_bytes: float | None) -> bool:
+def keeps(problem: IlpInstance, encoding: Encoding, max_ratio: float | None, max_bytes: float | None) -> bool:
     """Whether a solution keeps both limits, evaluated in plain arithmetic."""
     return (max_ratio is None or problem.ratio(encoding) <= max_ratio) and (
         max_bytes is None or problem.size(encoding) <= max_bytes

@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from bitfront.core import ConfigError
 
 Pruning = Mapping[str, float]  # prune group → sparsity; a missing one is 0
-Levels = tuple[int, ...]  # index into each prune variable's sparsities, in the space's order of variables
+SparsityIndices = tuple[int, ...]  # index into each prune variable's sparsities, in the space's order of variables
 
 PREFIX = "prune:"  # of the names of prune variables among Optuna's parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PruneSpace:
+class PruneVariable:
     """One prune group's levels.
 
     Attributes:
@@ -77,7 +77,7 @@ class PruneSpace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remains:
+class PruningEffects:
     """What levels leave of the groups.
 
     Attributes:
@@ -86,9 +86,9 @@ class Remains:
     """
 
     members: tuple[Mapping[str, float], ...]
-    prunes: tuple[PruneSpace, ...]
+    prunes: tuple[PruneVariable, ...]
 
-    def layers(self, levels: Levels) -> dict[str, float]:
+    def layers(self, levels: SparsityIndices) -> dict[str, float]:
         """Layer name → the part of it that stays; layers that are not pruned are left out."""
         left: dict[str, float] = {}
         for prune, level in zip(self.prunes, levels, strict=True):
@@ -97,7 +97,7 @@ class Remains:
                     left[layer] = left.get(layer, 1.0) * parts[level]
         return left
 
-    def groups(self, levels: Levels) -> tuple[float, ...]:
+    def groups(self, levels: SparsityIndices) -> tuple[float, ...]:
         """The part of each group that stays: exactly 1 where nothing is pruned, exactly 0 where all is gone."""
         if not any(levels):
             return (1.0,) * len(self.members)
@@ -145,7 +145,7 @@ class Remains:
         left = self.groups(tuple(levels))
         return (*(scheme if part else 0 for scheme, part in zip(schemes, left, strict=True)), *levels)
 
-    def levels(self, pruning: Pruning) -> Levels:
+    def sparsity_indices(self, pruning: Pruning) -> SparsityIndices:
         """Indices of a pruning's sparsities.
 
         Raises:

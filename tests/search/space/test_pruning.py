@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution
 
 from bitfront.core import FP32, ConfigError, Precision
 from bitfront.lowering.dialect import ComputeType
-from bitfront.search.space.prune_space import PruneSpace
+from bitfront.search.space.pruning import PruneVariable
 from bitfront.search.space.space import GroupSpace, Space, build_space
 from tests.search.proposals.spaces import (
     INT8,
@@ -25,7 +25,7 @@ from tests.search.proposals.spaces import (
 ON_CPU = (ComputeType.FLOAT, ComputeType.INTEGER)
 
 
-def _space(*prunes: PruneSpace) -> Space:
+def _space(*prunes: PruneVariable) -> Space:
     """A group ``a+1`` of layers ``a`` (300 bytes) and ``a'`` (100), and a group ``b``."""
     first = GroupSpace(
         name="a+1",
@@ -47,10 +47,10 @@ BOTH = {"a+1": INT8, "b": INT8}
 def test_what_is_left_by_hand() -> None:
     """Parts multiply over variables and are averaged over a group's layers by their bytes."""
     space = _space(channels("a", "b"), branch("r", "a'"), channels("b", "elsewhere"))
-    assert space.remaining((1, 1, 0, 0, 0)) == (1.0, 1.0)
-    assert space.remaining((1, 1, 2, 0, 0)) == pytest.approx((0.75 * 0.5 + 0.25, 0.5))
-    assert space.remaining((1, 1, 2, 1, 0)) == pytest.approx((0.75 * 0.5, 0.5))
-    assert space.remaining((1, 1, 2, 1, 1)) == pytest.approx((0.75 * 0.5, 0.375))
+    assert space.kept_fractions((1, 1, 0, 0, 0)) == (1.0, 1.0)
+    assert space.kept_fractions((1, 1, 2, 0, 0)) == pytest.approx((0.75 * 0.5 + 0.25, 0.5))
+    assert space.kept_fractions((1, 1, 2, 1, 0)) == pytest.approx((0.75 * 0.5, 0.5))
+    assert space.kept_fractions((1, 1, 2, 1, 1)) == pytest.approx((0.75 * 0.5, 0.375))
     assert space.size_bytes(BOTH, {"a": 0.5, "r": 1.0}) == round(100 * 0.375 + 200 * 0.5)
     assert space.loss(BOTH, {"a": 0.5, "r": 1.0}) == pytest.approx(0.25 + 0.5 + 0.04 + 0.05)
 
@@ -59,13 +59,13 @@ def test_layers_count_alike_without_bytes() -> None:
     """Where a group does not know its layers' bytes the mean is plain."""
     space = _space(branch("r", "a'"))
     plain = replace(space, groups=(replace(space.groups[0], member_bytes=()), space.groups[1]))
-    assert plain.remaining((0, 0, 1)) == (0.5, 1.0)
+    assert plain.kept_fractions((0, 0, 1)) == (0.5, 1.0)
 
 
 def test_a_group_that_is_gone_costs_nothing() -> None:
     """Neither loss nor bytes are left of it, and its scheme makes no difference."""
     space = _space(branch("r", "a", "a'"))
-    assert space.remaining((1, 1, 1)) == (0.0, 1.0)
+    assert space.kept_fractions((1, 1, 1)) == (0.0, 1.0)
     assert space.loss(BOTH, {"r": 1.0}) == pytest.approx(0.5 + 0.05)
     assert space.size_bytes(BOTH, {"r": 1.0}) == 200
     assert space.encode(BOTH, {"r": 1.0}) == space.encode({"a+1": FP32, "b": INT8}, {"r": 1.0}) == (0, 1, 1)
@@ -88,8 +88,8 @@ def test_of_nested_branches_the_outer_stays() -> None:
     assert nested.canonical((0, 0, 1, 1)) == (0, 0, 0, 1)
     twins = _space(branch("one", "a"), branch("other", "a"))
     assert twins.canonical((0, 0, 1, 1)) == (0, 0, 1, 0)
-    assert nested.remains.covers(0) == ((1, 1),)
-    assert nested.remains.covers(1) == ()
+    assert nested.pruning_effects.covers(0) == ((1, 1),)
+    assert nested.pruning_effects.covers(1) == ()
 
 
 def test_params_round_trip() -> None:
@@ -159,7 +159,7 @@ def test_built_spaces_know_their_layers() -> None:
     )
     assert space.groups[0].members == ("a", "a'")
     assert space.groups[0].member_bytes == (2304, 2304)
-    assert space.remaining((0, 0, 1)) == (0.5, 1.0)
+    assert space.kept_fractions((0, 0, 1)) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -182,13 +182,13 @@ def test_malformed_variables_are_refused(
 ) -> None:
     """A prune variable starts with the whole network, for nothing."""
     with pytest.raises(ValueError, match=message):
-        PruneSpace(name="a", sparsities=sparsities, losses=losses, parts={"l": parts})
+        PruneVariable(name="a", sparsities=sparsities, losses=losses, parts={"l": parts})
 
 
 def test_malformed_members_are_refused() -> None:
     """A variable has layers; a group's members are as many as its layers and their bytes."""
     with pytest.raises(ValueError, match="prune group 'a': expected at least one layer"):
-        PruneSpace(name="a", sparsities=(0.0, 0.5), losses=(0.0, 0.1), parts={})
+        PruneVariable(name="a", sparsities=(0.0, 0.5), losses=(0.0, 0.1), parts={})
     group = _space().groups[0]
     with pytest.raises(ValueError, match="expected 2 members, got a"):
         replace(group, members=("a",))
