@@ -15,7 +15,7 @@ from bitfront.search.measuring.accuracy import Scored
 from bitfront.search.measuring.measurement_cache import Lowered, MeasurementCache
 from bitfront.search.measuring.stopwatch import Kind, Stopwatch
 from bitfront.search.results.finalists import MOST, choose, holds
-from bitfront.search.trial import Candidate, Trial, TrialStatus, summarise
+from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus, summarise
 from tests.search.toy import INT4, INT8
 
 
@@ -39,7 +39,7 @@ def trial(
     """A finished trial."""
     stats = None if accuracy is None else AccuracyStats(value=accuracy, ci_low=0, ci_high=1, samples=9)
     return Trial(
-        number=number, candidate=Candidate(origin="test", schemes={"fc": FP32}, name=name), status=status,
+        number=number, candidate=Candidate(origin=Origin.PRUNED, schemes={"fc": FP32}, name=name), status=status,
         artifact=str(number), size_bytes=size_bytes, latency=latency(ratio), latency_ms=10 * ratio, accuracy=stats,
         misses=misses or {}, seconds=0.1,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from bitfront.search.measuring.given import open_given
 from bitfront.search.measuring.measurement_cache import MeasurementCache
 from bitfront.search.measuring.runner import ModelRunner
 from bitfront.search.measuring.stopwatch import Stopwatch
-from bitfront.search.trial import Candidate, TrialStatus
+from bitfront.search.trial import Candidate, Origin, TrialStatus
 from tests.search import toy
 
 ALL_FP32 = dict.fromkeys(toy.LAYERS, FP32)
@@ -59,7 +59,7 @@ class Trials:
         scorer = Scorer(work.evaluation, work.metric, name="all")
         self.evaluator = Evaluator(runner, scorer, budget, given)
         self.knows(ALL_FP32, latency(1.0))
-        self.fp32 = self.evaluator.run(0, Candidate(origin="baseline", schemes=ALL_FP32, name="fp32"))
+        self.fp32 = self.evaluator.run(0, Candidate(origin=Origin.BASELINE, schemes=ALL_FP32, name="fp32"))
 
     def artifact(self, schemes: dict[str, Scheme]) -> str:
         return digest(self.lowerer.lower(schemes))
@@ -86,9 +86,11 @@ def test_a_candidate_near_the_limit_has_its_own_uncertainty(low: float, outcome:
     """5.1 ms are over 5 ms only where the whole of the ratio's interval is; the upper end does not matter."""
     trials = Trials(Constraints(latency_ms=5.0))
     trials.knows(ALL_INT4, latency(0.2))
-    trials.evaluator.run(1, Candidate(origin="test", schemes=ALL_INT4))  # keeps the limit, so that nothing is nearest
+    trials.evaluator.run(
+        1, Candidate(origin=Origin.PRUNED, schemes=ALL_INT4)
+    )  # keeps the limit, so that nothing is nearest
     trials.knows(ALL_INT8, latency(0.51, low=low, high=0.9))
-    found = trials.evaluator.run(2, Candidate(origin="test", schemes=ALL_INT8))
+    found = trials.evaluator.run(2, Candidate(origin=Origin.PRUNED, schemes=ALL_INT8))
     assert found.latency_ms == pytest.approx(5.1)
     assert found.status is outcome
     assert not found.feasible, "its median is over the limit all the same"
@@ -101,9 +103,9 @@ def test_a_machine_that_drifts_does_not_decide() -> None:
     """Timed when FP32 took 20 ms, 0.4 of it are 4 ms of the run's own 10."""
     trials = Trials(Constraints(latency_ms=5.0))
     trials.knows(ALL_INT4, latency(1.0))
-    trials.evaluator.run(1, Candidate(origin="test", schemes=ALL_INT4))
+    trials.evaluator.run(1, Candidate(origin=Origin.PRUNED, schemes=ALL_INT4))
     trials.knows(ALL_INT8, latency(0.4, fp32_ms=20.0))
-    found = trials.evaluator.run(2, Candidate(origin="test", schemes=ALL_INT8))
+    found = trials.evaluator.run(2, Candidate(origin=Origin.PRUNED, schemes=ALL_INT8))
     assert found.latency is not None
     assert found.latency.median_ms == 8.0
     assert found.latency_ms == pytest.approx(4.0)
@@ -114,24 +116,24 @@ def test_a_baseline_is_scored_in_full_though_its_equal_was_stopped() -> None:
     """A stopped trial's few samples are no yardstick; another candidate of the same artifact is a repetition."""
     trials = Trials(Constraints(min_accuracy=0.999))
     trials.knows(ALL_INT4, latency(0.4))
-    stopped = trials.evaluator.run(1, Candidate(origin="test", schemes=ALL_INT4))
+    stopped = trials.evaluator.run(1, Candidate(origin=Origin.PRUNED, schemes=ALL_INT4))
     assert stopped.status is TrialStatus.STOPPED
     assert stopped.accuracy is not None
     assert stopped.accuracy.samples < SAMPLES
-    again = trials.evaluator.run(2, Candidate(origin="test", schemes=ALL_INT4))
+    again = trials.evaluator.run(2, Candidate(origin=Origin.PRUNED, schemes=ALL_INT4))
     assert (again.status, again.reason) == (TrialStatus.REPEATED, "the same artifact as trial 1")
-    baseline = trials.evaluator.run(3, Candidate(origin="baseline", schemes=ALL_INT4, name="int4"))
+    baseline = trials.evaluator.run(3, Candidate(origin=Origin.BASELINE, schemes=ALL_INT4, name="int4"))
     assert baseline.status is TrialStatus.COMPLETE
     assert baseline.accuracy is not None
     assert baseline.accuracy.samples == SAMPLES
-    twin = trials.evaluator.run(4, Candidate(origin="baseline", schemes=ALL_INT4, name="another"))
+    twin = trials.evaluator.run(4, Candidate(origin=Origin.BASELINE, schemes=ALL_INT4, name="another"))
     assert (twin.status, twin.reason) == (TrialStatus.REPEATED, "the same artifact as trial 3")
 
 
 def test_a_baseline_over_a_limit_is_scored_in_full() -> None:
     """Everything is compared with it."""
     trials = Trials(Constraints(latency_ms=0.1, size_bytes=1.0))
-    found = trials.evaluator.run(1, Candidate(origin="baseline", schemes=ALL_INT8, name="int8"))
+    found = trials.evaluator.run(1, Candidate(origin=Origin.BASELINE, schemes=ALL_INT8, name="int8"))
     assert found.status is TrialStatus.COMPLETE
     assert found.accuracy is not None
     assert found.accuracy.samples == SAMPLES
@@ -144,7 +146,7 @@ def test_scoring_goes_on_while_the_floor_is_within_the_interval(right: int, stop
     trials = Trials(Constraints(min_accuracy=0.95))
     trials.knows(ALL_INT8, latency(0.4))
     trials.scores(ALL_INT8, right)
-    found = trials.evaluator.run(1, Candidate(origin="test", schemes=ALL_INT8))
+    found = trials.evaluator.run(1, Candidate(origin=Origin.PRUNED, schemes=ALL_INT8))
     assert found.accuracy is not None
     assert (found.status is TrialStatus.STOPPED and found.accuracy.samples == 64) == stopped
     if stopped:
@@ -155,7 +157,7 @@ def test_misses_are_relative_to_the_limits() -> None:
     """Half of a limit misses by −0.5, twice of it by 1; accuracy by its difference from the floor."""
     trials = Trials(Constraints(latency_ms=8.0, size_bytes=1000.0, max_drop=0.25))
     trials.knows(ALL_INT8, latency(0.4))
-    found = trials.evaluator.run(1, Candidate(origin="baseline", schemes=ALL_INT8, name="int8"))
+    found = trials.evaluator.run(1, Candidate(origin=Origin.BASELINE, schemes=ALL_INT8, name="int8"))
     assert found.size_bytes == len(trials.lowerer.lower(ALL_INT8))
     assert found.accuracy is not None
     assert found.misses["latency"] == pytest.approx(-0.5)
@@ -169,7 +171,7 @@ def test_of_two_within_the_limits_the_smaller_is_kept_small() -> None:
     for limit, feasible in ((float(size), True), (size - 1.0, False)):
         trials = Trials(Constraints(size_bytes=limit))
         trials.knows(ALL_INT8, latency(0.4))
-        found = trials.evaluator.run(1, Candidate(origin="baseline", schemes=ALL_INT8, name="int8"))
+        found = trials.evaluator.run(1, Candidate(origin=Origin.BASELINE, schemes=ALL_INT8, name="int8"))
         assert found.feasible is feasible
 
 
@@ -178,7 +180,7 @@ def test_fp32_is_the_yardstick_of_the_whole_run() -> None:
     trials = Trials(Constraints())
     for number, (schemes, fp32_ms) in enumerate(((ALL_INT8, 30.0), (ALL_INT4, 11.0)), start=1):
         trials.knows(schemes, latency(0.5, fp32_ms=fp32_ms))
-        trials.evaluator.run(number, Candidate(origin="test", schemes=schemes))
+        trials.evaluator.run(number, Candidate(origin=Origin.PRUNED, schemes=schemes))
     assert trials.evaluator.reference_ms == pytest.approx(10.5)
     assert trials.fp32.accuracy is not None
     assert trials.evaluator.reference_accuracy == trials.fp32.accuracy.value

@@ -11,8 +11,8 @@ from bitfront.core import Constraints, ContentStore, MemoryUsage
 from bitfront.search.measuring.accuracy import Scored
 from bitfront.search.measuring.measurement_cache import Lowered, MeasurementCache
 from bitfront.search.options import RunOptions
+from bitfront.search.prepare import GIVEN_FILE, _measurements
 from bitfront.search.run_folder.identity import identify
-from bitfront.search.session import GIVEN_FILE, _measurements
 from tests.search import toy
 from tests.search.measuring.test_bookkeeping import latency
 

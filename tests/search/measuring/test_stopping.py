@@ -12,13 +12,13 @@ from bitfront.search.measuring.given import open_given
 from bitfront.search.measuring.measurement_cache import MeasurementCache
 from bitfront.search.measuring.runner import ModelRunner
 from bitfront.search.measuring.stopwatch import Stopwatch
-from bitfront.search.trial import ONE_SHOT, QAT, RECOVERED, TRAINED, Candidate, Trial, TrialStatus
+from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 from tests.search import toy
 
 SAMPLES = 1000
 
 
-def evaluated(budget: Constraints, origin: str = "test") -> list[Trial]:
+def evaluated(budget: Constraints, origin: Origin = Origin.SAMPLER) -> list[Trial]:
     """FP32, then random mixes of schemes."""
     work = toy.workload(samples=SAMPLES)
     backend, lowerer = toy.ToyBackend(), toy.ToyLowerer()
@@ -35,7 +35,7 @@ def evaluated(budget: Constraints, origin: str = "test") -> list[Trial]:
     everything = dict.fromkeys(toy.LAYERS, FP32)
     given = open_given(None, lowerer.lower(everything), runner.compile, runner.inputs)
     evaluator = Evaluator(runner, Scorer(work.evaluation, work.metric, name="all"), budget, given)
-    evaluator.run(0, Candidate(origin="baseline", schemes=everything, name="fp32"))
+    evaluator.run(0, Candidate(origin=Origin.BASELINE, schemes=everything, name="fp32"))
     rng = np.random.default_rng(1)
     for number in range(1, 40):
         picks = rng.integers(len(toy.SCHEMES), size=len(toy.LAYERS))
@@ -79,8 +79,8 @@ def test_only_hopeless_candidates_are_stopped(budget: Constraints) -> None:
     assert all(trial.accuracy is not None and trial.accuracy.samples == SAMPLES for trial in complete)
 
 
-@pytest.mark.parametrize("origin", [ONE_SHOT, RECOVERED])
-def test_what_others_are_compared_with_is_scored_in_full(origin: str) -> None:
+@pytest.mark.parametrize("origin", [Origin.ZERO_SHOT, Origin.FINE_TUNED])
+def test_what_others_are_compared_with_is_scored_in_full(origin: Origin) -> None:
     """However slow, large or inaccurate it is, whereas other candidates of the same schemes are not."""
     budget = Constraints(min_accuracy=0.95, latency_ms=0.1, size_bytes=1)
     assert {trial.status for trial in evaluated(budget)} >= {TrialStatus.OVER_BUDGET}
@@ -88,8 +88,8 @@ def test_what_others_are_compared_with_is_scored_in_full(origin: str) -> None:
     assert all(trial.accuracy is not None and trial.accuracy.samples == SAMPLES for trial in trials)
 
 
-@pytest.mark.parametrize("origin", [TRAINED, QAT])
-def test_after_training_more_samples_are_worth_their_while(origin: str) -> None:
+@pytest.mark.parametrize("origin", [Origin.RETRIED, Origin.QAT])
+def test_after_training_more_samples_are_worth_their_while(origin: Origin) -> None:
     """However inaccurate it is, but not over a limit."""
     trials = evaluated(Constraints(min_accuracy=0.95), origin)
     assert all(trial.accuracy is not None and trial.accuracy.samples == SAMPLES for trial in trials)

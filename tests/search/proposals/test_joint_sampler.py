@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from bitfront.search.proposals.mutations import (
     set_segment,
     trade_precisions,
 )
-from bitfront.search.proposals.sampler import FrontSampler
+from bitfront.search.proposals.sampler import FrontSampler, Operator, VariantOffer
 from bitfront.search.proposals.seeds import joint_seeds, solver_seeds
 from bitfront.search.proposals.surrogate import Surrogate
 from bitfront.search.space.pruning import SparsityIndices
@@ -70,14 +70,13 @@ def _tell(study: optuna.Study, space: Space, state: str = "complete") -> Encodin
     return encoding
 
 
-def _started(
-    space: Space, prunings: Sequence[SparsityIndices] | None = None, fresh: Callable[[], bool] | None = None
-) -> optuna.Study:
+def _started(space: Space, prunings: Sequence[SparsityIndices] = (), *, may_add: bool = False) -> optuna.Study:
     """A study in which the baselines are measured, on the given network and on the first other one."""
-    sampler = FrontSampler(space, Constraints(), 0, (lambda: prunings) if prunings else None, fresh)
+    sampler = FrontSampler(space, Constraints(), 0)
+    sampler.offer = VariantOffer(prunings=tuple(prunings), may_add=may_add)
     study = _study(sampler)
     for _, assignment in space.baselines():
-        for levels in [NONE, *(prunings or ())[1:2]]:
+        for levels in [NONE, *prunings[1:2]]:
             study.enqueue_trial(space.to_params(assignment, space.pruning((*(0,) * 5, *levels))))
             _tell(study, space)
     return study
@@ -101,19 +100,18 @@ def test_proposals_are_for_networks_that_were_made() -> None:
 
 
 def test_new_networks_are_proposed_where_they_may_be_made() -> None:
-    """With ``fresh`` there are prunings nobody made, by reprune, and again none without."""
+    """With ``may_add`` there are prunings nobody made, by their own operator, and again none without."""
     space = prunable_chain(5)
-    open_now = [True]
-    study = _started(space, [NONE, HALF], lambda: open_now[0])
+    study = _started(space, [NONE, HALF], may_add=True)
     sampler = study.sampler
     assert isinstance(sampler, FrontSampler)
-    moves: dict[SparsityIndices, set[str]] = {}
+    operators: dict[SparsityIndices, set[Operator | None]] = {}
     for _ in range(15):
-        moves.setdefault(space.sparsity_indices(_tell(study, space)), set()).add(sampler.move)
-    new = set(moves) - {NONE, HALF}
+        operators.setdefault(space.sparsity_indices(_tell(study, space)), set()).add(sampler.operator)
+    new = set(operators) - {NONE, HALF}
     assert new
-    assert "reprune" in set().union(*(moves[levels] for levels in new))
-    open_now[0] = False
+    assert Operator.PRUNING in set().union(*(operators[indices] for indices in new))
+    sampler.offer = VariantOffer(prunings=(NONE, HALF))
     assert {space.sparsity_indices(_tell(study, space)) for _ in range(8)} <= {NONE, HALF}
 
 
@@ -132,16 +130,16 @@ def test_exhaustion_counts_the_networks() -> None:
     whole = prunable_chain(5)
     groups = tuple(_two_schemes(group) for group in whole.groups)
     space = Space(groups=groups, edges=whole.edges, prunes=whole.prunes)
-    networks, open_now = [NONE, REMOVED], [False]
-    sampler = FrontSampler(space, prunings=lambda: networks, fresh=lambda: open_now[0])
+    sampler = FrontSampler(space)
+    sampler.offer = VariantOffer(prunings=(NONE, REMOVED))
     study = _study(sampler)
     for _ in range(2**5 + 2**3):
         assert not sampler.exhausted(study)
         _tell(study, space)
     assert sampler.exhausted(study)
-    open_now[0] = True
+    sampler.offer = VariantOffer(prunings=(NONE, REMOVED), may_add=True)
     assert not sampler.exhausted(study)
-    assert space.sparsity_indices(_tell(study, space)) not in networks
+    assert space.sparsity_indices(_tell(study, space)) not in (NONE, REMOVED)
 
 
 def _two_schemes(group: GroupSpace) -> GroupSpace:
@@ -274,12 +272,11 @@ def test_joint_seeds_differ_in_pruning() -> None:
         joint_seeds(space, model, [None, *limits], [None, 0.1 * whole], prune_weight=0.1, overhead=FileOverhead(1000.0))
     )
     assert len(found) >= 2
-    assert {origin for origin, _ in found} == {"joint"}
-    levels = [space.sparsity_indices(encoding) for _, encoding in found]
+    levels = [space.sparsity_indices(encoding) for encoding in found]
     assert len(set(levels)) == len(levels)
     assert all(any(row) for row in levels)
-    assert all(space.canonical(encoding) == encoding for _, encoding in found)
-    assert all(problem.ratio(encoding) <= 0.35 or problem.size(encoding) <= 0.1 * whole for _, encoding in found)
+    assert all(space.canonical(encoding) == encoding for encoding in found)
+    assert all(problem.ratio(encoding) <= 0.35 or problem.size(encoding) <= 0.1 * whole for encoding in found)
     assert list(joint_seeds(space, model, [None], [None])) == []
 
 

@@ -20,7 +20,7 @@ from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import fit_latency_model
 from bitfront.search.proposals.mutations import draw, mutate_groups, set_segment, solve_perturbed, trade_precisions
 from bitfront.search.proposals.sampler import FrontSampler
-from bitfront.search.proposals.surrogate import Limits, Surrogate
+from bitfront.search.proposals.surrogate import RelativeLimits, Surrogate
 from bitfront.search.space.space import Encoding, GroupSpace, Space
 from tests.search.proposals.spaces import INT4, INT8, chain, everything
 
@@ -191,12 +191,12 @@ def test_limits_speak_the_models_units() -> None:
     space = problem.space
     budget = Constraints(latency_ms=5.0, size_bytes=1e6, max_drop=0.02).absolute(0.92)
     study = _study(FrontSampler(space, budget))
-    before = Limits.of(budget, History.of(space, study))
+    before = RelativeLimits.of(budget, History.of(space, study))
     assert (before.ratio, before.size_bytes) == (None, 1e6)
     assert before.accuracy == pytest.approx(0.9)
     study.enqueue_trial(space.to_params(space.uniform(Precision.FP32)))
     _step(study, problem)
-    after = Limits.of(budget, History.of(space, study))
+    after = RelativeLimits.of(budget, History.of(space, study))
     assert after.ratio == pytest.approx(0.5)
     assert after.accuracy == pytest.approx(0.92 - 0.02)
 

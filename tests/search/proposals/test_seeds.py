@@ -14,8 +14,9 @@ from bitfront.lowering.dialect import ComputeType
 from bitfront.search.proposals.file_overhead import FileOverhead
 from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import LatencyModel, fit_latency_model
-from bitfront.search.proposals.seeds import Seed, distinct, ranking, solver_seeds
+from bitfront.search.proposals.seeds import Seed, distinct, greedy_seeds, ranking, segment_seeds, solver_seeds
 from bitfront.search.space.space import Encoding, GroupSpace, Space
+from bitfront.search.trial import Origin
 from tests.search.proposals.spaces import INT4, INT8, chain
 
 
@@ -41,7 +42,7 @@ def _kinds(space: Space, assignment: Mapping[str, Scheme]) -> list[ComputeType]:
 
 
 def _baselines(space: Space) -> list[Seed]:
-    return [("baseline", assignment) for _, assignment in space.baselines()]
+    return [(Origin.BASELINE, assignment) for _, assignment in space.baselines()]
 
 
 def _latency_solutions(space: Space) -> int:
@@ -57,13 +58,13 @@ def test_baselines_first_and_no_repeats() -> None:
     tried = {space.encode(space.uniform(Precision.FP16))}
     seeds = list(distinct(space, (_baselines(space), greedy_seeds(space), _baselines(space)), tried))
     encodings = [space.encode(assignment) for _, assignment in seeds]
-    assert [origin for origin, _ in seeds[:3]] == ["baseline"] * 3
+    assert [origin for origin, _ in seeds[:3]] == [Origin.BASELINE] * 3
     assert len(set(encodings)) == len(encodings)
     assert space.encode(space.uniform(Precision.FP16)) not in encodings
     assert tried == {*encodings, space.encode(space.uniform(Precision.FP16))}
 
 
-def test_ladder_raises_the_most_sensitive() -> None:
+def test_greedy_seeds_raises_the_most_sensitive() -> None:
     """The first rung is uniform INT8 with its most sensitive group in float, then in the network's order."""
     space = chain(8)
     worst = ranking(space, Precision.INT8)[0]
@@ -78,28 +79,28 @@ def test_ladder_raises_the_most_sensitive() -> None:
     assert len(rungs) == 3 * 2 * 3
 
 
-def test_ladder_skips_what_no_group_offers() -> None:
-    """Without INT4 there is no INT4 ladder, without integers none at all."""
+def test_greedy_seeds_skips_what_no_group_offers() -> None:
+    """Without INT4 there are none of INT4, without integers none at all."""
     float_only, int8_only = _pairs("ab", FP16, ComputeType.FLOAT), _pairs("ab", INT8, ComputeType.INTEGER)
     assert list(greedy_seeds(float_only)) == []
     assert {scheme for _, rung in greedy_seeds(int8_only) for scheme in rung.values()} == {FP32, INT8}
 
 
-def test_splits_are_few_runs() -> None:
-    """Every split has at least one and at most four boundaries on a chain, seeded."""
+def test_segments_are_few_runs() -> None:
+    """Every segment seed has at least one and at most four boundaries on a chain, seeded."""
     space = chain(12)
     seeds = list(segment_seeds(space, np.random.default_rng(3), 30))
     for origin, assignment in seeds:
         kinds = _kinds(space, assignment)
         boundaries = sum(a is not b for a, b in pairwise(kinds))
-        assert origin == "split"
+        assert origin is Origin.SEGMENTS
         assert 1 <= boundaries <= 4
     assert seeds == list(segment_seeds(space, np.random.default_rng(3), 30))
     assert seeds != list(segment_seeds(space, np.random.default_rng(4), 30))
     assert list(segment_seeds(chain(1), np.random.default_rng(0), 3)) == []
 
 
-def test_splits_use_every_arithmetic() -> None:
+def test_segments_use_every_arithmetic() -> None:
     """Where FP16 is arithmetic of its own, runs of it stand beside float and integer ones."""
     space = chain(12, fp16=ComputeType.HALF)
     beside = set()
@@ -111,8 +112,8 @@ def test_splits_use_every_arithmetic() -> None:
     assert set().union(*mixed) == {ComputeType.FLOAT, ComputeType.HALF, ComputeType.INTEGER}
 
 
-def test_splits_identify_the_boundaries() -> None:
-    """After baselines and splits the model tells boundaries from groups better than after baselines alone."""
+def test_segments_identify_the_boundaries() -> None:
+    """After baselines and segment seeds the model tells boundaries from groups better than after baselines alone."""
     space = chain(10)
     truth = LatencyModel(
         space=space,
@@ -146,7 +147,7 @@ def test_solver_seeds_aim_at_the_budgets(max_ratio: float | None, max_bytes: flo
     asked = len(calls)
     problem = IlpInstance.of(space, fit_latency_model(space, []), FileOverhead(1000.0))
     encoding = space.encode(first)
-    assert origin == "solver"
+    assert origin is Origin.SOLVER
     assert max_bytes is None or problem.size(encoding) <= max_bytes
     rest = list(islice(stream, 3))
     assert rest

@@ -1,1 +1,1 @@
-"""Tests of ``search.proposals``."""
+"""Tests of ``search.run_folder``."""

@@ -1,1 +1,1 @@
-"""Tests of ``search.proposals``."""
+"""Tests of ``search.space``."""

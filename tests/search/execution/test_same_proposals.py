@@ -1,6 +1,6 @@
 """Equal seeds give equal proposals, as a golden file keeps them.
 
-``UPDATE_GOLDEN=1 pytest tests/search/test_same_proposals.py`` writes it anew, where proposals are meant to change.
+Where proposals are meant to change, it is written anew with ``UPDATE_GOLDEN=1`` in the environment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bitfront.search.policy.allocation import RunLimits
 from bitfront.search.policy.config import DEFAULTS
 from bitfront.search.run_folder import study as study_module
 from bitfront.search.run_folder.study import Study
-from tests.search.golden_searches import (
+from tests.search.execution.golden_searches import (
     GOLDEN,
     dumped,
     joint_parts,

@@ -23,10 +23,10 @@ from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.source import Source
 from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.options import PassOptions, RunOptions
+from bitfront.search.policy.config import FineTuningConfig, PolicyConfig
 from bitfront.search.results import finalists
 from bitfront.search.run import RunOutcome, run
 from bitfront.search.trial import Trial, TrialStatus
-from bitfront.search.variants import recovery
 from bitfront.search.variants.trainings import Finished, Trainings
 from tests.passes.nets import trained_looking
 from tests.search.toy_runs import Heard
@@ -126,13 +126,14 @@ def options(out: Path, passes: PassOptions, **more: object) -> RunOptions:
         calibration=CalibrationSettings(samples=32),
         sensitivity_samples=16,
         passes=replace(passes, round_to=4, sparsities=(0.5,)),
+        policy=PolicyConfig(fine_tuning=FineTuningConfig(few_data_steps=12, most_epochs=1, qat_most_steps=12)),
     )
     return replace(base, **more)  # type: ignore[arg-type]
 
 
 @contextmanager
 def quick() -> Iterator[list[str]]:
-    """Few steps of recovery; whatever is scored is scored in full and reported, whether it is worth it or not.
+    """Note trainings; whatever is scored is scored in full and reported, whether it is worth it or not.
 
     Yields:
         A key for each training done.
@@ -152,16 +153,13 @@ def quick() -> Iterator[list[str]]:
         patch.setattr(Trainings, "_keep", noted)
         patch.setattr(Evaluator, "_hopeless", lambda *_: "")
         patch.setattr(finalists, "choose", scored)
-        patch.setattr(recovery, "_LEAST_MOST", 12)
-        patch.setattr(recovery, "_MOST_EPOCHS", 1)
-        patch.setattr(recovery, "_QAT_MOST_STEPS", 12)
         yield done
     torch.set_num_threads(threads)
 
 
 def search(asked: RunOptions, listener: Listener | None = None) -> RunOutcome:
     """Run as the command line does."""
-    source = Source(workload="tests.search.variants.joint_runs:workload")
+    source = Source(workload="tests.search.execution.joint_runs:workload")
     loaded, reference = load(open_source(source), None, asked.passes)
     store = ContentStore(asked.out / "cache")
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), loaded.calibration, asked.calibration, store)

@@ -23,11 +23,11 @@ from bitfront.search.variants.files import load_network_file, network_file
 from bitfront.sensitivity.measure import KL
 from bitfront.sensitivity.sparsity import score_sparsities
 from tests.search.command_line import enter, outcome
+from tests.search.execution.joint_runs import ResidualWorkload, options, quick, search
 from tests.search.toy_runs import Heard
-from tests.search.variants.joint_runs import ResidualWorkload, options, quick, search
 
 AMPLE_S = 600.0  # of training: what ends it is its number of steps
-WORKLOAD = "tests.search.variants.joint_runs:workload"
+WORKLOAD = "tests.search.execution.joint_runs:workload"
 
 
 @dataclass(frozen=True)
