@@ -49,6 +49,8 @@ from bitfront.search.run_folder.study import Study
 from bitfront.search.session import Session
 from bitfront.search.space.space import Space
 from bitfront.search.variants.made import MadeNetworks, Making
+from bitfront.search.variants.maker import Maker
+from bitfront.search.variants.trainings import TrainBudget
 
 if TYPE_CHECKING:
     from torch import nn
@@ -226,8 +228,6 @@ def _making(
 ) -> Making:
     """What makes networks of a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
     from bitfront.passes.data import TrainingData
-    from bitfront.search.variants.maker import Maker
-    from bitfront.search.variants.trainings import TrainBudget
 
     found: Inputs | Labelled = workload.training  # type: ignore[attr-defined]
     if isinstance(found, Labelled):

@@ -14,6 +14,8 @@ from bitfront.search.results import finalists
 from bitfront.search.results.recommend import Judgement, judge
 from bitfront.search.session import Session
 from bitfront.search.trial import Origin, Trial
+from bitfront.search.variants.files import save_network
+from bitfront.search.variants.info import network_info, train_info
 
 INTERRUPTED = "interrupted"
 TIME_LIMIT = "time limit"
@@ -40,8 +42,6 @@ def _network(session: Session, trial: Trial) -> NetworkInfo | None:
     """What is to be said of the trial's network; None of the given one."""
     if session.making is None or not trial.candidate.network:
         return None
-    from bitfront.search.variants.info import network_info
-
     return network_info(session.making, trial.candidate.network, session.evaluator.trials)
 
 
@@ -51,8 +51,6 @@ def _with_files(session: Session, trial: Trial, point: Point) -> Point:
     config, model = finalists.write_files(session.runner, folder, point, key)
     made = point.network
     if made is not None and session.making is not None:
-        from bitfront.search.variants.files import save_network
-
         made = replace(made, file=save_network(folder, session.making.made[key]).as_posix())
     return replace(point, config=config, model=model, network=made)
 
@@ -203,6 +201,4 @@ def write(session: Session, judgement: Judgement, *, complete: bool, stopped: st
 def _training(session: Session) -> TrainInfo | None:
     if session.making is None:
         return None
-    from bitfront.search.variants.info import train_info
-
     return train_info(session.making)
