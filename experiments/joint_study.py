@@ -27,7 +27,7 @@ from bitfront.report.front import Objectives, hypervolume, pareto_front
 from bitfront.report.given import GivenNetwork
 from bitfront.report.html import plot_page
 from bitfront.report.results import Point, RunResults
-from bitfront.search.tables import plain_table
+from bitfront.search.console.tables import plain_table
 
 MINUTES = 20.0
 TRAIN_SHARE = 0.75  # of the time limit

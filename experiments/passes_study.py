@@ -38,7 +38,7 @@ from bitfront.passes.prune import StructuredPrune
 from bitfront.passes.prune_counts import count_macs, count_parameters
 from bitfront.passes.prune_groups import Status, find_prune_groups
 from bitfront.passes.qat import TRAINING, Qat
-from bitfront.search.tables import plain_table
+from bitfront.search.console.tables import plain_table
 
 SPARSITY = 0.5
 AUGMENT = Augmentation(mirror=0.5, shift=4)

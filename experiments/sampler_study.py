@@ -24,7 +24,7 @@ from bitfront.core import Constraints, Precision
 from bitfront.experiments.synthetic import Synthetic
 from bitfront.report.front import Objectives, hypervolume
 from bitfront.search.proposals.sampler import FrontSampler
-from bitfront.search.proposals.space import Encoding, Space
+from bitfront.search.space.space import Encoding, Space
 
 _SLACK = 0.15  # of the way from uniform INT8's latency back to FP32's
 _SIZE, _DROP = 0.25, 0.03  # size over FP32's, drop of accuracy

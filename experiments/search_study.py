@@ -21,8 +21,8 @@ from typing import Any
 from bitfront.backends import THOROUGH, time_in_subprocess
 from bitfront.core import BYTES_PER_MB, EngineError
 from bitfront.search.cli import main as search
+from bitfront.search.console.tables import plain_table
 from bitfront.search.inputs.workloads import load_workload
-from bitfront.search.tables import plain_table
 
 MAX_DROP = 0.01
 SIZE_SHARE = 0.20

@@ -18,7 +18,7 @@ import numpy as np
 from bitfront.core import FP16, FP32, SCHEMES
 from bitfront.lowering.dialect import ComputeType
 from bitfront.report.front import Objectives
-from bitfront.search.proposals.space import ActivationType, Encoding, GroupSpace, Space
+from bitfront.search.space.space import ActivationType, Encoding, GroupSpace, Space
 
 _INT8 = SCHEMES["int8:mse"]
 _INT4 = SCHEMES["int4:gptq"]

@@ -32,8 +32,8 @@ from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.export import export_reference
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.lowerer import Lowerer
+from bitfront.search.console.tables import plain_table
 from bitfront.search.inputs.workloads import load_workload
-from bitfront.search.tables import plain_table
 from bitfront.sensitivity.divergence import divergence
 from bitfront.sensitivity.measure import choose, readings
 

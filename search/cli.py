@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
-from bitfront.search.interruption import EXIT_INTERRUPTED, watched
+from bitfront.search.console.interruption import EXIT_INTERRUPTED, watched
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _answer(arguments: list[str]) -> int:
     """Run what is asked for, errors of ours said in words; what was written has arrived when it returns."""
     from bitfront.core.errors import EngineError
-    from bitfront.search.secrets import masked_text
-    from bitfront.search.terminal import standard_streams, write_message
+    from bitfront.search.console.secrets import masked_text
+    from bitfront.search.console.terminal import standard_streams, write_message
 
     with standard_streams():
         try:

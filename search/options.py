@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitfront.core import CalibrationSettings, Constraints, Precision, UsageError
+from bitfront.search.policy.config import DEFAULTS, PolicyConfig
 
 MOST_TRAINING_S = 600.0  # where no budget is given
 IMPORTANCES = ("taylor", "fisher", "hessian", "magnitude")  # of ``passes.prune_importance``
@@ -156,6 +157,7 @@ class RunOptions:
         save_engine: Keep each finalist as the runtime's own file as well.
         resume: Continue the run in ``out`` instead of starting afresh.
         passes: Passes that take part in the search; None is none.
+        policy: What steers the search; studies vary it.
     """
 
     budget: Constraints
@@ -174,6 +176,7 @@ class RunOptions:
     save_engine: bool = False
     resume: bool = False
     passes: PassOptions | None = None
+    policy: PolicyConfig = DEFAULTS
 
     def __post_init__(self) -> None:
         for option, value in (

@@ -17,14 +17,15 @@ from bitfront.core import Workload
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.report.render import render
 from bitfront.report.results import Point
+from bitfront.search.console.interruption import EXIT_INTERRUPTED
 from bitfront.search.events import Listener
-from bitfront.search.explore import explore
-from bitfront.search.interruption import EXIT_INTERRUPTED
+from bitfront.search.execution.explore import explore
 from bitfront.search.options import RunOptions
+from bitfront.search.prepare import prepare
 from bitfront.search.results import finalize
 from bitfront.search.results.finalize import INTERRUPTED
 from bitfront.search.results.recommend import Judgement
-from bitfront.search.session import Session, prepare
+from bitfront.search.session import Session
 from bitfront.search.trial import Trial
 
 EXIT_MET = 0

@@ -17,7 +17,7 @@ from bitfront.core.artifact import DESCRIPTION_FORM
 from bitfront.core.config import CONFIG_FORM
 from bitfront.report.comparison import BACKENDS_FORM
 from bitfront.report.results import MEASUREMENT_FORM
-from bitfront.search.identity import RUN_FORM
+from bitfront.search.run_folder.identity import RUN_FORM
 
 _FORMS = (CONFIG_FORM, DESCRIPTION_FORM, MEASUREMENT_FORM, BACKENDS_FORM, RUN_FORM)
 

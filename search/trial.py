@@ -12,14 +12,25 @@ from types import MappingProxyType
 from bitfront.core import AccuracyStats, LatencyStats, Scheme
 from bitfront.report.front import Objectives
 
-EXCHANGE = "exchange"  # origin of what another backend's search found
-COST = "cost"  # origin of what is timed alone, to learn what pruning saves
-ONE_SHOT = "one-shot"  # origin of a network in FP32 before any training of it
-TRAINED = "trained"  # origin of what is tried again after its network was trained further
-QAT = "qat"  # origin of an artifact that was itself trained
-RECOVERED = "recovered"  # origin of a network in FP32 after its full recovery
 
-_TO_JUDGE, _TO_JUDGE_TRAINED = 1000, 5000  # samples
+class Origin(StrEnum):
+    """Where a candidate came from; the texts are what files hold."""
+
+    BASELINE = "baseline"
+    GREEDY = "ladder"  # a uniform low precision with the most sensitive groups one step higher
+    SEGMENTS = "split"  # contiguous segments of one compute type each
+    SOLVER = "solver"
+    SAMPLER = "sampler"
+    OTHER_BACKEND = "other backend"  # adapted from what another backend's search found, to start from
+    IMPORTED = "exchange"  # exactly what another backend's search found, to be measured here
+    PRUNED = "prune"  # first candidates of a pruned variant
+    SPARSE = "sparse"  # first candidates of a variant with zeros among its weights
+    STUDENT = "student"  # candidates of a student architecture
+    COST_PROBE = "cost"  # timed alone, to learn what pruning saves
+    ZERO_SHOT = "one-shot"  # a variant in FP32 before any training of it
+    RETRIED = "trained"  # tried again after its variant was trained further
+    FINE_TUNED = "recovered"  # a variant in FP32 after its final fine-tuning
+    QAT = "qat"  # an artifact that was itself trained
 
 
 class TrialStatus(StrEnum):
@@ -38,21 +49,22 @@ class Candidate:
     """What is to be tried.
 
     Attributes:
-        origin: Where it came from: ``baseline``, ``ladder``, ``split``, ``solver``, ``sampler`` …
+        origin: Where it came from.
         schemes: Group name → scheme, every group of the space it is from.
         name: Fixed id of a baseline (``int8``), or of another backend's config (``ort-cpu.p07``); empty for everything
             else.
         pruning: Prune group → sparsity, those above 0.
         network: Key of the network that is quantised (``search.variants.made``); empty for the given one.
-        family: The student architecture whose space it is from; empty for the given network's.
+        architecture: The student, or the pattern of sparse weights, whose space it is from; empty for the given
+            network's.
     """
 
-    origin: str
+    origin: Origin
     schemes: Mapping[str, Scheme]
     name: str = ""
     pruning: Mapping[str, float] = field(default_factory=dict)
     network: str = ""
-    family: str = ""
+    architecture: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schemes", MappingProxyType(dict(self.schemes)))
@@ -61,17 +73,17 @@ class Candidate:
     @property
     def in_full(self) -> bool:
         """Whether it is measured and scored in full whatever the limits say, for comparison."""
-        return bool(self.name) or self.origin in (ONE_SHOT, RECOVERED)
+        return bool(self.name) or self.origin in (Origin.ZERO_SHOT, Origin.FINE_TUNED)
 
     @property
-    def least_samples(self) -> int:
-        """How many it is scored on at least, unless it is over a limit: what its network may come to is judged by it.
+    def judges_variant(self) -> bool:
+        """Whether what its variant may come to is told from it, so that it is not stopped after a few samples."""
+        return self.further_trained or bool(self.network and self.origin is not Origin.SAMPLER)
 
-        Training has cost far more than scoring where the network was trained further.
-        """
-        if self.origin in (TRAINED, QAT):
-            return _TO_JUDGE_TRAINED
-        return _TO_JUDGE if self.network and self.origin != "sampler" else 0
+    @property
+    def further_trained(self) -> bool:
+        """Whether its variant, or the artifact itself, was trained further before it was tried."""
+        return self.origin in (Origin.RETRIED, Origin.QAT)
 
     @property
     def key(self) -> str:
@@ -119,8 +131,8 @@ class Trial:
     @property
     def id(self) -> str:
         """The point's id in the results: the baseline's name, else ``p`` and the number, after the student's name."""
-        family = f"{self.candidate.family}-" if self.candidate.family else ""
-        return self.candidate.name or f"{family}p{self.number:02d}"
+        architecture = f"{self.candidate.architecture}-" if self.candidate.architecture else ""
+        return self.candidate.name or f"{architecture}p{self.number:02d}"
 
     @property
     def measured(self) -> bool:

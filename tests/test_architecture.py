@@ -1,11 +1,19 @@
-"""Rooms import leftwards only, from experiments down to core, under one name; ``ALLOWED`` is the order."""
+"""Rooms import leftwards only, from experiments down to core, under one name; ``ALLOWED`` is the order.
+
+Modules import each other in no circle either. An import counts wherever it stands, also inside a function, where it
+would only hide the circle; what type checkers alone read does not. So a first-party import stands at the top of its
+file. Two things may be imported inside a function, and count as imports all the same: rooms that load a heavy optional
+library (``DEFERRED_ROOMS``), and whatever the command line loads for one command alone (``DEFERRING``).
+"""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -23,7 +31,11 @@ TORCH_ROOMS = frozenset({"passes", "experiments"})  # these may import torch whe
 # Rooms that run nothing, and lowering, which is given an interpreter: what they may not import anywhere.
 RUNTIMES = {room: frozenset({"torch", "onnxruntime"}) for room in ("core", "report")}
 RUNTIMES["lowering"] = frozenset({"onnxruntime"})
+DEFERRED_ROOMS = TORCH_ROOMS
+DEFERRING = ("search/cli.py", "search/commands/")  # a command starts, and is interrupted, before libraries are loaded
 MAX_LINES = 400
+MEDIAN_LINES = 150
+ROOM_LINES = 2000  # of a folder of search/ without those below it
 
 
 def modules(root: Path) -> list[Path]:
@@ -64,6 +76,92 @@ def _room_path(name: str) -> str:
         return f"{top} without bitfront" if top in ALLOWED else name
     inner = name.removeprefix("bitfront.")
     return inner if inner.partition(".")[0] in ALLOWED else "bitfront"
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """Module → first-party modules that it imports anywhere but for type checkers alone, as ``search.run``.
+
+    ``from a import b`` is an import of ``a.b`` where that is a module, else of ``a``. Importing a module of a package
+    does not count as importing the package, whose ``__init__`` would make circles of what are none.
+    """
+    named = {_dotted(path, root): path for path in modules(root)}
+    return {name: _imported_modules(path, set(named)) - {name} for name, path in named.items()}
+
+
+def _dotted(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported_modules(path: Path, known: set[str]) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    ignored = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in ignored:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {_room_path(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = _room_path(node.module or "")
+            prefix = "" if base == "bitfront" and node.module == "bitfront" else f"{base}."
+            found |= {name if (name := f"{prefix}{alias.name}") in known else base for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                found.add(_room_path(first.value))
+    return found & known
+
+
+def hidden_imports(root: Path) -> list[str]:
+    """Each first-party import inside a function that has no leave to be there, in words."""
+    found = []
+    for path in modules(root):
+        where = path.relative_to(root).as_posix()
+        if where.startswith(DEFERRING):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        deferred = {item for function in _functions(tree) for item in _statements(function)}
+        for line, name in sorted(deferred):
+            top = name.partition(".")[0]
+            if (top in ALLOWED or top == "bitfront") and top not in DEFERRED_ROOMS:
+                found.append(f"{where}:{line}: {name} is imported inside a function")
+    return found
+
+
+def _functions(tree: ast.AST) -> Iterator[ast.AST]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def _statements(function: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, _room_path(alias.name)) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, _room_path(node.module or "")
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Sets of modules each of which imports every other, if not itself then through others; sorted."""
+    reached = {name: _reachable(name, graph) for name in graph}
+    found = {tuple(sorted({name} | {other for other in reached[name] if name in reached[other]})) for name in graph}
+    return sorted(list(circle) for circle in found if len(circle) > 1)
+
+
+def _reachable(start: str, graph: Mapping[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = graph.get(waiting.pop(), set()) - seen
+        seen |= new
+        waiting += new
+    return seen
 
 
 def violations(root: Path) -> list[str]:
@@ -168,12 +266,133 @@ def test_what_is_allowed_is_not_found(tmp_path: Path, file: str, text: str) -> N
     assert violations(tmp_path) == []
 
 
-def test_modules_stay_readable() -> None:
-    """No module is longer than 400 lines."""
-    lengths = {
-        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in modules(ROOT)
+def test_no_circles() -> None:
+    """No module imports itself through others, wherever the imports stand."""
+    assert circles(import_graph(ROOT)) == []
+
+
+def test_no_hidden_imports() -> None:
+    """Imports inside functions defer heavy libraries, and hide nothing else."""
+    assert hidden_imports(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (
+            {"core/a.py": "from bitfront.core.b import x\n", "core/b.py": "import bitfront.core.a\n"},
+            ["core.a", "core.b"],
+        ),
+        (
+            {"core/a.py": "from bitfront.core import b\n", "core/b.py": "from bitfront.core import a\n"},
+            ["core.a", "core.b"],
+        ),
+        (
+            {"core/a.py": "from bitfront.core.b import x\n", "core/b.py": "def f():\n    import bitfront.core.a\n"},
+            ["core.a", "core.b"],
+        ),
+        (
+            {
+                "search/a.py": "import bitfront.search.d.b\n",
+                "search/d/b.py": "import bitfront.search.c\n",
+                "search/c.py": "from importlib import import_module\nimport_module('bitfront.search.a')\n",
+            },
+            ["search.a", "search.c", "search.d.b"],
+        ),
+        (
+            {"core/__init__.py": "from bitfront.core.a import x\n", "core/a.py": "from bitfront.core import x\n"},
+            ["core", "core.a"],
+        ),
+    ],
+    ids=["two", "by name", "inside a function", "three", "a package"],
+)
+def test_a_planted_circle_is_found(tmp_path: Path, files: dict[str, str], found: list[str]) -> None:
+    """All its modules are named, and no other."""
+    plant(tmp_path, {**files, "core/aside.py": "import bitfront.core.a\n"})
+    assert circles(import_graph(tmp_path)) == [found]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "core/a.py": "import bitfront.core.b\nimport bitfront.core.c\n",
+            "core/b.py": "import bitfront.core.c\n",
+            "core/c.py": "",
+        },
+        {
+            "core/a.py": "import bitfront.core.b\n",
+            "core/b.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import bitfront.core.a\n",
+        },
+        {
+            "core/__init__.py": "from bitfront.core.a import x\n",
+            "core/a.py": "from bitfront.core.b import x\n",
+            "core/b.py": "",
+        },
+    ],
+    ids=["a diamond", "for type checkers", "a package that gathers names"],
+)
+def test_what_is_no_circle_is_not_found(tmp_path: Path, files: dict[str, str]) -> None:
+    """Two ways to a module, names for type checkers, and modules of a package that do not import the package."""
+    plant(tmp_path, files)
+    assert circles(import_graph(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "messages"),
+    [
+        (
+            "search/a.py",
+            "def f():\n    from bitfront.report.front import x\n",
+            ["search/a.py:2: report.front is imported inside a function"],
+        ),
+        (
+            "core/a.py",
+            "class C:\n    def f(self):\n        if self:\n            import bitfront\n",
+            ["core/a.py:4: bitfront is imported inside a function"],
+        ),
+        ("search/a.py", "def f():\n    from bitfront.passes.train import x\n", []),
+        ("search/commands/a.py", "def f():\n    from bitfront.report.front import x\n", []),
+        ("search/a.py", "def f():\n    import onnxruntime\n", []),
+        ("search/a.py", "if True:\n    from bitfront.report.front import x\n", []),
+    ],
+    ids=["a room", "the package", "a heavy room", "the command line", "a library", "at the top"],
+)
+def test_planted_hidden_imports(tmp_path: Path, file: str, text: str, messages: list[str]) -> None:
+    """Those without leave are found with their lines, the others are not."""
+    plant(tmp_path, {file: text})
+    assert hidden_imports(tmp_path) == messages
+
+
+def plant(root: Path, files: Mapping[str, str]) -> None:
+    """Write files of a synthetic tree."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def lengths(root: Path) -> dict[str, int]:
+    """Module → lines."""
+    return {
+        path.relative_to(root).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in modules(root)
     }
-    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_modules_stay_readable() -> None:
+    """No module is longer than 400 lines, and half of them have 150 at most."""
+    found = lengths(ROOT)
+    assert {name: lines for name, lines in found.items() if lines > MAX_LINES} == {}
+    assert median(found.values()) <= MEDIAN_LINES
+
+
+def test_rooms_of_the_search_stay_surveyable() -> None:
+    """No folder of ``search/`` holds more than 2,000 lines, those below it not counted."""
+    rooms: Counter[str] = Counter()
+    for name, lines in lengths(ROOT).items():
+        if name.startswith("search/"):
+            rooms[name.rpartition("/")[0]] += lines
+    assert {room: lines for room, lines in rooms.items() if lines > ROOM_LINES} == {}
 
 
 def test_every_module_says_what_it_decides() -> None:

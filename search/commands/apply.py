@@ -17,9 +17,9 @@ from bitfront.core import (
     UsageError,
 )
 from bitfront.core.artifact import save_artifact
-from bitfront.search import run_folder
 from bitfront.search.commands import arguments, values
-from bitfront.search.terminal import write_lines, write_message
+from bitfront.search.console.terminal import write_lines, write_message
+from bitfront.search.run_folder import folder as run_folder
 
 USAGE = """\
 search apply CONFIG -o OUT [options]

@@ -32,8 +32,8 @@ from bitfront.search.commands.values import (
     threads,
     whole,
 )
+from bitfront.search.console.terminal import write_message
 from bitfront.search.inputs.source import Source
-from bitfront.search.terminal import write_message
 
 if TYPE_CHECKING:
     from bitfront.backends.base import Backend

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from bitfront.core import BackendError, Precision
 from bitfront.search.commands import arguments
-from bitfront.search.tables import write_table
-from bitfront.search.terminal import write_prose
+from bitfront.search.console.tables import write_table
+from bitfront.search.console.terminal import write_prose
 
 if TYPE_CHECKING:
     from bitfront.backends.base import Backend, Capabilities, DeviceFingerprint

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from bitfront.core import CalibrationSettings, ContentStore, UsageError
 from bitfront.search.commands import arguments, values
+from bitfront.search.console.tables import Narrowing, write_table
+from bitfront.search.console.terminal import write_message, write_prose
 from bitfront.search.inputs.arrays import shown_shape
 from bitfront.search.inputs.source import Source
-from bitfront.search.tables import Narrowing, write_table
-from bitfront.search.terminal import write_message, write_prose
 
 if TYPE_CHECKING:
     from bitfront.lowering.layers import Layer, QuantisableLayers

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitfront.core import ContentStore, Metric, UsageError, top1
-from bitfront.search import progress, run_folder
 from bitfront.search.commands import arguments, pass_arguments, values
+from bitfront.search.console import progress
+from bitfront.search.console.secrets import masked_arguments
 from bitfront.search.events import Listener
-from bitfront.search.lock import alone_in
 from bitfront.search.options import RunOptions
-from bitfront.search.secrets import masked_arguments
+from bitfront.search.run_folder import folder as run_folder
+from bitfront.search.run_folder.lock import alone_in
 
 if TYPE_CHECKING:
     from bitfront.backends.base import Backend
@@ -157,7 +158,7 @@ def run(argv: Sequence[str]) -> int:
     pass_arguments.check_backends(passes, names)
     backends = arguments.backends_of(args)
     if args.storage is not None:
-        from bitfront.search.storage import check_storage  # loads Optuna
+        from bitfront.search.run_folder.storage import check_storage  # loads Optuna
 
         check_storage(args.storage)
     if args.out is not None:

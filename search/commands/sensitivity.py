@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from bitfront.core import CalibrationSettings, ContentStore, Precision, UsageError, outputs_read, write_text
 from bitfront.core.cells import frame_text
-from bitfront.search import progress, run_folder
 from bitfront.search.commands import arguments, values
-from bitfront.search.lock import alone_in
-from bitfront.search.tables import Narrowing, write_table
-from bitfront.search.terminal import write_lines, write_prose
+from bitfront.search.console import progress
+from bitfront.search.console.tables import Narrowing, write_table
+from bitfront.search.console.terminal import write_lines, write_prose
+from bitfront.search.run_folder import folder as run_folder
+from bitfront.search.run_folder.lock import alone_in
 
 if TYPE_CHECKING:
     from bitfront.backends.base import Backend
@@ -83,7 +84,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
     from bitfront.lowering.lowerer import Lowerer
     from bitfront.report.render import render_sensitivity
     from bitfront.search.inputs.loading import load_to_score
-    from bitfront.search.only_fp32 import why_only_fp32
+    from bitfront.search.space.only_fp32 import why_only_fp32
     from bitfront.sensitivity.measure import KL, described, readings
     from bitfront.sensitivity.score import planned_steps, score
 

@@ -17,7 +17,7 @@ from bitfront.search.events import Listener
 from bitfront.search.multi_backend.translate import translate
 from bitfront.search.results import finalists
 from bitfront.search.session import Session
-from bitfront.search.trial import EXCHANGE, Candidate, Trial, TrialStatus
+from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Party:
 
     def found(self) -> list[Trial]:
         """The finalists of its own search."""
-        own = [trial for trial in self.session.evaluator.trials if trial.candidate.origin != EXCHANGE]
+        own = [trial for trial in self.session.evaluator.trials if trial.candidate.origin is not Origin.IMPORTED]
         return finalists.choose(own, self.session.options.budget)
 
     def layers(self, trial: Trial) -> dict[str, Scheme]:
@@ -110,7 +110,7 @@ def _measure(source: Party, trial: Trial, target: Party) -> Exchanged:
     known = _complete(evaluator.trials, schemes)
     if known is None:
         number = max((other.number for other in evaluator.trials), default=-1) + 1
-        guest = Candidate(origin=EXCHANGE, schemes=schemes, name=f"{source.label}.{trial.id}")
+        guest = Candidate(origin=Origin.IMPORTED, schemes=schemes, name=f"{source.label}.{trial.id}")
         known = evaluator.run(number, guest)
     if known.status is TrialStatus.FAILED:
         return result(None, known.reason)

@@ -20,15 +20,15 @@ from bitfront.backends.base import Backend
 from bitfront.core import Scheme, Workload, write_text
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.report.comparison import BACKENDS_FILE, SCHEMA_VERSION
+from bitfront.search.console.interruption import EXIT_INTERRUPTED
 from bitfront.search.events import Listener
-from bitfront.search.explore import explore
-from bitfront.search.interruption import EXIT_INTERRUPTED
+from bitfront.search.execution.explore import explore
 from bitfront.search.multi_backend.cross_evaluation import Exchanged, Party, exchange
 from bitfront.search.options import RunOptions
+from bitfront.search.prepare import prepare
 from bitfront.search.results.finalize import INTERRUPTED
 from bitfront.search.results.preference import preference
 from bitfront.search.run import EXIT_MET, EXIT_MISSED, RunOutcome, conclude
-from bitfront.search.session import prepare
 from bitfront.search.trial import TrialStatus
 
 _STARTS_PART = 6  # of the trials

@@ -20,9 +20,9 @@ from bitfront.report.comparison_tables import (
 )
 from bitfront.report.render import render_comparison
 from bitfront.report.verdict import budget_texts, verdict
+from bitfront.search.console.tables import Narrowing, write_table
+from bitfront.search.console.terminal import write_lines, write_prose
 from bitfront.search.results.summary import conditions
-from bitfront.search.tables import Narrowing, write_table
-from bitfront.search.terminal import write_lines, write_prose
 
 _MOST_REASONS = 6
 _CONFIG = 1  # index of its column

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from bitfront.core import FP32, Scheme
 from bitfront.lowering.layers import PrecisionGroup, QuantisableLayers
-from bitfront.search.proposals.space import Space
+from bitfront.search.space.space import Space
 
 
 def translate(

@@ -17,17 +17,18 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from bitfront.search.proposals.overhead import Overhead, fit_overhead
-from bitfront.search.proposals.prune_space import PREFIX
-from bitfront.search.proposals.space import Encoding, Space
+from bitfront.search.policy.config import DEFAULTS
+from bitfront.search.proposals.file_overhead import FileOverhead, fit_file_overhead
+from bitfront.search.space.pruning import PREFIX
+from bitfront.search.space.space import Encoding, Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One trial.
+class Observation:
+    """What was measured of one trial.
 
     Attributes:
-        encoding: What was tried; a encoding is tried again where its network was trained on.
+        encoding: What was tried; an encoding is tried again where its network was trained on.
         ratio: Measured latency over the given network's; NaN where it was not timed.
         latency_ms: Measured latency; NaN where it was not timed.
         size_bytes: The artifact's size; NaN where it was not built.
@@ -48,17 +49,17 @@ class History:
     """All trials of a study that belong to the space.
 
     Attributes:
-        records: Finished trials, in the study's order.
+        observations: Finished trials, in the study's order.
         tried: What finished, runs or waits in the queue.
     """
 
-    records: tuple[Record, ...]
+    observations: tuple[Observation, ...]
     tried: frozenset[Encoding]
 
     @classmethod
     def of(cls, space: Space, study: Study) -> History:
         """Read a study; trials of another space are passed over."""
-        records, tried = [], set()
+        observations, tried = [], set()
         texts = _Texts.of(space)
         for trial in study.get_trials(deepcopy=False):
             encoding = texts.encoding({**trial.system_attrs.get("fixed_params", {}), **trial.params})
@@ -66,19 +67,19 @@ class History:
                 continue
             tried.add(encoding)
             if trial.state.is_finished():
-                records.append(_record(encoding, trial))
-        return cls(records=tuple(records), tried=frozenset(tried))
+                observations.append(_observation(encoding, trial))
+        return cls(observations=tuple(observations), tried=frozenset(tried))
 
     @property
     def reference_ms(self) -> float:
         """The given network's latency in milliseconds; NaN before anything was timed."""
-        found = [r.latency_ms / r.ratio for r in self.records if r.ratio > 0 and math.isfinite(r.latency_ms)]
+        found = [r.latency_ms / r.ratio for r in self.observations if r.ratio > 0 and math.isfinite(r.latency_ms)]
         return median(found) if found else math.nan
 
-    def overhead(self, space: Space) -> Overhead:
+    def overhead(self, space: Space, pull: float = DEFAULTS.sampler.surrogate.file_overhead_pull) -> FileOverhead:
         """What files hold besides the groups' weights; nothing before any was built."""
-        built = [record for record in self.records if math.isfinite(record.size_bytes)]
-        return fit_overhead(space, [record.encoding for record in built], [record.size_bytes for record in built])
+        built = [seen for seen in self.observations if math.isfinite(seen.size_bytes)]
+        return fit_file_overhead(space, [seen.encoding for seen in built], [seen.size_bytes for seen in built], pull)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +109,8 @@ class _Texts:
         return self.space.canonical(tuple(encoding)) if len(encoding) == len(schemes) + len(levels) else None
 
 
-def _record(encoding: Encoding, trial: FrozenTrial) -> Record:
-    return Record(
+def _observation(encoding: Encoding, trial: FrozenTrial) -> Observation:
+    return Observation(
         encoding=encoding,
         ratio=_number(trial, "ratio"),
         latency_ms=_number(trial, "latency_ms"),

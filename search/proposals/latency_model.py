@@ -48,17 +48,11 @@ from numpy.typing import NDArray
 
 from bitfront.core import Precision
 from bitfront.lowering.dialect import ComputeType
-from bitfront.search.proposals.prune_space import Pruning
-from bitfront.search.proposals.space import UNPRUNED, ActivationType, Assignment, Encoding, Space
+from bitfront.search.policy.config import DEFAULTS, LatencyPriorConfig
+from bitfront.search.space.pruning import Pruning
+from bitfront.search.space.space import UNPRUNED, ActivationType, Assignment, Encoding, Space
 
 Vector = NDArray[np.float64]
-
-_NOISE_GRID = (0.003, 0.01, 0.03, 0.1)
-# Expected ratio − 1 with everything in one arithmetic.
-_GAINS = {ComputeType.INT8: -0.6, ComputeType.WEIGHT_ONLY: -0.3, ComputeType.FP16: -0.4}
-_BOUNDARIES = 0.4  # expected cost of having every edge a boundary
-_SCALING = 0.8  # expected share of FP32's latency that scales with what is left of the groups
-_BRANCH_DEVIATION = 0.02  # of what a removed branch saves besides its layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +87,7 @@ class LatencyModel:
 
     def predict_encoding(self, encoding: Encoding) -> float:
         """``predict`` for an index tuple."""
-        kinds, left = _kinds(self.space, encoding), self.space.remaining(encoding)
+        kinds, left = _kinds(self.space, encoding), self.space.kept_fractions(encoding)
         total = self.base
         for group, (kind, part) in enumerate(zip(kinds, left, strict=True)):
             total += self._gain(group, kind) * part
@@ -116,34 +110,44 @@ class LatencyModel:
         return gains[group] if gains else 0.0
 
 
-def fit_latency_model(space: Space, observations: Sequence[tuple[Assignment, float]]) -> LatencyModel:
+def fit_latency_model(
+    space: Space,
+    observations: Sequence[tuple[Assignment, float]],
+    config: LatencyPriorConfig = DEFAULTS.sampler.surrogate.latency,
+) -> LatencyModel:
     """Fit to measured ratios of the given network; without observations the result is the prior.
 
     Args:
         space: The space.
         observations: (assignment, measured latency over the given network's).
+        config: The prior.
 
     Raises:
         ValueError: If a ratio is not a positive, finite number.
     """
     return fit_encodings(
-        space, [space.encode(assignment) for assignment, _ in observations], [r for _, r in observations]
+        space, [space.encode(assignment) for assignment, _ in observations], [r for _, r in observations], config
     )
 
 
-def fit_encodings(space: Space, encodings: Sequence[Encoding], measured: Sequence[float]) -> LatencyModel:
-    """``fit_latency_model`` for index tuples, which may be pruned, and their ratios."""
+def fit_encodings(
+    space: Space,
+    encodings: Sequence[Encoding],
+    measured: Sequence[float],
+    config: LatencyPriorConfig = DEFAULTS.sampler.surrogate.latency,
+) -> LatencyModel:
+    """Fit to encodings, which may be pruned, and their measured ratios, as ``fit_latency_model``."""
     ratios = np.array(measured, dtype=np.float64)
     if not (np.isfinite(ratios).all() and (ratios > 0).all()):
         raise ValueError(f"latency ratios must be positive and finite, got {ratios.tolist()}")
     weights = group_weights(space)
     offered = {kind for group in space.groups for kind in group.arithmetic}
-    kinds = tuple(kind for kind in _GAINS if kind in offered)
-    mean, deviation = _prior(space, kinds, weights)
+    kinds = tuple(kind for kind in config.gains if kind in offered)
+    mean, deviation = _prior(space, kinds, weights, config)
     rows = [_features(space, kinds, encoding, weights) for encoding in encodings]
     x = np.array(rows, dtype=np.float64).reshape(len(rows), len(mean))
     base = _base(space, encodings, ratios)
-    theta, error = _posterior(x, ratios / base - 1.0, mean, deviation)
+    theta, error = _posterior(x, ratios / base - 1.0, mean, deviation, config.noise_grid)
     theta, error = base * theta, base * error
     groups, edges = len(space.groups), len(space.edges)
     shared, own, pruned = np.split(theta, np.cumsum([len(kinds) + 1, len(kinds) * groups + edges]))
@@ -180,7 +184,9 @@ def group_weights(space: Space) -> Vector:
     return np.asarray(0.5 / count + 0.5 * sizes / sizes.sum() if sizes.sum() > 0 else np.full(len(sizes), 1 / count))
 
 
-def _prior(space: Space, kinds: Sequence[ComputeType], weights: Vector) -> tuple[Vector, Vector]:
+def _prior(
+    space: Space, kinds: Sequence[ComputeType], weights: Vector, config: LatencyPriorConfig
+) -> tuple[Vector, Vector]:
     """Mean and standard deviation of the parameters.
 
     They are (C per arithmetic, B, γ per arithmetic and group, δ per edge), and (W, ω per group, d per variable) where
@@ -188,20 +194,23 @@ def _prior(space: Space, kinds: Sequence[ComputeType], weights: Vector) -> tuple
     """
     groups, edges = len(space.groups), len(space.edges)
     # A boundary costs about what the layers beside it could save: of the order of one group's share.
-    edge_deviation = np.full(edges, 0.5 / max(groups, 1))
-    mean = np.concatenate([[*(_GAINS[kind] for kind in kinds), _BOUNDARIES], np.zeros(len(kinds) * groups + edges)])
-    deviation = np.concatenate([np.full(len(kinds) + 1, 0.5), *[0.7 * weights] * len(kinds), edge_deviation])
+    edge_deviation = np.full(edges, config.edge_deviation / max(groups, 1))
+    own = config.group_deviation * weights
+    mean = np.concatenate(
+        [[*(config.gains[kind] for kind in kinds), config.conversions], np.zeros(len(kinds) * groups + edges)]
+    )
+    deviation = np.concatenate([np.full(len(kinds) + 1, config.shared_deviation), *[own] * len(kinds), edge_deviation])
     if not space.prunes:
         return mean, deviation
     variables = len(space.prunes)
     return (
-        np.concatenate([mean, [_SCALING], np.zeros(groups + variables)]),
-        np.concatenate([deviation, [0.5], 0.7 * weights, np.full(variables, _BRANCH_DEVIATION)]),
+        np.concatenate([mean, [config.scaling], np.zeros(groups + variables)]),
+        np.concatenate([deviation, [config.shared_deviation], own, np.full(variables, config.branch_deviation)]),
     )
 
 
 def _features(space: Space, kinds: Sequence[ComputeType], encoding: Encoding, weights: Vector) -> Vector:
-    taken, left = _kinds(space, encoding), space.remaining(encoding)
+    taken, left = _kinds(space, encoding), space.kept_fractions(encoding)
     parts = np.array(left)
     own = [np.array([other is kind for other in taken], dtype=np.float64) * parts for kind in kinds]
     boundary = np.array(_boundaries(space, taken, left), dtype=np.float64)
@@ -214,7 +223,9 @@ def _features(space: Space, kinds: Sequence[ComputeType], encoding: Encoding, we
     )
 
 
-def _posterior(x: Vector, y: Vector, mean: Vector, deviation: Vector) -> tuple[Vector, float]:
+def _posterior(
+    x: Vector, y: Vector, mean: Vector, deviation: Vector, noise_grid: Sequence[float]
+) -> tuple[Vector, float]:
     """Posterior mean and leave-one-out error, at the grid's noise with the least such error."""
     if not len(y):
         return mean, math.nan
@@ -222,7 +233,7 @@ def _posterior(x: Vector, y: Vector, mean: Vector, deviation: Vector) -> tuple[V
     gram = spread @ spread.T
     residual = y - x @ mean
     best: tuple[float, Vector] | None = None
-    for noise in _NOISE_GRID:
+    for noise in noise_grid:
         precision = np.linalg.inv(gram + noise**2 * np.eye(len(y)))
         alpha = precision @ residual
         error = float(np.sqrt(np.mean((alpha / np.diag(precision)) ** 2)))
@@ -244,4 +255,4 @@ def _boundaries(space: Space, kinds: Sequence[ComputeType], left: Sequence[float
 
 def _removed(space: Space, encoding: Encoding) -> list[bool]:
     """Which prune variables remove their whole."""
-    return [prune.sparsities[i] == 1 for prune, i in zip(space.prunes, space.levels(encoding), strict=True)]
+    return [prune.sparsities[i] == 1 for prune, i in zip(space.prunes, space.sparsity_indices(encoding), strict=True)]

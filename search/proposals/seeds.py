@@ -1,15 +1,14 @@
 """Where a search starts: assignments worth measuring before a sampler has anything to learn from.
 
-    baselines  uniform precisions, the yardstick
-    ladder     a uniform low precision with the k most sensitive groups, or the first or last k, one step higher
-    splits     random runs of neighbouring groups in one arithmetic each: the mixes of few boundaries that tell a
-               group's own latency from its boundaries' (seeded)
-    solver     least summed loss under a grid of budgets, nearest to the user's first
-    joint      the same over precisions and prunings: networks worth making, each with the precisions that go with it
+    baselines      uniform precisions, the yardstick
+    greedy_seeds   a uniform low precision with the k most sensitive groups, or the first or last k, one step higher
+    segment_seeds  random contiguous segments of one compute type each: the mixes of few conversions that tell a
+                   group's own latency from its conversions' (seeded)
+    solver_seeds   least summed loss under a grid of limits, nearest to the user's first
+    joint_seeds    the same over precisions and prunings: variants worth making, each with its precisions
 
-Each is a lazy stream of (origin, assignment), of (origin, encoding) where networks are pruned, so a caller can
-interleave them, stop any time, and refit the latency model between two solver seeds; ``distinct`` joins streams
-without repeats.
+Each is a lazy stream of (origin, assignment), of encodings where networks are pruned, so a caller can interleave them,
+stop any time, and refit the latency model between two solver seeds; ``distinct`` joins streams without repeats.
 """
 
 from __future__ import annotations
@@ -20,17 +19,15 @@ import numpy as np
 
 from bitfront.core import Precision, Scheme
 from bitfront.lowering.dialect import ComputeType
+from bitfront.search.policy.config import DEFAULTS, SeedingConfig
+from bitfront.search.proposals.file_overhead import NO_FILE_OVERHEAD, FileOverhead
+from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import LatencyModel
-from bitfront.search.proposals.overhead import NO_OVERHEAD, Overhead
-from bitfront.search.proposals.problem import Problem
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import ARITHMETICS, Encoding, Space
+from bitfront.search.space.space import ARITHMETICS, Encoding, Space
+from bitfront.search.trial import Origin
 
-Seed = tuple[str, dict[str, Scheme]]  # origin, assignment
-
-_MAX_SEGMENTS = 5
-_JOINT_GAP = 0.01  # losses of prunings are rough guesses
-_NEAR_BUDGET = (1.0, 0.9, 0.97, 1.06, 0.8)  # multiples of a budget, in the order they are worth trying
+Seed = tuple[Origin, dict[str, Scheme]]  # origin, assignment
 
 
 def distinct(space: Space, streams: Iterable[Iterable[Seed]], tried: set[Encoding]) -> Iterator[Seed]:
@@ -43,14 +40,14 @@ def distinct(space: Space, streams: Iterable[Iterable[Seed]], tried: set[Encodin
                 yield origin, assignment
 
 
-def ladder(space: Space) -> Iterator[Seed]:
+def greedy_seeds(space: Space) -> Iterator[Seed]:
     """Uniform INT8 and INT4 with k = 1, 2, 4 … groups one step higher.
 
-    The k groups are the most sensitive ones at the low precision, the first ones, or the last ones. All ladders'
-    small k come before any ladder's large k. Nothing is yielded for a precision that no group offers.
+    The k groups are the most sensitive ones at the low precision, the first ones, or the last ones. All small k
+    come before any large k. Nothing is yielded for a precision that no group offers.
     """
     count = len(space.groups)
-    ladders = [
+    orders = [
         (low, high, order)
         for low, high in ((Precision.INT8, Precision.FP16), (Precision.INT4, Precision.INT8))
         if any(group.schemes[group.lead(low)].precision is low for group in space.groups)
@@ -58,10 +55,10 @@ def ladder(space: Space) -> Iterator[Seed]:
     ]
     k = 1
     while k < count:
-        for low, high, order in ladders:
+        for low, high, order in orders:
             raised = set(order[:k])
             yield (
-                "ladder",
+                Origin.GREEDY,
                 space.decode(tuple(g.lead(high if i in raised else low) for i, g in enumerate(space.groups))),
             )
         k *= 2
@@ -73,13 +70,15 @@ def ranking(space: Space, precision: Precision) -> Sequence[int]:
     return sorted(range(len(losses)), key=lambda i: (-losses[i], i))
 
 
-def splits(space: Space, rng: np.random.Generator, count: int) -> Iterator[Seed]:
-    """``count`` mixes of 2 to 5 runs of neighbouring groups, each in another arithmetic than the one before."""
+def segment_seeds(
+    space: Space, rng: np.random.Generator, count: int, config: SeedingConfig = DEFAULTS.seeding
+) -> Iterator[Seed]:
+    """Yield ``count`` mixes of 2 to ``most_segments`` contiguous segments, each of another compute type."""
     groups, sides = len(space.groups), _levels(space)
     if groups < 2 or len(sides) < 2:
         return
     for _ in range(count):
-        segments = int(rng.integers(2, min(_MAX_SEGMENTS, groups) + 1))
+        segments = int(rng.integers(2, min(config.most_segments, groups) + 1))
         cuts = sorted(rng.choice(np.arange(1, groups), size=segments - 1, replace=False).tolist())
         side = int(rng.integers(len(sides)))
         encoding: list[int] = []
@@ -88,7 +87,7 @@ def splits(space: Space, rng: np.random.Generator, count: int) -> Iterator[Seed]
             level = levels[int(rng.integers(len(levels)))]
             encoding += [group.lead(level) for group in space.groups[start:stop]]
             side = (side + 1 + int(rng.integers(len(sides) - 1))) % len(sides)
-        yield "split", space.decode(tuple(encoding))
+        yield Origin.SEGMENTS, space.decode(tuple(encoding))
 
 
 def _levels(space: Space) -> list[list[Precision]]:
@@ -106,26 +105,26 @@ def solver_seeds(
     *,
     max_ratio: float | None,
     max_bytes: float | None,
-    overhead: Overhead = NO_OVERHEAD,
-    steps: int = 4,
+    overhead: FileOverhead = NO_FILE_OVERHEAD,
+    config: SeedingConfig = DEFAULTS.seeding,
 ) -> Iterator[Seed]:
     """Solutions of least summed loss under a grid of budgets.
 
     Args:
         space: The space.
         model: Gives the latency model to solve with; asked before each solve, so that a refit counts.
-        max_ratio: The latency budget over the given network's latency; None spans the reachable range in ``steps``.
+        max_ratio: The latency limit over the given network's latency; None spans the reachable range.
         max_bytes: The size budget of the whole file; None likewise.
         overhead: What files hold besides the groups' weights.
-        steps: Grid points of a limit that has no budget.
+        config: Multiples of a limit, and grid points where there is none.
     """
-    ratios = _near(max_ratio) or (None, *_latency_steps(space, model(), steps))
-    sizes = _near(max_bytes) or (None, *_size_steps(space, overhead, steps))
+    ratios = _near(max_ratio, config) or (None, *_latency_steps(space, model(), config.grid_steps))
+    sizes = _near(max_bytes, config) or (None, *_size_steps(space, overhead, config.grid_steps))
     for ratio, size in _pairs(ratios, sizes):
-        problem = Problem.of(space, model(), overhead)
+        problem = IlpInstance.of(space, model(), overhead)
         encoding = solve(problem, max_ratio=ratio, max_bytes=size, fixed=(0,) * len(space.prunes))
         if encoding is not None:
-            yield "solver", space.decode(encoding)
+            yield Origin.SOLVER, space.decode(encoding)
 
 
 def joint_seeds(
@@ -135,8 +134,9 @@ def joint_seeds(
     sizes: Sequence[float | None],
     *,
     prune_weight: float = 1.0,
-    overhead: Overhead = NO_OVERHEAD,
-) -> Iterator[tuple[str, Encoding]]:
+    overhead: FileOverhead = NO_FILE_OVERHEAD,
+    config: SeedingConfig = DEFAULTS.seeding,
+) -> Iterator[Encoding]:
     """Solutions of least summed loss over precisions and prunings, each of another pruning, none unpruned.
 
     Args:
@@ -147,14 +147,15 @@ def joint_seeds(
         sizes: Limits of the whole file in bytes; None is none.
         prune_weight: How much of a pruning's loss is left after training.
         overhead: What files hold besides the groups' weights.
+        config: The optimality gap.
     """
-    problem = Problem.of(space, model, overhead, prune_weight)
+    problem = IlpInstance.of(space, model, overhead, prune_weight)
     seen = {(0,) * len(space.prunes)}
     for ratio, size in _pairs(ratios, sizes):
-        encoding = solve(problem, max_ratio=ratio, max_bytes=size, gap=_JOINT_GAP)
-        if encoding is not None and space.levels(encoding) not in seen:
-            seen.add(space.levels(encoding))
-            yield "joint", encoding
+        encoding = solve(problem, max_ratio=ratio, max_bytes=size, gap=config.joint_gap)
+        if encoding is not None and space.sparsity_indices(encoding) not in seen:
+            seen.add(space.sparsity_indices(encoding))
+            yield encoding
 
 
 def _pairs(
@@ -167,8 +168,8 @@ def _pairs(
             yield ratios[i], sizes[j]
 
 
-def _near(limit: float | None) -> tuple[float | None, ...]:
-    return () if limit is None else tuple(limit * factor for factor in _NEAR_BUDGET)
+def _near(limit: float | None, config: SeedingConfig) -> tuple[float | None, ...]:
+    return () if limit is None else tuple(limit * factor for factor in config.limit_multiples)
 
 
 def _latency_steps(space: Space, model: LatencyModel, steps: int) -> tuple[float, ...]:
@@ -179,7 +180,7 @@ def _latency_steps(space: Space, model: LatencyModel, steps: int) -> tuple[float
     return tuple(np.linspace(fastest, slowest, steps + 1)[:-1].tolist())
 
 
-def _size_steps(space: Space, overhead: Overhead, steps: int) -> tuple[float, ...]:
+def _size_steps(space: Space, overhead: FileOverhead, steps: int) -> tuple[float, ...]:
     sizes = [overhead.sizes(group) for group in space.groups]
     smallest = sum(map(min, sizes)) + overhead.base
     largest = sum(row[0] for row in sizes) + overhead.base

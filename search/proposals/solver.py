@@ -42,10 +42,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from bitfront.search.proposals.problem import Problem, keeps
-from bitfront.search.proposals.prune_space import Levels
-from bitfront.search.proposals.space import ActivationType, Encoding
-from bitfront.search.suppress_stdout import suppress_stdout
+from bitfront.search.proposals.ilp_instance import IlpInstance, keeps
+from bitfront.search.proposals.suppress_stdout import suppress_stdout
+from bitfront.search.space.pruning import SparsityIndices
+from bitfront.search.space.space import ActivationType, Encoding
 
 _OBJECTIVE_SCALE = 1e4  # HiGHS stops within an absolute gap of 1e-6; losses span five orders of magnitude
 _UNITS = 1e5  # the largest cost of a row in units; an x off by HiGHS's tolerance is then a tenth of a unit
@@ -54,12 +54,12 @@ _MAX_COMBINATIONS = 64  # of levels, a group
 
 
 def solve(
-    problem: Problem,
+    problem: IlpInstance,
     *,
     max_ratio: float | None = None,
     max_bytes: float | None = None,
     weights: Sequence[float] | None = None,
-    fixed: Levels | None = None,
+    fixed: SparsityIndices | None = None,
     tried: Collection[Encoding] = (),
     gap: float = 0.0,
     time_limit_s: float = 2.0,
@@ -71,7 +71,7 @@ def solve(
         max_ratio: L, upper limit of the predicted ratio; None is none.
         max_bytes: S, upper limit of the bytes; None is none.
         weights: w ≥ 0, one a group, then one a prune variable; None weighs all alike.
-        fixed: Levels of the prune variables; None leaves them to the solver.
+        fixed: SparsityIndices of the prune variables; None leaves them to the solver.
         tried: Solutions not to come back with.
         gap: Relative optimality gap at which HiGHS may stop; 0 asks for the optimum.
         time_limit_s: Wall-clock limit of each run of HiGHS, in seconds.
@@ -96,7 +96,7 @@ def solve(
             columns = program.run(gap, time_limit_s)
             if columns is None:
                 return None
-            encoding = problem.remains.canonical(program.encoding(columns))
+            encoding = problem.pruning_effects.canonical(program.encoding(columns))
             if keeps(problem, encoding, max_ratio, max_bytes) and encoding not in tried:
                 return encoding
             program.cut_off(columns)
@@ -115,9 +115,9 @@ class _Column(NamedTuple):
     allowed: bool
 
 
-def _offered(problem: Problem, fixed: Levels | None) -> list[tuple[int, ...]]:
+def _offered(problem: IlpInstance, fixed: SparsityIndices | None) -> list[tuple[int, ...]]:
     """The levels of each prune variable that a solve decides between."""
-    prunes = problem.remains.prunes
+    prunes = problem.pruning_effects.prunes
     if fixed is None:
         levels = [tuple(range(len(prune.sparsities))) for prune in prunes]
     elif len(fixed) == len(prunes) and all(0 <= s < len(p.sparsities) for s, p in zip(fixed, prunes, strict=True)):
@@ -126,25 +126,25 @@ def _offered(problem: Problem, fixed: Levels | None) -> list[tuple[int, ...]]:
         raise ValueError(f"fixed must be one level a prune variable, got {fixed}")
 
     def share(variable: int) -> float:
-        left = problem.remains.groups(tuple(levels[p][-1] if p == variable else 0 for p in range(len(prunes))))
+        left = problem.pruning_effects.groups(tuple(levels[p][-1] if p == variable else 0 for p in range(len(prunes))))
         return math.fsum(cost * (1 - part) for cost, part in zip(problem.scaling, left, strict=True))
 
     for group in range(len(problem.losses)):
-        touching = problem.remains.touching(group)
+        touching = problem.pruning_effects.touching(group)
         for variable in sorted(touching, key=share):
             if math.prod(len(levels[p]) for p in touching) > _MAX_COMBINATIONS:
                 levels[variable] = levels[variable][:1]
     return levels
 
 
-def _columns(problem: Problem, group: int, offered: Sequence[tuple[int, ...]]) -> list[_Column]:
+def _columns(problem: IlpInstance, group: int, offered: Sequence[tuple[int, ...]]) -> list[_Column]:
     """All x of a group; where it is gone there is one scheme."""
-    touching = problem.remains.touching(group)
+    touching = problem.pruning_effects.touching(group)
     found = []
     for combination in product(*(offered[p] for p in touching)):
         levels = dict(zip(touching, combination, strict=True))
-        left = problem.remains.layers(tuple(levels.get(p, 0) for p in range(len(offered))))
-        part = problem.remains.part(group, left) if touching else 1.0
+        left = problem.pruning_effects.layers(tuple(levels.get(p, 0) for p in range(len(offered))))
+        part = problem.pruning_effects.part(group, left) if touching else 1.0
         for scheme in range(len(problem.losses[group]) if part else 1):
             column = _Column(
                 scheme=scheme,
@@ -164,7 +164,7 @@ class _Program:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: IlpInstance,
         max_ratio: float | None,
         max_bytes: float | None,
         weights: NDArray[np.float64],
@@ -197,7 +197,7 @@ class _Program:
         weighted = [w * c.loss for w, columns in zip(weights, self._groups, strict=False) for c in columns]
         loss[: self._y] = weighted
         scale = problem.prune_weight * weights[len(self._groups) :]
-        loss[self._y + self._edges :] = [scale[p] * problem.remains.prunes[p].losses[level] for p, level in z]
+        loss[self._y + self._edges :] = [scale[p] * problem.pruning_effects.prunes[p].losses[level] for p, level in z]
         peak = float(np.abs(loss).max(initial=0.0))
         self._objective = loss * (_OBJECTIVE_SCALE / peak if peak > 0 else 1.0)
         upper = np.ones(len(loss))
@@ -223,7 +223,7 @@ class _Program:
             {column: value for column, value in units.items() if value}, -math.inf, math.floor(limit / unit) + 0.5
         )
 
-    def _add_edges(self, problem: Problem) -> None:
+    def _add_edges(self, problem: IlpInstance) -> None:
         for edge, (first, second) in enumerate(problem.edges):
             y = self._y + edge
             gone_u, gone_v = self._taken(first, None), self._taken(second, None)
@@ -244,7 +244,7 @@ class _Program:
         start = int(self._starts[group])
         return {start + i: 1.0 for i, column in enumerate(self._groups[group]) if column.domain is domain}
 
-    def _add_levels(self, problem: Problem) -> None:
+    def _add_levels(self, problem: IlpInstance) -> None:
         """Tie each group's combinations to z, and keep at 0 what another variable has removed altogether."""
         z = {(p, s): self._z(p) + i for p, levels in enumerate(self._offered) for i, s in enumerate(levels)}
         for group, columns in enumerate(self._groups):
@@ -253,7 +253,7 @@ class _Program:
                 row = {start + i: 1.0 for i, column in enumerate(columns) if column.levels[p] == level}
                 self._add({**row, z[p, level]: -1.0}, 0.0, 0.0)
         for p in range(len(self._offered)):
-            for other, level in problem.remains.covers(p):
+            for other, level in problem.pruning_effects.covers(p):
                 if (p, 0) in z and (other, level) in z:
                     self._add({z[other, level]: 1.0, z[p, 0]: -1.0}, -math.inf, 0.0)
 

@@ -22,21 +22,17 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from bitfront.core import Constraints, Precision
-from bitfront.search.proposals.history import History, Record
+from bitfront.search.policy.config import DEFAULTS, SurrogateConfig
+from bitfront.search.proposals.history import History, Observation
 from bitfront.search.proposals.hypervolume_gain import hypervolume_gains
+from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import fit_encodings
-from bitfront.search.proposals.problem import Problem
-from bitfront.search.proposals.space import Encoding, Space
-
-_ELSEWHERE = 0.1
-_TIE_SLOPE = 0.01  # accuracy span lost a decade of loss, where the steps see no difference
-_MARGIN = 1.05
-_PRUNE_WEIGHTS = (1.0, 0.3, 0.1, 0.03, 0.01)  # of equally good ones the first is taken
+from bitfront.search.space.space import Encoding, Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The budget in the models' units.
+class RelativeLimits:
+    """The constraints in the models' units.
 
     Attributes:
         ratio: Latency limit over the given network's latency; None without one.
@@ -49,7 +45,7 @@ class Limits:
     accuracy: float
 
     @classmethod
-    def of(cls, budget: Constraints, history: History) -> Limits:
+    def of(cls, budget: Constraints, history: History) -> RelativeLimits:
         """What ``budget``, whose accuracy is a floor, means next to the given network; nothing before it was timed."""
         limit = budget.latency_ms / history.reference_ms if budget.latency_ms is not None else math.nan
         return cls(
@@ -58,17 +54,23 @@ class Limits:
             accuracy=-math.inf if budget.min_accuracy is None else budget.min_accuracy,
         )
 
-    def met_by(self, record: Record) -> bool:
-        """Whether a measured point keeps all of them."""
+    def met_by(self, observation: Observation) -> bool:
+        """Tell whether a measured point keeps all of them."""
         return (
-            (self.ratio is None or record.ratio <= self.ratio)
-            and (self.size_bytes is None or record.size_bytes <= self.size_bytes)
-            and record.accuracy >= self.accuracy
+            (self.ratio is None or observation.ratio <= self.ratio)
+            and (self.size_bytes is None or observation.size_bytes <= self.size_bytes)
+            and observation.accuracy >= self.accuracy
         )
 
 
 class Surrogate:
-    """Everything a study has taught, as one judge of candidates.
+    """Models of latency, size and accuracy fitted to a study, and the acquisition function over them.
+
+    Args:
+        space: What encodings are of.
+        budget: Limits, the accuracy's a floor.
+        history: What was measured.
+        config: How they are fitted and weighed.
 
     Attributes:
         problem: Losses, predicted latency and bytes, as the solver takes them.
@@ -77,19 +79,26 @@ class Surrogate:
         front: Completed trials that no other beats, by number.
     """
 
-    def __init__(self, space: Space, budget: Constraints, history: History) -> None:
-        timed = [r for r in history.records if math.isfinite(r.ratio) and r.ratio > 0]
-        model = fit_encodings(space, [r.encoding for r in timed], [r.ratio for r in timed])
+    def __init__(
+        self,
+        space: Space,
+        budget: Constraints,
+        history: History,
+        config: SurrogateConfig = DEFAULTS.sampler.surrogate,
+    ) -> None:
+        self._config = config
+        timed = [r for r in history.observations if math.isfinite(r.ratio) and r.ratio > 0]
+        model = fit_encodings(space, [r.encoding for r in timed], [r.ratio for r in timed], config.latency)
         self.error = model.loo_error
-        self.problem = Problem.of(space, model, history.overhead(space))
-        self.limits = Limits.of(budget, history)
-        points = [r for r in history.records if r.complete and math.isfinite(r.accuracy + r.ratio + r.size_bytes)]
+        self.problem = IlpInstance.of(space, model, history.overhead(space, config.file_overhead_pull))
+        self.limits = RelativeLimits.of(budget, history)
+        points = [r for r in history.observations if r.complete and math.isfinite(r.accuracy + r.ratio + r.size_bytes)]
         self._bytes = self.problem.size(space.encode(space.uniform(Precision.FP32))) or 1.0
         measured = np.array([[-r.accuracy, r.ratio, r.size_bytes / self._bytes] for r in points]).reshape(-1, 3)
         kept = _nondominated(measured)
         self.front = tuple(point for point, keep in zip(points, kept, strict=True) if keep)
         self._front = measured[kept]
-        self.problem, self._losses, self._accuracies = _fit_accuracy(self.problem, history)
+        self.problem, self._losses, self._accuracies = _fit_accuracy(self.problem, history, config.prune_weights)
         self._anywhere = self._corner(measured)
         self._within = self._box()
 
@@ -103,7 +112,7 @@ class Surrogate:
         decades = _decades(self.problem, encodings)
         span = max(float(np.ptp(self._accuracies)), 1e-3)
         steps = np.interp(decades, self._losses, self._accuracies)
-        return np.asarray(steps - _TIE_SLOPE * span * (decades - self._losses[0]))
+        return np.asarray(steps - self._config.tie_slope * span * (decades - self._losses[0]))
 
     def too_slow(self, encoding: Encoding) -> bool:
         """Whether a candidate is predicted over the latency limit by more than the model errs."""
@@ -115,7 +124,7 @@ class Surrogate:
         sizes = [self.problem.size(encoding) / self._bytes for encoding in encodings]
         points = np.stack([-self.accuracy(encodings), ratios, sizes], axis=1)
         total = np.zeros(len(encodings))
-        for corner, worth in ((self._within, 1.0), (self._anywhere, _ELSEWHERE)):
+        for corner, worth in ((self._within, 1.0), (self._anywhere, self._config.outside_weight)):
             ideal = np.minimum(points.min(axis=0), self._front.min(axis=0, initial=np.inf))
             volume = float(np.prod(np.clip(corner - ideal, 1e-9, None)))
             total += worth * hypervolume_gains(self._front, corner, points) / volume
@@ -123,8 +132,11 @@ class Surrogate:
 
     def _corner(self, measured: NDArray[np.float64]) -> NDArray[np.float64]:
         worst = measured.max(axis=0, initial=-np.inf)
-        lowest = float(self._accuracies.min()) - 0.05 * max(float(np.ptp(self._accuracies)), 1e-3)
-        return np.array([-lowest, _MARGIN * max(worst[1], 1.0), _MARGIN * max(worst[2], 1.0)])
+        lowest = float(self._accuracies.min()) - self._config.accuracy_margin * max(
+            float(np.ptp(self._accuracies)), 1e-3
+        )
+        margin = self._config.margin
+        return np.array([-lowest, margin * max(worst[1], 1.0), margin * max(worst[2], 1.0)])
 
     def _box(self) -> NDArray[np.float64]:
         limits = self.limits
@@ -139,17 +151,19 @@ class Surrogate:
         return corner * (1 + 1e-9 * np.sign(corner))
 
 
-def _fit_accuracy(problem: Problem, history: History) -> tuple[Problem, NDArray[np.float64], NDArray[np.float64]]:
+def _fit_accuracy(
+    problem: IlpInstance, history: History, prune_weights: Sequence[float]
+) -> tuple[IlpInstance, NDArray[np.float64], NDArray[np.float64]]:
     """The problem with the prune weight that orders the scores best; decades of loss and the accuracy at each."""
     best: dict[Encoding, float] = {}
-    for record in history.records:
-        if math.isfinite(record.accuracy):
-            best[record.encoding] = max(record.accuracy, best.get(record.encoding, -math.inf))
+    for seen in history.observations:
+        if math.isfinite(seen.accuracy):
+            best[seen.encoding] = max(seen.accuracy, best.get(seen.encoding, -math.inf))
     if not best:
         return problem, np.array([-9.0, 1.0]), np.array([1.0, 0.0])
     pruned = any(any(encoding[len(problem.losses) :]) for encoding in best)
     fits = []
-    for weight in _PRUNE_WEIGHTS if pruned else _PRUNE_WEIGHTS[:1]:
+    for weight in prune_weights if pruned else prune_weights[:1]:
         weighted = replace(problem, prune_weight=weight)
         scored = sorted(zip(_decades(weighted, list(best)).tolist(), best.values(), strict=True), key=_falling)
         decades, accuracies = (np.array(column) for column in zip(*scored, strict=True))
@@ -162,7 +176,7 @@ def _falling(pair: tuple[float, float]) -> tuple[float, float]:
     return pair[0], -pair[1]
 
 
-def _decades(problem: Problem, encodings: Sequence[Encoding]) -> NDArray[np.float64]:
+def _decades(problem: IlpInstance, encodings: Sequence[Encoding]) -> NDArray[np.float64]:
     """Logarithms of the summed losses; FP32's loss of 0 stays on the scale, below every other."""
     floor = 0.1 * min((loss for row in problem.losses for loss in row if loss > 0), default=1.0)
     return np.array([math.log10(problem.loss(encoding) + floor) for encoding in encodings])

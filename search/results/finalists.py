@@ -35,10 +35,10 @@ from bitfront.core import (
 from bitfront.core.artifact import load_artifact, save_artifact
 from bitfront.report.front import pareto_front
 from bitfront.report.results import Point
-from bitfront.search.accuracy import Scorer
+from bitfront.search.measuring.accuracy import Scorer
+from bitfront.search.measuring.runner import ModelRunner
+from bitfront.search.measuring.stopwatch import Kind
 from bitfront.search.results.preference import preference
-from bitfront.search.runner import ModelRunner
-from bitfront.search.stopwatch import Kind
 from bitfront.search.trial import Trial, TrialStatus, summarise
 
 MOST = 12

@@ -13,7 +13,9 @@ from bitfront.report.training import TrainInfo
 from bitfront.search.results import finalists
 from bitfront.search.results.recommend import Judgement, judge
 from bitfront.search.session import Session
-from bitfront.search.trial import EXCHANGE, Trial
+from bitfront.search.trial import Origin, Trial
+from bitfront.search.variants.files import save_network
+from bitfront.search.variants.info import network_info, train_info
 
 INTERRUPTED = "interrupted"
 TIME_LIMIT = "time limit"
@@ -26,7 +28,7 @@ def described(session: Session, also: Sequence[Trial] = ()) -> list[tuple[Trial,
         session: What was explored.
         also: Trials to be reported besides those that are chosen.
     """
-    own = [trial for trial in session.evaluator.trials if trial.candidate.origin != EXCHANGE]
+    own = [trial for trial in session.evaluator.trials if trial.candidate.origin is not Origin.IMPORTED]
     given = {trial.artifact for trial in also}
     # An own trial that was stopped may have been measured in full as another backend's.
     chosen = [trial for trial in finalists.choose(own, session.options.budget) if trial.artifact not in given]
@@ -40,8 +42,6 @@ def _network(session: Session, trial: Trial) -> NetworkInfo | None:
     """What is to be said of the trial's network; None of the given one."""
     if session.making is None or not trial.candidate.network:
         return None
-    from bitfront.search.variants.info import network_info
-
     return network_info(session.making, trial.candidate.network, session.evaluator.trials)
 
 
@@ -51,8 +51,6 @@ def _with_files(session: Session, trial: Trial, point: Point) -> Point:
     config, model = finalists.write_files(session.runner, folder, point, key)
     made = point.network
     if made is not None and session.making is not None:
-        from bitfront.search.variants.files import save_network
-
         made = replace(made, file=save_network(folder, session.making.made[key]).as_posix())
     return replace(point, config=config, model=model, network=made)
 
@@ -66,7 +64,7 @@ def judged(session: Session, points: Sequence[Point], given: Point) -> Judgement
         given: The given network.
     """
     trials = session.evaluator.trials
-    baselines = [trial.id for trial in trials if trial.candidate.origin == "baseline" and trial.measured]
+    baselines = [trial.id for trial in trials if trial.candidate.origin is Origin.BASELINE and trial.measured]
     fp32 = next((point for point in points if point.id == FP32_ID), None)
     measured = _network_of(given)
     if session.given.is_fp32:
@@ -203,6 +201,4 @@ def write(session: Session, judgement: Judgement, *, complete: bool, stopped: st
 def _training(session: Session) -> TrainInfo | None:
     if session.making is None:
         return None
-    from bitfront.search.variants.info import train_info
-
     return train_info(session.making)

@@ -20,8 +20,8 @@ from bitfront.report.tables import (
 )
 from bitfront.report.verdict import verdict
 from bitfront.report.wording import MISSING, duration
-from bitfront.search.tables import Narrowing, write_table
-from bitfront.search.terminal import write_lines, write_prose
+from bitfront.search.console.tables import Narrowing, write_table
+from bitfront.search.console.terminal import write_lines, write_prose
 
 _ACCURACY_CHANGE = 3  # index of its column, the first of those against the given network
 _LONG = {_ACCURACY_CHANGE: "difference in accuracy"}  # by column, where its heading stands above others too

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bitfront.core import Artifact, ConfigError, ContentStore, Labelled, PrecisionConfig, Recipe, UsageError
 from bitfront.lowering.apply import apply_config
@@ -20,9 +19,7 @@ from bitfront.search.inputs.passes import check_module, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import DEFAULT_WORKLOAD, load_workload, own_code
 from bitfront.search.variants.files import load_network_file, network_file
-
-if TYPE_CHECKING:
-    from bitfront.search.variants.maker import Network
+from bitfront.search.variants.maker import Maker, Network, TrainBudget
 
 
 def apply_recipe(
@@ -89,7 +86,6 @@ def _follow(
             "give the graph with --network, or the run's own --workload",
         )
     from bitfront.passes.data import TrainingData
-    from bitfront.search.variants.maker import Maker, TrainBudget
 
     name = source.workload or DEFAULT_WORKLOAD
     label = f"workload '{name}'"

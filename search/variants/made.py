@@ -14,18 +14,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bitfront.core import ContentStore, RecipeStep, digest
+from bitfront.search.measuring.stopwatch import Kind, Stopwatch
 from bitfront.search.options import PassOptions
-from bitfront.search.stopwatch import Kind, Stopwatch
-from bitfront.search.variants.halving import FACTOR, RUNGS, Judged
+from bitfront.search.policy.halving import PromotionDecision
 
 if TYPE_CHECKING:
     from bitfront.search.variants.maker import Maker, Network
 
 _KIND = "network"
 _PACE_STEPS = 4
-_LADDER_PART = 0.3  # of the training budget that one network may use up to the last rung
-_LADDER_EPOCHS = 8  # and as often it sees the training data
-_LEAST_STEPS = 45  # of the first rung, unless the data are seen whole in fewer
 
 
 class MadeNetworks(Mapping[str, "Network"]):
@@ -98,14 +95,14 @@ class Making:
         maker: Makes networks.
         made: Those it made.
         store: The run's cache.
-        history: The race's decisions so far.
+        history: Decisions of successive halving so far.
     """
 
     options: PassOptions
     maker: Maker
     made: MadeNetworks
     store: ContentStore
-    history: list[Judged] = field(default_factory=list)
+    history: list[PromotionDecision] = field(default_factory=list)
 
     @cached_property
     def pace_s(self) -> float:
@@ -125,18 +122,6 @@ class Making:
             kept = {"seconds": max(min(after - before for before, after in pairwise(at_s)), 1e-4)}
             self.store.put_json("pace", key, kept)
         return float(kept["seconds"])
-
-    @property
-    def unit_steps(self) -> int:
-        """Training steps of the first rung.
-
-        The last one then ends after a part of the whole budget, unless the first would be too short to tell anything.
-        """
-        limit = self.maker.budget.limit_s
-        whole = self.steps_of(_LADDER_EPOCHS)
-        if limit is not None:
-            whole = min(whole, int(_LADDER_PART * limit / self.pace_s))
-        return max(whole // int(FACTOR ** (RUNGS - 1)), min(_LEAST_STEPS, self.steps_of(1)))
 
     def steps_of(self, epochs: int) -> int:
         """Distillation steps in which the training data are seen so often."""

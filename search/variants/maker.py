@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from bitfront.core import ConfigError, ContentStore, Recipe, RecipeStep, Scheme, digest
 from bitfront.lowering.export import Exporter
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.search.identity import code_identity
 from bitfront.search.options import SparsePattern
+from bitfront.search.run_folder.identity import code_identity
 from bitfront.search.variants.state import State, done, remember
 from bitfront.search.variants.trained_artifact import lowerer_of, qat_options, values_of
 from bitfront.search.variants.trainings import TrainBudget, Trainings

@@ -16,8 +16,8 @@ import onnx
 import pytest
 
 from bitfront.report.results import RunResults
+from bitfront.search.console.tables import plain_table
 from bitfront.search.results.summary import conditions
-from bitfront.search.tables import plain_table
 from tests.search.command_line import Files, enter, network, outcome, write_files
 
 SMALL = ("--backend", "fake", "--trials", "5", "--sensitivity-samples", "8", "--precisions", "fp16,int8,int4")
@@ -199,7 +199,7 @@ def test_interrupted_before_the_search(
 
 def test_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are numbered by name; ``--resume`` takes the latest."""
-    from bitfront.search import run_folder
+    from bitfront.search.run_folder import folder as run_folder
 
     enter(tmp_path, monkeypatch)
     assert run_folder.choose(None, "my net", resume=False) == Path("runs/my-net-1")

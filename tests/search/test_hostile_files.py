@@ -18,9 +18,9 @@ from bitfront.core import ConfigError, PrecisionConfig, UsageError
 from bitfront.core.config import CONFIG_FORM
 from bitfront.report.comparison import BACKENDS_FORM
 from bitfront.report.results import MEASUREMENT_FORM
-from bitfront.search.identity import RUN_FORM, check_folder
+from bitfront.search.run_folder.identity import RUN_FORM, check_folder
+from bitfront.search.run_folder.storage import default_storage
 from bitfront.search.schemas import schema_texts, write_schemas
-from bitfront.search.storage import default_storage
 from tests.odd_json import mutants
 from tests.report import synthetic_passes
 from tests.report.test_comparison import write as write_comparison

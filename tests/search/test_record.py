@@ -14,12 +14,12 @@ import pytest
 from bitfront.core import AccuracyStats, LatencyStats
 from bitfront.report.given import GivenNetwork
 from bitfront.report.results import Point
-from bitfront.search import study as study_module
-from bitfront.search.proposals.space import Space
 from bitfront.search.results.recommend import Judgement
 from bitfront.search.results.record import Record
-from bitfront.search.study import Study
-from bitfront.search.trial import Candidate, Trial, TrialStatus
+from bitfront.search.run_folder import study as study_module
+from bitfront.search.run_folder.study import Study
+from bitfront.search.space.space import Space
+from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 from tests.search import toy
 from tests.search.proposals.spaces import chain
 from tests.search.test_recommend import point
@@ -44,7 +44,7 @@ def trial(candidate: Candidate) -> Trial:
 
 def test_trials_csv_has_each_number_in_its_column(tmp_path: Path) -> None:
     """The trial's own median, its p90 beside it."""
-    candidate = Candidate(origin="solver", schemes={"fc": toy.INT8}, network="key", pruning={"conv": 0.5})
+    candidate = Candidate(origin=Origin.SOLVER, schemes={"fc": toy.INT8}, network="key", pruning={"conv": 0.5})
     Record(tmp_path, {}).write_trials([trial(candidate)])
     with (tmp_path / "trials.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
@@ -97,7 +97,7 @@ def test_a_trial_comes_back_from_the_study_as_it_was_told(tmp_path: Path, outcom
     url = f"sqlite:///{tmp_path / 'study.db'}"
     study = Study(url, "s", space, optuna.samplers.RandomSampler(seed=0))
     schemes = {group.name: group.schemes[-1] for group in space.groups}
-    number, asked = study.ask(Candidate(origin="solver", schemes=schemes))
+    number, asked = study.ask(Candidate(origin=Origin.SOLVER, schemes=schemes))
     told = replace(trial(asked), number=number, status=outcome)
     if outcome is TrialStatus.OVER_BUDGET:
         told = replace(told, accuracy=None)

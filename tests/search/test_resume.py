@@ -16,8 +16,9 @@ from bitfront.core import (
     UsageError,
 )
 from bitfront.report.results import RunResults
-from bitfront.search import session, sources, study
+from bitfront.search import prepare
 from bitfront.search.results import finalists
+from bitfront.search.run_folder import sources, study
 from tests.search import toy
 from tests.search.toy_runs import elsewhere, options, real_storage, search
 
@@ -146,7 +147,7 @@ def test_another_version_of_the_engine_does_again_what_it_may_do_otherwise(
         return {kind: len(list((asked.out / "cache").glob(f"{kind}-*"))) for kind in kinds}
 
     before, real = count(), sources.engine_code
-    monkeypatch.setattr(session, "engine_code", lambda *rooms: "new" if room in rooms else real(*rooms))
+    monkeypatch.setattr(prepare, "engine_code", lambda *rooms: "new" if room in rooms else real(*rooms))
     (asked.out / "measurement.json").unlink()
     search(replace(asked, resume=True, budget=Constraints(latency_ms=4.0)))
     grown = {kind for kind, number in count().items() if number >= 2 * before[kind]}

@@ -23,7 +23,7 @@ from bitfront.core import (
     WorkloadError,
 )
 from bitfront.report.results import RunResults
-from bitfront.search import study
+from bitfront.search.run_folder import study
 from tests.search import toy
 from tests.search.toy_runs import Elsewhen, Heard, elsewhere, options, real_storage, search, states
 

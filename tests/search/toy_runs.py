@@ -17,11 +17,11 @@ from bitfront.core import (
 )
 from bitfront.core.artifact import load_artifact
 from bitfront.report.results import RunResults
-from bitfront.search import storage, study
 from bitfront.search.events import Silent
 from bitfront.search.options import RunOptions
 from bitfront.search.results import finalists
 from bitfront.search.run import RunOutcome, run
+from bitfront.search.run_folder import storage, study
 from tests.search import toy
 
 

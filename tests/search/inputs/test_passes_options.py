@@ -15,11 +15,11 @@ import torch
 from bitfront.core import Constraints, DataError, EngineError, Labelled, UsageError, WorkloadError
 from bitfront.passes.prune_importance import Importance
 from bitfront.search.commands import arguments, main_job, pass_arguments
-from bitfront.search.identity import RUN_FILE, check_folder, identify, write_run
 from bitfront.search.inputs.loading import LoadedWorkload, load, open_source
 from bitfront.search.inputs.passes import check_passes
 from bitfront.search.inputs.source import Source
 from bitfront.search.options import IMPORTANCES, PassOptions, RunOptions
+from bitfront.search.run_folder.identity import RUN_FILE, check_folder, identify, write_run
 from tests.search.command_line import Files, enter, outcome, write_files
 
 # A workload whose every part a test may replace: names on the left are assigned after ``class Mine``.

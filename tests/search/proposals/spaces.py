@@ -11,8 +11,8 @@ import numpy as np
 from bitfront.core import FP16, FP32, SCHEMES, Scheme
 from bitfront.lowering.dialect import ComputeType
 from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
-from bitfront.search.proposals.prune_space import PruneSpace
-from bitfront.search.proposals.space import Encoding, GroupSpace, Space
+from bitfront.search.space.pruning import PruneVariable
+from bitfront.search.space.space import Encoding, GroupSpace, Space
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 INT8, INT8_NEAREST = SCHEMES["int8:mse"], SCHEMES["int8:nearest"]
@@ -38,17 +38,17 @@ def chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FP32) -> S
     return Space(groups=tuple(spaces), edges=tuple((g, g + 1) for g in range(groups - 1)))
 
 
-def channels(name: str, reader: str, loss: float = 0.01) -> PruneSpace:
+def channels(name: str, reader: str, loss: float = 0.01) -> PruneVariable:
     """Output channels of layer ``name``, which ``reader`` reads: rows of the one and columns of the other go."""
     left = (1.0, 0.75, 0.5)
-    return PruneSpace(
+    return PruneVariable(
         name=name, sparsities=(0.0, 0.25, 0.5), losses=(0.0, loss, 4 * loss), parts={name: left, reader: left}
     )
 
 
-def branch(name: str, *layers: str, loss: float = 0.05) -> PruneSpace:
+def branch(name: str, *layers: str, loss: float = 0.05) -> PruneVariable:
     """A residual branch with all its layers."""
-    return PruneSpace(
+    return PruneVariable(
         name=name, sparsities=(0.0, 1.0), losses=(0.0, loss), parts=dict.fromkeys(layers or (name,), (1.0, 0.0))
     )
 

@@ -9,11 +9,11 @@ import pytest
 
 from bitfront.core import FP32, Scheme
 from bitfront.lowering.dialect import ComputeType
+from bitfront.search.proposals.file_overhead import fit_file_overhead
+from bitfront.search.proposals.ilp_instance import IlpInstance, keeps
 from bitfront.search.proposals.latency_model import group_weights
-from bitfront.search.proposals.overhead import fit_overhead
-from bitfront.search.proposals.problem import Problem, keeps
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import ActivationType, GroupSpace, Space
+from bitfront.search.space.space import ActivationType, GroupSpace, Space
 
 INT8 = Scheme.parse("int8:mse")
 
@@ -45,16 +45,16 @@ def test_each_layer_of_a_group_brings_its_extra() -> None:
     space = Space(groups=(group("a", 4000), group("b", 12_000, layers=3)), edges=())
     encodings = [(0, 0), (1, 0), (0, 1), (1, 1)]
     sizes = [500 + space.encoding_bytes(encoding) + 100 * encoding[0] + 300 * encoding[1] for encoding in encodings]
-    found = fit_overhead(space, encodings, sizes)
+    found = fit_file_overhead(space, encodings, sizes)
     assert found.base == pytest.approx(500, abs=2)
     assert list(found.extras.values()) == pytest.approx([100], abs=1)
     assert found.sizes(space.groups[1]) == pytest.approx((12_000, 3300), abs=3)
 
 
-def problem(latency: list[float], losses: list[float], **more: object) -> Problem:
+def problem(latency: list[float], losses: list[float], **more: object) -> IlpInstance:
     """Groups of FP32 and INT8: what INT8 adds to the ratio, and its loss."""
     count = len(latency)
-    base = Problem(
+    base = IlpInstance(
         losses=tuple((0.0, loss) for loss in losses),
         latency=tuple((0.0, cost) for cost in latency),
         sizes=((100.0, 25.0),) * count,

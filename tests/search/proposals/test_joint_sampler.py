@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,16 +12,22 @@ import pytest
 from optuna.study import StudyDirection
 
 from bitfront.core import Constraints, Precision
-from bitfront.search.proposals.history import History, Record
+from bitfront.search.proposals.file_overhead import FileOverhead
+from bitfront.search.proposals.history import History, Observation
+from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import fit_encodings
-from bitfront.search.proposals.moves import flip, mutate, reprune, swap, transfer
-from bitfront.search.proposals.overhead import Overhead
-from bitfront.search.proposals.problem import Problem
-from bitfront.search.proposals.prune_space import Levels
-from bitfront.search.proposals.sampler import FrontSampler
+from bitfront.search.proposals.mutations import (
+    move_to_pruning,
+    mutate_groups,
+    mutate_pruning,
+    set_segment,
+    trade_precisions,
+)
+from bitfront.search.proposals.sampler import FrontSampler, Operator, VariantOffer
 from bitfront.search.proposals.seeds import joint_seeds, solver_seeds
-from bitfront.search.proposals.space import Encoding, GroupSpace, Space
 from bitfront.search.proposals.surrogate import Surrogate
+from bitfront.search.space.pruning import SparsityIndices
+from bitfront.search.space.space import Encoding, GroupSpace, Space
 from tests.search.proposals.spaces import chain, prunable_chain
 
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE]
@@ -64,14 +70,13 @@ def _tell(study: optuna.Study, space: Space, state: str = "complete") -> Encodin
     return encoding
 
 
-def _started(
-    space: Space, prunings: Sequence[Levels] | None = None, fresh: Callable[[], bool] | None = None
-) -> optuna.Study:
+def _started(space: Space, prunings: Sequence[SparsityIndices] = (), *, may_add: bool = False) -> optuna.Study:
     """A study in which the baselines are measured, on the given network and on the first other one."""
-    sampler = FrontSampler(space, Constraints(), 0, (lambda: prunings) if prunings else None, fresh)
+    sampler = FrontSampler(space, Constraints(), 0)
+    sampler.offer = VariantOffer(prunings=tuple(prunings), may_add=may_add)
     study = _study(sampler)
     for _, assignment in space.baselines():
-        for levels in [NONE, *(prunings or ())[1:2]]:
+        for levels in [NONE, *prunings[1:2]]:
             study.enqueue_trial(space.to_params(assignment, space.pruning((*(0,) * 5, *levels))))
             _tell(study, space)
     return study
@@ -81,7 +86,7 @@ def test_by_default_nothing_is_pruned() -> None:
     """Without networks, proposals are for the given one."""
     space = prunable_chain(5)
     study = _started(space)
-    assert {space.levels(_tell(study, space)) for _ in range(6)} == {NONE}
+    assert {space.sparsity_indices(_tell(study, space)) for _ in range(6)} == {NONE}
 
 
 def test_proposals_are_for_networks_that_were_made() -> None:
@@ -89,26 +94,25 @@ def test_proposals_are_for_networks_that_were_made() -> None:
     space = prunable_chain(5)
     study = _started(space, [NONE, HALF, REMOVED])
     encodings = [_tell(study, space) for _ in range(25)]
-    assert {space.levels(encoding) for encoding in encodings} == {NONE, HALF, REMOVED}
+    assert {space.sparsity_indices(encoding) for encoding in encodings} == {NONE, HALF, REMOVED}
     assert len(set(encodings)) == len(encodings)
     assert all(space.canonical(encoding) == encoding for encoding in encodings)
 
 
 def test_new_networks_are_proposed_where_they_may_be_made() -> None:
-    """With ``fresh`` there are prunings nobody made, by reprune, and again none without."""
+    """With ``may_add`` there are prunings nobody made, by their own operator, and again none without."""
     space = prunable_chain(5)
-    open_now = [True]
-    study = _started(space, [NONE, HALF], lambda: open_now[0])
+    study = _started(space, [NONE, HALF], may_add=True)
     sampler = study.sampler
     assert isinstance(sampler, FrontSampler)
-    moves: dict[Levels, set[str]] = {}
+    operators: dict[SparsityIndices, set[Operator | None]] = {}
     for _ in range(15):
-        moves.setdefault(space.levels(_tell(study, space)), set()).add(sampler.move)
-    new = set(moves) - {NONE, HALF}
+        operators.setdefault(space.sparsity_indices(_tell(study, space)), set()).add(sampler.operator)
+    new = set(operators) - {NONE, HALF}
     assert new
-    assert "reprune" in set().union(*(moves[levels] for levels in new))
-    open_now[0] = False
-    assert {space.levels(_tell(study, space)) for _ in range(8)} <= {NONE, HALF}
+    assert Operator.PRUNING in set().union(*(operators[indices] for indices in new))
+    sampler.offer = VariantOffer(prunings=(NONE, HALF))
+    assert {space.sparsity_indices(_tell(study, space)) for _ in range(8)} <= {NONE, HALF}
 
 
 def test_proposals_are_seeded() -> None:
@@ -126,16 +130,16 @@ def test_exhaustion_counts_the_networks() -> None:
     whole = prunable_chain(5)
     groups = tuple(_two_schemes(group) for group in whole.groups)
     space = Space(groups=groups, edges=whole.edges, prunes=whole.prunes)
-    networks, open_now = [NONE, REMOVED], [False]
-    sampler = FrontSampler(space, prunings=lambda: networks, fresh=lambda: open_now[0])
+    sampler = FrontSampler(space)
+    sampler.offer = VariantOffer(prunings=(NONE, REMOVED))
     study = _study(sampler)
     for _ in range(2**5 + 2**3):
         assert not sampler.exhausted(study)
         _tell(study, space)
     assert sampler.exhausted(study)
-    open_now[0] = True
+    sampler.offer = VariantOffer(prunings=(NONE, REMOVED), may_add=True)
     assert not sampler.exhausted(study)
-    assert space.levels(_tell(study, space)) not in networks
+    assert space.sparsity_indices(_tell(study, space)) not in (NONE, REMOVED)
 
 
 def _two_schemes(group: GroupSpace) -> GroupSpace:
@@ -163,20 +167,22 @@ def test_history_reads_prunings() -> None:
     foreign = study.ask({**space.distributions(), "prune:z": optuna.distributions.CategoricalDistribution(["1"])})
     study.tell(foreign, [0.5, 1.0, 1.0])
     history = History.of(space, study)
-    assert [space.levels(record.encoding) for record in history.records] == [REMOVED, (2, 0, 0), NONE]
-    assert [record.complete for record in history.records] == [True, False, False]
-    assert math.isfinite(history.records[1].ratio)
-    assert math.isnan(history.records[1].accuracy)
+    assert [space.sparsity_indices(record.encoding) for record in history.observations] == [REMOVED, (2, 0, 0), NONE]
+    assert [record.complete for record in history.observations] == [True, False, False]
+    assert math.isfinite(history.observations[1].ratio)
+    assert math.isnan(history.observations[1].accuracy)
     assert history.overhead(space).base == pytest.approx(500, rel=0.01)
-    assert history.records[0].encoding[2:4] == (0, 0)
+    assert history.observations[0].encoding[2:4] == (0, 0)
 
 
-def _record(encoding: Encoding, accuracy: float) -> Record:
-    return Record(encoding=encoding, ratio=0.5, latency_ms=5.0, size_bytes=1000.0, accuracy=accuracy, complete=True)
+def _observation(encoding: Encoding, accuracy: float) -> Observation:
+    return Observation(
+        encoding=encoding, ratio=0.5, latency_ms=5.0, size_bytes=1000.0, accuracy=accuracy, complete=True
+    )
 
 
-def _history(records: Sequence[Record]) -> History:
-    return History(records=tuple(records), tried=frozenset(record.encoding for record in records))
+def _history(observations: Sequence[Observation]) -> History:
+    return History(observations=tuple(observations), tried=frozenset(record.encoding for record in observations))
 
 
 @pytest.mark.parametrize("left", [1.0, 0.1, 0.01])
@@ -186,7 +192,7 @@ def test_what_is_left_of_a_prunings_loss_is_learnt(left: float) -> None:
     rng = np.random.default_rng(3)
     draws = [[int(rng.integers(n)) for n in (4, 4, 4, 4, 4, 3, 3, 2)] for _ in range(80)]
     encodings = [space.canonical(tuple(encoding)) for encoding in draws]
-    history = _history([_record(encoding, _accuracy(space, encoding, left)) for encoding in encodings])
+    history = _history([_observation(encoding, _accuracy(space, encoding, left)) for encoding in encodings])
     surrogate = Surrogate(space, Constraints(), history)
     assert surrogate.prune_weight == left
     assert surrogate.problem.prune_weight == left
@@ -198,7 +204,7 @@ def test_without_pruned_scores_the_whole_loss_counts() -> None:
     """Before a pruned network was scored nothing is known about recovery."""
     space = prunable_chain(5)
     encodings = [space.encode(assignment) for _, assignment in space.baselines()]
-    history = _history([_record(encoding, _accuracy(space, encoding)) for encoding in encodings])
+    history = _history([_observation(encoding, _accuracy(space, encoding)) for encoding in encodings])
     assert Surrogate(space, Constraints(), history).prune_weight == 1.0
 
 
@@ -206,30 +212,36 @@ def test_the_best_accuracy_of_a_code_counts() -> None:
     """A network that was trained on is judged by its last state, not by the mean of all."""
     space = prunable_chain(5)
     fp32, pruned = (0,) * 8, (*(0,) * 5, *HALF)
-    again = _history([_record(fp32, 0.9), _record(pruned, 0.3), _record(pruned, 0.8), _record(pruned, 0.7)])
+    again = _history(
+        [_observation(fp32, 0.9), _observation(pruned, 0.3), _observation(pruned, 0.8), _observation(pruned, 0.7)]
+    )
     assert Surrogate(space, Constraints(), again).accuracy([pruned])[0] == pytest.approx(0.8, abs=0.01)
 
 
 def test_moves_keep_the_network() -> None:
     """Swaps, flips and mutations change groups that are there, and no variable."""
     space = prunable_chain(5)
-    problem = Problem.of(space, fit_encodings(space, [], []))
+    problem = IlpInstance.of(space, fit_encodings(space, [], []))
     rng = np.random.default_rng(0)
     start = space.canonical((1, 2, 3, 3, 1, 1, 0, 1))
     for _ in range(30):
-        for encoding in (swap(problem, space, start, rng), flip(space, start, rng), mutate(space, start, rng)):
+        for encoding in (
+            trade_precisions(problem, space, start, rng),
+            set_segment(space, start, rng),
+            mutate_groups(space, start, rng),
+        ):
             assert encoding is None or (
-                space.levels(encoding) == (1, 0, 1) and encoding[2:4] == (0, 0) and encoding != start
+                space.sparsity_indices(encoding) == (1, 0, 1) and encoding[2:4] == (0, 0) and encoding != start
             )
 
 
 def test_transfer_keeps_the_precisions() -> None:
     """Precisions carry over; what was gone takes the precision of most others."""
     space = prunable_chain(5)
-    assert transfer(space, (1, 2, 3, 3, 2, 0, 0, 0), HALF) == (1, 2, 3, 3, 2, *HALF)
-    assert transfer(space, (1, 2, 0, 0, 2, *REMOVED), NONE) == (1, 2, 2, 2, 2, *NONE)
-    assert transfer(space, (1, 2, 3, 3, 2, *NONE), REMOVED) == (1, 2, 0, 0, 2, *REMOVED)
-    assert transfer(space, (1, 2, 3, 3, 2, *NONE), NONE) is None
+    assert move_to_pruning(space, (1, 2, 3, 3, 2, 0, 0, 0), HALF) == (1, 2, 3, 3, 2, *HALF)
+    assert move_to_pruning(space, (1, 2, 0, 0, 2, *REMOVED), NONE) == (1, 2, 2, 2, 2, *NONE)
+    assert move_to_pruning(space, (1, 2, 3, 3, 2, *NONE), REMOVED) == (1, 2, 0, 0, 2, *REMOVED)
+    assert move_to_pruning(space, (1, 2, 3, 3, 2, *NONE), NONE) is None
 
 
 def test_reprune_changes_one_to_three_levels() -> None:
@@ -239,33 +251,32 @@ def test_reprune_changes_one_to_three_levels() -> None:
     start = (2,) * 7 + (1, 0, 2, 0)
     seen = set()
     for _ in range(40):
-        encoding = reprune(space, start, rng)
+        encoding = mutate_pruning(space, start, rng)
         assert encoding is not None
-        if space.levels(encoding)[3] == 0:
-            steps = np.abs(np.subtract(space.levels(encoding), space.levels(start)))
+        if space.sparsity_indices(encoding)[3] == 0:
+            steps = np.abs(np.subtract(space.sparsity_indices(encoding), space.sparsity_indices(start)))
             assert steps.max() == 1
             seen.add(int(steps.sum()))
     assert seen == {1, 2, 3}
-    assert reprune(chain(4), (0,) * 4, rng) is None
+    assert mutate_pruning(chain(4), (0,) * 4, rng) is None
 
 
 def test_joint_seeds_differ_in_pruning() -> None:
     """Each is pruned, canonical, keeps one of the limits, and is the only one of its pruning."""
     space = prunable_chain(8)
     model = fit_encodings(space, [], [])
-    problem = Problem.of(space, model, Overhead(1000.0))
+    problem = IlpInstance.of(space, model, FileOverhead(1000.0))
     whole = problem.size(space.encode(space.uniform(Precision.FP32)))
     limits = [0.35, 0.3, 0.25, 0.2]
     found = list(
-        joint_seeds(space, model, [None, *limits], [None, 0.1 * whole], prune_weight=0.1, overhead=Overhead(1000.0))
+        joint_seeds(space, model, [None, *limits], [None, 0.1 * whole], prune_weight=0.1, overhead=FileOverhead(1000.0))
     )
     assert len(found) >= 2
-    assert {origin for origin, _ in found} == {"joint"}
-    levels = [space.levels(encoding) for _, encoding in found]
+    levels = [space.sparsity_indices(encoding) for encoding in found]
     assert len(set(levels)) == len(levels)
     assert all(any(row) for row in levels)
-    assert all(space.canonical(encoding) == encoding for _, encoding in found)
-    assert all(problem.ratio(encoding) <= 0.35 or problem.size(encoding) <= 0.1 * whole for _, encoding in found)
+    assert all(space.canonical(encoding) == encoding for encoding in found)
+    assert all(problem.ratio(encoding) <= 0.35 or problem.size(encoding) <= 0.1 * whole for encoding in found)
     assert list(joint_seeds(space, model, [None], [None])) == []
 
 

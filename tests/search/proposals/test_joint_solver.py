@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitfront.search.proposals.file_overhead import FileOverhead
+from bitfront.search.proposals.ilp_instance import IlpInstance, keeps
 from bitfront.search.proposals.latency_model import fit_encodings
-from bitfront.search.proposals.overhead import Overhead
-from bitfront.search.proposals.problem import Problem, keeps
-from bitfront.search.proposals.prune_space import Levels, PruneSpace, Remains
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import ActivationType, Encoding
+from bitfront.search.space.pruning import PruneVariable, PruningEffects, SparsityIndices
+from bitfront.search.space.space import ActivationType, Encoding
 from tests.search.proposals.spaces import branch, chain, channels, prunable_chain
 
 
 def brute_force(
-    problem: Problem, max_ratio: float | None, max_bytes: float | None, fixed: Levels | None = None
+    problem: IlpInstance, max_ratio: float | None, max_bytes: float | None, fixed: SparsityIndices | None = None
 ) -> float:
     """The least loss of a canonical encoding within the limits; infinite where nothing fits."""
-    groups, prunes = problem.losses, problem.remains.prunes
+    groups, prunes = problem.losses, problem.pruning_effects.prunes
     levels = product(*(range(len(p.sparsities)) for p in prunes)) if fixed is None else [fixed]
     return min(
         (
@@ -32,7 +32,7 @@ def brute_force(
             for combination in levels
             for schemes in product(*(range(len(row)) for row in groups))
             if all(row[c] for row, c in zip(problem.allowed, schemes, strict=True))
-            if (encoding := (*schemes, *combination)) == problem.remains.canonical(encoding)
+            if (encoding := (*schemes, *combination)) == problem.pruning_effects.canonical(encoding)
             and keeps(problem, encoding, max_ratio, max_bytes)
         ),
         default=math.inf,
@@ -40,17 +40,17 @@ def brute_force(
 
 
 def judge(
-    problem: Problem,
+    problem: IlpInstance,
     encoding: Encoding | None,
     max_ratio: float | None,
     max_bytes: float | None,
-    fixed: Levels | None = None,
+    fixed: SparsityIndices | None = None,
 ) -> str:
     """The oracle: empty where ``encoding`` is right, else what is wrong with it."""
     best = brute_force(problem, max_ratio, max_bytes, fixed)
     if encoding is None:
         return "" if math.isinf(best) else "missed a feasible solution"
-    if encoding != problem.remains.canonical(encoding):
+    if encoding != problem.pruning_effects.canonical(encoding):
         return "not canonical"
     if not keeps(problem, encoding, max_ratio, max_bytes):
         return "breaks a limit"
@@ -58,7 +58,7 @@ def judge(
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> Problem:
+def problems(draw: st.DrawFn) -> IlpInstance:
     """Up to 4 groups of up to 2 layers and 3 schemes, up to 3 variables over any of the layers, boundaries anywhere."""
     widths = draw(st.lists(st.integers(1, 3), min_size=2, max_size=4))
     groups = range(len(widths))
@@ -68,7 +68,7 @@ def problems(draw: st.DrawFn) -> Problem:
     members = tuple(draw(st.sampled_from([{f"{g}": 1.0}, {f"{g}": 0.75, f"{g}'": 0.25}])) for g in groups)
     layers = [layer for names in members for layer in names]
 
-    def variable(index: int) -> PruneSpace:
+    def variable(index: int) -> PruneVariable:
         touched = draw(st.lists(st.sampled_from(layers), min_size=1, max_size=3, unique=True))
         if draw(st.booleans()):
             return branch(f"p{index}", *touched, loss=10.0 ** draw(exponents))
@@ -78,7 +78,7 @@ def problems(draw: st.DrawFn) -> Problem:
         )
 
     prunes = tuple(variable(index) for index in range(draw(st.integers(1, 3))))
-    return Problem(
+    return IlpInstance(
         losses=tuple(tuple(10.0 ** draw(exponents) if c else 0.0 for c in range(width)) for width in widths),
         latency=tuple((0.0, *(draw(st.floats(-0.2, 0.05)) for _ in range(width - 1))) for width in widths),
         sizes=tuple(tuple(draw(st.integers(0, 500_000).map(float)) for _ in range(width)) for width in widths),
@@ -90,7 +90,7 @@ def problems(draw: st.DrawFn) -> Problem:
         edges=tuple(edges),
         boundary=tuple(draw(st.floats(-0.05, 0.2)) for _ in edges),
         overhead_bytes=1000.0,
-        remains=Remains(members=members, prunes=prunes),
+        pruning_effects=PruningEffects(members=members, prunes=prunes),
         scaling=tuple(draw(st.floats(0.0, 0.3)) for _ in groups),
         branches=tuple(draw(st.floats(-0.05, 0.02)) for _ in prunes),
         prune_weight=draw(st.sampled_from([1.0, 0.1])),
@@ -103,7 +103,7 @@ def problems(draw: st.DrawFn) -> Problem:
     max_ratio=st.none() | st.floats(0.2, 1.2),
     max_bytes=st.none() | st.integers(1000, 1_000_000).map(float),
 )
-def test_matches_brute_force(problem: Problem, max_ratio: float | None, max_bytes: float | None) -> None:
+def test_matches_brute_force(problem: IlpInstance, max_ratio: float | None, max_bytes: float | None) -> None:
     """The least loss among all canonical encodings within both limits, and None exactly where there is none."""
     encoding = solve(problem, max_ratio=max_ratio, max_bytes=max_bytes)
     assert judge(problem, encoding, max_ratio, max_bytes) == ""
@@ -112,20 +112,20 @@ def test_matches_brute_force(problem: Problem, max_ratio: float | None, max_byte
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(problem=problems(), max_ratio=st.floats(0.2, 1.1), data=st.data())
 def test_matches_brute_force_where_the_pruning_is_given(
-    problem: Problem, max_ratio: float, data: st.DataObject
+    problem: IlpInstance, max_ratio: float, data: st.DataObject
 ) -> None:
     """With fixed levels the precisions are the best for that network."""
-    drawn = tuple(data.draw(st.integers(0, len(prune.sparsities) - 1)) for prune in problem.remains.prunes)
+    drawn = tuple(data.draw(st.integers(0, len(prune.sparsities) - 1)) for prune in problem.pruning_effects.prunes)
     groups = len(problem.losses)
-    fixed = problem.remains.canonical((*(0,) * groups, *drawn))[groups:]
+    fixed = problem.pruning_effects.canonical((*(0,) * groups, *drawn))[groups:]
     encoding = solve(problem, max_ratio=max_ratio, fixed=fixed)
     assert encoding is None or encoding[groups:] == fixed
     assert judge(problem, encoding, max_ratio, None, fixed) == ""
 
 
-def _small() -> Problem:
+def _small() -> IlpInstance:
     """A chain of three groups, channels between the first two, and a branch of the second alone."""
-    return Problem(
+    return IlpInstance(
         losses=((0.0, 0.1), (0.0, 0.2), (0.0, 0.4)),
         latency=((0.0, -0.2),) * 3,
         sizes=((400.0, 100.0),) * 3,
@@ -133,7 +133,7 @@ def _small() -> Problem:
         allowed=((True, True),) * 3,
         edges=((0, 1), (1, 2)),
         boundary=(0.1, 0.1),
-        remains=Remains(
+        pruning_effects=PruningEffects(
             members=({"a": 1.0}, {"b": 1.0}, {"c": 1.0}), prunes=(channels("a", "b", 0.05), branch("r", "b", loss=0.3))
         ),
         scaling=(0.3, 0.3, 0.3),
@@ -160,8 +160,10 @@ def test_hand_computed() -> None:
 def test_oracle_rejects_a_boundary_of_what_is_gone() -> None:
     """Planted bug: a branch that still scales but is never gone keeps its boundaries, and the oracle says so."""
     small = _small()
-    kept = replace(small.remains.prunes[1], parts={"b": (1.0, 1e-9)})
-    blind = replace(small, remains=replace(small.remains, prunes=(small.remains.prunes[0], kept)))
+    kept = replace(small.pruning_effects.prunes[1], parts={"b": (1.0, 1e-9)})
+    blind = replace(
+        small, pruning_effects=replace(small.pruning_effects, prunes=(small.pruning_effects.prunes[0], kept))
+    )
     assert judge(small, solve(blind, max_ratio=0.5), 0.5, None) != ""
 
 
@@ -180,7 +182,7 @@ def test_tried_networks_do_not_come_back() -> None:
         (
             encoding
             for encoding in product(range(2), range(2), range(2), range(3), range(2))
-            if small.remains.canonical(encoding) == encoding and small.ratio(encoding) <= 0.75
+            if small.pruning_effects.canonical(encoding) == encoding and small.ratio(encoding) <= 0.75
         ),
         key=small.loss,
     )
@@ -211,11 +213,11 @@ def test_too_many_variables_on_a_group_lose_the_least() -> None:
     parts = [(1.0, 0.99, 0.98), *((1.0, 0.9, 0.8 - 0.01 * p) for p in range(3)), (1.0, 0.999, 0.995)]
     prunes = tuple(replace(channels(f"p{p}", "", 1e-6), parts={"g0": part, "g1": part}) for p, part in enumerate(parts))
     space = replace(space, prunes=prunes)
-    problem = Problem.of(space, fit_encodings(space, [], []))
+    problem = IlpInstance.of(space, fit_encodings(space, [], []))
     encoding = solve(problem, max_bytes=0.5 * problem.size((0,) * 8))
     assert encoding is not None
-    assert (space.levels(encoding)[0], space.levels(encoding)[4]) == (0, 0)
-    assert any(space.levels(encoding))
+    assert (space.sparsity_indices(encoding)[0], space.sparsity_indices(encoding)[4]) == (0, 0)
+    assert any(space.sparsity_indices(encoding))
 
 
 def test_network_size_is_solved_within_the_limit() -> None:
@@ -224,13 +226,13 @@ def test_network_size_is_solved_within_the_limit() -> None:
     rng = np.random.default_rng(0)
     more = [channels(f"g{g}", f"g{g + 1}", 10.0 ** rng.uniform(-4, -2)) for g in range(1, 19, 2)]
     space = replace(space, prunes=(*space.prunes, *more))
-    problem = Problem.of(space, fit_encodings(space, [], []), Overhead(5000.0), 0.1)
+    problem = IlpInstance.of(space, fit_encodings(space, [], []), FileOverhead(5000.0), 0.1)
     first, second = (solve(problem, max_ratio=0.4, gap=0.01) for _ in range(2))
     assert first is not None
     assert first == second
     assert keeps(problem, first, 0.4, None)
     assert space.canonical(first) == first
-    assert any(space.levels(first))
+    assert any(space.sparsity_indices(first))
 
 
 def test_malformed_input_is_refused() -> None:

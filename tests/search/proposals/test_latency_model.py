@@ -10,10 +10,10 @@ import pytest
 
 from bitfront.core import Precision
 from bitfront.lowering.dialect import ComputeType
+from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import LatencyModel, fit_encodings, fit_latency_model, group_weights
-from bitfront.search.proposals.moves import draw
-from bitfront.search.proposals.problem import Problem
-from bitfront.search.proposals.space import Encoding, Space
+from bitfront.search.proposals.mutations import draw
+from bitfront.search.space.space import Encoding, Space
 from tests.search.proposals.spaces import chain, prunable_chain
 
 
@@ -62,10 +62,10 @@ def test_fp32_has_a_ratio_of_its_own() -> None:
     assert (usual.base, slower.base) == (1.0, 1.6)
     assert slower.predict_encoding(fp32) == 1.6
     assert slower.loo_error == pytest.approx(1.6 * usual.loo_error)
-    assert Problem.of(space, slower).ratio(fp32) == pytest.approx(1.6)
+    assert IlpInstance.of(space, slower).ratio(fp32) == pytest.approx(1.6)
     for encoding in (draw(space, rng) for _ in range(20)):
         assert slower.predict_encoding(encoding) == pytest.approx(1.6 * usual.predict_encoding(encoding))
-        assert Problem.of(space, slower).ratio(encoding) == pytest.approx(slower.predict_encoding(encoding))
+        assert IlpInstance.of(space, slower).ratio(encoding) == pytest.approx(slower.predict_encoding(encoding))
 
 
 def test_ratio_of_fp32_is_the_median_of_its_timings() -> None:

@@ -9,14 +9,14 @@ import numpy as np
 from bitfront.core import Constraints, Precision
 from bitfront.lowering.layers import QuantisableLayers
 from bitfront.search.proposals import seeds
+from bitfront.search.proposals.file_overhead import fit_file_overhead
+from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import fit_encodings
-from bitfront.search.proposals.moves import draw, flip, mutate, swap
-from bitfront.search.proposals.overhead import fit_overhead
-from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.mutations import draw, mutate_groups, set_segment, trade_precisions
 from bitfront.search.proposals.sampler import FrontSampler
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import Space, build_space
-from bitfront.search.study import Study
+from bitfront.search.run_folder.study import Study
+from bitfront.search.space.space import Space, build_space
 from bitfront.sensitivity.table import SensitivityTable
 
 EMPTY = Space(groups=(), edges=())
@@ -36,8 +36,8 @@ def test_models_and_solver() -> None:
     """FP32's latency, as a ratio to the given network's, and size; within limits or not."""
     model = fit_encodings(EMPTY, [()], [1.01])
     assert model.predict({}) == 1.01
-    overhead = fit_overhead(EMPTY, [()], [4000])
-    problem = Problem.of(EMPTY, model, overhead)
+    overhead = fit_file_overhead(EMPTY, [()], [4000])
+    problem = IlpInstance.of(EMPTY, model, overhead)
     assert solve(problem) == ()
     assert solve(problem, max_ratio=2.0, max_bytes=5000) == ()
     assert solve(problem, max_ratio=0.5) is None
@@ -48,11 +48,16 @@ def test_seeds_and_moves() -> None:
     """Nothing but the one assignment is proposed."""
     rng = np.random.default_rng(0)
     model = fit_encodings(EMPTY, [], [])
-    assert list(seeds.ladder(EMPTY)) == []
-    assert list(seeds.splits(EMPTY, rng, 3)) == []
+    assert list(seeds.greedy_seeds(EMPTY)) == []
+    assert list(seeds.segment_seeds(EMPTY, rng, 3)) == []
     assert all(found == {} for _, found in seeds.solver_seeds(EMPTY, lambda: model, max_ratio=0.5, max_bytes=None))
-    problem = Problem.of(EMPTY, model)
-    assert swap(problem, EMPTY, (), rng) is flip(EMPTY, (), rng) is mutate(EMPTY, (), rng) is None
+    problem = IlpInstance.of(EMPTY, model)
+    assert (
+        trade_precisions(problem, EMPTY, (), rng)
+        is set_segment(EMPTY, (), rng)
+        is mutate_groups(EMPTY, (), rng)
+        is None
+    )
     assert draw(EMPTY, rng) == ()
 
 

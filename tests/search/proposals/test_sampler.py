@@ -16,12 +16,12 @@ from bitfront.experiments.sampler_study import budget_of, run_study, volumes
 from bitfront.experiments.synthetic import Synthetic
 from bitfront.lowering.dialect import ComputeType
 from bitfront.search.proposals.history import History
+from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import fit_latency_model
-from bitfront.search.proposals.moves import draw, flip, mutate, resolve, swap
-from bitfront.search.proposals.problem import Problem
+from bitfront.search.proposals.mutations import draw, mutate_groups, set_segment, solve_perturbed, trade_precisions
 from bitfront.search.proposals.sampler import FrontSampler
-from bitfront.search.proposals.space import Encoding, GroupSpace, Space
-from bitfront.search.proposals.surrogate import Limits, Surrogate
+from bitfront.search.proposals.surrogate import RelativeLimits, Surrogate
+from bitfront.search.space.space import Encoding, GroupSpace, Space
 from tests.search.proposals.spaces import INT4, INT8, chain, everything
 
 KINDS = (ComputeType.FP32, ComputeType.INT8, ComputeType.INT8)  # of FP32, INT8, INT4
@@ -156,13 +156,13 @@ def test_stopped_and_failed_trials_teach() -> None:
     study.enqueue_trial(space.to_params(space.uniform(Precision.FP32)))
     running = study.ask({})
     history = History.of(space, study)
-    assert [record.encoding for record in history.records[:3]] == stopped
-    assert len(history.records) == 4
+    assert [record.encoding for record in history.observations[:3]] == stopped
+    assert len(history.observations) == 4
     assert len(history.tried) == 5
     assert space.encode(space.uniform(Precision.FP32)) in history.tried
     assert running.number == 4
-    assert not any(record.complete for record in history.records)
-    assert all(np.isnan(record.accuracy) for record in history.records)
+    assert not any(record.complete for record in history.observations)
+    assert all(np.isnan(record.accuracy) for record in history.observations)
     assert history.reference_ms == pytest.approx(10.0)
     assert history.overhead(space).base == pytest.approx(20_000, rel=0.01)
     assert Surrogate(space, Constraints(), history).front == ()
@@ -191,12 +191,12 @@ def test_limits_speak_the_models_units() -> None:
     space = problem.space
     budget = Constraints(latency_ms=5.0, size_bytes=1e6, max_drop=0.02).absolute(0.92)
     study = _study(FrontSampler(space, budget))
-    before = Limits.of(budget, History.of(space, study))
+    before = RelativeLimits.of(budget, History.of(space, study))
     assert (before.ratio, before.size_bytes) == (None, 1e6)
     assert before.accuracy == pytest.approx(0.9)
     study.enqueue_trial(space.to_params(space.uniform(Precision.FP32)))
     _step(study, problem)
-    after = Limits.of(budget, History.of(space, study))
+    after = RelativeLimits.of(budget, History.of(space, study))
     assert after.ratio == pytest.approx(0.5)
     assert after.accuracy == pytest.approx(0.92 - 0.02)
 
@@ -204,20 +204,20 @@ def test_limits_speak_the_models_units() -> None:
 def test_moves_do_what_they_say() -> None:
     """A swap raises one group and lowers another, a flip changes one run, a mutation at most three groups."""
     space = chain(12)
-    problem = Problem.of(space, fit_latency_model(space, []))
+    problem = IlpInstance.of(space, fit_latency_model(space, []))
     rng = np.random.default_rng(0)
     for _ in range(30):
         encoding = draw(space, rng)
-        swapped = swap(problem, space, encoding, rng)
+        swapped = trade_precisions(problem, space, encoding, rng)
         if swapped is not None:
             before = [row[c] for row, c in zip(problem.losses, encoding, strict=True)]
             after = [row[c] for row, c in zip(problem.losses, swapped, strict=True)]
             assert sorted(np.sign(np.subtract(after, before)).tolist()) == [-1.0, *[0.0] * 10, 1.0]
-        flipped = flip(space, encoding, rng)
+        flipped = set_segment(space, encoding, rng)
         if flipped is not None:
             changed = [g for g in range(12) if flipped[g] != encoding[g]]
             assert len({flipped[g] for g in range(changed[0], changed[-1] + 1)}) == 1
-        mutated = mutate(space, encoding, rng)
+        mutated = mutate_groups(space, encoding, rng)
         assert mutated is not None
         assert 1 <= sum(a != b for a, b in zip(encoding, mutated, strict=True)) <= 3
 
@@ -225,9 +225,9 @@ def test_moves_do_what_they_say() -> None:
 def test_resolve_explores_around_the_solver() -> None:
     """Re-weighted solves keep the limit and differ from draw to draw."""
     space = chain(10)
-    problem = Problem.of(space, fit_latency_model(space, []))
+    problem = IlpInstance.of(space, fit_latency_model(space, []))
     rng = np.random.default_rng(0)
-    found = {resolve(problem, 0.75, None, frozenset(), rng) for _ in range(8)}
+    found = {solve_perturbed(problem, 0.75, None, frozenset(), rng) for _ in range(8)}
     assert None not in found
     assert len(found) > 2
     assert all(problem.ratio(encoding) <= 0.75 for encoding in found if encoding is not None)

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitfront.search.proposals.file_overhead import FileOverhead
+from bitfront.search.proposals.ilp_instance import IlpInstance, keeps
 from bitfront.search.proposals.latency_model import fit_latency_model
-from bitfront.search.proposals.overhead import Overhead
-from bitfront.search.proposals.problem import Problem, keeps
 from bitfront.search.proposals.solver import solve
-from bitfront.search.proposals.space import ActivationType, Encoding
+from bitfront.search.space.space import ActivationType, Encoding
 from tests.search.proposals.spaces import chain
 
 
 def brute_force(
-    problem: Problem, max_ratio: float | None, max_bytes: float | None, weights: list[float] | None = None
+    problem: IlpInstance, max_ratio: float | None, max_bytes: float | None, weights: list[float] | None = None
 ) -> float:
     """The least weighted loss within the limits; infinite where nothing fits."""
     scale = weights or [1.0] * len(problem.losses)
@@ -34,7 +34,7 @@ def brute_force(
     )
 
 
-def judge(problem: Problem, encoding: Encoding | None, max_ratio: float | None, max_bytes: float | None) -> str:
+def judge(problem: IlpInstance, encoding: Encoding | None, max_ratio: float | None, max_bytes: float | None) -> str:
     """The oracle: empty where ``encoding`` is right, else what is wrong with it."""
     best = brute_force(problem, max_ratio, max_bytes)
     if encoding is None:
@@ -45,7 +45,7 @@ def judge(problem: Problem, encoding: Encoding | None, max_ratio: float | None, 
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> Problem:
+def problems(draw: st.DrawFn) -> IlpInstance:
     """Up to 5 groups of up to 4 schemes with any boundary costs, paying ones included."""
     widths = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
     groups = range(len(widths))
@@ -56,7 +56,7 @@ def problems(draw: st.DrawFn) -> Problem:
     def rows(values: st.SearchStrategy[float]) -> tuple[tuple[float, ...], ...]:
         return tuple(tuple(draw(values) for _ in range(width)) for width in widths)
 
-    return Problem(
+    return IlpInstance(
         losses=tuple(tuple(10.0 ** draw(exponents) if c else 0.0 for c in range(width)) for width in widths),
         latency=rows(st.floats(-0.4, 0.1)),
         sizes=rows(st.integers(0, 500_000).map(float)),
@@ -74,7 +74,7 @@ def problems(draw: st.DrawFn) -> Problem:
     max_ratio=st.none() | st.floats(0.2, 1.2),
     max_bytes=st.none() | st.integers(1000, 1_500_000).map(float),
 )
-def test_matches_brute_force(problem: Problem, max_ratio: float | None, max_bytes: float | None) -> None:
+def test_matches_brute_force(problem: IlpInstance, max_ratio: float | None, max_bytes: float | None) -> None:
     """The least loss among all assignments within both limits, and None exactly where there is none."""
     encoding = solve(problem, max_ratio=max_ratio, max_bytes=max_bytes)
     assert judge(problem, encoding, max_ratio, max_bytes) == ""
@@ -82,7 +82,7 @@ def test_matches_brute_force(problem: Problem, max_ratio: float | None, max_byte
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(problem=problems(), data=st.data())
-def test_weights_change_the_objective(problem: Problem, data: st.DataObject) -> None:
+def test_weights_change_the_objective(problem: IlpInstance, data: st.DataObject) -> None:
     """With weights, the weighted sum is what is least."""
     weights = [data.draw(st.floats(0.01, 10.0)) for _ in problem.losses]
     encoding = solve(problem, max_ratio=0.9, weights=weights)
@@ -94,7 +94,7 @@ def test_weights_change_the_objective(problem: Problem, data: st.DataObject) -> 
         assert got <= best * (1 + 1e-6) + 1e-12
 
 
-SMALL = Problem(
+SMALL = IlpInstance(
     losses=((0.0, 1e-4, 1e-2), (0.0, 2e-4, 3e-2), (0.0, 5e-5, 1e-3)),
     latency=((0.0, -0.25, -0.25), (0.0, -0.25, -0.25), (0.0, -0.1, -0.1)),
     sizes=((400.0, 100.0, 50.0), (800.0, 200.0, 100.0), (400.0, 100.0, 50.0)),
@@ -176,7 +176,7 @@ def test_tried_solutions_do_not_come_back() -> None:
 def test_network_size_is_solved_within_limits() -> None:
     """A network of 40 groups is solved, twice alike."""
     space = chain(40)
-    problem = Problem.of(space, fit_latency_model(space, []), Overhead(5000.0))
+    problem = IlpInstance.of(space, fit_latency_model(space, []), FileOverhead(5000.0))
     limit = 0.2 * problem.size(tuple(0 for _ in space.groups))
     first, second = (solve(problem, max_ratio=0.6, max_bytes=limit, gap=0.01) for _ in range(2))
     assert first is not None
@@ -214,6 +214,6 @@ def test_malformed_problems_are_refused() -> None:
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     """Native encoding writes nothing to standard output, and Python still can."""
     space = chain(24, seed=1)
-    solve(Problem.of(space, fit_latency_model(space, [])), max_ratio=0.7, gap=0.01)
+    solve(IlpInstance.of(space, fit_latency_model(space, [])), max_ratio=0.7, gap=0.01)
     print("ours")
     assert capfd.readouterr().out == "ours\n"

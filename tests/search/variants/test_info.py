@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from bitfront.core import ContentStore, Scheme
+from bitfront.search.measuring.stopwatch import Stopwatch
 from bitfront.search.options import PassOptions
-from bitfront.search.stopwatch import Stopwatch
 from bitfront.search.variants.info import network_info
 from bitfront.search.variants.made import MadeNetworks, Making
+from tests.search.policy.test_improvement import trial
 from tests.search.variants.making import maker
-from tests.search.variants.test_halving import trial
 
 STEPS = 4
 

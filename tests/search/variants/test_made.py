@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bitfront.core import ContentStore
-from bitfront.search.stopwatch import Stopwatch
+from bitfront.search.measuring.stopwatch import Stopwatch
 from bitfront.search.variants.made import MadeNetworks
 from tests.search.variants.making import maker
 

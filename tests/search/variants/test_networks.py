@@ -18,8 +18,8 @@ from bitfront.lowering.rounding.methods import SPARSE
 from bitfront.passes import train as training
 from bitfront.passes.checkpoint import StoredCheckpoint
 from bitfront.passes.data import TrainingData
+from bitfront.search.measuring.stopwatch import Stopwatch
 from bitfront.search.options import PassOptions, SparsePattern
-from bitfront.search.stopwatch import Stopwatch
 from bitfront.search.variants.made import MadeNetworks, Making
 from bitfront.search.variants.maker import Maker, Network
 from bitfront.search.variants.trainings import TrainBudget

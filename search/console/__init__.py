@@ -1,0 +1,1 @@
+"""What a person sees while a search runs: messages, progress, tables; signals and secrets."""

@@ -1,0 +1,142 @@
+"""What may be pruned, and what it costs: sparsities as further variables of the space.
+
+Scored on the search's part of the evaluation data, without labels. On inputs that the network was trained on, as those
+for calibration often are, it is so sure of itself that thinner early layers seem to cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bitfront.core import ContentStore, Inputs, Precision, digest
+from bitfront.search.events import Listener
+from bitfront.search.measuring.runner import ModelRunner
+from bitfront.search.measuring.stopwatch import Kind
+from bitfront.search.policy.config import PruningConfig
+from bitfront.search.space.pruning import PruneVariable
+from bitfront.search.variants.channel_alignment import dialect_writer, measure_channel_alignment
+from bitfront.search.variants.made import Making
+from bitfront.sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneContext:
+    """What it takes to score prunings.
+
+    Attributes:
+        runner: Runs the given network.
+        listener: Hears of progress.
+        store: The run's cache.
+        unseen: Inputs that nothing is trained on.
+        precisions: What layers may take.
+        samples: Of each score.
+        time_limit_s: The run's; None is none.
+        config: How much is trained for it.
+    """
+
+    runner: ModelRunner
+    listener: Listener
+    store: ContentStore
+    unseen: Inputs
+    precisions: tuple[Precision, ...]
+    samples: int
+    time_limit_s: float | None
+    config: PruningConfig
+
+
+def prune_variables(
+    context: PruneContext, making: Making, measure: str
+) -> tuple[tuple[PruneVariable, ...], SparsityTable]:
+    """Return a variable for each group that can be pruned, and the table that its losses are from.
+
+    Args:
+        context: What it takes.
+        making: Knows the groups.
+        measure: What losses are measured in: that of the precisions.
+
+    Raises:
+        ModelError: If the module cannot be traced.
+    """
+    runner, options, maker = context.runner, making.options, making.maker
+    multiple = _channel_multiple(context) if options.round_to is None else options.round_to
+    maker.round_to = multiple
+    with runner.watch.timed(Kind.CALIBRATION):
+        groups = maker.groups
+        context.listener.phase("sparsity", planned_steps(groups, levels=options.sparsities, round_to=multiple))
+        table = score_sparsities(
+            maker.module,
+            groups,
+            maker.data,
+            context.unseen,
+            levels=options.sparsities,
+            round_to=multiple,
+            samples=context.samples,
+            measure=measure,
+            store=context.store,
+            key=digest(runner.lowerer.reference.fingerprint, maker.data_digest),
+            on_step=context.listener.step,
+            importance=options.importance,
+        )
+    table = _after_training(context, making, table)
+    prunes = _variables(runner, making, table, multiple)
+    if not prunes:
+        context.listener.warn("no channels or branches of this network can be pruned: sparsity.csv has the reasons")
+    return prunes, table
+
+
+def _channel_multiple(context: PruneContext) -> int:
+    """Time which multiple of channels the runtime's kernels like."""
+    runner = context.runner
+    context.listener.phase("channel counts", None)
+    with runner.watch.timed(Kind.INFERENCE):
+        return measure_channel_alignment(
+            runner.backend,
+            dialect_writer(runner.lowerer.dialect, runner.lowerer.reference.interpreter),
+            threads=runner.threads,
+            store=context.store,
+            precisions=[p for p in (Precision.FP32, Precision.INT8) if p in context.precisions],
+            batch_size=runner.batch_size,
+        ).multiple
+
+
+def _variables(runner: ModelRunner, making: Making, table: SparsityTable, multiple: int) -> tuple[PruneVariable, ...]:
+    layers = {layer.name for layer in runner.lowerer.quantisable.layers}
+    found = {group.name: group for group in making.maker.groups}
+    prunes = []
+    for name, losses in table.losses().items():
+        kept = [found[name].parts(sparsity, multiple) for sparsity in losses]
+        touched = [layer for layer in found[name].layers if layer in layers]
+        if len(losses) > 1 and touched:
+            prunes.append(
+                PruneVariable(
+                    name=name,
+                    sparsities=tuple(losses),
+                    losses=tuple(losses.values()),
+                    trained=name in table.trained_groups,
+                    parts={layer: tuple(fractions.get(layer, 1.0) for fractions in kept) for layer in touched},
+                )
+            )
+    return tuple(prunes)
+
+
+def _after_training(context: PruneContext, making: Making, table: SparsityTable) -> SparsityTable:
+    """The table with what training takes back of each loss, where the user's own budget has time to find out."""
+    options, groups = making.options, sum(len(losses) > 1 for losses in table.losses().values())
+    if not options.distil or options.train_budget_s is None or not groups:
+        return table
+    config = context.config
+    limit_s = min(options.train_budget_s, context.time_limit_s or math.inf)
+    least, most = config.training_steps
+    steps = min(int(config.training_fraction * limit_s / (groups * making.pace_s)), most)
+    if steps < least:
+        return table
+    context.listener.phase("sparsity, trained", groups)
+    with context.runner.watch.timed(Kind.TRAINING):
+        return score_trained(
+            table,
+            making.maker.module,
+            {name: array[: config.training_samples] for name, array in context.unseen.items()},
+            lambda sparsity: making.maker.trained(sparsity, steps),
+            context.listener.warn,
+        )

@@ -1,0 +1,1 @@
+"""A candidate built, timed and scored on the runtime, and what is remembered of it."""

@@ -1,0 +1,338 @@
+"""Tries one candidate: written, compiled, timed against the given network, scored only as long as that can matter.
+
+    schemes → layers → artifact → size → compiled → paired latency → limits → accuracy on growing subsets
+
+Machines drift: the same model is some per cent slower an hour later, or while somebody else computes. The ratio to the
+given network in interleaved runs hardly moves. So the search decides by ``ratio × the given network's median over the
+whole run``; the final verdict is about the absolute latency in a fresh process (``search.results.finalists``).
+
+Scoring stops as soon as the accuracy cannot reach the floor (upper end of its 95 % interval), or is worse than that of
+a point that is no slower and no larger (paired by sample, 99 %; after a thousand samples, no better than it): such a
+candidate cannot enter the front by more than noise. Scoring uses every core, timing as many as asked. What is over the
+latency or size limit is not scored at all, but for the nearest while nothing keeps the limits. Baselines, and what
+others are compared with, the given network first, are always measured in full; what a network is judged by is scored on
+a thousand samples, on five thousand after further training.
+
+A candidate that cannot be written or compiled is an outcome with its reason; only FP32 failing is an error.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+from bitfront.backends.base import CompiledModel
+from bitfront.backends.timing import TimingSettings
+from bitfront.core import AccuracyStats, Artifact, BackendError, Constraints, LatencyStats, LoweringError, Scheme
+from bitfront.report.given import FP32_ID, GIVEN_ID
+from bitfront.search.measuring.accuracy import Scored, Scorer, no_better, surely_worse
+from bitfront.search.measuring.given import Given, GivenMeasurement
+from bitfront.search.measuring.measurement_cache import Lowered
+from bitfront.search.measuring.runner import QUICK, ModelRunner
+from bitfront.search.policy.config import DEFAULTS, ScoringConfig
+from bitfront.search.results.preference import preference
+from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
+
+SEARCH_PART = "search"
+
+
+def least_samples(candidate: Candidate, config: ScoringConfig = DEFAULTS.scoring) -> int:
+    """Return how many samples a candidate within the limits is scored on at least."""
+    if candidate.further_trained:
+        return config.trained_samples
+    return config.variant_samples if candidate.judges_variant else 0
+
+
+class Evaluator:
+    """Tries candidates, one after the other.
+
+    Args:
+        runner: What they are tried on.
+        scorer: The search's part of the evaluation data.
+        budget: Limits.
+        given: The network that all are compared with.
+        past: Trials of an earlier run that is resumed.
+        timing: How candidates are timed.
+        scoring: How many samples candidates are scored on at least.
+    """
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        scorer: Scorer,
+        budget: Constraints,
+        given: Given,
+        past: Sequence[Trial] = (),
+        timing: TimingSettings = QUICK,
+        scoring: ScoringConfig = DEFAULTS.scoring,
+    ) -> None:
+        self._runner = runner
+        self._scorer = scorer
+        self._budget = budget
+        self._given = given
+        self._measured: GivenMeasurement | None = None
+        self._timing = timing
+        self._scoring = scoring
+        self.trials: list[Trial] = list(past)
+
+    @property
+    def given(self) -> GivenMeasurement | None:
+        """What was measured of the given network; None before ``measure_given``."""
+        return self._measured
+
+    @property
+    def reference_ms(self) -> float:
+        """The given network's median latency over the run so far, in milliseconds; NaN before anything was timed."""
+        timed = [self._measured.latency] if self._measured else []
+        timed += [trial.latency for trial in self.trials if trial.latency]
+        found = [latency.median_ms / latency.ratio for latency in timed]
+        return median(found) if found else math.nan
+
+    @property
+    def reference_accuracy(self) -> float:
+        """The given network's accuracy; NaN before it was scored."""
+        return self._measured.accuracy.value if self._measured else math.nan
+
+    @property
+    def limits(self) -> Constraints:
+        """The budget, with a floor of accuracy in place of a drop from the given network's."""
+        return self._budget.absolute(self.measure_given().value)
+
+    @property
+    def best(self) -> Trial | None:
+        """The preferred trial within every limit."""
+        rank = preference(self._budget)
+        return min((t for t in self.trials if t.feasible), key=lambda trial: rank(trial.objectives), default=None)
+
+    def measure_given(self) -> AccuracyStats:
+        """Time the given network and score it in full, once; returns its accuracy.
+
+        Raises:
+            BackendError: If it fails.
+        """
+        if self._measured is None:
+            runner, given = self._runner, self._given
+            scored = runner.measurements.scored(given.artifact, SEARCH_PART)
+            try:
+                latency = self._latency(given.artifact, lambda: given.compiled)
+                if scored is None or scored.samples < len(self._scorer):
+                    compiled = runner.compile_to_score(given.model)
+                    scored = self._scorer.complete(compiled, scored)
+                    runner.measurements.note_scored(given.artifact, SEARCH_PART, scored)
+            except BackendError as error:
+                what = "FP32 network" if given.is_fp32 else "network as given"
+                raise BackendError(f"the {what} failed: {error.message}", error.hint) from error
+            self._measured = GivenMeasurement(size_bytes=given.model.size_bytes, latency=latency, accuracy=scored.stats)
+        return self._measured.accuracy
+
+    def run(self, number: int, candidate: Candidate) -> Trial:
+        """Try a candidate and remember what became of it.
+
+        Raises:
+            BackendError: If it is the given network or FP32 itself that fails.
+        """
+        self.measure_given()
+        started = time.perf_counter()
+        try:
+            attempt = self._attempt(candidate)
+        except (LoweringError, BackendError) as error:
+            if candidate.name == FP32_ID:
+                raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
+            attempt = _Attempt(status=TrialStatus.FAILED, reason=error.message)
+        trial = Trial(
+            number=number,
+            candidate=candidate,
+            status=attempt.status,
+            artifact=attempt.artifact,
+            size_bytes=attempt.size_bytes,
+            latency=attempt.latency,
+            latency_ms=attempt.latency_ms,
+            accuracy=attempt.scored.stats if attempt.scored else None,
+            misses=self._misses(attempt),
+            seconds=time.perf_counter() - started,
+            reason=attempt.reason,
+        )
+        self.trials.append(trial)
+        return trial
+
+    def _attempt(self, candidate: Candidate) -> _Attempt:
+        build = _Build(self._runner, self._runner.layers(candidate), candidate.network)
+        lowered = build.lowered()
+        if lowered.failure:
+            return _Attempt(status=TrialStatus.FAILED, reason=lowered.failure)
+        attempt = _Attempt(artifact=lowered.artifact, size_bytes=lowered.size_bytes)
+        earlier = self._duplicate_of(lowered.artifact, candidate)
+        if earlier is not None:
+            attempt.status, attempt.reason = TrialStatus.REPEATED, f"the same artifact as trial {earlier.number}"
+            attempt.latency, attempt.latency_ms = earlier.latency, earlier.latency_ms
+            attempt.scored = self._runner.measurements.scored(lowered.artifact, SEARCH_PART)
+            return attempt
+        attempt.latency = self._latency(lowered.artifact, build.compiled)
+        attempt.latency_ms = attempt.latency.ratio * self.reference_ms
+        if candidate.origin is Origin.COST_PROBE:
+            attempt.status = TrialStatus.TIMED
+            return attempt
+        excess = self._over(attempt)
+        if excess and not candidate.in_full and not self._nearest(attempt):
+            attempt.status, attempt.reason = TrialStatus.OVER_BUDGET, excess
+            return attempt
+        least = len(self._scorer) if candidate.in_full else least_samples(candidate, self._scoring)
+        self._score(attempt, build, least)
+        return attempt
+
+    def _duplicate_of(self, artifact: str, candidate: Candidate) -> Trial | None:
+        """An earlier trial of the same artifact; for what is to be measured in full, one that was."""
+        same = (trial for trial in self.trials if trial.artifact == artifact)
+        return next((trial for trial in same if not candidate.in_full or trial.status is TrialStatus.COMPLETE), None)
+
+    def _latency(self, artifact: str, compiled: Callable[[], CompiledModel]) -> LatencyStats:
+        latency = self._runner.measurements.latency(artifact)
+        if latency is None:
+            name = GIVEN_ID if artifact == self._given.artifact else artifact
+            models = {GIVEN_ID: self._given.compiled} | ({} if name == GIVEN_ID else {name: compiled()})
+            latency = self._runner.time(models, self._timing)[name]
+            self._runner.measurements.note_latency(artifact, latency)
+        return latency
+
+    def _score(self, attempt: _Attempt, build: _Build, least: int) -> None:
+        """Score on growing subsets; on so many samples whether it can still matter or not."""
+        measurements, artifact = self._runner.measurements, attempt.artifact
+        assert artifact is not None
+        attempt.scored = known = measurements.scored(artifact, SEARCH_PART)
+        while attempt.scored is None or attempt.scored.samples < len(self._scorer):
+            scored = attempt.scored
+            reason = self._hopeless(attempt, scored) if scored and scored.samples >= least else ""
+            if reason:
+                attempt.status, attempt.reason = TrialStatus.STOPPED, reason
+                break
+            attempt.scored = self._scorer.extend(
+                build.scored(), attempt.scored, self._scorer.next_stage(attempt.scored)
+            )
+        if attempt.scored is not None and attempt.scored is not known:
+            measurements.note_scored(artifact, SEARCH_PART, attempt.scored)
+
+    def _hopeless(self, attempt: _Attempt, scored: Scored) -> str:
+        """Why scoring on cannot matter; empty while it can."""
+        floor = self._budget.accuracy_floor(self.reference_accuracy)
+        if scored.per_sample and scored.stats.ci_high < floor:
+            return f"accuracy at most {scored.stats.ci_high:.4g} on {scored.samples} samples, below {floor:.4g}"
+        assert attempt.latency is not None
+        assert attempt.size_bytes is not None
+        for name, artifact, latency, size_bytes in self._rivals():
+            if latency.ratio <= attempt.latency.ratio and size_bytes <= attempt.size_bytes:
+                rival = self._runner.measurements.scored(artifact, SEARCH_PART)
+                if rival is not None and (surely_worse(scored, rival) or no_better(scored, rival)):
+                    return f"no more accurate than {name} on {scored.samples} samples, nor faster or smaller"
+        return ""
+
+    def _rivals(self) -> Iterator[tuple[str, str, LatencyStats, int]]:
+        """(id, artifact, latency, size) of what was measured in full: the given network, and complete trials."""
+        if self._measured is not None and self._measured.latency is not None and not self._given.is_fp32:
+            yield GIVEN_ID, self._given.artifact, self._measured.latency, self._measured.size_bytes
+        for trial in self.trials:
+            if (
+                trial.status is TrialStatus.COMPLETE
+                and trial.latency
+                and trial.artifact
+                and trial.size_bytes is not None
+            ):
+                yield trial.id, trial.artifact, trial.latency, trial.size_bytes
+
+    def _over(self, attempt: _Attempt) -> str:
+        """Which of the limits known before accuracy is surely missed; empty for none."""
+        assert attempt.latency is not None
+        assert attempt.latency_ms is not None
+        assert attempt.size_bytes is not None
+        limit, size_limit = self._budget.latency_ms, self._budget.size_bytes
+        # The estimate's own uncertainty: a candidate at the limit may hold it, and is worth knowing.
+        slack = attempt.latency.ratio_low / attempt.latency.ratio
+        if limit is not None and attempt.latency_ms * slack > limit:
+            return f"latency {attempt.latency_ms:.4g} ms > {limit:g} ms"
+        if size_limit is not None and attempt.size_bytes > size_limit:
+            return f"size {attempt.size_bytes:,} > {size_limit:,.0f} bytes"
+        return ""
+
+    def _nearest(self, attempt: _Attempt) -> bool:
+        """Whether nothing keeps the latency and size limits so far, and nothing came nearer."""
+        misses = [sum(max(m, 0.0) for k, m in t.misses.items() if k != "accuracy") for t in self.trials if t.latency]
+        own = sum(max(miss, 0.0) for miss in self._misses(attempt).values())
+        return bool(misses) and min(misses) > own
+
+    def _misses(self, attempt: _Attempt) -> dict[str, float]:
+        budget, misses = self._budget, {}
+        if budget.latency_ms is not None and attempt.latency_ms is not None:
+            misses["latency"] = attempt.latency_ms / budget.latency_ms - 1
+        if budget.size_bytes is not None and attempt.size_bytes is not None:
+            misses["size"] = attempt.size_bytes / budget.size_bytes - 1
+        if attempt.scored is not None:
+            floor = budget.accuracy_floor(self.reference_accuracy)
+            if math.isfinite(floor):
+                misses["accuracy"] = floor - 1e-9 - attempt.scored.stats.value
+        return misses
+
+
+@dataclass(slots=True, kw_only=True)
+class _Attempt:
+    status: TrialStatus = TrialStatus.COMPLETE
+    artifact: str | None = None
+    size_bytes: int | None = None
+    latency: LatencyStats | None = None
+    latency_ms: float | None = None
+    scored: Scored | None = None
+    reason: str = ""
+
+
+class _Build:
+    """One artifact, written and compiled when first needed and at most once."""
+
+    def __init__(self, runner: ModelRunner, layers: Mapping[str, Scheme], network: str) -> None:
+        self._runner = runner
+        self._layers = layers
+        self._network = network
+        self._artifact: Artifact | None = None
+        self._compiled: CompiledModel | None = None
+        self._to_score: CompiledModel | None = None
+
+    def lowered(self) -> Lowered:
+        """From the measurements, else written, and noted."""
+        lowered = self._runner.measurements.lowered(self._layers, self._network)
+        if lowered is None:
+            artifact = self._written()
+            lowered = Lowered(artifact=artifact.digest, size_bytes=artifact.size_bytes)
+            self._runner.measurements.note_lowered(self._layers, lowered, self._network)
+        return lowered
+
+    def compiled(self) -> CompiledModel:
+        """Ready to run."""
+        if self._compiled is None:
+            artifact = self._written()
+            with self._noting():
+                self._compiled = self._runner.compile(artifact)
+        return self._compiled
+
+    def scored(self) -> CompiledModel:
+        """Ready to be scored."""
+        if self._to_score is None:
+            artifact = self._written()
+            with self._noting():
+                self._to_score = self._runner.compile_to_score(artifact)
+        return self._to_score
+
+    def _written(self) -> Artifact:
+        if self._artifact is None:
+            with self._noting():
+                self._artifact = self._runner.lower(self._layers, self._network)
+        return self._artifact
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except (LoweringError, BackendError) as error:
+            failed = Lowered(artifact="", size_bytes=0, failure=error.message)
+            self._runner.measurements.note_lowered(self._layers, failed, self._network)
+            raise

@@ -1,0 +1,186 @@
+"""What a run folder belongs to: a run is resumed only with the network, data, machine and options it began with.
+
+Budgets, that of training among them, the number of trials and the time limit may change: they decide where a search
+goes and when it ends, not what was measured. A person's own code (metric, students, a backend) is known by what it
+computes, not by its name (``search.run_folder.object_digest``); where that cannot be told, a run cannot be resumed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bitfront.core import Inputs, Labelled, Metric, OutputError, UsageError, Workload, digest, top1, write_text
+from bitfront.core.document import Form, JsonValue
+from bitfront.core.naming import load_attribute
+from bitfront.search.options import PassOptions, RunOptions
+from bitfront.search.run_folder.lock import LOCKING
+from bitfront.search.run_folder.object_digest import UndigestibleError, object_digest
+
+RUN_FILE = "run.json"
+# Raise it whenever the same run would be identified otherwise than before.
+SCHEMA_VERSION = 2
+_NO_RESULTS = LOCKING | {"cache"}
+_UNTOLD = "cannot be told apart from others: "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFile(JsonValue):
+    """What a run folder belongs to: the run's identity, in words → value, and the name of its study."""
+
+    schema_version: Literal[2]
+    created: str
+    study: str
+    identity: dict[str, str]
+
+
+RUN_FORM = Form(
+    kind=RunFile,
+    name="run",
+    version=SCHEMA_VERSION,
+    problem="is damaged",
+    hint="start afresh with another --out",
+    failure=UsageError,
+    version_hint="resume with the version of this program that began the run, or start afresh with another --out",
+    version_failure=UsageError,
+)
+
+
+def metric_name(metric: Metric) -> str:
+    """``top1`` for the built-in metric, else ``module:function``; of a ``functools.partial``, its function's."""
+    if metric is top1:
+        return "top1"
+    if isinstance(metric, functools.partial):
+        return metric_name(metric.func)
+    owner = metric if hasattr(metric, "__qualname__") else type(metric)
+    return f"{owner.__module__}:{owner.__qualname__}"
+
+
+def code_identity(value: object, name: str) -> str:
+    """Name and digest of a person's own object; where it cannot be digested, a text that no other run has.
+
+    Args:
+        value: A function, a class, an object.
+        name: What it is called.
+    """
+    try:
+        return f"{name} {object_digest(value, name)}"
+    except UndigestibleError as error:
+        return f"{name} {uuid.uuid4().hex} {_UNTOLD}{error}"
+
+
+def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
+    """What decides a run's measurements, in words → value.
+
+    Args:
+        workload: Its data and metric; with passes also what they train with, as ``search.inputs.loading`` loads it.
+        fingerprint: The network's.
+        device: The backend's fingerprint as JSON.
+        options: Those that matter are picked out.
+    """
+    identity = {
+        "the network": fingerprint,
+        "the calibration data": digest(dict(workload.calibration)),
+        "the evaluation data": digest(dict(workload.evaluation.inputs), workload.evaluation.labels),
+        "the metric": "top1"
+        if workload.metric is top1
+        else code_identity(workload.metric, metric_name(workload.metric)),
+        "the device": json.dumps(device, sort_keys=True),
+        "--backend": options.backend,
+        "--precisions": ",".join(sorted(precision.value for precision in options.precisions)),
+        "--threads": str(options.threads),
+        "--batch-size": str(options.batch_size),
+        "--seed": str(options.seed),
+        "--holdout": f"{options.holdout:g}",
+        "--sensitivity-samples": str(options.sensitivity_samples),
+        "the calibration settings": json.dumps(options.calibration.to_json(), sort_keys=True),
+    }
+    if ":" in options.backend:
+        identity["the backend's code"] = code_identity(load_attribute(options.backend, "--backend"), options.backend)
+    return identity if options.passes is None else identity | _identify_passes(workload, options.passes)
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a folder holds more than a cache, which is what a run leaves that was refused early, and does no harm.
+
+    Raises:
+        OutputError: If it cannot be read.
+    """
+    try:
+        return folder.is_dir() and any(entry.name not in _NO_RESULTS for entry in folder.iterdir())
+    except OSError as error:
+        raise OutputError(
+            f"--out: cannot read folder '{folder}': {error.strerror or error}", "choose another folder with --out"
+        ) from error
+
+
+def check_folder(folder: Path, identity: Mapping[str, str], *, resume: bool) -> Mapping[str, Any] | None:
+    """Whether a run may work in ``folder``.
+
+    Returns:
+        The earlier run's ``run.json``, None for a fresh start.
+
+    Raises:
+        UsageError: If ``folder`` holds something and is not resumed, or holds a run of something else.
+    """
+    path = folder / RUN_FILE
+    if not resume and holds_results(folder):
+        raise UsageError(
+            f"--out: folder '{folder}' already holds files", "give another --out, or --resume to continue its run"
+        )
+    if not resume or not holds_results(folder):
+        return None
+    if not path.exists():
+        raise UsageError(
+            f"--resume: there is no run in '{folder}': '{path}' is missing", "start afresh with another --out"
+        )
+    earlier = RUN_FORM.load(path)
+    recorded = earlier.identity
+    differing = [name for name in {**identity, **recorded} if recorded.get(name) != identity.get(name)]
+    for name in differing:
+        if _UNTOLD in (now := identity.get(name, "")):
+            raise UsageError(
+                f"--resume: whether {name} is what the run in '{folder}' began with cannot be told: "
+                f"{now.partition(_UNTOLD)[2]}",
+                "start afresh with another --out; what consists of code, numbers, arrays and containers can be resumed",
+            )
+    if differing:
+        was, now_is = ({name: found.get(name, "none") for name in differing} for found in (recorded, identity))
+        shown = [f"{name} (was {was[name]}, is {now_is[name]})" for name in differing if name[0] == "-"]
+        named = [name for name in differing if name[0] != "-"]
+        raise UsageError(
+            f"--resume: the run in '{folder}' was about something else; different: {', '.join([*named, *shown])}",
+            "repeat the run's own command with --resume, or start afresh with another --out",
+        )
+    return {"study": earlier.study, "created": earlier.created}
+
+
+def write_run(folder: Path, identity: Mapping[str, str], *, study: str, created: str) -> None:
+    """Write ``run.json``.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    data = {"schema_version": SCHEMA_VERSION, "created": created, "study": study, "identity": dict(identity)}
+    write_text(folder / RUN_FILE, json.dumps(data, indent=1) + "\n")
+
+
+def _identify_passes(workload: Workload, passes: PassOptions) -> dict[str, str]:
+    training: Labelled | Inputs = getattr(workload, "training")  # noqa: B009 - not in the protocol
+    students = getattr(workload, "students", {})
+    inputs, labels = (training.inputs, training.labels) if isinstance(training, Labelled) else (training, None)
+    return {
+        "the training data": digest(dict(inputs), labels),
+        "the students or their first weights": code_identity(dict(students), "students"),
+        "the augmentation": json.dumps(getattr(workload, "augment", {}), sort_keys=True),
+        "--passes": passes.names,
+        "--sparsities": ",".join(f"{level:g}" for level in passes.sparsities),
+        "--round-to": "auto" if passes.round_to is None else str(passes.round_to),
+        "--importance": passes.importance,
+        "--sparse-weights": ",".join(pattern.text for pattern in passes.sparse_weights),
+    }
