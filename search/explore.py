@@ -68,10 +68,10 @@ def _search(session: Session, starts: Sequence[Mapping[str, Scheme]]) -> str | N
         dropped = (f"{entry.group} {entry.scheme.text}: {entry.reason}" for entry in space.dropped)
         session.record.reasons = why_only_fp32(session.runner.lowerer, session.options.precisions, dropped)
         session.listener.warn(session.record.reasons[0])
-    if session.making is not None:
+    if session.builder is not None:
         from bitfront.search.variants.joint import search_jointly
 
-        return search_jointly(session, session.making, space, table, starts)
+        return search_jointly(session, session.builder, space, table, starts)
     sampler = FrontSampler(space, session.evaluator.limits, session.options.seed)
     study = session.open_study(space, sampler)
     explorer = Explorer(session, space, study)

@@ -19,7 +19,6 @@ from bitfront.core import (
     ContentStore,
     DataError,
     Inputs,
-    Labelled,
     LoweringError,
     OutputsRead,
     Precision,
@@ -36,7 +35,10 @@ from bitfront.search.given import Given, open_given
 from bitfront.search.holdout import split
 from bitfront.search.identity import check_folder, identify, metric_name, write_run
 from bitfront.search.measurement_cache import MeasurementCache
-from bitfront.search.options import PassOptions, RunOptions
+from bitfront.search.options import RunOptions
+from bitfront.search.passes.base import pass_context
+from bitfront.search.passes.options import PassOptions
+from bitfront.search.passes.trainings import TrainingBudget, Trainings
 from bitfront.search.proposals.sampler import FrontSampler
 from bitfront.search.proposals.space import Space
 from bitfront.search.results.finalists import CLOSE, Rerun
@@ -48,7 +50,8 @@ from bitfront.search.storage import default_storage
 from bitfront.search.study import Study, past_trials
 from bitfront.search.timed import TimedSampler
 from bitfront.search.trial import Trial
-from bitfront.search.variants.made import MadeNetworks, Making
+from bitfront.search.variants.builder import VariantBuilder, VariantStore
+from bitfront.search.variants.pipeline import PassPipeline
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +76,7 @@ class Session:
         unseen: Inputs of the search's part of the evaluation data, without their labels; no pass trains on them.
         metric: The metric's name.
         outputs_read: What the metric reads of the network's outputs.
-        making: Makes networks, where passes take part; else None.
+        builder: Makes model variants, where passes take part; else None.
         study_name: Name of the Optuna study.
         earlier_study: Name of the study of the run that is resumed; None for a fresh start.
     """
@@ -90,7 +93,7 @@ class Session:
     unseen: Inputs
     metric: str
     outputs_read: OutputsRead
-    making: Making | None
+    builder: VariantBuilder | None
     study_name: str
     earlier_study: str | None
 
@@ -146,7 +149,7 @@ def prepare(
 
     search_part, held_part = split(workload.evaluation, options.holdout, options.seed)
     store = ContentStore(options.out / "cache")
-    making = _making(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
+    builder = _builder(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
     runner = ModelRunner(
         lowerer=lowerer,
         backend=backend,
@@ -156,7 +159,7 @@ def prepare(
         cores=max(options.threads, available_cores()),
         measurements=_measurements(store, identity),
         watch=watch,
-        made=making.made if making else {},
+        variants=builder.variants if builder else {},
     )
     given = _given(runner, listener)
     if options.save_engine and given.compiled.engine() is None:
@@ -211,7 +214,7 @@ def prepare(
         unseen=search_part.inputs,
         metric=metric_name(workload.metric),
         outputs_read=read,
-        making=making,
+        builder=builder,
         study_name=study_name,
         earlier_study=earlier["study"] if earlier else None,
     )
@@ -233,37 +236,25 @@ def _given(runner: ModelRunner, listener: Listener) -> Given:
     return given
 
 
-def _making(
+def _builder(
     workload: Workload,
     lowerer: Lowerer,
     options: PassOptions,
     store: ContentStore,
     watch: Stopwatch,
     listener: Listener,
-) -> Making:
-    """What makes networks of a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
-    from bitfront.passes.data import TrainingData
-    from bitfront.search.variants.maker import Maker
-    from bitfront.search.variants.trainings import TrainBudget
-
-    found: Inputs | Labelled = workload.training  # type: ignore[attr-defined]
-    if isinstance(found, Labelled):
-        data = TrainingData(inputs=found.inputs, labels=found.labels)
-    else:
-        data = TrainingData(inputs=found)
-    maker = Maker(
-        module=cast("nn.Module", workload.model),
-        given=lowerer,
-        data=data,
+) -> VariantBuilder:
+    """For a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
+    context = pass_context(
+        cast("nn.Module", workload.model),
+        lowerer.reference.fingerprint,
+        getattr(workload, "training"),  # noqa: B009 - not in the protocol
         students=getattr(workload, "students", {}),
-        store=store,
-        budget=TrainBudget(limit_s=options.limit_s),
-        name=workload.name,
         augment=getattr(workload, "augment", {}),
-        importance=options.importance,
-        on_step=listener.step,
+        trainings=Trainings(store, TrainingBudget(limit_s=options.limit_s), listener.step),
     )
-    return Making(options=options, maker=maker, made=MadeNetworks(maker, store, watch), store=store)
+    pipeline = PassPipeline(context, lowerer, workload.name, options.passes)
+    return VariantBuilder(options=options, pipeline=pipeline, variants=VariantStore(pipeline, store, watch))
 
 
 def _offered(backend: Backend, options: RunOptions, listener: Listener) -> tuple[RunOptions, dict[str, str]]:

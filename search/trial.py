@@ -43,7 +43,7 @@ class Candidate:
         name: Fixed id of a baseline (``int8``), or of another backend's config (``ort-cpu.p07``); empty for everything
             else.
         pruning: Prune group → sparsity, those above 0.
-        network: Key of the network that is quantised (``search.variants.made``); empty for the given one.
+        network: Key of the network that is quantised (``search.variants.builder``); empty for the given one.
         family: The student architecture whose space it is from; empty for the given network's.
     """
 

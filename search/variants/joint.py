@@ -25,12 +25,11 @@ from bitfront.search.session import Session
 from bitfront.search.trial import COST, ONE_SHOT, QAT, RECOVERED, TRAINED, Candidate, Trial, TrialStatus
 from bitfront.search.variants import recovery, targets
 from bitfront.search.variants.appraisal import Appraiser
+from bitfront.search.variants.builder import VariantBuilder
 from bitfront.search.variants.halving import FACTOR, RUNGS, Contender, Halving
-from bitfront.search.variants.info import distilled
-from bitfront.search.variants.made import Making
 from bitfront.search.variants.prune_costs import learn_costs, shown
 from bitfront.search.variants.pruning import prune_spaces
-from bitfront.search.variants.students import enter_students
+from bitfront.search.variants.students import enter_proposals
 from bitfront.sensitivity.table import SensitivityTable
 
 _PRECISION_PART = 0.35  # of the trials, and of the time, for the given network
@@ -43,7 +42,7 @@ _MOST_CODES = 4  # candidates of a network that are tried again after training
 
 def search_jointly(
     session: Session,
-    making: Making,
+    builder: VariantBuilder,
     space: Space,
     table: SensitivityTable,
     starts: Sequence[Mapping[str, Scheme]],
@@ -52,7 +51,7 @@ def search_jointly(
 
     Args:
         session: The run's things.
-        making: Makes networks.
+        builder: Makes networks.
         space: The given network's.
         table: Its sensitivities; their measure is used for prunings too.
         starts: Configs (layer name → scheme) worth trying first.
@@ -60,9 +59,9 @@ def search_jointly(
     Returns:
         What ended it early, else None.
     """
-    if making.options.prune:
-        space = prune_spaces(session, making, space, table.measure)
-    joint = JointSearch(session, making, space, table.measure)
+    if builder.options.pruning:
+        space = prune_spaces(session, builder, space, table.measure)
+    joint = JointSearch(session, builder, space, table.measure)
     try:
         return joint.run(starts)
     finally:
@@ -75,14 +74,14 @@ class JointSearch:
 
     Args:
         session: The run's things.
-        making: Makes networks.
+        builder: Makes networks.
         space: With its prunings.
         measure: Of losses, as ``sensitivity.measure`` writes it.
     """
 
-    def __init__(self, session: Session, making: Making, space: Space, measure: str) -> None:
+    def __init__(self, session: Session, builder: VariantBuilder, space: Space, measure: str) -> None:
         self.session = session
-        self.making = making
+        self.builder = builder
         self.space = space
         self.measure = measure
         self._sampler = FrontSampler(
@@ -94,14 +93,14 @@ class JointSearch:
         self.explorers = {"": self.explorer}  # by family
         self.appraiser = Appraiser(session.evaluator, session.options.budget)
         self.halving = Halving(
-            making.unit_steps, lambda c: self.appraiser.worth(c.trials, FACTOR ** (RUNGS - c.rungs)), making.history
+            builder.min_resource, lambda c: self.appraiser.worth(c.trials, FACTOR ** (RUNGS - c.rungs)), builder.history
         )
         self.contenders: list[Contender] = []
         self._made: dict[tuple[int, ...], Contender] = {}
         self._new: Contender | None = None
         limit = session.options.time_limit_s
         if limit is not None:
-            making.maker.budget.time_left = lambda: limit - finalists_s(limit) - session.runner.watch.elapsed_s
+            builder.context.budget.time_left = lambda: limit - finalists_s(limit) - session.runner.watch.elapsed_s
 
     def run(self, starts: Sequence[Mapping[str, Scheme]]) -> str | None:
         """The whole of it; returns what ended it early, else None."""
@@ -114,12 +113,11 @@ class JointSearch:
         explorer.share = self._search_share
         explorer.part = _NETWORKS_PART
         session.listener.phase("networks", None)
-        if self.making.options.prune:
+        if self.builder.options.pruning:
             learn_costs(self)
             self._make_networks()
-        if self.making.options.sparse:
-            self._make_sparse()
-        enter_students(self)
+        for one in self.builder.options.structural:
+            enter_proposals(self, one)
         session.listener.phase("sampling", None)
         explorer.part = 1.0
         explorer.sample(lambda: self._sampler.exhausted(self.study.live), made=self._with_network, after=self._after)
@@ -167,17 +165,18 @@ class JointSearch:
         Returns:
             Whether it was trained: False where the budget left nothing.
         """
-        before, done = contender.accuracy, distilled(contender.steps)
-        steps_now = [*contender.steps, self._distil_step(contender.base, steps)]
-        key = self.making.made.add(steps_now)
-        network = self.making.made[key]
+        pipeline = self.builder.pipeline
+        before, done = contender.accuracy, pipeline.trained_steps(contender.steps)
+        steps_now = [*contender.steps, self.builder.training_step(steps, contender.base)]
+        key = self.builder.variants.add(steps_now)
+        network = self.builder.variants[key]
         if len(network.steps) == len(contender.steps):
             return False
         again = self.best_of([trial for trial in contender.trials if trial.candidate.origin != RECOVERED])
         contender.network, contender.steps, contender.trials = key, tuple(network.steps), []
         self.try_on(contender, again, explorer, origin=TRAINED)
         if before is not None and contender.accuracy is not None and done:
-            self.appraiser.learn(before, contender.accuracy, distilled(contender.steps) / done)
+            self.appraiser.learn(before, contender.accuracy, pipeline.trained_steps(contender.steps) / done)
         return True
 
     @staticmethod
@@ -194,14 +193,14 @@ class JointSearch:
     ) -> Contender | None:
         """A network from the given one, trained through the first rung where the run distils; None where it fails."""
         steps = list(base)
-        if self.making.options.distil:
-            steps.append(self._distil_step(base, self.halving.steps_of(0)))
+        if self.builder.options.recovery:
+            steps.append(self.builder.training_step(self.halving.steps_of(0), base))
         try:
-            key = self.making.made.add(steps)
+            key = self.builder.variants.add(steps)
         except EngineError as error:
             self.session.listener.warn(f"{label}: {error.message}")
             return None
-        network = self.making.made[key]
+        network = self.builder.variants[key]
         contender = Contender(
             label=label,
             base=tuple(base),
@@ -228,27 +227,27 @@ class JointSearch:
 
     def may_train(self) -> bool:
         """Whether the search's share of the training budget has something left."""
-        budget = self.making.maker.budget
+        budget = self.builder.context.budget
         return budget.limit_s is None or budget.spent_s < _SEARCH_SHARE * budget.limit_s
 
     @property
     def _search_share(self) -> float:
         """Of the time limit, when what is left is kept for the recovery."""
-        limit, budget = self.session.options.time_limit_s, self.making.maker.budget
-        if limit is None or budget.limit_s is None or not (self.making.options.distil or self.making.options.qat):
+        limit, budget = self.session.options.time_limit_s, self.builder.context.budget
+        if (
+            limit is None
+            or budget.limit_s is None
+            or not (self.builder.options.recovery or self.builder.options.artifact)
+        ):
             return 1.0
         usable = limit - finalists_s(limit)
         return 1.0 - min((1 - _SEARCH_SHARE) * budget.limit_s * 1.15 / usable, 0.5)
-
-    def _distil_step(self, base: Sequence[RecipeStep], steps: int) -> RecipeStep:
-        student = any(step.name == "student" for step in base)
-        return self.making.maker.distil_step(steps, student=student)
 
     def _race(self, contender: Contender, explorer: Explorer) -> None:
         def train(one: Contender, steps: int) -> bool:
             return self.may_train() and not explorer.late and self.train(one, steps, explorer)
 
-        if self.making.options.distil:
+        if self.builder.options.recovery:
             self.halving.run(contender, train)
 
     def _restore(self) -> None:
@@ -260,21 +259,22 @@ class JointSearch:
             if judged and (trial.candidate.least_samples or self.appraiser.conclusive(trial)):
                 found.setdefault(trial.candidate.network, []).append(trial)
         latest: dict[str, str] = {}
+        pipeline = self.builder.pipeline
         for network in found:
-            steps = self.making.made.steps(network)
-            base = self.making.made.key_of([step for step in steps if step.name != "distil"])
-            if base not in latest or len(steps) > len(self.making.made.steps(latest[base])):
+            steps = self.builder.variants.steps(network)
+            base = self.builder.variants.id_of([step for step in steps if pipeline.is_structural(step)])
+            if base not in latest or len(steps) > len(self.builder.variants.steps(latest[base])):
                 latest[base] = network
         for network in latest.values():
-            steps, pruning = self.making.made.steps(network), found[network][0].candidate.pruning
+            steps, pruning = self.builder.variants.steps(network), found[network][0].candidate.pruning
             contender = Contender(
                 label=shown(pruning),
-                base=tuple(step for step in steps if step.name != "distil"),
+                base=tuple(step for step in steps if pipeline.is_structural(step)),
                 pruning=pruning,
                 network=network,
                 steps=steps,
                 trials=found[network],
-                rungs=min(max(sum(step.name == "distil" for step in steps), 1), RUNGS),
+                rungs=min(max(sum(not pipeline.is_structural(step) for step in steps), 1), RUNGS),
             )
             self.contenders.append(contender)
             self._made[self.space.levels(self.explorer.encoding(found[network][0]))] = contender
@@ -298,20 +298,10 @@ class JointSearch:
 
     def _pruned(self, encoding: Encoding) -> Contender | None:
         pruning = self.space.pruning(encoding)
-        contender = self.made(shown(pruning), [self.making.maker.prune_step(pruning)], pruning=pruning)
+        contender = self.made(shown(pruning), [self.builder.prune_step(pruning)], pruning=pruning)
         if contender is not None:
             self._made[self.space.levels(encoding)] = contender
         return contender
-
-    def _make_sparse(self) -> None:
-        for pattern in self.making.options.sparse_weights:
-            family = pattern.label.replace(" ", "").replace(":", "of")  # names files, which may hold no colon
-            contender = self.made(pattern.label, [self.making.maker.sparse_step(pattern)], family=family)
-            if contender is None:
-                continue
-            explorer = self.explorer_of(contender, replace(self.space, prunes=()))
-            uniform = [explorer.space.uniform(p) for p in (Precision.FP32, Precision.INT8, Precision.INT4)]
-            self.enter(contender, uniform, explorer)
 
     # ------------------------------------------------------------------ for the sampler
 

@@ -39,7 +39,7 @@ def learn_costs(joint: JointSearch) -> None:
         whole = space.canonical((*space.schemes(space.encode(low)), *encoding))
         pruning = space.pruning(whole)
         try:
-            network = joint.making.made.add([joint.making.maker.prune_step(pruning)])
+            network = joint.builder.variants.add([joint.builder.prune_step(pruning)])
         except EngineError as error:
             session.listener.warn(f"pruning {shown(pruning)}: {error.message}")
             continue

@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from bitfront.backends.channel_alignment import dialect_writer, preferred_multiple
 from bitfront.core import Precision, digest
+from bitfront.search.passes.prune import prune_groups
 from bitfront.search.proposals.prune_space import PruneSpace
 from bitfront.search.proposals.space import Space
 from bitfront.search.session import Session
 from bitfront.search.stopwatch import Kind
-from bitfront.search.variants.made import Making
+from bitfront.search.variants.builder import VariantBuilder
 from bitfront.sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
 
 _TRAINED_PART = 0.15  # of the training budget, or of the time limit if that is less
@@ -23,19 +24,20 @@ _TRAINED_STEPS = (8, 40)  # fewer tell nothing, more tell little else
 _TRAINED_SAMPLES = 1024  # what training leaves is small next to how samples differ
 
 
-def prune_spaces(session: Session, making: Making, space: Space, measure: str) -> Space:
+def prune_spaces(session: Session, builder: VariantBuilder, space: Space, measure: str) -> Space:
     """The space with a variable for each prune group; written as ``sparsity.csv`` too.
 
     Args:
         session: The run's things.
-        making: Knows the groups.
+        builder: Knows the groups.
         space: Of precisions.
         measure: What losses are measured in: that of the precisions.
 
     Raises:
         ModelError: If the module cannot be traced.
     """
-    runner, options, maker = session.runner, making.options, making.maker
+    runner, context, options = session.runner, builder.context, builder.options.pruning
+    assert options is not None, "pruning takes part"
     multiple = options.round_to
     if multiple is None:
         session.listener.phase("channel counts", None)
@@ -48,25 +50,25 @@ def prune_spaces(session: Session, making: Making, space: Space, measure: str) -
                 precisions=[p for p in (Precision.FP32, Precision.INT8) if p in session.options.precisions],
                 batch_size=runner.batch_size,
             ).multiple
-    maker.round_to = multiple
+    builder.options = builder.options.replacing(replace(options, round_to=multiple))
     with runner.watch.timed(Kind.CALIBRATION):
-        groups = maker.groups
+        groups = prune_groups(context)
         session.listener.phase("sparsity", planned_steps(groups, levels=options.sparsities, round_to=multiple))
         table = score_sparsities(
-            maker.module,
+            context.base,
             groups,
-            maker.data,
+            context.data,
             session.unseen,
             levels=options.sparsities,
             round_to=multiple,
             samples=session.options.sensitivity_samples,
             measure=measure,
             store=session.store,
-            key=digest(runner.lowerer.reference.fingerprint, maker.data_digest),
+            key=digest(runner.lowerer.reference.fingerprint, context.data_digest),
             on_step=session.listener.step,
             importance=options.importance,
         )
-    table = _after_training(session, making, table)
+    table = _after_training(session, builder, table)
     session.record.write_sparsity(table)
     layers = {layer.name for layer in runner.lowerer.quantisable.layers}
     found = {group.name: group for group in groups}
@@ -89,22 +91,22 @@ def prune_spaces(session: Session, making: Making, space: Space, measure: str) -
     return replace(space, prunes=tuple(prunes))
 
 
-def _after_training(session: Session, making: Making, table: SparsityTable) -> SparsityTable:
+def _after_training(session: Session, builder: VariantBuilder, table: SparsityTable) -> SparsityTable:
     """The table with what training takes back of each loss, where the user's own budget has time to find out."""
-    options, groups = making.options, sum(len(losses) > 1 for losses in table.losses().values())
-    if not options.distil or options.train_budget_s is None or not groups:
+    options, groups = builder.options, sum(len(losses) > 1 for losses in table.losses().values())
+    if not options.recovery or options.train_budget_s is None or not groups:
         return table
     limit_s = min(options.train_budget_s, session.options.time_limit_s or math.inf)
     least, most = _TRAINED_STEPS
-    steps = min(int(_TRAINED_PART * limit_s / (groups * making.pace_s)), most)
+    steps = min(int(_TRAINED_PART * limit_s / (groups * builder.seconds_per_step)), most)
     if steps < least:
         return table
     session.listener.phase("sparsity, trained", groups)
     with session.runner.watch.timed(Kind.TRAINING):
         return score_trained(
             table,
-            making.maker.module,
+            builder.context.base,
             {name: array[:_TRAINED_SAMPLES] for name, array in session.unseen.items()},
-            lambda sparsity: making.maker.trained(sparsity, steps),
+            lambda sparsity: builder.pipeline.module_of([builder.prune_step(sparsity), builder.training_step(steps)]),
             session.listener.warn,
         )

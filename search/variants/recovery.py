@@ -20,7 +20,6 @@ from bitfront.core import EngineError, Precision
 from bitfront.search.trial import ONE_SHOT, QAT, RECOVERED, Candidate, Trial, TrialStatus
 from bitfront.search.variants.appraisal import LEAST_GAP, Hope, Rank
 from bitfront.search.variants.halving import FACTOR, Contender
-from bitfront.search.variants.info import distilled
 from bitfront.search.variants.students import refine
 
 if TYPE_CHECKING:
@@ -57,23 +56,23 @@ class _Plan(NamedTuple):
 
 def recover(joint: JointSearch) -> None:
     """Spend the rest of the budget."""
-    options, budget = joint.making.options, joint.making.maker.budget
-    if options.distil:
+    options, budget = joint.builder.options, joint.builder.context.budget
+    if options.recovery:
         _distil(joint)
-    if options.qat:
+    if options.artifact:
         _train_artifacts(joint)
     joint.session.listener.step(f"trained for {budget.spent_s:.0f} s in all")
 
 
 def times_to_come(joint: JointSearch, contender: Contender) -> float:
     """How many times the steps of its training so far a network would have had, if it is among those recovered."""
-    return _times(joint, contender, _SHARED * _left_s(joint)) if joint.making.options.distil else 1.0
+    return _times(joint, contender, _SHARED * _left_s(joint)) if joint.builder.options.recovery else 1.0
 
 
 def _distil(joint: JointSearch) -> None:
     left_s = _left_s(joint)
-    kept_s = _QAT_SHARE * joint.making.options.qat * left_s
-    part = 1.0 if joint.making.options.train_budget_s is None else _SHARED
+    kept_s = _QAT_SHARE * (joint.builder.options.artifact is not None) * left_s
+    part = 1.0 if joint.builder.options.train_budget_s is None else _SHARED
     plan = _Plan(part * (left_s - kept_s), (1 - part) * (left_s - kept_s), kept_s)
     several = _chosen(joint, joint.contenders, plan, first=_preferred(joint))
     if len(several) == 1:
@@ -143,8 +142,8 @@ def _chosen(
     Where none is worth anything yet it is the most accurate: time that is left is best spent on it.
     """
     if most is None:
-        most = _USUAL_NETWORKS if joint.making.options.train_budget_s is None else _NETWORKS
-    whole_s = joint.making.steps_of(_WHOLE_EPOCHS) * joint.making.pace_s
+        most = _USUAL_NETWORKS if joint.builder.options.train_budget_s is None else _NETWORKS
+    whole_s = joint.builder.steps_of_epochs(_WHOLE_EPOCHS) * joint.builder.seconds_per_step
     count = int(min(max(plan.shared_s / whole_s, 1), most))
     found: list[tuple[Contender, Rank]] = []
     while count:
@@ -199,32 +198,32 @@ def _preferred(joint: JointSearch) -> Contender | None:
 
 def _times(joint: JointSearch, contender: Contender, share_s: float) -> float:
     """How many times the steps of its training so far it would have had after so many seconds more."""
-    done = max(distilled(contender.steps), 1)
+    done: int = max(joint.builder.pipeline.trained_steps(contender.steps), 1)
     return (done + _steps(joint, contender, share_s)) / done
 
 
 def _steps(joint: JointSearch, contender: Contender, share_s: float) -> int:
     """Training steps for a network in so many seconds."""
-    epochs = _USUAL_EPOCHS if joint.making.options.train_budget_s is None else _MOST_EPOCHS
-    return int(min(share_s / _step_s(joint, contender), max(joint.making.steps_of(epochs), _LEAST_MOST)))
+    epochs = _USUAL_EPOCHS if joint.builder.options.train_budget_s is None else _MOST_EPOCHS
+    return int(min(share_s / _step_s(joint, contender), max(joint.builder.steps_of_epochs(epochs), _LEAST_MOST)))
 
 
 def _left_s(joint: JointSearch) -> float:
     """Seconds of training that both the budget and the time limit leave."""
-    budget = joint.making.maker.budget
+    budget = joint.builder.context.budget
     left_s = budget.left_s if budget.left_s is not None else math.inf
     return min(left_s, (1 - _TRYING) * max(budget.time_left(), 0.0))
 
 
 def _step_s(joint: JointSearch, contender: Contender) -> float:
     """Seconds a training step of this network takes."""
-    network, done = joint.making.made[contender.network], distilled(contender.steps)
-    return network.seconds / done if done and network.seconds else joint.making.pace_s
+    network, done = joint.builder.variants[contender.network], joint.builder.pipeline.trained_steps(contender.steps)
+    return network.seconds / done if done and network.seconds else joint.builder.seconds_per_step
 
 
 def _try_untrained(joint: JointSearch, contender: Contender) -> None:
     """The network in FP32 as it was before any training."""
-    base = joint.making.made.add(contender.base)
+    base = joint.builder.variants.add(contender.base)
     tried = any(t.candidate.origin == ONE_SHOT and t.candidate.network == base for t in joint.explorer.trials)
     if base != contender.network and not contender.family and not tried:
         high = joint.space.uniform(Precision.FP32)
@@ -232,24 +231,25 @@ def _try_untrained(joint: JointSearch, contender: Contender) -> None:
 
 
 def _train_artifacts(joint: JointSearch) -> None:
-    session, maker = joint.session, joint.making.maker
+    session, artifact = joint.session, joint.builder.options.artifact
+    assert artifact is not None, "it takes part"
     chosen = _best_artifacts(joint)
     if chosen:
         session.listener.phase("quantisation-aware training", None)
     for index, trial in enumerate(chosen):
         share_s = _left_s(joint) / (len(chosen) - index)
-        steps = int(min(share_s / (_QAT_PACE * joint.making.pace_s), _QAT_MOST_STEPS))
+        steps = int(min(share_s / (_QAT_PACE * joint.builder.seconds_per_step), _QAT_MOST_STEPS))
         if steps < _LEAST_STEPS:
             return
         candidate = trial.candidate
-        before = joint.making.made[candidate.network].steps if candidate.network else ()
+        before = joint.builder.variants[candidate.network].steps if candidate.network else ()
         layers = session.runner.layers(candidate)
         try:
-            key = joint.making.made.add([*before, maker.qat_step(layers, steps)])
+            key = joint.builder.variants.add([*before, artifact.step(joint.builder.context, layers, steps)])
         except EngineError as error:
             session.listener.warn(f"{trial.id} cannot be trained as it is quantised: {error.message}")
             continue
-        if len(joint.making.made[key].steps) == len(before):
+        if len(joint.builder.variants[key].steps) == len(before):
             return
         trained = Candidate(
             origin=QAT,

@@ -1,16 +1,18 @@
-"""Architectures of the user's own: each is trained by distillation and has a space of its own.
+"""Variants that structural passes propose: sparse weights, students. Each has a space of its own.
 
-A student races like a pruned network, at uniform precisions; once it has had its full training, precisions for its
-layers are solved for under the same budgets. Latencies are ratios to the given network's.
+It races like a pruned network, at uniform precisions; once it has had its full training, precisions for its layers are
+solved for under the same budgets. Latencies are ratios to the given network's.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from bitfront.core import Precision
 from bitfront.search.explore import scored, space_of
+from bitfront.search.passes.base import StructuralPass
 from bitfront.search.proposals import seeds
 from bitfront.search.proposals.space import Space
 from bitfront.search.stopwatch import Kind
@@ -23,18 +25,19 @@ _SAMPLES = 64
 _SEEDS = 6
 
 
-def enter_students(joint: JointSearch) -> None:
-    """Make every student, try it, and let it race."""
-    making = joint.making
-    if not making.options.distil:
-        return
-    for name in making.maker.students:
-        if joint.explorer.late or not joint.may_train():
+def enter_proposals(joint: JointSearch, structural: StructuralPass) -> None:
+    """Make every variant that a pass proposes, try it, and let it race.
+
+    One without anything of the given network's is made only where there is time to train it.
+    """
+    for proposal in structural.proposals(joint.builder.context):
+        if structural.from_scratch and (joint.explorer.late or not joint.may_train()):
             return
-        contender = joint.made(f"student {name}", [making.maker.student_step(name)], family=name)
+        contender = joint.made(proposal.label, [proposal.step], family=proposal.family)
         if contender is None:
             continue
-        explorer = joint.explorer_of(contender, _space(joint, contender))
+        space = _space(joint, contender) if structural.own_layers else replace(joint.space, prunes=())
+        explorer = joint.explorer_of(contender, space)
         uniform = [explorer.space.uniform(precision) for precision in (Precision.FP32, Precision.INT8, Precision.INT4)]
         joint.enter(contender, uniform, explorer)
 

@@ -109,7 +109,7 @@ def solved(joint: JointSearch, kept: Limits, number: int) -> Encoding | None:
     solution = _solver(joint)
     first = solution(joint.space, kept)
     trained = any(prune.trained for prune in joint.space.prunes)
-    if first is None or trained or joint.making.unit_steps < _LEAST_RUNG:
+    if first is None or trained or joint.builder.min_resource < _LEAST_RUNG:
         return first
     generator = np.random.default_rng([joint.session.options.seed, number])
     most = _SLACK * _summed(joint.space, first)
@@ -155,17 +155,19 @@ def _summed(space: Space, encoding: Encoding) -> float:
 
 def _least_harmful(joint: JointSearch, encodings: Sequence[Encoding]) -> Encoding:
     """The one whose pruning diverges least from the given network before training, on inputs nothing was trained on."""
-    session, maker = joint.session, joint.making.maker
+    session, builder = joint.session, joint.builder
     inputs = {name: array[: session.options.sensitivity_samples] for name, array in session.unseen.items()}
     losses = []
     with session.runner.watch.timed(Kind.CALIBRATION):
-        reference = torch_outputs(maker.module, inputs)
+        reference = torch_outputs(builder.context.base, inputs)
         for encoding in encodings:
             try:
-                answers = torch_outputs(maker.pruned(joint.space.pruning(encoding)), inputs)
+                pruned = builder.pipeline.module_of([builder.prune_step(joint.space.pruning(encoding))])
             except EngineError:
                 losses.append(math.inf)
                 continue
+            assert pruned is not None, "nothing is trained"
+            answers = torch_outputs(pruned, inputs)
             loss = float(divergence(joint.measure, reference, answers).mean())
             losses.append(loss if math.isfinite(loss) else math.inf)
     return encodings[int(np.argmin(losses))]

@@ -30,16 +30,17 @@ class Joint:
     def __post_init__(self) -> None:
         self.appraiser = appraiser(self.trials, max_drop=0.02)
         self.session: Any = SimpleNamespace(evaluator=SimpleNamespace(best=self.best))
-        self.making = SimpleNamespace(
+        self.builder = SimpleNamespace(
             options=SimpleNamespace(train_budget_s=self.budget_s),
-            steps_of=lambda epochs: 50 * epochs,
-            pace_s=STEP_S,
-            made={one.network: SimpleNamespace(seconds=STEP_S * DONE) for one in self.contenders},
+            steps_of_epochs=lambda epochs: 50 * epochs,
+            seconds_per_step=STEP_S,
+            variants={one.network: SimpleNamespace(seconds=STEP_S * DONE) for one in self.contenders},
+            pipeline=SimpleNamespace(trained_steps=lambda steps: DONE * len(steps)),
         )
 
 
 def contender(tried: Trial) -> Contender:
-    step = RecipeStep(name="distil", options={"training": {"steps": DONE}})
+    step = RecipeStep(name="distill", options={"training": {"steps": DONE}})
     name = tried.candidate.network
     return Contender(label=name, base=(), network=name, steps=(step,), trials=[tried], rungs=1)
 

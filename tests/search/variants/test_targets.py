@@ -34,7 +34,7 @@ SPACE = Space(
 )
 
 
-def joint(unit_steps: int, damage: dict[float, float | None]) -> Any:
+def joint(min_resource: int, damage: dict[float, float | None]) -> Any:
     """Of a search in which pruning "a" to a sparsity shifts one class by so much; None cannot be pruned."""
 
     def pruned(pruning: dict[str, float]) -> nn.Module:
@@ -54,9 +54,14 @@ def joint(unit_steps: int, damage: dict[float, float | None]) -> Any:
         session=SimpleNamespace(
             options=SimpleNamespace(seed=0, sensitivity_samples=8),
             unseen={"images": images},
-            runner=SimpleNamespace(watch=SimpleNamespace(measure=lambda _: nullcontext())),
+            runner=SimpleNamespace(watch=SimpleNamespace(timed=lambda _: nullcontext())),
         ),
-        making=SimpleNamespace(unit_steps=unit_steps, maker=SimpleNamespace(module=GIVEN, pruned=pruned)),
+        builder=SimpleNamespace(
+            min_resource=min_resource,
+            prune_step=dict,
+            pipeline=SimpleNamespace(module_of=lambda steps: pruned(*steps)),
+            context=SimpleNamespace(base=GIVEN),
+        ),
     )
 
 
