@@ -123,7 +123,9 @@ def made_point(id_: str, network: NetworkInfo, sample: dict[str, Any]) -> dict[s
     for stats in (point["latency"], point["search_latency"]):
         for name in ("median_ms", "p90_ms", "ci_low_ms", "ci_high_ms", "ratio", "ratio_low", "ratio_high"):
             stats[name] *= 0.35 + 0.65 * network.macs_share
-    accuracy = (network.fp32_accuracy or 0.0) - (0.004 if "int4" in point["text"] and not network.qat else 0.0005)
+    accuracy = (network.fp32_accuracy or 0.0) - (
+        0.004 if "int4" in point["text"] and not network.artifact_trained else 0.0005
+    )
     stats = AccuracyStats(value=accuracy, ci_low=accuracy - 0.01, ci_high=accuracy + 0.01, samples=898).to_json()
     size = round(point["size_bytes"] * network.parameters_share)
     point.update(

@@ -249,5 +249,5 @@ def test_facts_name_the_passes(results: RunResults) -> None:
 
 def test_a_network_that_lost_nothing_says_so() -> None:
     """Neither groups nor training: the words do not claim any."""
-    network = dataclasses.replace(prune_network(()), steps=_steps(), train_s=0.0)
+    network = dataclasses.replace(prune_network(()), steps=_steps(), train_s=0.0, kind="")
     assert (network.pruned, network.kind) == ((), "given")

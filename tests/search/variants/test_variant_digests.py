@@ -96,7 +96,7 @@ def test_importances_are_those_of_the_very_network_and_data(name: str) -> None:
 
     def scores(given: Given, store: ContentStore) -> Any:
         made = given.pipeline(store)
-        options = StructuredPrune.from_json(PrunePass().step({"conv1": 0.5}).options)
+        options = StructuredPrune.from_json(PrunePass(importance=given.importance).step({"conv1": 0.5}).options)
         return importances(made.context, options)["conv1"].numpy()
 
     wanted, shared = scores(PRUNED[name], ContentStore(None)), ContentStore(None)
