@@ -154,7 +154,7 @@ def _matmul_blocks(name: str, x_codes: Codes, w_codes: Codes, *, block: int) -> 
     w = w_codes * np.repeat(scales, block, axis=0).astype(np.float64)
     x = _dequantised(x_codes, _X_ZERO)
     nodes = [
-        helper.make_node("DequantizeLinear", ["w_codes", "w_scale"], ["w"], name="w", axis=0, group_size=block),
+        helper.make_node("DequantizeLinear", ["w_codes", "w_scale"], ["w"], name="w", axis=0, block_size=block),
         _node("MatMul", ["x", "w"], "y"),
     ]
     y = x.astype(np.float64) @ w

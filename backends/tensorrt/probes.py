@@ -116,7 +116,7 @@ def _blocks(name: str, x: Codes, w: Codes, block: int, dtype: type[np.floating])
     half = dtype is np.float16
     source, result = ("x_half", "y_half") if half else ("x", "y")
     nodes = [
-        helper.make_node("DequantizeLinear", ["w_codes", "w_scale"], ["w"], name="w", axis=0, group_size=block),
+        helper.make_node("DequantizeLinear", ["w_codes", "w_scale"], ["w"], name="w", axis=0, block_size=block),
         helper.make_node("MatMul", [source, "w"], [result], name=LAYER),
     ]
     if half:
