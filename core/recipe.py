@@ -1,12 +1,14 @@
 """How a network was made from the one a person gave: the passes in their order, with their options.
 
 A recipe holds decisions and fingerprints, no weights: the passes give the same network again from the same module and
-training inputs, on a CPU to the last bit. The options are each pass's own JSON and are read by that pass alone.
+training inputs, on a CPU to the last bit. The options are each pass's own JSON and are read by that pass alone, so a
+recipe may name a pass that this program has not: that shows only where the recipe is followed.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -16,8 +18,16 @@ from pydantic import Field
 
 from bitfront.core.document import Count, Digest, JsonValue
 from bitfront.core.errors import ConfigError
+from bitfront.core.json_text import shown
 
-PASSES = ("prune", "sparse", "student", "distil", "qat")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}(:[A-Za-z_][A-Za-z0-9_.]{0,99})?")
+_RENAMED = {"distil": "distill"}  # as recipes were written before → as they are now
+_KEYED = {new: old for old, new in _RENAMED.items()}  # keys stay those of the caches there are
+
+
+def pass_name(text: str) -> str:
+    """The pass's name today, of a name that a file or a person gives."""
+    return _RENAMED.get(text, text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +35,7 @@ class RecipeStep(JsonValue):
     """One pass.
 
     Attributes:
-        name: One of ``PASSES``.
+        name: The pass's, or ``module:attribute`` of one from another package.
         options: What the pass's ``to_json`` gives, plain JSON.
         ended_at: Training steps done where a budget cut the training short; None where it ran to its end.
     """
@@ -35,8 +45,12 @@ class RecipeStep(JsonValue):
     ended_at: Count | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in PASSES:
-            raise ConfigError(f"recipe: unknown pass '{self.name}'", f"known passes: {', '.join(PASSES)}")
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"recipe: expected a pass's name, got {shown(self.name)}",
+                "the recipe was edited: give the run's own config",
+            )
+        object.__setattr__(self, "name", pass_name(self.name))
         if self.ended_at is not None and (type(self.ended_at) is not int or self.ended_at < 0):
             raise ConfigError(
                 f"recipe, pass '{self.name}': expected a whole ended_at of 0 or more, got {self.ended_at!r}",
@@ -54,8 +68,9 @@ class RecipeStep(JsonValue):
 
     @property
     def key(self) -> str:
-        """The step as text, the same for equal steps."""
-        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        """The step as text, the same for equal steps; what it makes is kept in caches under digests of it."""
+        keyed = self.to_json() | {"pass": _KEYED.get(self.name, self.name)}
+        return json.dumps(keyed, sort_keys=True, separators=(",", ":"))
 
     def ending_at(self, steps: int | None) -> RecipeStep:
         """The same step cut short after so many training steps; None lets it run to its end."""

@@ -33,7 +33,7 @@ from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.export import export_reference
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.passes.data import Augmentation, TrainingData
-from bitfront.passes.distil import usual
+from bitfront.passes.distill import default_distillation_config
 from bitfront.passes.prune import StructuredPrune
 from bitfront.passes.prune_counts import count_macs, count_parameters
 from bitfront.passes.prune_groups import Status, find_prune_groups
@@ -106,12 +106,14 @@ def _pruned(module: nn.Module, calibration: Inputs, data: TrainingData, options:
     start = time.perf_counter()
     smaller = replace(prune, batch_norm_samples=1024).apply(module, data, groups=groups)
     states += _written("… batch norm measured", smaller, calibration, time.perf_counter() - start, ())
-    for name, like_teacher in (("… distilled on answers alone", False), ("… distilled", True)):
-        distil = usual(module, options.steps, augment=AUGMENT, samples=len(data), like_teacher=like_teacher)
+    for name, match_features in (("… distilled on answers alone", False), ("… distilled", True)):
+        distillation = default_distillation_config(
+            module, options.steps, augment=AUGMENT, samples=len(data), match_features=match_features
+        )
         start = time.perf_counter()
-        recovered = distil.apply(smaller, data, teacher=module)
+        recovered = distillation.apply(smaller, data, teacher=module)
         seconds = time.perf_counter() - start
-        states += _written(name, recovered, calibration, seconds, QUANTISED if like_teacher else ())
+        states += _written(name, recovered, calibration, seconds, QUANTISED if match_features else ())
     return states
 
 

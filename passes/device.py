@@ -16,6 +16,11 @@ def device_of(module: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
+def best_device() -> torch.device:
+    """A GPU where torch has one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @contextmanager
 def modes_kept(module: nn.Module) -> Iterator[None]:
     """Training or evaluation mode of each part is as before afterwards."""

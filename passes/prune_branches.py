@@ -27,8 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bitfront.core import ModelError
 from bitfront.passes.device import modes_kept
+from bitfront.passes.equivalence import difference, outputs_of, tensors_in
 from bitfront.passes.prune_graph import LAYERS
-from bitfront.passes.prune_proof import difference, outputs_of, tensors_in
 
 _IN_PLACE = {
     operator.iadd: operator.add,

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from bitfront.core import Inputs, ModelError
+from bitfront.passes.equivalence import difference, outputs_of
 from bitfront.passes.prune_branches import Branch, find_branches, proved
 from bitfront.passes.prune_counts import example_tensors, layer_macs
 from bitfront.passes.prune_graph import LAYERS, DependencyGraph, Member, Role, units_of, weight_rows
-from bitfront.passes.prune_proof import difference, outputs_of
 
 UNTRACED = "residual branches"  # the group that says why branches were not looked for
 HEAD_COUNTS = ("num_heads", "heads", "n_heads", "n_head", "nhead", "num_attention_heads")

@@ -1,11 +1,11 @@
-"""Zeros in weights: unstructured pruning for size, N of M for sparse tensor cores.
+"""Unstructured and N:M sparsity: weights set to zero, for size and for sparse tensor cores.
 
-Zeros alone make nothing faster or smaller. N of M leaves in every M weights that are neighbours along the *input*
+Zeros alone make nothing faster or smaller. N:M leaves in every M weights that are neighbours along the *input*
 axis at most N that are not zero, for each output channel and kernel position: what TensorRT's sparse kernels ask
 for ("Structured sparsity" in its developer guide: 2 of 4 along C of a K, C, R, S weight; the dot product's axis of a
 matrix). Ampere, the first with such tensor cores, is described in Mishra et al., arXiv:2104.08378.
 
-Training must not wake the zeros up: ``masked`` puts a mask on each weight by parametrisation and ``bake`` writes the
+Training must keep the zeros: ``masked`` puts a mask on each weight by parametrisation and ``bake`` writes the
 result back, before export.
 """
 
@@ -28,7 +28,7 @@ from bitfront.passes.prune_graph import LAYERS, Layer, weight_rows
 
 
 class Scope(StrEnum):
-    """Over what the smallest weights are compared."""
+    """The set of weights out of which the smallest are taken."""
 
     NETWORK = "network"  # one threshold for all layers
     LAYER = "layer"  # the same sparsity in each layer
@@ -69,7 +69,7 @@ class UnstructuredPrune:
         return options_from_json(cls, data, "pass 'prune-weights'")
 
     def masks(self, module: nn.Module) -> dict[str, Tensor]:
-        """Layer → which weights stay, in the weight's shape.
+        """Layer → mask of the weights that stay, in the weight's shape.
 
         Raises:
             ConfigError: If a layer of ``keep`` is none of the module.
@@ -90,7 +90,7 @@ class UnstructuredPrune:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NMPrune:
-    """Leaves the ``n`` largest of every ``m`` neighbours along the input axis.
+    """N:M sparsity: leaves the ``n`` largest of every ``m`` neighbours along the input axis.
 
     A layer whose inputs (per group) are not divisible by ``m`` is left alone: no sparse kernel would take it.
 
@@ -125,7 +125,7 @@ class NMPrune:
         return options_from_json(cls, data, "pass 'prune-n-of-m'")
 
     def masks(self, module: nn.Module) -> dict[str, Tensor]:
-        """Layer → which weights stay, in the weight's shape.
+        """Layer → mask of the weights that stay, in the weight's shape.
 
         Raises:
             ConfigError: If a layer of ``keep`` is none of the module.
@@ -147,10 +147,10 @@ class NMPrune:
 
 
 class Mask(nn.Module):
-    """weight → weight · mask.
+    """A parametrisation that multiplies a weight with a mask.
 
     Args:
-        stays: Which weights stay.
+        stays: The mask.
     """
 
     stays: Tensor
@@ -160,7 +160,7 @@ class Mask(nn.Module):
         self.register_buffer("stays", stays)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Zero where the mask is, in the value and in the gradient."""
+        """The weight with zeros outside the mask; its gradient is zero there too."""
         return weight * self.stays
 
 
@@ -200,7 +200,7 @@ def _layers(module: nn.Module, keep: tuple[str, ...]) -> dict[str, Layer]:
 
 
 def _largest(size: Tensor, sparsity: float) -> Tensor:
-    """Which entries stay: all but the ⌊sparsity · n⌋ smallest, those in front kept among equals."""
+    """A mask of the entries that stay: all but the ⌊sparsity · n⌋ smallest, those in front kept among equals."""
     order = size.flatten().sort(descending=True, stable=True).indices
     stays = torch.zeros(size.numel(), dtype=torch.bool, device=size.device)
     stays[order[: size.numel() - int(sparsity * size.numel())]] = True

@@ -44,9 +44,9 @@ from bitfront.lowering.rounding.bias_overflow import layer_bias, min_scales_for_
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.passes.data import Batch, TrainingData
 from bitfront.passes.device import lay
+from bitfront.passes.equivalence import outputs_of, tensors_in
 from bitfront.passes.options import options_from_json, options_to_json
 from bitfront.passes.prune_counts import example_tensors
-from bitfront.passes.prune_proof import outputs_of, tensors_in
 from bitfront.passes.qat_layers import TrainedLayer, TrainedWeight, trained_weight
 from bitfront.passes.qat_network import ArtifactNetwork, activation_quantisers
 from bitfront.passes.qat_result import QatResult, result_of

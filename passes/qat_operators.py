@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bitfront.passes.qat_conv_pool import average_pool, conv, conv_transpose, global_average_pool, max_pool, torch_pads
 from bitfront.passes.qat_node import Node, Operator, given, refused
-from bitfront.passes.qat_windows import average_pool, conv, conv_transpose, global_average_pool, max_pool, torch_pads
 
 _Compiler = Callable[[Node], Operator]
 

@@ -17,7 +17,7 @@ from bitfront.report import wording
 from bitfront.report.front import staircase
 from bitfront.report.given import GIVEN_ID
 from bitfront.report.hovers import escape, layer_hover, point_hover, score_hover, trial_hover
-from bitfront.report.network import NetworkKind
+from bitfront.report.network import GIVEN
 from bitfront.report.results import Point, RunResults
 from bitfront.report.rows import Score
 from bitfront.report.tables import table
@@ -41,7 +41,7 @@ class Mark:
     y: float
     label: str
     hover: str
-    network: NetworkKind = NetworkKind.GIVEN
+    network: str = GIVEN
     qat: bool = False
 
 
@@ -160,7 +160,7 @@ def front_info(results: RunResults, cost: Cost) -> FrontInfo:
     def mark(point: Point) -> Mark:
         latency, accuracy = point.shown_latency, point.shown_accuracy
         x, y = position(latency.median_ms if latency else None, point.size_bytes, accuracy.value if accuracy else None)
-        kind, qat = (point.network.kind, point.network.qat) if point.network else (NetworkKind.GIVEN, False)
+        kind, qat = (point.network.kind, bool(point.network.artifact_trained)) if point.network else (GIVEN, False)
         return Mark(x=x, y=y, label=escape(point.id), hover=point_hover(results, point), network=kind, qat=qat)
 
     def marks(ids: tuple[str, ...]) -> tuple[Mark, ...]:

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from bitfront.core.document import Count, JsonValue, NonNegative, Number, PathBelow
+from bitfront.core.recipe import pass_name
 
-
-class NetworkKind(StrEnum):
-    """What a network is made of; quantisation-aware training is told beside it (``NetworkInfo.qat``)."""
-
-    GIVEN = "given"
-    PRUNED = "pruned"
-    SPARSE = "sparse"
-    STUDENT = "student"
-    DISTILLED = "distilled"
-
-
-# The pass that decides the kind, the most telling one first.
-_KINDS = {
-    "student": NetworkKind.STUDENT,
-    "prune": NetworkKind.PRUNED,
-    "sparse": NetworkKind.SPARSE,
-    "distil": NetworkKind.DISTILLED,
-}
+GIVEN, PRUNED, SPARSE, STUDENT, DISTILLED = "given", "pruned", "sparse", "student", "distilled"
+"""Kinds of networks; a pass of another package may have a word of its own."""
+# Files written before they said it: the passes that decide the kind, the most telling one first, and that of artifacts.
+_KINDS_BEFORE = {"student": STUDENT, "prune": PRUNED, "sparse": SPARSE, "distill": DISTILLED}
+_ARTIFACT_BEFORE = "qat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +48,7 @@ class StepInfo(JsonValue):
     """One pass of a recipe.
 
     Attributes:
-        name: The pass: ``prune``, ``sparse``, ``student``, ``distil`` or ``qat``.
+        name: The pass's: ``prune``, ``distill``, ``my_package:MyPass``.
         steps: Training steps done; 0 for a pass without training.
         seconds: What it took.
         loss: The last loss its training reported, None without.
@@ -71,6 +58,9 @@ class StepInfo(JsonValue):
     steps: Count
     seconds: NonNegative
     loss: Number | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", pass_name(self.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +78,8 @@ class NetworkInfo(JsonValue):
         untrained_accuracy: In FP32 before any recovery, on the search's data; None where not scored.
         fp32_accuracy: In FP32 after recovery, on the search's data; None where not scored.
         file: Path of its FP32 graph, relative to the run folder; None where not written.
+        kind: What it is, in a word: ``pruned``. A file that does not say is read by the passes' names.
+        artifact_trained: Whether the artifact's own quantisation was trained, by quantisation-aware training; likewise.
     """
 
     label: str
@@ -101,17 +93,15 @@ class NetworkInfo(JsonValue):
     untrained_accuracy: Number | None = None
     fp32_accuracy: Number | None = None
     file: PathBelow | None = None
+    kind: str = ""
+    artifact_trained: bool | None = None
 
-    @property
-    def kind(self) -> NetworkKind:
-        """What it is made of."""
+    def __post_init__(self) -> None:
         passes = {step.name for step in self.steps}
-        return next((kind for name, kind in _KINDS.items() if name in passes), NetworkKind.GIVEN)
-
-    @property
-    def qat(self) -> bool:
-        """Whether the artifact's own quantisation was trained."""
-        return any(step.name == "qat" for step in self.steps)
+        kind = next((kind for name, kind in _KINDS_BEFORE.items() if name in passes), GIVEN)
+        object.__setattr__(self, "kind", self.kind or kind)
+        if self.artifact_trained is None:
+            object.__setattr__(self, "artifact_trained", _ARTIFACT_BEFORE in passes)
 
     @property
     def trained_steps(self) -> int:

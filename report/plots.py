@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from bitfront.core import Precision
 from bitfront.report.infos import FrontInfo, HeatmapInfo, Mark, SensitivityInfo, TimeInfo
-from bitfront.report.network import NetworkKind
+from bitfront.report.network import DISTILLED, GIVEN, PRUNED, SPARSE, STUDENT
 
 PRECISION_COLOURS = {
     Precision.FP32: "#8a8f98",
@@ -26,13 +26,14 @@ FRONT_COLOUR = "#0072b2"
 BASELINE_COLOUR = "#cc79a7"
 RECOMMENDED_COLOUR = "#d55e00"
 NETWORK_LOOKS = {
-    NetworkKind.GIVEN: (FRONT_COLOUR, "circle"),
-    NetworkKind.PRUNED: ("#009e73", "triangle-down"),
-    NetworkKind.SPARSE: ("#56b4e9", "hexagon"),
-    NetworkKind.STUDENT: ("#e69f00", "square"),
-    NetworkKind.DISTILLED: ("#7570b3", "pentagon"),
+    GIVEN: (FRONT_COLOUR, "circle"),
+    PRUNED: ("#009e73", "triangle-down"),
+    SPARSE: ("#56b4e9", "hexagon"),
+    STUDENT: ("#e69f00", "square"),
+    DISTILLED: ("#7570b3", "pentagon"),
 }
 """Colour and shape; a dot inside stands for quantisation-aware training."""
+OTHER_LOOK = ("#cc79a7", "cross")  # of what passes of other packages make
 FAINT_COLOUR = "rgba(138, 143, 152, 0.45)"
 SHADE_COLOUR = "rgba(213, 94, 0, 0.07)"
 LIMIT_LINE = {"color": RECOMMENDED_COLOUR, "width": 1.5, "dash": "dash"}
@@ -54,8 +55,8 @@ def draw_front(info: FrontInfo) -> go.Figure:
     if info.tried_made:
         faint = {"color": FAINT_COLOUR, "size": 6, "symbol": "triangle-down"}
         figure.add_trace(scatter("tried on other networks", info.tried_made, faint))
-    shapes = [f"{NETWORK_LOOKS[mark.network][1]}-open{'-dot' * mark.qat}" for mark in info.finalists]
-    look = {"color": [NETWORK_LOOKS[mark.network][0] for mark in info.finalists], "opacity": 0.5, "size": 7}
+    shapes = [f"{_look(mark.network)[1]}-open{'-dot' * mark.qat}" for mark in info.finalists]
+    look = {"color": [_look(mark.network)[0] for mark in info.finalists], "opacity": 0.5, "size": 7}
     figure.add_trace(scatter("other finalists", info.finalists, {**look, "symbol": shapes}))
     figure.add_trace(
         go.Scatter(
@@ -101,23 +102,29 @@ def draw_front(info: FrontInfo) -> go.Figure:
 def _front_traces(marks: tuple[Mark, ...]) -> tuple[go.Scatter, ...]:
     """The front's marks, one trace a kind of network, so that the legend tells the kinds."""
     present = {(mark.network, mark.qat) for mark in marks}
-    kinds = [kind for network in NetworkKind for qat in (False, True) if (kind := (network, qat)) in present]
-    if kinds in ([], [(NetworkKind.GIVEN, False)]):
+    order = [*NETWORK_LOOKS, *sorted({mark.network for mark in marks} - NETWORK_LOOKS.keys())]
+    kinds = [kind for network in order for qat in (False, True) if (kind := (network, qat)) in present]
+    if kinds in ([], [(GIVEN, False)]):
         return (scatter("Pareto front", marks, {"color": FRONT_COLOUR, "size": 10}),)
     traces = []
     for network, qat in kinds:
-        colour, shape = NETWORK_LOOKS[network]
+        colour, shape = _look(network)
         look: dict[str, Any] = {"color": colour, "size": 10, "symbol": shape}
         if qat:
             look.update(size=13, symbol=f"{shape}-dot", line={"width": 1, "color": "white"})
         traces.append(
             scatter(
-                f"front: {network.value}{', QAT' * qat}",
+                f"front: {network}{', QAT' * qat}",
                 tuple(mark for mark in marks if (mark.network, mark.qat) == (network, qat)),
                 look,
             )
         )
     return tuple(traces)
+
+
+def _look(network: str) -> tuple[str, str]:
+    """Colour and shape of a kind of network."""
+    return NETWORK_LOOKS.get(network, OTHER_LOOK)
 
 
 def draw_heatmap(info: HeatmapInfo) -> go.Figure:

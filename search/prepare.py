@@ -38,7 +38,10 @@ from bitfront.search.measuring.holdout import split
 from bitfront.search.measuring.measurement_cache import MeasurementCache
 from bitfront.search.measuring.runner import QUICK, ModelRunner
 from bitfront.search.measuring.stopwatch import Stopwatch
-from bitfront.search.options import PassOptions, RunOptions
+from bitfront.search.options import RunOptions
+from bitfront.search.passes.base import pass_context
+from bitfront.search.passes.options import PassOptions
+from bitfront.search.passes.trainings import TrainingBudget, Trainings
 from bitfront.search.policy.config import DEFAULTS
 from bitfront.search.results.finalists import CLOSE, Rerun
 from bitfront.search.results.record import Record, earlier_split_s
@@ -48,9 +51,8 @@ from bitfront.search.run_folder.storage import default_storage
 from bitfront.search.run_folder.study import Study
 from bitfront.search.session import Session
 from bitfront.search.space.space import Space
-from bitfront.search.variants.made import MadeNetworks, Making
-from bitfront.search.variants.maker import Maker
-from bitfront.search.variants.trainings import TrainBudget
+from bitfront.search.variants.builder import VariantBuilder, VariantStore
+from bitfront.search.variants.pipeline import PassPipeline
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,8 +83,8 @@ def prepare(
 
     parts = split(workload.evaluation, options.holdout, options.seed)
     store = ContentStore(options.out / "cache")
-    making = _making(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
-    runner = _runner(workload, lowerer, backend, options, _measurements(store, identity), watch, making)
+    builder = _builder(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
+    runner = _runner(workload, lowerer, backend, options, _measurements(store, identity), watch, builder)
     given = _given(runner, listener)
     _check_engine(given, backend, options)
     search_scorer, held_back_scorer = _scorers(parts, workload.metric, lowerer.reference)
@@ -109,7 +111,7 @@ def prepare(
         unseen=parts[0].inputs,
         metric=metric_name(workload.metric),
         outputs_read=read,
-        making=making,
+        builder=builder,
         study_name=study_name,
         earlier_study=earlier["study"] if earlier else None,
     )
@@ -133,7 +135,7 @@ def _runner(
     options: RunOptions,
     measurements: MeasurementCache,
     watch: Stopwatch,
-    making: Making | None,
+    builder: VariantBuilder | None,
 ) -> ModelRunner:
     batch = _first_batch(workload.calibration, options.batch_size)
     return ModelRunner(
@@ -145,7 +147,7 @@ def _runner(
         cores=max(options.threads, available_cores()),
         measurements=measurements,
         watch=watch,
-        made=making.made if making else {},
+        variants=builder.variants if builder else {},
     )
 
 
@@ -218,35 +220,25 @@ def _given(runner: ModelRunner, listener: Listener) -> Given:
     return given
 
 
-def _making(
+def _builder(
     workload: Workload,
     lowerer: Lowerer,
     options: PassOptions,
     store: ContentStore,
     watch: Stopwatch,
     listener: Listener,
-) -> Making:
-    """What makes networks of a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
-    from bitfront.passes.data import TrainingData
-
-    found: Inputs | Labelled = workload.training  # type: ignore[attr-defined]
-    if isinstance(found, Labelled):
-        data = TrainingData(inputs=found.inputs, labels=found.labels)
-    else:
-        data = TrainingData(inputs=found)
-    maker = Maker(
-        module=cast("nn.Module", workload.model),
-        given=lowerer,
-        data=data,
+) -> VariantBuilder:
+    """For a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
+    context = pass_context(
+        cast("nn.Module", workload.model),
+        lowerer.reference.fingerprint,
+        getattr(workload, "training"),  # noqa: B009 - not in the protocol
         students=getattr(workload, "students", {}),
-        store=store,
-        budget=TrainBudget(limit_s=options.limit_s),
-        name=workload.name,
         augment=getattr(workload, "augment", {}),
-        importance=options.importance,
-        on_step=listener.step,
+        trainings=Trainings(store, TrainingBudget(limit_s=options.limit_s), listener.step),
     )
-    return Making(options=options, maker=maker, made=MadeNetworks(maker, store, watch), store=store)
+    pipeline = PassPipeline(context, lowerer, workload.name, options.passes)
+    return VariantBuilder(options=options, pipeline=pipeline, variants=VariantStore(pipeline, store, watch))
 
 
 def _offered(backend: Backend, options: RunOptions, listener: Listener) -> tuple[RunOptions, dict[str, str]]:

@@ -18,7 +18,7 @@ from bitfront.search.run_folder.storage import default_storage
 from bitfront.search.run_folder.study import Study, past_trials
 from bitfront.search.space.space import Space
 from bitfront.search.trial import Trial
-from bitfront.search.variants.made import Making
+from bitfront.search.variants.builder import VariantBuilder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Session:
         unseen: Inputs of the search's part of the evaluation data, without their labels; no pass trains on them.
         metric: The metric's name.
         outputs_read: What the metric reads of the network's outputs.
-        making: Makes networks, where passes take part; else None.
+        builder: Makes model variants, where passes take part; else None.
         study_name: Name of the Optuna study.
         earlier_study: Name of the study of the run that is resumed; None for a fresh start.
     """
@@ -55,7 +55,7 @@ class Session:
     unseen: Inputs
     metric: str
     outputs_read: OutputsRead
-    making: Making | None
+    builder: VariantBuilder | None
     study_name: str
     earlier_study: str | None
 

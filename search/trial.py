@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from bitfront.core import AccuracyStats, LatencyStats, Scheme
+from bitfront.core import AccuracyStats, LatencyStats, RecipeStep, Scheme
 from bitfront.report.front import Objectives
 
 
@@ -31,6 +31,12 @@ class Origin(StrEnum):
     RETRIED = "trained"  # tried again after its variant was trained further
     FINE_TUNED = "recovered"  # a variant in FP32 after its final fine-tuning
     QAT = "qat"  # an artifact that was itself trained
+    OTHER_PASS = "pass"  # first candidates of a variant that another package's pass made
+
+
+def origin_of(step: RecipeStep) -> Origin:
+    """Return where the first candidates of a variant came from, which this step made of the given network."""
+    return Origin(step.name) if step.name in frozenset(Origin) else Origin.OTHER_PASS
 
 
 class TrialStatus(StrEnum):
@@ -54,7 +60,7 @@ class Candidate:
         name: Fixed id of a baseline (``int8``), or of another backend's config (``ort-cpu.p07``); empty for everything
             else.
         pruning: Prune group → sparsity, those above 0.
-        network: Key of the network that is quantised (``search.variants.made``); empty for the given one.
+        network: Key of the network that is quantised (``search.variants.builder``); empty for the given one.
         architecture: The student, or the pattern of sparse weights, whose space it is from; empty for the given
             network's.
     """

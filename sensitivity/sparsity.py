@@ -333,7 +333,7 @@ def torch_outputs(module: nn.Module, inputs: Inputs) -> Outputs:
     """What a module answers, one array per output, (n, …) each."""
     from bitfront.passes.data import TrainingData
     from bitfront.passes.device import device_of
-    from bitfront.passes.prune_proof import outputs_of
+    from bitfront.passes.equivalence import outputs_of
 
     batches = TrainingData(inputs=inputs).batches(_BATCH, device_of(module))
     parts = [outputs_of(module, batch.inputs) for batch in batches]

@@ -32,7 +32,8 @@ TORCH_ROOMS = frozenset({"passes", "experiments"})  # these may import torch whe
 RUNTIMES = {room: frozenset({"torch", "onnxruntime"}) for room in ("core", "report")}
 RUNTIMES["lowering"] = frozenset({"onnxruntime"})
 DEFERRED_ROOMS = TORCH_ROOMS
-DEFERRING = ("search/cli.py", "search/commands/")  # a command starts, and is interrupted, before libraries are loaded
+# A command starts, lists the passes, and may be interrupted, before libraries are loaded.
+DEFERRING = ("search/cli.py", "search/commands/", "search/passes/")
 MAX_LINES = 400
 MEDIAN_LINES = 150
 ROOM_LINES = 2000  # of a folder of search/ without those below it

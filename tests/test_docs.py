@@ -19,7 +19,11 @@ from bitfront.passes.prune_groups import Status, find_prune_groups
 from bitfront.search.commands import arguments, main_job, pass_arguments
 from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.passes import check_passes
-from bitfront.search.options import PassOptions
+from bitfront.search.passes.distill import DistillPass
+from bitfront.search.passes.options import PassOptions
+from bitfront.search.passes.prune import PrunePass
+from bitfront.search.passes.qat import QatPass
+from bitfront.search.passes.registry import selectable
 from tests.backends.conformance import BackendConformance
 from tests.search.command_line import enter, outcome, write_files
 
@@ -99,7 +103,7 @@ def test_the_example_of_the_passes_page_brings_what_they_need(passes_example: st
     """Options and workload of the page pass every check, and the network has something to prune."""
     args = arguments.parse(main_job.build_parser(), shlex.split(passes_example))
     passes = pass_arguments.passes_of(args)
-    assert passes == PassOptions(prune=True, distil=True, qat=True, train_budget_s=300.0)
+    assert passes == PassOptions(passes=(PrunePass(), DistillPass(), QatPass()), train_budget_s=300.0)
     opened = open_source(arguments.source_of(args))
     assert opened.workload is not None
     check_passes(opened.workload, opened.label, passes)
@@ -130,7 +134,7 @@ def test_every_kind_of_input_names_its_tests() -> None:
 def test_the_passes_page_names_every_option() -> None:
     """Each option of the group stands in the page's table with its default."""
     page = PASSES_PAGE.read_text(encoding="utf-8")
-    defaults = PassOptions(prune=True)
+    defaults = PrunePass()
     for option, default in (
         ("--passes", "none"),
         ("--train-budget", "auto"),
@@ -139,5 +143,5 @@ def test_the_passes_page_names_every_option() -> None:
         ("--importance", defaults.importance),
     ):
         assert f"| `{option}` | {default} |" in page
-    for name in pass_arguments.PASSES:
+    for name in selectable():
         assert f"| `{name}` |" in page

@@ -17,7 +17,7 @@ from bitfront.core import (
     UsageError,
 )
 from bitfront.core.artifact import save_artifact
-from bitfront.search.commands import arguments, values
+from bitfront.search.commands import arguments, pass_arguments, values
 from bitfront.search.console.terminal import write_lines, write_message
 from bitfront.search.run_folder import folder as run_folder
 
@@ -60,6 +60,13 @@ def build_parser() -> arguments.Parser:
     )
     group.add_argument(
         "--repeat-training", action="store_true", help="prune and train again, even if it is at hand (default: off)"
+    )
+    group.add_argument(
+        "--passes",
+        type=pass_arguments.passes,
+        default=(),
+        metavar="MODULE:ATTR",
+        help="passes of the recipe that are other packages': their code is run (default: this program's own alone)",
     )
     return parser
 
@@ -122,6 +129,7 @@ def _made(config: PrecisionConfig, recipe: Recipe, args: argparse.Namespace) -> 
         store=_cache_of(args.config),
         network=args.network,
         repeat=args.repeat_training,
+        passes=args.passes,
         allow_new_weights=args.allow_new_weights,
         dialect=args.dialect,
         warn=_warn,

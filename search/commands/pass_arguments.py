@@ -1,72 +1,39 @@
-"""The options of ``--passes``: training the network smaller as part of the search."""
+"""The options of ``--passes``: which passes take part in a search, and how."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from bitfront.core import UsageError
 from bitfront.search.commands import values
-from bitfront.search.options import IMPORTANCES, MOST_TRAINING_S, PassOptions, SparsePattern
+from bitfront.search.passes.base import Pass
+from bitfront.search.passes.options import DEFAULT_TRAINING_LIMIT_S, PassOptions
+from bitfront.search.passes.registry import get_pass, selectable
 
-# As typed → the field of PassOptions.
-PASSES = {"prune": "prune", "distill": "distil", "qat": "qat", "sparse": "sparse"}
-_SPELLINGS = {**PASSES, "distil": "distil"}
 _MINUTE_S = 60.0
-_DEFAULTS = PassOptions(prune=True)
+
+P = TypeVar("P", bound=Pass)
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Fields of ``PassOptions`` from ``prune,distill,qat``.
+def passes(text: str) -> tuple[Pass, ...]:
+    """Passes with default options from ``prune,distill,qat``, each once.
 
     Raises:
         UsageError: If a pass is unknown.
     """
     given = [name.strip() for name in text.split(",") if name.strip()]
-    known = ",".join(PASSES)
     if not given:
+        known = ",".join(selectable())
         raise UsageError(f"--passes: expected some of {known}, got nothing", "as in --passes prune,distill")
-    for name in given:
-        if name not in _SPELLINGS:
-            close = difflib.get_close_matches(name, _SPELLINGS, n=1)
-            raise UsageError(
-                f"--passes: unknown pass '{name}', expected some of {known}",
-                f"did you mean '{close[0]}'?" if close else "see 'search --help'",
-            )
-    return tuple(dict.fromkeys(_SPELLINGS[name] for name in given))
-
-
-def levels(text: str) -> tuple[float, ...]:
-    """Sparsities from ``0.25,0.5``, ascending, each once.
-
-    Raises:
-        argparse.ArgumentTypeError: If one is no number.
-    """
-    return tuple(sorted({values.number(part.strip()) for part in text.split(",") if part.strip()}))
-
-
-def multiple(text: str) -> int | Literal["auto"]:
-    """A positive whole number, or ``auto``.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is neither.
-    """
-    return "auto" if text.strip() == "auto" else values.positive(text)
-
-
-def patterns(text: str) -> tuple[SparsePattern, ...]:
-    """Patterns of zeros from ``2:4,0.8``, each once.
-
-    Raises:
-        UsageError: If one is none.
-    """
-    return tuple(dict.fromkeys(SparsePattern(part.strip()) for part in text.split(",") if part.strip()))
+    return tuple({one.name: one for one in map(get_pass, given)}.values())
 
 
 def add_passes(parser: argparse.ArgumentParser) -> None:
-    """Which passes, and how much they may train."""
+    """Which passes, how much they may train, and each pass's own options."""
+    known = selectable()
     group = parser.add_argument_group(
         "Passes",
         "train smaller versions of the network within the search; needs a workload with a PyTorch module and\n"
@@ -74,44 +41,29 @@ def add_passes(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--passes",
-        type=names,
+        type=passes,
         metavar="LIST",
-        help=f"some of {','.join(PASSES)}: remove channels and branches, learn from the given network, train the "
-        "quantised model, zeros among the weights (default: none)",
+        help=f"some of {','.join(known)}: {', '.join(kind.summary for kind in known.values())}; MODULE:ATTR for one "
+        "of your own (default: none)",
     )
     group.add_argument(
         "--train-budget",
         type=values.number,
         metavar="MIN",
         help="minutes of training in the whole run "
-        f"(default: what usually pays, {MOST_TRAINING_S / _MINUTE_S:g} at most)",
+        f"(default: what usually pays, {DEFAULT_TRAINING_LIMIT_S / _MINUTE_S:g} at most)",
     )
-    group.add_argument(
-        "--sparsities",
-        type=levels,
-        metavar="LIST",
-        help="fractions of a group's channels that prune may remove "
-        f"(default: {','.join(f'{level:g}' for level in _DEFAULTS.sparsities)})",
-    )
-    group.add_argument(
-        "--round-to",
-        type=multiple,
-        metavar="N",
-        help="channels that stay are a multiple of it; auto: what the runtime's kernels like (default: auto)",
-    )
-    group.add_argument(
-        "--importance",
-        choices=IMPORTANCES,
-        metavar="NAME",
-        help=f"what prune removes first: %(choices)s (default: {_DEFAULTS.importance})",
-    )
-    group.add_argument(
-        "--sparse-weights",
-        type=patterns,
-        metavar="LIST",
-        help="zeros that sparse puts among the weights, a network for each: N:M, or a fraction of all weights "
-        f"(default: {','.join(pattern.text for pattern in _DEFAULTS.sparse_weights)})",
-    )
+    for kind in known.values():
+        for argument in kind.arguments:
+            # Absent where it was not given: None is a value of some options.
+            group.add_argument(
+                argument.flag,
+                type=argument.parse,
+                choices=argument.choices,
+                metavar=argument.metavar,
+                default=argparse.SUPPRESS,
+                help=argument.help,
+            )
 
 
 def passes_of(args: argparse.Namespace) -> PassOptions | None:
@@ -120,19 +72,14 @@ def passes_of(args: argparse.Namespace) -> PassOptions | None:
     Raises:
         UsageError: If options do not go together.
     """
-    ours = {
-        "--train-budget": args.train_budget,
-        "--sparsities": args.sparsities,
-        "--round-to": args.round_to,
-        "--importance": args.importance,
-        "--sparse-weights": args.sparse_weights,
-    }
-    for option, value in ours.items():
-        which = {"--train-budget": "", "--sparse-weights": "sparse"}.get(option, "prune")
-        needed = f"--passes {which}".rstrip()
-        if value is not None and (args.passes is None or (which and which not in args.passes)):
-            raise UsageError(f"{option} has no effect without {needed}", f"add {needed}, or leave {option} out")
-    if args.passes is None:
+    asked: tuple[Pass, ...] = args.passes or ()
+    if not asked and args.train_budget is not None:
+        raise _no_effect("--train-budget", "--passes")
+    for kind in selectable().values():
+        for argument in kind.arguments:
+            if hasattr(args, argument.field) and not any(isinstance(one, kind) for one in asked):
+                raise _no_effect(argument.flag, f"--passes {kind.name}")
+    if not asked:
         return None
     if args.model is not None:
         raise UsageError(
@@ -141,22 +88,29 @@ def passes_of(args: argparse.Namespace) -> PassOptions | None:
         )
     minutes = args.train_budget
     return PassOptions(
-        **dict.fromkeys(args.passes, True),
+        passes=tuple(_with_options(one, args) for one in asked),
         train_budget_s=None if minutes is None else minutes * _MINUTE_S,
-        sparsities=_DEFAULTS.sparsities if args.sparsities is None else args.sparsities,
-        round_to=None if args.round_to == "auto" else args.round_to,
-        importance=args.importance or _DEFAULTS.importance,
-        sparse_weights=_DEFAULTS.sparse_weights if args.sparse_weights is None else args.sparse_weights,
     )
 
 
-def check_backends(passes: PassOptions | None, backends: Sequence[str]) -> None:
+def _with_options(one: P, args: argparse.Namespace) -> P:
+    if one.name not in selectable():
+        return one
+    given: dict[str, Any] = {a.field: getattr(args, a.field) for a in one.arguments if hasattr(args, a.field)}
+    return replace(one, **given)  # type: ignore[type-var]
+
+
+def _no_effect(option: str, needed: str) -> UsageError:
+    return UsageError(f"{option} has no effect without {needed}", f"add {needed}, or leave {option} out")
+
+
+def check_backends(options: PassOptions | None, backends: Sequence[str]) -> None:
     """Passes go with one backend: which channels are worth removing is the runtime's own matter.
 
     Raises:
         UsageError: If there are several.
     """
-    if passes is not None and len(backends) > 1:
+    if options is not None and len(backends) > 1:
         raise UsageError(
             f"--passes: one backend at a time, got {', '.join(backends)}", "repeat the search for each of them"
         )

@@ -86,7 +86,7 @@ def _search(session: Session, starts: Sequence[Mapping[str, Scheme]]) -> str | N
         dropped = (f"{entry.group} {entry.scheme.text}: {entry.reason}" for entry in space.dropped)
         session.record.reasons = why_only_fp32(session.runner.lowerer, session.options.precisions, dropped)
         session.listener.warn(session.record.reasons[0])
-    if session.making is not None:
+    if session.builder is not None:
         return _search_jointly(session, space, table, starts)
     return _search_precisions(session, space, starts)
 
@@ -116,9 +116,9 @@ def _search_jointly(
     session: Session, space: Space, table: SensitivityTable, starts: Sequence[Mapping[str, Scheme]]
 ) -> str | None:
     """Search over precisions and variants; prunings are measured as the precisions are."""
-    making, options = session.making, session.options
-    assert making is not None
-    if making.options.prune:
+    builder, options = session.builder, session.options
+    assert builder is not None
+    if builder.options.pruning:
         pruning = PruneContext(
             runner=session.runner,
             listener=session.listener,
@@ -129,13 +129,13 @@ def _search_jointly(
             time_limit_s=options.time_limit_s,
             config=options.policy.pruning,
         )
-        prunes, sparsities = prune_variables(pruning, making, table.measure)
+        prunes, sparsities = prune_variables(pruning, builder, table.measure)
         session.record.write_sparsity(sparsities)
         space = space.with_prunes(prunes)
     joint = JointSearch(
         trial_context(session),
         VariantContext(
-            making=making,
+            builder=builder,
             open_study=session.open_study,
             layers=session.runner.layers,
             unseen=session.unseen,

@@ -9,26 +9,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bitfront.core import EngineError, Precision
-from bitfront.search.execution.students import refine
+from bitfront.search.execution.proposed_variants import refine
 from bitfront.search.execution.variants import VariantExecutor
+from bitfront.search.passes.base import ArtifactPass
 from bitfront.search.policy import fine_tuning
 from bitfront.search.policy.fine_tuning import SCORED, TimeSplit
-from bitfront.search.policy.variant import Variant
+from bitfront.search.policy.variant import VariantState
 from bitfront.search.trial import Candidate, Origin, Trial
 
 
 def fine_tune(executor: VariantExecutor) -> None:
     """Spend the rest of the training time."""
-    options, budget = executor.making.options, executor.making.maker.budget
-    if options.distil:
+    options, budget = executor.builder.options, executor.builder.context.budget
+    if options.recovery:
         _fine_tune_variants(executor)
-    if options.qat:
-        _train_artifacts(executor)
+    if options.artifact:
+        _train_artifacts(executor, options.artifact)
     executor.trials.listener.step(f"trained for {budget.spent_s:.0f} s in all")
 
 
 def _fine_tune_variants(executor: VariantExecutor) -> None:
-    resources, qat = executor.resources, executor.making.options.qat
+    resources, qat = executor.resources, executor.builder.options.artifact is not None
     best = executor.trials.evaluator.best
     split = fine_tuning.split_time(resources, qat=qat)
     first = fine_tuning.preferred_variant(executor.variants, best, executor.trials.constraints)
@@ -53,12 +54,12 @@ def _fine_tune_variants(executor: VariantExecutor) -> None:
 
 def _chosen(
     executor: VariantExecutor,
-    variants: Sequence[Variant],
+    variants: Sequence[VariantState],
     split: TimeSplit,
     *,
     most: int | None = None,
-    first: Variant | None = None,
-) -> list[Variant]:
+    first: VariantState | None = None,
+) -> list[VariantState]:
     return fine_tuning.choose_variants(
         variants,
         split,
@@ -71,7 +72,7 @@ def _chosen(
     )
 
 
-def _train_all(executor: VariantExecutor, chosen: Sequence[Variant], split: TimeSplit) -> list[Variant]:
+def _train_all(executor: VariantExecutor, chosen: Sequence[VariantState], split: TimeSplit) -> list[VariantState]:
     """Train variants in turn, and try their candidates; returns those that were trained."""
     trained = []
     for index, variant in enumerate(chosen):
@@ -86,7 +87,7 @@ def _train_all(executor: VariantExecutor, chosen: Sequence[Variant], split: Time
     return trained
 
 
-def _try_unquantised(executor: VariantExecutor, variants: Sequence[Variant]) -> None:
+def _try_unquantised(executor: VariantExecutor, variants: Sequence[VariantState]) -> None:
     """In FP32, where that was not tried."""
     for variant in variants:
         if not any(trial.candidate.origin is Origin.FINE_TUNED for trial in variant.trials):
@@ -94,9 +95,9 @@ def _try_unquantised(executor: VariantExecutor, variants: Sequence[Variant]) -> 
             executor.try_on(variant, [fp32], origin=Origin.FINE_TUNED)
 
 
-def _try_untrained(executor: VariantExecutor, variant: Variant) -> None:
+def _try_untrained(executor: VariantExecutor, variant: VariantState) -> None:
     """The variant in FP32 as it was before any training."""
-    base, explorer = executor.making.made.add(variant.base), executor.explorers[""]
+    base, explorer = executor.builder.variants.add(variant.base), executor.explorers[""]
     tried = any(t.candidate.origin is Origin.ZERO_SHOT and t.candidate.network == base for t in explorer.trials)
     if base != variant.network and not variant.architecture and not tried:
         fp32 = explorer.space.uniform(Precision.FP32)
@@ -127,8 +128,8 @@ def _has_trainable_integers(executor: VariantExecutor, trial: Trial) -> bool:
     return any(scheme.precision.is_integer for scheme in schemes) and not any(s.weights.group_size for s in schemes)
 
 
-def _train_artifacts(executor: VariantExecutor) -> None:
-    making, listener = executor.making, executor.trials.listener
+def _train_artifacts(executor: VariantExecutor, artifact: ArtifactPass) -> None:
+    builder, listener = executor.builder, executor.trials.listener
     chosen = _artifacts(executor)
     if chosen:
         listener.phase("quantisation-aware training", None)
@@ -138,13 +139,14 @@ def _train_artifacts(executor: VariantExecutor) -> None:
         if steps < resources.config.least_steps:
             return
         candidate = trial.candidate
-        before = making.made[candidate.network].steps if candidate.network else ()
+        before = builder.variants[candidate.network].steps if candidate.network else ()
         try:
-            key = making.made.add([*before, making.maker.qat_step(executor.context.layers(candidate), steps)])
+            step = artifact.step(builder.context, executor.context.layers(candidate), steps)
+            key = builder.variants.add([*before, step])
         except EngineError as error:
             listener.warn(f"{trial.id} cannot be trained as it is quantised: {error.message}")
             continue
-        if len(making.made[key].steps) == len(before):
+        if len(builder.variants[key].steps) == len(before):
             return
         trained = Candidate(
             origin=Origin.QAT,

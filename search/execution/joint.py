@@ -18,17 +18,17 @@ from dataclasses import replace
 from bitfront.core import Precision
 from bitfront.search.execution.explorer import Explorer, TrialContext
 from bitfront.search.execution.fine_tune import fine_tune
+from bitfront.search.execution.proposed_variants import enter_proposals
 from bitfront.search.execution.prune_costs import learn_costs, pruning_text
 from bitfront.search.execution.pruned_variants import solved, solver_of, starting_bounds, target_of
-from bitfront.search.execution.students import UNIFORM, enter_students
 from bitfront.search.execution.variants import VariantContext, VariantExecutor
 from bitfront.search.policy.allocation import Allocation, before_fine_tuning
-from bitfront.search.policy.variant import Variant
+from bitfront.search.policy.variant import VariantState
 from bitfront.search.proposals.sampler import FrontSampler, VariantOffer
 from bitfront.search.results.finalize import TIME_LIMIT
 from bitfront.search.space.pruning import SparsityIndices
 from bitfront.search.space.space import Assignment, Encoding, Space
-from bitfront.search.trial import Candidate, Origin, Trial
+from bitfront.search.trial import Candidate, Origin, Trial, origin_of
 
 
 class JointSearch:
@@ -42,15 +42,15 @@ class JointSearch:
 
     def __init__(self, trials: TrialContext, context: VariantContext, space: Space) -> None:
         self.trials = trials
-        self.making = context.making
+        self.builder = context.builder
         self.space = space
         self._sampler = FrontSampler(space, trials.evaluator.limits, trials.seed, trials.policy.sampler)
         self.study = context.open_study(space, self._sampler, "")
         self.explorer = Explorer(trials, space, self.study)
         self.executor = VariantExecutor(trials, context)
         self.executor.explorers[""] = self.explorer
-        self._made: dict[SparsityIndices, Variant] = {}
-        self._new: Variant | None = None
+        self._made: dict[SparsityIndices, VariantState] = {}
+        self._new: VariantState | None = None
 
     def close(self) -> None:
         """Let go of the databases."""
@@ -64,7 +64,7 @@ class JointSearch:
             starts: Assignments worth trying first.
             earlier: Trials of an earlier run under other constraints.
         """
-        trials, explorer, options = self.trials, self.explorer, self.making.options
+        trials, explorer, options = self.trials, self.explorer, self.builder.options
         config = trials.policy.allocation
         trials.listener.phase("search", trials.limits.trials)
         explorer.baselines()
@@ -76,12 +76,11 @@ class JointSearch:
         before = before_fine_tuning(trials.limits, self._training_s)
         explorer.allocation = Allocation(trial_fraction=config.variant_fraction, time_fraction=before)
         trials.listener.phase("networks", None)
-        if options.prune:
-            learn_costs(explorer, self.making)
+        if options.pruning:
+            learn_costs(explorer, self.builder)
             self._make_pruned()
-        if options.sparse:
-            self._make_sparse()
-        enter_students(self.executor)
+        for one in options.structural:
+            enter_proposals(self.executor, one)
         trials.listener.phase("sampling", None)
         explorer.allocation = Allocation(time_fraction=before)
         explorer.sample(
@@ -93,12 +92,13 @@ class JointSearch:
 
     @property
     def _training_s(self) -> float | None:
-        options = self.making.options
-        return self.making.maker.budget.limit_s if options.distil or options.qat else None
+        options = self.builder.options
+        return self.builder.context.budget.limit_s if options.recovery or options.artifact else None
 
     def _restore(self) -> None:
         """Take up the given architecture's variants where an interrupted run left them."""
-        evidence, made = self.executor.evidence, self.making.made
+        evidence, variants = self.executor.evidence, self.builder.variants
+        structural = self.builder.pipeline.is_structural
         found: dict[str, list[Trial]] = {}
         for trial in self.explorer.trials:
             candidate = trial.candidate
@@ -108,16 +108,16 @@ class JointSearch:
                 found.setdefault(candidate.network, []).append(trial)
         latest: dict[str, str] = {}
         for network in found:
-            steps = made.steps(network)
-            base = made.key_of([step for step in steps if step.name != "distil"])
-            if base not in latest or len(steps) > len(made.steps(latest[base])):
+            steps = variants.steps(network)
+            base = variants.id_of([step for step in steps if structural(step)])
+            if base not in latest or len(steps) > len(variants.steps(latest[base])):
                 latest[base] = network
         for network in latest.values():
-            steps, pruning = made.steps(network), found[network][0].candidate.pruning
-            trainings = sum(step.name == "distil" for step in steps)
-            variant = Variant(
+            steps, pruning = variants.steps(network), found[network][0].candidate.pruning
+            trainings = sum(not structural(step) for step in steps)
+            variant = VariantState(
                 label=pruning_text(pruning),
-                base=tuple(step for step in steps if step.name != "distil"),
+                base=tuple(step for step in steps if structural(step)),
                 pruning=pruning,
                 network=network,
                 steps=steps,
@@ -144,21 +144,13 @@ class JointSearch:
                     self.executor.enter(variant, [self.space.decode(encoding), lowest])
             number += 1
 
-    def _pruned(self, encoding: Encoding) -> Variant | None:
+    def _pruned(self, encoding: Encoding) -> VariantState | None:
         pruning = self.space.pruning(encoding)
-        step = self.making.maker.prune_step(pruning)
+        step = self.builder.prune_step(pruning)
         variant = self.executor.make(pruning_text(pruning), [step], pruning=pruning)
         if variant is not None:
             self._made[self.space.sparsity_indices(encoding)] = variant
         return variant
-
-    def _make_sparse(self) -> None:
-        for pattern in self.making.options.sparse_weights:
-            name = pattern.label.replace(" ", "").replace(":", "of")  # names files, which may hold no colon
-            variant = self.executor.make(pattern.label, [self.making.maker.sparse_step(pattern)], architecture=name)
-            if variant is not None:
-                explorer = self.executor.open_explorer(variant, self.space.with_prunes(()))
-                self.executor.enter(variant, [explorer.space.uniform(precision) for precision in UNIFORM])
 
     def _offer(self) -> None:
         """Tell the sampler which variants there are, and whether it may ask for another."""
@@ -174,7 +166,7 @@ class JointSearch:
         variant, origin = self._made.get(self.space.sparsity_indices(encoding)), candidate.origin
         if variant is None:
             variant = self._new = self._pruned(encoding)
-            origin = Origin(variant.base[0].name) if variant else origin
+            origin = origin_of(variant.base[0]) if variant else origin
         return replace(candidate, origin=origin, network=variant.network if variant else "")
 
     def _after(self, trial: Trial) -> None:

@@ -16,7 +16,7 @@ from bitfront.search.policy.config import DEFAULTS, PruningConfig
 from bitfront.search.space.pruning import PruneVariable
 from bitfront.search.space.space import Encoding, Space
 from bitfront.search.trial import Candidate, Origin
-from bitfront.search.variants.made import Making
+from bitfront.search.variants.builder import VariantBuilder
 
 
 def probe_prunings(space: Space, seed: int, config: PruningConfig = DEFAULTS.pruning) -> Iterator[Encoding]:
@@ -39,7 +39,7 @@ def probe_prunings(space: Space, seed: int, config: PruningConfig = DEFAULTS.pru
         yield space.canonical((*schemes, *indices))
 
 
-def learn_costs(explorer: Explorer, making: Making) -> None:
+def learn_costs(explorer: Explorer, builder: VariantBuilder) -> None:
     """Time the probes at INT8, and the first of them in FP32 too."""
     context, space = explorer.context, explorer.space
     known = {trial.candidate.key for trial in explorer.trials if trial.candidate.origin is Origin.COST_PROBE}
@@ -49,7 +49,7 @@ def learn_costs(explorer: Explorer, making: Making) -> None:
             return
         pruning = space.pruning(probe)
         try:
-            network = making.made.add([making.maker.prune_step(pruning)])
+            network = builder.variants.add([builder.prune_step(pruning)])
         except EngineError as error:
             context.listener.warn(f"pruning {pruning_text(pruning)}: {error.message}")
             continue

@@ -7,17 +7,23 @@ for calibration often are, it is so sure of itself that thinner early layers see
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from bitfront.core import ContentStore, Inputs, Precision, digest
 from bitfront.search.events import Listener
 from bitfront.search.measuring.runner import ModelRunner
 from bitfront.search.measuring.stopwatch import Kind
+from bitfront.search.passes.prune import prune_groups
 from bitfront.search.policy.config import PruningConfig
 from bitfront.search.space.pruning import PruneVariable
+from bitfront.search.variants.builder import VariantBuilder
 from bitfront.search.variants.channel_alignment import dialect_writer, measure_channel_alignment
-from bitfront.search.variants.made import Making
 from bitfront.sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
+
+if TYPE_CHECKING:
+    from bitfront.passes.prune_groups import PruneGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,40 +52,41 @@ class PruneContext:
 
 
 def prune_variables(
-    context: PruneContext, making: Making, measure: str
+    context: PruneContext, builder: VariantBuilder, measure: str
 ) -> tuple[tuple[PruneVariable, ...], SparsityTable]:
     """Return a variable for each group that can be pruned, and the table that its losses are from.
 
     Args:
         context: What it takes.
-        making: Knows the groups.
+        builder: Makes variants; its pruning gets the multiple of channels that is found here.
         measure: What losses are measured in: that of the precisions.
 
     Raises:
         ModelError: If the module cannot be traced.
     """
-    runner, options, maker = context.runner, making.options, making.maker
+    runner, passes, options = context.runner, builder.context, builder.options.pruning
+    assert options is not None, "pruning takes part"
     multiple = _channel_multiple(context) if options.round_to is None else options.round_to
-    maker.round_to = multiple
+    builder.options = builder.options.replacing(replace(options, round_to=multiple))
     with runner.watch.timed(Kind.CALIBRATION):
-        groups = maker.groups
+        groups = prune_groups(passes)
         context.listener.phase("sparsity", planned_steps(groups, levels=options.sparsities, round_to=multiple))
         table = score_sparsities(
-            maker.module,
+            passes.base,
             groups,
-            maker.data,
+            passes.data,
             context.unseen,
             levels=options.sparsities,
             round_to=multiple,
             samples=context.samples,
             measure=measure,
             store=context.store,
-            key=digest(runner.lowerer.reference.fingerprint, maker.data_digest),
+            key=digest(runner.lowerer.reference.fingerprint, passes.data_digest),
             on_step=context.listener.step,
             importance=options.importance,
         )
-    table = _after_training(context, making, table)
-    prunes = _variables(runner, making, table, multiple)
+    table = _after_training(context, builder, table)
+    prunes = _variables(runner, groups, table, multiple)
     if not prunes:
         context.listener.warn("no channels or branches of this network can be pruned: sparsity.csv has the reasons")
     return prunes, table
@@ -100,9 +107,11 @@ def _channel_multiple(context: PruneContext) -> int:
         ).multiple
 
 
-def _variables(runner: ModelRunner, making: Making, table: SparsityTable, multiple: int) -> tuple[PruneVariable, ...]:
+def _variables(
+    runner: ModelRunner, groups: Sequence[PruneGroup], table: SparsityTable, multiple: int
+) -> tuple[PruneVariable, ...]:
     layers = {layer.name for layer in runner.lowerer.quantisable.layers}
-    found = {group.name: group for group in making.maker.groups}
+    found = {group.name: group for group in groups}
     prunes = []
     for name, losses in table.losses().items():
         kept = [found[name].parts(sparsity, multiple) for sparsity in losses]
@@ -120,23 +129,23 @@ def _variables(runner: ModelRunner, making: Making, table: SparsityTable, multip
     return tuple(prunes)
 
 
-def _after_training(context: PruneContext, making: Making, table: SparsityTable) -> SparsityTable:
+def _after_training(context: PruneContext, builder: VariantBuilder, table: SparsityTable) -> SparsityTable:
     """The table with what training takes back of each loss, where the user's own budget has time to find out."""
-    options, groups = making.options, sum(len(losses) > 1 for losses in table.losses().values())
-    if not options.distil or options.train_budget_s is None or not groups:
+    options, groups = builder.options, sum(len(losses) > 1 for losses in table.losses().values())
+    if not options.recovery or options.train_budget_s is None or not groups:
         return table
     config = context.config
     limit_s = min(options.train_budget_s, context.time_limit_s or math.inf)
     least, most = config.training_steps
-    steps = min(int(config.training_fraction * limit_s / (groups * making.pace_s)), most)
+    steps = min(int(config.training_fraction * limit_s / (groups * builder.seconds_per_step)), most)
     if steps < least:
         return table
     context.listener.phase("sparsity, trained", groups)
     with context.runner.watch.timed(Kind.TRAINING):
         return score_trained(
             table,
-            making.maker.module,
+            builder.context.base,
             {name: array[: config.training_samples] for name, array in context.unseen.items()},
-            lambda sparsity: making.maker.trained(sparsity, steps),
+            lambda sparsity: builder.pipeline.module_of([builder.prune_step(sparsity), builder.training_step(steps)]),
             context.listener.warn,
         )

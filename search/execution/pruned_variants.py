@@ -52,7 +52,7 @@ def target_of(executor: VariantExecutor, number: int, bounds: tuple[Costs, Costs
         number: Of the target, from 0.
         bounds: As they were before the first target.
     """
-    resources = executor.resources if executor.making.options.distil else None
+    resources = executor.resources if executor.builder.options.recovery else None
     given, limits = bounds
     return next_target(
         number,
@@ -114,17 +114,19 @@ def solver_of(explorer: Explorer) -> Solver:
 
 def _least_harmful(executor: VariantExecutor, encodings: Sequence[Encoding]) -> Encoding:
     """The one whose pruning diverges least from the given network before training, on inputs nothing was trained on."""
-    context, maker, space = executor.context, executor.making.maker, executor.explorers[""].space
+    context, builder, space = executor.context, executor.builder, executor.explorers[""].space
     inputs = {name: array[: context.divergence_samples] for name, array in context.unseen.items()}
     losses = []
     with executor.trials.watch.timed(Kind.CALIBRATION):
-        reference = torch_outputs(maker.module, inputs)
+        reference = torch_outputs(builder.context.base, inputs)
         for encoding in encodings:
             try:
-                answers = torch_outputs(maker.pruned(space.pruning(encoding)), inputs)
+                pruned = builder.pipeline.module_of([builder.prune_step(space.pruning(encoding))])
             except EngineError:
                 losses.append(math.inf)
                 continue
+            assert pruned is not None, "nothing is trained"
+            answers = torch_outputs(pruned, inputs)
             loss = float(divergence(context.measure, reference, answers).mean())
             losses.append(loss if math.isfinite(loss) else math.inf)
     return encodings[int(np.argmin(losses))]

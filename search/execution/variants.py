@@ -14,13 +14,12 @@ from bitfront.search.policy.allocation import search_time_s
 from bitfront.search.policy.fine_tuning import TrainingResources, seconds_left
 from bitfront.search.policy.improvement import Evidence
 from bitfront.search.policy.learning_curve import LearningCurve
-from bitfront.search.policy.variant import Variant
+from bitfront.search.policy.variant import VariantState
 from bitfront.search.proposals.sampler import FrontSampler
 from bitfront.search.run_folder.study import Study
 from bitfront.search.space.space import UNPRUNED, Space
-from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
-from bitfront.search.variants.info import distilled
-from bitfront.search.variants.made import Making
+from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus, origin_of
+from bitfront.search.variants.builder import VariantBuilder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +27,7 @@ class VariantContext:
     """What it takes to make variants.
 
     Attributes:
-        making: Makes and trains them.
+        builder: Makes and trains them.
         open_study: (space, sampler, architecture) → the run's study of that space.
         layers: What a candidate comes to, layer by layer.
         unseen: Inputs that nothing is trained on.
@@ -37,7 +36,7 @@ class VariantContext:
         sensitivities: What it takes to score a student's schemes.
     """
 
-    making: Making
+    builder: VariantBuilder
     open_study: Callable[[Space, FrontSampler, str], Study]
     layers: Callable[[Candidate], Mapping[str, Scheme]]
     unseen: Inputs
@@ -63,16 +62,16 @@ class VariantExecutor:
     def __init__(self, trials: TrialContext, context: VariantContext) -> None:
         self.trials = trials
         self.context = context
-        self.making = making = context.making
+        self.builder = builder = context.builder
         self.policy = trials.policy
-        self.variants: list[Variant] = []
+        self.variants: list[VariantState] = []
         self.explorers: dict[str, Explorer] = {}
         self.curve = LearningCurve((self.policy.learning_curve.prior_power,))
-        budget = making.maker.budget
+        budget = builder.context.budget
         self.unit = halving.first_rung_steps(
             limit_s=budget.limit_s,
-            pace_s=making.pace_s,
-            epoch_steps=making.steps_of(1),
+            pace_s=builder.seconds_per_step,
+            epoch_steps=builder.steps_of_epochs(1),
             config=self.policy.halving,
         )
         limit = trials.limits.time_limit_s
@@ -96,27 +95,27 @@ class VariantExecutor:
     @property
     def resources(self) -> TrainingResources:
         """What training may take from now on."""
-        making, config = self.making, self.policy.fine_tuning
-        budget = making.maker.budget
+        builder, config = self.builder, self.policy.fine_tuning
+        budget = builder.context.budget
         return TrainingResources(
             left_s=seconds_left(budget.left_s, budget.time_left(), config),
-            asked=making.options.train_budget_s is not None,
-            pace_s=making.pace_s,
-            epoch_steps=making.steps_of(1),
+            asked=builder.options.train_budget_s is not None,
+            pace_s=builder.seconds_per_step,
+            epoch_steps=builder.steps_of_epochs(1),
             config=config,
         )
 
     @property
     def may_train(self) -> bool:
         """Whether the search's part of the training time has something left."""
-        budget, fraction = self.making.maker.budget, self.policy.allocation.search_training_fraction
+        budget, fraction = self.builder.context.budget, self.policy.allocation.search_training_fraction
         return budget.limit_s is None or budget.spent_s < fraction * budget.limit_s
 
-    def explorer_of(self, variant: Variant) -> Explorer:
+    def explorer_of(self, variant: VariantState) -> Explorer:
         """Return the explorer of a variant's space."""
         return self.explorers[variant.architecture]
 
-    def open_explorer(self, variant: Variant, space: Space) -> Explorer:
+    def open_explorer(self, variant: VariantState, space: Space) -> Explorer:
         """Open a space that is a variant's own."""
         trials, architecture = self.trials, variant.architecture
         sampler = FrontSampler(space, trials.evaluator.limits, trials.seed, self.policy.sampler)
@@ -128,8 +127,8 @@ class VariantExecutor:
 
     def make(
         self, label: str, base: Sequence[RecipeStep], *, pruning: Mapping[str, float] = UNPRUNED, architecture: str = ""
-    ) -> Variant | None:
-        """Make a variant of the given network, trained through the first rung where the run distils.
+    ) -> VariantState | None:
+        """Make a variant of the given network, trained through the first rung where the run trains.
 
         Args:
             label: In words.
@@ -141,27 +140,28 @@ class VariantExecutor:
             None where it fails, of which the listener hears.
         """
         steps = list(base)
-        if self.making.options.distil:
-            steps.append(self._distil_step(base, halving.steps_of(0, self.unit, self.policy.halving)))
+        if self.builder.options.recovery:
+            first = halving.steps_of(0, self.unit, self.policy.halving)
+            steps.append(self.builder.training_step(first, base))
         try:
-            key = self.making.made.add(steps)
+            key = self.builder.variants.add(steps)
         except EngineError as error:
             self.trials.listener.warn(f"{label}: {error.message}")
             return None
-        variant = Variant(
+        variant = VariantState(
             label=label, base=tuple(base), pruning=pruning, architecture=architecture, network=key, steps=(), rungs=1
         )
         self.note_network(variant, key)
         self.trials.listener.step(f"{label}: made")
         return variant
 
-    def note_network(self, variant: Variant, key: str) -> None:
+    def note_network(self, variant: VariantState, key: str) -> None:
         """Bring a variant up to date with its network."""
-        network = self.making.made[key]
+        network = self.builder.variants[key]
         variant.network, variant.steps = key, tuple(network.steps)
-        variant.trained_steps, variant.train_s = distilled(variant.steps), network.seconds
+        variant.trained_steps, variant.train_s = self.builder.pipeline.trained_steps(variant.steps), network.seconds
 
-    def enter(self, variant: Variant, candidates: Sequence[Mapping[str, Scheme]]) -> None:
+    def enter(self, variant: VariantState, candidates: Sequence[Mapping[str, Scheme]]) -> None:
         """Try a new variant and lead it through the rungs.
 
         Args:
@@ -169,10 +169,10 @@ class VariantExecutor:
             candidates: Group → scheme, what is tried on it; equal ones once.
         """
         self.variants.append(variant)
-        self.try_on(variant, _distinct(candidates), origin=Origin(variant.base[0].name))
+        self.try_on(variant, _distinct(candidates), origin=origin_of(variant.base[0]))
         self.race(variant)
 
-    def try_on(self, variant: Variant, candidates: Sequence[Mapping[str, Scheme]], origin: Origin) -> None:
+    def try_on(self, variant: VariantState, candidates: Sequence[Mapping[str, Scheme]], origin: Origin) -> None:
         """Try candidates on a variant as it is now."""
         explorer, tried = self.explorer_of(variant), []
         for schemes in candidates:
@@ -186,15 +186,15 @@ class VariantExecutor:
             tried.append(explorer.attempt(candidate))
         variant.trials += [trial for trial in tried if trial.status is not TrialStatus.FAILED]
 
-    def train(self, variant: Variant, steps: int) -> bool:
+    def train(self, variant: VariantState, steps: int) -> bool:
         """Train a variant on, and try the best of its candidates again.
 
         Returns:
             Whether it was trained: False where the budget left nothing.
         """
         before, done = variant.accuracy, variant.trained_steps
-        key = self.making.made.add([*variant.steps, self._distil_step(variant.base, steps)])
-        if len(self.making.made[key].steps) == len(variant.steps):
+        key = self.builder.variants.add([*variant.steps, self.builder.training_step(steps, variant.base)])
+        if len(self.builder.variants[key].steps) == len(variant.steps):
             return False
         own = [trial for trial in variant.trials if trial.candidate.origin is not Origin.FINE_TUNED]
         again = _best_of(own, self.policy.allocation.retried_candidates)
@@ -207,11 +207,11 @@ class VariantExecutor:
             self.curve = self.curve.after(before, variant.accuracy, reference=reference, times=times)
         return True
 
-    def race(self, variant: Variant) -> None:
+    def race(self, variant: VariantState) -> None:
         """Train a variant, which is through the first rung, for as long as it is promoted."""
-        if not self.making.options.distil:
+        if not self.builder.options.recovery:
             return
-        history, config = self.making.history, self.policy.halving
+        history, config = self.builder.history, self.policy.halving
         while True:
             decision = halving.decide(history, variant, self._improvement(variant), self.unit, config)
             history.append(decision)
@@ -221,18 +221,14 @@ class VariantExecutor:
                 return
             variant.rungs += 1
 
-    def restore(self, variant: Variant) -> None:
+    def restore(self, variant: VariantState) -> None:
         """Let a variant of an interrupted run count among those that came as far as it did."""
         value = self._improvement(variant)
-        self.making.history.extend(halving.decided_before(variant, value, self.unit, self.policy.halving))
+        self.builder.history.extend(halving.decided_before(variant, value, self.unit, self.policy.halving))
 
-    def _improvement(self, variant: Variant) -> float:
+    def _improvement(self, variant: VariantState) -> float:
         config = self.policy.halving
         return self.evidence.improvement(variant.trials, config.factor ** (config.rungs - variant.rungs))
-
-    def _distil_step(self, base: Sequence[RecipeStep], steps: int) -> RecipeStep:
-        student = any(step.name == "student" for step in base)
-        return self.making.maker.distil_step(steps, student=student)
 
 
 def _best_of(trials: Sequence[Trial], most: int) -> list[dict[str, Scheme]]:

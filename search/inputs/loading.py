@@ -28,7 +28,7 @@ from bitfront.search.inputs.arrays import (
     read_labelled,
     shown_shape,
 )
-from bitfront.search.inputs.passes import check_module, nothing_to_distil, read_pass_inputs
+from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import (
     DEFAULT_WORKLOAD,
@@ -41,7 +41,7 @@ from bitfront.search.inputs.workloads import (
     read_model,
     read_name,
 )
-from bitfront.search.options import PassOptions
+from bitfront.search.passes.options import PassOptions
 
 if TYPE_CHECKING:
     import torch
@@ -290,10 +290,9 @@ def _with_passes(
         ) from error
     module = check_module(loaded.model, opened.label)
     brought = read_pass_inputs(
-        opened.workload, opened.label, reference, teacher=module if passes.distil else None, classes=count
+        opened.workload, opened.label, reference, teacher=module if passes.recovery else None, classes=count
     )
-    if passes.distil and not (passes.prune or passes.sparse or brought.students):
-        raise nothing_to_distil(opened.label)
+    check_trainable(passes, opened.label, students=bool(brought.students))
     return replace(loaded, training=brought.training, students=brought.students, augment=brought.augment)
 
 

@@ -19,7 +19,9 @@ from bitfront.core import DataError, EngineError, Inputs, Labelled, UsageError, 
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels
 from bitfront.search.inputs.workloads import named_arrays, own_code
-from bitfront.search.options import PassOptions
+from bitfront.search.passes.base import StructuralPass
+from bitfront.search.passes.options import PassOptions, libraries
+from bitfront.search.passes.registry import selectable
 
 if TYPE_CHECKING:
     import torch
@@ -48,17 +50,15 @@ def check_passes(workload: Workload, label: str, passes: PassOptions) -> None:
 
     Raises:
         WorkloadError: If the workload has no training inputs, or a library is not installed.
-        UsageError: If distillation has nothing to train.
+        UsageError: If there is nothing to train.
     """
     if not _has(workload, "training"):
         raise WorkloadError(
             f"{label}: --passes needs training inputs, but it has no attribute 'training'",
             f"add 'training', inputs like 'calibration' but many more, labels optional ({PAGE})",
         )
-    if passes.distil and not (passes.prune or passes.sparse or _has(workload, "students")):
-        raise nothing_to_distil(label)
-    needed = ("torch", "torch_pruning") if passes.prune else ("torch",)
-    for library in needed:
+    check_trainable(passes, label, students=_has(workload, "students"))
+    for library in libraries(passes.passes):
         if find_spec(library) is None:
             raise WorkloadError(
                 f"--passes {passes.names} needs {library.replace('_', '-')}, which is not installed",
@@ -66,12 +66,20 @@ def check_passes(workload: Workload, label: str, passes: PassOptions) -> None:
             )
 
 
-def nothing_to_distil(label: str) -> UsageError:
-    """The error for distillation without anything to train by it."""
-    return UsageError(
-        f"--passes: distill has nothing to train: neither prune nor sparse is asked for, and {label} has no 'students'",
-        "add prune or sparse, give the workload students, or leave distill out",
-    )
+def check_trainable(passes: PassOptions, label: str, *, students: bool) -> None:
+    """Refuse training of variants where no pass makes any.
+
+    Raises:
+        UsageError: If there is nothing to train.
+    """
+    makers = [kind.name for kind in selectable().values() if issubclass(kind, StructuralPass)]
+    makes_variants = students or any(one.selectable for one in passes.structural)
+    if passes.recovery is not None and not makes_variants:
+        raise UsageError(
+            f"--passes: {passes.recovery.name} has nothing to train: neither {' nor '.join(makers)} is asked for, and "
+            f"{label} has no 'students'",
+            f"add {' or '.join(makers)}, give the workload students, or leave {passes.recovery.name} out",
+        )
 
 
 def check_module(model: torch.nn.Module | Path, label: str) -> torch.nn.Module:

@@ -18,7 +18,7 @@ from bitfront.search.measuring.timed import TimedModel
 from bitfront.search.trial import Candidate
 
 if TYPE_CHECKING:
-    from bitfront.search.variants.maker import Network
+    from bitfront.search.variants.pipeline import Variant
 
 QUICK = TimingSettings(
     slot_ms=5.0, warmup_runs=2, min_rounds=6, max_rounds=24, max_seconds_per_model=0.15, target=0.015
@@ -38,7 +38,7 @@ class ModelRunner:
         cores: What scoring may use.
         measurements: Remembers.
         watch: Clocks.
-        made: Networks that passes made of the given one, by key.
+        variants: Model variants that passes made of the given network, by id.
         quiet: The given network's latency in the latest timings, in ms: the fastest of them tells a disturbed machine.
     """
 
@@ -50,12 +50,12 @@ class ModelRunner:
     cores: int
     measurements: MeasurementCache
     watch: Stopwatch
-    made: Mapping[str, Network] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
     quiet: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def writer(self, network: str) -> Lowerer:
         """Writes the network of that key; the given one for none."""
-        return self.made[network].lowerer if network else self.lowerer
+        return self.variants[network].lowerer if network else self.lowerer
 
     def layers(self, candidate: Candidate) -> dict[str, Scheme]:
         """Layer name → scheme, every layer of the candidate's network.
@@ -87,7 +87,7 @@ class ModelRunner:
         if not network:
             return config
         given = self.lowerer.reference
-        recipe = self.made[network].recipe
+        recipe = self.variants[network].recipe
         return replace(config, model=given.fingerprint, architecture=given.architecture, recipe=recipe)
 
     def compile(self, artifact: Artifact) -> CompiledModel:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from bitfront.core import Constraints
 from bitfront.search.policy.config import DEFAULTS, FineTuningConfig
 from bitfront.search.policy.improvement import Evidence, Priority, Projected
-from bitfront.search.policy.variant import Variant
+from bitfront.search.policy.variant import VariantState
 from bitfront.search.trial import Trial, TrialStatus
 
 SCORED = (TrialStatus.COMPLETE, TrialStatus.STOPPED)  # one that was stopped below the floor is what training is for
@@ -78,7 +78,7 @@ def split_time(resources: TrainingResources, *, qat: bool) -> TimeSplit:
     return TimeSplit(fraction * (resources.left_s - qat_s), (1 - fraction) * (resources.left_s - qat_s), qat_s)
 
 
-def steps_within(variant: Variant, seconds: float, resources: TrainingResources) -> int:
+def steps_within(variant: VariantState, seconds: float, resources: TrainingResources) -> int:
     """Return the training steps for a variant in so many seconds, bounded by how often data should be seen."""
     config = resources.config
     epochs = config.most_epochs if resources.asked else config.usual_epochs
@@ -87,7 +87,7 @@ def steps_within(variant: Variant, seconds: float, resources: TrainingResources)
     return int(min(seconds / step_s, max(epochs * resources.epoch_steps, config.few_data_steps)))
 
 
-def training_multiple(variant: Variant, seconds: float, resources: TrainingResources) -> float:
+def training_multiple(variant: VariantState, seconds: float, resources: TrainingResources) -> float:
     """Return how many times the steps of its training so far a variant would have had after so many seconds more."""
     done = max(variant.trained_steps, 1)
     return (done + steps_within(variant, seconds, resources)) / done
@@ -100,16 +100,16 @@ def qat_steps(seconds: float, resources: TrainingResources) -> int:
 
 
 def choose_variants(
-    variants: Sequence[Variant],
+    variants: Sequence[VariantState],
     split: TimeSplit,
     evidence: Evidence,
     resources: TrainingResources,
     *,
-    every: Sequence[Variant],
+    every: Sequence[VariantState],
     feasible: bool,
     most: int | None = None,
-    first: Variant | None = None,
-) -> list[Variant]:
+    first: VariantState | None = None,
+) -> list[VariantState]:
     """Choose those that further training would bring most, each beside those chosen before it.
 
     They are as many as can be trained for long enough to matter, fewer where only longer training reaches the floor.
@@ -131,7 +131,7 @@ def choose_variants(
     whole_s = config.whole_epochs * resources.epoch_steps * resources.pace_s
     reached = [Projected(trial, 1) for one in every for trial in one.trials if trial.status is TrialStatus.COMPLETE]
     count = int(min(max(split.shared_s / whole_s, 1), most))
-    found: list[tuple[Variant, Priority]] = []
+    found: list[tuple[VariantState, Priority]] = []
     while count:
         found = _one_by_one(variants, split, count, reached, evidence, resources, feasible=feasible, first=first)
         if any(priority.reaches_floor for _, priority in found):
@@ -141,7 +141,7 @@ def choose_variants(
 
 
 def _one_by_one(
-    variants: Sequence[Variant],
+    variants: Sequence[VariantState],
     split: TimeSplit,
     count: int,
     reached: Sequence[Projected],
@@ -149,9 +149,9 @@ def _one_by_one(
     resources: TrainingResources,
     *,
     feasible: bool,
-    first: Variant | None,
-) -> list[tuple[Variant, Priority]]:
-    found: list[tuple[Variant, Priority]] = []
+    first: VariantState | None,
+) -> list[tuple[VariantState, Priority]]:
+    found: list[tuple[VariantState, Priority]] = []
     beside, others = list(reached), list(variants)
     while others and len(found) < count:
         seconds = split.shared_s / count + split.final_s
@@ -178,7 +178,9 @@ def _leading(priority: Priority, *, feasible: bool) -> tuple[float, ...]:
     return priority.reaches_floor, priority.improvement > 0, priority.accuracy
 
 
-def preferred_variant(variants: Sequence[Variant], best: Trial | None, constraints: Constraints) -> Variant | None:
+def preferred_variant(
+    variants: Sequence[VariantState], best: Trial | None, constraints: Constraints
+) -> VariantState | None:
     """Return the variant of the point that would be recommended now, if more accuracy is what would be preferred."""
     if best is None or constraints.accuracy_alone:
         return None
@@ -202,7 +204,7 @@ def rounding_costs(
 
 def choose_artifacts(
     trials: Sequence[Trial],
-    variants: Sequence[Variant],
+    variants: Sequence[VariantState],
     evidence: Evidence,
     *,
     feasible: bool,

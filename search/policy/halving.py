@@ -14,7 +14,7 @@ import optuna
 from optuna.pruners import SuccessiveHalvingPruner
 
 from bitfront.search.policy.config import DEFAULTS, HalvingConfig
-from bitfront.search.policy.variant import Variant
+from bitfront.search.policy.variant import VariantState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def steps_of(rung: int, unit: int, config: HalvingConfig = DEFAULTS.halving) -> 
 
 def decide(
     history: Sequence[PromotionDecision],
-    variant: Variant,
+    variant: VariantState,
     value: float,
     unit: int,
     config: HalvingConfig = DEFAULTS.halving,
@@ -90,7 +90,7 @@ def decide(
 
 
 def decided_before(
-    variant: Variant, value: float, unit: int, config: HalvingConfig = DEFAULTS.halving
+    variant: VariantState, value: float, unit: int, config: HalvingConfig = DEFAULTS.halving
 ) -> list[PromotionDecision]:
     """Return the decisions that led a variant of an interrupted run as far as it came, each at what it is worth now."""
     rungs = range(variant.rungs)
@@ -98,7 +98,7 @@ def decided_before(
 
 
 def _decision(
-    variant: Variant, rung: int, value: float, unit: int, config: HalvingConfig, *, promoted: bool
+    variant: VariantState, rung: int, value: float, unit: int, config: HalvingConfig, *, promoted: bool
 ) -> PromotionDecision:
     return PromotionDecision(
         label=variant.label,

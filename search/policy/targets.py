@@ -19,7 +19,7 @@ import numpy as np
 from bitfront.search.policy.config import DEFAULTS, TargetConfig
 from bitfront.search.policy.fine_tuning import TrainingResources, training_multiple
 from bitfront.search.policy.improvement import Evidence
-from bitfront.search.policy.variant import Variant
+from bitfront.search.policy.variant import VariantState
 from bitfront.search.space.space import Encoding, Space
 from bitfront.search.trial import Trial
 
@@ -101,7 +101,7 @@ def _closing_in(
 
 
 def variant_outcomes(
-    variants: Sequence[Variant],
+    variants: Sequence[VariantState],
     evidence: Evidence,
     resources: TrainingResources | None,
     config: TargetConfig = DEFAULTS.targets,

@@ -10,7 +10,7 @@ from bitfront.search.trial import Trial
 
 
 @dataclass(slots=True, kw_only=True)
-class Variant:
+class VariantState:
     """A variant on its way through the rungs; the executor keeps it up to date.
 
     Attributes:

@@ -14,8 +14,8 @@ from bitfront.search.results import finalists
 from bitfront.search.results.recommend import Judgement, judge
 from bitfront.search.session import Session
 from bitfront.search.trial import Origin, Trial
-from bitfront.search.variants.files import save_network
 from bitfront.search.variants.info import network_info, train_info
+from bitfront.search.variants.variant_files import save_variant
 
 INTERRUPTED = "interrupted"
 TIME_LIMIT = "time limit"
@@ -40,9 +40,9 @@ def described(session: Session, also: Sequence[Trial] = ()) -> list[tuple[Trial,
 
 def _network(session: Session, trial: Trial) -> NetworkInfo | None:
     """What is to be said of the trial's network; None of the given one."""
-    if session.making is None or not trial.candidate.network:
+    if session.builder is None or not trial.candidate.network:
         return None
-    return network_info(session.making, trial.candidate.network, session.evaluator.trials)
+    return network_info(session.builder, trial.candidate.network, session.evaluator.trials)
 
 
 def _with_files(session: Session, trial: Trial, point: Point) -> Point:
@@ -50,8 +50,8 @@ def _with_files(session: Session, trial: Trial, point: Point) -> Point:
     folder, key = session.options.out, trial.candidate.network
     config, model = finalists.write_files(session.runner, folder, point, key)
     made = point.network
-    if made is not None and session.making is not None:
-        made = replace(made, file=save_network(folder, session.making.made[key]).as_posix())
+    if made is not None and session.builder is not None:
+        made = replace(made, file=save_variant(folder, session.builder.variants[key]).as_posix())
     return replace(point, config=config, model=model, network=made)
 
 
@@ -170,7 +170,7 @@ def _remeasured(
         latency=timings.there[point.id],
         held=point.id in timings.holding,
         accuracy=accuracy,
-        compressed_bytes=finalists.compressed_bytes(file) if session.making else None,
+        compressed_bytes=finalists.compressed_bytes(file) if session.builder else None,
         footprint=finalists.memory_usage(runner, artifact, point.id, built),
         engine=finalists.write_engine(session.options.out, point.id, built[point.id]) if engine else None,
     )
@@ -199,6 +199,6 @@ def write(session: Session, judgement: Judgement, *, complete: bool, stopped: st
 
 
 def _training(session: Session) -> TrainInfo | None:
-    if session.making is None:
+    if session.builder is None:
         return None
-    return train_info(session.making)
+    return train_info(session.builder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,15 @@ from typing import Any, Literal
 from bitfront.core import Inputs, Labelled, Metric, OutputError, UsageError, Workload, digest, top1, write_text
 from bitfront.core.document import Form, JsonValue
 from bitfront.core.naming import load_attribute
-from bitfront.search.options import PassOptions, RunOptions
+from bitfront.search.options import RunOptions
+from bitfront.search.passes.options import PassOptions
+from bitfront.search.run_folder.code_identity import UNTOLD, code_identity
 from bitfront.search.run_folder.lock import LOCKING
-from bitfront.search.run_folder.object_digest import UndigestibleError, object_digest
 
 RUN_FILE = "run.json"
 # Raise it whenever the same run would be identified otherwise than before.
 SCHEMA_VERSION = 2
 _NO_RESULTS = LOCKING | {"cache"}
-_UNTOLD = "cannot be told apart from others: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +58,6 @@ def metric_name(metric: Metric) -> str:
         return metric_name(metric.func)
     owner = metric if hasattr(metric, "__qualname__") else type(metric)
     return f"{owner.__module__}:{owner.__qualname__}"
-
-
-def code_identity(value: object, name: str) -> str:
-    """Name and digest of a person's own object; where it cannot be digested, a text that no other run has.
-
-    Args:
-        value: A function, a class, an object.
-        name: What it is called.
-    """
-    try:
-        return f"{name} {object_digest(value, name)}"
-    except UndigestibleError as error:
-        return f"{name} {uuid.uuid4().hex} {_UNTOLD}{error}"
 
 
 def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
@@ -143,10 +129,10 @@ def check_folder(folder: Path, identity: Mapping[str, str], *, resume: bool) -> 
     recorded = earlier.identity
     differing = [name for name in {**identity, **recorded} if recorded.get(name) != identity.get(name)]
     for name in differing:
-        if _UNTOLD in (now := identity.get(name, "")):
+        if UNTOLD in (now := identity.get(name, "")):
             raise UsageError(
                 f"--resume: whether {name} is what the run in '{folder}' began with cannot be told: "
-                f"{now.partition(_UNTOLD)[2]}",
+                f"{now.partition(UNTOLD)[2]}",
                 "start afresh with another --out; what consists of code, numbers, arrays and containers can be resumed",
             )
     if differing:
@@ -178,9 +164,5 @@ def _identify_passes(workload: Workload, passes: PassOptions) -> dict[str, str]:
         "the training data": digest(dict(inputs), labels),
         "the students or their first weights": code_identity(dict(students), "students"),
         "the augmentation": json.dumps(getattr(workload, "augment", {}), sort_keys=True),
-        "--passes": passes.names,
-        "--sparsities": ",".join(f"{level:g}" for level in passes.sparsities),
-        "--round-to": "auto" if passes.round_to is None else str(passes.round_to),
-        "--importance": passes.importance,
-        "--sparse-weights": ",".join(pattern.text for pattern in passes.sparse_weights),
+        **passes.identity(),
     }

@@ -1,4 +1,4 @@
-"""A config of a made network, applied: with the graph that the run kept, or by following its recipe once more.
+"""A config of a model variant, applied: with the graph that the run kept, or by following its recipe once more.
 
 Following it takes the workload's torch module and training inputs; trainings that lie in the run's cache are taken from
 there. On another machine a repeated training may come to other weights: then ranges and rounding are found anew.
@@ -6,10 +6,10 @@ there. On another machine a repeated training may come to other weights: then ra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bitfront.core import Artifact, ConfigError, ContentStore, Labelled, PrecisionConfig, Recipe, UsageError
+from bitfront.core import Artifact, ConfigError, ContentStore, PrecisionConfig, Recipe, UsageError
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import dialect_of_config
 from bitfront.lowering.lowerer import Lowerer
@@ -18,8 +18,10 @@ from bitfront.search.inputs.loading import load_network
 from bitfront.search.inputs.passes import check_module, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import DEFAULT_WORKLOAD, load_workload, own_code
-from bitfront.search.variants.files import load_network_file, network_file
-from bitfront.search.variants.maker import Maker, Network, TrainBudget
+from bitfront.search.passes.base import Pass, pass_context
+from bitfront.search.passes.trainings import TrainingBudget, Trainings
+from bitfront.search.variants.pipeline import PassPipeline, Variant
+from bitfront.search.variants.variant_files import load_variant_file, variant_file
 
 
 def apply_recipe(
@@ -31,6 +33,7 @@ def apply_recipe(
     store: ContentStore,
     network: Path | None,
     repeat: bool,
+    passes: Sequence[Pass],
     allow_new_weights: bool,
     dialect: str | None,
     warn: Callable[[str], None],
@@ -43,8 +46,9 @@ def apply_recipe(
         source: The given network, and what training needs.
         run: The run folder that the config may lie in.
         store: The run's cache.
-        network: The made network's graph; None looks for it in the run folder.
+        network: The variant's graph; None looks for it in the run folder.
         repeat: Follow the recipe even where the graph is at hand.
+        passes: Of other packages, that the person named: the recipe's steps may be theirs.
         allow_new_weights: Accept other weights of the given network's architecture, and follow the recipe on them.
         dialect: The dialect that the person named; None takes the config's, if it is one of this program's.
         warn: Told what will not be as it was in the run.
@@ -55,14 +59,14 @@ def apply_recipe(
     writer = dialect_of_config(config.dialect, dialect)
     given, calibration = load_network(source, config.skipped_steps)
     _check_given(config, given, allow_new_weights)
-    path = network or run / network_file(recipe)
+    path = network or run / variant_file(recipe)
     if network is not None or (path.is_file() and not repeat and given.fingerprint == config.model):
-        reference = load_network_file(path, recipe, given.interpreter)
+        reference = load_variant_file(path, recipe, given.interpreter)
         return apply_config(
             config, reference, calibration=calibration, store=store, allow_new_weights=False, dialect=dialect
         )
     lowerer = Lowerer(given, writer, calibration, config.calibration, store)
-    made = _follow(recipe, source, lowerer, store, warn)
+    made = _follow(recipe, source, lowerer, passes, store, warn)
     if made.lowerer.reference.fingerprint == recipe.network:
         reference = made.lowerer.reference
         return apply_config(
@@ -76,38 +80,32 @@ def _follow(
     recipe: Recipe,
     source: Source,
     given: Lowerer,
+    passes: Sequence[Pass],
     store: ContentStore,
     warn: Callable[[str], None],
-) -> Network:
+) -> Variant:
     if source.model is not None:
         raise UsageError(
             f"the config is of a network that passes made from '{source.model}', and its graph "
-            f"{network_file(recipe)} is not at hand: to make it again takes the torch module",
+            f"{variant_file(recipe)} is not at hand: to make it again takes the torch module",
             "give the graph with --network, or the run's own --workload",
         )
-    from bitfront.passes.data import TrainingData
-
     name = source.workload or DEFAULT_WORKLOAD
     label = f"workload '{name}'"
     workload = load_workload(name, source.data)
     module = check_module(own_code(f"{label}: model", lambda: workload.model), label)
     found = read_pass_inputs(workload, label, given.reference, teacher=module, classes=None)
-    labelled = found.training if isinstance(found.training, Labelled) else None
-    inputs = found.training.inputs if isinstance(found.training, Labelled) else found.training
-    maker = Maker(
-        module=module,
-        given=given,
-        data=TrainingData(inputs=inputs, labels=None if labelled is None else labelled.labels),
+    context = pass_context(
+        module,
+        given.reference.fingerprint,
+        found.training,
         students=found.students,
-        store=store,
-        budget=TrainBudget(),
-        name=str(workload.name),
-        on_step=lambda _: None,
         augment=found.augment,
+        trainings=Trainings(store, TrainingBudget(), lambda _: None),
     )
-    if maker.data_digest != recipe.data:
+    if context.data_digest != recipe.data:
         warn("the workload's training inputs are not those of the run")
-    return maker.make(recipe.steps)
+    return PassPipeline(context, given, str(workload.name), passes).make(recipe.steps)
 
 
 def _check_given(config: PrecisionConfig, given: ReferenceModel, allow_new_weights: bool) -> None:

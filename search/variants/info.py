@@ -1,82 +1,89 @@
-"""What a report says of the networks of a run: what was pruned, how they were trained, what that bought."""
+"""What a report says of a run's model variants: what was pruned, how they were trained, what accuracy it recovered."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from bitfront.core import FP32, RecipeStep
-from bitfront.report.network import NetworkInfo, PrunedGroup, StepInfo
+from bitfront.report.network import GIVEN, NetworkInfo, PrunedGroup, StepInfo
 from bitfront.report.training import RungInfo, TrainInfo
-from bitfront.search.options import SparsePattern
+from bitfront.search.passes.base import ArtifactPass, StructuralPass, TrainingPass
 from bitfront.search.trial import Trial
-from bitfront.search.variants.made import Making
-from bitfront.search.variants.maker import Network
-
-TRAININGS = ("distil", "qat")
+from bitfront.search.variants.builder import VariantBuilder
+from bitfront.search.variants.pipeline import PassPipeline, Variant
 
 
-def label(steps: tuple[RecipeStep, ...], key: str) -> str:
-    """In short: ``pruned 3f2a``, ``student SmallNet-1``, ``2:4``, with ``qat`` where the artifact was trained."""
-    first = steps[0]
-    name = "given"
-    if first.name == "prune":
-        name = f"pruned {key[:4]}"
-    elif first.name == "student":
-        name = f"student {first.options['name']}"
-    elif first.name == "sparse":
-        name = _pattern(first.options).label
-    return f"{name} qat" if steps[-1].name == "qat" else name
-
-
-def _pattern(options: Mapping[str, Any]) -> SparsePattern:
-    return SparsePattern(f"{options['n']}:{options['m']}" if "n" in options else str(options["sparsity"]))
-
-
-def network_info(making: Making, key: str, trials: Sequence[Trial]) -> NetworkInfo:
-    """What there is to say of one network.
+def label(pipeline: PassPipeline, steps: Sequence[RecipeStep], variant: str) -> str:
+    """In short: ``pruned 3f2a``, ``student SmallNet-1``, ``2:4``, with ``qat`` where the artifact was trained.
 
     Args:
-        making: Made it.
-        key: The network's.
+        pipeline: Knows the passes.
+        steps: The variant's.
+        variant: Its id before any training.
+    """
+    first, last = pipeline.pass_of(steps[0]), pipeline.pass_of(steps[-1])
+    name = first.label(steps[0], variant) if isinstance(first, StructuralPass) else GIVEN
+    return f"{name} {last.name}" if isinstance(last, ArtifactPass) else name
+
+
+def kind(pipeline: PassPipeline, steps: Sequence[RecipeStep]) -> str:
+    """A word for what a variant is: that of its first structural pass, else of its first training."""
+    passes = [pipeline.pass_of(step) for step in steps]
+    structural = [one.variant_kind for one in passes if isinstance(one, StructuralPass)]
+    training = [one.variant_kind for one in passes if isinstance(one, TrainingPass)]
+    return next(iter([*structural, *training]), GIVEN)
+
+
+def network_info(builder: VariantBuilder, key: str, trials: Sequence[Trial]) -> NetworkInfo:
+    """What there is to say of one variant.
+
+    Args:
+        builder: Made it.
+        key: The variant's id.
         trials: All trials of the run, for accuracies.
     """
     from bitfront.passes.prune_counts import count_macs, count_parameters
 
-    network = making.made[key]
-    steps = tuple(network.steps)
-    plain = steps[:-1] if steps[-1].name == "qat" else steps
-    module = (making.made[making.made.add(plain)].module if plain else None) or making.maker.module
-    inputs = making.maker.data.inputs
-    macs, whole = count_macs(module, inputs), count_macs(making.maker.module, inputs)
-    parameters, all_parameters = count_parameters(module), count_parameters(making.maker.module)
-    base = [step for step in plain if step.name not in TRAININGS]
-    before = making.made.key_of(base) if base else ""
+    pipeline, variants, context = builder.pipeline, builder.variants, builder.context
+    variant = variants[key]
+    steps = variant.steps
+    artifact = isinstance(pipeline.pass_of(steps[-1]), ArtifactPass)
+    plain = steps[:-1] if artifact else steps
+    module = (variants[variants.add(plain)].module if plain else None) or context.base
+    macs, whole = count_macs(module, context.data.inputs), count_macs(context.base, context.data.inputs)
+    parameters, all_parameters = count_parameters(module), count_parameters(context.base)
+    base = [step for step in plain if pipeline.is_structural(step)]
+    before = variants.id_of(base)
     return NetworkInfo(
-        label=label(steps, making.made.key_of(base) if base else key),
-        pruned=_pruned(making, steps),
-        steps=tuple(_step(network, index) for index in range(len(steps))),
+        label=label(pipeline, steps, before or key),
+        kind=kind(pipeline, steps),
+        artifact_trained=artifact,
+        pruned=_removed(builder, steps),
+        steps=tuple(_step(pipeline, variant, index) for index in range(len(steps))),
         macs=macs,
         parameters=parameters,
         macs_share=macs / whole,
         parameters_share=parameters / all_parameters,
-        train_s=network.seconds,
+        train_s=variant.seconds,
         untrained_accuracy=_fp32_accuracy(trials, before) if before else None,
-        fp32_accuracy=_fp32_accuracy(trials, making.made.key_of(plain) if plain else ""),
+        fp32_accuracy=_fp32_accuracy(trials, variants.id_of(plain)),
     )
 
 
-def train_info(making: Making) -> TrainInfo:
+def train_info(builder: VariantBuilder) -> TrainInfo:
     """What the run spent on training."""
-    budget = making.maker.budget
-    networks = {key: network for key, network in making.made.items() if network.steps}
-    trained = [network for network in networks.values() if network.seconds > 0]
+    budget, pipeline = builder.context.budget, builder.pipeline
+    made = [variant for variant in builder.variants.values() if variant.steps]
+
+    def architectures(variants: Sequence[Variant]) -> int:
+        return len({tuple(s.key for s in one.steps if pipeline.is_structural(s)) for one in variants})
+
     return TrainInfo(
         budget_s=budget.limit_s,
         spent_s=budget.spent_s,
-        networks=len({tuple(s.key for s in n.steps if s.name not in TRAININGS) for n in networks.values()}),
-        trained=len({tuple(s.key for s in n.steps if s.name not in TRAININGS) for n in trained}),
-        promoted=sum(judged.promoted for judged in making.history),
+        networks=architectures(made),
+        trained=architectures([variant for variant in made if variant.seconds > 0]),
+        promoted=sum(judged.promoted for judged in builder.history),
         history=tuple(
             RungInfo(
                 network=judged.label,
@@ -85,50 +92,36 @@ def train_info(making: Making) -> TrainInfo:
                 value=judged.accuracy,
                 kept=judged.promoted,
             )
-            for judged in making.history
+            for judged in builder.history
         ),
     )
 
 
-def _pruned(making: Making, steps: tuple[RecipeStep, ...]) -> tuple[PrunedGroup, ...]:
-    found = []
+def _removed(builder: VariantBuilder, steps: Sequence[RecipeStep]) -> tuple[PrunedGroup, ...]:
+    found: list[PrunedGroup] = []
     for step in steps:
-        sparsity: Mapping[str, float] = step.options.get("sparsity", {}) if step.name == "prune" else {}
-        for group in making.maker.groups:
-            if sparsity.get(group.name, 0) > 0:
-                size = group.channels // len(group.units)
-                kept = 0 if group.branch else group.kept(sparsity[group.name], step.options["round_to"]) * size
-                found.append(PrunedGroup(name=group.name, branch=group.branch, channels=group.channels, kept=kept))
+        one = builder.pipeline.pass_of(step)
+        if isinstance(one, StructuralPass):
+            found += one.removed(step, builder.context)
     return tuple(found)
 
 
-def _step(network: Network, index: int) -> StepInfo:
-    step = network.steps[index]
-    trainings = [i for i, other in enumerate(network.steps) if other.name in TRAININGS]
+def _step(pipeline: PassPipeline, variant: Variant, index: int) -> StepInfo:
+    step = variant.steps[index]
+    trainings = [i for i, other in enumerate(variant.steps) if not pipeline.is_structural(other)]
     if index not in trainings:
         return StepInfo(name=step.name, steps=0, seconds=0.0, loss=None)
     place = trainings.index(index)
     return StepInfo(
         name=step.name,
-        steps=_steps_of(step),
-        seconds=network.step_seconds[place],
-        loss=network.losses[place],
+        steps=pipeline.steps_of(step),
+        seconds=variant.step_seconds[place],
+        loss=variant.losses[place],
     )
 
 
-def distilled(steps: Sequence[RecipeStep]) -> int:
-    """Training steps of all distillations of a recipe together."""
-    return sum(_steps_of(step) for step in steps if step.name == "distil")
-
-
-def _steps_of(step: RecipeStep) -> int:
-    """So many a training had."""
-    options: Mapping[str, Any] = step.options["qat"] if step.name == "qat" else step.options
-    return int(options["training"]["steps"]) if step.ended_at is None else step.ended_at
-
-
 def _fp32_accuracy(trials: Sequence[Trial], network: str) -> float | None:
-    """What it scored on all of the search's samples; None where scoring stopped early."""
+    """The network's in FP32 on all of the search's samples; None where scoring stopped early."""
     most = max((trial.accuracy.samples for trial in trials if trial.accuracy), default=0)
     found = (
         trial.accuracy.value

@@ -72,7 +72,7 @@ EVERY_SCHEME = (
 )
 STEPS = (
     RecipeStep(name="prune", options={"sparsity": {"a": 0.5}}),
-    RecipeStep(name="distil", options={"steps": 7}, ended_at=3),
+    RecipeStep(name="distill", options={"steps": 7}, ended_at=3),
 )
 RECIPE = Recipe(steps=STEPS, data="d" * 64, network="e" * 64, architecture="f" * 64)
 CONFIG = PrecisionConfig(

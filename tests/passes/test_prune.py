@@ -17,12 +17,12 @@ from torch.nn.utils import parametrize
 
 from bitfront.core import ConfigError, ModelError
 from bitfront.passes.data import TrainingData
+from bitfront.passes.equivalence import outputs_of
 from bitfront.passes.prune import StructuredPrune
 from bitfront.passes.prune_counts import count_macs, count_parameters, example_tensors
 from bitfront.passes.prune_graph import DependencyGraph, Role
 from bitfront.passes.prune_groups import PruneGroup, Status, find_prune_groups, rounded_channels
 from bitfront.passes.prune_importance import Importance
-from bitfront.passes.prune_proof import outputs_of
 from bitfront.passes.prune_weights import Mask
 from tests.passes.nets import image_data, plain, same_weights, trained_looking
 from tests.passes.prune_nets import NETS, Fixed, Transformer, net

@@ -21,12 +21,12 @@ from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.passes import prune_branches
 from bitfront.passes.data import TrainingData
-from bitfront.passes.distil import Distil
+from bitfront.passes.distill import Distillation
+from bitfront.passes.equivalence import outputs_of
 from bitfront.passes.prune import StructuredPrune
 from bitfront.passes.prune_branches import Branch, find_branches, proved
 from bitfront.passes.prune_counts import count_macs, count_parameters, example_tensors
 from bitfront.passes.prune_groups import UNTRACED, PruneGroup, Status, find_prune_groups
-from bitfront.passes.prune_proof import outputs_of
 from bitfront.passes.training import Training
 from tests.passes.nets import same_weights, trained_looking
 from tests.passes.prune_nets import net
@@ -212,7 +212,7 @@ def test_what_is_left_is_a_network_like_any_other(name: str) -> None:
     shallow = copy.deepcopy(StructuredPrune(sparsity={first: 1.0}, batch_norm_samples=24).apply(module, data))
     assert not any(part.training for part in shallow.modules() if isinstance(part, nn.BatchNorm2d))
     training = Training(steps=2, batch_size=12, learning_rate=0.01)
-    trained = Distil(training=training).apply(shallow, data, teacher=module)
+    trained = Distillation(training=training).apply(shallow, data, teacher=module)
     assert not same_weights(trained, shallow)
     left = find_prune_groups(trained, data.inputs)
     again = StructuredPrune(

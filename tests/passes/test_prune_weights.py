@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from bitfront.core import CalibrationSettings, ConfigError, ContentStore, Scheme
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.passes.distil import Distil
+from bitfront.passes.distill import Distillation
 from bitfront.passes.prune_weights import NMPrune, Scope, UnstructuredPrune, bake, masked
 from bitfront.passes.qat import TRAINING, Qat
 from bitfront.passes.train import train
@@ -81,7 +81,7 @@ def test_recovery_keeps_the_zeros(options: NMPrune | UnstructuredPrune) -> None:
     student = masked(module, masks)
     student.get_submodule("classifier").requires_grad_(False)
     training = Training(steps=4, batch_size=16, learning_rate=0.05, weight_decay=0.1)
-    trained = Distil(training=training).apply(student, data, teacher=module)
+    trained = Distillation(training=training).apply(student, data, teacher=module)
     baked = bake(trained)
     assert not any(parametrize.is_parametrized(part) for part in baked.modules())
     assert baked.state_dict().keys() == module.state_dict().keys()
@@ -93,7 +93,7 @@ def test_recovery_keeps_the_zeros(options: NMPrune | UnstructuredPrune) -> None:
         assert weight.requires_grad is (name != "classifier")
     assert not torch.equal(baked.get_parameter("conv2.weight"), bake(student).get_parameter("conv2.weight"))
     # The planted bug: without masks the same training wakes them up.
-    awake = Distil(training=training).apply(options.apply(module, data), data, teacher=module)
+    awake = Distillation(training=training).apply(options.apply(module, data), data, teacher=module)
     assert not awake.get_parameter("conv2.weight")[~masks["conv2"]].eq(0).all()
 
 
@@ -106,7 +106,7 @@ def test_two_of_four_reaches_the_artifact(texts: tuple[str, ...]) -> None:
     module, data = plain(), image_data()
     masks = NMPrune().masks(module)
     training = Training(steps=2, batch_size=16, learning_rate=0.05)
-    sparse = bake(Distil(training=training).apply(masked(module, masks), data, teacher=module))
+    sparse = bake(Distillation(training=training).apply(masked(module, masks), data, teacher=module))
     reference = export_reference(sparse, data.inputs, name="plain")
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), data.inputs, CalibrationSettings(), ContentStore(None))
     layers = lowerer.quantisable.layers

@@ -207,7 +207,7 @@ def test_labels_take_part() -> None:
 
 
 class _Elsewhere(torch.nn.Module):
-    """Answers with the same logits for every image."""
+    """TeacherCache with the same logits for every image."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ def prune_network(levels: tuple[float, ...], branches: tuple[str, ...] = (), *, 
     share = 1 - 0.9 * (sum(levels) + len(branches)) / (len(GROUPS) + len(BRANCHES))
     steps = [
         StepInfo(name="prune", steps=0, seconds=1.4, loss=None),
-        StepInfo(name="distil", steps=600, seconds=74.2, loss=0.0831),
+        StepInfo(name="distill", steps=600, seconds=74.2, loss=0.0831),
     ]
     steps += [StepInfo(name="qat", steps=120, seconds=61.0, loss=0.0417)] if qat else []
     return NetworkInfo(
@@ -58,7 +58,7 @@ STUDENT = NetworkInfo(
     pruned=(),
     steps=(
         StepInfo(name="student", steps=0, seconds=0.1, loss=None),
-        StepInfo(name="distil", steps=900, seconds=48.0, loss=0.21),
+        StepInfo(name="distill", steps=900, seconds=48.0, loss=0.21),
     ),
     macs=6_200_000,
     parameters=41_000,
@@ -74,7 +74,7 @@ SPARSE = NetworkInfo(
     pruned=(),
     steps=(
         StepInfo(name="sparse", steps=0, seconds=0.3, loss=None),
-        StepInfo(name="distil", steps=300, seconds=41.0, loss=0.02),
+        StepInfo(name="distill", steps=300, seconds=41.0, loss=0.02),
     ),
     macs=41_000_000,
     parameters=270_000,
@@ -123,7 +123,9 @@ def made_point(id_: str, network: NetworkInfo, sample: dict[str, Any]) -> dict[s
     for stats in (point["latency"], point["search_latency"]):
         for name in ("median_ms", "p90_ms", "ci_low_ms", "ci_high_ms", "ratio", "ratio_low", "ratio_high"):
             stats[name] *= 0.35 + 0.65 * network.macs_share
-    accuracy = (network.fp32_accuracy or 0.0) - (0.004 if "int4" in point["text"] and not network.qat else 0.0005)
+    accuracy = (network.fp32_accuracy or 0.0) - (
+        0.004 if "int4" in point["text"] and not network.artifact_trained else 0.0005
+    )
     stats = AccuracyStats(value=accuracy, ci_low=accuracy - 0.01, ci_high=accuracy + 0.01, samples=898).to_json()
     size = round(point["size_bytes"] * network.parameters_share)
     point.update(
@@ -192,7 +194,7 @@ def passes_run(folder: Path) -> Path:
     data["front"] = synthetic.front_of(points)
     data["recommended"] = "p62"
     data["train"] = TRAIN.to_json()
-    data["settings"]["passes"] = ["prune", "distil", "sparse", "qat"]
+    data["settings"]["passes"] = ["prune", "distill", "sparse", "qat"]
     data["time_split_s"].update(training=421.0, total=data["time_split_s"]["total"] + 421.0)
     synthetic.write_run(folder, data, [{"network": "", "pruning": "{}", **row} for row in trials])
     with (folder / "sparsity.csv").open("w", newline="") as file:

@@ -12,7 +12,7 @@ import pytest
 from bitfront.core import DataError
 from bitfront.report.html import facts
 from bitfront.report.infos import Cost, front_info, heatmap_info
-from bitfront.report.network import NetworkInfo, NetworkKind, PrunedGroup, StepInfo
+from bitfront.report.network import NetworkInfo, PrunedGroup, StepInfo
 from bitfront.report.network_details import halving_rows, network_details, training_text
 from bitfront.report.plots import draw_front
 from bitfront.report.render import render
@@ -108,20 +108,39 @@ def test_damaged_sparsities_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "kind", "qat"),
+    ("steps", "kind", "artifact"),
     [
-        (("prune",), NetworkKind.PRUNED, False),
-        (("prune", "sparse", "distil"), NetworkKind.PRUNED, False),
-        (("student", "distil", "prune", "qat"), NetworkKind.STUDENT, True),
-        (("sparse", "distil"), NetworkKind.SPARSE, False),
-        (("distil",), NetworkKind.DISTILLED, False),
-        (("qat",), NetworkKind.GIVEN, True),
+        (("prune",), "pruned", False),
+        (("prune", "sparse", "distil"), "pruned", False),
+        (("student", "distil", "prune", "qat"), "student", True),
+        (("sparse", "distil"), "sparse", False),
+        (("distil",), "distilled", False),
+        (("qat",), "given", True),
     ],
 )
-def test_the_passes_tell_the_kind(steps: tuple[str, ...], kind: NetworkKind, qat: bool) -> None:
-    """The most telling pass decides; quantisation-aware training is told beside it."""
-    network = dataclasses.replace(STUDENT, steps=_steps(*steps))
-    assert (network.kind, network.qat, network.trained_steps) == (kind, qat, len(steps))
+def test_files_that_do_not_say_the_kind_are_read_by_their_passes(
+    steps: tuple[str, ...], kind: str, artifact: bool
+) -> None:
+    """As earlier versions wrote them: the most telling pass decides, names are those of today."""
+    data = json.loads(json.dumps(STUDENT.to_json()))
+    data["steps"] = [
+        json.loads(json.dumps(step.to_json())) | {"name": name}
+        for step, name in zip(_steps(*steps), steps, strict=True)
+    ]
+    del data["kind"], data["artifact_trained"]
+    network = NetworkInfo.from_json(data)
+    assert (network.kind, network.artifact_trained, network.trained_steps) == (kind, artifact, len(steps))
+    assert "distil" not in [step.name for step in network.steps]
+
+
+def test_a_file_says_the_kind_and_another_pass_has_its_own(results: RunResults) -> None:
+    """A kind that this program does not know is drawn like any other, in a look of its own."""
+    network = dataclasses.replace(STUDENT, steps=_steps("mine:Clip", "qat"), kind="clipped", artifact_trained=False)
+    assert NetworkInfo.from_json(json.loads(json.dumps(network.to_json()))) == network
+    point = dataclasses.replace(results.points["p66"], network=network)
+    changed = dataclasses.replace(results, points={**results.points, "p66": point})
+    names = [trace.name for trace in draw_front(front_info(changed, Cost.LATENCY)).data]
+    assert [name for name in names if name.startswith("front: ")][-1] == "front: clipped"
 
 
 @pytest.mark.parametrize(("channels", "kept"), [(8, 9), (8, -1), (0, 0)])
@@ -160,7 +179,7 @@ def test_pareto_csv_has_the_networks(tmp_path: Path) -> None:
     assert (frame.loc["p66", "macs"], frame.loc["p66", "train_steps"]) == ("6200000", "900")
     assert frame.loc["p62", "pruned"].split()[0] == "layer1.0.conv1:16/32"
     assert frame.loc["p62", "pruned"].split()[-1] == "layer2.4:0/1"
-    assert (frame.loc["p64", "passes"], frame.loc["fp16", "network"]) == ("prune distil qat", "given")
+    assert (frame.loc["p64", "passes"], frame.loc["fp16", "network"]) == ("prune distill qat", "given")
     assert frame.loc["fp16", "macs_share"] == "1.0"
 
 
@@ -200,7 +219,7 @@ def test_points_of_one_network_share_its_details(results: RunResults) -> None:
     assert [detail.points for detail in details] == [("p66",), ("p65",), ("p64",), ("p62", "p61"), ("p67",)]
     detail = details[3]
     assert (detail.recommended, detail.branches) == (True, ("layer2.4",))
-    assert detail.steps == (("prune", "–", "1.4 s", "–"), ("distil", "600", "74 s", "0.0831"))
+    assert detail.steps == (("prune", "–", "1.4 s", "–"), ("distill", "600", "74 s", "0.0831"))
     assert detail.groups[:2] == (("layer1.0.conv1", "32 → 16", "50%"), ("layer1.1.conv1", "32 → 24", "75%"))
     assert detail.summary == (
         "0.66 × multiply-adds, 0.44 × parameters; 5 groups narrowed, 1 branch removed; "
@@ -225,10 +244,10 @@ def test_training_in_words() -> None:
 
 def test_facts_name_the_passes(results: RunResults) -> None:
     """They are part of what was asked for."""
-    assert dict(facts(results))["Passes"] == "prune, distil, sparse, qat"
+    assert dict(facts(results))["Passes"] == "prune, distill, sparse, qat"
 
 
 def test_a_network_that_lost_nothing_says_so() -> None:
     """Neither groups nor training: the words do not claim any."""
-    network = dataclasses.replace(prune_network(()), steps=_steps(), train_s=0.0)
-    assert (network.pruned, network.kind) == ((), NetworkKind.GIVEN)
+    network = dataclasses.replace(prune_network(()), steps=_steps(), train_s=0.0, kind="")
+    assert (network.pruned, network.kind) == ((), "given")

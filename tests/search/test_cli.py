@@ -14,7 +14,12 @@ from bitfront.core import CalibrationSettings, Constraints, Precision, RangeMeth
 from bitfront.search import cli
 from bitfront.search.commands import apply, arguments, inspect, main_job, measure, report, sensitivity, values
 from bitfront.search.inputs.source import Source
-from bitfront.search.options import PassOptions, RunOptions, SparsePattern
+from bitfront.search.options import RunOptions
+from bitfront.search.passes.distill import DistillPass
+from bitfront.search.passes.options import PassOptions
+from bitfront.search.passes.prune import PrunePass
+from bitfront.search.passes.qat import QatPass
+from bitfront.search.passes.sparse import SparsePass, SparsePattern
 from tests.search.command_line import outcome
 
 PARSERS = {
@@ -58,23 +63,26 @@ GIVEN: dict[str, tuple[list[str], dict[str, object]]] = {
     "--out": (["there"], {"out": OUT}),
     "--resume": ([], {"resume": True}),
     "--save-engine": ([], {"save_engine": True}),
-    "--passes": (["qat,distill"], {"passes": PassOptions(distil=True, qat=True)}),
+    "--passes": (["qat,distill"], {"passes": PassOptions(passes=(DistillPass(), QatPass()))}),
     "--train-budget": (
         ["--passes", "qat", "--train-budget", "2.5"],
-        {"passes": PassOptions(qat=True, train_budget_s=150.0)},
+        {"passes": PassOptions(passes=(QatPass(),), train_budget_s=150.0)},
     ),
     "--sparsities": (
         ["--passes", "prune", "--sparsities", "0.5,0.25"],
-        {"passes": PassOptions(prune=True, sparsities=(0.25, 0.5))},
+        {"passes": PassOptions(passes=(PrunePass(sparsities=(0.25, 0.5)),))},
     ),
-    "--round-to": (["--passes", "prune", "--round-to", "16"], {"passes": PassOptions(prune=True, round_to=16)}),
+    "--round-to": (
+        ["--passes", "prune", "--round-to", "16"],
+        {"passes": PassOptions(passes=(PrunePass(round_to=16),))},
+    ),
     "--importance": (
         ["--passes", "prune", "--importance", "fisher"],
-        {"passes": PassOptions(prune=True, importance="fisher")},
+        {"passes": PassOptions(passes=(PrunePass(importance="fisher"),))},
     ),
     "--sparse-weights": (
         ["--passes", "sparse", "--sparse-weights", "2:4,0.8"],
-        {"passes": PassOptions(sparse=True, sparse_weights=(SparsePattern("2:4"), SparsePattern("0.8")))},
+        {"passes": PassOptions(passes=(SparsePass(sparse_weights=(SparsePattern("2:4"), SparsePattern("0.8"))),))},
     ),
 }
 ELSEWHERE = {"--help", "--version", "--quiet"}  # tested below by what they do

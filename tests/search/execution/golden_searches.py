@@ -21,13 +21,13 @@ from bitfront.core import AccuracyStats, Constraints, LatencyStats, RecipeStep, 
 from bitfront.experiments.synthetic import Synthetic
 from bitfront.lowering.dialect import ComputeType
 from bitfront.search.events import Silent
+from bitfront.search.passes.trainings import TrainingBudget
 from bitfront.search.proposals import seeds
 from bitfront.search.proposals.latency_model import fit_latency_model
 from bitfront.search.proposals.sampler import FrontSampler, VariantOffer
 from bitfront.search.space.pruning import SparsityIndices
 from bitfront.search.space.space import Encoding, Space
 from bitfront.search.trial import Candidate, Trial, TrialStatus
-from bitfront.search.variants.trainings import TrainBudget
 from tests.search.proposals.spaces import chain, prunable_chain
 
 GOLDEN = Path(__file__).parent / "golden" / "proposals.json"
@@ -173,12 +173,12 @@ class _Tried:
 class _Networks(dict[str, Any]):
     """Stands in for the networks that were made: nothing but their steps."""
 
-    def __init__(self, budget: TrainBudget) -> None:
+    def __init__(self, budget: TrainingBudget) -> None:
         super().__init__()
         self._budget = budget
 
     @staticmethod
-    def key_of(steps: Sequence[RecipeStep]) -> str:
+    def id_of(steps: Sequence[RecipeStep]) -> str:
         return digest([step.key for step in steps])[:16]
 
     def steps(self, key: str) -> tuple[RecipeStep, ...]:
@@ -186,49 +186,69 @@ class _Networks(dict[str, Any]):
         return found
 
     def add(self, steps: Sequence[RecipeStep]) -> str:
-        key = self.key_of(steps)
+        key = self.id_of(steps)
         if key not in self:
             seconds = sum(0.1 * int(s.options["training"]["steps"]) for s in steps if "training" in s.options)
             for number, step in enumerate(steps):
                 if "training" in step.options:
-                    self._budget.note(self.key_of(steps[: number + 1]), 0.1 * int(step.options["training"]["steps"]))
+                    self._budget.note(self.id_of(steps[: number + 1]), 0.1 * int(step.options["training"]["steps"]))
             self[key] = SimpleNamespace(steps=tuple(steps), seconds=seconds)
         return key
 
 
-@dataclass
-class _Maker:
-    """Stands in for what makes networks."""
+def _training(name: str, steps: int, **more: object) -> RecipeStep:
+    return RecipeStep(name=name, options={"training": {"steps": steps}, **more})
 
-    budget: TrainBudget
-    module: nn.Module = field(default_factory=lambda: _linear(0.0))
-    students: Mapping[str, object] = field(default_factory=lambda: {"small": object()})
+
+class _Pipeline:
+    """Stands in for what applies recipes."""
 
     @staticmethod
-    def _training(name: str, steps: int, **more: object) -> RecipeStep:
-        return RecipeStep(name=name, options={"training": {"steps": steps}, **more})
+    def is_structural(step: RecipeStep) -> bool:
+        return "training" not in step.options
 
-    def distil_step(self, steps: int, student: bool = False) -> RecipeStep:
-        return self._training("distil", steps, student=student)
+    @staticmethod
+    def trained_steps(steps: Sequence[RecipeStep]) -> int:
+        return sum(int(step.options["training"]["steps"]) for step in steps if step.name == "distill")
 
-    def qat_step(self, layers: Mapping[str, Any], steps: int) -> RecipeStep:
-        return self._training("qat", steps, layers={name: scheme.text for name, scheme in layers.items()})
+    @staticmethod
+    def module_of(steps: Sequence[RecipeStep]) -> nn.Module:
+        (step,) = steps
+        return _linear(sum(value * (1 + len(name) % 3) for name, value in step.options.items()))
+
+
+@dataclass
+class _Builder:
+    """Stands in for what makes variants."""
+
+    context: Any
+    variants: _Networks
+    options: Any
+    pipeline: _Pipeline = field(default_factory=_Pipeline)
+    history: list[Any] = field(default_factory=list)
+    seconds_per_step: float = 0.1
+
+    @staticmethod
+    def steps_of_epochs(epochs: int) -> int:
+        return 30 * epochs
+
+    @staticmethod
+    def training_step(steps: int, base: Sequence[RecipeStep] = ()) -> RecipeStep:
+        return _training("distill", steps, student=any(step.name == "student" for step in base))
 
     @staticmethod
     def prune_step(pruning: Mapping[str, float]) -> RecipeStep:
         return RecipeStep(name="prune", options=dict(pruning))
 
-    @staticmethod
-    def student_step(name: str) -> RecipeStep:
-        return RecipeStep(name="student", options={"name": name})
 
-    @staticmethod
-    def sparse_step(pattern: Any) -> RecipeStep:
-        return RecipeStep(name="sparse", options={"label": pattern.label})
+def _proposing(label: str, architecture: str, step: RecipeStep, *, student: bool) -> Any:
+    """Stands in for a structural pass with one variant."""
+    proposal = SimpleNamespace(label=label, architecture=architecture, step=step)
+    return SimpleNamespace(proposals=lambda _: [proposal], from_scratch=student, own_layers=student)
 
-    @staticmethod
-    def pruned(pruning: Mapping[str, float]) -> nn.Module:
-        return _linear(sum(value * (1 + len(name) % 3) for name, value in pruning.items()))
+
+def _artifact_step(_: object, layers: Mapping[str, Any], steps: int) -> RecipeStep:
+    return _training("qat", steps, layers={name: scheme.text for name, scheme in layers.items()})
 
 
 def _linear(shift: float) -> nn.Module:
@@ -259,14 +279,21 @@ def joint_parts(seed: int, budget: Constraints, train_s: float | None, trials: i
     space = replace(prunable_chain(6, seed))
     student = chain(3, seed + 7)
     spaces = {"": space, "small": student, "2of4": replace(space, prunes=())}
-    training, watch = TrainBudget(limit_s=train_s), Watch()
+    training, watch = TrainingBudget(limit_s=train_s), Watch()
     networks = _Networks(training)
     tried = _Tried(spaces, networks, budget)
     watch.tried = tried
     passes = SimpleNamespace(
-        prune=True, distil=True, qat=True, sparse=True, train_budget_s=train_s,
-        sparse_weights=(SimpleNamespace(label="2:4"),),
-    )  # fmt: skip
+        pruning=True,
+        recovery=True,
+        artifact=SimpleNamespace(step=_artifact_step),
+        train_budget_s=train_s,
+        structural=(
+            SimpleNamespace(proposals=lambda _: []),
+            _proposing("2:4", "2of4", RecipeStep(name="sparse", options={"label": "2:4"}), student=False),
+            _proposing("student small", "small", RecipeStep(name="student", options={"name": "small"}), student=True),
+        ),
+    )
     inputs = np.random.default_rng(seed).normal(size=(16, 4)).astype(np.float32)
     return SimpleNamespace(
         space=space,
@@ -274,8 +301,7 @@ def joint_parts(seed: int, budget: Constraints, train_s: float | None, trials: i
         networks=networks,
         tried=tried,
         watch=watch,
-        maker=_Maker(training),
-        passes=passes,
+        builder=_Builder(SimpleNamespace(base=_linear(0.0), budget=training), networks, passes),
         unseen={"x": inputs},
         listener=Silent(),
         options=SimpleNamespace(

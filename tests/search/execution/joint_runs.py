@@ -22,12 +22,13 @@ from bitfront.search.events import Listener
 from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.source import Source
 from bitfront.search.measuring.evaluate import Evaluator
-from bitfront.search.options import PassOptions, RunOptions
+from bitfront.search.options import RunOptions
+from bitfront.search.passes.options import PassOptions
+from bitfront.search.passes.trainings import Finished, Trainings
 from bitfront.search.policy.config import FineTuningConfig, PolicyConfig
 from bitfront.search.results import finalists
 from bitfront.search.run import RunOutcome, run
 from bitfront.search.trial import Trial, TrialStatus
-from bitfront.search.variants.trainings import Finished, Trainings
 from tests.passes.nets import trained_looking
 from tests.search.toy_runs import Heard
 from tests.search.variants.making import Tiny
@@ -118,6 +119,7 @@ class ResidualWorkload:
 
 def options(out: Path, passes: PassOptions, **more: object) -> RunOptions:
     """Small runs."""
+    prune = passes.pruning and replace(passes.pruning, round_to=4, sparsities=(0.5,))
     base = RunOptions(
         budget=Constraints(),
         out=out,
@@ -125,8 +127,8 @@ def options(out: Path, passes: PassOptions, **more: object) -> RunOptions:
         trials=14,
         calibration=CalibrationSettings(samples=32),
         sensitivity_samples=16,
-        passes=replace(passes, round_to=4, sparsities=(0.5,)),
         policy=PolicyConfig(fine_tuning=FineTuningConfig(few_data_steps=12, most_epochs=1, qat_most_steps=12)),
+        passes=passes.replacing(prune) if prune else passes,
     )
     return replace(base, **more)  # type: ignore[arg-type]
 

@@ -14,12 +14,17 @@ from bitfront.core import Constraints, ContentStore, PrecisionConfig
 from bitfront.lowering.apply import apply_config
 from bitfront.passes.data import TrainingData
 from bitfront.passes.prune_groups import find_prune_groups
-from bitfront.report.network import NetworkKind
+from bitfront.report.network import PRUNED, SPARSE, STUDENT
 from bitfront.report.results import Point, RunResults
 from bitfront.search.measuring.holdout import split
-from bitfront.search.options import PassOptions, RunOptions
+from bitfront.search.options import RunOptions
+from bitfront.search.passes.distill import DistillPass
+from bitfront.search.passes.options import PassOptions
+from bitfront.search.passes.prune import PrunePass
+from bitfront.search.passes.qat import QatPass
+from bitfront.search.passes.sparse import SparsePass
 from bitfront.search.run import RunOutcome
-from bitfront.search.variants.files import load_network_file, network_file
+from bitfront.search.variants.variant_files import load_variant_file, variant_file
 from bitfront.sensitivity.measure import KL
 from bitfront.sensitivity.sparsity import score_sparsities
 from tests.references import INTERPRETER
@@ -39,9 +44,9 @@ class Found:
     results: RunResults
     trainings: list[str]
 
-    def points(self, kind: NetworkKind) -> list[Point]:
+    def points(self, kind: str) -> list[Point]:
         """Those on networks of a kind."""
-        return [p for p in self.results.points.values() if p.network is not None and p.network.kind is kind]
+        return [p for p in self.results.points.values() if p.network is not None and p.network.kind == kind]
 
     def rows(self) -> list[dict[str, str]]:
         """Of trials.csv."""
@@ -58,14 +63,14 @@ def searched(asked: RunOptions) -> Found:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """Prunings, 2:4 weights and a student."""
-    passes = PassOptions(prune=True, distil=True, sparse=True, train_budget_s=AMPLE_S)
+    passes = PassOptions(passes=(PrunePass(), DistillPass(), SparsePass()), train_budget_s=AMPLE_S)
     return searched(options(tmp_path_factory.mktemp("joint") / "run", passes))
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """Quantisation-aware training alone."""
-    passes = PassOptions(qat=True, train_budget_s=AMPLE_S)
+    passes = PassOptions(passes=(QatPass(),), train_budget_s=AMPLE_S)
     return searched(options(tmp_path_factory.mktemp("qat") / "run", passes, trials=6))
 
 
@@ -87,7 +92,7 @@ def test_folder_is_complete(found: Found) -> None:
 
 def test_pruned_networks_are_points(found: Found) -> None:
     """They say what went and what stayed, how they were trained, and what that came to."""
-    points = found.points(NetworkKind.PRUNED)
+    points = found.points(PRUNED)
     assert points
     for point in points:
         network = point.network
@@ -98,7 +103,7 @@ def test_pruned_networks_are_points(found: Found) -> None:
         assert {group.name for group in network.pruned} <= {"block1", "block2", "block1.conv1", "block2.conv1"}
         assert all(group.kept == (0 if group.branch else group.channels // 2) for group in network.pruned)
         assert network.label.startswith("pruned ")
-        trainings = [step for step in network.steps if step.name == "distil"]
+        trainings = [step for step in network.steps if step.name == "distill"]
         assert all(step.steps > 0 and step.seconds > 0 and step.loss is not None for step in trainings)
         assert network.trained_steps == sum(step.steps for step in trainings)
         assert network.train_s == pytest.approx(sum(step.seconds for step in trainings))
@@ -130,7 +135,7 @@ def test_what_was_timed_alone_is_no_point(found: Found) -> None:
 
 def test_prunings_are_scored_on_what_nothing_was_trained_on(found: Found) -> None:
     """On the search's part of the evaluation data, by each level before training and the highest one after."""
-    work, asked = ResidualWorkload(), options(found.outcome.folder, PassOptions(prune=True))
+    work, asked = ResidualWorkload(), options(found.outcome.folder, PassOptions(passes=(PrunePass(),)))
     search_part, _ = split(work.evaluation, asked.holdout, asked.seed)
     with (found.outcome.folder / "sparsity.csv").open(newline="") as file:
         rows = {(row["group"], float(row["sparsity"])): row for row in csv.DictReader(file) if not row["dropped"]}
@@ -164,7 +169,7 @@ def test_what_training_bought_is_said(found: Found) -> None:
 def test_limits_hold_for_every_network_that_is_made_on_purpose(found: Found, tmp_path: Path) -> None:
     """Where size is limited below what precisions reach, a faster network is solved for within that limit too."""
     limit = 0.85 * min(int(row["size_bytes"]) for row in found.rows() if row["origin"] == "baseline")
-    passes = PassOptions(prune=True, distil=True, train_budget_s=AMPLE_S)
+    passes = PassOptions(passes=(PrunePass(), DistillPass()), train_budget_s=AMPLE_S)
     limited = searched(options(tmp_path / "run", passes, budget=Constraints(size_bytes=limit), trials=20))
     # The first candidate on each network is what was solved for.
     rows = [row for row in reversed(limited.rows()) if row["origin"] == "prune"]
@@ -174,8 +179,8 @@ def test_limits_hold_for_every_network_that_is_made_on_purpose(found: Found, tmp
 
 
 def test_students_and_sparse_networks_have_spaces_of_their_own(found: Found) -> None:
-    """Their ids carry the architecture's name, and a student's layers are its own."""
-    students = found.points(NetworkKind.STUDENT)
+    """Their ids carry the family's name, and a student's layers are its own."""
+    students = found.points(STUDENT)
     assert students
     for point in students:
         assert point.id.startswith("Tiny-1-p")
@@ -183,7 +188,7 @@ def test_students_and_sparse_networks_have_spaces_of_their_own(found: Found) -> 
         assert point.network.label == "student Tiny-1"
         config = PrecisionConfig.load(found.outcome.folder / str(point.config))
         assert set(config.layers) == {"conv", "fc"}
-    sparse = found.points(NetworkKind.SPARSE)
+    sparse = found.points(SPARSE)
     assert sparse
     for point in sparse:
         assert point.id.startswith("2of4-p")
@@ -210,7 +215,7 @@ def test_configs_rebuild_their_models(found: Found) -> None:
     for point in found.results.points.values():
         config = PrecisionConfig.load(folder / str(point.config))
         if config.recipe is not None:
-            reference = load_network_file(folder / network_file(config.recipe), config.recipe, INTERPRETER)
+            reference = load_variant_file(folder / variant_file(config.recipe), config.recipe, INTERPRETER)
             store = ContentStore(folder / "cache")
             model = apply_config(config, reference, calibration=calibration, store=store, allow_new_weights=False).data
             assert model == (folder / str(point.model)).read_bytes()
@@ -219,14 +224,12 @@ def test_configs_rebuild_their_models(found: Found) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        NetworkKind.PRUNED,
-        NetworkKind.STUDENT,
-        NetworkKind.SPARSE,
+        PRUNED,
+        STUDENT,
+        SPARSE,
     ],
 )
-def test_recipes_are_followed_again(
-    kind: NetworkKind, found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recipes_are_followed_again(kind: str, found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the trainings in the run's cache, byte for byte."""
     enter(tmp_path, monkeypatch)
     point = found.points(kind)[0]
@@ -248,7 +251,7 @@ def test_artifacts_are_trained(trained: Found, tmp_path: Path, monkeypatch: pyte
     """What was trained as it is quantised is a point whose config holds the recipe and gives its model again."""
     enter(tmp_path, monkeypatch)
     assert trained.outcome.exit_code == 0
-    points = [p for p in trained.results.points.values() if p.network is not None and p.network.qat]
+    points = [p for p in trained.results.points.values() if p.network is not None and p.network.artifact_trained]
     assert points
     for point in points:
         config = PrecisionConfig.load(trained.outcome.folder / str(point.config))
@@ -264,7 +267,7 @@ def test_artifacts_are_trained(trained: Found, tmp_path: Path, monkeypatch: pyte
 
 def test_a_tiny_training_budget(tmp_path: Path) -> None:
     """The run ends well with networks that had next to no training; what is over the budget is one training's step."""
-    passes = PassOptions(prune=True, distil=True, train_budget_s=0.001)
+    passes = PassOptions(passes=(PrunePass(), DistillPass()), train_budget_s=0.001)
     found = searched(options(tmp_path / "run", passes, trials=7))
     assert found.outcome.exit_code == 0
     train = found.results.train
@@ -283,7 +286,9 @@ class Killer(Heard):
 
 def test_interrupted_and_resumed(tmp_path: Path) -> None:
     """Trials that were done are kept, and no training is done again."""
-    asked = options(tmp_path / "run", PassOptions(prune=True, distil=True, train_budget_s=AMPLE_S), trials=8)
+    asked = options(
+        tmp_path / "run", PassOptions(passes=(PrunePass(), DistillPass()), train_budget_s=AMPLE_S), trials=8
+    )
     with quick() as before:
         stopped = search(asked, Killer())
     assert stopped.exit_code == 130

@@ -38,7 +38,8 @@ SPACE = Space(
 def executor(unit: int, damage: dict[float, float | None], space: Space = SPACE) -> Any:
     """Of a search in which pruning "a" to a sparsity shifts one class by so much; None cannot be pruned."""
 
-    def pruned(pruning: dict[str, float]) -> nn.Module:
+    def pruned(steps: list[dict[str, float]]) -> nn.Module:
+        (pruning,) = steps
         assert set(pruning) == {"a"}
         shift = damage[pruning["a"]]
         if shift is None:
@@ -55,7 +56,11 @@ def executor(unit: int, damage: dict[float, float | None], space: Space = SPACE)
         unit=unit,
         trials=SimpleNamespace(seed=0, watch=SimpleNamespace(timed=lambda _: nullcontext())),
         context=SimpleNamespace(unseen={"images": images}, divergence_samples=8, measure="kl"),
-        making=SimpleNamespace(maker=SimpleNamespace(module=GIVEN, pruned=pruned)),
+        builder=SimpleNamespace(
+            context=SimpleNamespace(base=GIVEN),
+            prune_step=lambda pruning: pruning,
+            pipeline=SimpleNamespace(module_of=pruned),
+        ),
     )
 
 

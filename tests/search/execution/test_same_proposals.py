@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,7 +14,7 @@ from optuna.storages import InMemoryStorage
 
 from bitfront.core import Constraints
 from bitfront.lowering.dialect import ComputeType
-from bitfront.search.execution import students
+from bitfront.search.execution import proposed_variants
 from bitfront.search.execution.explorer import TrialContext
 from bitfront.search.execution.joint import JointSearch
 from bitfront.search.execution.variants import VariantContext
@@ -40,11 +39,7 @@ def searched_jointly(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> dict[str,
     """Trials and promotions of a whole joint search."""
     parts = joint_parts(**asked)
     monkeypatch.setattr(study_module, "open_storage", lambda _: InMemoryStorage())
-    monkeypatch.setattr(students, "student_space", lambda *_: parts.student)
-    making: Any = SimpleNamespace(
-        options=parts.passes, maker=parts.maker, made=parts.networks, history=[], pace_s=0.1,
-        steps_of=lambda epochs: 30 * epochs,
-    )  # fmt: skip
+    monkeypatch.setattr(proposed_variants, "own_space", lambda *_: parts.student)
     trials = TrialContext(
         evaluator=parts.tried,
         watch=parts.watch,
@@ -58,7 +53,7 @@ def searched_jointly(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> dict[str,
         policy=DEFAULTS,
     )
     context = VariantContext(
-        making=making,
+        builder=parts.builder,
         open_study=lambda space, sampler, name: Study("memory", f"golden-{name}", space, sampler, name),
         layers=parts.layers,
         unseen=parts.unseen,
@@ -69,7 +64,7 @@ def searched_jointly(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> dict[str,
     search = JointSearch(trials, context, parts.space)
     search.executor.unit = 40
     search.run([])
-    race = [f"{j.label} {j.rung} {j.steps} {j.value:.6f} {j.promoted}" for j in making.history]
+    race = [f"{j.label} {j.rung} {j.steps} {j.value:.6f} {j.promoted}" for j in parts.builder.history]
     spaces = {name: one.space for name, one in search.executor.explorers.items()}
     return {"trials": told(parts.tried.trials, spaces, parts.networks), "race": race}
 

@@ -18,7 +18,12 @@ from bitfront.search.commands import arguments, main_job, pass_arguments
 from bitfront.search.inputs.loading import LoadedWorkload, load, open_source
 from bitfront.search.inputs.passes import check_passes
 from bitfront.search.inputs.source import Source
-from bitfront.search.options import IMPORTANCES, PassOptions, RunOptions
+from bitfront.search.options import RunOptions
+from bitfront.search.passes.distill import DistillPass
+from bitfront.search.passes.options import PassOptions
+from bitfront.search.passes.prune import IMPORTANCES, PrunePass
+from bitfront.search.passes.qat import QatPass
+from bitfront.search.passes.sparse import SparsePass, SparsePattern
 from bitfront.search.run_folder.identity import RUN_FILE, check_folder, identify, write_run
 from tests.search.command_line import Files, enter, outcome, write_files
 
@@ -57,8 +62,8 @@ def mine(**parts):
     return type("Mine", (Mine,), parts)()
 
 """
-PRUNE = PassOptions(prune=True)
-DISTIL = PassOptions(prune=True, distil=True)
+PRUNE = PassOptions(passes=(PrunePass(),))
+DISTILL = PassOptions(passes=(PrunePass(), DistillPass()))
 
 
 @pytest.fixture
@@ -92,7 +97,7 @@ def test_without_the_option_there_are_no_passes() -> None:
 def test_spellings(text: str) -> None:
     """Order, spaces, repetition and the second spelling do not matter."""
     found = passes("--passes", text)
-    assert found == PassOptions(distil=True, qat=True)
+    assert found == PassOptions(passes=(DistillPass(), QatPass()))
     assert found.names == "distill,qat"
 
 
@@ -186,10 +191,10 @@ def test_training_inputs_are_needed(folder: Path, capsys: pytest.CaptureFixture[
 def test_distillation_needs_something_to_train(given: str, folder: Path) -> None:
     """Distillation alone needs students; with pruning it does not."""
     assert folder.is_dir()
-    alone = PassOptions(distil=True, qat=True)
+    alone = PassOptions(passes=(DistillPass(), QatPass()))
     with pytest.raises(UsageError, match=r"distill has nothing to train.*'mine:workload' has no 'students'"):
         _checked_and_loaded(given, alone)
-    assert _checked_and_loaded(given, DISTIL).students == {}
+    assert _checked_and_loaded(given, DISTILL).students == {}
     assert list(_checked_and_loaded("mine(students=[Small()])", alone).students) == ["Small-1"]
 
 
@@ -215,7 +220,7 @@ def test_a_missing_library_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
         WorkloadError, match=r"--passes prune needs torch-pruning, which is not installed\nhint: .*torch"
     ):
         _checked_and_loaded("mine()", PRUNE)
-    _checked_and_loaded("mine()", PassOptions(qat=True))
+    _checked_and_loaded("mine()", PassOptions(passes=(QatPass(),)))
 
 
 WRONG: dict[str, tuple[str, type[EngineError], str]] = {
@@ -258,7 +263,7 @@ def test_what_a_workload_brings_is_checked(case: str, folder: Path) -> None:
     assert folder.is_dir()
     workload, kind, said = WRONG[case]
     with pytest.raises(kind, match=f"(?s){said}"):
-        loaded(workload, DISTIL)
+        loaded(workload, DISTILL)
 
 
 def test_what_fits_arrives(folder: Path) -> None:
@@ -267,7 +272,7 @@ def test_what_fits_arrives(folder: Path) -> None:
     found = loaded(
         "mine(training=Labelled(inputs={'x': images(8, 1).astype('float64')}, labels=np.full(8, 3, 'uint8')),"
         " students=[Small(), net()], augment={'mirror': 1, 'shift': 2})",
-        DISTIL,
+        DISTILL,
     )
     assert isinstance(found.training, Labelled)
     assert found.training.inputs["x"].dtype == np.float32
@@ -288,11 +293,43 @@ def test_students_start_alike(folder: Path) -> None:
     assert folder.is_dir()
     state = torch.random.get_rng_state()
     first, second = (
-        loaded("mine(students=property(lambda self: [Small()]))", DISTIL).students["Small-1"] for _ in range(2)
+        loaded("mine(students=property(lambda self: [Small()]))", DISTILL).students["Small-1"] for _ in range(2)
     )
     assert torch.equal(state, torch.random.get_rng_state())
     for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_identity_is_as_runs_have_it_on_disk() -> None:
+    """Text by text what earlier versions wrote, options of passes that take no part among it; results likewise."""
+    options = PassOptions(passes=(SparsePass(sparse_weights=(SparsePattern("2:4"), SparsePattern("0.8"))), QatPass()))
+    assert options.identity() == {
+        "--passes": "qat,sparse",
+        "--sparsities": "0.25,0.5,0.75",
+        "--round-to": "auto",
+        "--importance": "taylor",
+        "--sparse-weights": "2:4,0.8",
+    }
+    assert options.to_json() == {"passes": "qat,sparse", "train_budget_s": "auto", "sparse_weights": ["2:4", "0.8"]}
+    assert replace(DISTILL, train_budget_s=60.0).to_json() == {
+        "passes": "prune,distill",
+        "train_budget_s": 60.0,
+        "sparsities": [0.25, 0.5, 0.75],
+        "round_to": "auto",
+        "importance": "taylor",
+    }
+
+
+@pytest.mark.parametrize(
+    ("passes", "said"),
+    [
+        ((), "expected some of prune,distill,qat,sparse, got nothing"),
+        ((PrunePass(), PrunePass(round_to=8)), "'prune' is given twice"),
+    ],
+)
+def test_passes_that_do_not_go_together(passes: tuple[PrunePass, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        PassOptions(passes=passes)
 
 
 def _identity(workload: LoadedWorkload, options: PassOptions | None) -> dict[str, str]:
@@ -302,18 +339,18 @@ def _identity(workload: LoadedWorkload, options: PassOptions | None) -> dict[str
 def test_identity(folder: Path) -> None:
     """Everything but the training's budget decides what a run is about; without passes nothing is added."""
     assert folder.is_dir()
-    workload = loaded("mine(students=[Small()], augment={'shift': 1})", DISTIL)
-    base = _identity(workload, DISTIL)
-    assert base == _identity(workload, replace(DISTIL, train_budget_s=1.0))
+    workload = loaded("mine(students=[Small()], augment={'shift': 1})", DISTILL)
+    base = _identity(workload, DISTILL)
+    assert base == _identity(workload, replace(DISTILL, train_budget_s=1.0))
     assert isinstance(workload.training, dict)
     changes: list[tuple[LoadedWorkload, PassOptions | None]] = [
-        (workload, replace(DISTIL, qat=True)),
-        (workload, replace(DISTIL, sparsities=(0.5,))),
-        (workload, replace(DISTIL, round_to=8)),
-        (workload, replace(DISTIL, importance="fisher")),
-        (replace(workload, augment={}), DISTIL),
-        (replace(workload, training={"x": workload.training["x"] + 1}), DISTIL),
-        (replace(workload, students={"Small-1": torch.nn.Linear(2, 2)}), DISTIL),
+        (workload, replace(DISTILL, passes=(*DISTILL.passes, QatPass()))),
+        (workload, DISTILL.replacing(PrunePass(sparsities=(0.5,)))),
+        (workload, DISTILL.replacing(PrunePass(round_to=8))),
+        (workload, DISTILL.replacing(PrunePass(importance="fisher"))),
+        (replace(workload, augment={}), DISTILL),
+        (replace(workload, training={"x": workload.training["x"] + 1}), DISTILL),
+        (replace(workload, students={"Small-1": torch.nn.Linear(2, 2)}), DISTILL),
     ]
     for changed, options in changes:
         assert sum(_identity(changed, options)[name] != base[name] for name in base) == 1
@@ -321,12 +358,12 @@ def test_identity(folder: Path) -> None:
     assert json.dumps(base)
 
 
-@pytest.mark.parametrize(("before", "now"), [(None, DISTIL), (DISTIL, None)], ids=["added", "left out"])
+@pytest.mark.parametrize(("before", "now"), [(None, DISTILL), (DISTILL, None)], ids=["added", "left out"])
 def test_resuming_with_other_passes_is_refused(
     before: PassOptions | None, now: PassOptions | None, folder: Path
 ) -> None:
     """A run with passes is not continued without them, nor the other way round."""
-    workload = loaded("mine()", DISTIL)
+    workload = loaded("mine()", DISTILL)
     (folder / "run").mkdir()
     write_run(folder / "run", _identity(workload, before), study="s", created="c")
     assert (folder / "run" / RUN_FILE).is_file()

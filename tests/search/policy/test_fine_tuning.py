@@ -10,7 +10,7 @@ import pytest
 from bitfront.core import Constraints
 from bitfront.search.policy import fine_tuning
 from bitfront.search.policy.fine_tuning import TimeSplit, TrainingResources
-from bitfront.search.policy.variant import Variant
+from bitfront.search.policy.variant import VariantState
 from bitfront.search.trial import Trial, TrialStatus
 from tests.search.policy.test_improvement import evidence, trial
 
@@ -20,10 +20,10 @@ GIVEN = trial(0, 0.9, 1.0, 1000)
 RESOURCES = TrainingResources(left_s=600.0, asked=True, pace_s=STEP_S, epoch_steps=50)
 
 
-def variant(tried: Trial) -> Variant:
+def variant(tried: Trial) -> VariantState:
     """One that was trained for 40 steps."""
     name = tried.candidate.network
-    return Variant(
+    return VariantState(
         label=name, base=(), network=name, steps=(), trained_steps=DONE, train_s=STEP_S * DONE, trials=[tried], rungs=1
     )
 

@@ -12,13 +12,13 @@ from optuna.pruners import SuccessiveHalvingPruner
 
 from bitfront.search.policy.config import HalvingConfig
 from bitfront.search.policy.halving import PromotionDecision, decide, decided_before, first_rung_steps, steps_of
-from bitfront.search.policy.variant import Variant
+from bitfront.search.policy.variant import VariantState
 
 RUNGS = HalvingConfig().rungs
 
 
-def variant(name: str, rungs: int = 1) -> Variant:
-    return Variant(label=name, base=(), network=name, steps=(), rungs=rungs)
+def variant(name: str, rungs: int = 1) -> VariantState:
+    return VariantState(label=name, base=(), network=name, steps=(), rungs=rungs)
 
 
 def race(

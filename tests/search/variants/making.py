@@ -6,18 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bitfront.core import CalibrationSettings, ContentStore, Inputs, Labelled, Metric, Scheme, top1
+from bitfront.core import CalibrationSettings, ContentStore, Inputs, Labelled, Metric, RecipeStep, Scheme, top1
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.passes.data import TrainingData
-from bitfront.search.variants.maker import Maker
-from bitfront.search.variants.trainings import TrainBudget
+from bitfront.search.passes.base import pass_context
+from bitfront.search.passes.distill import DistillPass
+from bitfront.search.passes.trainings import TrainingBudget, Trainings
+from bitfront.search.variants.pipeline import PassPipeline
 from tests.passes.nets import trained_looking
 from tests.references import export_reference
 
@@ -107,26 +109,30 @@ def given() -> ReferenceModel:
     return export_reference(workload.model, workload.calibration, name="small")
 
 
-def maker(
+def pipeline(
     folder: Path | None = None,
     limit_s: float | None = None,
     store: ContentStore | None = None,
     on_step: Callable[[str], None] = lambda _: None,
-) -> Maker:
+) -> PassPipeline:
     """As a run makes it, anew."""
     store = store or ContentStore(folder)
     settings = CalibrationSettings(samples=32)
-    return Maker(
-        module=workload.model,
-        given=Lowerer(given(), get_dialect("ort-cpu"), workload.calibration, settings, store),
-        data=TrainingData(inputs=workload.training),
+    context = pass_context(
+        workload.model,
+        given().fingerprint,
+        workload.training,
         students={"Tiny-1": tiny()},
-        store=store,
-        budget=TrainBudget(limit_s),
-        name="small",
-        on_step=on_step,
         augment=workload.augment,
+        trainings=Trainings(store, TrainingBudget(limit_s), on_step),
     )
+    lowerer = Lowerer(given(), get_dialect("ort-cpu"), workload.calibration, settings, store)
+    return PassPipeline(context, lowerer, "small")
+
+
+def distilled(made: PassPipeline, steps: int, **more: Any) -> RecipeStep:
+    """So many steps of distillation."""
+    return DistillPass().step(made.context, steps, **more)
 
 
 def schemes_of(lowerer: Lowerer, text: str) -> dict[str, Scheme]:

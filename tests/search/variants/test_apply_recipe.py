@@ -11,7 +11,9 @@ import pytest
 
 from bitfront.core import PrecisionConfig
 from bitfront.lowering import export
-from bitfront.search.variants.files import network_file, save_network
+from bitfront.search.passes.prune import PrunePass
+from bitfront.search.passes.qat import QatPass
+from bitfront.search.variants.variant_files import save_variant, variant_file
 from tests.search.command_line import enter, outcome
 from tests.search.variants import making
 
@@ -38,21 +40,21 @@ class Saved:
     @property
     def network(self) -> Path:
         assert self.config.recipe is not None
-        return self.folder / network_file(self.config.recipe)
+        return self.folder / variant_file(self.config.recipe)
 
     def argv(self, *more: str, out: str = "out.onnx") -> list[str]:
         return ["apply", str(self.path), "-o", out, *more]
 
 
-@pytest.fixture(scope="module", params=["distil", "qat"])
+@pytest.fixture(scope="module", params=["distill", "qat"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     folder = tmp_path_factory.mktemp("run")
-    maker = making.maker(folder / "cache")
-    steps = [maker.prune_step({"conv1": 0.5}), maker.distil_step(4)]
-    network = maker.make(steps)
+    made = making.pipeline(folder / "cache")
+    steps = [PrunePass().step({"conv1": 0.5}), making.distilled(made, 4)]
+    network = made.make(steps)
     schemes = making.schemes_of(network.lowerer, "int8:mse")
     if request.param == "qat":
-        network = maker.make((*network.steps, maker.qat_step(schemes, 3)))
+        network = made.make((*network.steps, QatPass().step(made.context, schemes, 3)))
     given = making.given()
     config = replace(
         network.lowerer.config(schemes),
@@ -61,7 +63,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         recipe=network.recipe,
     )
     saved = Saved(folder=folder, config=config, model=network.lowerer.lower(schemes).data)
-    assert folder / save_network(folder, network) == saved.network
+    assert folder / save_variant(folder, network) == saved.network
     saved.path.parent.mkdir()
     saved.path.write_text(config.to_json())
     return saved

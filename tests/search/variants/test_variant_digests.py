@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from bitfront.core import CalibrationSettings, ContentStore, Inputs, RecipeStep
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.passes.data import TrainingData
 from bitfront.passes.prune import StructuredPrune
-from bitfront.search.variants.maker import Maker
-from bitfront.search.variants.trainings import TrainBudget
+from bitfront.search.passes.base import pass_context
+from bitfront.search.passes.prune import PrunePass, importances
+from bitfront.search.passes.student import StudentPass
+from bitfront.search.passes.trainings import TrainingBudget, Trainings
+from bitfront.search.variants.pipeline import PassPipeline
 from tests.references import export_reference
 from tests.search.variants import making
+from tests.search.variants.making import distilled
 
 
 class Tanh(making.Tiny):
@@ -31,7 +34,7 @@ class Tanh(making.Tiny):
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a maker is given.
+    """What a made is given.
 
     Attributes:
         seed: Of the network's weights.
@@ -47,31 +50,30 @@ class Given:
     student_seed: int = 1
     student: type[nn.Module] = making.Tiny
 
-    def maker(self, store: ContentStore) -> Maker:
+    def pipeline(self, store: ContentStore) -> PassPipeline:
         module = making.small(self.seed)
         reference = making.given() if self.seed == 0 else _exported(module)
         calibration: Inputs = making.samples(32, 1)
         torch.manual_seed(self.student_seed)
-        return Maker(
-            module=module,
-            given=Lowerer(reference, get_dialect("ort-cpu"), calibration, CalibrationSettings(samples=32), store),
-            data=TrainingData(inputs=making.samples(64, self.training)),
+        context = pass_context(
+            module,
+            reference.fingerprint,
+            making.samples(64, self.training),
             students={"Tiny-1": self.student().eval()},
-            store=store,
-            budget=TrainBudget(None),
-            name="small",
-            on_step=lambda _: None,
-            importance=self.importance,
+            augment={},
+            trainings=Trainings(store, TrainingBudget(None), lambda _: None),
         )
+        settings = CalibrationSettings(samples=32)
+        return PassPipeline(context, Lowerer(reference, get_dialect("ort-cpu"), calibration, settings, store), "small")
 
 
 def _exported(module: nn.Module) -> Any:
     return export_reference(module, making.samples(32, 1), name="small")
 
 
-def weights(maker: Maker, steps: list[RecipeStep]) -> dict[str, Any]:
+def weights(made: PassPipeline, steps: list[RecipeStep]) -> dict[str, Any]:
     """Of the network that the steps make."""
-    module = maker.make(steps).module
+    module = made.make(steps).module
     assert module is not None
     return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
 
@@ -92,14 +94,14 @@ PRUNED = {
 def test_importances_are_those_of_the_very_network_and_data(name: str) -> None:
     """Whatever another one has left in the store: units are pruned by them."""
 
-    def importances(given: Given, store: ContentStore) -> Any:
-        maker = given.maker(store)
-        options = StructuredPrune.from_json(maker.prune_step({"conv1": 0.5}).options)
-        return maker._importances(options)["conv1"].numpy()
+    def scores(given: Given, store: ContentStore) -> Any:
+        made = given.pipeline(store)
+        options = StructuredPrune.from_json(PrunePass(importance=given.importance).step({"conv1": 0.5}).options)
+        return importances(made.context, options)["conv1"].numpy()
 
-    wanted, shared = importances(PRUNED[name], ContentStore(None)), ContentStore(None)
-    assert not np.array_equal(importances(BASE, shared), wanted), "the test says nothing otherwise"
-    np.testing.assert_array_equal(importances(PRUNED[name], shared), wanted)
+    wanted, shared = scores(PRUNED[name], ContentStore(None)), ContentStore(None)
+    assert not np.array_equal(scores(BASE, shared), wanted), "the test says nothing otherwise"
+    np.testing.assert_array_equal(scores(PRUNED[name], shared), wanted)
 
 
 TRAINED = {
@@ -114,15 +116,15 @@ TRAINED = {
 def test_a_student_is_trained_anew_where_anything_differs(name: str) -> None:
     """Another teacher, other inputs, other first weights, another network with the same ones."""
 
-    def steps(maker: Maker) -> list[RecipeStep]:
-        return [maker.student_step("Tiny-1"), maker.distil_step(2, student=True)]
+    def steps(made: PassPipeline) -> list[RecipeStep]:
+        return [StudentPass().step("Tiny-1"), distilled(made, 2, from_scratch=True)]
 
-    own = TRAINED[name].maker(ContentStore(None))
+    own = TRAINED[name].pipeline(ContentStore(None))
     wanted = weights(own, steps(own))
     shared = ContentStore(None)
-    first = BASE.maker(shared)
+    first = BASE.pipeline(shared)
     assert differ(weights(first, steps(first)), wanted), "the test says nothing otherwise"
-    second = TRAINED[name].maker(shared)
+    second = TRAINED[name].pipeline(shared)
     assert not differ(weights(second, steps(second)), wanted)
 
 
@@ -130,16 +132,16 @@ def test_trainings_of_other_options_or_after_other_steps_are_not_taken() -> None
     """Two trainings in one store: other steps, another seed, another pruning before."""
     shared = ContentStore(None)
 
-    def recipes(maker: Maker) -> list[list[RecipeStep]]:
-        half, quarter = (maker.prune_step({"conv1": level}) for level in (0.5, 0.25))
+    def recipes(made: PassPipeline) -> list[list[RecipeStep]]:
+        half, quarter = (PrunePass().step({"conv1": level}) for level in (0.5, 0.25))
         return [
-            [half, maker.distil_step(2)],
-            [half, maker.distil_step(3)],
-            [half, maker.distil_step(2, seed=1)],
-            [quarter, maker.distil_step(2)],
+            [half, distilled(made, 2)],
+            [half, distilled(made, 3)],
+            [half, distilled(made, 2, seed=1)],
+            [quarter, distilled(made, 2)],
         ]
 
-    maker = BASE.maker(shared)
-    for index, recipe in enumerate(recipes(maker)):
-        alone = BASE.maker(ContentStore(None))
-        assert not differ(weights(maker, recipe), weights(alone, recipes(alone)[index])), index
+    made = BASE.pipeline(shared)
+    for index, recipe in enumerate(recipes(made)):
+        alone = BASE.pipeline(ContentStore(None))
+        assert not differ(weights(made, recipe), weights(alone, recipes(alone)[index])), index

@@ -15,14 +15,14 @@ from bitfront.core import ConfigError, ContentStore, ModelError
 from bitfront.experiments.networks.resnet_cifar import ResNetCifar
 from bitfront.passes.checkpoint import StoredCheckpoint
 from bitfront.passes.data import Batch, TrainingData
-from bitfront.passes.distil import Answers, Distil, divergence
-from bitfront.passes.features import SHARED, FeatureMatch, LinearAdapter, features, match
+from bitfront.passes.distill import Distillation, TeacherCache, divergence
+from bitfront.passes.feature_distillation import SHARED, FeatureMatch, LinearAdapter, feature_match, layer_inputs
 from bitfront.passes.prune import StructuredPrune
 from bitfront.passes.train import Ended, Supervision, train
 from bitfront.passes.training import Training
 from tests.passes.nets import Plain, image_data, plain, same_weights, trained_looking
 
-OPTIONS = Distil(training=Training(steps=40, batch_size=32, learning_rate=0.02))
+OPTIONS = Distillation(training=Training(steps=40, batch_size=32, learning_rate=0.02))
 UNLABELLED = TrainingData(inputs=image_data(count=96).inputs)
 
 
@@ -97,32 +97,32 @@ class Asked(nn.Module):
 def test_a_teacher_answers_once_for_all() -> None:
     """Networks trained on the same batches ask it once for each, and learn the same to the last bit."""
     counts: list[int] = []
-    teacher, answers = Asked(plain(), counts), Answers()
+    teacher, cache = Asked(plain(), counts), TeacherCache()
     options = replace(OPTIONS, training=replace(OPTIONS.training, steps=3))
     for seed in (1, 2, 1):
         student, alone = plain(seed), plain(seed)
-        options.train(student, UNLABELLED, teacher=teacher, answers=answers)
+        options.train(student, UNLABELLED, teacher=teacher, teacher_cache=cache)
         options.train(alone, UNLABELLED, teacher=teacher.teacher)
         assert same_weights(student, alone)
     assert len(counts) == 3
     other = replace(options, training=replace(options.training, seed=5))
-    other.train(plain(1), UNLABELLED, teacher=teacher, answers=answers)
+    other.train(plain(1), UNLABELLED, teacher=teacher, teacher_cache=cache)
     assert len(counts) == 6, "other batches"
 
 
 def test_answers_asked_for_longest_ago_go_first() -> None:
     counts: list[int] = []
     batches = [Batch(inputs=(torch.full((2, 1), float(i)),)) for i in range(3)]
-    answers = Answers(limit_bytes=2 * 2 * 4)  # two batches of two floats
+    cache = TeacherCache(limit_bytes=2 * 2 * 4)  # two batches of two floats
 
     def ask() -> torch.Tensor:
         counts.append(1)
         return torch.zeros(2, 1)
 
     for index in (0, 1, 0, 2, 0):
-        answers.of(batches[index], ask)
+        cache.logits(batches[index], ask)
     assert len(counts) == 3
-    answers.of(batches[1], ask)
+    cache.logits(batches[1], ask)
     assert len(counts) == 4
 
 
@@ -179,7 +179,7 @@ def test_what_both_networks_read_alike_is_found() -> None:
     teacher = ResNetCifar(14).eval()
     data = TrainingData(inputs=image_data(count=16, side=32).inputs)
     student = StructuredPrune(sparsity={"layer1.0.conv1": 0.5, "layer2.1": 1.0}).apply(teacher, data)
-    matching = match((SHARED,), student, teacher, data.inputs)
+    matching = feature_match((SHARED,), student, teacher, data.inputs)
     layers = {name for name, part in teacher.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))}
     assert layers - set(matching.paths) == {"layer1.0.conv2", "layer2.1.conv1", "layer2.1.conv2"}
     gaps = []
@@ -194,7 +194,7 @@ def test_what_both_networks_read_alike_is_found() -> None:
 def _mismatch(matching: FeatureMatch, student: nn.Module, teacher: nn.Module, data: TrainingData) -> float:
     found = []
     for module in (student, teacher):
-        with torch.no_grad(), features(module, matching.paths) as read:
+        with torch.no_grad(), layer_inputs(module, matching.paths) as read:
             module(torch.from_numpy(np.asarray(data.inputs["images"])))
         found.append(read)
     return matching(*found).item()
@@ -215,9 +215,9 @@ def test_adapters_resume_with_the_training() -> None:
 def test_options_survive_json_and_wrong_ones_are_named() -> None:
     """What is written reads back equal; combinations that make no sense have messages of their own."""
     options = replace(OPTIONS, feature_layers=("bn2",), feature_weight=0.5, label_weight=0.25)
-    assert Distil.from_json(options.to_json()) == options
-    with pytest.raises(ConfigError, match="pass 'distil': training missing"):
-        Distil.from_json({})
+    assert Distillation.from_json(options.to_json()) == options
+    with pytest.raises(ConfigError, match="pass 'distill': training missing"):
+        Distillation.from_json({})
     with pytest.raises(ConfigError, match="feature_layers and a feature_weight above 0 only go together"):
         replace(OPTIONS, feature_weight=1.0)
     with pytest.raises(ConfigError, match="expected temperature > 0"):

@@ -1,4 +1,4 @@
-"""Trainings of a run: each done once, within a budget over all of them, and kept with what it took.
+"""Trainings of a run: each done once, within a budget over all of them, and kept with the seconds it took.
 
 slot = digest(everything before the training, its options)      its state, saved as it goes
 (slot, n)                                                       what it came to after n steps
@@ -18,12 +18,12 @@ from bitfront.core import ContentStore, RecipeStep, digest
 if TYPE_CHECKING:
     from bitfront.passes.train import Supervision, Trained
 
-EVERY = 20  # steps between saved states
+SAVE_EVERY = 20  # steps between saved states
 _KIND = "trained"
 _CUT = "trained-until"
 
 
-class TrainBudget:
+class TrainingBudget:
     """Seconds of training in a run.
 
     Args:
@@ -64,7 +64,7 @@ class TrainBudget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """What a training came to.
+    """A finished training.
 
     Attributes:
         values: Tensors, numbers, text, and containers of them.
@@ -80,7 +80,7 @@ class Finished:
 
 
 class Trainings:
-    """Does trainings, or finds them done.
+    """Does trainings, or takes them from the store where they are done.
 
     Args:
         store: Where they are kept.
@@ -88,9 +88,9 @@ class Trainings:
         on_step: Told of each training that was done.
     """
 
-    def __init__(self, store: ContentStore, budget: TrainBudget, on_step: Callable[[str], None]) -> None:
-        self._store = store
-        self._budget = budget
+    def __init__(self, store: ContentStore, budget: TrainingBudget, on_step: Callable[[str], None]) -> None:
+        self.store = store
+        self.budget = budget
         self._on_step = on_step
 
     def finish(
@@ -100,7 +100,7 @@ class Trainings:
         steps: int,
         train: Callable[[Supervision], tuple[dict[str, Any], Trained]],
     ) -> Finished | None:
-        """A training's result.
+        """A training's result, done now or taken from the store.
 
         Args:
             before: Digest of all that the training depends on besides the step.
@@ -120,18 +120,18 @@ class Trainings:
             return kept
         if step.ended_at is not None:
             return self._keep(slot, steps, *self._until(slot, wanted, train))
-        cut = self._store.get_json(_CUT, slot)
+        cut = self.store.get_json(_CUT, slot)
         known = None if cut is None else self._kept(slot, int(cut), steps)
-        left = self._budget.left_for(slot)
+        left = self.budget.left_for(slot)
         if left is not None and left <= (known.seconds if known else 0.0):
             return known
         from bitfront.passes.checkpoint import StoredCheckpoint
         from bitfront.passes.train import Supervision
 
-        checkpoint = StoredCheckpoint(self._store, slot)
-        finished = self._keep(slot, steps, *train(Supervision(every=EVERY, checkpoint=checkpoint, budget_s=left)))
+        checkpoint = StoredCheckpoint(self.store, slot)
+        finished = self._keep(slot, steps, *train(Supervision(every=SAVE_EVERY, checkpoint=checkpoint, budget_s=left)))
         if finished.ended_at is not None:
-            self._store.put_json(_CUT, slot, finished.ended_at)
+            self.store.put_json(_CUT, slot, finished.ended_at)
         done = steps if finished.ended_at is None else finished.ended_at
         self._on_step(f"{step.name}: {done} of {steps} steps in {finished.seconds:.0f} s")
         return finished
@@ -144,8 +144,8 @@ class Trainings:
         from bitfront.passes.train import Supervision
 
         # A report, where a training can be stopped, comes at multiples alone.
-        every = max((n for n in range(EVERY // 2, 2 * EVERY) if wanted % n == 0), default=wanted)
-        checkpoint = StoredCheckpoint(self._store, digest(slot, wanted))
+        every = max((n for n in range(SAVE_EVERY // 2, 2 * SAVE_EVERY) if wanted % n == 0), default=wanted)
+        checkpoint = StoredCheckpoint(self.store, digest(slot, wanted))
         supervision = Supervision(every=every, checkpoint=checkpoint, watch=lambda _, at: at.step >= wanted)
         values, trained = train(supervision)
         if trained.steps != wanted:  # killed between its last state and its result, it went on from there
@@ -159,18 +159,18 @@ class Trainings:
         loss = trained.reports[-1].loss if trained.reports else math.nan
         state = {"values": values, "seconds": trained.seconds, "loss": loss}
         arrays = {"state": np.frombuffer(pack(state), np.uint8)}
-        self._store.put_arrays(_KIND, digest(slot, trained.steps), arrays)
-        self._budget.note(slot, trained.seconds)
+        self.store.put_arrays(_KIND, digest(slot, trained.steps), arrays)
+        self.budget.note(slot, trained.seconds)
         ended_at = None if trained.steps == steps else trained.steps
         return Finished(values=values, ended_at=ended_at, seconds=trained.seconds, loss=loss)
 
     def _kept(self, slot: str, done: int, steps: int) -> Finished | None:
         from bitfront.passes.checkpoint import unpack
 
-        arrays = self._store.get_arrays(_KIND, digest(slot, done))
+        arrays = self.store.get_arrays(_KIND, digest(slot, done))
         state = None if arrays is None or "state" not in arrays else unpack(arrays["state"].tobytes())
         if state is None:
             return None
-        self._budget.note(slot, state["seconds"])
+        self.budget.note(slot, state["seconds"])
         ended_at = None if done == steps else done
         return Finished(values=state["values"], ended_at=ended_at, seconds=state["seconds"], loss=state["loss"])

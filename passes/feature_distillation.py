@@ -1,10 +1,10 @@
-"""What layers read on the way through two networks, compared: a term of the distillation's loss.
+"""Feature distillation: layers' inputs in student and teacher compared, a term of the distillation loss.
 
     mean over layers of ‖adapter(student's) − teacher's‖² / ‖teacher's‖²
 
-Hints after Romero et al. (FitNets, arXiv:1412.6550, equation 3), relative to the teacher's size. What a layer reads is
-compared rather than what it writes: of a network that lost a branch only the layers are modules still, and between two
-of them lie the activations and sums that matter. Where widths differ a 1×1 adapter is trained along and thrown away.
+Hints after Romero et al. (FitNets, arXiv:1412.6550, equation 3), relative to the teacher's size. A layer's input is
+compared rather than its output: of a network that lost a branch only the layers are modules still, and between two of
+them lie the activations and sums that matter. Where widths differ a 1×1 adapter is trained along and thrown away.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SHARED = "*"  # every convolution and linear layer of both networks that reads t
 
 
 @contextmanager
-def features(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """What those layers read in the last forward pass inside; only layers that ran are in it."""
+def layer_inputs(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Layer path → its input in the last forward pass inside; layers that did not run are missing."""
     found: dict[str, Tensor] = {}
 
     def keep(path: str) -> Any:
@@ -45,7 +45,7 @@ def features(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tens
 
 
 class FeatureMatch:
-    """(the student's features, the teacher's) → the module's formula for a batch.
+    """The feature term of a batch, by the module's formula, from layers' inputs in student and teacher.
 
     Args:
         paths: Of the layers; none at all is allowed, and then nothing is compared.
@@ -57,7 +57,7 @@ class FeatureMatch:
         self.adapters = nn.ModuleList(adapters)
 
     def __call__(self, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Tensor:
-        """A scalar with a gradient."""
+        """The mismatch, a scalar with a gradient; both map layer path → input (n, …)."""
         terms = []
         for path, adapter in zip(self.paths, self.adapters, strict=True):
             difference = adapter(ours[path]) - theirs[path]
@@ -65,8 +65,8 @@ class FeatureMatch:
         return torch.stack(terms).mean()
 
 
-def match(paths: Sequence[str], student: nn.Module, teacher: nn.Module, inputs: Inputs) -> FeatureMatch:
-    """For those layers, or where ``paths`` is ``SHARED`` alone for all that need no adapter.
+def feature_match(paths: Sequence[str], student: nn.Module, teacher: nn.Module, inputs: Inputs) -> FeatureMatch:
+    """The feature term for the layers at ``paths``; ``SHARED`` alone is every layer that needs no adapter.
 
     Args:
         paths: Of layers in both networks.
@@ -88,7 +88,7 @@ def match(paths: Sequence[str], student: nn.Module, teacher: nn.Module, inputs: 
                 f"distillation: the {name} has no layer '{missing[0]}'",
                 "name modules that both networks have, or leave features out",
             )
-        with modes_kept(module), torch.no_grad(), features(module, wanted) as read:
+        with modes_kept(module), torch.no_grad(), layer_inputs(module, wanted) as read:
             module.eval()(*example_tensors(module, inputs))
         unread = [path for path in wanted if path not in read]
         if unread and not every:

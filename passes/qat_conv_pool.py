@@ -1,4 +1,4 @@
-"""ONNX operators that slide a window: convolutions and pools, as torch functions."""
+"""Convolution and pooling operators of ONNX as torch functions."""
 
 from __future__ import annotations
 

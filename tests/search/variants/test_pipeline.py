@@ -19,13 +19,18 @@ from bitfront.passes import train as training
 from bitfront.passes.checkpoint import StoredCheckpoint
 from bitfront.passes.data import TrainingData
 from bitfront.search.measuring.stopwatch import Stopwatch
-from bitfront.search.options import PassOptions, SparsePattern
-from bitfront.search.variants.made import MadeNetworks, Making
-from bitfront.search.variants.maker import Maker, Network
-from bitfront.search.variants.trainings import TrainBudget
+from bitfront.search.passes.distill import DistillPass
+from bitfront.search.passes.options import PassOptions
+from bitfront.search.passes.prune import PrunePass
+from bitfront.search.passes.qat import QatPass
+from bitfront.search.passes.sparse import SparsePass, SparsePattern
+from bitfront.search.passes.student import StudentPass
+from bitfront.search.passes.trainings import TrainingBudget
+from bitfront.search.variants.builder import VariantBuilder, VariantStore
+from bitfront.search.variants.pipeline import PassPipeline, Variant
 from tests.passes.nets import same_weights
 from tests.references import INTERPRETER
-from tests.search.variants.making import Small, maker, samples, schemes_of
+from tests.search.variants.making import Small, distilled, pipeline, samples, schemes_of
 
 STEPS = 45
 
@@ -44,21 +49,25 @@ def updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return done
 
 
-def pruned(made: Maker) -> RecipeStep:
-    return made.prune_step({"conv1": 0.5})
+def trained(made: PassPipeline, steps: int) -> Any:
+    return made.module_of((pruned(), distilled(made, steps)))
 
 
-def same(one: Network, other: Network) -> bool:
+def pruned() -> RecipeStep:
+    return PrunePass().step({"conv1": 0.5})
+
+
+def same(one: Variant, other: Variant) -> bool:
     assert one.module is not None
     assert other.module is not None
     return same_weights(one.module, other.module) and one.recipe == other.recipe
 
 
-def artifact(network: Network, text: str = "int8:mse") -> bytes:
+def artifact(network: Variant, text: str = "int8:mse") -> bytes:
     return network.lowerer.lower(schemes_of(network.lowerer, text)).data
 
 
-def check_lowered(network: Network) -> None:
+def check_lowered(network: Variant) -> None:
     """The lowered graph is the module's."""
     inputs = samples(8, 5)
     assert network.module is not None
@@ -70,7 +79,7 @@ def check_lowered(network: Network) -> None:
 
 def test_the_given_network() -> None:
     """Without steps it is the given one, with its own lowerer and no recipe."""
-    found = maker().make(())
+    found = pipeline().make(())
     assert found.recipe is None
     assert found.seconds == 0
     check_lowered(found)
@@ -78,30 +87,30 @@ def test_the_given_network() -> None:
 
 def test_pruned_and_trained(tmp_path: Path, updates: list[int]) -> None:
     """A recipe gives the same network in another process without any training, and its JSON is the recipe again."""
-    first = maker(tmp_path)
-    found = first.make((pruned(first), first.distil_step(STEPS)))
+    first = pipeline(tmp_path)
+    found = first.make((pruned(), distilled(first, STEPS)))
     assert isinstance(found.module, Small)
     assert found.module.conv1.out_channels == 8
-    assert [step.name for step in found.steps] == ["prune", "distil"]
+    assert [step.name for step in found.steps] == ["prune", "distill"]
     assert len(found.losses) == 1
     assert len(updates) == STEPS
     check_lowered(found)
     assert found.recipe is not None
     assert found.recipe.network == found.lowerer.reference.fingerprint
-    again = maker(tmp_path)
+    again = pipeline(tmp_path)
     repeated = again.make(Recipe.from_json(found.recipe.to_json()).steps)
     assert len(updates) == STEPS
     assert same(found, repeated)
     assert artifact(found) == artifact(repeated)
-    assert again.budget.spent_s == first.budget.spent_s == found.seconds > 0
-    further = again.make((*found.steps, again.distil_step(STEPS)))
+    assert again.context.budget.spent_s == first.context.budget.spent_s == found.seconds > 0
+    further = again.make((*found.steps, distilled(again, STEPS)))
     assert len(updates) == 2 * STEPS
     assert not same(found, further)
 
 
 def test_killed_in_the_middle(tmp_path: Path, updates: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted training goes on from its last state to the same weights, and counts what it took before."""
-    wanted = maker().make((maker().distil_step(STEPS),))
+    wanted = pipeline().make((distilled(pipeline(), STEPS),))
     real = training._Run.update
 
     def interrupted(run: Any, *rest: Any) -> None:
@@ -110,26 +119,26 @@ def test_killed_in_the_middle(tmp_path: Path, updates: list[int], monkeypatch: p
         real(run, *rest)
 
     updates.clear()
-    killed = maker(tmp_path)
+    killed = pipeline(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(training._Run, "update", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            killed.make((killed.distil_step(STEPS),))
-    resumed = maker(tmp_path)
-    assert same(resumed.make((resumed.distil_step(STEPS),)), wanted)
+            killed.make((distilled(killed, STEPS),))
+    resumed = pipeline(tmp_path)
+    assert same(resumed.make((distilled(resumed, STEPS),)), wanted)
     assert updates == [*range(30), *range(20, STEPS)]
 
 
 def test_the_time_limit_ends_training_too() -> None:
     """Whichever leaves less decides; what a training has taken already is its own."""
-    budget = TrainBudget(30)
+    budget = TrainingBudget(30)
     budget.note("one", 10)
     assert (budget.left_s, budget.left_for("one")) == (20, 30)
     budget.time_left = lambda: 5
     assert (budget.left_s, budget.left_for("one")) == (5, 15)
     budget.time_left = lambda: -1
     assert (budget.left_s, budget.left_for("one")) == (0, 10)
-    unlimited = TrainBudget()
+    unlimited = TrainingBudget()
     assert unlimited.left_s is None
     unlimited.time_left = lambda: 5
     assert unlimited.left_s == 5
@@ -139,23 +148,23 @@ def test_budget(tmp_path: Path, updates: list[int], monkeypatch: pytest.MonkeyPa
     """A training that is cut short says where; with that end it is repeated bit by bit; then nothing is left."""
     now = iter(range(10**6))
     monkeypatch.setattr(training.Supervision.__init__, "__kwdefaults__", {**_defaults(), "clock": lambda: next(now)})
-    first = maker(tmp_path, limit_s=30)
-    cut = first.make((pruned(first), first.distil_step(STEPS)))
+    first = pipeline(tmp_path, limit_s=30)
+    cut = first.make((pruned(), distilled(first, STEPS)))
     done = cut.steps[-1].ended_at
     assert done is not None
     assert 0 < done < STEPS
-    assert first.budget.left_s == 0
-    left_out = first.make((*cut.steps, first.distil_step(STEPS, seed=1)))
+    assert first.context.budget.left_s == 0
+    left_out = first.make((*cut.steps, distilled(first, STEPS, seed=1)))
     assert left_out.steps == cut.steps
-    resumed = maker(tmp_path, limit_s=30)
-    assert same(resumed.make((pruned(resumed), resumed.distil_step(STEPS))), cut)
-    assert resumed.budget.spent_s == first.budget.spent_s
+    resumed = pipeline(tmp_path, limit_s=30)
+    assert same(resumed.make((pruned(), distilled(resumed, STEPS))), cut)
+    assert resumed.context.budget.spent_s == first.context.budget.spent_s
     updates.clear()
-    anew = maker(limit_s=1)
+    anew = pipeline(limit_s=1)
     assert same(anew.make(cut.steps), cut)
     assert len(updates) == done
-    longer = maker(tmp_path, limit_s=10_000)
-    whole = longer.make((pruned(longer), longer.distil_step(STEPS)))
+    longer = pipeline(tmp_path, limit_s=10_000)
+    whole = longer.make((pruned(), distilled(longer, STEPS)))
     assert whole.steps[-1].ended_at is None
     assert updates[done:] == list(range(done, STEPS))
 
@@ -166,38 +175,38 @@ def _defaults() -> dict[str, Any]:
 
 def test_trained_for_a_score(tmp_path: Path, updates: list[int]) -> None:
     """Another process finds the training done; a budget with no time for all of the steps gives no network."""
-    network = maker(tmp_path).trained({"conv1": 0.5}, 12)
+    network = trained(pipeline(tmp_path), 12)
     assert isinstance(network, Small)
     assert network.conv1.out_channels == 8
     assert updates == list(range(12))
-    again = maker(tmp_path).trained({"conv1": 0.5}, 12)
+    again = trained(pipeline(tmp_path), 12)
     assert again is not None
     assert same_weights(network, again)
     assert len(updates) == 12
-    assert maker(tmp_path / "other", limit_s=0).trained({"conv1": 0.5}, 12) is None
-    assert maker(tmp_path / "short", limit_s=1e-6).trained({"conv1": 0.5}, 60) is None
+    assert trained(pipeline(tmp_path / "other", limit_s=0), 12) is None
+    assert trained(pipeline(tmp_path / "short", limit_s=1e-6), 60) is None
 
 
 @pytest.mark.parametrize("done", [1, 20, 31])
 def test_ended_at(done: int, updates: list[int]) -> None:
     """A step with an end trains to exactly there, and again after it was killed at its last state."""
     store = ContentStore(None)
-    first = maker(store=store)
-    step = first.distil_step(STEPS).ending_at(done)
+    first = pipeline(store=store)
+    step = distilled(first, STEPS).ending_at(done)
     found = first.make((step,))
     assert updates == list(range(done))
     assert found.steps == (step,)
     for name in [name for name in store._memory if name.startswith("trained-")]:
         del store._memory[name]
-    again = maker(store=store)
+    again = pipeline(store=store)
     assert same(again.make((step,)), found)
 
 
 @pytest.mark.parametrize("text", ["2:4", "0.5"])
 def test_zeros_stay_zeros(text: str) -> None:
     """Training after zeros keeps them, what is exported has them baked in, and rounding leaves them."""
-    made = maker()
-    found = made.make((made.sparse_step(SparsePattern(text)), made.distil_step(4)))
+    made = pipeline()
+    found = made.make((SparsePass().step(SparsePattern(text)), distilled(made, 4)))
     assert found.module is not None
     weights = [tensor for tensor in found.module.parameters() if tensor.dim() > 1]
     zeros = [part == 0 for part in weights]
@@ -219,8 +228,8 @@ def test_zeros_stay_zeros(text: str) -> None:
 
 def test_two_of_four_are_zero() -> None:
     """In every four neighbours along the inputs, before training and after."""
-    made = maker()
-    found = made.make((made.sparse_step(SparsePattern("2:4")), made.distil_step(4)))
+    made = pipeline()
+    found = made.make((SparsePass().step(SparsePattern("2:4")), distilled(made, 4)))
     assert isinstance(found.module, Small)
     weight = found.module.conv1.weight.detach().reshape(16, 2, 4, 9)
     assert ((weight != 0).sum(2) <= 2).all()
@@ -232,46 +241,46 @@ def test_two_of_four_are_zero() -> None:
 
 def test_student(updates: list[int]) -> None:
     """A student starts from its own weights and learns from the given network."""
-    made = maker()
-    found = made.make((made.student_step("Tiny-1"), made.distil_step(40)))
+    made = pipeline()
+    found = made.make((StudentPass().step("Tiny-1"), distilled(made, 40)))
     check_lowered(found)
     assert len(updates) == 40
     assert [layer.name for layer in found.lowerer.quantisable.layers] == ["conv", "fc"]
     with pytest.raises(ConfigError, match=r"students \(Tiny-1\) as the first step, got 'other'"):
-        made.make((made.student_step("other"),))
+        made.make((StudentPass().step("other"),))
 
 
 def test_trained_as_quantised(tmp_path: Path, updates: list[int]) -> None:
     """After quantisation-aware training the lowerer writes what was trained, from the store too; nothing can follow."""
-    first = maker(tmp_path)
-    before = first.make((pruned(first),))
-    step = first.qat_step(schemes_of(before.lowerer, "int8:mse"), 25)
+    first = pipeline(tmp_path)
+    before = first.make((pruned(),))
+    step = QatPass().step(first.context, schemes_of(before.lowerer, "int8:mse"), 25)
     found = first.make((*before.steps, step))
     assert found.module is None
     assert artifact(found) != artifact(before)
     assert len(updates) == 25
-    again = maker(tmp_path)
+    again = pipeline(tmp_path)
     repeated = again.make(found.steps)
     assert len(updates) == 25
     assert repeated.recipe == found.recipe
     assert artifact(found) == artifact(repeated)
     onnx.checker.check_model(onnx.load_from_string(artifact(found)))
     with pytest.raises(ConfigError, match="cannot follow 'qat'"):
-        again.make((*found.steps, again.distil_step(2)))
+        again.make((*found.steps, distilled(again, 2)))
 
 
 def test_data_and_options_tell_trainings_apart(updates: list[int]) -> None:
     """Another seed is another training."""
-    made = maker()
-    one, other = (made.make((made.distil_step(2, seed=seed),)) for seed in (0, 1))
+    made = pipeline()
+    one, other = (made.make((distilled(made, 2, seed=seed),)) for seed in (0, 1))
     assert len(updates) == 4
     assert not same(one, other)
 
 
 def test_checkpoint_is_in_the_store(tmp_path: Path) -> None:
     """States are where a resumed run looks for them."""
-    made = maker(tmp_path)
-    made.make((made.distil_step(2),))
+    made = pipeline(tmp_path)
+    made.make((distilled(made, 2),))
     (path,) = tmp_path.glob("training-*.npz")
     assert StoredCheckpoint(ContentStore(tmp_path), path.stem.partition("-")[2]).load() is not None
 
@@ -280,9 +289,9 @@ def test_the_pace_is_one_network_s_on_its_own_data() -> None:
     """A step takes as long as the network and its inputs are large: its key names both."""
     store = ContentStore(None)
     for fingerprint, seed in (("one", 3), ("one", 9), ("other", 3)):
-        made = maker(store=store)
-        made.data = TrainingData(inputs=samples(64, seed))
-        made._given.reference = replace(made._given.reference, fingerprint=fingerprint)
-        networks = MadeNetworks(made, store, Stopwatch())
-        assert Making(options=PassOptions(distil=True), maker=made, made=networks, store=store).pace_s > 0
+        made = pipeline(store=store)
+        made.context = replace(made.context, data=TrainingData(inputs=samples(64, seed)), fingerprint=fingerprint)
+        options = PassOptions(passes=(DistillPass(),))
+        builder = VariantBuilder(options=options, pipeline=made, variants=VariantStore(made, store, Stopwatch()))
+        assert builder.seconds_per_step > 0
     assert len([name for name in store._memory if name.startswith("pace-")]) == 3

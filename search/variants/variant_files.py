@@ -1,4 +1,4 @@
-"""The FP32 graphs of made networks in a run folder, so that a config of one needs no training to be applied."""
+"""The FP32 graphs of model variants in a run folder, so that a config of one needs no training to be applied."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from bitfront.core import ConfigError, Recipe, write_bytes
 from bitfront.lowering.external import external_tensors
 from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.reference import ReferenceModel, read_reference
-from bitfront.search.variants.maker import Network
+from bitfront.search.variants.pipeline import Variant
 
 FOLDER = "networks"
 
 
-def save_network(folder: Path, network: Network) -> Path:
-    """Write a made network's FP32 graph into a run folder; returns its path there."""
-    assert network.recipe is not None, "the given network is the person's own"
-    path = network_file(network.recipe)
-    write_bytes(folder / path, network.lowerer.reference.proto.SerializeToString(deterministic=True))
+def save_variant(folder: Path, variant: Variant) -> Path:
+    """Write a variant's FP32 graph into a run folder; returns its path there."""
+    assert variant.recipe is not None, "the given network is the person's own"
+    path = variant_file(variant.recipe)
+    write_bytes(folder / path, variant.lowerer.reference.proto.SerializeToString(deterministic=True))
     return path
 
 
-def network_file(recipe: Recipe) -> Path:
-    """Where the graph lies in a run folder."""
+def variant_file(recipe: Recipe) -> Path:
+    """The path of a variant's graph in a run folder."""
     return Path(FOLDER) / f"{recipe.network[:16]}.onnx"
 
 
-def load_network_file(path: Path, recipe: Recipe, interpreter: Interpreter) -> ReferenceModel:
-    """Read the graph of a recipe's network.
+def load_variant_file(path: Path, recipe: Recipe, interpreter: Interpreter) -> ReferenceModel:
+    """The graph of a recipe's variant, read from a file.
 
     Raises:
         ConfigError: If the file cannot be read, or is another network.

@@ -1,7 +1,7 @@
-"""Architectures of the user's own: each is trained by distillation and has a space of its own.
+"""Variants that structural passes propose: sparse weights, students. Each has a space of its own.
 
-A student races like a pruned variant, at uniform precisions; once it has had its full training, precisions for its
-layers are solved for under the same constraints. Latencies are ratios to the given network's.
+It races like a pruned variant, at uniform precisions; once it has had its full training, precisions for its layers are
+solved for under the same constraints. Latencies are ratios to the given network's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from bitfront.core import Precision
 from bitfront.search.execution.sensitivities import score_network, space_of
 from bitfront.search.execution.variants import VariantExecutor
 from bitfront.search.measuring.stopwatch import Kind
-from bitfront.search.policy.variant import Variant
+from bitfront.search.passes.base import StructuralPass
+from bitfront.search.policy.variant import VariantState
 from bitfront.search.proposals import seeds
 from bitfront.search.space.space import Space
 from bitfront.search.trial import Origin
@@ -20,24 +21,25 @@ from bitfront.search.trial import Origin
 UNIFORM = (Precision.FP32, Precision.INT8, Precision.INT4)
 
 
-def enter_students(executor: VariantExecutor) -> None:
-    """Make every student, try it, and let it race."""
-    making = executor.making
-    if not making.options.distil:
-        return
-    for name in making.maker.students:
-        if executor.explorers[""].late or not executor.may_train:
+def enter_proposals(executor: VariantExecutor, structural: StructuralPass) -> None:
+    """Make every variant that a pass proposes, try it, and let it race.
+
+    One without anything of the given network's is made only where there is time to train it.
+    """
+    for proposal in structural.proposals(executor.builder.context):
+        if structural.from_scratch and (executor.explorers[""].late or not executor.may_train):
             return
-        variant = executor.make(f"student {name}", [making.maker.student_step(name)], architecture=name)
+        variant = executor.make(proposal.label, [proposal.step], architecture=proposal.architecture)
         if variant is None:
             continue
-        space = student_space(executor, variant)
+        given = executor.explorers[""].space
+        space = own_space(executor, variant) if structural.own_layers else given.with_prunes(())
         executor.open_explorer(variant, space)
         executor.enter(variant, [space.uniform(precision) for precision in UNIFORM])
 
 
-def refine(executor: VariantExecutor, variant: Variant) -> None:
-    """Solve for a trained student's precisions under the constraints, and try what comes of it."""
+def refine(executor: VariantExecutor, variant: VariantState) -> None:
+    """Solve for a trained variant's precisions under the constraints, and try what comes of it."""
     explorer, trials, config = executor.explorer_of(variant), executor.trials, executor.policy.seeding
     tried = {explorer.encoding(trial) for trial in variant.trials}
     solved = seeds.solver_seeds(
@@ -52,8 +54,8 @@ def refine(executor: VariantExecutor, variant: Variant) -> None:
     executor.try_on(variant, [schemes for _, schemes in found], origin=Origin.STUDENT)
 
 
-def student_space(executor: VariantExecutor, variant: Variant) -> Space:
-    """Return the space of a student's precisions, their losses scored on it as it is now."""
+def own_space(executor: VariantExecutor, variant: VariantState) -> Space:
+    """Return the space of a variant with layers of its own, losses scored on it as it is now."""
     context, network = executor.context.sensitivities, variant.network
     samples = min(context.samples, executor.policy.seeding.student_samples)
     return space_of(context.runner, score_network(context, network, samples), context.precisions, network)

@@ -1,4 +1,4 @@
-"""When two networks count as computing the same: what every pruning is proved by before it is offered.
+"""The equivalence check that every pruning passes before it is offered: removed must compute the same as masked.
 
 Outputs may differ by what float32 sums in another order do, and by a small share of what the pruning itself changes,
 so that a bug shows in a network that hardly reacts to what is removed.
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bitfront.passes.device import modes_kept
 
 TOLERANCE = 1e-4  # of the largest output: float32 sums in another order stay below 1e-5
-EFFECT = 1e-2  # of what silencing changes
+EFFECT = 1e-2  # of what masking changes
 
 
 def outputs_of(module: nn.Module, examples: tuple[Tensor, ...]) -> list[Tensor]:
@@ -34,12 +34,12 @@ def tensors_in(outputs: object) -> list[Tensor]:
 
 
 def difference(what: str, outputs: list[Tensor], wanted: list[Tensor], whole: list[Tensor]) -> str:
-    """Why a network without ``what`` is not the network with it silenced; empty if it is.
+    """Why a network without ``what`` is not equivalent to the network with it masked; empty if it is.
 
     Args:
         what: Is removed, for the message.
         outputs: Of the network without it.
-        wanted: Of the network in which it is silent.
+        wanted: Of the network in which it is masked.
         whole: Of the network as it was.
     """
     for ours, right, before in zip(outputs, wanted, whole, strict=True):

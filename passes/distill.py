@@ -1,8 +1,8 @@
-"""Distillation: a module learns to answer as a teacher does, without labels or with some.
+"""Knowledge distillation: a student module is trained towards a teacher's outputs, without labels or with some.
 
     L = (1 − label_weight) · T² · KL(softmax(teacher / T) ‖ softmax(student / T))
         + label_weight · cross-entropy(student, labels)
-        + feature_weight · mismatch of what layers read (``passes.features``)
+        + feature_weight · feature mismatch (``passes.feature_distillation``)
 
 The first two terms are Hinton et al., arXiv:1503.02531, section 2 (T² keeps the gradient's size as T changes).
 """
@@ -23,27 +23,27 @@ from bitfront.core import ConfigError, ModelError, digest
 from bitfront.passes.batch_norm import batch_norms
 from bitfront.passes.data import Augmentation, Batch, TrainingData
 from bitfront.passes.device import device_of, lay, modes_kept, seeded
-from bitfront.passes.features import SHARED, FeatureMatch, features, match
+from bitfront.passes.feature_distillation import SHARED, FeatureMatch, feature_match, layer_inputs
 from bitfront.passes.options import options_from_json, options_to_json
 from bitfront.passes.prune_counts import example_tensors
 from bitfront.passes.train import Supervision, Trained, train
 from bitfront.passes.training import Optimiser, Training
 
-_KEPT_BYTES = 256 * 2**20
-_FEATURE_WEIGHT = 300.0  # much more than answers, which follow where what layers read is right
+_CACHE_BYTES = 256 * 2**20
+_FEATURE_WEIGHT = 300.0  # much more than logits, which follow where features match
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Distil:
-    """Trains a copy of a module on a teacher's answers.
+class Distillation:
+    """Options of a distillation, which trains a module towards a teacher's logits and features.
 
     Attributes:
         training: Steps, rate, batches, augmentation, seed.
         temperature: T.
         label_weight: Of the labels' cross-entropy, 0 to 1; more than 0 needs labels.
         feature_weight: Of the feature term.
-        feature_layers: Module paths, the same in both networks, of layers that should read the same; ``*`` alone is
-            every one that reads tensors of one shape in both.
+        feature_layers: Module paths, the same in both networks, of layers whose inputs should match; ``*`` alone is
+            every one whose input has one shape in both.
     """
 
     training: Training
@@ -69,16 +69,16 @@ class Distil:
         return options_to_json(self)
 
     @classmethod
-    def from_json(cls, data: Any) -> Distil:
+    def from_json(cls, data: Any) -> Distillation:
         """Read what ``to_json`` wrote.
 
         Raises:
             ConfigError: If an option is unknown or wrong.
         """
-        return options_from_json(cls, data, "pass 'distil'")
+        return options_from_json(cls, data, "pass 'distill'")
 
     def apply(self, module: nn.Module, data: TrainingData, *, teacher: nn.Module) -> nn.Module:
-        """A trained copy.
+        """A trained copy of a module.
 
         Args:
             module: The student: a pruned or quantised copy of the teacher, or an architecture of its own.
@@ -100,17 +100,29 @@ class Distil:
         *,
         teacher: nn.Module,
         supervision: Supervision | None = None,
-        answers: Answers | None = None,
+        teacher_cache: TeacherCache | None = None,
     ) -> Trained:
-        """Like ``apply``, in place, with checkpoints, reports, a time budget, and what this teacher answered before."""
+        """Train ``student`` in place, on its device.
+
+        Args:
+            student: As ``module`` of ``apply``.
+            data: As of ``apply``.
+            teacher: As of ``apply``.
+            supervision: Checkpoints, reports and time.
+            teacher_cache: Logits of this teacher from trainings before, to be used and added to.
+
+        Raises:
+            ConfigError: If labels or layers that the options name are missing.
+            ModelError: If the networks' outputs differ in shape, or the training diverges.
+        """
         if self.label_weight > 0 and data.labels is None:
             raise ConfigError(f"distillation: label_weight {self.label_weight:g} needs labels", "set it to 0")
-        loss = self.loss(student, teacher, data, answers)
+        loss = self.loss(student, teacher, data, teacher_cache)
         adapters = loss.adapters if len(loss.adapters) else None
         return train(student, loss, data, self.training, supervision=supervision, adapters=adapters)
 
     def loss(
-        self, student: nn.Module, teacher: nn.Module, data: TrainingData, answers: Answers | None = None
+        self, student: nn.Module, teacher: nn.Module, data: TrainingData, teacher_cache: TeacherCache | None = None
     ) -> DistillationLoss:
         """The loss for ``passes.train``, with a frozen copy of the teacher on the student's device.
 
@@ -130,15 +142,15 @@ class Distil:
                 "they need the same classes",
             )
         with seeded(self.training.seed, device_of(student)):
-            matching = match(self.feature_layers, student, frozen, data.inputs)
+            matching = feature_match(self.feature_layers, student, frozen, data.inputs)
         matching.adapters.to(device_of(student))
-        return DistillationLoss(self, frozen, matching, answers)
+        return DistillationLoss(self, frozen, matching, teacher_cache)
 
 
-def usual(
-    module: nn.Module, steps: int, *, augment: Augmentation, samples: int, seed: int = 0, like_teacher: bool = True
-) -> Distil:
-    """What brings pruned networks back soonest, as a search trains them.
+def default_distillation_config(
+    module: nn.Module, steps: int, *, augment: Augmentation, samples: int, seed: int = 0, match_features: bool = True
+) -> Distillation:
+    """The options that recover pruned networks soonest, as a search trains them.
 
     Args:
         module: The teacher.
@@ -146,10 +158,12 @@ def usual(
         augment: Of images.
         samples: There are to train on.
         seed: Of the training.
-        like_teacher: Whether the network was made from the teacher and can be held to what its layers read.
+        match_features: Whether layers' inputs should match the teacher's, as in a network that was made from it.
     """
     # Without norms to hold activations, such rates would be too much.
-    optimiser, rate = (Optimiser.SGD, 0.05 if like_teacher else 0.03) if batch_norms(module) else (Optimiser.ADAM, 1e-3)
+    optimiser, rate = (
+        (Optimiser.SGD, 0.05 if match_features else 0.03) if batch_norms(module) else (Optimiser.ADAM, 1e-3)
+    )
     training = Training(
         steps=steps,
         batch_size=min(128, samples),
@@ -160,30 +174,30 @@ def usual(
         augment=augment,
         seed=seed,
     )
-    if not like_teacher:
-        return Distil(training=training)
-    return Distil(training=training, feature_layers=(SHARED,), feature_weight=_FEATURE_WEIGHT)
+    if not match_features:
+        return Distillation(training=training)
+    return Distillation(training=training, feature_layers=(SHARED,), feature_weight=_FEATURE_WEIGHT)
 
 
-class Answers:
-    """One teacher's logits of whole batches: networks that are trained on the same batches ask it once.
+class TeacherCache:
+    """A cache of one teacher's logits by batch, for students that are trained on the same batches.
 
     Args:
-        limit_bytes: The logits asked for longest ago go where they are more.
+        limit_bytes: Of all logits; those used longest ago are dropped first.
     """
 
-    def __init__(self, limit_bytes: int = _KEPT_BYTES) -> None:
+    def __init__(self, limit_bytes: int = _CACHE_BYTES) -> None:
         self._limit_bytes = limit_bytes
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._bytes = 0
 
-    def of(self, batch: Batch, ask: Callable[[], Tensor]) -> Tensor:
-        """The logits of a batch, (n, classes); ``ask`` computes them."""
+    def logits(self, batch: Batch, compute: Callable[[], Tensor]) -> Tensor:
+        """The logits of a batch, (n, classes); ``compute`` gives those that are not cached."""
         if batch.inputs[0].device.type != "cpu":
-            return ask()  # quicker there than to find out whether the batch is known
+            return compute()  # quicker there than to find out whether the batch is known
         key = digest(*(tensor.numpy() for tensor in batch.inputs))
         if key not in self._kept:
-            self._kept[key] = logits = ask()
+            self._kept[key] = logits = compute()
             self._bytes += logits.nbytes
             while self._bytes > self._limit_bytes and len(self._kept) > 1:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
@@ -192,35 +206,40 @@ class Answers:
 
 
 class DistillationLoss:
-    """(student, batch) → the loss of the module's formula.
+    """The distillation loss of (student, batch), by the module's formula.
 
     Args:
         options: Its weights.
         teacher: Frozen, in evaluation mode.
-        matching: Of the feature layers.
-        answers: The teacher's so far, where they are kept.
+        matching: The feature term.
+        teacher_cache: The teacher's logits so far; None computes them for each batch.
     """
 
     def __init__(
-        self, options: Distil, teacher: nn.Module, matching: FeatureMatch, answers: Answers | None = None
+        self,
+        options: Distillation,
+        teacher: nn.Module,
+        matching: FeatureMatch,
+        teacher_cache: TeacherCache | None = None,
     ) -> None:
         self.adapters = matching.adapters
         self._matching = matching
         self._options = options
         self._teacher = teacher
-        self._answers = answers
+        self._teacher_cache = teacher_cache
 
     def __call__(self, student: nn.Module, batch: Batch) -> Tensor:
-        """The mean over the batch."""
+        """The mean loss over the batch, a scalar with a gradient."""
         options = self._options
 
-        def ask() -> Tensor:
+        def compute() -> Tensor:
             return _logits(self._teacher(*batch.inputs))
 
         layers = self._matching.paths
-        with torch.no_grad(), features(self._teacher, layers) as theirs:
-            wanted = ask() if self._answers is None or layers else self._answers.of(batch, ask)
-        with features(student, layers) as ours:
+        with torch.no_grad(), layer_inputs(self._teacher, layers) as theirs:
+            cache = None if layers else self._teacher_cache  # with features the teacher runs anyway
+            wanted = compute() if cache is None else cache.logits(batch, compute)
+        with layer_inputs(student, layers) as ours:
             answer = _logits(student(*batch.inputs))
         loss = (1 - options.label_weight) * divergence(answer, wanted, options.temperature)
         if options.label_weight > 0:
