@@ -205,7 +205,7 @@ def _cast(node: Node) -> Operator:
 
 def _dequantise(node: Node) -> Operator:
     if node.attribute("block_size", 0):
-        raise node.refused("has group_size, which is not handled")
+        raise node.refused("has block_size, which is not handled")
     axis = int(node.attribute("axis", 1))
 
     def run(x: Sequence[Tensor | None]) -> tuple[Tensor, ...]:

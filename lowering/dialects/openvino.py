@@ -13,7 +13,7 @@ What the plugin (2026.4) does with each form, seen in its runtime model:
 | FP16 initialiser → Cast                               | folded when compiled                                    |
 | INT8 or INT4 → Cast → Mul(scale) → Conv               | folded when compiled: float                             |
 | the same → MatMul or Gemm (large enough)              | stays compressed; inputs become 8-bit, by blocks of 32  |
-| DequantizeLinear with ``group_size`` → MatMul or Gemm | likewise, a scale per block                             |
+| DequantizeLinear with ``block_size`` → MatMul or Gemm | likewise, a scale per group                             |
 
 So what a Concat joins gets one quantiser where ranges are near enough (``openvino_quantisers``). Channels of zeros,
 INT32 biases and dequantisers per channel, which ONNX Runtime wants, are left out.

@@ -5,7 +5,7 @@
 | fp32         | as in the network                                                                |
 | fp16         | FLOAT16 weight and bias; activations FLOAT16, Cast where regions meet            |
 | int8         | Q/DQ on the input; INT8 weight → DequantizeLinear(axis); floating bias           |
-| int4, groups | INT4 weight (K, N) → DequantizeLinear(axis 0, group_size) → MatMul (→ Add bias)  |
+| int4, groups | INT4 weight (K, N) → DequantizeLinear(axis 0, block_size) → MatMul (→ Add bias)  |
 
 In a strongly typed network precision is what the graph says, and a scale's type is the type that its DequantizeLinear
 writes ("Strongly Typed Networks", "Explicit Quantization" in NVIDIA's documentation; ``QuantDequantLinearHelper`` of

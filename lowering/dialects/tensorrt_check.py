@@ -92,7 +92,7 @@ class _Graph:
 
 
 def _versions(graph: _Graph) -> Found:
-    """Quantized Types, "ONNX Support": FP16 scales need opset 19; INT4 and group_size opset 21, which is IR 10."""
+    """Quantized Types, "ONNX Support": FP16 scales need opset 19; INT4 and block_size opset 21, which is IR 10."""
     opset = max((entry.version for entry in graph.model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset < 21 or graph.model.ir_version < 10:
         yield None, f"expected opset 21 and IR 10 or newer, got opset {opset} and IR {graph.model.ir_version}"
