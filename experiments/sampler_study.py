@@ -1,11 +1,13 @@
 """Which sampler earns its place: a benchmark of ours against random search, TPE and NSGA-II on synthetic problems.
 
     python -m bitfront.experiments.sampler_study --trials 60 --seeds 2
+    python -m bitfront.experiments.sampler_study --ablate
 
 Every sampler gets the same uniform baselines first and then the same number of trials, on the same problems. A
 sampler's figure is the hypervolume (accuracy × latency × size, without timing noise) of what it tried, over that of
 what all samplers together found on that problem: once over the whole box below FP32, once within budgets that bind.
-Trials that break the latency or the size budget are recorded with their constraints, as a search would.
+Trials that break the latency or the size budget are recorded with their constraints, as a search would. With
+``--ablate`` our sampler is compared with itself, one part of its config left out at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import mean
 
 import optuna
@@ -23,6 +26,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from bitfront.core import Constraints, Precision
 from bitfront.experiments.synthetic import Synthetic
 from bitfront.report.front import Objectives, hypervolume
+from bitfront.search.policy.config import DEFAULTS, SamplerConfig
 from bitfront.search.proposals.sampler import FrontSampler
 from bitfront.search.space.space import Encoding, Space
 
@@ -37,6 +41,22 @@ SAMPLERS: dict[str, SamplerOf] = {
     "tpe": lambda _space, _budget, seed: TPESampler(seed=seed),
     "nsga2": lambda _space, _budget, seed: NSGAIISampler(seed=seed, population_size=20),
 }
+
+_FULL = DEFAULTS.sampler
+ABLATIONS: dict[str, SamplerConfig] = {
+    "full": _FULL,
+    "no trades": replace(_FULL, trades=0),
+    "no segments": replace(_FULL, segments=0),
+    "no mutations": replace(_FULL, mutations=0),
+    "no solves": replace(_FULL, solves=0),
+    "no random proposals": replace(_FULL, random_fraction=0.0),
+    "nothing outside": replace(_FULL, surrogate=replace(_FULL.surrogate, outside_weight=0.0)),
+    "random alone": replace(_FULL, random_fraction=1.0),
+}
+
+
+def _ours(config: SamplerConfig) -> SamplerOf:
+    return lambda space, budget, seed: FrontSampler(space, budget, seed, config)
 
 
 def budget_of(problem: Synthetic) -> Constraints:
@@ -94,16 +114,18 @@ def volumes(problem: Synthetic, encodings: Sequence[Encoding], budget: Constrain
     return hypervolume(points, whole), hypervolume(points, within)
 
 
-def compare(groups: int, trials: int, seeds: int) -> tuple[list[str], dict[str, float]]:
-    """The table's rows for networks of one size, and the seconds each sampler took a trial."""
-    ratios: dict[str, list[list[float]]] = {name: [] for name in SAMPLERS}
-    seconds = dict.fromkeys(SAMPLERS, 0.0)
+def compare(
+    groups: int, trials: int, seeds: int, samplers: Mapping[str, SamplerOf]
+) -> tuple[list[str], dict[str, float]]:
+    """Return the table's rows for networks of one size, and the seconds each sampler took a trial."""
+    ratios: dict[str, list[list[float]]] = {name: [] for name in samplers}
+    seconds = dict.fromkeys(samplers, 0.0)
     checkpoints = (trials // 2, trials)
     for seed in range(seeds):
         problem = Synthetic.random(groups, seed)
         budget = budget_of(problem)
         tried = {}
-        for name, sampler_of in SAMPLERS.items():
+        for name, sampler_of in samplers.items():
             start = time.perf_counter()
             tried[name] = run_study(problem, sampler_of(problem.space, budget, seed), budget, trials)
             seconds[name] += (time.perf_counter() - start) / (seeds * trials)
@@ -118,7 +140,7 @@ def compare(groups: int, trials: int, seeds: int) -> tuple[list[str], dict[str, 
     for name, table in ratios.items():
         columns = list(zip(*table, strict=True))
         cells = "".join(f"{mean(column):10.3f} {min(column):7.3f}" for column in columns)
-        rows.append(f"{groups:6d}  {name:8s}{cells}")
+        rows.append(f"{groups:6d}  {name:20s}{cells}")
     return rows, seconds
 
 
@@ -130,18 +152,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--groups", type=int, nargs="+", default=[12, 24], help="groups of the problems (default: 12 24)"
     )
+    parser.add_argument("--ablate", action="store_true", help="compare our sampler without one part at a time")
     options = parser.parse_args(argv)
+    samplers = {name: _ours(config) for name, config in ABLATIONS.items()} if options.ablate else SAMPLERS
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     half = options.trials // 2
     lines = [
         f"hypervolume over that of all samplers' points together: mean and worst of {options.seeds} problems",
-        f"{'':16s}{f'after {half} trials':^36s}{f'after {options.trials} trials':^36s}",
-        f"groups  sampler {'whole':>10s} {'worst':>7s}{'budget':>10s} {'worst':>7s}"
+        f"{'':28s}{f'after {half} trials':^36s}{f'after {options.trials} trials':^36s}",
+        f"groups  {'sampler':20s}{'whole':>10s} {'worst':>7s}{'budget':>10s} {'worst':>7s}"
         f"{'whole':>10s} {'worst':>7s}{'budget':>10s} {'worst':>7s}",
     ]
     for groups in options.groups:
-        rows, seconds = compare(groups, options.trials, options.seeds)
+        rows, seconds = compare(groups, options.trials, options.seeds, samplers)
         lines += rows
         lines.append("        ms a trial: " + ", ".join(f"{name} {1e3 * s:.1f}" for name, s in seconds.items()))
     sys.stdout.write("\n".join(lines) + "\n")

@@ -1,11 +1,13 @@
 """Every number that steers a search, in one frozen value: ``PolicyConfig``, by topic.
 
 A config is passed in, so that a study can vary it; the defaults are what the command line searches with. Each field has
-its unit and what is known of its effect. The sampler's ablations are measured by
+its unit and what is known of its effect. Figures in brackets are of an ablation,
 
-    python -m bitfront.experiments.sampler_study --ablate
+    python -m bitfront.experiments.sampler_study --ablate --groups 24 --seeds 4 --trials 40
 
-A field without a figure was set by hand on the repository's ready-made workloads and **was not ablated**.
+the hypervolume found without that part, in the whole box and within limits that bind, over that of all ablations
+together; the full sampler comes to (0.985, 0.63). Means over four problems, whose volumes within limits reach from 0 to
+1: only large differences say something. A field without a figure was set by hand on the repository's ready-made workloads and **was not ablated**.
 """
 
 from __future__ import annotations
@@ -114,7 +116,8 @@ class SurrogateConfig:
     """How unmeasured candidates are judged.
 
     Attributes:
-        outside_weight: What hypervolume outside the limits counts beside that within them.
+        outside_weight: What hypervolume outside the limits counts beside that within them. At 0 (0.951, 0.46), as
+            with random proposals alone: before something keeps the limits, nothing else leads there.
         tie_slope: Fraction of the accuracies' span that a decade of loss costs where the fitted steps are flat.
             Not ablated.
         margin: Of the worst measured latency and size, where the whole hypervolume ends. Not ablated.
@@ -138,13 +141,15 @@ class SamplerConfig:
     """How the sampler proposes: a pool of mutations of the front, and what is taken from it.
 
     Attributes:
-        trades: Candidates of a pool that raise one group and lower another.
-        segments: Candidates that set a contiguous segment to one precision.
-        mutations: Candidates that change one to ``most_changes`` groups at random.
-        solves: Candidates solved for under randomly re-weighted losses.
+        trades: Candidates of a pool that raise one group and lower another. At 0 (0.980, 0.58).
+        segments: Candidates that set a contiguous segment to one precision. At 0 (0.974, 0.75).
+        mutations: Candidates that change one to ``most_changes`` groups at random. At 0 (0.976, 0.73).
+        solves: Candidates solved for under randomly re-weighted losses. At 0 (0.975, 0.47), at a quarter of the
+            time a proposal takes.
         transfers: Candidates on another variant's pruning, where there is more than one variant. Not ablated.
         prunings: Candidates of a new pruning, where one may be asked for. Not ablated.
-        random_fraction: Of the proposals, taken from the pool whatever their score.
+        random_fraction: Of the proposals, taken from the pool whatever their score. At 0 (0.981, 0.61), at 1
+            (0.951, 0.46).
         within_fraction: Of the mutations, those that start within the limits where something is within. Not ablated.
         most_changes: Groups or prune variables that a mutation changes at most. Not ablated.
         segment_divisor: A segment has a mean length of the groups over it. Not ablated.
@@ -156,8 +161,8 @@ class SamplerConfig:
         near_limit: Solves aim between these multiples of a limit. Not ablated.
         free_fraction: Of the solves without a limit, those that leave a quantity free. Not ablated.
         deepest: Of what precisions alone reach, where a solve for a new pruning may aim without a limit. Not ablated.
-        enumerable: Encodings up to which a space is enumerated to tell that it is exhausted.
-        draws: Random draws for one that was not tried, where the pool is empty.
+        enumerable: Encodings up to which a space is enumerated to tell that it is exhausted. Not ablated.
+        draws: Random draws for one that was not tried, where the pool is empty. Not ablated.
         surrogate: How the pool is judged.
     """
 
