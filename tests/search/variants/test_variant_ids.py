@@ -10,12 +10,6 @@ import pytest
 from bitfront.core import ContentStore
 from bitfront.search.measuring.stopwatch import Stopwatch
 from bitfront.search.passes.prune import PrunePass
-<<<<<<< .merge_file_dn7rsc
-=======
-from bitfront.search.passes.sparse import SparsePass, SparsePattern
-from bitfront.search.passes.student import StudentPass
-from bitfront.search.stopwatch import Stopwatch
->>>>>>> .merge_file_qbv9Li
 from bitfront.search.variants.builder import VariantStore
 from tests.search.variants.making import distilled, pipeline
 
