@@ -10,6 +10,8 @@ import pytest
 from bitfront.core import ContentStore
 from bitfront.search.measuring.stopwatch import Stopwatch
 from bitfront.search.passes.prune import PrunePass
+from bitfront.search.passes.sparse import SparsePass, SparsePattern
+from bitfront.search.passes.student import StudentPass
 from bitfront.search.variants.builder import VariantStore
 from tests.search.variants.making import distilled, pipeline
 
