@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
-from bitfront.search.interruption import EXIT_INTERRUPTED, watched
+from bitfront.search.interruption import EXIT_INTERRUPTED, handle_signals
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before onnxruntime can be imported: a tool that runs on private models sends nothing anywhere.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with watched() as interruptions:
+    with handle_signals() as interruptions:
         try:
             code = _answer(arguments)
         except KeyboardInterrupt:

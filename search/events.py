@@ -30,7 +30,7 @@ class Listener(Protocol):
         ...
 
 
-class Silent:
+class SilentListener:
     """A listener that says nothing."""
 
     def phase(self, name: str, total: int | None) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from bitfront.core import Scheme
 from bitfront.report import wording
-from bitfront.search.multi_backend.translate import adapt
+from bitfront.search.multi_backend.translate import project_config
 from bitfront.search.only_fp32 import why_only_fp32
 from bitfront.search.proposals import seeds
 from bitfront.search.proposals.history import History
@@ -29,8 +29,8 @@ from bitfront.search.stopwatch import Kind
 from bitfront.search.study import Study
 from bitfront.search.timed import TimedBackend, TimedWriter
 from bitfront.search.trial import Candidate, Trial, TrialStatus
-from bitfront.sensitivity.measure import readings
-from bitfront.sensitivity.score import planned_steps, score
+from bitfront.sensitivity.divergence_metric import output_readings
+from bitfront.sensitivity.score import planned_steps, score_sensitivities
 from bitfront.sensitivity.table import SensitivityTable
 
 LADDER_SEEDS = 8
@@ -101,12 +101,12 @@ def sensitivity_of(session: Session) -> SensitivityTable:
 def scored(session: Session, network: str, samples: int) -> SensitivityTable:
     """Every choice of every group of a network (its key; empty for the given one), on so many calibration samples."""
     options, runner = session.options, session.runner
-    return score(
+    return score_sensitivities(
         TimedWriter(runner.writer(network), runner.watch),
         TimedBackend(runner.backend.proxy_backend(), runner.watch),
         session.calibration,
         samples=samples,
-        read=readings(runner.writer(network).reference.proto, session.outputs_read),
+        read=output_readings(runner.writer(network).reference.proto, session.outputs_read),
         precisions=options.precisions,
         threads=options.threads,
         store=session.store,
@@ -281,7 +281,7 @@ class Explorer:
             return max(1, round(part * usual))
 
         streams = (
-            (("other backend", adapt(layers, quantisable, space)) for layers in starts),
+            (("other backend", project_config(layers, quantisable, space)) for layers in starts),
             islice(seeds.ladder(space), count(LADDER_SEEDS)),
             seeds.splits(space, np.random.default_rng(session.options.seed), count(SPLIT_SEEDS)),
             islice(solver, max(count(SOLVER_SEEDS) - solved, 0)),

@@ -8,7 +8,7 @@ from bitfront.core import DataError, Labelled
 from bitfront.core.batching import take_rows
 
 
-def split(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
+def split_holdout(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
     """Split labelled data by a seeded permutation, so that an ordered data set splits evenly.
 
     Args:

@@ -29,7 +29,7 @@ _NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 @contextlib.contextmanager
-def alone_in(*folders: Path) -> Iterator[None]:
+def hold_run_folders(*folders: Path) -> Iterator[None]:
     """Hold run folders, made if need be, and clear what killed processes left half-written there.
 
     Folders that were made here and in which nothing was written are gone afterwards.

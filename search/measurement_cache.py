@@ -17,11 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitfront.core import ContentStore, LatencyStats, MemoryUsage, Scheme, digest
+from bitfront.core.document import JsonValue
 from bitfront.search.accuracy import Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lowered:
+class Lowered(JsonValue):
     """What became of writing some schemes.
 
     Attributes:
@@ -55,19 +56,18 @@ class MeasurementCache:
     def lowered(self, layers: Mapping[str, Scheme], network: str = "") -> Lowered | None:
         """What layer name → scheme was written as for a network (its key; empty for the given one), if it ever was."""
         data = self._store.get_json("lowered", self._schemes_key(layers, network))
-        return Lowered(**data) if data else None
+        return Lowered.from_json(data) if data else None
 
-    def note_lowered(self, layers: Mapping[str, Scheme], lowered: Lowered, network: str = "") -> None:
+    def put_lowered(self, layers: Mapping[str, Scheme], lowered: Lowered, network: str = "") -> None:
         """Keep what layer name → scheme was written as."""
-        data = {"artifact": lowered.artifact, "size_bytes": lowered.size_bytes, "failure": lowered.failure}
-        self._store.put_json("lowered", self._schemes_key(layers, network), data)
+        self._store.put_json("lowered", self._schemes_key(layers, network), lowered.to_json())
 
     def latency(self, artifact: str) -> LatencyStats | None:
         """The artifact's paired latency, if it was timed."""
         data = self._store.get_json("timed", digest(self._timing, artifact))
         return LatencyStats.from_json(data) if data else None
 
-    def note_latency(self, artifact: str, latency: LatencyStats) -> None:
+    def put_latency(self, artifact: str, latency: LatencyStats) -> None:
         """Keep the artifact's paired latency."""
         self._store.put_json("timed", digest(self._timing, artifact), latency.to_json())
 
@@ -76,16 +76,16 @@ class MeasurementCache:
         data = self._store.get_json("footprint", digest(self._timing, artifact))
         return MemoryUsage.from_json(data) if data else None
 
-    def note_memory_usage(self, artifact: str, usage: MemoryUsage) -> None:
+    def put_memory_usage(self, artifact: str, usage: MemoryUsage) -> None:
         """Keep what the compiled artifact takes."""
         self._store.put_json("footprint", digest(self._timing, artifact), usage.to_json())
 
-    def together(self, kind: str, artifacts: Sequence[str]) -> dict[str, LatencyStats] | None:
+    def joint_latencies(self, kind: str, artifacts: Sequence[str]) -> dict[str, LatencyStats] | None:
         """Latencies of artifacts timed together, by artifact, if exactly these were."""
         data = self._store.get_json(kind, digest(self._timing, sorted(artifacts)))
         return {artifact: LatencyStats.from_json(entry) for artifact, entry in data.items()} if data else None
 
-    def note_together(self, kind: str, latencies: Mapping[str, LatencyStats]) -> None:
+    def put_joint_latencies(self, kind: str, latencies: Mapping[str, LatencyStats]) -> None:
         """Keep latencies of artifacts timed together, by artifact."""
         data = {artifact: latency.to_json() for artifact, latency in latencies.items()}
         self._store.put_json(kind, digest(self._timing, sorted(latencies)), data)
@@ -99,7 +99,7 @@ class MeasurementCache:
             self._scores[artifact, part] = Scored(data["scores"].astype(np.float64), int(data["samples"]))
         return self._scores[artifact, part]
 
-    def note_scored(self, artifact: str, part: str, scored: Scored) -> None:
+    def put_scored(self, artifact: str, part: str, scored: Scored) -> None:
         """Keep the artifact's scores so far."""
         self._scores[artifact, part] = scored
         arrays = {"scores": scored.scores, "samples": np.asarray(scored.samples)}

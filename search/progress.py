@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from bitfront.core.display import visible, visible_lines
-from bitfront.search.events import Listener, Silent
+from bitfront.search.events import Listener, SilentListener
 from bitfront.search.terminal import write_message
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ class RunState:
         parts = [self.name]
         if self.done or self.total is not None:
             parts.append(f"{self.done} of {self.total}" if self.total is not None else f"{self.done}")
-        parts.append(f"{duration(self.elapsed_s)} elapsed")
+        parts.append(f"{format_duration(self.elapsed_s)} elapsed")
         left = self.left_s()
         if left is not None:
-            parts.append(f"about {duration(left)} left")
+            parts.append(f"about {format_duration(left)} left")
         return " · ".join(parts)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds in words: ``42 s``, ``3 min 05 s``, ``1 h 20 min``."""
     whole = round(seconds)
     if whole < 60:
@@ -204,10 +204,10 @@ def render(state: RunState) -> RenderableType:
 
 
 @contextmanager
-def shown(stream: TextIO, *, quiet: bool, time_limit_s: float | None) -> Iterator[Listener]:
+def progress_display(stream: TextIO, *, quiet: bool, time_limit_s: float | None) -> Iterator[Listener]:
     """The listener that fits ``stream``: live on a terminal that can redraw, lines elsewhere, silent when asked."""
     if quiet:
-        yield Silent()
+        yield SilentListener()
     elif stream.isatty() and os.environ.get("TERM", "") not in _NO_CURSOR:
         from rich.console import Console
         from rich.live import Live

@@ -32,7 +32,7 @@ EXIT_MISSED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOutcome:
+class RunResult:
     """What a run came to; everything else is in its folder.
 
     Attributes:
@@ -64,7 +64,7 @@ def run(
     listener: Listener,
     *,
     command: str = "",
-) -> RunOutcome:
+) -> RunResult:
     """Search for the best network within the budgets, and write the run folder.
 
     Args:
@@ -86,7 +86,7 @@ def run(
     return conclude(session, explore(session))
 
 
-def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) -> RunOutcome:
+def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) -> RunResult:
     """Finalists and report.
 
     Args:
@@ -110,13 +110,13 @@ def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) 
         return replace(_report(session, judgement, stopped), exit_code=EXIT_INTERRUPTED)
 
 
-def _report(session: Session, judgement: Judgement, stopped: str | None) -> RunOutcome:
+def _report(session: Session, judgement: Judgement, stopped: str | None) -> RunResult:
     session.listener.phase("report", None)
     session.record.write_trials(session.evaluator.trials)
     finalize.write(session, judgement, complete=stopped != INTERRUPTED, stopped=stopped)
     render(session.options.out)
     met = EXIT_MET if judgement.recommended else EXIT_MISSED
-    return RunOutcome(
+    return RunResult(
         folder=session.options.out,
         exit_code=EXIT_INTERRUPTED if stopped == INTERRUPTED else met,
         recommended=judgement.recommended,

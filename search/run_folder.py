@@ -14,7 +14,7 @@ from bitfront.search.identity import RUN_FILE, holds_results
 RUNS = Path("runs")
 
 
-def choose(out: Path | None, name: str, *, resume: bool) -> Path:
+def choose_run_folder(out: Path | None, name: str, *, resume: bool) -> Path:
     """The run folder: ``out``; else the latest ``runs/<name>-<n>`` to resume; else the next free one.
 
     Raises:

@@ -109,7 +109,7 @@ class ModelRunner:
                 models,
                 reference,
                 self.inputs,
-                self.patient(settings),
+                self.with_known_speed(settings),
                 threads=self.threads,
                 batch_size=self.batch_size,
                 clock=self.backend.clock,
@@ -117,7 +117,7 @@ class ModelRunner:
         self.quiet.append(stats[reference].median_ms)
         return stats
 
-    def patient(self, settings: TimingSettings) -> TimingSettings:
+    def with_known_speed(self, settings: TimingSettings) -> TimingSettings:
         """Settings that wait for the speed the machine is known to have."""
         return replace(settings, quiet_ms=min(self.quiet, default=None))
 

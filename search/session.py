@@ -33,7 +33,7 @@ from bitfront.search.accuracy import BATCH, FIRST_STAGE, Scorer
 from bitfront.search.evaluate import Evaluator
 from bitfront.search.events import Listener
 from bitfront.search.given import Given, open_given
-from bitfront.search.holdout import split
+from bitfront.search.holdout import split_holdout
 from bitfront.search.identity import check_folder, identify, metric_name, write_run
 from bitfront.search.measurement_cache import MeasurementCache
 from bitfront.search.options import PassOptions, RunOptions
@@ -144,7 +144,7 @@ def prepare(
     created = earlier["created"] if earlier else datetime.now(UTC).isoformat(timespec="seconds")
     study_name = f"search-{digest(identity, options.budget.to_json())[:16]}"
 
-    search_part, held_part = split(workload.evaluation, options.holdout, options.seed)
+    search_part, held_out_part = split_holdout(workload.evaluation, options.holdout, options.seed)
     store = ContentStore(options.out / "cache")
     making = _making(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
     runner = ModelRunner(
@@ -168,7 +168,7 @@ def prepare(
     first_stage = -(-FIRST_STAGE // batch) * batch
     scorers = [
         Scorer(part, workload.metric, batch=batch, first_stage=first_stage, name=name, batching=reference.batching)
-        for part, name in ((search_part, "the search's evaluation data"), (held_part, "the held-back data"))
+        for part, name in ((search_part, "the search's evaluation data"), (held_out_part, "the held-back data"))
     ]
     write_run(options.out, identity, study=study_name, created=created)
     # Opened and written now: a database that refuses shows before calibration, not after it.
@@ -190,7 +190,7 @@ def prepare(
             "metric": metric_name(workload.metric),
             "calibration": options.calibration.to_json(),
             "sensitivity_samples": options.sensitivity_samples,
-            "holdout_samples": len(held_part),
+            "holdout_samples": len(held_out_part),
             "search_samples": len(search_part),
             "timing": {"search": QUICK.to_json(), "finalists": CLOSE.to_json()},
             "passes": options.passes.to_json() if options.passes else None,

@@ -33,7 +33,7 @@ def engine_code(*rooms: str) -> str:
     return state.hexdigest()
 
 
-def is_users(name: str | None) -> bool:
+def is_user_module(name: str | None) -> bool:
     """Whether a module is the user's own code; one without a file is, unless it is built in."""
     if name is None or name in sys.builtin_module_names:
         return name is None
@@ -41,7 +41,7 @@ def is_users(name: str | None) -> bool:
     if file is None:
         top = name.partition(".")[0]
         return top not in sys.stdlib_module_names
-    return _is_users_file(file)
+    return _is_user_file(file)
 
 
 def installed_version(name: str) -> str:
@@ -59,7 +59,7 @@ def sources(name: str) -> dict[str, str]:
     while waiting:
         module = waiting.pop()
         file = _file_of(module)
-        if module in found or file is None or not _is_users_file(file):
+        if module in found or file is None or not _is_user_file(file):
             continue
         found[module] = _content(file)
         if file.suffix == ".py":
@@ -93,7 +93,7 @@ def _beside(name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _is_users_file(file: Path) -> bool:
+def _is_user_file(file: Path) -> bool:
     if _INSTALLED.intersection(file.parts):
         return False
     libraries = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}

@@ -52,12 +52,12 @@ class Stopwatch:
             self._book()
             self._open.pop()
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         """Stand still until ``go_on``: what happens meanwhile is somebody else's work."""
         self._book()
         self._halted = self._mark
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Run on where ``halt`` stopped; nothing where it did not."""
         if self._halted is not None:
             self._mark = self._clock()

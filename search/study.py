@@ -37,7 +37,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bitfront.core import AccuracyStats, ConfigError, LatencyStats, UsageError, digest
 from bitfront.core.document import Count, JsonValue, NonNegative, Number, decode_json
 from bitfront.search.proposals.space import Space
-from bitfront.search.storage import damaged, explained, open_storage
+from bitfront.search.storage import damaged_study, explain_errors, open_storage
 from bitfront.search.trial import Candidate, Trial, TrialStatus
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
@@ -68,7 +68,7 @@ class Study:
     def __init__(self, url: str, name: str, space: Space, sampler: BaseSampler, family: str = "") -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._url = url
-        with explained(url):
+        with explain_errors(url):
             self._storage = open_storage(url)
             self._kept = optuna.create_study(
                 storage=self._storage, study_name=name, directions=DIRECTIONS, load_if_exists=True
@@ -96,7 +96,7 @@ class Study:
             UsageError: If the storage is damaged.
         """
         found = self._live.get_trials(deepcopy=False)
-        with explained(self._url):
+        with explain_errors(self._url):
             return [_read(self._space, frozen, self._family) for frozen in found if _finished(frozen)]
 
     def ask(self, candidate: Candidate | None = None) -> tuple[int, Candidate]:
@@ -137,7 +137,7 @@ class Study:
             asked.set_constraint(limit, miss)
         frozen = self._live.tell(asked, values, state)
         self._asked = None
-        with explained(self._url):
+        with explain_errors(self._url):
             self._kept.add_trial(frozen)
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ def check_trials(url: str, trials: Sequence[FrozenTrial]) -> None:
             values = trial.values if trial.state is TrialState.COMPLETE else None
             attributes = {key: value for key, value in trial.user_attrs.items() if key != "checksum"}
             if trial.user_attrs.get("checksum") != _checksum(trial.state, values, trial.params, attributes):
-                raise damaged(url, f"trial {trial.number} is not as it was written")
+                raise damaged_study(url, f"trial {trial.number} is not as it was written")
 
 
 def _checksum(
@@ -274,7 +274,7 @@ def past_trials(url: str, name: str, space: Space) -> list[Trial]:
     Raises:
         UsageError: If the storage cannot be opened, is locked or damaged.
     """
-    with explained(url):
+    with explain_errors(url):
         storage = open_storage(url)
         names = [summary.study_name for summary in storage.get_all_studies()]
         if name not in names:

@@ -1,10 +1,10 @@
-"""Which scheme is at least as precise as which, and what that says of a table: the lowest scheme, the ranking.
+"""A partial order of schemes by precision, and what follows from it for a table: the lowest scheme, the ranking.
 
 Schemes are ordered by what they do to the numbers, not by what they scored:
 
     fp32 ≥ fp16 ≥ int8 ≥ int4             bits of the weights
     floating ≥ 8-bit activations          at equal bits, weight-only is no worse
-    finer ≥ coarser scales                at equal bits, smaller blocks are no worse
+    finer ≥ coarser scales                at equal bits, smaller groups of weights are no worse
 
 Roundings of one rank share it. Two ranks of which each is better in one respect (``int8`` with 8-bit activations,
 ``int4`` weight-only) are not comparable.
@@ -18,14 +18,14 @@ from collections.abc import Iterable, Mapping
 from bitfront.core import Precision, Scheme
 from bitfront.sensitivity.table import SensitivityTable
 
-# Blocks are at most 256 weights long; one scale a channel is coarser than any.
+# A group is at most 256 weights long; one scale a channel is coarser than any.
 _WHOLE_CHANNEL = 1 << 30
 
-Rung = tuple[Precision, bool, int | None]
+PrecisionRank = tuple[Precision, bool, int | None]
 
 
-def rank(scheme: Scheme) -> Rung:
-    """What a scheme does to the numbers, its rounding aside."""
+def rank(scheme: Scheme) -> PrecisionRank:
+    """Rank of a scheme in the order: precision, whether weight-only, group size; its rounding aside."""
     return (scheme.precision, scheme.weight_only, scheme.group_size)
 
 
@@ -39,7 +39,7 @@ def at_least_as_precise(upper: Scheme, lower: Scheme) -> bool:
 
 
 def from_most_precise(schemes: Iterable[Scheme]) -> list[Scheme]:
-    """The schemes so that each comes after all that are at least as precise and on another rank."""
+    """The schemes sorted so that each comes after all of other ranks that are at least as precise."""
     return sorted(
         schemes,
         key=lambda scheme: (
@@ -64,12 +64,12 @@ def lowest(scores: Mapping[Scheme, float]) -> Scheme:
     )
 
 
-def best_of_each_rank(scores: Mapping[Scheme, float]) -> dict[Rung, Scheme]:
-    """Rung → its choice of the best score; ranks without a finite score are left out."""
-    best: dict[Rung, Scheme] = {}
+def best_of_each_rank(scores: Mapping[Scheme, float]) -> dict[PrecisionRank, Scheme]:
+    """Rank → its scheme with the best score; ranks without a finite score are left out."""
+    best: dict[PrecisionRank, Scheme] = {}
     for scheme, score in scores.items():
-        held = best.get(rank(scheme))
-        if math.isfinite(score) and (held is None or score < scores[held]):
+        known = best.get(rank(scheme))
+        if math.isfinite(score) and (known is None or score < scores[known]):
             best[rank(scheme)] = scheme
     return best
 

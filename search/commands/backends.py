@@ -34,7 +34,7 @@ class Found:
         name: As named on the command line.
         device: Machine and runtime; None where it cannot start.
         capabilities: What was probed; None where it cannot start.
-        withheld: Precision → why it is not offered here.
+        unprofitable: Precision → why it is not offered here.
         reason: Why it cannot start; empty where it can.
         hint: What to do about it.
     """
@@ -42,7 +42,7 @@ class Found:
     name: str
     device: DeviceFingerprint | None
     capabilities: Capabilities | None
-    withheld: dict[Precision, str]
+    unprofitable: dict[Precision, str]
     reason: str = ""
     hint: str = ""
 
@@ -80,11 +80,11 @@ def look_at(name: str, backend: Backend) -> Found:
             name=name,
             device=backend.fingerprint(),
             capabilities=backend.capabilities(),
-            withheld=dict(backend.unprofitable_precisions()),
+            unprofitable=dict(backend.unprofitable_precisions()),
         )
     except BackendError as error:
         return Found(
-            name=name, device=None, capabilities=None, withheld={}, reason=error.message, hint=error.hint or ""
+            name=name, device=None, capabilities=None, unprofitable={}, reason=error.message, hint=error.hint or ""
         )
 
 
@@ -106,5 +106,5 @@ def remarks(found: Found) -> list[str]:
     noted = [name for name in found.capabilities.notes if name not in found.capabilities.supported]
     return [
         *(f"{name}: {found.capabilities.notes.get(name, 'not supported')}" for name in (*missing, *noted)),
-        *(f"{precision.value} is not offered: {reason}" for precision, reason in found.withheld.items()),
+        *(f"{precision.value} is not offered: {reason}" for precision, reason in found.unprofitable.items()),
     ]

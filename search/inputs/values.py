@@ -77,11 +77,11 @@ def check_dtype(dtype: np.dtype[Any], where: str, kinds: str = NUMBERS) -> None:
             else "convert it to the type that 'search inspect' shows for the network's input"
         )
         raise DataError(
-            f"{where} holds {_KINDS.get(dtype.kind, 'no numbers')} (dtype {shown(dtype)}), expected numbers", hint
+            f"{where} holds {_KINDS.get(dtype.kind, 'no numbers')} (dtype {dtype_name(dtype)}), expected numbers", hint
         )
 
 
-def shown(dtype: np.dtype[Any]) -> str:
+def dtype_name(dtype: np.dtype[Any]) -> str:
     """A dtype's name, short even where it is a record of many fields."""
     text = dtype.name
     return text if len(text) <= 40 else f"{text[:40]}…"

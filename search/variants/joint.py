@@ -61,8 +61,8 @@ def search_jointly(
         What ended it early, else None.
     """
     if making.options.prune:
-        space = prune_spaces(session, making, space, table.measure)
-    joint = JointSearch(session, making, space, table.measure)
+        space = prune_spaces(session, making, space, table.divergence_metric)
+    joint = JointSearch(session, making, space, table.divergence_metric)
     try:
         return joint.run(starts)
     finally:
@@ -77,7 +77,7 @@ class JointSearch:
         session: The run's things.
         making: Makes networks.
         space: With its prunings.
-        measure: Of losses, as ``sensitivity.measure`` writes it.
+        measure: Of losses, as ``sensitivity.divergence_metric`` writes it.
     """
 
     def __init__(self, session: Session, making: Making, space: Space, measure: str) -> None:

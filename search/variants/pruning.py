@@ -16,7 +16,7 @@ from bitfront.search.proposals.space import Space
 from bitfront.search.session import Session
 from bitfront.search.stopwatch import Kind
 from bitfront.search.variants.made import Making
-from bitfront.sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
+from bitfront.sensitivity.sparsity import SparsityTable, planned_sparsity_steps, score_sparsities, score_trained
 
 _TRAINED_PART = 0.15  # of the training budget, or of the time limit if that is less
 _TRAINED_STEPS = (8, 40)  # fewer tell nothing, more tell little else
@@ -51,7 +51,7 @@ def prune_spaces(session: Session, making: Making, space: Space, measure: str) -
     maker.round_to = multiple
     with runner.watch.timed(Kind.CALIBRATION):
         groups = maker.groups
-        session.listener.phase("sparsity", planned_steps(groups, levels=options.sparsities, round_to=multiple))
+        session.listener.phase("sparsity", planned_sparsity_steps(groups, levels=options.sparsities, round_to=multiple))
         table = score_sparsities(
             maker.module,
             groups,
@@ -60,7 +60,7 @@ def prune_spaces(session: Session, making: Making, space: Space, measure: str) -
             levels=options.sparsities,
             round_to=multiple,
             samples=session.options.sensitivity_samples,
-            measure=measure,
+            divergence_metric=measure,
             store=session.store,
             key=digest(runner.lowerer.reference.fingerprint, maker.data_digest),
             on_step=session.listener.step,

@@ -199,9 +199,11 @@ def test_no_password_is_shown() -> None:
 
 def _space(asked: RunOptions) -> Space:
     """The toy's, as a run would build it."""
-    from bitfront.search.events import Silent
+    from bitfront.search.events import SilentListener
     from bitfront.search.explore import sensitivity_of, space_of
     from bitfront.search.session import prepare
 
-    session = prepare(toy.workload(), toy.ToyLowerer(), toy.ToyBackend(), replace(asked, resume=True), Silent(), "")
+    session = prepare(
+        toy.workload(), toy.ToyLowerer(), toy.ToyBackend(), replace(asked, resume=True), SilentListener(), ""
+    )
     return space_of(session, sensitivity_of(session))

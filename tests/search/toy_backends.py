@@ -16,7 +16,7 @@ import pytest
 from bitfront.backends.timing import TimingSettings, time_paired
 from bitfront.core import Array, Constraints, Inputs, LatencyStats
 from bitfront.lowering.layers import Group
-from bitfront.search.multi_backend.runs import Contestant, SeveralOutcome, labels, run_several
+from bitfront.search.multi_backend.runs import BackendSearch, MultiBackendResult, folder_names, run_on_backends
 from bitfront.search.options import RunOptions
 from bitfront.search.results import finalists
 from tests.search import toy
@@ -81,7 +81,7 @@ class NarrowLowerer(toy.ToyLowerer):
             Group(name="d+1", layers=("d", "e"), reason="added up", schemes=toy.SCHEMES),
         )
         edges = tuple((i, i + 1) for i in range(len(groups) - 1))
-        self.__dict__["inventory"] = replace(quantisable, layers=layers, groups=groups, edges=edges)
+        self.__dict__["quantisable"] = replace(quantisable, layers=layers, groups=groups, edges=edges)
 
 
 BACKENDS: Mapping[str, type[toy.ToyBackend]] = {FAKE: toy.ToyBackend, QUICK: Quick, NARROW: Narrow}
@@ -112,7 +112,7 @@ def apart(elsewhere: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finalists, "time_in_fresh_process", elsewhen)
 
 
-def contestants(
+def searches(
     folder: Path,
     names: Sequence[str] = NAMES[:2],
     budgets: Mapping[str, Constraints] | None = None,
@@ -120,26 +120,26 @@ def contestants(
     trials: int = 12,
     *,
     resume: bool = False,
-) -> list[Contestant]:
-    """What ``run_several`` is given."""
+) -> list[BackendSearch]:
+    """The searches that ``run_on_backends`` is given."""
     made = []
-    for name, label in labels(names).items():
+    for name, label in folder_names(names).items():
         options = RunOptions(
             budget=(budgets or {}).get(name, Constraints()), out=folder / label, backend=name, trials=trials,
             sensitivity_samples=32, resume=resume,
         )  # fmt: skip
         lowerer = NarrowLowerer() if name == NARROW else toy.ToyLowerer()
         backend = (backends or {}).get(name) or BACKENDS[name]()
-        made.append(Contestant(backend=backend, lowerer=lowerer, options=options))
+        made.append(BackendSearch(backend=backend, lowerer=lowerer, options=options))
     return made
 
 
-def search_several(
+def search_on_toy_backends(
     folder: Path,
-    given: Sequence[Contestant],
+    given: Sequence[BackendSearch],
     heard: Heard | None = None,
     *,
     time_limit_s: float | None = None,
-) -> SeveralOutcome:
+) -> MultiBackendResult:
     """Run on the toy backends."""
-    return run_several(toy.workload(), given, folder, heard or Heard(), time_limit_s=time_limit_s)
+    return run_on_backends(toy.workload(), given, folder, heard or Heard(), time_limit_s=time_limit_s)

@@ -24,7 +24,7 @@ from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.source import Source
 from bitfront.search.options import PassOptions, RunOptions
 from bitfront.search.results import finalists
-from bitfront.search.run import RunOutcome, run
+from bitfront.search.run import RunResult, run
 from bitfront.search.trial import Trial, TrialStatus
 from bitfront.search.variants import recovery
 from bitfront.search.variants.trainings import Finished, Trainings
@@ -159,7 +159,7 @@ def quick() -> Iterator[list[str]]:
     torch.set_num_threads(threads)
 
 
-def search(asked: RunOptions, listener: Listener | None = None) -> RunOutcome:
+def search(asked: RunOptions, listener: Listener | None = None) -> RunResult:
     """Run as the command line does."""
     source = Source(workload="tests.search.variants.joint_runs:workload")
     loaded, reference = load(open_source(source), None, asked.passes)
