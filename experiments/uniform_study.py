@@ -1,4 +1,4 @@
-"""What each precision gives when every layer has it, beside the runtime's own tool on the same network.
+"""Study of uniform precisions, beside the runtime's own quantiser on the same network.
 
     python -m bitfront.experiments.uniform_study --data ../shared/data
     python -m bitfront.experiments.uniform_study --backend openvino --data ../shared/data

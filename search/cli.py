@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(arguments: list[str]) -> int:
-    """Run what is asked for, errors of ours said in words; what was written has arrived when it returns."""
+    """Run the command asked for; errors of ours are printed in words, and output is flushed when it returns."""
     from bitfront.core.errors import EngineError
     from bitfront.search.secrets import masked_text
     from bitfront.search.terminal import standard_streams, write_message

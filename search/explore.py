@@ -27,7 +27,7 @@ from bitfront.search.results.finalize import INTERRUPTED, TIME_LIMIT
 from bitfront.search.session import Session
 from bitfront.search.stopwatch import Kind
 from bitfront.search.study import Study
-from bitfront.search.timed import TimedBackend, TimedWriter
+from bitfront.search.timed import TimedBackend, TimedLowerer
 from bitfront.search.trial import Candidate, Trial, TrialStatus
 from bitfront.sensitivity.divergence_metric import output_readings
 from bitfront.sensitivity.score import planned_steps, score_sensitivities
@@ -102,7 +102,7 @@ def scored(session: Session, network: str, samples: int) -> SensitivityTable:
     """Every choice of every group of a network (its key; empty for the given one), on so many calibration samples."""
     options, runner = session.options, session.runner
     return score_sensitivities(
-        TimedWriter(runner.writer(network), runner.watch),
+        TimedLowerer(runner.writer(network), runner.watch),
         TimedBackend(runner.backend.proxy_backend(), runner.watch),
         session.calibration,
         samples=samples,

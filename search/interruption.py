@@ -1,4 +1,4 @@
-"""What a process does when it is told to stop: Ctrl-C, SIGTERM (schedulers, containers), SIGHUP (terminals that close).
+"""Signals that stop a process: Ctrl-C, SIGTERM (schedulers, containers), SIGHUP (terminals that close).
 
 All three raise ``KeyboardInterrupt`` where the work stands, so that a search ends with a report of what is known. The
 exit status is 128 and the signal's number. A second signal ends the report as well; a third one the process, on the

@@ -1,4 +1,4 @@
-"""One process at a time works in a run folder.
+"""The lock of a run folder: one process at a time works in it.
 
 The lock is the operating system's on ``.lock`` (``filelock``: flock, or msvcrt on Windows), so it ends with its
 process, however that ends; a file that a killed process left behind blocks nobody. Where a file system has no such

@@ -81,7 +81,7 @@ def object_digest(value: object, name: str) -> str:
 
 
 class _Digester:
-    """One traversal; what was met before is fed as its number, so cycles end."""
+    """A traversal that feeds a hash; an object met before is fed as its number, so cycles end."""
 
     def __init__(self) -> None:
         self.state = hashlib.sha256()
@@ -107,7 +107,7 @@ class _Digester:
         self._put(tag, text.encode("utf-8", "surrogatepass"))
 
     def _plain(self, value: Any, path: str) -> bool:
-        """Values without identity: whether two are one object may differ from process to process."""
+        """Feed a value without identity (two equal ones may or may not be one object); whether it is one."""
         kind = type(value)
         if value is None or value is Ellipsis or value is NotImplemented or kind in (bool, int, float, complex):
             self._text(kind.__name__, repr(value))

@@ -1,4 +1,4 @@
-"""How a run's progress is shown: a live display on a terminal, plain lines elsewhere, nothing when quiet.
+"""Display of a run's progress: live on a terminal, plain lines elsewhere, nothing when quiet.
 
 Everything goes to standard error, so that standard output holds the result alone. The live display is redrawn only
 when the run says something: a redraw from another thread would disturb the latencies being measured.
@@ -30,7 +30,7 @@ Clock = Callable[[], float]
 
 @dataclass(slots=True, kw_only=True)
 class RunState:
-    """What is known of a run's progress.
+    """State of a run's progress.
 
     Attributes:
         clock: Seconds from any origin.
@@ -51,17 +51,17 @@ class RunState:
         self.started = self.phase_started = self.clock()
 
     def begin(self, name: str, total: int | None) -> None:
-        """A phase begins."""
+        """Begin a phase."""
         self.name, self.total, self.done, self.note = name, total, 0, ""
         self.phase_started = self.clock()
 
     def advance(self, note: str) -> None:
-        """One step of it is done; ``note`` may hold names from a network."""
+        """Count a finished step of the phase; ``note`` may hold names from a network."""
         self.done += 1
         self.note = visible(note)
 
     def improve(self, text: str) -> bool:
-        """A new best, in words; whether it differs from the one known."""
+        """Take a new best, in words; whether it differs from the one known."""
         known, self.best = self.best, visible(text)
         return self.best != known
 

@@ -1,4 +1,4 @@
-"""The main job, from a network and a budget to measured points: DESIGN.md's picture, step by step.
+"""A search run, from a network and its constraints to measured points and a report.
 
     prepare → explore (calibration → sensitivity → space → baselines → seeds → study) → finalists → report
 
@@ -33,7 +33,7 @@ EXIT_MISSED = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a run came to; everything else is in its folder.
+    """Result of a run; everything else is in its folder.
 
     Attributes:
         folder: The run folder.
@@ -87,12 +87,12 @@ def run(
 
 
 def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) -> RunResult:
-    """Finalists and report.
+    """Measure the finalists again and write the report.
 
     Args:
-        session: What was explored.
+        session: The explored search.
         stopped: What ended that early.
-        also: Trials to be reported besides those that are chosen.
+        also: Trials to be reported besides the finalists.
     """
     try:
         judgement = (

@@ -1,4 +1,4 @@
-"""Where a run's results go: the next free folder, the one to resume, and whether it can be written at all."""
+"""The run folder: the next free one or the one to resume, and whether it can be written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose code a module is, and what its source says: a user's own modules, or what is installed.
+"""Sources of a user's own modules, and versions of installed ones.
 
 A user's module is one whose file lies neither in the standard library, nor where packages are installed, nor among this
 engine's own. Its *sources* are its file and those of every user's module that it imports, at its top or inside a
@@ -45,7 +45,7 @@ def is_user_module(name: str | None) -> bool:
 
 
 def installed_version(name: str) -> str:
-    """What tells an installed module from its other versions: the package's version and the module's file."""
+    """Text that identifies an installed module's version: the package's version and the digest of the module's file."""
     package = sys.modules.get(name.partition(".")[0])
     version = getattr(package, "__version__", "")
     file = _file_of(name)

@@ -1,4 +1,4 @@
-"""The database that a study is kept in: opened, checked, and what it raises turned into words.
+"""The database of a study: opening it, checking it, and turning what it raises into errors of ours.
 
 A database that is damaged, locked, full or gone can make SQLAlchemy, its driver and Optuna raise almost anything, at
 any moment; ``explain_errors`` makes one error of it that names the database and says what to do. Measurements are not
@@ -68,7 +68,7 @@ def open_storage(url: str) -> RDBStorage:
 
 @contextmanager
 def explain_errors(url: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a database into an error of ours.
+    """Turn whatever goes wrong with a database into an error that explains it.
 
     Raises:
         UsageError: If the database cannot be opened, is locked or is damaged.
@@ -93,7 +93,7 @@ def unopenable_storage(url: str, error: BaseException) -> UsageError:
 
 
 def check_storage(url: str) -> None:
-    """Connect to a database, and leave it as it is; a SQLite file that is not there is not made.
+    """Check that a database can be connected to; it is left as it is, and no SQLite file is made.
 
     Raises:
         UsageError: If the URL is malformed, its driver is missing, or the database refuses.
@@ -186,7 +186,7 @@ def _check_file(url: str, database: str | None) -> None:
 
 
 def _ease(connection: Any, _: object) -> None:
-    """Waiting for the disk at each commit would take longer than many a measurement."""
+    """Make SQLite commit without waiting for the disk, which would take longer than many a measurement."""
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")

@@ -1,4 +1,4 @@
-"""The search's Optuna study: what is asked of it, what is told, and how it survives a kill.
+"""The search's Optuna study: asking for candidates, telling results, and surviving a kill.
 
 A trial's params are the groups' schemes (text). Its user attributes:
 
@@ -51,7 +51,7 @@ _STATES = {
 
 
 class Study:
-    """One study, opened or created.
+    """An Optuna study in a database, opened or created.
 
     Args:
         url: Optuna storage URL.
@@ -86,11 +86,11 @@ class Study:
 
     @property
     def live(self) -> optuna.Study:
-        """Optuna's object, for the sampler."""
+        """Optuna's in-memory study, for the sampler."""
         return self._live
 
     def trials(self) -> list[Trial]:
-        """Finished trials, read back.
+        """The study's finished trials, read back.
 
         Raises:
             UsageError: If the storage is damaged.
@@ -100,7 +100,7 @@ class Study:
             return [_read(self._space, frozen, self._family) for frozen in found if _finished(frozen)]
 
     def ask(self, candidate: Candidate | None = None) -> tuple[int, Candidate]:
-        """A trial of ``candidate``, or of what the sampler proposes; its number and what is to be tried."""
+        """Begin a trial of ``candidate``, or of what the sampler proposes; its number and the candidate to try."""
         if candidate is not None:
             self._live.enqueue_trial(self._space.to_params(candidate.schemes, candidate.pruning))
         self._live.sampler = self._idle if candidate is not None else self._sampler
@@ -116,7 +116,7 @@ class Study:
         return trial.number, candidate
 
     def tell(self, trial: Trial) -> None:
-        """Record what became of the candidate asked for last.
+        """Record the result of the candidate asked for last.
 
         Raises:
             OutputError: If the storage cannot be written.
@@ -141,7 +141,7 @@ class Study:
             self._kept.add_trial(frozen)
 
     def close(self) -> None:
-        """Let go of the database, so that its file is complete."""
+        """Close the database, so that its file is complete."""
         if isinstance(self._storage, RDBStorage):
             # Every trial was committed when it was told; what ends the run may be what is wrong with the database.
             with suppress(SQLAlchemyError):
@@ -150,7 +150,7 @@ class Study:
 
 
 def check_trials(url: str, trials: Sequence[FrozenTrial]) -> None:
-    """Prove that finished trials are what was told.
+    """Check that finished trials are as they were written.
 
     Raises:
         UsageError: If one is not.
@@ -210,7 +210,7 @@ def _finished(frozen: FrozenTrial) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attributes(JsonValue):
-    """A filed trial's user attributes; its name becomes the name of files."""
+    """The user attributes of a filed trial; ``name`` becomes the name of files."""
 
     origin: str
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.+-]*)?$")] = ""
@@ -226,7 +226,7 @@ class _Attributes(JsonValue):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Record(JsonValue):
-    """What ``record`` holds."""
+    """The attribute ``record`` of a filed trial."""
 
     artifact: str
     latency: LatencyStats | None

@@ -1,4 +1,4 @@
-"""``search backends``: which runtimes there are, what each really does here, and what keeps the others from it."""
+"""``search backends``: the runtimes, what each really does on this machine, and why others cannot start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOWHERE = "not available"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What one backend came to.
+    """State of one backend on this machine.
 
     Attributes:
         name: As named on the command line.
@@ -74,7 +74,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def look_at(name: str, backend: Backend) -> Found:
-    """Start a runtime and probe it; whatever keeps it from that is its reason."""
+    """Start and probe a runtime; where that fails, its error is the reason."""
     try:
         return Found(
             name=name,
@@ -89,7 +89,7 @@ def look_at(name: str, backend: Backend) -> Found:
 
 
 def row(found: Found) -> tuple[str, ...]:
-    """One cell a column of ``COLUMNS``."""
+    """The table row of a backend, one cell per column of ``COLUMNS``."""
     if found.device is None or found.capabilities is None:
         return (found.name, _NOWHERE, "", "")
     does = [name for name, supported in found.capabilities.supported.items() if supported]
@@ -97,7 +97,7 @@ def row(found: Found) -> tuple[str, ...]:
 
 
 def remarks(found: Found) -> list[str]:
-    """What a runtime does not do, in lines."""
+    """Lines about what a runtime does not do here, and why."""
     if found.reason:
         lines = [f"{_NOWHERE}: {line}" if not index else line for index, line in enumerate(found.reason.splitlines())]
         return [*lines, *([found.hint] if found.hint else [])]

@@ -1,4 +1,4 @@
-"""``search sensitivity``: how much each scheme for each group hurts the output, without searching."""
+"""``search sensitivity``: the loss of each scheme in each group, without searching."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 USAGE = "search sensitivity [options]"
 DESCRIPTION = """\
-Score every choice of every group of layers by running the lowered network on calibration inputs, and print what each
+Score every scheme of every group of layers by running the lowered network on calibration inputs, and print what each
 costs: alone in the FP32 network, and restored alone in the network at its lowest precision.
 
   search sensitivity --model net.onnx --calib calib.npz --out scores"""
@@ -156,7 +156,7 @@ def scores(table: SensitivityTable) -> list[Score]:
 
 
 def rows(table: SensitivityTable) -> list[tuple[str, ...]]:
-    """One row a scored scheme; FP32's zeros are left out."""
+    """The table's rows, one per scored scheme; FP32's zeros are left out."""
     from bitfront.report.wording import number
     from bitfront.sensitivity.losses import contexts_disagree
 

@@ -1,4 +1,4 @@
-"""How the words behind options become values: each says what it expected and what came, and asks little of a machine.
+"""Conversion of the words behind options to values; each error says what was expected and what came.
 
 Numbers are written in ASCII digits, without Python's underscores; whole numbers fit into 64 bits.
 """
@@ -26,7 +26,7 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
 def quoted(text: str) -> str:
-    """A value as messages quote it; a long one is cut."""
+    """A value as messages quote it, cut where it is long."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
 
 

@@ -51,7 +51,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One array of an archive, as its header describes it.
+    """An array of an archive, as its header describes it.
 
     Attributes:
         info: The entry in the archive.
@@ -69,7 +69,7 @@ class Entry:
 
     @property
     def size_bytes(self) -> int:
-        """Of the data, unpacked."""
+        """Bytes of the array's data, unpacked."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 

@@ -1,4 +1,4 @@
-"""Where a value that a person brings becomes an array of the engine: the only place that it enters by.
+"""Conversion of values that a person brings to arrays of the engine; no other place does it.
 
 An array of the engine is a plain ``numpy.ndarray`` of numbers in the machine's byte order, contiguous and aligned. What
 holds the same numbers otherwise is converted: other byte orders and layouts, views, memory maps, matrices, nested lists

@@ -1,4 +1,4 @@
-"""Python objects named on the command line as ``module:attribute`` (``precision.naming``): workloads and metrics."""
+"""Python objects named on the command line as ``module:attribute`` (``core.naming``): workloads and metrics."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def load_metric(name: str) -> Metric:
 
 
 def call_user_code(what: str, read: Callable[[], T]) -> T:
-    """What a person's own code gives; whatever it raises names it and the line, an exit from Python among that.
+    """Call a person's own code; whatever it raises (an exit too) becomes an error that names it and the line.
 
     Raises:
         EngineError: As raised, or made of what was raised.
@@ -158,7 +158,7 @@ def read_batch_size(workload: Workload, label: str) -> int | None:
 
 
 def read_metric(workload: Workload, label: str) -> Metric:
-    """How the workload's outputs are scored.
+    """The workload's metric.
 
     Raises:
         WorkloadError: If it is no function of outputs and labels, or was written as a method without ``self``.

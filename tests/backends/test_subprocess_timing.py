@@ -89,7 +89,7 @@ import os, time
 from pathlib import Path
 class Stuck:
     name, dialect, clock = "stuck", "ort-cpu", time.perf_counter_ns
-    fingerprint = withheld = proxy_backend = None
+    fingerprint = unprofitable_precisions = proxy_backend = None
     def compile(self, model, *, threads, batch_size=None):
         links = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
         text = chr(10).join([str(os.getpid()), *map(str, links)])
