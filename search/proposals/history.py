@@ -27,7 +27,7 @@ class Record:
     """One trial.
 
     Attributes:
-        encoding: What was tried; a encoding is tried again where its network was trained on.
+        encoding: What was tried; an encoding is tried again where its network was trained on.
         ratio: Measured latency over the given network's; NaN where it was not timed.
         latency_ms: Measured latency; NaN where it was not timed.
         size_bytes: The artifact's size; NaN where it was not built.

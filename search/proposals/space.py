@@ -185,11 +185,11 @@ class Space:
         return {group.name: group.schemes[i] for group, i in zip(self.groups, self.schemes(encoding), strict=True)}
 
     def schemes(self, encoding: Encoding) -> Encoding:
-        """The groups' part of a encoding."""
+        """The groups' part of an encoding."""
         return encoding[: len(self.groups)]
 
     def levels(self, encoding: Encoding) -> Levels:
-        """The prune variables' part of a encoding."""
+        """The prune variables' part of an encoding."""
         return encoding[len(self.groups) :]
 
     def pruning(self, encoding: Encoding) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Clocks, measurements, the choice of finalists: what a run keeps track of."""
+"""A run's bookkeeping: the stopwatch, the measurement cache, the choice of finalists."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_stopwatch_closes_what_an_error_leaves() -> None:
 
 
 def test_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
-    """Another measurements over the same folder finds it, unless it is about something else."""
+    """Another cache over the same folder finds a measurement, unless it is about something else."""
     layers = {"fc": INT8}
     store = ContentStore(tmp_path)
     scored = Scored(np.array([1.0, 0.0, 1.0]), 3)

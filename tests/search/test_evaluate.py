@@ -33,7 +33,7 @@ def latency(ratio: float, low: float | None = None, high: float | None = None, f
 
 
 class Trials:
-    """An evaluator over a measurements that tests write into.
+    """An evaluator over a measurement cache that tests write into.
 
     Args:
         budget: Limits.

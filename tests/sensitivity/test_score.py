@@ -222,7 +222,7 @@ def test_scores_are_those_of_the_artifacts() -> None:
 
 
 def test_the_table_is_whole_and_in_order() -> None:
-    """Every group and scheme has a row, FP32 first, in the quantisable's order; losses are filled in."""
+    """Every group and scheme has a row, FP32 first, in the network's order; losses are filled in."""
     table = _score()
     assert [(row.group, row.scheme) for row in table.rows] == [(g.name, c) for g in INVENTORY.groups for c in SCHEMES]
     assert (table.divergence_metric, table.samples) == ("kl:1", 30)
