@@ -1,4 +1,4 @@
-"""The vocabulary: precisions, schemes, recipes, configs, budgets, measurements, workloads, errors. Frozen values."""
+"""The engine's vocabulary as frozen values: schemes, configs, recipes, constraints, measurements, workloads, errors."""
 
 from bitfront.core.artifact import Artifact
 from bitfront.core.batching import Batching

@@ -43,7 +43,7 @@ SEARCHES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """What one search found.
+    """Result of one search of the study.
 
     Attributes:
         name: The search's.

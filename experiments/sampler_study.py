@@ -1,4 +1,4 @@
-"""Which sampler earns its place: a benchmark of ours against random search, TPE and NSGA-II on synthetic problems.
+"""Benchmark of our sampler against random search, TPE and NSGA-II on synthetic problems.
 
     python -m bitfront.experiments.sampler_study --trials 60 --seeds 2
 

@@ -31,7 +31,7 @@ _PAIR_FACTOR = 0.5  # extra loss of two neighbouring INT4 groups, as a share of 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthetic:
-    """One problem.
+    """A synthetic search problem.
 
     Attributes:
         space: What a sampler sees, the erring losses included.

@@ -165,7 +165,7 @@ class BackendEntry(JsonValue):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeEntry(JsonValue):
+class CrossEvaluation(JsonValue):
     """What became of one backend's config on another: the point that stands for it there, or the reason for none."""
 
     source: str
@@ -183,7 +183,7 @@ class BackendsFile(JsonValue):
     name: str
     command: str
     backends: Annotated[tuple[BackendEntry, ...], Field(min_length=1)]
-    exchange: tuple[ExchangeEntry, ...]
+    exchange: tuple[CrossEvaluation, ...]
 
 
 BACKENDS_FORM = Form(

@@ -1,4 +1,4 @@
-"""Everything a run is asked to do, validated once, in one frozen value."""
+"""The options of a run, validated once, in one frozen value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _N_OF_M = re.compile(r"([0-9]{1,4}):([0-9]{1,4})")
 
 @dataclass(frozen=True, slots=True)
 class SparsePattern:
-    """Which weights become zero: ``2:4`` or a fraction of all of them, ``0.8``.
+    """A pattern of weights that become zero: ``2:4`` or a fraction of all of them, ``0.8``.
 
     Attributes:
         text: As typed.
@@ -44,13 +44,13 @@ class SparsePattern:
 
     @property
     def m(self) -> int:
-        """See ``n``; 0 for a fraction."""
+        """Neighbours among which ``n`` weights stay; 0 for a fraction."""
         found = _N_OF_M.fullmatch(self.text)
         return int(found[2]) if found else 0
 
     @property
     def fraction(self) -> float:
-        """Of all weights, which become zero; 0 for N:M, NaN where the text is neither."""
+        """Fraction of all weights that become zero; 0 for N:M, NaN where the text is neither."""
         try:
             return 0.0 if self.m else float(self.text) if self.text.isascii() and "_" not in self.text else math.nan
         except ValueError:
@@ -58,7 +58,7 @@ class SparsePattern:
 
     @property
     def label(self) -> str:
-        """``2:4``, ``80 % zeros``."""
+        """The pattern in words: ``2:4``, ``80 % zeros``."""
         return f"{self.n}:{self.m}" if self.m else f"{self.fraction:.0%} zeros".replace("%", " %")
 
 

@@ -34,7 +34,7 @@ from bitfront.search.events import Listener
 from bitfront.search.measuring.accuracy import BATCH, FIRST_STAGE, Scorer
 from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.measuring.given import Given, open_given
-from bitfront.search.measuring.holdout import split
+from bitfront.search.measuring.holdout import split_holdout
 from bitfront.search.measuring.measurement_cache import MeasurementCache
 from bitfront.search.measuring.runner import QUICK, ModelRunner
 from bitfront.search.measuring.stopwatch import Stopwatch
@@ -79,7 +79,7 @@ def prepare(
     created = earlier["created"] if earlier else datetime.now(UTC).isoformat(timespec="seconds")
     study_name = f"search-{digest(identity, options.budget.to_json())[:16]}"
 
-    parts = split(workload.evaluation, options.holdout, options.seed)
+    parts = split_holdout(workload.evaluation, options.holdout, options.seed)
     store = ContentStore(options.out / "cache")
     making = _making(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
     runner = _runner(workload, lowerer, backend, options, _measurements(store, identity), watch, making)

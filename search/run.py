@@ -1,4 +1,4 @@
-"""The main job, from a network and a budget to measured points: DESIGN.md's picture, step by step.
+"""A search run, from a network and its constraints to measured points and a report.
 
     prepare → explore (calibration → sensitivity → space → baselines → seeds → study) → finalists → report
 
@@ -33,8 +33,8 @@ EXIT_MISSED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOutcome:
-    """What a run came to; everything else is in its folder.
+class RunResult:
+    """Result of a run; everything else is in its folder.
 
     Attributes:
         folder: The run folder.
@@ -65,7 +65,7 @@ def run(
     listener: Listener,
     *,
     command: str = "",
-) -> RunOutcome:
+) -> RunResult:
     """Search for the best network within the budgets, and write the run folder.
 
     Args:
@@ -87,13 +87,13 @@ def run(
     return conclude(session, explore(session))
 
 
-def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) -> RunOutcome:
-    """Finalists and report.
+def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) -> RunResult:
+    """Measure the finalists again and write the report.
 
     Args:
-        session: What was explored.
+        session: The explored search.
         stopped: What ended that early.
-        also: Trials to be reported besides those that are chosen.
+        also: Trials to be reported besides the finalists.
     """
     try:
         judgement = (
@@ -111,13 +111,13 @@ def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) 
         return replace(_report(session, judgement, stopped), exit_code=EXIT_INTERRUPTED)
 
 
-def _report(session: Session, judgement: Judgement, stopped: str | None) -> RunOutcome:
+def _report(session: Session, judgement: Judgement, stopped: str | None) -> RunResult:
     session.listener.phase("report", None)
     session.record.write_trials(session.evaluator.trials)
     finalize.write(session, judgement, complete=stopped != INTERRUPTED, stopped=stopped)
     render(session.options.out)
     met = EXIT_MET if judgement.recommended else EXIT_MISSED
-    return RunOutcome(
+    return RunResult(
         folder=session.options.out,
         exit_code=EXIT_INTERRUPTED if stopped == INTERRUPTED else met,
         recommended=judgement.recommended,

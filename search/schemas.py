@@ -1,4 +1,4 @@
-"""The JSON Schemas of the files a run leaves, as ``docs/schemas/`` publishes them.
+"""JSON Schemas of the files a run leaves, as ``docs/schemas/`` publishes them.
 
 They are made from the forms that reading goes by, so they cannot say anything else:
 

@@ -17,7 +17,7 @@ from bitfront.search.policy.config import PruningConfig
 from bitfront.search.space.pruning import PruneVariable
 from bitfront.search.variants.channel_alignment import dialect_writer, measure_channel_alignment
 from bitfront.search.variants.made import Making
-from bitfront.sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
+from bitfront.sensitivity.sparsity import SparsityTable, planned_sparsity_steps, score_sparsities, score_trained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def prune_variables(
     maker.round_to = multiple
     with runner.watch.timed(Kind.CALIBRATION):
         groups = maker.groups
-        context.listener.phase("sparsity", planned_steps(groups, levels=options.sparsities, round_to=multiple))
+        context.listener.phase("sparsity", planned_sparsity_steps(groups, levels=options.sparsities, round_to=multiple))
         table = score_sparsities(
             maker.module,
             groups,
@@ -72,7 +72,7 @@ def prune_variables(
             levels=options.sparsities,
             round_to=multiple,
             samples=context.samples,
-            measure=measure,
+            divergence_metric=measure,
             store=context.store,
             key=digest(runner.lowerer.reference.fingerprint, maker.data_digest),
             on_step=context.listener.step,

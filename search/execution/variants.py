@@ -33,7 +33,7 @@ class VariantContext:
         layers: What a candidate comes to, layer by layer.
         unseen: Inputs that nothing is trained on.
         divergence_samples: Of these, that rival prunings are compared on.
-        measure: What a divergence is measured in, as ``sensitivity.measure`` writes it.
+        measure: What a divergence is measured in, as ``sensitivity.divergence_metric`` writes it.
         sensitivities: What it takes to score a student's schemes.
     """
 

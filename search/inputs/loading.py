@@ -1,4 +1,4 @@
-"""From what a person names on the command line to a workload in memory that fits its network.
+"""Loading the files or Python objects named on the command line into a workload that fits its network.
 
 Files and Python objects both end as a ``LoadedWorkload``: every array read once, checked against the normalised network
 and cast.
@@ -125,12 +125,15 @@ def open_source(source: Source) -> Opened:
 def load(
     opened: Opened, asked_batch: int | None, passes: PassOptions | None = None
 ) -> tuple[LoadedWorkload, ReferenceModel]:
-    """Everything a search needs to know of a network and its data, checked.
+    """Load and check a network and its data.
+
+    Returns:
+        The workload with every array in memory, and the normalised network.
 
     Args:
         opened: Where they are.
         asked_batch: The batch a PyTorch module is exported with where a dynamic one is impossible.
-        passes: For which the workload's training inputs are read too.
+        passes: Passes of the search, for which the workload's training inputs are read too; None without passes.
 
     Raises:
         EngineError: A model, data or workload error.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bitfront.backends.batches import Outputs
 from bitfront.core import Array, DataError, Metric, WorkloadError
 from bitfront.search.inputs.values import as_array
-from bitfront.search.inputs.workloads import own_code
+from bitfront.search.inputs.workloads import call_user_code
 
 Scores = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def call(metric: Metric, outputs: tuple[Array, ...], labels: Array, where: str) 
     """
     shapes = ", ".join(str(output.shape) for output in outputs)
     what = f"the metric on {where} (outputs {shapes}, labels {labels.shape})"
-    found: object = own_code(what, lambda: metric(outputs, labels.copy()))
+    found: object = call_user_code(what, lambda: metric(outputs, labels.copy()))
     scores = _numbers(found, f"the metric on {where}")
     if scores.shape == (len(labels), 1):
         scores = scores[:, 0]

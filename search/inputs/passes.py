@@ -18,7 +18,7 @@ import numpy as np
 from bitfront.core import DataError, EngineError, Inputs, Labelled, UsageError, Workload, WorkloadError
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels
-from bitfront.search.inputs.workloads import named_arrays, own_code
+from bitfront.search.inputs.workloads import call_user_code, named_arrays
 from bitfront.search.options import PassOptions
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def read_pass_inputs(
 
 def _training(workload: Workload, label: str, reference: ReferenceModel, classes: int | None) -> Labelled | Inputs:
     where = f"{label}: training"
-    found: object = own_code(where, lambda: workload.training)  # type: ignore[attr-defined]
+    found: object = call_user_code(where, lambda: workload.training)  # type: ignore[attr-defined]
     if isinstance(found, Labelled | Mapping):
         arrays = named_arrays(found.inputs if isinstance(found, Labelled) else found, where)
     else:
@@ -151,7 +151,7 @@ def _students(workload: Workload, label: str, inputs: Inputs, teacher: torch.nn.
     where = f"{label}: students"
     # Networks built as the property is read start from the same weights in every run.
     with seeded(0, torch.device("cpu")):
-        found: object = own_code(where, lambda: workload.students)  # type: ignore[attr-defined]
+        found: object = call_user_code(where, lambda: workload.students)  # type: ignore[attr-defined]
     if not isinstance(found, Sequence) or not all(isinstance(student, torch.nn.Module) for student in found):
         kinds = ", ".join(type(part).__name__ for part in found) if isinstance(found, Sequence) else ""
         raise WorkloadError(
@@ -180,7 +180,7 @@ def _shapes(module: torch.nn.Module, inputs: Inputs, what: str) -> tuple[tuple[i
     from bitfront.passes.prune_counts import example_tensors
 
     with modes_kept(module), torch.no_grad():
-        outputs = own_code(what, lambda: module.eval()(*example_tensors(module, inputs)))
+        outputs = call_user_code(what, lambda: module.eval()(*example_tensors(module, inputs)))
     parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
     if not all(isinstance(part, torch.Tensor) for part in parts):
         raise WorkloadError(
@@ -197,7 +197,7 @@ def _augment(workload: Workload, label: str) -> dict[str, float]:
     from bitfront.passes.options import options_from_json
 
     where = f"{label}: augment"
-    found: object = own_code(where, lambda: workload.augment)  # type: ignore[attr-defined]
+    found: object = call_user_code(where, lambda: workload.augment)  # type: ignore[attr-defined]
     try:
         options_from_json(Augmentation, found, where)
     except EngineError as error:

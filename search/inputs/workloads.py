@@ -1,4 +1,4 @@
-"""Python objects named on the command line as ``module:attribute`` (``precision.naming``): workloads and metrics."""
+"""Python objects named on the command line as ``module:attribute`` (``core.naming``): workloads and metrics."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def load_metric(name: str) -> Metric:
     return cast(Metric, found)
 
 
-def own_code(what: str, read: Callable[[], T]) -> T:
-    """What a person's own code gives; whatever it raises names it and the line, an exit from Python among that.
+def call_user_code(what: str, read: Callable[[], T]) -> T:
+    """Call a person's own code; whatever it raises (an exit too) becomes an error that names it and the line.
 
     Raises:
         EngineError: As raised, or made of what was raised.
@@ -88,7 +88,7 @@ def read_name(workload: Workload, label: str) -> str:
     Raises:
         WorkloadError: If it is no text.
     """
-    name: object = own_code(f"{label}: name", lambda: workload.name)
+    name: object = call_user_code(f"{label}: name", lambda: workload.name)
     if not isinstance(name, str) or not name.strip():
         raise WorkloadError(
             f"{label}: name is {_kind(name)}, expected text that is not empty", "write name = 'my-network'"
@@ -102,7 +102,7 @@ def read_model(workload: Workload, label: str) -> torch.nn.Module | Path:
     Raises:
         WorkloadError: If it is neither a torch module nor a path.
     """
-    model: object = own_code(f"{label}: model", lambda: workload.model)
+    model: object = call_user_code(f"{label}: model", lambda: workload.model)
     if isinstance(model, str | Path):
         return Path(model)
     loaded = sys.modules.get("torch")  # a module of it can only come from there
@@ -123,7 +123,7 @@ def read_calibration(workload: Workload, label: str) -> dict[str, Array]:
         DataError: If one is no array of numbers.
     """
     where = f"{label}: calibration"
-    found: object = own_code(where, lambda: workload.calibration)
+    found: object = call_user_code(where, lambda: workload.calibration)
     return {name: as_array(value, f"'{where}': array '{name}'") for name, value in named_arrays(found, where).items()}
 
 
@@ -134,7 +134,7 @@ def read_evaluation(workload: Workload, label: str) -> tuple[dict[str, object], 
         WorkloadError: If they are not ``Labelled``.
     """
     where = f"{label}: evaluation"
-    found: object = own_code(where, lambda: workload.evaluation)
+    found: object = call_user_code(where, lambda: workload.evaluation)
     if not isinstance(found, Labelled):
         raise WorkloadError(
             f"{where} is {_kind(found)}, expected bitfront.core.Labelled",
@@ -149,7 +149,7 @@ def read_batch_size(workload: Workload, label: str) -> int | None:
     Raises:
         WorkloadError: If it is no positive whole number.
     """
-    wish: object = own_code(f"{label}: batch_size", lambda: getattr(workload, "batch_size", None))
+    wish: object = call_user_code(f"{label}: batch_size", lambda: getattr(workload, "batch_size", None))
     if wish is None:
         return None
     if isinstance(wish, bool) or not isinstance(wish, int | np.integer) or wish < 1:
@@ -158,13 +158,13 @@ def read_batch_size(workload: Workload, label: str) -> int | None:
 
 
 def read_metric(workload: Workload, label: str) -> Metric:
-    """How the workload's outputs are scored.
+    """The workload's metric.
 
     Raises:
         WorkloadError: If it is no function of outputs and labels, or was written as a method without ``self``.
     """
     where = f"{label}: metric"
-    metric: object = own_code(where, lambda: workload.metric)
+    metric: object = call_user_code(where, lambda: workload.metric)
     if isinstance(metric, str):
         return load_metric(metric)
     check_metric(metric, where)
@@ -222,7 +222,7 @@ def named_arrays(found: object, where: str) -> dict[str, object]:
             f"{where} is {_kind(found)}, expected a mapping of arrays",
             "write {'input': x}, one array per network input with all samples in it",
         )
-    arrays: dict[str, object] = own_code(where, lambda: dict(found))
+    arrays: dict[str, object] = call_user_code(where, lambda: dict(found))
     for name in arrays:
         if not isinstance(name, str):
             raise WorkloadError(
@@ -266,7 +266,7 @@ def _call(make: Callable[..., object], name: str, data: Path | None) -> object:
         raise WorkloadError(
             f"--data: '{name}' takes no arguments, so it takes no folder", "leave --data out, or write make(data)"
         )
-    return own_code(f"--workload: '{name}'", lambda: make(data) if parameters else make())
+    return call_user_code(f"--workload: '{name}'", lambda: make(data) if parameters else make())
 
 
 def _parameters(make: Callable[..., object]) -> int:

@@ -122,7 +122,7 @@ class Evaluator:
                 if scored is None or scored.samples < len(self._scorer):
                     compiled = runner.compile_to_score(given.model)
                     scored = self._scorer.complete(compiled, scored)
-                    runner.measurements.note_scored(given.artifact, SEARCH_PART, scored)
+                    runner.measurements.put_scored(given.artifact, SEARCH_PART, scored)
             except BackendError as error:
                 what = "FP32 network" if given.is_fp32 else "network as given"
                 raise BackendError(f"the {what} failed: {error.message}", error.hint) from error
@@ -195,7 +195,7 @@ class Evaluator:
             name = GIVEN_ID if artifact == self._given.artifact else artifact
             models = {GIVEN_ID: self._given.compiled} | ({} if name == GIVEN_ID else {name: compiled()})
             latency = self._runner.time(models, self._timing)[name]
-            self._runner.measurements.note_latency(artifact, latency)
+            self._runner.measurements.put_latency(artifact, latency)
         return latency
 
     def _score(self, attempt: _Attempt, build: _Build, least: int) -> None:
@@ -213,7 +213,7 @@ class Evaluator:
                 build.scored(), attempt.scored, self._scorer.next_stage(attempt.scored)
             )
         if attempt.scored is not None and attempt.scored is not known:
-            measurements.note_scored(artifact, SEARCH_PART, attempt.scored)
+            measurements.put_scored(artifact, SEARCH_PART, attempt.scored)
 
     def _hopeless(self, attempt: _Attempt, scored: Scored) -> str:
         """Why scoring on cannot matter; empty while it can."""
@@ -303,7 +303,7 @@ class _Build:
         if lowered is None:
             artifact = self._written()
             lowered = Lowered(artifact=artifact.digest, size_bytes=artifact.size_bytes)
-            self._runner.measurements.note_lowered(self._layers, lowered, self._network)
+            self._runner.measurements.put_lowered(self._layers, lowered, self._network)
         return lowered
 
     def compiled(self) -> CompiledModel:
@@ -334,5 +334,5 @@ class _Build:
             yield
         except (LoweringError, BackendError) as error:
             failed = Lowered(artifact="", size_bytes=0, failure=error.message)
-            self._runner.measurements.note_lowered(self._layers, failed, self._network)
+            self._runner.measurements.put_lowered(self._layers, failed, self._network)
             raise

@@ -1,4 +1,4 @@
-"""What is printed at the end of a run on several backends: what each recommends, one table, the config for all."""
+"""The summary printed after a run on several backends: each one's recommendation, one table, the config for all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_REASONS = 6
 _CONFIG = 1  # index of its column
 
 
-def summarise(folder: Path, stream: TextIO, *, quiet: bool) -> None:
+def write_comparison(folder: Path, stream: TextIO, *, quiet: bool) -> None:
     """Write the comparison's files and ``summary.txt`` from what the run has saved, and print the summary.
 
     Raises:

@@ -163,7 +163,7 @@ def memory_usage(runner: ModelRunner, artifact: str, name: str, built: Built) ->
     found = runner.measurements.memory_usage(artifact)
     if found is None:
         found = built[name].memory_usage()
-        runner.measurements.note_memory_usage(artifact, found)
+        runner.measurements.put_memory_usage(artifact, found)
     return found if found.known else None
 
 
@@ -218,7 +218,7 @@ def _time_elsewhere(
                 {name: files[name] for name in names},
                 reference,
                 runner.inputs,
-                runner.patient(rerun.timing),
+                runner.with_known_speed(rerun.timing),
                 threads=runner.threads,
                 batch_size=runner.batch_size,
             )
@@ -236,11 +236,11 @@ def _time_elsewhere(
 def _remembered(
     runner: ModelRunner, kind: str, artifacts: Mapping[str, str], measure: Callable[[], dict[str, LatencyStats]]
 ) -> dict[str, LatencyStats]:
-    known = runner.measurements.together(kind, list(artifacts.values()))
+    known = runner.measurements.joint_latencies(kind, list(artifacts.values()))
     if known is None:
         measured = measure()
         known = {artifacts[name]: latency for name, latency in measured.items()}
-        runner.measurements.note_together(kind, known)
+        runner.measurements.put_joint_latencies(kind, known)
     return {name: known[artifact] for name, artifact in artifacts.items()}
 
 
@@ -265,7 +265,7 @@ def score(runner: ModelRunner, artifact: str, file: Path, scorer: Scorer) -> Acc
     if scored is None or scored.samples < len(scorer):
         model = runner.compile_to_score(load_artifact(file))
         scored = scorer.extend(model, scored, len(scorer))
-        runner.measurements.note_scored(artifact, HELD_BACK_PART, scored)
+        runner.measurements.put_scored(artifact, HELD_BACK_PART, scored)
     return scored.stats
 
 

@@ -1,4 +1,4 @@
-"""Where a run's results go: the next free folder, the one to resume, and whether it can be written at all."""
+"""The run folder: the next free one or the one to resume, and whether it can be written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bitfront.search.run_folder.identity import RUN_FILE, holds_results
 RUNS = Path("runs")
 
 
-def choose(out: Path | None, name: str, *, resume: bool) -> Path:
+def choose_run_folder(out: Path | None, name: str, *, resume: bool) -> Path:
     """The run folder: ``out``; else the latest ``runs/<name>-<n>`` to resume; else the next free one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run folder belongs to: a run is resumed only with the network, data, machine and options it began with.
+"""The identity of a run: it is resumed only with the network, data, machine and options it began with.
 
 Budgets, that of training among them, the number of trials and the time limit may change: they decide where a search
 goes and when it ends, not what was measured. A person's own code (metric, students, a backend) is known by what it
@@ -31,7 +31,7 @@ _UNTOLD = "cannot be told apart from others: "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFile(JsonValue):
-    """What a run folder belongs to: the run's identity, in words → value, and the name of its study."""
+    """The file ``run.json``: the run's identity, in words → value, and the name of its study."""
 
     schema_version: Literal[2]
     created: str
@@ -75,13 +75,13 @@ def code_identity(value: object, name: str) -> str:
 
 
 def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
-    """What decides a run's measurements, in words → value.
+    """The run's identity: everything that decides its measurements, in words → value.
 
     Args:
         workload: Its data and metric; with passes also what they train with, as ``search.inputs.loading`` loads it.
         fingerprint: The network's.
         device: The backend's fingerprint as JSON.
-        options: Those that matter are picked out.
+        options: The run's; those that decide no measurement are left out.
     """
     identity = {
         "the network": fingerprint,

@@ -202,11 +202,11 @@ def test_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     from bitfront.search.run_folder import folder as run_folder
 
     enter(tmp_path, monkeypatch)
-    assert run_folder.choose(None, "my net", resume=False) == Path("runs/my-net-1")
+    assert run_folder.choose_run_folder(None, "my net", resume=False) == Path("runs/my-net-1")
     for name in ("my-net-1", "my-net-9", "my-net-10", "my-net-x-77", "other-99"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-    assert run_folder.choose(None, "my net", resume=False) == Path("runs/my-net-11")
-    assert run_folder.choose(None, "my net", resume=True) == Path("runs/my-net-10")
+    assert run_folder.choose_run_folder(None, "my net", resume=False) == Path("runs/my-net-11")
+    assert run_folder.choose_run_folder(None, "my net", resume=True) == Path("runs/my-net-10")
 
 
 def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,15 +156,15 @@ def _scored_again(folder: Path, backend: toy.ToyBackend, counted: toy.ToyBackend
 def score_on_toy(backend: Backend, folder: Path) -> list[dict[str, float]]:
     """Sensitivities as a run takes them."""
     from bitfront.core import ContentStore
-    from bitfront.sensitivity.measure import Reading
-    from bitfront.sensitivity.score import score
+    from bitfront.sensitivity.divergence_metric import OutputReading
+    from bitfront.sensitivity.score import score_sensitivities
 
-    table = score(
+    table = score_sensitivities(
         toy.ToyLowerer(),
         backend.proxy_backend(),
         toy.workload().calibration,
         samples=32,
-        read=(Reading(kind="classes"),),
+        read=(OutputReading(kind="classes"),),
         precisions=tuple(Precision),
         threads=1,
         store=ContentStore(folder),

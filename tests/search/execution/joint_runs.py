@@ -25,7 +25,7 @@ from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.options import PassOptions, RunOptions
 from bitfront.search.policy.config import FineTuningConfig, PolicyConfig
 from bitfront.search.results import finalists
-from bitfront.search.run import RunOutcome, run
+from bitfront.search.run import RunResult, run
 from bitfront.search.trial import Trial, TrialStatus
 from bitfront.search.variants.trainings import Finished, Trainings
 from tests.passes.nets import trained_looking
@@ -157,7 +157,7 @@ def quick() -> Iterator[list[str]]:
     torch.set_num_threads(threads)
 
 
-def search(asked: RunOptions, listener: Listener | None = None) -> RunOutcome:
+def search(asked: RunOptions, listener: Listener | None = None) -> RunResult:
     """Run as the command line does."""
     source = Source(workload="tests.search.execution.joint_runs:workload")
     loaded, reference = load(open_source(source), None, asked.passes)

@@ -14,7 +14,7 @@ import torch
 from bitfront.backends.batches import Output, Outputs
 from bitfront.core import Array, Labelled, WorkloadError, top1
 from bitfront.search.inputs.metrics import call, score
-from bitfront.search.inputs.preflight import try_metric
+from bitfront.search.inputs.validate_inputs import try_metric
 
 HITS = np.array([1.0, 0.0, 1.0, 1.0])
 LABELS = np.arange(4)

@@ -1,4 +1,4 @@
-"""Clocks, measurements, the choice of finalists: what a run keeps track of."""
+"""A run's bookkeeping: the stopwatch, the measurement cache, the choice of finalists."""
 
 from __future__ import annotations
 
@@ -85,15 +85,15 @@ def test_stopwatch_closes_what_an_error_leaves() -> None:
 
 
 def test_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
-    """Another measurements over the same folder finds it, unless it is about something else."""
+    """Another cache over the same folder finds a measurement, unless it is about something else."""
     layers = {"fc": INT8}
     store = ContentStore(tmp_path)
     scored = Scored(np.array([1.0, 0.0, 1.0]), 3)
     first = MeasurementCache(store, lowering="l", timing="t", scoring="s")
-    first.note_lowered(layers, Lowered(artifact="a", size_bytes=9))
-    first.note_latency("a", latency(0.5))
-    first.note_scored("a", "search", scored)
-    first.note_together("here", {"a": latency(0.5), "b": latency(1.0)})
+    first.put_lowered(layers, Lowered(artifact="a", size_bytes=9))
+    first.put_latency("a", latency(0.5))
+    first.put_scored("a", "search", scored)
+    first.put_joint_latencies("here", {"a": latency(0.5), "b": latency(1.0)})
 
     again = MeasurementCache(store, lowering="l", timing="t", scoring="s")
     assert again.lowered(layers) == Lowered(artifact="a", size_bytes=9)
@@ -101,7 +101,7 @@ def test_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
     kept = again.scored("a", "search")
     assert kept is not None
     np.testing.assert_array_equal(kept.scores, scored.scores)
-    assert again.together("here", ["b", "a"]) == {"a": latency(0.5), "b": latency(1.0)}
+    assert again.joint_latencies("here", ["b", "a"]) == {"a": latency(0.5), "b": latency(1.0)}
 
     other = MeasurementCache(store, lowering="L", timing="T", scoring="S")
     assert other.lowered(layers) is None
@@ -109,7 +109,7 @@ def test_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
     assert other.scored("a", "search") is None
     assert again.scored("a", "held back") is None
     assert again.lowered({"fc": INT4}) is None
-    assert again.together("here", ["a"]) is None
+    assert again.joint_latencies("here", ["a"]) is None
 
 
 def test_finalists_hold_baselines_the_best_and_a_spread_front() -> None:

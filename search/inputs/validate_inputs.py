@@ -1,4 +1,4 @@
-"""One run of the FP32 network before the search: what only a run can tell about network, data and metric.
+"""Checks of network, data and metric that need a run: the FP32 network is run once before the search.
 
 A person's metric is called here on a few samples before anything expensive starts: twice with the same, since a search
 compares scores that were taken at different times, and once with fewer of them.

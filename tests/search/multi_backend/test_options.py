@@ -66,12 +66,12 @@ def test_named_limits_are_each_backends_own() -> None:
         (["--backend", "ort-cpu,ort-gpu"], "unknown backend 'ort-gpu'"),
         (["--backend", "ort-cpu,fake", "--budget-ms", "openvino=3"], "its backends: ort-cpu, fake"),
         (
-            ["--backend", "ort-cpu,tests.search.multi_backend.test_several_options:Late"],
-            "--backend: 'tests.search.multi_backend.test_several_options:Late': runtime 'far' is not installed\n"
+            ["--backend", "ort-cpu,tests.search.multi_backend.test_options:Late"],
+            "--backend: 'tests.search.multi_backend.test_options:Late': runtime 'far' is not installed\n"
             "hint: pip install 'bitfront[far]'",
         ),
         (
-            ["--backend", "ort-cpu,tests.search.multi_backend.test_several_options:Missing"],
+            ["--backend", "ort-cpu,tests.search.multi_backend.test_options:Missing"],
             "runtime 'far' is not installed",
         ),
     ],
