@@ -24,7 +24,7 @@ import numpy as np
 
 from bitfront.backends import THOROUGH, CompiledModel, get_backend, time_paired
 from bitfront.backends.batches import run_batches
-from bitfront.core import CalibrationSettings, ContentStore, EngineError, outputs_read
+from bitfront.core import CalibrationSettings, ContentStore, EngineError, as_metric
 from bitfront.experiments.peers import quantised_by_peer
 from bitfront.experiments.rows import LATENCY, latency_cells, uniform
 from bitfront.lowering.dialects.registry import get_dialect
@@ -94,7 +94,7 @@ def _study(options: argparse.Namespace) -> None:
     scores = {
         name: np.asarray(workload.metric(found, evaluation.labels), dtype=float) for name, found in outputs.items()
     }
-    read = readings(reference.proto, outputs_read(workload.metric))
+    read = readings(reference.proto, as_metric(workload.metric).outputs_are)
     measure = choose(read, outputs["fp32"], len(evaluation))
     rows = []
     for name, found in outputs.items():

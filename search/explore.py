@@ -12,8 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from bitfront.core import Scheme
-from bitfront.report import wording
+from bitfront.core import MetricInfo, Scheme, formatting
 from bitfront.search.multi_backend.translate import adapt
 from bitfront.search.only_fp32 import why_only_fp32
 from bitfront.search.proposals import seeds
@@ -300,9 +299,7 @@ def finalists_s(limit_s: float) -> float:
     return min(_FINALISTS_SHARE * limit_s, _FINALISTS_MOST_S)
 
 
-def _words(trial: Trial, metric: str) -> str:
+def _words(trial: Trial, metric: MetricInfo) -> str:
     assert trial.accuracy is not None
-    return (
-        f"{wording.accuracy(trial.accuracy.value, metric)}, {wording.latency(trial.latency_ms)}, "
-        f"{wording.size(trial.size_bytes)}"
-    )
+    value = formatting.metric_value(metric.oriented(trial.accuracy.value), metric)
+    return f"{value}, {formatting.latency(trial.latency_ms)}, {formatting.size(trial.size_bytes)}"

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bitfront.core import write_text
+from bitfront.core.backends_file import BACKENDS_FORM
 from bitfront.core.config import CONFIG_FORM
-from bitfront.report.comparison import BACKENDS_FORM
-from bitfront.report.results import MEASUREMENT_FORM
+from bitfront.core.measurement_file import MEASUREMENT_FORM
 from bitfront.search.identity import RUN_FORM
 
 _FORMS = (CONFIG_FORM, MEASUREMENT_FORM, BACKENDS_FORM, RUN_FORM)

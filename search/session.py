@@ -21,12 +21,13 @@ from bitfront.core import (
     Inputs,
     Labelled,
     LoweringError,
+    Metric,
     OutputsRead,
     Precision,
     UsageError,
     Workload,
+    as_metric,
     digest,
-    outputs_read,
 )
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.search.accuracy import BATCH, FIRST_STAGE, Scorer
@@ -34,7 +35,7 @@ from bitfront.search.evaluate import Evaluator
 from bitfront.search.events import Listener
 from bitfront.search.given import Given, open_given
 from bitfront.search.holdout import split
-from bitfront.search.identity import check_folder, identify, metric_name, write_run
+from bitfront.search.identity import check_folder, identify, write_run
 from bitfront.search.measurement_cache import MeasurementCache
 from bitfront.search.options import PassOptions, RunOptions
 from bitfront.search.proposals.sampler import FrontSampler
@@ -71,7 +72,7 @@ class Session:
         store: The run's cache.
         calibration: Unlabelled inputs; often what the network was trained on.
         unseen: Inputs of the search's part of the evaluation data, without their labels; no pass trains on them.
-        metric: The metric's name.
+        metric: How outputs are scored.
         outputs_read: What the metric reads of the network's outputs.
         making: Makes networks, where passes take part; else None.
         study_name: Name of the Optuna study.
@@ -88,7 +89,7 @@ class Session:
     store: ContentStore
     calibration: Inputs
     unseen: Inputs
-    metric: str
+    metric: Metric
     outputs_read: OutputsRead
     making: Making | None
     study_name: str
@@ -125,13 +126,15 @@ def prepare(
     """Check the folder, split the data, compile the given network.
 
     Raises:
-        UsageError: If the run folder belongs to something else, or an engine is asked for where there is none.
+        UsageError: If the run folder belongs to something else, a limit is about a metric of the other direction, or an
+            engine is asked for where there is none.
         DataError: If there is too little evaluation data.
         WorkloadError: If the metric declares its outputs as nothing that is known.
         BackendError: If neither the given file nor FP32 can be compiled.
         OutputError: If the run folder cannot be written.
     """
-    read = outputs_read(workload.metric)
+    metric = as_metric(workload.metric)
+    options.budget.refuse_other_direction(metric)
     watch = Stopwatch(before_s=earlier_split_s(options.out) if options.resume else None)
     options, withheld = _offered(backend, options, listener)
     device = backend.fingerprint().to_json()
@@ -167,7 +170,7 @@ def prepare(
     batch = reference.fixed_batch or BATCH
     first_stage = -(-FIRST_STAGE // batch) * batch
     scorers = [
-        Scorer(part, workload.metric, batch=batch, first_stage=first_stage, name=name, batching=reference.batching)
+        Scorer(part, metric, batch=batch, first_stage=first_stage, name=name, batching=reference.batching)
         for part, name in ((search_part, "the search's evaluation data"), (held_part, "the held-back data"))
     ]
     write_run(options.out, identity, study=study_name, created=created)
@@ -187,7 +190,7 @@ def prepare(
             "time_limit_s": options.time_limit_s,
             "precisions": [precision.value for precision in options.precisions],
             "withheld": withheld,
-            "metric": metric_name(workload.metric),
+            **metric.settings(),
             "calibration": options.calibration.to_json(),
             "sensitivity_samples": options.sensitivity_samples,
             "holdout_samples": len(held_part),
@@ -205,12 +208,12 @@ def prepare(
         given=given,
         evaluator=Evaluator(runner, scorers[0], options.budget, given),
         rerun=Rerun(scorer=scorers[1], backend=options.backend),
-        record=Record(options.out, header),
+        record=Record(options.out, header, metric),
         store=store,
         calibration=workload.calibration,
         unseen=search_part.inputs,
-        metric=metric_name(workload.metric),
-        outputs_read=read,
+        metric=metric,
+        outputs_read=metric.outputs_are,
         making=making,
         study_name=study_name,
         earlier_study=earlier["study"] if earlier else None,

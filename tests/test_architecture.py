@@ -115,7 +115,7 @@ def test_every_room_is_ordered() -> None:
         ("core/a.py", "import onnxruntime\n", "core/a.py:1: core imports onnxruntime"),
         (
             "lowering/a.py",
-            "def f():\n    from bitfront.report.front import x\n",
+            "def f():\n    from bitfront.core.pareto import x\n",
             "lowering/a.py:2: lowering imports report.front",
         ),
         ("report/b/a.py", "from bitfront.search import x\n", "report/b/a.py:1: report imports search"),

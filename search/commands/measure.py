@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
         EngineError: For everything the person can mend.
     """
     from bitfront.backends.timing import THOROUGH, time_paired
-    from bitfront.report.wording import latency, ratio, size
+    from bitfront.core.formatting import latency, ratio, size
 
     args = arguments.parse(build_parser(), argv)
     backend = arguments.backend_of(args)
@@ -141,7 +141,7 @@ def _write_profile(label: str, layers: Sequence[ExecutedLayer], backend: str) ->
 
 def profile_rows(layers: Sequence[ExecutedLayer]) -> list[tuple[str, ...]]:
     """One row an executed layer, one cell a column of ``PROFILE_COLUMNS``; nodes of the artifact, where known."""
-    from bitfront.report.wording import MISSING, number
+    from bitfront.core.formatting import MISSING, number
 
     total = sum(layer.latency_us or 0.0 for layer in layers)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bitfront.core import CalibrationSettings, ContentStore, Precision, UsageError, outputs_read, write_text
+from bitfront.core import CalibrationSettings, ContentStore, Precision, UsageError, as_metric, write_text
 from bitfront.core.cells import frame_text
 from bitfront.search import progress, run_folder
 from bitfront.search.commands import arguments, values
@@ -94,7 +94,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
             listener.warn(notice)
         if calibration is None:
             raise UsageError("--calib is missing: sensitivities are scored on inputs", "give --calib calib.npz")
-        declared = MEASURES[args.measure] or (None if metric is None else outputs_read(metric))
+        declared = MEASURES[args.measure] or (None if metric is None else as_metric(metric).outputs_are)
         store = ContentStore(None if args.out is None else args.out / "cache")
         lowerer = Lowerer(reference, get_dialect(backend.dialect), calibration, settings, store)
         listener.phase("sensitivity", planned_steps(lowerer.quantisable, args.precisions))
@@ -146,8 +146,8 @@ def scores(table: SensitivityTable) -> list[Score]:
         Score(
             group=row.group,
             scheme=row.scheme,
-            alone=row.alone,
-            restored=row.restored,
+            single_layer=row.alone,
+            leave_one_out=row.restored,
             loss=row.loss,
             dropped=row.dropped,
         )
@@ -157,7 +157,7 @@ def scores(table: SensitivityTable) -> list[Score]:
 
 def rows(table: SensitivityTable) -> list[tuple[str, ...]]:
     """One row a scored scheme; FP32's zeros are left out."""
-    from bitfront.report.wording import number
+    from bitfront.core.formatting import number
     from bitfront.sensitivity.clean import disagrees
 
     def remark(row: SensitivityRow) -> str:

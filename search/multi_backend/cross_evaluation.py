@@ -41,7 +41,7 @@ class Party:
     def found(self) -> list[Trial]:
         """The finalists of its own search."""
         own = [trial for trial in self.session.evaluator.trials if trial.candidate.origin != EXCHANGE]
-        return finalists.choose(own, self.session.options.budget)
+        return finalists.choose_finalists(own, self.session.options.budget)
 
     def layers(self, trial: Trial) -> dict[str, Scheme]:
         """Layer name → choice of one of its trials."""

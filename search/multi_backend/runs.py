@@ -18,15 +18,15 @@ from pathlib import Path
 
 from bitfront.backends.base import Backend
 from bitfront.core import Scheme, Workload, write_text
+from bitfront.core.backends_file import BACKENDS_FILE, SCHEMA_VERSION
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.report.comparison import BACKENDS_FILE, SCHEMA_VERSION
 from bitfront.search.events import Listener
 from bitfront.search.explore import explore
 from bitfront.search.interruption import EXIT_INTERRUPTED
 from bitfront.search.multi_backend.cross_evaluation import Exchanged, Party, exchange
 from bitfront.search.options import RunOptions
 from bitfront.search.results.finalize import INTERRUPTED
-from bitfront.search.results.preference import preference
+from bitfront.search.results.ranking import ranking_key
 from bitfront.search.run import EXIT_MET, EXIT_MISSED, RunOutcome, conclude
 from bitfront.search.session import prepare
 from bitfront.search.trial import TrialStatus
@@ -165,7 +165,7 @@ def _explore(parties: Sequence[Party], time_limit_s: float | None) -> dict[str, 
 
 def _starts(party: Party) -> list[dict[str, Scheme]]:
     """What a search found besides its baselines, the preferred first."""
-    rank = preference(party.session.options.budget)
+    rank = ranking_key(party.session.options.budget)
     found = [trial for trial in party.found() if trial.status is TrialStatus.COMPLETE and not trial.candidate.name]
     found.sort(key=lambda trial: (not trial.feasible, rank(trial.objectives)))
     return [party.layers(trial) for trial in found]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from bitfront.core import Constraints, Precision
+from bitfront.core import Constraints, Limit, LimitCheck, Precision
 from bitfront.search.proposals.history import History, Record
 from bitfront.search.proposals.hypervolume_gain import hypervolume_gains
 from bitfront.search.proposals.latency_model import fit_encodings
@@ -60,10 +60,15 @@ class Limits:
 
     def met_by(self, record: Record) -> bool:
         """Whether a measured point keeps all of them."""
-        return (
-            (self.ratio is None or record.ratio <= self.ratio)
-            and (self.size_bytes is None or record.size_bytes <= self.size_bytes)
-            and record.accuracy >= self.accuracy
+        beside = (
+            (Limit.LATENCY, record.ratio, self.ratio),
+            (Limit.SIZE, record.size_bytes, self.size_bytes),
+            (Limit.ACCURACY, record.accuracy, self.accuracy),
+        )
+        return all(
+            LimitCheck(limit=limit, value=value, best=value, bound=bound).met
+            for limit, value, bound in beside
+            if bound is not None
         )
 
 

@@ -27,15 +27,17 @@ from bitfront.core import (
     AccuracyStats,
     Constraints,
     LatencyStats,
+    Limit,
     MemoryUsage,
+    MetricInfo,
     Scheme,
     write_bytes,
     write_text,
 )
-from bitfront.report.front import pareto_front
-from bitfront.report.results import Point
+from bitfront.core.pareto import pareto_front
+from bitfront.core.point import Point
 from bitfront.search.accuracy import Scorer
-from bitfront.search.results.preference import preference
+from bitfront.search.results.ranking import ranking_key
 from bitfront.search.runner import ModelRunner
 from bitfront.search.stopwatch import Kind
 from bitfront.search.trial import Trial, TrialStatus, summarise
@@ -44,7 +46,7 @@ MOST = 12
 TOLERANCE = 0.05
 SLOWNESS = 0.1
 CLOSE = TimingSettings(slot_ms=10.0, min_rounds=12, max_rounds=60, max_seconds_per_model=0.6, target=0.01)
-HELD_BACK_PART = "held back"
+HELD_OUT_PART = "held back"  # its name in the cache
 _BEST_FEASIBLE = 3
 
 
@@ -63,7 +65,7 @@ class Rerun:
     timing: TimingSettings = CLOSE
 
 
-def choose(trials: Sequence[Trial], budget: Constraints, most: int = MOST) -> list[Trial]:
+def choose_finalists(trials: Sequence[Trial], budget: Constraints, most: int = MOST) -> list[Trial]:
     """The trials worth reporting, in order of their numbers.
 
     Baselines first; then the preferred feasible ones; where none is feasible, the nearest by each limit; then the
@@ -72,7 +74,7 @@ def choose(trials: Sequence[Trial], budget: Constraints, most: int = MOST) -> li
     """
     timed = [t for t in trials if t.measured]
     complete = [t for t in timed if t.status is TrialStatus.COMPLETE]
-    feasible = sorted((t for t in complete if t.feasible), key=lambda t: preference(budget)(t.objectives))
+    feasible = sorted((t for t in complete if t.feasible), key=lambda t: ranking_key(budget)(t.objectives))
     chosen = _distinct(
         [*(t for t in timed if t.candidate.name), *feasible[:_BEST_FEASIBLE], *_nearest(timed, feasible)]
     )
@@ -82,8 +84,8 @@ def choose(trials: Sequence[Trial], budget: Constraints, most: int = MOST) -> li
     return sorted([*chosen[:most], *rest], key=lambda trial: trial.number)
 
 
-def describe(trial: Trial, layers: Mapping[str, Scheme]) -> Point:
-    """A trial as a point of the results, as the search saw it; not judged yet."""
+def point_of(trial: Trial, layers: Mapping[str, Scheme], metric: MetricInfo) -> Point:
+    """The point of the results that a trial becomes, as the search saw it; not compared with the limits yet."""
     assert trial.size_bytes is not None
     return Point(
         id=trial.id,
@@ -95,10 +97,10 @@ def describe(trial: Trial, layers: Mapping[str, Scheme]) -> Point:
         latency=None,
         search_latency=trial.latency,
         accuracy=None,
-        search_accuracy=trial.accuracy,
+        search_accuracy=metric.oriented_stats(trial.accuracy) if trial.accuracy else None,
         feasible=False,
         violations=(),
-        held=None,
+        latency_reproduced=None,
         layers=layers,
     )
 
@@ -259,13 +261,13 @@ def _beside_ms(latency: LatencyStats) -> float:
 
 
 def score(runner: ModelRunner, artifact: str, file: Path, scorer: Scorer) -> AccuracyStats:
-    """Score a saved model on everything held back; from the measurements where it was done before."""
-    scored = runner.measurements.scored(artifact, HELD_BACK_PART)
+    """The metric of a saved model on all held-out samples; from the measurements where it was scored before."""
+    scored = runner.measurements.scored(artifact, HELD_OUT_PART)
     if scored is None or scored.samples < len(scorer):
         model = runner.compile_to_score(file.read_bytes())
         scored = scorer.extend(model, scored, len(scorer))
-        runner.measurements.note_scored(artifact, HELD_BACK_PART, scored)
-    return scored.stats
+        runner.measurements.note_scored(artifact, HELD_OUT_PART, scored)
+    return scorer.metric.oriented_stats(scored.stats)
 
 
 def _nearest(timed: Sequence[Trial], feasible: Sequence[Trial]) -> Iterable[Trial]:
@@ -273,7 +275,7 @@ def _nearest(timed: Sequence[Trial], feasible: Sequence[Trial]) -> Iterable[Tria
         return
     limits = {limit for trial in timed for limit in trial.misses}
     yield min(timed, key=lambda trial: _excess(trial, limits))
-    for limit in ("latency", "size", "accuracy"):
+    for limit in Limit:
         known = [trial for trial in timed if limit in trial.misses]
         if known:
             # The nearest by one limit, of those that keep the others if there are any.
@@ -284,7 +286,7 @@ def _nearest(timed: Sequence[Trial], feasible: Sequence[Trial]) -> Iterable[Tria
 def _near_the_floor(complete: Sequence[Trial]) -> list[Trial]:
     """Those that miss the accuracy floor by no more than the most accurate one exceeds it."""
     best = max(trial.objectives.accuracy for trial in complete)
-    return [t for t in complete if 2 * t.misses.get("accuracy", 0.0) <= best - t.objectives.accuracy]
+    return [t for t in complete if 2 * t.misses.get(Limit.ACCURACY, 0.0) <= best - t.objectives.accuracy]
 
 
 def _excess(trial: Trial, limits: Iterable[str]) -> float:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bitfront.core import EngineError, Precision, RecipeStep, Scheme
-from bitfront.report.front import pareto_front
+from bitfront.core.pareto import pareto_front
 from bitfront.search.explore import Explorer, finalists_s
 from bitfront.search.proposals.sampler import FrontSampler
 from bitfront.search.proposals.space import UNPRUNED, Encoding, Space

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from bitfront.report.hovers import point_hover, trial_hover
 from bitfront.report.render import render
 from bitfront.report.results import RunResults
 from bitfront.report.tables import accuracy_difference, columns, front_rows, size_ratio
+from bitfront.report.tooltips import point_tooltip, trial_tooltip
 from tests.report import synthetic, synthetic_passes
 
 Data = dict[str, Any]
@@ -144,7 +144,7 @@ def test_pareto_csv_tells_shares_of_a_network_apart(tmp_path: Path) -> None:
 
 def test_hover_texts_name_each_number(results: RunResults) -> None:
     """The interval from low to high, the median before the p90."""
-    text = point_hover(results, results.points["int8"])
+    text = point_tooltip(results, results.points["int8"])
     assert "accuracy 75.00 % [68.75 %, 78.12 %], 400 samples" in text
     assert "latency 2.00 ms median, 2.50 ms p90, 0.38 × given" in text
     assert "size 100 kB, 0.25 × given" in text
@@ -172,7 +172,7 @@ def test_tables_are_read_column_by_column(folder: Path) -> None:
     assert dict(read.pruning) == {"conv1": 0.5}
     assert [scheme.text for scheme in read.schemes.values()] == ["int8:mse"]
     assert (scored.group, scored.scheme.text, scored.dropped) == ("conv1", "int8:mse", "")
-    assert (scored.alone, scored.restored, scored.loss) == (0.1, 0.2, 0.3)
-    text = trial_hover(results, read)
+    assert (scored.single_layer, scored.leave_one_out, scored.loss) == (0.1, 0.2, 0.3)
+    text = trial_tooltip(results, read)
     assert "latency 2.00 ms median, 3.00 ms p90, 0.50 × given" in text
     assert "accuracy 75.00 % on 64 samples" in text

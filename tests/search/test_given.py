@@ -164,7 +164,7 @@ def test_fp32_that_does_not_hold_leaves_the_file_as_given(tmp_path: Path, elsewh
     lowerer = toy.ToyLowerer(given=toy.file("fp32", 5510))
     outcome = search(options(tmp_path / "run", Constraints(latency_ms=6.0), trials=4), lowerer=lowerer)
     assert (outcome.exit_code, outcome.recommended) == (0, "given")
-    assert {id_ for id_, point in outcome.points.items() if point.held} == {"given"}
+    assert {id_ for id_, point in outcome.points.items() if point.latency_reproduced} == {"given"}
     tight = search(options(tmp_path / "tight", Constraints(latency_ms=3.0), trials=4), lowerer=lowerer)
     assert (tight.exit_code, tight.recommended, dict(tight.nearest)) == (3, None, {"latency": "given"})
     text = printed(tight.folder)
