@@ -42,7 +42,7 @@ def summarise(folder: Path, stream: TextIO, *, quiet: bool) -> None:
 
 
 def print_comparison(comparison: Comparison, folder: Path, stream: TextIO, *, quiet: bool) -> None:
-    """Print what was found; verdicts and the folder alone when ``quiet``."""
+    """Print what was found; each run's sentences and the folder alone when ``quiet``."""
     if not quiet:
         write_lines(stream, "")
         _print_table(comparison, stream)

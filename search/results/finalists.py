@@ -2,7 +2,7 @@
 
     chosen from the trials → model and config files → timed together here → timed together in a fresh process
     → those that do not hold, or met a slow machine, are timed there once more → footprints → scored on the
-    held-back samples
+    held-out samples
 
 A point *holds* where its ratio to the given network in the fresh process is within 5 % of that in the search's own
 process, both timed thoroughly with all finalists interleaved. What does not hold is kept in the results, marked, and
@@ -55,7 +55,7 @@ class Rerun:
     """How finalists are measured again.
 
     Attributes:
-        scorer: The held-back part of the evaluation data.
+        scorer: The held-out part of the evaluation data.
         backend: Name of the runtime, for the fresh process.
         timing: How closely.
     """

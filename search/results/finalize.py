@@ -155,7 +155,7 @@ def measured_again(session: Session, also: Sequence[Trial]) -> Selection:
     order = [trial.id for trial, _ in chosen]
     lost = [id_ for id_ in order if not final[id_].latency_reproduced]
     if lost:
-        session.listener.warn(f"timed differently in a fresh process and left out of the front: {', '.join(lost)}")
+        session.listener.warn(f"latency not reproduced in a fresh process, so not on the front: {', '.join(lost)}")
     selection = judged(session, [final[id_] for id_ in order], final.get(GIVEN_ID, given))
     _tidy(session, selection)
     return selection
@@ -171,10 +171,10 @@ def _tidy(session: Session, selection: Selection) -> None:
 def _remeasured(
     session: Session, point: Point, artifact: str, built: finalists.Built, timings: finalists.Timings
 ) -> Point:
-    """A finalist with its timings, scored on held-back data, with whatever else is asked of the compiled model."""
+    """A finalist with its timings, scored on held-out data, with whatever else is asked of the compiled model."""
     runner, file = session.runner, built.files[point.id]
     accuracy = finalists.score(runner, artifact, file, session.rerun.scorer)
-    session.listener.step(f"{point.id}: scored on held-back data")
+    session.listener.step(f"{point.id}: scored on held-out data")
     engine = session.options.save_engine
     return replace(
         point,

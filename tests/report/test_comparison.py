@@ -79,7 +79,7 @@ def test_config_for_all_follows_its_rule(tmp_path: Path, budget: Constraints) ->
         assert "slowdown" in rule(comparison)
     else:
         assert accuracy == max(value for value, _ in sound.values())
-        assert "lowest accuracy is best" in rule(comparison)
+        assert "worst accuracy is best" in rule(comparison)
 
 
 def test_nothing_serves_all_where_one_backend_has_nothing(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_budget_far_beyond_every_mark_is_told_instead_of_drawn(tmp_path: Path,
     layout = json.loads(plot.spec)["layout"]
     assert len(layout.get("shapes", [])) == (2 if drawn else 0)
     titles = [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")]
-    assert [title.endswith("budget 500 is beyond") for title in titles] == [not drawn] * 2
+    assert [title.endswith("limit 500 is beyond") for title in titles] == [not drawn] * 2
 
 
 def test_page_shows_every_row_and_runs_nothing_of_the_users(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     """RunSummary, budgets, device, conventions and command are there to read."""
     text = render(synthetic.feasible_run(tmp_path)).read_text(encoding="utf-8")
     data = json.loads((tmp_path / "measurement.json").read_text())
-    assert f"<h1>{data['recommended']} meets every budget: " in text
+    assert f"<h1>{data['recommended']} meets every limit: " in text
     for part in (
         "latency ≤ 5.00 ms",
         "accuracy ≥ 75.00 %",
@@ -229,14 +229,21 @@ def test_the_page_of_an_interrupted_run_claims_no_more_than_it_knows(pages: dict
 
 
 def test_the_page_tells_the_networks(pages: dict[str, str]) -> None:
-    """What each point's network lost, how it was trained and what that bought; the recommended one's is open."""
+    """What each point's network lost, how it was trained and the accuracy recovered; the recommended one's is open."""
     text = pages["passes"]
-    for part in ("<h2>Networks</h2>", "10.20 → 95.80 %", "9 networks made", "<details open>", "32 → 16", "went on"):
+    for part in (
+        "<h2>Model variants</h2>",
+        "10.20 → 95.80 %",
+        "9 model variants made",
+        "<details open>",
+        "32 → 16",
+        "trained on",
+    ):
         assert part in text
     assert 'class="points dense"' in text
     assert 'href="./networks/0123456789abcdef.onnx"' in text
     assert "Without a column, having none of these layers: p66." in text
-    for part in ("Networks", "<details", "dense", "bought", "training"):
+    for part in ("Model variants", "<details", "dense", "accuracy recovered", "training"):
         assert part not in re.sub(r"<style>.*?</style>", "", pages["feasible"], flags=re.DOTALL)
 
 
@@ -321,7 +328,7 @@ def test_plots_draw_what_was_computed(tmp_path: Path) -> None:
     assert list(zip(line.x, line.y, strict=True)) == list(info.step_line)
     lines = [shape for shape in figure.layout.shapes if shape.type == "line"]
     assert [shape.x0 for shape in lines] == [150.0]  # 75 % lies far below every point and is said in the title
-    assert figure.layout.yaxis.title.text == "top1 (%), budget 75 is below"
+    assert figure.layout.yaxis.title.text == "top1 (%), limit 75 is below"
 
     heat = heatmap_info(results)
     (frame,) = draw_heatmap(heat).layout.shapes

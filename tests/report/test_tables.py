@@ -38,20 +38,20 @@ def test_table_cells_are_what_was_measured(results: RunResults) -> None:
 
 
 def test_without_a_budget_nothing_is_met(results: RunResults) -> None:
-    """The budgets column stays empty where none was set, and the verdict says so."""
+    """The limits column stays empty where none was set, and the summary says so."""
     points = {id_: dataclasses.replace(p, feasible=True, violations=()) for id_, p in results.points.items()}
     free = dataclasses.replace(results, budget=Constraints(), points=points)
     assert {row.cells[9] for row in table(free)} == {"–"}
-    assert "is recommended (no budget was set)" in summarise_run(free).headline
+    assert "is recommended (no limit was set)" in summarise_run(free).headline
     assert limit_texts(free) == ()
 
 
-def test_verdict_of_a_met_budget(results: RunResults) -> None:
+def test_summary_of_a_met_budget(results: RunResults) -> None:
     """The recommended point with its numbers and its gain over the given network."""
     assert results.recommended is not None
     found = summarise_run(results)
     assert found.status is RunStatus.MET
-    assert found.headline == f"{results.recommended} meets every budget: " + point_text(
+    assert found.headline == f"{results.recommended} meets every limit: " + point_text(
         results, results.points[results.recommended]
     )
     assert [detail.split()[0] for detail in found.details] == ["int8"]  # 0.14 points less, on 898 samples
@@ -63,7 +63,7 @@ def test_verdict_of_a_met_budget(results: RunResults) -> None:
     [(0.955, 0.2, True), (0.930, 0.2, False), (0.955, 0.9, False)],
     ids=["not told apart", "less accurate", "slower"],
 )
-def test_verdict_names_what_a_few_samples_may_have_kept_out(
+def test_summary_names_what_a_few_samples_may_have_kept_out(
     results: RunResults, accuracy: float, ratio: float, named: bool
 ) -> None:
     """A faster and smaller point of the front whose accuracy's interval overlaps; no other."""
@@ -85,22 +85,22 @@ def test_verdict_names_what_a_few_samples_may_have_kept_out(
     assert [detail.split()[0] for detail in summarise_run(two).details] == ["p99"] * named
 
 
-def test_verdict_of_a_missed_budget(tmp_path: Path) -> None:
+def test_summary_of_a_missed_budget(tmp_path: Path) -> None:
     """The nearest points are named, by budget, with what they miss."""
     results = RunResults.load(synthetic.infeasible_run(tmp_path))
     found = summarise_run(results)
-    assert (found.status, found.headline) == (RunStatus.MISSED, "No point meets every budget")
+    assert (found.status, found.headline) == (RunStatus.MISSED, "No point meets every limit")
     assert [detail.split(":")[0] for detail in found.details] == ["Nearest by latency", "Nearest by accuracy"]
     assert "; misses latency 2." in found.details[0]
     assert limit_texts(results) == ("latency ≤ 1.00 ms", "accuracy within 0.10 points of the given network")
 
 
-def test_verdict_of_a_missed_budget_tells_of_a_busy_machine(tmp_path: Path) -> None:
+def test_summary_of_a_missed_budget_tells_of_a_busy_machine(tmp_path: Path) -> None:
     """Points that are left out for their latency may be nearer than those that are named."""
     results = RunResults.load(synthetic.infeasible_run(tmp_path))
     unsure = dataclasses.replace(results.points["int8"], latency_reproduced=False)
     detail = summarise_run(dataclasses.replace(results, points={**results.points, "int8": unsure})).details[0]
-    assert detail.startswith("Timed differently in a fresh process, and left out: int8; run again")
+    assert detail.startswith("Latency not reproduced in a fresh process, so not considered: int8; run again")
 
 
 def test_one_point_can_be_nearest_by_two_budgets(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_one_point_can_be_nearest_by_two_budgets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stopped", ["interrupted", "time limit"])
-def test_verdict_of_a_stopped_run(results: RunResults, tmp_path: Path, stopped: str) -> None:
+def test_summary_of_a_stopped_run(results: RunResults, tmp_path: Path, stopped: str) -> None:
     """What stopped it is said; a recommendation found before that stands."""
     met = summarise_run(dataclasses.replace(results, stopped=stopped))
     assert met.status is RunStatus.MET

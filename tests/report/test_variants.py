@@ -70,7 +70,7 @@ def test_runs_without_passes_have_none_of_it(plain: RunResults) -> None:
     assert variant_details(plain) == ()
     names = [trace.name for trace in draw_front(front_info(plain, Cost.LATENCY)).data]
     assert names == [
-        "tried",
+        "trials",
         "other finalists",
         "best so far along the axis",
         "Pareto front",
@@ -132,15 +132,15 @@ def test_impossible_groups_are_refused(channels: int, kept: int) -> None:
 
 
 def test_table_tells_the_networks_apart(results: RunResults) -> None:
-    """Network, training and what it bought; a file that compresses well says so."""
-    assert columns(results) == (*HEADINGS[:9], "deflated", "network", *HEADINGS[9:])
-    assert (_row(results, "p67")["network"], _row(results, "p67")["deflated"]) == ("2:4", "61.8 kB")
-    assert (_row(results, "int8")["network"], _row(results, "p62")["deflated"]) == ("given", "–")
+    """Network, training and the accuracy recovered; a file that compresses well says so."""
+    assert columns(results) == (*HEADINGS[:9], "zip size", "network", *HEADINGS[9:])
+    assert (_row(results, "p67")["network"], _row(results, "p67")["zip size"]) == ("2:4", "61.8 kB")
+    assert (_row(results, "int8")["network"], _row(results, "p62")["zip size"]) == ("given", "–")
     cells = {row.id: dict(zip(NETWORK_COLUMNS, row.variant_cells, strict=True)) for row in table(results)}
-    assert cells["int8"] == {"training": "–", "bought": "–"}
-    assert cells["p66"] == {"training": "48 s", "bought": "10.20 → 95.80 %"}
+    assert cells["int8"] == {"training": "–", "accuracy recovered": "–"}
+    assert cells["p66"] == {"training": "48 s", "accuracy recovered": "10.20 → 95.80 %"}
     assert front_rows(results) == tuple(row.cells for row in table(results))
-    assert summarise_run(results).headline.startswith("p62 (pruned) meets every budget: 1.78 ms")
+    assert summarise_run(results).headline.startswith("p62 (pruned) meets every limit: 1.78 ms")
 
 
 def test_unscored_recoveries_have_gaps(results: RunResults) -> None:
@@ -173,12 +173,16 @@ def test_fronts_have_a_mark_for_each_kind(results: RunResults) -> None:
     assert sorted(x for name in fronts for x in traces[name].x) == [mark.x for mark in info.front]
     assert len({traces[name].marker.symbol for name in fronts}) == 5
     assert traces["front: pruned, QAT"].marker.symbol == "triangle-down-dot"
-    assert (len(info.tried_variants), len(traces["tried on other networks"].x)) == (7, 7)
+    assert (len(info.tried_variants), len(traces["trials on model variants"].x)) == (7, 7)
     tooltip = next(mark.tooltip for mark in info.front if mark.label == "p64")
-    for part in ("network pruned", "0.61 × multiply-adds, 0.37 × parameters", "5 groups narrowed, 1 branch removed"):
+    for part in (
+        "model variant pruned",
+        "0.61 × multiply-adds, 0.37 × parameters",
+        "5 groups narrowed, 1 branch removed",
+    ):
         assert part in tooltip
     assert "training 2 min 15 s, 720 steps; in FP32 61.96 → 96.61 %" in tooltip
-    assert "network 5f3a5f3a<br>5 groups narrowed, 1 branch removed" in info.tried_variants[3].tooltip
+    assert "model variant 5f3a5f3a<br>5 groups narrowed, 1 branch removed" in info.tried_variants[3].tooltip
 
 
 def test_heatmap_leaves_gaps_for_layers_that_are_gone(results: RunResults) -> None:
@@ -194,7 +198,7 @@ def test_heatmap_leaves_gaps_for_layers_that_are_gone(results: RunResults) -> No
 
 
 def test_points_of_one_network_share_its_details(results: RunResults) -> None:
-    """Each network is told once, with its passes, what it lost and what that bought."""
+    """Each network is told once, with its passes, what it lost and the accuracy recovered."""
     shared = dataclasses.replace(results.points["p61"], network=NETWORKS["p62"])
     details = variant_details(dataclasses.replace(results, points={**results.points, "p61": shared}))
     assert [detail.points for detail in details] == [("p66",), ("p65",), ("p64",), ("p62", "p61"), ("p67",)]
@@ -210,17 +214,17 @@ def test_points_of_one_network_share_its_details(results: RunResults) -> None:
 
 def test_training_in_words() -> None:
     """Time and budget, networks, promotions; of the halving the best of each rung comes first."""
-    assert training_text(TRAIN) == "7 min 1 s of 10 min 0 s of training; 9 networks made, 5 trained, 3 promotions"
+    assert training_text(TRAIN) == "7 min 1 s of 10 min 0 s of training; 9 model variants made, 5 trained, 3 promotions"
     free = dataclasses.replace(TRAIN, budget_s=None, networks=1, promoted=1)
-    assert training_text(free) == "7 min 1 s of training; 1 network made, 5 trained, 1 promotion"
+    assert training_text(free) == "7 min 1 s of training; 1 model variant made, 5 trained, 1 promotion"
     assert halving_rows(TRAIN, top1)[:4] == (
-        ("0", "pruned 0.81 ×", "60", "96.10 %", "went on"),
-        ("0", "pruned 0.62 ×", "60", "94.70 %", "went on"),
-        ("0", "pruned 0.31 ×", "60", "93.00 %", "went on"),
+        ("0", "pruned 0.81 ×", "60", "96.10 %", "trained on"),
+        ("0", "pruned 0.62 ×", "60", "94.70 %", "trained on"),
+        ("0", "pruned 0.31 ×", "60", "93.00 %", "trained on"),
         ("0", "pruned 0.55 ×", "60", "90.10 %", "stopped"),
     )
     unscored = dataclasses.replace(TRAIN, history=(dataclasses.replace(TRAIN.history[0], value=None),))
-    assert halving_rows(unscored, top1) == (("0", "pruned 0.81 ×", "60", "–", "went on"),)
+    assert halving_rows(unscored, top1) == (("0", "pruned 0.81 ×", "60", "–", "trained on"),)
 
 
 def test_facts_name_the_passes(results: RunResults) -> None:

@@ -143,17 +143,17 @@ def test_sensitivity_draws_the_best_scheme_of_each_precision() -> None:
     assert info.series == (
         SensitivitySeries(
             precision=Precision.INT8,
-            context="alone",
+            context="single-layer",
             groups=("a", "b"),
             values=(0.2, 0.8),
-            tooltips=("<b>a</b> int8:mse<br>alone: 0.200", "<b>b</b> int8:mse<br>alone: 0.800"),
+            tooltips=("<b>a</b> int8:mse<br>single-layer: 0.200", "<b>b</b> int8:mse<br>single-layer: 0.800"),
         ),
         SensitivitySeries(
             precision=Precision.INT8,
-            context="restored",
+            context="leave-one-out",
             groups=("a", "b"),
             values=(0.1, 0.6),
-            tooltips=("<b>a</b> int8:mse<br>restored: −0.100", "<b>b</b> int8:mse<br>restored: 0.600"),
+            tooltips=("<b>a</b> int8:mse<br>leave-one-out: −0.100", "<b>b</b> int8:mse<br>leave-one-out: 0.600"),
         ),
     )
 
@@ -182,7 +182,7 @@ def test_time_of_an_empty_run_is_zero(results: RunResults) -> None:
 def test_trial_states_are_counted(results: RunResults) -> None:
     """Every trial is counted once."""
     assert sum(count for _, count in trial_states(results)) == len(results.trials)
-    assert {state for state, _ in trial_states(results)} == {"complete", "over budget"}
+    assert {state for state, _ in trial_states(results)} == {"complete", "over a limit"}
 
 
 def test_schemes_in_words() -> None:

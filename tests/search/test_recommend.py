@@ -61,7 +61,7 @@ budgets = st.builds(
 
 
 @given(several, budgets, st.integers(0, 3))
-def test_verdict_agrees_with_brute_force(
+def test_summary_agrees_with_brute_force(
     values: list[tuple[float, float, int, bool]], budget: Constraints, baselines: int
 ) -> None:
     """Recommended is the first of all points that hold, are within budget and beaten by no baseline that holds."""
