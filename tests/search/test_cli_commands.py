@@ -234,7 +234,7 @@ def test_sensitivity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "--measure kl suits them better" in said
     assert outcome([*argv, "--quiet", "--measure", "kl"]) == 0
     assert "in nats, on 16 calibration samples; loss is the cleaned score\n" in capsys.readouterr().out
-    assert (tmp_path / "scores" / "sensitivity.csv").read_text().startswith("group,scheme,alone")
+    assert (tmp_path / "scores" / "sensitivity.csv").read_text().startswith("group,choice,alone")
     chart = (tmp_path / "scores" / "sensitivity.html").read_text(encoding="utf-8")
     assert "int8:mse" in chart
     assert "<script src=" not in chart

@@ -141,8 +141,8 @@ class ToyLowerer(Lowerer):
         )  # fmt: skip
         groups = tuple(Group(name=name, layers=(name,), reason="", schemes=SCHEMES) for name in LAYERS)
         edges = tuple((i, i + 1) for i in range(len(LAYERS) - 1))
-        # Shadows the cached property: this network has no graph to take an quantisable of.
-        self.__dict__["inventory"] = QuantisableLayers(layers=layers, groups=groups, edges=edges, left_alone={})
+        # Shadows the cached property: this network has no graph to collect layers of.
+        self.__dict__["quantisable"] = QuantisableLayers(layers=layers, groups=groups, edges=edges, left_alone={})
 
     def prepare(self, schemes: Iterable[Scheme]) -> None:
         """Nothing to round."""
