@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bitfront.backends.batches import Output, Outputs
-from bitfront.core import Array, Labelled, WorkloadError, as_metric, top1
+from bitfront.core import Array, Labelled, Metric, WorkloadError, as_metric, top1
 from bitfront.search.inputs.metrics import call, score
 from bitfront.search.inputs.preflight import try_metric
 
@@ -109,7 +109,7 @@ def test_what_a_metric_may_not_do(case: str) -> None:
     """Whatever a metric gives or raises is an error that names the samples, and the line of the person's own code."""
     metric, message = REFUSED[case]
     with pytest.raises(WorkloadError, match=f"(?s)the metric on the data.*{message}"):
-        call(metric, (LOGITS,), LABELS, "the data")
+        call(as_metric(metric), (LOGITS,), LABELS, "the data")
 
 
 def test_ctrl_c_stays_ctrl_c() -> None:
@@ -192,3 +192,21 @@ def test_a_trial_forgives_last_bits() -> None:
     assert try_metric(
         as_metric(lambda *_: 0.75 + 1e-9 * next(calls)), answers(), Labelled(inputs={}, labels=LABELS), "x"
     ) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("declared", "gives", "message"),
+    [
+        ({"per_sample": True}, 0.5, "gave one number, but declares per_sample=True"),
+        ({"per_sample": False}, HITS, "gave one score a sample, but declares per_sample=False"),
+        ({"bounds": (0.0, 1.0)}, 100 * HITS, "gave 100, but declares bounds from 0 to 1"),
+        ({"bounds": (0.0, 9.0)}, -0.5, "gave -0.5, but declares bounds from 0 to 9"),
+    ],
+)
+def test_what_a_metric_gives_is_what_it_declares(declared: dict[str, Any], gives: Any, message: str) -> None:
+    """Kind of scores and bounds; the last bits of a rounded sum are forgiven."""
+    metric = Metric(name="mine", compute=lambda *_: gives, **declared)
+    with pytest.raises(WorkloadError, match=message):
+        call(metric, (LOGITS,), LABELS, "x")
+    forgiven = Metric(name="mine", compute=lambda *_: 1.0 + 1e-9, bounds=(0.0, 1.0))
+    assert float(call(forgiven, (LOGITS,), LABELS, "x")) == pytest.approx(1.0)
