@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 USAGE = "search sensitivity [options]"
 DESCRIPTION = """\
 Score every choice of every group of layers by running the lowered network on calibration inputs, and print what each
-costs: alone in the FP32 network, and restored alone in the network at its lowest precision.
+costs: single-layer, in the FP32 network, and leave-one-out, restored in the network at its lowest precision.
 
   search sensitivity --model net.onnx --calib calib.npz --out scores"""
 MEASURES = {"auto": None, "kl": "classes", "nsr": "values"}  # option → what is taken to be declared of the outputs
-COLUMNS = ("group", "choice", "alone", "restored", "loss", "remark")
+COLUMNS = ("group", "scheme", "single-layer", "leave-one-out", "loss", "remark")
 _REMARK = COLUMNS.index("remark")
 _SHORT = 20  # columns of a remark on a narrow terminal
 
@@ -114,7 +114,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
     if found:
         narrowings = (
             Narrowing(column=_REMARK, cells=tuple(_short(row[_REMARK]) for row in found)),
-            Narrowing(column=COLUMNS.index("restored")),
+            Narrowing(column=COLUMNS.index("leave-one-out")),
             Narrowing(column=_REMARK),
         )
         write_table(sys.stdout, COLUMNS, found, wrapping=1, names=(0,), narrowings=narrowings)
