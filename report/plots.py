@@ -139,9 +139,8 @@ def lay_out_groups(figure: go.Figure, groups: tuple[str, ...], ranked: tuple[str
                 "direction": "right",
                 "x": 1,
                 "xanchor": "right",
-                "y": 1.02,
+                "y": 1.12,  # above the legend
                 "yanchor": "bottom",
-                "pad": {"b": 4},
                 "bgcolor": "rgba(0, 0, 0, 0)",
                 "bordercolor": "#8a8f98",
                 "buttons": [
@@ -151,6 +150,7 @@ def lay_out_groups(figure: go.Figure, groups: tuple[str, ...], ranked: tuple[str
             }
         ],
     )
+    figure.update_layout(margin_t=90)
     figure.update_xaxes(
         categoryorder="array", categoryarray=list(groups), type="category", tickangle=-50, automargin=True
     )
