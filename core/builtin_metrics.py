@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfront.core.errors import DataError
 from bitfront.core.metric import DIRECTION_KEY, UNIT_KEY, Array, Direction, Metric, MetricInfo
 
 Scores = NDArray[np.float64]
@@ -28,14 +29,14 @@ def top_k(outputs: tuple[Array, ...], labels: Array, *, k: int) -> Scores:
         1.0 where it is, else 0.0; shape (n,).
 
     Raises:
-        ValueError: If there are no more than ``k`` classes: every label would be among the largest.
+        DataError: If there are no more than ``k`` classes: every label would be among the largest.
     """
     scores: NDArray[Any] = outputs[0].reshape(len(labels), -1)
     if k == 1:
         return np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64)
     classes = scores.shape[1]
     if classes <= k:
-        raise ValueError(f"top{k} of {classes} classes counts every sample as a hit")
+        raise DataError(f"top{k} of {classes} classes counts every sample as a hit", "score it with --metric top1")
     wanted = labels.astype(np.int64)[:, None]
     own = np.take_along_axis(scores, wanted, axis=1)
     ahead = (scores > own) | ((scores == own) & (np.arange(classes) < wanted))
@@ -54,12 +55,16 @@ def mean_error(outputs: tuple[Array, ...], labels: Array, *, power: int) -> Scor
         Shape (n,).
 
     Raises:
-        ValueError: If output and labels hold different numbers of values a sample.
+        DataError: If output and labels hold different numbers of values a sample.
     """
     found = np.asarray(outputs[0], dtype=np.float64).reshape(len(labels), -1)
     wanted = np.asarray(labels, dtype=np.float64).reshape(len(labels), -1)
     if found.shape != wanted.shape:
-        raise ValueError(f"output of shape {outputs[0].shape} and labels of shape {labels.shape} are not comparable")
+        raise DataError(
+            f"the first output of shape {outputs[0].shape} and labels of shape {labels.shape} hold different numbers "
+            "of values a sample",
+            "bring labels of the output's shape, or name another metric",
+        )
     return np.asarray((np.abs(found - wanted) ** power).mean(axis=1), dtype=np.float64)
 
 

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitfront.core import METRICS, AccuracyStats, Array, Direction, Metric, MetricInfo, WorkloadError, as_metric, top1
+from bitfront.core import (
+    METRICS,
+    AccuracyStats,
+    Array,
+    DataError,
+    Direction,
+    Metric,
+    MetricInfo,
+    WorkloadError,
+    as_metric,
+    top1,
+)
 from bitfront.core.builtin_metrics import info_from_settings
 
 CLASSES = np.array([[6.0, 5.0, 4.0, 3.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [0.0, 0.5, 0.4, 0.3, 0.2, 0.1]])
@@ -40,7 +51,7 @@ def test_hits_by_hand(name: str, labels: list[int], expected: list[float]) -> No
 
 def test_top5_of_five_classes_tells_nothing() -> None:
     """Every label is among five of five."""
-    with pytest.raises(ValueError, match="top5 of 5 classes counts every sample as a hit"):
+    with pytest.raises(DataError, match="top5 of 5 classes counts every sample as a hit"):
         METRICS["top5"]((CLASSES[:, :5],), np.array([0, 1, 2]))
 
 
@@ -50,7 +61,7 @@ def test_errors_by_hand(name: str, expected: list[float]) -> None:
     labels = np.array([[1, 1], [2, 0]])
     assert scores(name, VALUES, labels) == expected
     assert scores(name, VALUES.reshape(2, 1, 2).astype(np.float32), labels[:, :, None]) == expected
-    with pytest.raises(ValueError, match=r"output of shape \(2, 2\) and labels of shape \(2,\) are not comparable"):
+    with pytest.raises(DataError, match=r"output of shape \(2, 2\) and labels of shape \(2,\) hold different numbers"):
         METRICS[name]((VALUES,), np.array([1, 2]))
 
 

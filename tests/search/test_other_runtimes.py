@@ -96,7 +96,7 @@ def test_withheld_precisions_are_left_out_and_said(tmp_path: Path) -> None:
     results = RunResults.load(outcome.folder)
     assert results.settings["withheld"] == {"int8": reason}
     assert results.settings["precisions"] == ["fp32", "fp16"]
-    assert ("Left out: int8", reason) in facts(results)
+    assert ("Not offered: int8", reason) in facts(results)
     assert {c.precision for t in results.trials for c in t.schemes.values()} == {Precision.FP32, Precision.FP16}
 
 

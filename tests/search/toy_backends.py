@@ -81,7 +81,7 @@ class NarrowLowerer(toy.ToyLowerer):
             Group(name="d+1", layers=("d", "e"), reason="added up", schemes=toy.SCHEMES),
         )
         edges = tuple((i, i + 1) for i in range(len(groups) - 1))
-        self.__dict__["inventory"] = replace(quantisable, layers=layers, groups=groups, edges=edges)
+        self.__dict__["quantisable"] = replace(quantisable, layers=layers, groups=groups, edges=edges)
 
 
 BACKENDS: Mapping[str, type[toy.ToyBackend]] = {FAKE: toy.ToyBackend, QUICK: Quick, NARROW: Narrow}

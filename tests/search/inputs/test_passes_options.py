@@ -126,7 +126,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no levels": (("--passes", "prune", "--sparsities", ","), "--sparsities: .*got nothing"),
     "words": (("--passes", "prune", "--sparsities", "half"), "--sparsities: expected a number, got 'half'"),
     "multiple of none": (("--passes", "prune", "--round-to", "0"), "--round-to: expected a positive whole number"),
-    "importance": (("--passes", "prune", "--importance", "l1"), "--importance: invalid scheme"),
+    "importance": (("--passes", "prune", "--importance", "l1"), "--importance: invalid choice"),
     "onnx": (("--passes", "prune", "--model", "n.onnx"), "--passes needs the torch module"),
 }
 
