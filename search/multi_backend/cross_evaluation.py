@@ -15,7 +15,7 @@ from typing import Any
 from bitfront.core import Scheme
 from bitfront.search.events import Listener
 from bitfront.search.multi_backend.translate import translate
-from bitfront.search.results import finalists
+from bitfront.search.results.choice import choose_finalists
 from bitfront.search.session import Session
 from bitfront.search.trial import EXCHANGE, Candidate, Trial, TrialStatus
 
@@ -41,7 +41,7 @@ class Party:
     def found(self) -> list[Trial]:
         """The finalists of its own search."""
         own = [trial for trial in self.session.evaluator.trials if trial.candidate.origin != EXCHANGE]
-        return finalists.choose_finalists(own, self.session.options.budget)
+        return choose_finalists(own, self.session.options.budget)
 
     def layers(self, trial: Trial) -> dict[str, Scheme]:
         """Layer name → choice of one of its trials."""

@@ -11,6 +11,7 @@ from bitfront.core.point import Point
 from bitfront.core.training_info import TrainInfo
 from bitfront.core.variant_info import VariantInfo
 from bitfront.search.results import finalists
+from bitfront.search.results.choice import choose_finalists
 from bitfront.search.results.recommend import Selection, select
 from bitfront.search.session import Session
 from bitfront.search.trial import EXCHANGE, Trial
@@ -29,7 +30,7 @@ def described(session: Session, also: Sequence[Trial] = ()) -> list[tuple[Trial,
     own = [trial for trial in session.evaluator.trials if trial.candidate.origin != EXCHANGE]
     given = {trial.artifact for trial in also}
     # An own trial that was stopped may have been measured in full as another backend's.
-    chosen = [trial for trial in finalists.choose_finalists(own, session.options.budget) if trial.artifact not in given]
+    chosen = [trial for trial in choose_finalists(own, session.options.budget) if trial.artifact not in given]
     chosen = sorted([*chosen, *also], key=lambda trial: trial.number)
     points = [finalists.point_of(trial, session.runner.layers(trial.candidate), session.metric) for trial in chosen]
     made = [_network(session, trial) for trial in chosen]
@@ -180,7 +181,7 @@ def _remeasured(
         point,
         search_latency=timings.here[point.id],
         latency=timings.there[point.id],
-        latency_reproduced=point.id in timings.holding,
+        latency_reproduced=point.id in timings.reproduced,
         accuracy=accuracy,
         compressed_bytes=finalists.compressed_bytes(file) if session.making else None,
         footprint=finalists.memory_usage(runner, artifact, point.id, built),

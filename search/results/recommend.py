@@ -1,10 +1,10 @@
-"""The final word on measured points: which meet the budget, which are on the front, and which to take.
+"""Front and recommendation: which measured points meet the limits, which are on the front, and which one to take.
 
-Recommended is the point that ``preference`` puts first of those that are within every limit and hold, but never one
-that a baseline beats. A point that did not hold when it was timed again is neither on the front nor recommended, nor
-does it beat another. The network as given is recommended only where nothing else is left, or where it is told apart
-from what would be recommended, being more accurate (faster, where accuracy alone is limited): one needs no search to
-deploy it.
+Recommended is the point that ``ranking_key`` puts first of those that are within every limit and whose latency was
+reproduced, but never one that a baseline beats. A point whose latency was not reproduced is neither on the front nor
+recommended, nor does it beat another. The network as given is recommended only where nothing else is left, or where it
+is told apart from what would be recommended, being more accurate (faster, where accuracy alone is limited): one needs no
+search to deploy it. Accuracies are compared so that greater is better (``MetricInfo.oriented``).
 
     y beats p    y is within every limit too, is no less accurate, neither surely slower nor surely larger, and surely
                  better in one:
@@ -12,9 +12,10 @@ deploy it.
                  latency    the intervals of the median and of the ratio do not overlap, and it is 2 % less
                  size       it is 1 % less
 
-Where a point holds within every limit, one is recommended: should baselines beat each other in a circle, they are all
-left. Where none does, ``nearest`` names one for each limit: of the points that hold and meet the others, the one that
-misses it least, or of all that hold if none meets the others; where none holds, of all.
+Where there is such a point within every limit, one is recommended: should baselines beat each other in a circle, they
+are all left. Where there is none, ``nearest`` names one for each limit: of the points whose latency was reproduced and
+that meet the others, the one that misses it least, or of all of those if none meets the others; where no latency was
+reproduced, of all.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Checks = Mapping[Limit, LimitCheck]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What a run found.
+    """Points with their front and recommendation: the results of a run.
 
     Attributes:
         points: Id → point, ``feasible`` and ``violations`` filled in.
@@ -92,7 +93,7 @@ def select(
 
 
 def objectives_of(point: Point, metric: MetricInfo) -> Objectives:
-    """What a point that was measured is compared by."""
+    """The objectives of a point that was measured, accuracy oriented so that greater is better."""
     assert point.shown_latency is not None
     assert point.shown_accuracy is not None
     return Objectives(
@@ -155,7 +156,7 @@ def _surely_smaller(point: Point, other: Point) -> bool:
 def _recommended(
     within: Sequence[Point], baselines: Sequence[str], budget: Constraints, metric: MetricInfo
 ) -> str | None:
-    """Which of the points that hold within every limit to take; the network as given last, unless surely preferred."""
+    """The id to take of points within every limit; the network as given last, unless surely preferred."""
     yardsticks = [point for point in within if point.id in baselines]
     unbeaten = [point for point in within if not any(beats(yardstick, point, metric) for yardstick in yardsticks)]
     by_id = {point.id: point for point in unbeaten or within}

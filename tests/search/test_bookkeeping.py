@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bitfront.core import FP32, AccuracyStats, Constraints, ContentStore, LatencyStats
 from bitfront.search.accuracy import Scored
 from bitfront.search.measurement_cache import Lowered, MeasurementCache
-from bitfront.search.results.finalists import MOST, choose_finalists, holds
+from bitfront.search.results.choice import MOST, choose_finalists
+from bitfront.search.results.finalists import reproduced
 from bitfront.search.stopwatch import Kind, Stopwatch
 from bitfront.search.trial import Candidate, Trial, TrialStatus, summarise
 from tests.search.toy import INT4, INT8
@@ -163,7 +164,7 @@ def test_finalists_of_a_hopeless_run_may_have_been_stopped() -> None:
 def test_holding_is_within_five_per_cent(ratio: float, factor: float) -> None:
     """Both directions count: a point that is faster elsewhere was not measured well either."""
     if abs(abs(factor - 1) - 0.05) > 1e-6:
-        assert holds(latency(ratio), latency(ratio * factor)) == (abs(factor - 1) <= 0.05)
+        assert reproduced(latency(ratio), latency(ratio * factor)) == (abs(factor - 1) <= 0.05)
 
 
 def test_summary_counts_layers() -> None:

@@ -66,11 +66,11 @@ def test_an_error_is_searched_as_its_accuracy_is(
     assert found["lower"].recommended == found["higher"].recommended
     assert found["lower"].nearest == found["higher"].nearest
     for id_, point in found["lower"].points.items():
-        mine, theirs = point.shown_accuracy, found["higher"].points[id_].shown_accuracy
-        assert mine is not None
-        assert theirs is not None
-        expected = (1 - theirs.value, 1 - theirs.ci_high, 1 - theirs.ci_low)
-        assert (mine.value, mine.ci_low, mine.ci_high) == pytest.approx(expected)
+        error, accuracy = point.shown_accuracy, found["higher"].points[id_].shown_accuracy
+        assert error is not None
+        assert accuracy is not None
+        expected = (1 - accuracy.value, 1 - accuracy.ci_high, 1 - accuracy.ci_low)
+        assert (error.value, error.ci_low, error.ci_high) == pytest.approx(expected)
         assert point.feasible == found["higher"].points[id_].feasible
 
 
