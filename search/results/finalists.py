@@ -6,8 +6,8 @@
 A latency is *reproduced* where its ratio to the given network in the fresh process is within 5 % of that in the
 search's own process, both timed thoroughly with all finalists interleaved. A point without that is kept in the results,
 marked, and never on the front. The reported latency is the absolute median in the fresh process. A point met a *slow
-machine* where the given network, in the rounds that count for the point, took 10 % more than over all: its ratio is sound
-then, its milliseconds are not.
+machine* where the given network, in the rounds that count for the point, took 10 % more than over all: its ratio is
+sound then, its milliseconds are not.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Recommended is the point that ``ranking_key`` puts first of those that are within every limit and whose latency was
 reproduced, but never one that a baseline beats. A point whose latency was not reproduced is neither on the front nor
 recommended, nor does it beat another. The network as given is recommended only where nothing else is left, or where it
-is told apart from what would be recommended, being more accurate (faster, where accuracy alone is limited): one needs no
-search to deploy it. Accuracies are compared so that greater is better (``MetricInfo.oriented``).
+is told apart from what would be recommended, being more accurate (faster, where accuracy alone is limited): nobody
+needs a search to deploy it. Accuracies are compared so that greater is better (``MetricInfo.oriented``).
 
     y beats p    y is within every limit too, is no less accurate, neither surely slower nor surely larger, and surely
                  better in one:
