@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.core.workload import Array, Inputs
+from bitfront.core.metric import Array
+from bitfront.core.workload import Inputs
 
 _NOTHING: Mapping[str, int | None] = MappingProxyType({})
 

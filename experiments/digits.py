@@ -64,7 +64,7 @@ class DigitsWorkload:
     name = "digits"
     # FP32 is well above 5 ms for 28 images on one server core, all-INT8 well below.
     batch_size = 28
-    metric: Metric = staticmethod(top1)
+    metric: Metric = top1
     augment: Mapping[str, float] = MappingProxyType({"shift": 1})  # a mirrored digit is another one, or none
 
     def __init__(self, training: Training | None = None, cache: Path | None = None) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from bitfront.backends import THOROUGH, CompiledModel, get_backend, time_paired
 from bitfront.backends.batches import run_batches
 from bitfront.backends.registry import default_interpreter
-from bitfront.core import CalibrationSettings, ContentStore, EngineError, outputs_read
+from bitfront.core import CalibrationSettings, ContentStore, EngineError, as_metric
 from bitfront.experiments.peers import quantised_by_peer
 from bitfront.experiments.rows import LATENCY, latency_cells, uniform
 from bitfront.lowering.dialects.registry import get_dialect
@@ -95,7 +95,7 @@ def _study(options: argparse.Namespace) -> None:
     scores = {
         name: np.asarray(workload.metric(found, evaluation.labels), dtype=float) for name, found in outputs.items()
     }
-    read = output_readings(reference.proto, outputs_read(workload.metric))
+    read = output_readings(reference.proto, as_metric(workload.metric).outputs_are)
     measure = choose_divergence_metric(read, outputs["fp32"], len(evaluation))
     rows = []
     for name, found in outputs.items():

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from bitfront.backends.base import Backend
 from bitfront.core import Workload
+from bitfront.core.point import Point
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.report.render import render
-from bitfront.report.results import Point
 from bitfront.search.console.interruption import EXIT_INTERRUPTED
 from bitfront.search.events import Listener
 from bitfront.search.execution.explore import explore
@@ -24,7 +24,7 @@ from bitfront.search.options import RunOptions
 from bitfront.search.prepare import prepare
 from bitfront.search.results import finalize
 from bitfront.search.results.finalize import INTERRUPTED
-from bitfront.search.results.recommend import Judgement
+from bitfront.search.results.recommend import Selection
 from bitfront.search.session import Session
 from bitfront.search.trial import Trial
 
@@ -96,34 +96,34 @@ def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) 
         also: Trials to be reported besides the finalists.
     """
     try:
-        judgement = (
+        selection = (
             finalize.as_searched(session, also) if stopped == INTERRUPTED else finalize.measured_again(session, also)
         )
     except KeyboardInterrupt:
         stopped = INTERRUPTED
-        judgement = finalize.as_searched(session, also)
+        selection = finalize.as_searched(session, also)
     if stopped == INTERRUPTED:
-        return _report(session, judgement, stopped)
+        return _report(session, selection, stopped)
     try:
-        return _report(session, judgement, stopped)
+        return _report(session, selection, stopped)
     except KeyboardInterrupt:
         # Everything is measured: what is left takes seconds, and a further signal ends that too.
-        return replace(_report(session, judgement, stopped), exit_code=EXIT_INTERRUPTED)
+        return replace(_report(session, selection, stopped), exit_code=EXIT_INTERRUPTED)
 
 
-def _report(session: Session, judgement: Judgement, stopped: str | None) -> RunResult:
+def _report(session: Session, selection: Selection, stopped: str | None) -> RunResult:
     session.listener.phase("report", None)
     session.record.write_trials(session.evaluator.trials)
-    finalize.write(session, judgement, complete=stopped != INTERRUPTED, stopped=stopped)
+    finalize.write(session, selection, complete=stopped != INTERRUPTED, stopped=stopped)
     render(session.options.out)
-    met = EXIT_MET if judgement.recommended else EXIT_MISSED
+    met = EXIT_MET if selection.recommended else EXIT_MISSED
     return RunResult(
         folder=session.options.out,
         exit_code=EXIT_INTERRUPTED if stopped == INTERRUPTED else met,
-        recommended=judgement.recommended,
-        points=judgement.points,
-        front=judgement.front,
-        nearest=judgement.nearest,
+        recommended=selection.recommended,
+        points=selection.points,
+        front=selection.front,
+        nearest=selection.nearest,
         stopped=stopped,
         time_split_s=session.runner.watch.split_s(),
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from bitfront.core import write_text
 from bitfront.core.artifact import DESCRIPTION_FORM
+from bitfront.core.backends_file import BACKENDS_FORM
 from bitfront.core.config import CONFIG_FORM
-from bitfront.report.comparison import BACKENDS_FORM
-from bitfront.report.results import MEASUREMENT_FORM
+from bitfront.core.measurement_file import MEASUREMENT_FORM
 from bitfront.search.run_folder.identity import RUN_FORM
 
 _FORMS = (CONFIG_FORM, DESCRIPTION_FORM, MEASUREMENT_FORM, BACKENDS_FORM, RUN_FORM)

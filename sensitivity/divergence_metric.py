@@ -8,7 +8,7 @@
 A divergence metric is one of these per output, in the network's order, with commas between: ``kl:1``, ``nsr,nsr``,
 ``kl:1,-``. Outputs behind the last one do not count.
 
-Which it is: the metric's declaration (``core.outputs_read``) where there is one; else class probabilities where
+Which it is: the metric's declaration (``core.metric``) where there is one; else class probabilities where
 the graph ends in Softmax or LogSoftmax; else numbers. A shape does not tell scores from boxes, and the divergence of a
 softmax over pixels says nothing, while the noise of logits still ranks layers: so numbers are the rule in doubt.
 """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bitfront.core import (
     BYTES_PER_MB,
+    METRICS,
     BackendUnavailableError,
     CalibrationSettings,
     Constraints,
@@ -140,6 +141,18 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         metavar="FRACTION",
         help="largest loss of accuracy against the given network, absolute; 0.01 is one point (default: none)",
     )
+    group.add_argument(
+        "--max-error",
+        type=limit,
+        metavar="VALUE",
+        help="highest value of a metric that is better when lower, in place of --min-acc (default: none)",
+    )
+    group.add_argument(
+        "--max-rise",
+        type=limit,
+        metavar="VALUE",
+        help="its largest increase over the given network's, absolute, in place of --max-drop (default: none)",
+    )
 
 
 def budgets_of(args: argparse.Namespace, backends: Sequence[str]) -> dict[str, Constraints]:
@@ -153,6 +166,8 @@ def budgets_of(args: argparse.Namespace, backends: Sequence[str]) -> dict[str, C
         "--budget-mb": args.budget_mb,
         "--min-acc": args.min_acc,
         "--max-drop": args.max_drop,
+        "--max-error": args.max_error,
+        "--max-rise": args.max_rise,
     }
     for option, given in limits.items():
         for name in given if isinstance(given, Mapping) else ():
@@ -174,6 +189,8 @@ def _budget(limits: Mapping[str, Limit | None], backend: str) -> Constraints:
             size_bytes=None if megabytes is None else megabytes * BYTES_PER_MB,
             min_accuracy=values["--min-acc"],
             max_drop=values["--max-drop"],
+            max_error=values["--max-error"],
+            max_rise=values["--max-rise"],
         )
     except UsageError as error:
         named = any(error.message.startswith(o) and isinstance(given, Mapping) for o, given in limits.items())
@@ -190,7 +207,9 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
     if evaluation:
         group.add_argument("--eval", type=path, metavar="NPZ", help="evaluation inputs, and their 'labels'")
         group.add_argument(
-            "--metric", metavar="NAME", help="top1, or your module:function(outputs, labels) (default: top1)"
+            "--metric",
+            metavar="NAME",
+            help=f"{', '.join(METRICS)}, or your module:function(outputs, labels) (default: top1)",
         )
     group.add_argument(
         "--workload",

@@ -21,7 +21,7 @@ DESCRIPTION = """\
 List a network's layers and groups, what each may become on a runtime, and what it may not become and why.
 
   search inspect net.onnx"""
-COLUMNS = ("layer", "operator", "weight", "parameters", "group", "may become")
+COLUMNS = ("layer", "operator", "weight", "parameters", "group", "supported precisions")
 _LAYER, _GROUP = COLUMNS.index("layer"), COLUMNS.index("group")  # groups of several layers are told below the table
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfront.core import ContentStore, Metric, UsageError, top1
+from bitfront.core import ContentStore, Metric, UsageError
 from bitfront.search.commands import arguments, pass_arguments, values
 from bitfront.search.console import progress
 from bitfront.search.console.secrets import masked_arguments
@@ -166,7 +166,7 @@ def run(argv: Sequence[str]) -> int:
     from bitfront.search.inputs.loading import open_source
 
     opened = open_source(source)
-    _check_fractions(args, opened.metric)
+    _check_limits(args, names, opened.metric)
     if passes is not None and opened.workload is not None:
         from bitfront.search.inputs.passes import check_passes
 
@@ -280,13 +280,16 @@ def _warn_of_per_cent(floor: float | None, mean: float, listener: Listener) -> N
         )
 
 
-def _check_fractions(args: argparse.Namespace, metric: Metric) -> None:
+def _check_limits(args: argparse.Namespace, backends: Sequence[str], metric: Metric) -> None:
+    """Refuse limits of a metric of the other direction, and those in per cent of a metric that is a fraction."""
+    for budget in arguments.budgets_of(args, backends).values():
+        budget.refuse_other_direction(metric)
     for option, limit in (("--min-acc", args.min_acc), ("--max-drop", args.max_drop)):
         named = isinstance(limit, Mapping)
         for name, value in limit.items() if isinstance(limit, Mapping) else (("", limit),):
-            if metric is top1 and value is not None and not 0 <= value <= 1:
+            if metric.in_percent and value is not None and not 0 <= value <= 1:
                 given = f"{name}=" if named else ""
                 raise UsageError(
-                    f"{option}: expected a fraction between 0 and 1 for top1, got {given}{value:g}",
+                    f"{option}: expected a fraction between 0 and 1 for {metric.name}, got {given}{value:g}",
                     f"{value:g} % is {option} {given}{value / 100:g}" if 1 < value <= 100 else "0.75 is 75 %",
                 )

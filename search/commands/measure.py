@@ -77,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
         EngineError: For everything the person can mend.
     """
     from bitfront.backends.timing import THOROUGH, time_paired
-    from bitfront.report.wording import latency, ratio, size
+    from bitfront.core.formatting import latency, ratio, size
 
     args = arguments.parse(build_parser(), argv)
     backend = arguments.backend_of(args)
@@ -143,7 +143,7 @@ def _write_profile(label: str, layers: Sequence[ExecutedLayer], backend: str) ->
 
 def profile_rows(layers: Sequence[ExecutedLayer]) -> list[tuple[str, ...]]:
     """The profile's rows, one per executed layer, one cell per column of ``PROFILE_COLUMNS``."""
-    from bitfront.report.wording import MISSING, number
+    from bitfront.core.formatting import MISSING, number
 
     total = sum(layer.latency_us or 0.0 for layer in layers)
 

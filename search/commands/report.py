@@ -37,9 +37,9 @@ def run(argv: Sequence[str]) -> int:
     from bitfront.search.results.summary import print_summary
 
     if is_comparison(args.folder):
-        for party in Comparison.load(args.folder).parties:
-            if party.results is not None:
-                render(args.folder / party.folder)
+        for run in Comparison.load(args.folder).runs:
+            if run.results is not None:
+                render(args.folder / run.folder)
         write_comparison(args.folder, sys.stdout, quiet=args.quiet)
     else:
         render(args.folder)

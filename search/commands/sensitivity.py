@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bitfront.core import CalibrationSettings, ContentStore, Precision, UsageError, outputs_read, write_text
+from bitfront.core import CalibrationSettings, ContentStore, Precision, UsageError, as_metric, write_text
 from bitfront.core.cells import frame_text
 from bitfront.search.commands import arguments, values
 from bitfront.search.console import progress
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 USAGE = "search sensitivity [options]"
 DESCRIPTION = """\
 Score every scheme of every group of layers by running the lowered network on calibration inputs, and print what each
-costs: alone in the FP32 network, and restored alone in the network at its lowest precision.
+costs: single-layer, in the FP32 network, and leave-one-out, restored in the network at its lowest precision.
 
   search sensitivity --model net.onnx --calib calib.npz --out scores"""
 MEASURES = {"auto": None, "kl": "classes", "nsr": "values"}  # option → what is taken to be declared of the outputs
-COLUMNS = ("group", "choice", "alone", "restored", "loss", "remark")
+COLUMNS = ("group", "scheme", "single-layer", "leave-one-out", "loss", "remark")
 _REMARK = COLUMNS.index("remark")
 _SHORT = 20  # columns of a remark on a narrow terminal
 
@@ -95,7 +95,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
             listener.warn(notice)
         if calibration is None:
             raise UsageError("--calib is missing: sensitivities are scored on inputs", "give --calib calib.npz")
-        declared = MEASURES[args.measure] or (None if metric is None else outputs_read(metric))
+        declared = MEASURES[args.measure] or (None if metric is None else as_metric(metric).outputs_are)
         store = ContentStore(None if args.out is None else args.out / "cache")
         lowerer = Lowerer(reference, get_dialect(backend.dialect), calibration, settings, store)
         listener.phase("sensitivity", planned_steps(lowerer.quantisable, args.precisions))
@@ -115,7 +115,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
     if found:
         narrowings = (
             Narrowing(column=_REMARK, cells=tuple(_short(row[_REMARK]) for row in found)),
-            Narrowing(column=COLUMNS.index("restored")),
+            Narrowing(column=COLUMNS.index("leave-one-out")),
             Narrowing(column=_REMARK),
         )
         write_table(sys.stdout, COLUMNS, found, wrapping=1, names=(0,), narrowings=narrowings)
@@ -147,8 +147,8 @@ def scores(table: SensitivityTable) -> list[Score]:
         Score(
             group=row.group,
             scheme=row.scheme,
-            alone=row.single_layer,
-            restored=row.leave_one_out,
+            single_layer=row.single_layer,
+            leave_one_out=row.leave_one_out,
             loss=row.loss,
             dropped=row.dropped,
         )
@@ -158,7 +158,7 @@ def scores(table: SensitivityTable) -> list[Score]:
 
 def rows(table: SensitivityTable) -> list[tuple[str, ...]]:
     """The table's rows, one per scored scheme; FP32's zeros are left out."""
-    from bitfront.report.wording import number
+    from bitfront.core.formatting import number
     from bitfront.sensitivity.losses import contexts_disagree
 
     def remark(row: SensitivityRow) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bitfront.core import EngineError, Inputs, RecipeStep, Scheme
-from bitfront.report.front import pareto_front
+from bitfront.core.pareto import pareto_front
 from bitfront.search.execution.explorer import Explorer, TrialContext
 from bitfront.search.execution.sensitivities import SensitivityContext
 from bitfront.search.policy import halving

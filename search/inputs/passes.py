@@ -133,11 +133,9 @@ def _training(workload: Workload, label: str, reference: ReferenceModel, classes
         return inputs
     labels = check_labels({LABELS: found.labels}, samples, where)
     try:
-        check_classes(labels, classes, where)
+        check_classes(labels, classes, where, use="training")
     except DataError as error:
-        raise DataError(
-            error.message.replace("top1", "training"), "labels are optional: give the inputs alone"
-        ) from error
+        raise DataError(error.message, "labels are optional: give the inputs alone") from error
     return Labelled(inputs=inputs, labels=labels.astype(np.int64))
 
 

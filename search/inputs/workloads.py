@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from bitfront.core import Array, EngineError, Labelled, Metric, Workload, WorkloadError, top1
+from bitfront.core import (
+    METRICS,
+    Array,
+    EngineError,
+    Labelled,
+    Metric,
+    MetricFunction,
+    Workload,
+    WorkloadError,
+    as_metric,
+)
 from bitfront.core.naming import failed, load_attribute
 from bitfront.search.inputs.values import as_array
 
@@ -19,8 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFAULT_WORKLOAD = "bitfront.experiments.workloads:digits"
-METRICS: dict[str, Metric] = {"top1": top1}
-_SCORES = "give one score a sample, (n,), or one number; higher is better"
+_SCORES = "give one score a sample, (n,), or one number"
 _PARTS = ("name", "model", "calibration", "evaluation", "metric")
 
 
@@ -51,7 +60,7 @@ def load_workload(name: str, data: Path | None) -> Workload:
 
 
 def load_metric(name: str) -> Metric:
-    """A built-in metric, or the function at ``module:function``.
+    """A built-in metric, or the function or ``Metric`` at ``module:function``.
 
     Raises:
         WorkloadError: If it is unknown or no function.
@@ -64,8 +73,7 @@ def load_metric(name: str) -> Metric:
             "give your own as module:function, called with (outputs, labels)",
         )
     found = load_attribute(name, "--metric", WorkloadError)
-    check_metric(found, f"--metric: '{name}'")
-    return cast(Metric, found)
+    return checked_metric(found, f"--metric: '{name}'")
 
 
 def call_user_code(what: str, read: Callable[[], T]) -> T:
@@ -167,16 +175,24 @@ def read_metric(workload: Workload, label: str) -> Metric:
     metric: object = call_user_code(where, lambda: workload.metric)
     if isinstance(metric, str):
         return load_metric(metric)
-    check_metric(metric, where)
-    return cast(Metric, metric)
+    return checked_metric(metric, where)
 
 
-def check_metric(metric: object, where: str) -> None:
-    """Refuse what cannot be called with (outputs, labels), before it is.
+def checked_metric(metric: object, where: str) -> Metric:
+    """A person's metric as a value.
+
+    Args:
+        metric: A ``Metric``, or a function of outputs and labels.
+        where: Names it in messages.
 
     Raises:
-        WorkloadError: If it cannot.
+        WorkloadError: If it cannot be called with (outputs, labels), or declares what makes no sense.
     """
+    _check_callable(metric.compute if isinstance(metric, Metric) else metric, where)
+    return call_user_code(where, lambda: as_metric(cast("Metric | MetricFunction", metric)))
+
+
+def _check_callable(metric: object, where: str) -> None:
     if not callable(metric) or inspect.isclass(metric):
         what = f"the class {metric.__name__}" if inspect.isclass(metric) else _kind(metric)
         raise WorkloadError(f"{where} is {what}, expected a function (outputs, labels) -> scores", _SCORES)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from bitfront.backends.base import Backend, CompiledModel
 from bitfront.backends.timing import TimingSettings, time_paired
 from bitfront.core import FP32, Artifact, Inputs, LatencyStats, LoweringError, PrecisionConfig, Scheme
+from bitfront.core.given_network import GIVEN_ID
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.report.given import GIVEN_ID
 from bitfront.search.measuring.measurement_cache import MeasurementCache
 from bitfront.search.measuring.stopwatch import Kind, Stopwatch
 from bitfront.search.measuring.timed import TimedModel

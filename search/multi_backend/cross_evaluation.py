@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bitfront.core import Scheme
-from bitfront.report.comparison import CrossEvaluation
+from bitfront.core.backends_file import CrossEvaluation
 from bitfront.search.events import Listener
 from bitfront.search.multi_backend.translate import translate_config
-from bitfront.search.results import finalists
+from bitfront.search.results.choice import choose_finalists
 from bitfront.search.session import Session
 from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
@@ -41,7 +41,7 @@ class BackendRun:
     def finalists(self) -> list[Trial]:
         """The finalists of its own search."""
         own = [trial for trial in self.session.evaluator.trials if trial.candidate.origin is not Origin.IMPORTED]
-        return finalists.choose(own, self.session.options.budget)
+        return choose_finalists(own, self.session.options.budget)
 
     def layers(self, trial: Trial) -> dict[str, Scheme]:
         """Layer name → scheme of one of its trials."""

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from bitfront.backends.base import Backend
 from bitfront.core import Scheme, Workload, write_text
+from bitfront.core.backends_file import BACKENDS_FILE, BackendEntry, BackendsFile, CrossEvaluation
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.report.comparison import BACKENDS_FILE, BackendEntry, BackendsFile, CrossEvaluation
 from bitfront.search.console.interruption import EXIT_INTERRUPTED
 from bitfront.search.events import Listener
 from bitfront.search.execution.explore import explore
@@ -27,7 +27,7 @@ from bitfront.search.multi_backend.cross_evaluation import BackendRun, cross_eva
 from bitfront.search.options import RunOptions
 from bitfront.search.prepare import prepare
 from bitfront.search.results.finalize import INTERRUPTED
-from bitfront.search.results.preference import preference
+from bitfront.search.results.ranking import ranking_key
 from bitfront.search.run import EXIT_MET, EXIT_MISSED, RunResult, conclude
 from bitfront.search.trial import TrialStatus
 
@@ -167,7 +167,7 @@ def _explore(runs: Sequence[BackendRun], time_limit_s: float | None) -> dict[str
 
 def _starts(run: BackendRun) -> list[dict[str, Scheme]]:
     """Layer name → scheme of each config a search found besides its baselines, the preferred first."""
-    rank = preference(run.session.options.budget)
+    rank = ranking_key(run.session.options.budget)
     found = [trial for trial in run.finalists() if trial.status is TrialStatus.COMPLETE and not trial.candidate.name]
     found.sort(key=lambda trial: (not trial.feasible, rank(trial.objectives)))
     return [run.layers(trial) for trial in found]

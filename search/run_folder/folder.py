@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from bitfront.core import OutputError, UsageError
-from bitfront.report.comparison import BACKENDS_FILE
+from bitfront.core.backends_file import BACKENDS_FILE
 from bitfront.search.run_folder.identity import RUN_FILE, holds_results
 
 RUNS = Path("runs")

@@ -7,7 +7,6 @@ computes, not by its name (``search.run_folder.object_digest``); where that cann
 
 from __future__ import annotations
 
-import functools
 import json
 import uuid
 from collections.abc import Mapping
@@ -15,7 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bitfront.core import Inputs, Labelled, Metric, OutputError, UsageError, Workload, digest, top1, write_text
+from bitfront.core import (
+    METRICS,
+    Inputs,
+    Labelled,
+    Metric,
+    OutputError,
+    UsageError,
+    Workload,
+    as_metric,
+    digest,
+    write_text,
+)
 from bitfront.core.document import Form, JsonValue
 from bitfront.core.naming import load_attribute
 from bitfront.search.options import PassOptions, RunOptions
@@ -51,14 +61,20 @@ RUN_FORM = Form(
 )
 
 
-def metric_name(metric: Metric) -> str:
-    """``top1`` for the built-in metric, else ``module:function``; of a ``functools.partial``, its function's."""
-    if metric is top1:
-        return "top1"
-    if isinstance(metric, functools.partial):
-        return metric_name(metric.func)
-    owner = metric if hasattr(metric, "__qualname__") else type(metric)
-    return f"{owner.__module__}:{owner.__qualname__}"
+def metric_identity(metric: Metric) -> str:
+    """The name of a built-in metric, else name and digest of its function, with what only its value declares.
+
+    Args:
+        metric: The run's.
+    """
+    if METRICS.get(metric.name) is metric:
+        return metric.name
+    name = as_metric(metric.compute).name
+    identity = code_identity(metric.compute, name)
+    if metric == as_metric(metric.compute):
+        return identity  # whatever it declares are attributes of the function
+    declared = (metric.name, metric.direction, metric.unit, metric.bounds, metric.outputs_are, metric.per_sample)
+    return f"{identity} {declared!r}"
 
 
 def code_identity(value: object, name: str) -> str:
@@ -87,9 +103,7 @@ def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], op
         "the network": fingerprint,
         "the calibration data": digest(dict(workload.calibration)),
         "the evaluation data": digest(dict(workload.evaluation.inputs), workload.evaluation.labels),
-        "the metric": "top1"
-        if workload.metric is top1
-        else code_identity(workload.metric, metric_name(workload.metric)),
+        "the metric": metric_identity(as_metric(workload.metric)),
         "the device": json.dumps(device, sort_keys=True),
         "--backend": options.backend,
         "--precisions": ",".join(sorted(precision.value for precision in options.precisions)),

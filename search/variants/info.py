@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bitfront.core import FP32, RecipeStep
-from bitfront.report.network import NetworkInfo, PrunedGroup, StepInfo
-from bitfront.report.training import RungInfo, TrainInfo
+from bitfront.core.training_info import RungInfo, TrainInfo
+from bitfront.core.variant_info import PrunedGroup, StepInfo, VariantInfo
 from bitfront.search.options import SparsePattern
 from bitfront.search.trial import Trial
 from bitfront.search.variants.made import Making
@@ -33,7 +33,7 @@ def _pattern(options: Mapping[str, Any]) -> SparsePattern:
     return SparsePattern(f"{options['n']}:{options['m']}" if "n" in options else str(options["sparsity"]))
 
 
-def network_info(making: Making, key: str, trials: Sequence[Trial]) -> NetworkInfo:
+def network_info(making: Making, key: str, trials: Sequence[Trial]) -> VariantInfo:
     """What there is to say of one network.
 
     Args:
@@ -52,7 +52,7 @@ def network_info(making: Making, key: str, trials: Sequence[Trial]) -> NetworkIn
     parameters, all_parameters = count_parameters(module), count_parameters(making.maker.module)
     base = [step for step in plain if step.name not in TRAININGS]
     before = making.made.key_of(base) if base else ""
-    return NetworkInfo(
+    return VariantInfo(
         label=label(steps, making.made.key_of(base) if base else key),
         pruned=_pruned(making, steps),
         steps=tuple(_step(network, index) for index in range(len(steps))),

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.core import Array, OutputsRead, WorkloadError, outputs_read, top1
+from bitfront.core import Array, OutputsRead, WorkloadError, as_metric, top1
 from bitfront.sensitivity.divergence_metric import (
     OutputReading,
     choose_divergence_metric,
@@ -108,7 +108,7 @@ def test_top1_reads_the_first_output() -> None:
     """Hidden states beside the scores do not count."""
     model = _network(("MatMul", {}))
     model.graph.output.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, None))
-    assert _metric_of(model, outputs_read(top1), _rows(5, 4), _rows(5, 9)) == "kl:1,-"
+    assert _metric_of(model, top1.outputs_are, _rows(5, 4), _rows(5, 9)) == "kl:1,-"
     assert _metric_of(model, None, _rows(5, 4), _rows(5, 9)) == "nsr,nsr"
 
 
@@ -131,10 +131,10 @@ class _Metric:
 
 def test_declarations() -> None:
     """A metric's attribute is read through partial; without one, nothing is known."""
-    assert outputs_read(top1) == outputs_read(partial(top1)) == ("classes",)
-    assert outputs_read(lambda outputs, labels: float(len(outputs) + len(labels))) is None
-    assert outputs_read(_Metric("values")) == outputs_read(partial(_Metric("values"))) == "values"
-    assert outputs_read(_Metric(["unread", "classes"])) == ("unread", "classes")
+    assert top1.outputs_are == as_metric(partial(top1)).outputs_are == ("classes",)
+    assert as_metric(lambda outputs, labels: float(len(outputs) + len(labels))).outputs_are is None
+    assert as_metric(_Metric("values")).outputs_are == as_metric(partial(_Metric("values"))).outputs_are == "values"
+    assert as_metric(_Metric(["unread", "classes"])).outputs_are == ("unread", "classes")
 
 
 @pytest.mark.parametrize("wrong", ["logits", ("classes", 3), (), 7, ("unread",), {"y": "classes"}], ids=str)
@@ -143,4 +143,4 @@ def test_wrong_declarations_are_refused(wrong: object) -> None:
     with pytest.raises(
         WorkloadError, match="outputs_are: expected one of classes, values, unread, or a sequence of them"
     ):
-        outputs_read(_Metric(wrong))
+        as_metric(_Metric(wrong))

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from bitfront.core import Constraints, ContentStore, PrecisionConfig
+from bitfront.core.point import Point
+from bitfront.core.variant_info import VariantKind
 from bitfront.lowering.apply import apply_config
 from bitfront.passes.data import TrainingData
 from bitfront.passes.prune_groups import find_prune_groups
-from bitfront.report.network import NetworkKind
-from bitfront.report.results import Point, RunResults
+from bitfront.report.results import RunResults
 from bitfront.search.measuring.holdout import split_holdout
 from bitfront.search.options import PassOptions, RunOptions
 from bitfront.search.run import RunResult
@@ -39,7 +40,7 @@ class Found:
     results: RunResults
     trainings: list[str]
 
-    def points(self, kind: NetworkKind) -> list[Point]:
+    def points(self, kind: VariantKind) -> list[Point]:
         """Those on networks of a kind."""
         return [p for p in self.results.points.values() if p.network is not None and p.network.kind is kind]
 
@@ -87,7 +88,7 @@ def test_folder_is_complete(found: Found) -> None:
 
 def test_pruned_networks_are_points(found: Found) -> None:
     """They say what went and what stayed, how they were trained, and what that came to."""
-    points = found.points(NetworkKind.PRUNED)
+    points = found.points(VariantKind.PRUNED)
     assert points
     for point in points:
         network = point.network
@@ -175,7 +176,7 @@ def test_limits_hold_for_every_network_that_is_made_on_purpose(found: Found, tmp
 
 def test_students_and_sparse_networks_have_spaces_of_their_own(found: Found) -> None:
     """Their ids carry the architecture's name, and a student's layers are its own."""
-    students = found.points(NetworkKind.STUDENT)
+    students = found.points(VariantKind.STUDENT)
     assert students
     for point in students:
         assert point.id.startswith("Tiny-1-p")
@@ -183,7 +184,7 @@ def test_students_and_sparse_networks_have_spaces_of_their_own(found: Found) -> 
         assert point.network.label == "student Tiny-1"
         config = PrecisionConfig.load(found.outcome.folder / str(point.config))
         assert set(config.layers) == {"conv", "fc"}
-    sparse = found.points(NetworkKind.SPARSE)
+    sparse = found.points(VariantKind.SPARSE)
     assert sparse
     for point in sparse:
         assert point.id.startswith("2of4-p")
@@ -219,13 +220,13 @@ def test_configs_rebuild_their_models(found: Found) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        NetworkKind.PRUNED,
-        NetworkKind.STUDENT,
-        NetworkKind.SPARSE,
+        VariantKind.PRUNED,
+        VariantKind.STUDENT,
+        VariantKind.SPARSE,
     ],
 )
 def test_recipes_are_followed_again(
-    kind: NetworkKind, found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: VariantKind, found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the trainings in the run's cache, byte for byte."""
     enter(tmp_path, monkeypatch)

@@ -120,7 +120,7 @@ def test_a_small_run_on_two_backends(
     shown = capsys.readouterr().out
     assert code == 3
     assert "ort-cpu: " in shown
-    assert "fake: No point meets every budget" in shown
+    assert "fake: No point meets every limit" in shown
     there = Path("there")
     for name in ("ort-cpu/report.html", "fake/report.html", "comparison.html", "comparison.csv", "summary.txt"):
         assert (there / name).is_file()

@@ -132,7 +132,7 @@ def test_budgets_are_each_backends_own(tmp_path: Path) -> None:
     assert outcome.results[FAKE].nearest
     assert outcome.results[QUICK].exit_code == 0
     assert outcome.results[QUICK].recommended is not None
-    assert Comparison.load(tmp_path).everywhere is None
+    assert Comparison.load(tmp_path).for_all is None
 
 
 def test_config_for_all_backends_follows_its_rule(tmp_path: Path) -> None:
@@ -140,15 +140,15 @@ def test_config_for_all_backends_follows_its_rule(tmp_path: Path) -> None:
     budgets = {FAKE: Constraints(latency_ms=3.5), QUICK: Constraints(latency_ms=2.6)}
     search_on_toy_backends(tmp_path, searches(tmp_path, budgets=budgets))
     comparison = Comparison.load(tmp_path)
-    assert comparison.everywhere is not None
+    assert comparison.for_all is not None
 
     def worst(id_: str) -> float:
         points = [cell.point for cell in comparison.row(id_).cells.values()]
         return min(point.accuracy.value for point in points if point and point.accuracy)
 
     sound = [row.id for row in comparison.rows if all(cell.sound for cell in row.cells.values())]
-    assert comparison.everywhere in sound
-    assert worst(comparison.everywhere) == max(worst(id_) for id_ in sound)
+    assert comparison.for_all in sound
+    assert worst(comparison.for_all) == max(worst(id_) for id_ in sound)
 
 
 def test_later_searches_start_from_earlier_ones(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_interruption_leaves_what_is_known(tmp_path: Path) -> None:
     outcome = search_on_toy_backends(tmp_path, given)
     assert outcome.exit_code == 130
     comparison = Comparison.load(tmp_path)
-    first = comparison.parties[0].results
+    first = comparison.runs[0].results
     assert first is not None
     assert not first.complete
     assert first.stopped == "interrupted"
@@ -238,7 +238,7 @@ def test_files_of_the_comparison(tmp_path: Path) -> None:
     assert {f"{name}:latency_ms" for name in NAMES[:2]} <= set(frame.columns)
     data = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
     assert list(data["configs"]) == ids
-    assert data["everywhere"] == comparison.everywhere
+    assert data["everywhere"] == comparison.for_all
     shown = (tmp_path / "shown.txt").read_text(encoding="utf-8")
     page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
     assert shown.strip() == (tmp_path / "summary.txt").read_text(encoding="utf-8").strip()
@@ -254,7 +254,7 @@ def test_labels_are_file_names_and_differ() -> None:
     assert folder_names(["ort-cpu", "m.x:Y", "m-x-Y"]) == {"ort-cpu": "ort-cpu", "m.x:Y": "m-x-Y", "m-x-Y": "m-x-Y-2"}
 
 
-def test_file_as_given_is_a_row_of_its_own_everywhere(tmp_path: Path) -> None:
+def test_file_as_given_is_a_row_of_its_own_for_all(tmp_path: Path) -> None:
     """It is nobody's config: listed where it differs from FP32; where it does not, FP32 stands for it."""
     asked = searches(tmp_path)
     file = toy.file()
@@ -287,5 +287,5 @@ def test_backend_that_refuses_the_file_has_a_reason_and_its_own_headings(tmp_pat
     comparison = Comparison.load(tmp_path)
     row = next(row for row in comparison.rows if row.id.endswith("given"))
     assert (row.cells[QUICK].point, row.cells[QUICK].reason) == (None, "too old")
-    assert [cell_columns(results)[2] for _, results in comparison.measured] == ["vs given", "vs FP32"]
-    assert comparison.everywhere != row.id
+    assert [cell_columns(results)[2] for _, results in comparison.measured] == ["latency ×"] * 2
+    assert comparison.for_all != row.id
