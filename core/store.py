@@ -13,9 +13,10 @@ it.
     kind               key made of
     ranges             schema, ONNX Runtime's version, network, calibration inputs used, calibration settings, tensors
     rounded            schema, network, (methods that calibrate: calibration inputs, the layers before), bits, method,
-                       block size, layer, lower limits of its scales
+                       group size, layer, lower limits of its scales
     sensitivity        schema, FP32 artifact, inputs, backend, device; then the artifact's bytes
-    sparsity           schema, network, measure, options, inputs, training inputs and labels read; then group, sparsity
+    sparsity           schema, network, divergence metric, options, inputs, training inputs and labels read; then group,
+                       sparsity
     granularity        schema, backend, device, threads, batch, multiples, precisions
     lowered            our code that writes networks, versions of onnx and NumPy, network, calibration inputs and
                        settings, device, backend, threads; then the network made by passes, schemes
@@ -103,7 +104,7 @@ def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 class ContentStore:
-    """Entries under ``folder``; a store without a folder keeps them in memory."""
+    """A store of entries by kind and key, in files under ``folder``; without a folder, in memory."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -111,7 +112,7 @@ class ContentStore:
 
     @property
     def folder(self) -> Path | None:
-        """Where entries lie; None keeps them in memory."""
+        """The folder of the entries; None for a store in memory."""
         return self._folder
 
     def get_arrays(self, kind: str, key: str) -> dict[str, NDArray[Any]] | None:

@@ -12,11 +12,11 @@ from bitfront.report.comparison import Comparison
 from bitfront.report.comparison_page import comparison_page
 from bitfront.report.comparison_tables import comparison_frame, comparison_json
 from bitfront.report.html import page, plot_page
-from bitfront.report.infos import sensitivity_info
 from bitfront.report.plots import draw_sensitivity
 from bitfront.report.results import RunResults
 from bitfront.report.rows import Score
 from bitfront.report.tables import pareto_frame
+from bitfront.report.view_models import sensitivity_info
 
 
 def render(folder: Path) -> Path:

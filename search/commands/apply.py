@@ -89,7 +89,7 @@ def run(argv: Sequence[str]) -> int:
     run_folder.check_writable(args.out.absolute().parent)
     config = PrecisionConfig.load(args.config)
 
-    from bitfront.report.wording import size
+    from bitfront.core.formatting import size
 
     try:
         artifact = _given(config, args) if config.recipe is None else _made(config, config.recipe, args)

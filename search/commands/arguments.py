@@ -1,4 +1,4 @@
-"""Options that several commands share: how each is spelt, parsed and turned into a value of the vocabulary."""
+"""Options shared by several commands: their spelling, parsing and conversion to values of ``core``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bitfront.core import (
     BYTES_PER_MB,
+    METRICS,
     BackendUnavailableError,
     CalibrationSettings,
     Constraints,
@@ -120,7 +121,7 @@ BUDGET = (
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
-    """The limits."""
+    """Add the options that limit latency, size and accuracy."""
     group = parser.add_argument_group("Constraints", BUDGET)
     group.add_argument(
         "--budget-ms",
@@ -140,10 +141,22 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         metavar="FRACTION",
         help="largest loss of accuracy against the given network, absolute; 0.01 is one point (default: none)",
     )
+    group.add_argument(
+        "--max-error",
+        type=limit,
+        metavar="VALUE",
+        help="highest value of a metric that is better when lower, in place of --min-acc (default: none)",
+    )
+    group.add_argument(
+        "--max-rise",
+        type=limit,
+        metavar="VALUE",
+        help="its largest increase over the given network's, absolute, in place of --max-drop (default: none)",
+    )
 
 
 def budgets_of(args: argparse.Namespace, backends: Sequence[str]) -> dict[str, Constraints]:
-    """The limits given, backend by backend; one that a limit does not name does not have it.
+    """The constraints of each backend; a limit given by name holds for the backends it names.
 
     Raises:
         UsageError: If a limit makes no sense, or names a backend that is not in the run.
@@ -153,6 +166,8 @@ def budgets_of(args: argparse.Namespace, backends: Sequence[str]) -> dict[str, C
         "--budget-mb": args.budget_mb,
         "--min-acc": args.min_acc,
         "--max-drop": args.max_drop,
+        "--max-error": args.max_error,
+        "--max-rise": args.max_rise,
     }
     for option, given in limits.items():
         for name in given if isinstance(given, Mapping) else ():
@@ -174,6 +189,8 @@ def _budget(limits: Mapping[str, Limit | None], backend: str) -> Constraints:
             size_bytes=None if megabytes is None else megabytes * BYTES_PER_MB,
             min_accuracy=values["--min-acc"],
             max_drop=values["--max-drop"],
+            max_error=values["--max-error"],
+            max_rise=values["--max-rise"],
         )
     except UsageError as error:
         named = any(error.message.startswith(o) and isinstance(given, Mapping) for o, given in limits.items())
@@ -181,7 +198,7 @@ def _budget(limits: Mapping[str, Limit | None], backend: str) -> Constraints:
 
 
 def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
-    """Model and data; labelled data only where the command scores accuracy."""
+    """Add the options for model and data; labelled data only where the command scores accuracy."""
     group = parser.add_argument_group(
         "Model and data", "an ONNX file with .npz arrays named like its inputs, or a Python workload"
     )
@@ -190,7 +207,9 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
     if evaluation:
         group.add_argument("--eval", type=path, metavar="NPZ", help="evaluation inputs, and their 'labels'")
         group.add_argument(
-            "--metric", metavar="NAME", help="top1, or your module:function(outputs, labels) (default: top1)"
+            "--metric",
+            metavar="NAME",
+            help=f"{', '.join(METRICS)}, or your module:function(outputs, labels) (default: top1)",
         )
     group.add_argument(
         "--workload",
@@ -201,7 +220,7 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
 
 
 def source_of(args: argparse.Namespace) -> Source:
-    """Where model and data are.
+    """The source of model and data that the options name.
 
     Raises:
         EngineError: If the options do not go together.
@@ -217,7 +236,7 @@ def source_of(args: argparse.Namespace) -> Source:
 
 
 def add_precisions(group: argparse._ArgumentGroup) -> None:
-    """What layers may become."""
+    """Add the option for the precisions that layers may take."""
     group.add_argument(
         "--precisions",
         type=precisions,
@@ -228,7 +247,7 @@ def add_precisions(group: argparse._ArgumentGroup) -> None:
 
 
 def add_calibration(group: argparse._ArgumentGroup) -> None:
-    """How activation ranges are found."""
+    """Add the options for activation calibration."""
     group.add_argument(
         "--calibration",
         choices=[method.value for method in RangeMethod],
@@ -252,7 +271,7 @@ def add_calibration(group: argparse._ArgumentGroup) -> None:
 
 
 def calibration_of(args: argparse.Namespace) -> CalibrationSettings:
-    """How activation ranges are found.
+    """The calibration settings that the options give.
 
     Raises:
         UsageError: If the options do not go together.
@@ -270,7 +289,7 @@ def calibration_of(args: argparse.Namespace) -> CalibrationSettings:
 
 
 def add_runtime(group: argparse._ArgumentGroup, *, batch: bool) -> None:
-    """The runtime and how it is driven; a timed batch goes with a search, which takes several runtimes."""
+    """Add the options for the runtime; with ``batch``, several runtimes and the batch size too."""
     several = ", or several: ort-cpu,openvino" if batch else ""
     group.add_argument(
         "--backend", default="ort-cpu", metavar="NAME", help=f"runtime to measure on{several} (default: %(default)s)"
@@ -288,7 +307,7 @@ def add_runtime(group: argparse._ArgumentGroup, *, batch: bool) -> None:
 
 
 def add_sensitivity_samples(group: argparse._ArgumentGroup) -> None:
-    """How closely sensitivities are scored."""
+    """Add the option for the number of samples per sensitivity score."""
     group.add_argument(
         "--sensitivity-samples",
         type=positive,
@@ -313,7 +332,7 @@ def backend_of(args: argparse.Namespace) -> Backend:
 
 
 def backends_of(args: argparse.Namespace) -> dict[str, Backend]:
-    """Name → runtime of each backend asked for; of several, each is known to be there.
+    """Name → runtime of each backend asked for; where there are several, each has been started once.
 
     Raises:
         UsageError: If there is none of a name, or a name comes twice.
@@ -347,7 +366,7 @@ def _backend(name: str) -> Backend:
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """Parse, refusing what a shell variable gone missing leaves behind; warn of more threads than cores.
+    """Parse a command line; refuses words left empty by a missing shell variable, warns of more threads than cores.
 
     Raises:
         UsageError: If an option is unknown, malformed or empty.

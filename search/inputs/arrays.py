@@ -176,8 +176,14 @@ def check_labels(arrays: Mapping[str, object], samples: int, source: str) -> Arr
     return labels
 
 
-def check_classes(labels: Array, classes: int | None, source: str) -> None:
-    """Check labels for ``top1``: whole numbers from 0, below ``classes`` where that is known.
+def check_classes(labels: Array, classes: int | None, source: str, use: str) -> None:
+    """Check labels of a classifier: whole numbers from 0, below ``classes`` where that is known.
+
+    Args:
+        labels: The labels.
+        classes: How many classes there are; None where that is not known.
+        source: Where the labels are from, for messages.
+        use: What reads them, a metric's name for example, for messages.
 
     Raises:
         DataError: If they are not.
@@ -187,10 +193,10 @@ def check_classes(labels: Array, classes: int | None, source: str) -> None:
         hint = "one-hot labels become class numbers with .argmax(axis=1)" if labels.ndim == 2 else ""
         if labels.size == len(labels):
             hint = "give it one axis, as in labels.ravel()"
-        raise DataError(f"{where}: expected shape ({len(labels)},) for top1, got {labels.shape}", hint)
+        raise DataError(f"{where}: expected shape ({len(labels)},) for {use}, got {labels.shape}", hint)
     if labels.dtype.kind not in "iu":
         raise DataError(
-            f"{where}: expected integer class numbers for top1, got dtype {labels.dtype.name}",
+            f"{where}: expected integer class numbers for {use}, got dtype {labels.dtype.name}",
             "convert it with .astype('int64'), or name another metric with --metric module:function",
         )
     low, high = int(labels.min()), int(labels.max())

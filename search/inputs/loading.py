@@ -1,4 +1,4 @@
-"""From what a person names on the command line to a workload in memory that fits its network.
+"""Loading the files or Python objects named on the command line into a workload that fits its network.
 
 Files and Python objects both end as a ``LoadedWorkload``: every array read once, checked against the normalised network
 and cast.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitfront.backends.registry import default_interpreter
-from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload, top1
+from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload
 from bitfront.core.files import check_readable
 from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.export import export_reference
@@ -125,12 +125,15 @@ def open_source(source: Source) -> Opened:
 def load(
     opened: Opened, asked_batch: int | None, passes: PassOptions | None = None
 ) -> tuple[LoadedWorkload, ReferenceModel]:
-    """Everything a search needs to know of a network and its data, checked.
+    """Load and check a network and its data.
+
+    Returns:
+        The workload with every array in memory, and the normalised network.
 
     Args:
         opened: Where they are.
         asked_batch: The batch a PyTorch module is exported with where a dynamic one is impossible.
-        passes: For which the workload's training inputs are read too.
+        passes: Passes of the search, for which the workload's training inputs are read too; None without passes.
 
     Raises:
         EngineError: A model, data or workload error.
@@ -234,8 +237,12 @@ def batch_size(asked: int | None, workload: LoadedWorkload, reference: Reference
     return size
 
 
-def classes(reference: ReferenceModel) -> int | None:
+def classes(reference: ReferenceModel, use: str) -> int | None:
     """Number of classes as the network's stored output shape says, None where it does not.
+
+    Args:
+        reference: The network.
+        use: What reads the classes, for messages.
 
     Raises:
         DataError: If the first output can be no classifier's.
@@ -244,12 +251,17 @@ def classes(reference: ReferenceModel) -> int | None:
     if sizes is None:
         return None
     # (n, classes), or trailing axes of size 1 that a global pooling left behind.
-    check_classifier(reference, sizes)
+    check_classifier(reference, sizes, use)
     return sizes[1]
 
 
-def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...]) -> None:
-    """Check that ``top1`` can read the first output, of that shape as far as it is known.
+def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...], use: str) -> None:
+    """Check that the first output is a classifier's.
+
+    Args:
+        reference: The network.
+        shape: The output's, as far as it is known.
+        use: What reads the classes, a metric's name for example, for messages.
 
     Raises:
         DataError: If it cannot, as where there is one column only: its largest entry is always the first.
@@ -259,14 +271,14 @@ def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...]) -
     first = f"'{reference.source}': output '{name}' has shape {shown_shape(shape, axis)}"
     hint = "name a metric that reads this output with --metric module:function (a workload: as its 'metric')"
     if axis is None and len(shape) < 2:
-        raise DataError(f"{first}, which has no row for each sample: top1 cannot read it", hint)
+        raise DataError(f"{first}, which has no row for each sample: {use} cannot read it", hint)
     if len(shape) == 1 or (len(shape) >= 2 and all(size == 1 for size in shape[1:])):
         raise DataError(
-            f"{first}, one value a sample: top1 cannot read it, since the largest of one column is always column 0",
+            f"{first}, one value a sample: {use} cannot read it, since the largest of one column is always column 0",
             hint,
         )
     if len(shape) < 2 or any(size not in (1, None) for size in shape[2:]):
-        raise DataError(f"{first}, which is no classifier's: top1 expects (n, classes)", hint)
+        raise DataError(f"{first}, which is no classifier's: {use} expects (n, classes)", hint)
 
 
 def _with_passes(
@@ -280,7 +292,7 @@ def _with_passes(
             "leave --passes out",
         )
     try:
-        count = classes(reference)
+        count = classes(reference, "distillation")
     except DataError as error:
         first = reference.output_names[0]
         raise DataError(
@@ -331,8 +343,8 @@ def _in_parameters_type(module: torch.nn.Module, inputs: Inputs) -> Inputs:
 
 
 def _scorable(evaluation: Labelled, reference: ReferenceModel, metric: Metric, source: str) -> Labelled:
-    if metric is top1:
-        check_classes(evaluation.labels, classes(reference), source)
+    if metric.classification:
+        check_classes(evaluation.labels, classes(reference, metric.name), source, use=metric.name)
     if len(evaluation) < 2:
         raise DataError(
             f"'{source}': holds {len(evaluation)} sample; part of the data is held back, so expected 2 or more",

@@ -1,4 +1,4 @@
-"""What the command line says about model and data: files, or a Python object; never both.
+"""The source of model and data on the command line: files, or a Python object; never both.
 
 Files are ``--model``, ``--calib``, ``--eval`` and ``--metric``; an object is ``--workload`` with ``--data``. Loading
 them is ``loading``'s work.
@@ -15,7 +15,7 @@ from bitfront.core.files import check_readable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What the command line says about model and data; its combinations are validated here.
+    """The options that name model and data, validated in combination.
 
     Attributes:
         model: ONNX file.

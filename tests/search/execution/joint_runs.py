@@ -27,7 +27,7 @@ from bitfront.search.passes.options import PassOptions
 from bitfront.search.passes.trainings import Finished, Trainings
 from bitfront.search.policy.config import FineTuningConfig, PolicyConfig
 from bitfront.search.results import finalists
-from bitfront.search.run import RunOutcome, run
+from bitfront.search.run import RunResult, run
 from bitfront.search.trial import Trial, TrialStatus
 from tests.passes.nets import trained_looking
 from tests.search.toy_runs import Heard
@@ -159,7 +159,7 @@ def quick() -> Iterator[list[str]]:
     torch.set_num_threads(threads)
 
 
-def search(asked: RunOptions, listener: Listener | None = None) -> RunOutcome:
+def search(asked: RunOptions, listener: Listener | None = None) -> RunResult:
     """Run as the command line does."""
     source = Source(workload="tests.search.execution.joint_runs:workload")
     loaded, reference = load(open_source(source), None, asked.passes)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bitfront.core import Constraints
-from bitfront.report.front import Objectives
-from bitfront.search.results.preference import choose, preference
+from bitfront.core.pareto import Objectives
+from bitfront.search.results.ranking import choose_best, ranking_key
 
 
 def point(accuracy: float, latency_ms: float, size_bytes: float) -> Objectives:
@@ -36,18 +36,18 @@ SPEED_FIRST = ["fastest and small", "fastest and accurate", "accurate and fast",
 )
 def test_the_preferred_come_first(budget: Constraints, order: list[str]) -> None:
     """The most accurate, of equals the smaller; where accuracy alone is limited the fastest, of equals the smaller."""
-    rank = preference(budget)
+    rank = ranking_key(budget)
     assert sorted(POINTS, key=lambda name: rank(POINTS[name])) == order
 
 
 def test_of_equals_in_both_the_third_decides() -> None:
     """Equally accurate and large: the faster. Equally fast and large: the more accurate."""
-    accurate, fast = preference(Constraints()), preference(Constraints(max_drop=0.1))
+    accurate, fast = ranking_key(Constraints()), ranking_key(Constraints(max_drop=0.1))
     assert accurate(point(0.9, 1.0, 100)) < accurate(point(0.9, 2.0, 100))
     assert fast(point(0.9, 1.0, 100)) < fast(point(0.8, 1.0, 100))
 
 
 def test_nothing_is_chosen_of_nothing() -> None:
     """And the only one of one."""
-    assert choose({}, Constraints()) is None
-    assert choose({"a": point(0.1, 9, 9)}, Constraints(max_drop=0.1)) == "a"
+    assert choose_best({}, Constraints()) is None
+    assert choose_best({"a": point(0.1, 9, 9)}, Constraints(max_drop=0.1)) == "a"

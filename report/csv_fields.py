@@ -13,8 +13,8 @@ from typing import TypeVar
 from bitfront.core import DataError, EngineError, MalformedError
 from bitfront.core.cells import unguard
 from bitfront.core.json_text import read_text, shown
+from bitfront.core.measurement_file import DAMAGED
 
-DAMAGED = "restore the file, or move it away and run the search again with --resume to have it written anew"
 MAX_TABLE_BYTES = 256 * 2**20
 _MAX_CELL = 16 * 2**20  # the schemes of a hundred thousand layers; Python's own limit, 131,072, is that of a thousand
 _WHOLE = re.compile(r"[0-9]{1,18}")

@@ -11,8 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.core import Array, OutputsRead, WorkloadError, outputs_read, top1
-from bitfront.sensitivity.measure import Reading, choose, described, readings
+from bitfront.core import Array, OutputsRead, WorkloadError, as_metric, top1
+from bitfront.sensitivity.divergence_metric import (
+    OutputReading,
+    choose_divergence_metric,
+    metric_in_words,
+    output_readings,
+)
 
 
 def _node(op: str, source: str, result: str, **attributes: object) -> onnx.NodeProto:
@@ -34,8 +39,8 @@ def _network(*operators: tuple[str, dict[str, object]]) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
 
 
-def _measure(model: onnx.ModelProto, declared: OutputsRead, *outputs: Array) -> str:
-    return choose(readings(model, declared), outputs, len(outputs[0]))
+def _metric_of(model: onnx.ModelProto, declared: OutputsRead, *outputs: Array) -> str:
+    return choose_divergence_metric(output_readings(model, declared), outputs, len(outputs[0]))
 
 
 def _rows(*shape: int, dtype: type[np.generic] = np.float32) -> Array:
@@ -43,7 +48,7 @@ def _rows(*shape: int, dtype: type[np.generic] = np.float32) -> Array:
 
 
 @pytest.mark.parametrize(
-    ("operators", "shape", "declared", "measure"),
+    ("operators", "shape", "declared", "divergence_metric"),
     [
         ([("MatMul", {})], (5, 4), None, "nsr"),
         ([("MatMul", {})], (5, 4), "classes", "kl:1"),
@@ -69,48 +74,51 @@ def _rows(*shape: int, dtype: type[np.generic] = np.float32) -> Array:
     ids=str,
 )
 def test_one_output(
-    operators: Sequence[tuple[str, dict[str, object]]], shape: tuple[int, ...], declared: OutputsRead, measure: str
+    operators: Sequence[tuple[str, dict[str, object]]],
+    shape: tuple[int, ...],
+    declared: OutputsRead,
+    divergence_metric: str,
 ) -> None:
     """Declarations come first, then the graph's end; the axis of the classes is the graph's or the usual one."""
-    assert _measure(_network(*operators), declared, _rows(*shape)) == measure
+    assert _metric_of(_network(*operators), declared, _rows(*shape)) == divergence_metric
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.str_])
 def test_answers_are_compared(dtype: type[np.generic]) -> None:
     """Classes found by an ArgMax, and words, either are right or wrong, whatever is declared."""
     for declared in (None, "classes", "values"):
-        assert _measure(_network(("ArgMax", {})), declared, _rows(5, 3, dtype=dtype)) == "changed"
+        assert _metric_of(_network(("ArgMax", {})), declared, _rows(5, 3, dtype=dtype)) == "changed"
 
 
-READ = (Reading(kind="classes", axis=-1), Reading(kind="values"), Reading(kind="unread"))
+READ = (OutputReading(kind="classes", axis=-1), OutputReading(kind="values"), OutputReading(kind="unread"))
 
 
 def test_several_outputs() -> None:
     """Each has its rule; constants and outputs without a row a sample do not count, unless there are no others."""
     scores, boxes, other = _rows(5, 4), _rows(5, 4), _rows(5, 9)
     fixed, scalar = np.ones((5, 4), np.float32), np.float32(3)
-    assert choose(READ, (scores, boxes, other), 5) == "kl:1,nsr,-"
-    assert choose(READ, (scores, fixed, other), 5) == "kl:1,-,-"
-    assert choose(READ, (scores, np.asarray(scalar), other), 5) == "kl:1,-,-"
-    assert choose(READ, (fixed, fixed, other), 5) == "kl:1,nsr,-"
-    assert choose(READ, (np.asarray(scalar), boxes[:3], other), 5) == "-,-,nsr"
+    assert choose_divergence_metric(READ, (scores, boxes, other), 5) == "kl:1,nsr,-"
+    assert choose_divergence_metric(READ, (scores, fixed, other), 5) == "kl:1,-,-"
+    assert choose_divergence_metric(READ, (scores, np.asarray(scalar), other), 5) == "kl:1,-,-"
+    assert choose_divergence_metric(READ, (fixed, fixed, other), 5) == "kl:1,nsr,-"
+    assert choose_divergence_metric(READ, (np.asarray(scalar), boxes[:3], other), 5) == "-,-,nsr"
 
 
 def test_top1_reads_the_first_output() -> None:
     """Hidden states beside the scores do not count."""
     model = _network(("MatMul", {}))
     model.graph.output.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, None))
-    assert _measure(model, outputs_read(top1), _rows(5, 4), _rows(5, 9)) == "kl:1,-"
-    assert _measure(model, None, _rows(5, 4), _rows(5, 9)) == "nsr,nsr"
+    assert _metric_of(model, top1.outputs_are, _rows(5, 4), _rows(5, 9)) == "kl:1,-"
+    assert _metric_of(model, None, _rows(5, 4), _rows(5, 9)) == "nsr,nsr"
 
 
 def test_words() -> None:
-    """All of a measure's parts are told."""
-    assert described("kl:1") == "mean KL divergence from the FP32 output, in nats"
-    assert described("nsr,kl:2,-") == (
+    """Every part of a metric is named."""
+    assert metric_in_words("kl:1") == "mean KL divergence from the FP32 output, in nats"
+    assert metric_in_words("nsr,kl:2,-") == (
         "mean KL divergence from the FP32 output, in nats plus noise-to-signal power ratio of the output"
     )
-    assert described("changed").startswith("share of answers")
+    assert metric_in_words("changed").startswith("share of answers")
 
 
 class _Metric:
@@ -123,10 +131,10 @@ class _Metric:
 
 def test_declarations() -> None:
     """A metric's attribute is read through partial; without one, nothing is known."""
-    assert outputs_read(top1) == outputs_read(partial(top1)) == ("classes",)
-    assert outputs_read(lambda outputs, labels: float(len(outputs) + len(labels))) is None
-    assert outputs_read(_Metric("values")) == outputs_read(partial(_Metric("values"))) == "values"
-    assert outputs_read(_Metric(["unread", "classes"])) == ("unread", "classes")
+    assert top1.outputs_are == as_metric(partial(top1)).outputs_are == ("classes",)
+    assert as_metric(lambda outputs, labels: float(len(outputs) + len(labels))).outputs_are is None
+    assert as_metric(_Metric("values")).outputs_are == as_metric(partial(_Metric("values"))).outputs_are == "values"
+    assert as_metric(_Metric(["unread", "classes"])).outputs_are == ("unread", "classes")
 
 
 @pytest.mark.parametrize("wrong", ["logits", ("classes", 3), (), 7, ("unread",), {"y": "classes"}], ids=str)
@@ -135,4 +143,4 @@ def test_wrong_declarations_are_refused(wrong: object) -> None:
     with pytest.raises(
         WorkloadError, match="outputs_are: expected one of classes, values, unread, or a sequence of them"
     ):
-        outputs_read(_Metric(wrong))
+        as_metric(_Metric(wrong))

@@ -1,14 +1,14 @@
-"""What the damage to each output is measured in: decided by the metric's declaration and by how the graph ends.
+"""The divergence metric of each output, chosen by the metric's declaration and by how the graph ends.
 
     kl       class scores or probabilities, ``kl:2`` with the classes on axis 2 (``sensitivity.divergence``)
     nsr      numbers: boxes, key points, embeddings, images
     changed  integers and other answers that are right or wrong: the share of them that changed
     -        not read, or the same for every sample
 
-A measure is one of these an output, in the network's order, with commas between: ``kl:1``, ``nsr,nsr``, ``kl:1,-``.
-Outputs behind the last one do not count.
+A divergence metric is one of these per output, in the network's order, with commas between: ``kl:1``, ``nsr,nsr``,
+``kl:1,-``. Outputs behind the last one do not count.
 
-Which it is: the metric's declaration (``precision.outputs_read``) where there is one; else class probabilities where
+Which it is: the metric's declaration (``core.metric``) where there is one; else class probabilities where
 the graph ends in Softmax or LogSoftmax; else numbers. A shape does not tell scores from boxes, and the divergence of a
 softmax over pixels says nothing, while the noise of logits still ranks layers: so numbers are the rule in doubt.
 """
@@ -47,8 +47,8 @@ _CHANNELS_AT = {"Conv": 1, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1, "LayerN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How one output is read.
+class OutputReading:
+    """The way the metric reads one output.
 
     Attributes:
         kind: ``classes``, ``values`` or ``unread``.
@@ -59,8 +59,8 @@ class Reading:
     axis: int | None = None
 
 
-def readings(model: onnx.ModelProto, declared: OutputsRead) -> tuple[Reading, ...]:
-    """How each output of a network is read.
+def output_readings(model: onnx.ModelProto, declared: OutputsRead) -> tuple[OutputReading, ...]:
+    """The way each output of a network is read.
 
     Args:
         model: The network; types and shapes are not needed.
@@ -77,12 +77,12 @@ def readings(model: onnx.ModelProto, declared: OutputsRead) -> tuple[Reading, ..
             kind = declared
         else:
             kind = declared[index] if index < len(declared) else "unread"
-        found.append(Reading(kind=kind, axis=axis))
+        found.append(OutputReading(kind=kind, axis=axis))
     return tuple(found)
 
 
-def choose(read: Sequence[Reading], outputs: Sequence[Array], samples: int) -> str:
-    """The measure for outputs that are read so.
+def choose_divergence_metric(read: Sequence[OutputReading], outputs: Sequence[Array], samples: int) -> str:
+    """Choose the divergence metric for outputs that are read so.
 
     Outputs without one row a sample, and those that are the same for every sample, do not count unless all are such.
 
@@ -102,13 +102,13 @@ def choose(read: Sequence[Reading], outputs: Sequence[Array], samples: int) -> s
     return ",".join(NSR if row and _is_float(output) else UNREAD for row, output in zip(rows, outputs, strict=True))
 
 
-def described(measure: str) -> str:
-    """A measure in words."""
-    rules = [head.split(":")[0] for head in measure.split(",")]
+def metric_in_words(divergence_metric: str) -> str:
+    """A divergence metric in words."""
+    rules = [head.split(":")[0] for head in divergence_metric.split(",")]
     return " plus ".join(words for rule, words in _WORDS.items() if rule in rules)
 
 
-def _rule(reading: Reading, output: Array) -> str:
+def _rule(reading: OutputReading, output: Array) -> str:
     if reading.kind == "unread":
         return UNREAD
     if not _is_float(output):
@@ -161,7 +161,7 @@ def _ending(view: GraphView, tensor: str) -> tuple[bool, int | None]:
 
 
 def _turned(axis: int, turns: Sequence[Sequence[int]]) -> int:
-    """Where an axis is behind transpositions, the last one first."""
+    """Position of an axis after transpositions, the last one first."""
     for perm in reversed(turns):
         axis = list(perm).index(axis % len(perm))
     return axis

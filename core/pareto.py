@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bitfront.core import DataError
+from bitfront.core.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def pareto_front(points: Sequence[Objectives]) -> tuple[int, ...]:
     return tuple(sorted(kept))
 
 
-def staircase(points: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+def step_line(points: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     """The (cost, accuracy) pairs that no other pair dominates, by rising cost; of equal pairs one stays."""
     steps: list[tuple[float, float]] = []
     for cost, accuracy in sorted(points, key=lambda pair: (pair[0], -pair[1])):
@@ -103,7 +103,7 @@ def hypervolume(points: Sequence[Objectives], reference: Objectives) -> float:
 
 def _area(points: Sequence[Objectives], reference: Objectives) -> float:
     """Area that the points dominate in the plane of latency and accuracy."""
-    steps = staircase((point.latency_ms, point.accuracy) for point in points)
+    steps = step_line((point.latency_ms, point.accuracy) for point in points)
     area = 0.0
     for position, (latency_ms, accuracy) in enumerate(steps):
         end_ms = steps[position + 1][0] if position + 1 < len(steps) else reference.latency_ms

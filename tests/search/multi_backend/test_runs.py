@@ -1,4 +1,4 @@
-"""Runs on several backends at once, on the toy network: fronts, exchange, budgets, resuming, exit codes."""
+"""Runs on several backends at once, on the toy network: fronts, cross-evaluation, limits, resuming, exit codes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bitfront.report.comparison import Comparison
 from bitfront.report.comparison_tables import cell_columns, comparison_frame, missing
 from bitfront.report.results import RunResults
 from bitfront.search.multi_backend import cross_evaluation
-from bitfront.search.multi_backend.runs import SeveralOutcome, labels
-from bitfront.search.multi_backend.summary import summarise
+from bitfront.search.multi_backend.runs import MultiBackendResult, folder_names
+from bitfront.search.multi_backend.summary import write_comparison
 from tests.search import toy
 from tests.search.toy_backends import (
     FAKE,
@@ -26,8 +26,8 @@ from tests.search.toy_backends import (
     REFUSAL,
     Quick,
     apart,
-    contestants,
-    search_several,
+    search_on_toy_backends,
+    searches,
 )
 from tests.search.toy_runs import Heard, elsewhere
 
@@ -35,13 +35,15 @@ from tests.search.toy_runs import Heard, elsewhere
 __all__ = ["apart", "elsewhere"]
 
 
-def gaps(outcome: SeveralOutcome) -> list[str]:
+def gaps(outcome: MultiBackendResult) -> list[str]:
     """Front configs that some other backend neither measured nor gave a reason for."""
     found = []
-    for source, own in outcome.outcomes.items():
-        for target, other in outcome.outcomes.items():
+    for source, own in outcome.results.items():
+        for target, other in outcome.results.items():
             entries = {
-                entry.id: entry for entry in outcome.exchanged if (entry.source, entry.target) == (source, target)
+                entry.id: entry
+                for entry in outcome.cross_evaluations
+                if (entry.source, entry.target) == (source, target)
             }
             for id_ in own.front:
                 if target == source or own.points[id_].origin == "exchange":
@@ -56,10 +58,10 @@ def test_each_backend_has_its_front_and_measures_the_others(tmp_path: Path) -> N
     """Each folder is a whole run with its own optimum, and every front config is measured everywhere."""
     heard = Heard()
     # What is over the first one's limit it does not score by itself; as the other's finding it does.
-    outcome = search_several(tmp_path, contestants(tmp_path, budgets={FAKE: Constraints(latency_ms=2.4)}), heard)
+    outcome = search_on_toy_backends(tmp_path, searches(tmp_path, budgets={FAKE: Constraints(latency_ms=2.4)}), heard)
     assert outcome.exit_code == 0
     assert gaps(outcome) == []
-    folders = labels(NAMES[:2])
+    folders = folder_names(NAMES[:2])
     results = {name: RunResults.load(tmp_path / folders[name]) for name in NAMES[:2]}
     assert [results[name].backend for name in results] == [FAKE, QUICK]
     assert all(
@@ -67,28 +69,36 @@ def test_each_backend_has_its_front_and_measures_the_others(tmp_path: Path) -> N
     )
     medians = [run.points["int4"].latency.median_ms for run in results.values() if run.points["int4"].latency]
     assert medians == pytest.approx([2.0, 0.5])
-    guests = [point for run in results.values() for point in run.points.values() if point.origin == "exchange"]
-    assert guests
-    assert all(point.latency and point.accuracy and point.config and point.model for point in guests)
+    imported_trials = [point for run in results.values() for point in run.points.values() if point.origin == "exchange"]
+    assert imported_trials
+    assert all(point.latency and point.accuracy and point.config and point.model for point in imported_trials)
     for name in results:
         assert [phase for phase in heard.phases if phase.startswith(f"{name}: ")] == [
             f"{name}: {phase}"
-            for phase in ("given network", "calibrate", "sensitivity", "search", "exchange", "finalists", "report")
+            for phase in (
+                "given network",
+                "calibrate",
+                "sensitivity",
+                "search",
+                "cross-evaluation",
+                "finalists",
+                "report",
+            )
         ]
 
 
-def test_the_check_sees_a_config_that_was_not_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planted: without an exchange there are gaps."""
-    monkeypatch.setattr("bitfront.search.multi_backend.runs.exchange", lambda *_: None)
-    assert gaps(search_several(tmp_path, contestants(tmp_path)))
+def test_the_check_sees_a_config_that_was_not_cross_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: without cross-evaluation there are gaps."""
+    monkeypatch.setattr("bitfront.search.multi_backend.runs.cross_evaluate", lambda *_: None)
+    assert gaps(search_on_toy_backends(tmp_path, searches(tmp_path)))
 
 
 def test_same_config_measures_the_same_under_either_name(tmp_path: Path) -> None:
-    """A guest is what its source says: the same layers, the same size and accuracy, another latency."""
-    outcome = search_several(tmp_path, contestants(tmp_path))
+    """An imported trial is what its source says: the same layers, the same size and accuracy, another latency."""
+    outcome = search_on_toy_backends(tmp_path, searches(tmp_path))
     checked = 0
-    for entry in outcome.exchanged:
-        mine, theirs = outcome.outcomes[entry.source].points, outcome.outcomes[entry.target].points
+    for entry in outcome.cross_evaluations:
+        mine, theirs = outcome.results[entry.source].points, outcome.results[entry.target].points
         if entry.point is not None and entry.id in mine:
             there, here = theirs[entry.point], mine[entry.id]
             assert there.layers == here.layers
@@ -101,9 +111,9 @@ def test_same_config_measures_the_same_under_either_name(tmp_path: Path) -> None
 def test_what_a_backend_cannot_express_is_told(tmp_path: Path) -> None:
     """A refused scheme and a split group are reasons that name layer, scheme and backend."""
     names = (FAKE, NARROW)
-    outcome = search_several(tmp_path, contestants(tmp_path, names, trials=14))
+    outcome = search_on_toy_backends(tmp_path, searches(tmp_path, names, trials=14))
     assert gaps(outcome) == []
-    reasons = {entry.reason for entry in outcome.exchanged if entry.target == NARROW and entry.point is None}
+    reasons = {entry.reason for entry in outcome.cross_evaluations if entry.target == NARROW and entry.point is None}
     assert f"b: int4:nearest is not offered on {NARROW}: {REFUSAL}" in reasons
     comparison = Comparison.load(tmp_path)
     absent = missing(comparison)
@@ -116,35 +126,35 @@ def test_what_a_backend_cannot_express_is_told(tmp_path: Path) -> None:
 def test_budgets_are_each_backends_own(tmp_path: Path) -> None:
     """A limit that one backend can meet and the other cannot: exit code 3, and only that one has nearest points."""
     budgets = {FAKE: Constraints(latency_ms=1.0), QUICK: Constraints(latency_ms=1.0)}
-    outcome = search_several(tmp_path, contestants(tmp_path, budgets=budgets))
+    outcome = search_on_toy_backends(tmp_path, searches(tmp_path, budgets=budgets))
     assert outcome.exit_code == 3
-    assert outcome.outcomes[FAKE].exit_code == 3
-    assert outcome.outcomes[FAKE].nearest
-    assert outcome.outcomes[QUICK].exit_code == 0
-    assert outcome.outcomes[QUICK].recommended is not None
-    assert Comparison.load(tmp_path).everywhere is None
+    assert outcome.results[FAKE].exit_code == 3
+    assert outcome.results[FAKE].nearest
+    assert outcome.results[QUICK].exit_code == 0
+    assert outcome.results[QUICK].recommended is not None
+    assert Comparison.load(tmp_path).for_all is None
 
 
 def test_config_for_all_backends_follows_its_rule(tmp_path: Path) -> None:
     """It meets every limit everywhere, and no other such config has a better worst accuracy."""
     budgets = {FAKE: Constraints(latency_ms=3.5), QUICK: Constraints(latency_ms=2.6)}
-    search_several(tmp_path, contestants(tmp_path, budgets=budgets))
+    search_on_toy_backends(tmp_path, searches(tmp_path, budgets=budgets))
     comparison = Comparison.load(tmp_path)
-    assert comparison.everywhere is not None
+    assert comparison.for_all is not None
 
     def worst(id_: str) -> float:
         points = [cell.point for cell in comparison.row(id_).cells.values()]
         return min(point.accuracy.value for point in points if point and point.accuracy)
 
     sound = [row.id for row in comparison.rows if all(cell.sound for cell in row.cells.values())]
-    assert comparison.everywhere in sound
-    assert worst(comparison.everywhere) == max(worst(id_) for id_ in sound)
+    assert comparison.for_all in sound
+    assert worst(comparison.for_all) == max(worst(id_) for id_ in sound)
 
 
 def test_later_searches_start_from_earlier_ones(tmp_path: Path) -> None:
     """The second backend tries what the first found, before its own seeds."""
-    search_several(tmp_path, contestants(tmp_path))
-    first, second = (RunResults.load(tmp_path / label) for label in labels(NAMES[:2]).values())
+    search_on_toy_backends(tmp_path, searches(tmp_path))
+    first, second = (RunResults.load(tmp_path / label) for label in folder_names(NAMES[:2]).values())
     assert all(trial.origin != "other backend" for trial in first.trials)
     origins = [trial.origin for trial in second.trials]
     assert origins[:4] == ["baseline"] * 4
@@ -152,12 +162,12 @@ def test_later_searches_start_from_earlier_ones(tmp_path: Path) -> None:
 
 
 def test_resume_repeats_no_measurement(tmp_path: Path) -> None:
-    """A finished run is read back whole: nothing runs, exchange included, and all results are equal."""
-    search_several(tmp_path, contestants(tmp_path))
-    before = {label: RunResults.load(tmp_path / label).points for label in labels(NAMES[:2]).values()}
+    """A finished run is read back whole: nothing runs, cross-evaluation included, and all results are equal."""
+    search_on_toy_backends(tmp_path, searches(tmp_path))
+    before = {label: RunResults.load(tmp_path / label).points for label in folder_names(NAMES[:2]).values()}
     rows = Comparison.load(tmp_path).rows
     again = {FAKE: toy.ToyBackend(), QUICK: Quick()}
-    search_several(tmp_path, contestants(tmp_path, backends=again, resume=True))
+    search_on_toy_backends(tmp_path, searches(tmp_path, backends=again, resume=True))
     assert [backend.runs for backend in again.values()] == [0, 0]
     assert {label: RunResults.load(tmp_path / label).points for label in before} == before
     assert Comparison.load(tmp_path).rows == rows
@@ -170,22 +180,22 @@ def test_interruption_leaves_what_is_known(tmp_path: Path) -> None:
         if run > 400:
             raise KeyboardInterrupt
 
-    given = contestants(tmp_path, backends={QUICK: Quick(on_run=interrupt)})
-    outcome = search_several(tmp_path, given)
+    given = searches(tmp_path, backends={QUICK: Quick(on_run=interrupt)})
+    outcome = search_on_toy_backends(tmp_path, given)
     assert outcome.exit_code == 130
     comparison = Comparison.load(tmp_path)
-    first = comparison.parties[0].results
+    first = comparison.runs[0].results
     assert first is not None
     assert not first.complete
     assert first.stopped == "interrupted"
     assert comparison.rows
-    resumed = search_several(tmp_path, contestants(tmp_path, resume=True))
+    resumed = search_on_toy_backends(tmp_path, searches(tmp_path, resume=True))
     assert resumed.exit_code == 0
     assert gaps(resumed) == []
 
 
-def test_interruption_of_the_exchange_reports_the_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was exchanged until then is in the results; the rest is marked as not measured."""
+def test_interruption_of_cross_evaluation_reports_the_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results hold what was measured until then; the rest is marked as not measured."""
     real = cross_evaluation._measure
     calls = []
 
@@ -196,9 +206,9 @@ def test_interruption_of_the_exchange_reports_the_searches(tmp_path: Path, monke
         return real(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cross_evaluation, "_measure", measure)
-    outcome = search_several(tmp_path, contestants(tmp_path))
+    outcome = search_on_toy_backends(tmp_path, searches(tmp_path))
     assert outcome.exit_code == 130
-    assert len(outcome.exchanged) == 6
+    assert len(outcome.cross_evaluations) == 6
     assert {reason for _, _, reason in missing(Comparison.load(tmp_path))} == {"not measured"}
 
 
@@ -209,7 +219,7 @@ def test_time_limit_is_split_and_what_is_left_passes_on(tmp_path: Path, monkeypa
         "bitfront.search.multi_backend.runs.explore", lambda session, _: limits.append(session.options.time_limit_s)
     )
     monkeypatch.setattr("bitfront.search.multi_backend.runs._conclude", lambda *_: {})
-    search_several(tmp_path, contestants(tmp_path), time_limit_s=100.0)
+    search_on_toy_backends(tmp_path, searches(tmp_path), time_limit_s=100.0)
     assert 50 <= limits[0] < 60
     assert 95 < limits[1] < 110
 
@@ -217,9 +227,9 @@ def test_time_limit_is_split_and_what_is_left_passes_on(tmp_path: Path, monkeypa
 def test_files_of_the_comparison(tmp_path: Path) -> None:
     """Table, numbers, page and summary name every config and backend; they are written from the folder alone."""
     budgets = {FAKE: Constraints(latency_ms=3.5), QUICK: Constraints(latency_ms=2.6)}
-    search_several(tmp_path, contestants(tmp_path, budgets=budgets))
+    search_on_toy_backends(tmp_path, searches(tmp_path, budgets=budgets))
     with (tmp_path / "shown.txt").open("w", encoding="utf-8") as stream:
-        summarise(tmp_path, stream, quiet=False)
+        write_comparison(tmp_path, stream, quiet=False)
     comparison = Comparison.load(tmp_path)
     frame = comparison_frame(comparison)
     ids = [row.id for row in comparison.rows]
@@ -228,7 +238,7 @@ def test_files_of_the_comparison(tmp_path: Path) -> None:
     assert {f"{name}:latency_ms" for name in NAMES[:2]} <= set(frame.columns)
     data = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
     assert list(data["configs"]) == ids
-    assert data["everywhere"] == comparison.everywhere
+    assert data["everywhere"] == comparison.for_all
     shown = (tmp_path / "shown.txt").read_text(encoding="utf-8")
     page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
     assert shown.strip() == (tmp_path / "summary.txt").read_text(encoding="utf-8").strip()
@@ -241,16 +251,16 @@ def test_files_of_the_comparison(tmp_path: Path) -> None:
 
 def test_labels_are_file_names_and_differ() -> None:
     """A backend of another package has a folder too, and two never share one."""
-    assert labels(["ort-cpu", "m.x:Y", "m-x-Y"]) == {"ort-cpu": "ort-cpu", "m.x:Y": "m-x-Y", "m-x-Y": "m-x-Y-2"}
+    assert folder_names(["ort-cpu", "m.x:Y", "m-x-Y"]) == {"ort-cpu": "ort-cpu", "m.x:Y": "m-x-Y", "m-x-Y": "m-x-Y-2"}
 
 
-def test_file_as_given_is_a_row_of_its_own_everywhere(tmp_path: Path) -> None:
+def test_file_as_given_is_a_row_of_its_own_for_all(tmp_path: Path) -> None:
     """It is nobody's config: listed where it differs from FP32; where it does not, FP32 stands for it."""
-    asked = contestants(tmp_path)
+    asked = searches(tmp_path)
     file = toy.file()
     given = [replace(one, lowerer=toy.ToyLowerer(given=file)) for one in asked[:1]]
-    outcome = search_several(tmp_path, [*given, *asked[1:]])
-    first, second = (outcome.outcomes[name].points for name in NAMES[:2])
+    outcome = search_on_toy_backends(tmp_path, [*given, *asked[1:]])
+    first, second = (outcome.results[name].points for name in NAMES[:2])
     assert "given" in first
     assert "given" not in second
     comparison = Comparison.load(tmp_path)
@@ -260,7 +270,7 @@ def test_file_as_given_is_a_row_of_its_own_everywhere(tmp_path: Path) -> None:
     fp32 = comparison.row("fp32")
     assert [cell.point and cell.point.id for cell in fp32.cells.values()] == ["fp32", "fp32"]
     assert row.layers == {}
-    assert not any(entry.id == "given" for entry in outcome.exchanged)
+    assert not any(entry.id == "given" for entry in outcome.cross_evaluations)
 
 
 def test_backend_that_refuses_the_file_has_a_reason_and_its_own_headings(tmp_path: Path) -> None:
@@ -269,13 +279,13 @@ def test_backend_that_refuses_the_file_has_a_reason_and_its_own_headings(tmp_pat
     def refuse(schemes: Mapping[str, str]) -> str:
         return "too old" if "given" in schemes.values() else ""
 
-    file, asked = toy.file(), contestants(tmp_path, backends={QUICK: Quick(refuse)})
-    outcome = search_several(tmp_path, [replace(one, lowerer=toy.ToyLowerer(given=file)) for one in asked])
-    assert "given" not in outcome.outcomes[QUICK].points
+    file, asked = toy.file(), searches(tmp_path, backends={QUICK: Quick(refuse)})
+    outcome = search_on_toy_backends(tmp_path, [replace(one, lowerer=toy.ToyLowerer(given=file)) for one in asked])
+    assert "given" not in outcome.results[QUICK].points
     stream = StringIO()
-    summarise(tmp_path, stream, quiet=False)
+    write_comparison(tmp_path, stream, quiet=False)
     comparison = Comparison.load(tmp_path)
     row = next(row for row in comparison.rows if row.id.endswith("given"))
     assert (row.cells[QUICK].point, row.cells[QUICK].reason) == (None, "too old")
-    assert [cell_columns(results)[2] for _, results in comparison.measured] == ["vs given", "vs FP32"]
-    assert comparison.everywhere != row.id
+    assert [cell_columns(results)[2] for _, results in comparison.measured] == ["latency ×"] * 2
+    assert comparison.for_all != row.id

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bitfront.core import Constraints
-from bitfront.report.front import Objectives
+from bitfront.core.pareto import Objectives
 
 SIZE_TIE = 1.01
 LATENCY_TIE = 1.02
@@ -21,12 +21,12 @@ LATENCY_TIE = 1.02
 Key = tuple[float, float, float]
 
 
-def preference(budget: Constraints) -> Callable[[Objectives], Key]:
+def ranking_key(budget: Constraints) -> Callable[[Objectives], Key]:
     """The sort key that puts the preferred point first."""
     return _fastest if budget.accuracy_alone else _most_accurate
 
 
-def choose(candidates: Mapping[str, Objectives], budget: Constraints) -> str | None:
+def choose_best(candidates: Mapping[str, Objectives], budget: Constraints) -> str | None:
     """The id to recommend; None where there are no candidates."""
     if not candidates:
         return None

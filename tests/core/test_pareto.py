@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitfront.core import DataError
-from bitfront.report.front import Objectives, hypervolume, pareto_front, staircase
+from bitfront.core.pareto import Objectives, hypervolume, pareto_front, step_line
 
 Front = Callable[[Sequence[Objectives]], tuple[int, ...]]
 Volume = Callable[[Sequence[Objectives], Objectives], float]
@@ -154,5 +154,5 @@ def test_values_without_order_are_refused(field: str, bad: float) -> None:
 def test_staircase_keeps_the_undominated_pairs() -> None:
     """Costs and accuracies rise strictly; of pairs with equal cost the best stays, equal pairs are one."""
     pairs = [(2.0, 0.5), (1.0, 0.4), (1.0, 0.3), (3.0, 0.5), (4.0, 0.9), (4.0, 0.9)]
-    assert staircase(pairs) == ((1.0, 0.4), (2.0, 0.5), (4.0, 0.9))
-    assert staircase([]) == ()
+    assert step_line(pairs) == ((1.0, 0.4), (2.0, 0.5), (4.0, 0.9))
+    assert step_line([]) == ()

@@ -9,21 +9,21 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bitfront.core import DataError
+from bitfront.core import DataError, top1
+from bitfront.core.training_info import TrainInfo
+from bitfront.core.variant_info import PrunedGroup, StepInfo, VariantInfo
+from bitfront.report.front_plot import draw_front
 from bitfront.report.html import facts
-from bitfront.report.infos import Cost, front_info, heatmap_info
-from bitfront.report.network import NetworkInfo, PrunedGroup, StepInfo
-from bitfront.report.network_details import halving_rows, network_details, training_text
-from bitfront.report.plots import draw_front
 from bitfront.report.render import render
 from bitfront.report.results import RunResults
-from bitfront.report.tables import COLUMNS, NETWORK_COLUMNS, VERSUS, columns, front_rows, table
-from bitfront.report.training import TrainInfo
-from bitfront.report.verdict import verdict
+from bitfront.report.summary import summarise_run
+from bitfront.report.tables import COLUMNS, NETWORK_COLUMNS, columns, front_rows, table
+from bitfront.report.variant_details import halving_rows, training_text, variant_details
+from bitfront.report.view_models import Cost, front_info, heatmap_info
 from tests.report import synthetic, synthetic_passes
 from tests.report.synthetic_passes import NETWORKS, STUDENT, TRAIN, prune_network
 
-HEADINGS = tuple("vs given" if column == VERSUS else column for column in COLUMNS)
+HEADINGS = COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,11 @@ def test_networks_and_training_are_read_in_full(results: RunResults) -> None:
     assert results.points["int8"].network is None
     assert results.train == TRAIN
     for network in NETWORKS.values():
-        assert NetworkInfo.from_json(json.loads(json.dumps(network.to_json()))) == network
+        assert VariantInfo.from_json(json.loads(json.dumps(network.to_json()))) == network
     assert TrainInfo.from_json(json.loads(json.dumps(TRAIN.to_json()))) == TRAIN
     assert len(results.sparsities) == 6 * 3 + 2
     assert results.trials[-1].network.startswith("5f3a")
-    assert dict(results.trials[-4].pruning) == {group.name: 1 - group.share for group in NETWORKS["p64"].pruned}
+    assert dict(results.trials[-4].pruning) == {group.name: 1 - group.kept_fraction for group in NETWORKS["p64"].pruned}
 
 
 def test_runs_without_passes_have_none_of_it(plain: RunResults) -> None:
@@ -64,13 +64,13 @@ def test_runs_without_passes_have_none_of_it(plain: RunResults) -> None:
     assert plain.sparsities == ()
     assert {point.network for point in plain.points.values()} == {None}
     assert columns(plain) == HEADINGS
-    assert {row.network_cells for row in table(plain)} == {()}
+    assert {row.variant_cells for row in table(plain)} == {()}
     compressed = {id_: dataclasses.replace(p, compressed_bytes=1) for id_, p in plain.points.items()}
     assert columns(dataclasses.replace(plain, points=compressed)) == HEADINGS
-    assert network_details(plain) == ()
+    assert variant_details(plain) == ()
     names = [trace.name for trace in draw_front(front_info(plain, Cost.LATENCY)).data]
     assert names == [
-        "tried",
+        "trials",
         "other finalists",
         "best so far along the axis",
         "Pareto front",
@@ -128,7 +128,7 @@ def test_files_that_do_not_say_the_kind_are_read_by_their_passes(
         for step, name in zip(_steps(*steps), steps, strict=True)
     ]
     del data["kind"], data["artifact_trained"]
-    network = NetworkInfo.from_json(data)
+    network = VariantInfo.from_json(data)
     assert (network.kind, network.artifact_trained, network.trained_steps) == (kind, artifact, len(steps))
     assert "distil" not in [step.name for step in network.steps]
 
@@ -136,7 +136,7 @@ def test_files_that_do_not_say_the_kind_are_read_by_their_passes(
 def test_a_file_says_the_kind_and_another_pass_has_its_own(results: RunResults) -> None:
     """A kind that this program does not know is drawn like any other, in a look of its own."""
     network = dataclasses.replace(STUDENT, steps=_steps("mine:Clip", "qat"), kind="clipped", artifact_trained=False)
-    assert NetworkInfo.from_json(json.loads(json.dumps(network.to_json()))) == network
+    assert VariantInfo.from_json(json.loads(json.dumps(network.to_json()))) == network
     point = dataclasses.replace(results.points["p66"], network=network)
     changed = dataclasses.replace(results, points={**results.points, "p66": point})
     names = [trace.name for trace in draw_front(front_info(changed, Cost.LATENCY)).data]
@@ -151,15 +151,15 @@ def test_impossible_groups_are_refused(channels: int, kept: int) -> None:
 
 
 def test_table_tells_the_networks_apart(results: RunResults) -> None:
-    """Network, training and what it bought; a file that compresses well says so."""
-    assert columns(results) == (*HEADINGS[:9], "deflated", "network", *HEADINGS[9:])
-    assert (_row(results, "p67")["network"], _row(results, "p67")["deflated"]) == ("2:4", "61.8 kB")
-    assert (_row(results, "int8")["network"], _row(results, "p62")["deflated"]) == ("given", "–")
-    cells = {row.id: dict(zip(NETWORK_COLUMNS, row.network_cells, strict=True)) for row in table(results)}
-    assert cells["int8"] == {"training": "–", "bought": "–"}
-    assert cells["p66"] == {"training": "48 s", "bought": "10.20 → 95.80 %"}
+    """Network, training and the accuracy recovered; a file that compresses well says so."""
+    assert columns(results) == (*HEADINGS[:9], "zip size", "network", *HEADINGS[9:])
+    assert (_row(results, "p67")["network"], _row(results, "p67")["zip size"]) == ("2:4", "61.8 kB")
+    assert (_row(results, "int8")["network"], _row(results, "p62")["zip size"]) == ("given", "–")
+    cells = {row.id: dict(zip(NETWORK_COLUMNS, row.variant_cells, strict=True)) for row in table(results)}
+    assert cells["int8"] == {"training": "–", "accuracy recovered": "–"}
+    assert cells["p66"] == {"training": "48 s", "accuracy recovered": "10.20 → 95.80 %"}
     assert front_rows(results) == tuple(row.cells for row in table(results))
-    assert verdict(results).headline.startswith("p62 (pruned) meets every budget: 1.78 ms")
+    assert summarise_run(results).headline.startswith("p62 (pruned) meets every limit: 1.78 ms")
 
 
 def test_unscored_recoveries_have_gaps(results: RunResults) -> None:
@@ -168,7 +168,7 @@ def test_unscored_recoveries_have_gaps(results: RunResults) -> None:
         network = dataclasses.replace(STUDENT, untrained_accuracy=before, fp32_accuracy=after)
         point = dataclasses.replace(results.points["p66"], network=network)
         changed = dataclasses.replace(results, points={**results.points, "p66": point})
-        assert next(row.network_cells[-1] for row in table(changed) if row.id == "p66") == text
+        assert next(row.variant_cells[-1] for row in table(changed) if row.id == "p66") == text
 
 
 def test_pareto_csv_has_the_networks(tmp_path: Path) -> None:
@@ -192,30 +192,34 @@ def test_fronts_have_a_mark_for_each_kind(results: RunResults) -> None:
     assert sorted(x for name in fronts for x in traces[name].x) == [mark.x for mark in info.front]
     assert len({traces[name].marker.symbol for name in fronts}) == 5
     assert traces["front: pruned, QAT"].marker.symbol == "triangle-down-dot"
-    assert (len(info.tried_made), len(traces["tried on other networks"].x)) == (7, 7)
-    hover = next(mark.hover for mark in info.front if mark.label == "p64")
-    for part in ("network pruned", "0.61 × multiply-adds, 0.37 × parameters", "5 groups narrowed, 1 branch removed"):
-        assert part in hover
-    assert "training 2 min 15 s, 720 steps; in FP32 61.96 → 96.61 %" in hover
-    assert "network 5f3a5f3a<br>5 groups narrowed, 1 branch removed" in info.tried_made[3].hover
+    assert (len(info.tried_variants), len(traces["trials on model variants"].x)) == (7, 7)
+    tooltip = next(mark.tooltip for mark in info.front if mark.label == "p64")
+    for part in (
+        "model variant pruned",
+        "0.61 × multiply-adds, 0.37 × parameters",
+        "5 groups narrowed, 1 branch removed",
+    ):
+        assert part in tooltip
+    assert "training 2 min 15 s, 720 steps; in FP32 61.96 → 96.61 %" in tooltip
+    assert "model variant 5f3a5f3a<br>5 groups narrowed, 1 branch removed" in info.tried_variants[3].tooltip
 
 
 def test_heatmap_leaves_gaps_for_layers_that_are_gone(results: RunResults) -> None:
     """A removed branch has no precision, and hides its row for nobody else; a student of other layers has no column."""
     info = heatmap_info(results)
     assert info.layers == synthetic.layer_names(9)
-    assert (info.strangers, "p66" in info.points) == (("p66",), False)
+    assert (info.without_layers, "p66" in info.points) == (("p66",), False)
     row, column = info.layers.index("layer2.4.conv1"), info.points.index("p62")
     assert info.precisions[row][column] is None
-    assert "not in this network" in info.hovers[row][column]
+    assert "not in this network" in info.tooltips[row][column]
     assert None not in info.precisions[info.layers.index("conv1")]
     assert info.points[info.recommended or 0] == "p62"
 
 
 def test_points_of_one_network_share_its_details(results: RunResults) -> None:
-    """Each network is told once, with its passes, what it lost and what that bought."""
+    """Each network is told once, with its passes, what it lost and the accuracy recovered."""
     shared = dataclasses.replace(results.points["p61"], network=NETWORKS["p62"])
-    details = network_details(dataclasses.replace(results, points={**results.points, "p61": shared}))
+    details = variant_details(dataclasses.replace(results, points={**results.points, "p61": shared}))
     assert [detail.points for detail in details] == [("p66",), ("p65",), ("p64",), ("p62", "p61"), ("p67",)]
     detail = details[3]
     assert (detail.recommended, detail.branches) == (True, ("layer2.4",))
@@ -229,17 +233,17 @@ def test_points_of_one_network_share_its_details(results: RunResults) -> None:
 
 def test_training_in_words() -> None:
     """Time and budget, networks, promotions; of the halving the best of each rung comes first."""
-    assert training_text(TRAIN) == "7 min 1 s of 10 min 0 s of training; 9 networks made, 5 trained, 3 promotions"
+    assert training_text(TRAIN) == "7 min 1 s of 10 min 0 s of training; 9 model variants made, 5 trained, 3 promotions"
     free = dataclasses.replace(TRAIN, budget_s=None, networks=1, promoted=1)
-    assert training_text(free) == "7 min 1 s of training; 1 network made, 5 trained, 1 promotion"
-    assert halving_rows(TRAIN, "top1")[:4] == (
-        ("0", "pruned 0.81 ×", "60", "96.10 %", "went on"),
-        ("0", "pruned 0.62 ×", "60", "94.70 %", "went on"),
-        ("0", "pruned 0.31 ×", "60", "93.00 %", "went on"),
+    assert training_text(free) == "7 min 1 s of training; 1 model variant made, 5 trained, 1 promotion"
+    assert halving_rows(TRAIN, top1)[:4] == (
+        ("0", "pruned 0.81 ×", "60", "96.10 %", "trained on"),
+        ("0", "pruned 0.62 ×", "60", "94.70 %", "trained on"),
+        ("0", "pruned 0.31 ×", "60", "93.00 %", "trained on"),
         ("0", "pruned 0.55 ×", "60", "90.10 %", "stopped"),
     )
     unscored = dataclasses.replace(TRAIN, history=(dataclasses.replace(TRAIN.history[0], value=None),))
-    assert halving_rows(unscored, "top1") == (("0", "pruned 0.81 ×", "60", "–", "went on"),)
+    assert halving_rows(unscored, top1) == (("0", "pruned 0.81 ×", "60", "–", "trained on"),)
 
 
 def test_facts_name_the_passes(results: RunResults) -> None:

@@ -66,12 +66,12 @@ def test_named_limits_are_each_backends_own() -> None:
         (["--backend", "ort-cpu,ort-gpu"], "unknown backend 'ort-gpu'"),
         (["--backend", "ort-cpu,fake", "--budget-ms", "openvino=3"], "its backends: ort-cpu, fake"),
         (
-            ["--backend", "ort-cpu,tests.search.multi_backend.test_several_options:Late"],
-            "--backend: 'tests.search.multi_backend.test_several_options:Late': runtime 'far' is not installed\n"
+            ["--backend", "ort-cpu,tests.search.multi_backend.test_options:Late"],
+            "--backend: 'tests.search.multi_backend.test_options:Late': runtime 'far' is not installed\n"
             "hint: pip install 'bitfront[far]'",
         ),
         (
-            ["--backend", "ort-cpu,tests.search.multi_backend.test_several_options:Missing"],
+            ["--backend", "ort-cpu,tests.search.multi_backend.test_options:Missing"],
             "runtime 'far' is not installed",
         ),
     ],
@@ -120,7 +120,7 @@ def test_a_small_run_on_two_backends(
     shown = capsys.readouterr().out
     assert code == 3
     assert "ort-cpu: " in shown
-    assert "fake: No point meets every budget" in shown
+    assert "fake: No point meets every limit" in shown
     there = Path("there")
     for name in ("ort-cpu/report.html", "fake/report.html", "comparison.html", "comparison.csv", "summary.txt"):
         assert (there / name).is_file()

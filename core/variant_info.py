@@ -1,4 +1,4 @@
-"""How a point's network was made from the given one: what was pruned, how it was trained, what that bought."""
+"""How a model variant was made from the given network: what was pruned, how it was trained, the accuracy recovered."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _ARTIFACT_BEFORE = "qat"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedGroup(JsonValue):
-    """What a prune group lost.
+    """One pruned group: its channels before and after.
 
     Attributes:
         name: The group's, which is its first layer's or its branch's module path.
-        branch: Whether it is a residual branch, which stays or goes as a whole.
+        branch: Whether it is a residual branch, which is kept or removed as a whole.
         channels: Channels before.
-        kept: Channels that stay; 0 for a removed branch.
+        kept: Channels kept; 0 for a removed branch.
 
     Raises:
         ValueError: If ``kept`` is not between 0 and ``channels``.
@@ -38,8 +38,8 @@ class PrunedGroup(JsonValue):
             raise ValueError(f"prune group '{self.name}': expected 0 to {self.channels} channels kept, got {self.kept}")
 
     @property
-    def share(self) -> float:
-        """Channels that stay over those before, 0 to 1."""
+    def kept_fraction(self) -> float:
+        """Kept channels over those before, 0 to 1."""
         return self.kept / self.channels
 
 
@@ -64,8 +64,8 @@ class StepInfo(JsonValue):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkInfo(JsonValue):
-    """A network made from the given one.
+class VariantInfo(JsonValue):
+    """A model variant: a network made from the given one.
 
     Attributes:
         label: In short: ``pruned``, ``student small``, ``2:4``.

@@ -1,18 +1,18 @@
 """How numbers are written for people: units, three significant digits, a real minus sign.
 
-Sizes are decimal (1 kB is 1,000 bytes), as budgets are. ``top1`` is written in percent and its changes in points;
-any other metric is written as the number it is, since its range is not known.
+Sizes are decimal (1 kB is 1,000 bytes), as limits are. A metric is written as it says (``MetricInfo.unit``): fractions
+in percent and their changes in points, anything else as the number it is.
 """
 
 from __future__ import annotations
 
 import math
 
-from bitfront.core import BYTES_PER_MB
+from bitfront.core.constraints import BYTES_PER_MB, Limit, LimitCheck
+from bitfront.core.metric import MetricInfo
 
 BYTES_PER_KB = 1_000
 MISSING = "–"
-PERCENT_METRICS = ("top1",)
 
 
 def number(value: float) -> str:
@@ -48,23 +48,33 @@ def ratio(value: float | None) -> str:
     return f"{value:.3f} ×" if value < 0.1 else f"{value:.2f} ×"
 
 
-def accuracy(value: float | None, metric: str) -> str:
-    """The metric's value: percent for ``top1``, else four significant digits."""
+def metric_value(value: float | None, metric: MetricInfo) -> str:
+    """The metric's value: percent of a fraction, else four significant digits and the unit."""
     if value is None:
         return MISSING
-    text = f"{100 * value:.2f} %" if metric in PERCENT_METRICS else f"{value:.4g}"
-    return text.replace("-", "−")
+    text = f"{100 * value:.2f}" if metric.in_percent else f"{value:.4g}"
+    return _with_unit(text.replace("-", "−"), metric.unit)
 
 
-def accuracy_change(value: float | None, metric: str) -> str:
-    """A difference of two values of the metric, signed: points for ``top1``."""
+def metric_change(value: float | None, metric: MetricInfo) -> str:
+    """A difference of two values of the metric, signed: in points of a fraction, else in the metric's unit."""
     if value is None:
         return MISSING
-    text = f"{100 * value:+.2f}" if metric in PERCENT_METRICS else f"{value:+.3g}"
+    text = f"{100 * value:+.2f}" if metric.in_percent else f"{value:+.3g}"
     if not any(digit in text for digit in "123456789"):
         text = text.replace("+", "±").replace("-", "±")
-    unit = " points" if metric in PERCENT_METRICS else ""
-    return text.replace("-", "−") + unit
+    return _with_unit(text.replace("-", "−"), "points" if metric.in_percent else metric.unit)
+
+
+def limit_missed(check: LimitCheck, metric: MetricInfo) -> str:
+    """A missed limit, its value and its bound: ``latency 8.808 ms > 5 ms``, ``accuracy 70.00 % < 75.00 %``."""
+    if check.limit is Limit.LATENCY:
+        return f"latency {check.value:.4g} ms > {check.bound:g} ms"
+    if check.limit is Limit.SIZE:
+        value, bound = size(check.value), size(check.bound)
+        return f"size {value} > {bound}" if value != bound else f"size {check.value:,.0f} > {check.bound:,.0f} bytes"
+    value, bound = (metric_value(metric.oriented(found), metric) for found in (check.value, check.bound))
+    return f"{metric.quantity} {value} {'>' if metric.lower_is_better else '<'} {bound}"
 
 
 def duration(seconds: float) -> str:
@@ -75,3 +85,7 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s"
+
+
+def _with_unit(text: str, unit: str) -> str:
+    return f"{text} {unit}" if unit else text

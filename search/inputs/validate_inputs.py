@@ -1,4 +1,4 @@
-"""One run of the FP32 network before the search: what only a run can tell about network, data and metric.
+"""Checks of network, data and metric that need a run: the FP32 network is run once before the search.
 
 A person's metric is called here on a few samples before anything expensive starts: twice with the same, since a search
 compares scores that were taken at different times, and once with fewer of them.
@@ -12,7 +12,7 @@ import numpy as np
 
 from bitfront.backends.base import Backend
 from bitfront.backends.batches import Outputs, run_outputs
-from bitfront.core import Array, Artifact, DataError, Labelled, Metric, ModelError, WorkloadError, top1
+from bitfront.core import Array, Artifact, DataError, Labelled, Metric, ModelError, WorkloadError
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import check_classes
 from bitfront.search.inputs.loading import LoadedWorkload, check_classifier
@@ -33,7 +33,7 @@ def check_reference(
 
     Raises:
         ModelError: If an output is NaN or +∞; −∞ rules a class out.
-        DataError: If no output has a row a sample, or ``top1`` cannot read the first one or a label.
+        DataError: If no output has a row a sample, or a classification metric cannot read the first one or a label.
         WorkloadError: If the metric fails, or gives other scores when it is called again.
         BackendError: If the runtime refuses the network, or this batch.
     """
@@ -52,18 +52,19 @@ def check_reference(
             f"'{reference.source}': no output has a row for each of {outputs.counts[0]} samples; got {shapes}",
             "export the network so that its answer has the batch as an axis",
         )
-    if workload.metric is top1:
+    metric = workload.metric
+    if metric.classification:
         first = outputs.each[0]
         shape = first.parts[0].shape
-        check_classifier(reference, shape)
+        check_classifier(reference, shape, metric.name)
         if first.axis != 0:
             raise DataError(
                 f"'{reference.source}': output '{first.name}' has no row for each of {outputs.counts[0]} samples, got "
-                f"shape {shape}: top1 cannot read it",
+                f"shape {shape}: {metric.name} cannot read it",
                 "name a metric that reads another output with --metric module:function",
             )
-        check_classes(workload.evaluation.labels, shape[1], f"{workload.name}: evaluation")
-    return try_metric(workload.metric, outputs, part, f"the first samples of {workload.name}")
+        check_classes(workload.evaluation.labels, shape[1], f"{workload.name}: evaluation", use=metric.name)
+    return try_metric(metric, outputs, part, f"the first samples of {workload.name}")
 
 
 def try_metric(metric: Metric, outputs: Outputs, part: Labelled, where: str) -> float:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from bitfront.core import Precision, Scheme
-from bitfront.report.hovers import scheme_words, schemes_text
-from bitfront.report.infos import (
+from bitfront.report.results import RunResults
+from bitfront.report.rows import Score
+from bitfront.report.tooltips import scheme_words, schemes_text
+from bitfront.report.view_models import (
     Cost,
     SensitivitySeries,
     front_info,
@@ -18,8 +20,6 @@ from bitfront.report.infos import (
     time_info,
     trial_states,
 )
-from bitfront.report.results import RunResults
-from bitfront.report.rows import Score
 from tests.report import synthetic
 
 
@@ -69,8 +69,8 @@ def test_front_plot_shows_every_scored_trial_and_no_other(results: RunResults) -
 def test_front_line_connects_what_is_best_on_its_two_axes(results: RunResults) -> None:
     """Each step is cheaper or better than all others; a front point that only size keeps lies off the latency line."""
     info = front_info(results, Cost.LATENCY)
-    assert set(info.steps) < {(m.x, m.y) for m in info.front}
-    for (x0, y0), (x1, y1) in zip(info.steps, info.steps[1:], strict=False):
+    assert set(info.step_line) < {(m.x, m.y) for m in info.front}
+    for (x0, y0), (x1, y1) in zip(info.step_line, info.step_line[1:], strict=False):
         assert x0 < x1
         assert y0 < y1
 
@@ -86,11 +86,11 @@ def test_large_networks_are_drawn_in_megabytes(results: RunResults) -> None:
 def test_hover_texts_say_everything(results: RunResults) -> None:
     """Id, accuracy with its interval, median and p90, ratio, size, configuration."""
     moved = _point(results, "int8", 2.0, 0.97, 99_500)
-    hover = next(m.hover for m in front_info(moved, Cost.LATENCY).baselines if m.label == "int8")
+    tooltip = next(m.tooltip for m in front_info(moved, Cost.LATENCY).baselines if m.label == "int8")
     for part in ("<b>int8</b> (baseline)", "accuracy 97.00 %", "898 samples", "latency 2.00 ms median", "p90"):
-        assert part in hover
+        assert part in tooltip
     for part in ("0.30 × given", "size 99.5 kB", "int8 ×20"):
-        assert part in hover
+        assert part in tooltip
 
 
 def test_heatmap_has_network_order_and_latency_order(results: RunResults) -> None:
@@ -105,7 +105,7 @@ def test_heatmap_has_network_order_and_latency_order(results: RunResults) -> Non
     for row, layer in enumerate(info.layers):
         assert info.precisions[row] == tuple(results.points[id_].layers[layer].precision for id_ in info.points)
     column = info.points.index("int4")
-    assert info.hovers[0][column] == "<br>".join(
+    assert info.tooltips[0][column] == "<br>".join(
         ("<b>conv1</b> in int4", "int4 weights (gptq), 8-bit activations", "Conv, 432 weights")
     )
 
@@ -117,7 +117,14 @@ def test_heatmap_without_a_front_shows_the_baselines(tmp_path: Path) -> None:
 
 
 def _score(group: str, scheme: str, alone: float, restored: float, dropped: str = "") -> Score:
-    return Score(group=group, scheme=Scheme.parse(scheme), alone=alone, restored=restored, loss=alone, dropped=dropped)
+    return Score(
+        group=group,
+        scheme=Scheme.parse(scheme),
+        single_layer=alone,
+        leave_one_out=restored,
+        loss=alone,
+        dropped=dropped,
+    )
 
 
 def test_sensitivity_draws_the_best_scheme_of_each_precision() -> None:
@@ -136,17 +143,17 @@ def test_sensitivity_draws_the_best_scheme_of_each_precision() -> None:
     assert info.series == (
         SensitivitySeries(
             precision=Precision.INT8,
-            context="alone",
+            context="single-layer",
             groups=("a", "b"),
             values=(0.2, 0.8),
-            hovers=("<b>a</b> int8:mse<br>alone: 0.200", "<b>b</b> int8:mse<br>alone: 0.800"),
+            tooltips=("<b>a</b> int8:mse<br>single-layer: 0.200", "<b>b</b> int8:mse<br>single-layer: 0.800"),
         ),
         SensitivitySeries(
             precision=Precision.INT8,
-            context="restored",
+            context="leave-one-out",
             groups=("a", "b"),
             values=(0.1, 0.6),
-            hovers=("<b>a</b> int8:mse<br>restored: −0.100", "<b>b</b> int8:mse<br>restored: 0.600"),
+            tooltips=("<b>a</b> int8:mse<br>leave-one-out: −0.100", "<b>b</b> int8:mse<br>leave-one-out: 0.600"),
         ),
     )
 
@@ -175,7 +182,7 @@ def test_time_of_an_empty_run_is_zero(results: RunResults) -> None:
 def test_trial_states_are_counted(results: RunResults) -> None:
     """Every trial is counted once."""
     assert sum(count for _, count in trial_states(results)) == len(results.trials)
-    assert {state for state, _ in trial_states(results)} == {"complete", "over budget"}
+    assert {state for state, _ in trial_states(results)} == {"complete", "over a limit"}
 
 
 def test_schemes_in_words() -> None:
@@ -197,5 +204,5 @@ def test_names_are_escaped_for_plotly(tmp_path: Path) -> None:
     assert json.loads((folder / "measurement.json").read_text())["model"]["layers"][0]["name"] == "<b>&x"
     results = RunResults.load(folder)
     assert heatmap_info(results).layers[0] == "&lt;b&gt;&amp;x"
-    assert "<b>&lt;b&gt;&amp;x</b>" in heatmap_info(results).hovers[0][0]
+    assert "<b>&lt;b&gt;&amp;x</b>" in heatmap_info(results).tooltips[0][0]
     assert sensitivity_info(results.scores).groups[0] == "&lt;b&gt;&amp;x"

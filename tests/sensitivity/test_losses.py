@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitfront.core import FP32, Scheme
-from bitfront.sensitivity.clean import clean, disagrees
+from bitfront.sensitivity.losses import contexts_disagree, with_losses
 from bitfront.sensitivity.precision_order import (
     at_least_as_precise,
     best_of_each_rank,
@@ -40,16 +40,16 @@ def _row(
     return SensitivityRow(
         group=group,
         scheme=Scheme.parse(text),
-        alone=alone,
-        restored=restored,
-        restored_error=error,
+        single_layer=alone,
+        leave_one_out=restored,
+        leave_one_out_error=error,
         loss=math.nan,
         dropped=dropped,
     )
 
 
 def _losses(*rows: SensitivityRow) -> dict[str, float]:
-    return {row.scheme.text: row.loss for row in clean(rows)}
+    return {row.scheme.text: row.loss for row in with_losses(rows)}
 
 
 def test_a_certain_loss_is_the_mean_of_the_non_negative_parts() -> None:
@@ -103,12 +103,12 @@ def test_without_context_the_loss_is_alone() -> None:
 )
 def test_unusable_scores_drop_the_scheme(row: SensitivityRow, reason: str) -> None:
     """NaN, infinite and refused schemes leave with a reason, stay in the table, and pull nothing along."""
-    rows = clean([_row("fp32", 0, 0), row, _row("int4:mse", 0.3, 0.5)])
+    rows = with_losses([_row("fp32", 0, 0), row, _row("int4:mse", 0.3, 0.5)])
     assert [kept.scheme.text for kept in rows] == ["fp32", "int8:mse", "int4:mse"]
     assert reason in rows[1].dropped
     assert math.isnan(rows[1].loss)
     assert rows[2].loss == pytest.approx(0.4)
-    table = SensitivityTable(measure="kl", samples=8, rows=rows)
+    table = SensitivityTable(divergence_metric="kl", samples=8, rows=rows)
     assert [scheme.text for scheme in table.losses()["g"]] == ["fp32", "int4:mse"]
 
 
@@ -143,7 +143,7 @@ def test_noise_never_makes_a_lower_precision_better() -> None:
 )
 def test_cleaned_losses_are_monotone(scores: dict[str, tuple[float, float]]) -> None:
     """Whatever was measured, no cleaned loss is negative or below a more precise rank's."""
-    rows = clean([_row("fp32", 0, 0), *(_row(text, *found) for text, found in scores.items())])
+    rows = with_losses([_row("fp32", 0, 0), *(_row(text, *found) for text, found in scores.items())])
     best = best_of_each_rank({row.scheme: row.loss for row in rows})
     losses = {row.scheme: row.loss for row in rows}
     for row in rows:
@@ -155,7 +155,7 @@ def test_cleaned_losses_are_monotone(scores: dict[str, tuple[float, float]]) -> 
 
 def test_groups_do_not_mix() -> None:
     """One group's scores leave another's alone, and the order of rows stays."""
-    rows = clean(
+    rows = with_losses(
         [_row("fp32", 0, 0, "a"), _row("int8:mse", 9, 9, "a"), _row("fp32", 0, 0, "b"), _row("int4:mse", 1, 1, "b")]
     )
     assert [(row.group, row.loss) for row in rows] == [("a", 0), ("a", 9), ("b", 0), ("b", 1)]
@@ -210,13 +210,13 @@ def test_ranking_is_by_the_lowest_scheme() -> None:
         _row("int4:gptq", math.nan, math.nan, "b"),
         _row("fp32", 0, 0, "c"),
     )
-    assert ranking(SensitivityTable(measure="kl", samples=8, rows=clean(rows))) == ("b", "a", "c")
+    assert ranking(SensitivityTable(divergence_metric="kl", samples=8, rows=with_losses(rows))) == ("b", "a", "c")
 
 
 def test_contexts_that_disagree_are_shown() -> None:
     """A disagreement needs a factor and two standard errors."""
-    assert disagrees(_row("int8:mse", 0.1, 0.5))
-    assert disagrees(_row("int8:mse", 0.5, -0.1))
-    assert not disagrees(_row("int8:mse", 0.1, 0.2))
-    assert not disagrees(_row("fp16", 1e-9, 1e-3, error=1e-3))
-    assert not disagrees(_row("int8:mse", 0.1))
+    assert contexts_disagree(_row("int8:mse", 0.1, 0.5))
+    assert contexts_disagree(_row("int8:mse", 0.5, -0.1))
+    assert not contexts_disagree(_row("int8:mse", 0.1, 0.2))
+    assert not contexts_disagree(_row("fp16", 1e-9, 1e-3, error=1e-3))
+    assert not contexts_disagree(_row("int8:mse", 0.1))

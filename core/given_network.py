@@ -14,8 +14,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bitfront.core import AccuracyStats, LatencyStats
 from bitfront.core.document import JsonValue
+from bitfront.core.measurement import AccuracyStats, LatencyStats
 
 GIVEN_ID = "given"
 FP32_ID = "fp32"
@@ -49,15 +49,15 @@ class GivenNetwork(JsonValue):
         return self.accuracy or self.search_accuracy
 
 
-def apart(given: GivenNetwork, fp32: GivenNetwork, *, held: bool | None) -> bool:
+def differs(given: GivenNetwork, fp32: GivenNetwork, *, latency_reproduced: bool | None) -> bool:
     """Whether the FP32 form differs from the given network so that both are to be shown.
 
     Args:
         given: The network as given.
         fp32: Its FP32 form, measured beside it.
-        held: Whether the FP32 form's latency was reproduced in a fresh process; None where it was not timed again.
+        latency_reproduced: Whether a fresh process measured the same latency of the FP32 form; None where none did.
     """
-    if held is False or abs(fp32.size_bytes - given.size_bytes) > SIZE_APART * given.size_bytes:
+    if latency_reproduced is False or abs(fp32.size_bytes - given.size_bytes) > SIZE_APART * given.size_bytes:
         return True
     timings = [stats for stats in (fp32.search_latency, fp32.latency) if stats is not None]
     slower = [stats.ratio_low > 1 and stats.ratio > 1 + LATENCY_APART for stats in timings]
