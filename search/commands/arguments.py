@@ -24,6 +24,7 @@ from bitfront.core import (
 from bitfront.search.commands.values import (
     Limit,
     check_words,
+    key_value,
     limit,
     number,
     path,
@@ -183,15 +184,29 @@ def _budget(limits: Mapping[str, Limit | None], backend: str) -> Constraints:
 def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
     """Model and data; labelled data only where the command scores accuracy."""
     group = parser.add_argument_group(
-        "Model and data", "an ONNX file with .npz arrays named like its inputs, or a Python workload"
+        "Model and data",
+        "an ONNX file with its data, or a Python workload. DATA is an .npz file with arrays named like the network's "
+        "inputs, a folder of images, a text file, an .npy file, a folder of .npz files, or a data set on disk: "
+        "docs/data.md",
     )
     group.add_argument("--model", type=path, metavar="ONNX", help="trained network; fixed or dynamic batch")
-    group.add_argument("--calib", type=path, metavar="NPZ", help="calibration inputs, no labels needed")
+    group.add_argument(
+        "--calib", metavar="DATA", help="calibration inputs, no labels needed; or random, which is no more than a guess"
+    )
     if evaluation:
-        group.add_argument("--eval", type=path, metavar="NPZ", help="evaluation inputs, and their 'labels'")
+        group.add_argument("--eval", metavar="DATA", help="evaluation inputs, and their 'labels'")
         group.add_argument(
             "--metric", metavar="NAME", help="top1, or your module:function(outputs, labels) (default: top1)"
         )
+    group.add_argument(
+        "--data-options",
+        type=key_value,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how images and text become inputs: size=224 scale=1/255 mean=... (default: what lies beside the model)",
+    )
     group.add_argument(
         "--workload",
         metavar="MODULE:ATTR",
@@ -210,6 +225,7 @@ def source_of(args: argparse.Namespace) -> Source:
         model=args.model,
         calibration=args.calib,
         evaluation=getattr(args, "eval", None),
+        data_options=tuple(args.data_options),
         metric=getattr(args, "metric", None),
         workload=args.workload,
         data=args.data,

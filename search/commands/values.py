@@ -146,6 +146,18 @@ def precisions(text: str) -> tuple[Precision, ...]:
     return tuple(precision for precision in Precision if precision.value in names)
 
 
+def key_value(text: str) -> tuple[str, str]:
+    """Key and value from ``KEY=VALUE``.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is no pair.
+    """
+    key, _, value = (part.strip() for part in text.partition("="))
+    if not key or not value:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got '{shown(text)}'")
+    return key, value
+
+
 def path(text: str) -> Path:
     """A path that the file system takes; whether anything is there shows when it is used.
 
