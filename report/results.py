@@ -166,6 +166,11 @@ class RunResults:
         return str(self.settings["metric"])
 
     @property
+    def random_ranges(self) -> bool:
+        """Whether activation ranges come from random numbers."""
+        return bool(self.settings.get("data", {}).get("calibration", {}).get("form") == "random")
+
+    @property
     def base(self) -> GivenNetwork | None:
         """What points are compared with: the given network, FP32 in an older run; None where it was not measured."""
         point = self.points.get(self.reference)
@@ -226,6 +231,7 @@ class Settings(TypedDict):
     holdout_samples: Count
     search_samples: Count
     withheld: NotRequired[dict[str, str]]
+    data: NotRequired[dict[str, dict[str, str]]]
 
 
 class Device(TypedDict):

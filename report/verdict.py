@@ -10,6 +10,10 @@ from bitfront.report.given import GIVEN_ID
 from bitfront.report.results import Point, RunResults
 from bitfront.report.tables import NOT_REPRODUCED, accuracy_difference, size_ratio
 
+RANDOM_RANGES = (
+    "Activation ranges come from random numbers (--calib random), not from data: every quantised point is a guess, "
+    "and has to be made again with real inputs before it is used."
+)
 _NAMES = {GIVEN_ID: "the given network"}
 _AGAIN = "run again while nothing else computes"
 _TIE = 1.02
@@ -31,7 +35,7 @@ class Verdict:
     Attributes:
         outcome: For the colour and the exit status.
         headline: One sentence.
-        details: Further sentences: what stopped the run, why there is but one point, what else may be worth taking,
+        details: Further sentences: that ranges are random, what stopped the run, why there is but one point, what else may be worth taking,
             nearest points.
     """
 
@@ -73,7 +77,7 @@ def budget_texts(results: RunResults) -> tuple[str, ...]:
 
 def verdict(results: RunResults) -> Verdict:
     """What the report and the command line say first."""
-    details: list[str] = []
+    details: list[str] = [RANDOM_RANGES] if results.random_ranges else []
     if results.stopped is not None:
         what = "the results below are complete for what it had tried" if results.complete else "what it knew is below"
         details.append(f"The search was stopped ({results.stopped}); {what}.")

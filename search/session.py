@@ -189,6 +189,7 @@ def prepare(
             "withheld": withheld,
             "metric": metric_name(workload.metric),
             "calibration": options.calibration.to_json(),
+            "data": dict(getattr(workload, "data", {})),
             "sensitivity_samples": options.sensitivity_samples,
             "holdout_samples": len(held_part),
             "search_samples": len(search_part),

@@ -24,6 +24,7 @@ from bitfront.core import (
 from bitfront.search.commands.values import (
     Limit,
     check_words,
+    data,
     key_value,
     limit,
     number,
@@ -191,10 +192,13 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
     )
     group.add_argument("--model", type=path, metavar="ONNX", help="trained network; fixed or dynamic batch")
     group.add_argument(
-        "--calib", metavar="DATA", help="calibration inputs, no labels needed; or random, which is no more than a guess"
+        "--calib",
+        type=data,
+        metavar="DATA",
+        help="calibration inputs, no labels needed; or random, which is no more than a guess",
     )
     if evaluation:
-        group.add_argument("--eval", metavar="DATA", help="evaluation inputs, and their 'labels'")
+        group.add_argument("--eval", type=data, metavar="DATA", help="evaluation inputs, and their 'labels'")
         group.add_argument(
             "--metric", metavar="NAME", help="top1, or your module:function(outputs, labels) (default: top1)"
         )

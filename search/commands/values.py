@@ -158,6 +158,17 @@ def key_value(text: str) -> tuple[str, str]:
     return key, value
 
 
+def data(text: str) -> str:
+    """What names calibration or evaluation data: a path, ``NAME=FILE,…``, or a word; paths are checked like ``path``.
+
+    Raises:
+        argparse.ArgumentTypeError: If the file system refuses a name.
+    """
+    for part in text.split(",") if "=" in text else [text]:
+        path(part.partition("=")[2] or part)
+    return text
+
+
 def path(text: str) -> Path:
     """A path that the file system takes; whether anything is there shows when it is used.
 

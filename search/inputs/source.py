@@ -1,7 +1,7 @@
 """What the command line says about model and data: files, or a Python object; never both.
 
-Files are ``--model``, ``--calib``, ``--eval``, ``--data-options`` and ``--metric``; an object is ``--workload`` with ``--data``. Loading
-them is ``loading``'s work.
+Files are ``--model``, ``--calib``, ``--eval``, ``--data-options`` and ``--metric``; an object is ``--workload`` with
+``--data``. Loading them is ``loading``'s work.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bitfront.core import DataError, ModelError, UsageError
 from bitfront.core.files import check_readable
-from bitfront.search.inputs.data.random_data import RANDOM
+from bitfront.search.inputs.data.random_data import RANDOM, RANDOM_WARNING
 from bitfront.search.inputs.data.registry import check_data
 
 
@@ -53,9 +53,9 @@ class Source:
             raise DataError(f"--data: '{self.data}' is no folder", "name the folder that the workload reads")
 
     @property
-    def random_calibration(self) -> bool:
-        """Whether calibration inputs are random numbers."""
-        return self.calibration == RANDOM
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of the data: that calibration inputs are random numbers."""
+        return (RANDOM_WARNING,) if self.calibration == RANDOM else ()
 
     def check_files(self) -> None:
         """Refuse files that cannot be read at all, before anything is loaded.

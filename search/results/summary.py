@@ -82,9 +82,10 @@ def conditions(results: RunResults) -> str:
     final = all(results.points[id_].accuracy for id_ in results.front)
     samples = f"{settings['holdout_samples']} held-back" if final else f"{settings['search_samples']} of the search's"
     paired = "the network as given" if results.versus == GIVEN_ID else results.versus
+    ranges = "; ranges from RANDOM data" if results.random_ranges else ""
     return (
         f"{results.backend} on {results.device['device']}, {threads} thread{'s' * (threads != 1)}, batch {batch}; "
-        f"latency: median, paired with {paired}; accuracy: {results.metric} on {samples} samples"
+        f"latency: median, paired with {paired}; accuracy: {results.metric} on {samples} samples{ranges}"
     )
 
 

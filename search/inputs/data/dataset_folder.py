@@ -1,4 +1,4 @@
-"""A folder that ``datasets.Dataset.save_to_disk`` wrote: its Arrow files are read with pyarrow, ``datasets`` is not needed.
+"""A folder that ``datasets.Dataset.save_to_disk`` wrote: pyarrow reads its Arrow files, ``datasets`` is not needed.
 
 A column of images is prepared like a folder of images, one of text like a text file, one of numbers is an array as it
 is. Rows are in an order that is shuffled with a fixed seed, since such sets are often sorted by class.
@@ -7,12 +7,11 @@ is. Rows are in an order that is shuffled with a fixed seed, since such sets are
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from bitfront.core import Array, DataError
 from bitfront.search.inputs.arrays import LABELS
@@ -41,8 +40,8 @@ class DatasetFolder:
 
     def recognises(self, spec: str) -> bool:
         """Whether it is a folder with the files that describe a data set."""
-        folder = Path(spec)
-        return (folder / SPLITS_FILE).is_file() or all((folder / name).is_file() for name in (STATE_FILE, INFO_FILE))
+        here = {name: os.path.isfile(os.path.join(spec, name)) for name in (SPLITS_FILE, STATE_FILE, INFO_FILE)}
+        return here[SPLITS_FILE] or (here[STATE_FILE] and here[INFO_FILE])
 
     def check(self, spec: str, option: str) -> None:
         """Refuse a folder of several splits, and any where nothing reads it.

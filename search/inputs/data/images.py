@@ -1,11 +1,12 @@
 """A folder of images, prepared as the network was trained with: from the options, or a ``preprocessor_config.json``.
 
 Labels are the numbers of the folders that images lie in, in the order of their names, or come from a file. Samples are
-in an order that is shuffled with a fixed seed, since folders are sorted by class. An image's EXIF rotation is not applied.
+in an order that is shuffled with a fixed seed, since folders are sorted by class. EXIF rotations are not applied.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class ImageFolder:
 
     def recognises(self, spec: str) -> bool:
         """Whether it is a folder with an image in it or below it."""
-        return Path(spec).is_dir() and any(_is_image(path) for path in Path(spec).rglob("*"))
+        return os.path.isdir(spec) and any(_is_image(path) for path in Path(spec).rglob("*"))
 
     def check(self, spec: str, option: str) -> None:
         """Refuse images where nothing can read them.

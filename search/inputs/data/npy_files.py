@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ class NpyFiles:
 
     def recognises(self, spec: str) -> bool:
         """Whether the name ends so, and is no folder's."""
-        return spec.lower().endswith(_SUFFIX) and not Path(spec).is_dir()
+        return spec.lower().endswith(_SUFFIX) and not os.path.isdir(spec)
 
     def check(self, spec: str, option: str) -> None:
         """Refuse files that cannot be read.
@@ -87,7 +88,7 @@ def read_npy(path: Path, kinds: str) -> Array:
 
 def _paths(spec: str, option: str) -> dict[str, Path]:
     """Array name → file; one file alone under an empty name."""
-    if Path(spec).exists() or "=" not in spec:
+    if os.path.exists(spec) or "=" not in spec:
         return {"": Path(spec)}
     found: dict[str, Path] = {}
     for part in spec.split(","):

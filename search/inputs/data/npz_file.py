@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ class NpzFile:
 
     def recognises(self, spec: str) -> bool:
         """Whether it is no folder."""
-        return not Path(spec).is_dir()
+        return not os.path.isdir(spec)
 
     def check(self, spec: str, option: str) -> None:
         """Refuse a file that cannot be read.

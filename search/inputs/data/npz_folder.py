@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,7 @@ class NpzFolder:
 
 def _files(spec: str) -> list[Path]:
     folder = Path(spec)
-    return sorted(path for path in folder.glob("*.npz") if path.is_file()) if folder.is_dir() else []
+    return sorted(path for path in folder.glob("*.npz") if path.is_file()) if os.path.isdir(folder) else []
 
 
 def _joined(name: str, parts: list[tuple[Path, Array]], request: DataRequest) -> Array:

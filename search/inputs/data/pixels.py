@@ -184,8 +184,8 @@ def _layout(request: DataRequest, name: str, asked: str | None) -> tuple[int, bo
     shape = request.reference.input_shapes[name]
     if len(shape) != 4:
         raise DataError(
-            f"{request.where}: input '{name}' of '{request.reference.source}' has shape {shown_shape(shape)}, and images "
-            "need four axes: n, height, width and channels",
+            f"{request.where}: input '{name}' of '{request.reference.source}' has shape {shown_shape(shape)}, and "
+            "images need four axes: n, height, width and channels",
             "give the arrays in an .npz file",
         )
     first, last = shape[1] in MODES, shape[3] in MODES
@@ -237,7 +237,7 @@ def _scaling(
     mean, std = (found[key] or (neutral,) for key, neutral in (("mean", 0.0), ("std", 1.0)))
     if found["scale"] is None and max(map(abs, mean)) > 1:
         raise DataError(
-            f"{request.where}: a mean of {max(map(abs, mean)):g} is one of pixels from 0 to 255, and scale is not given",
+            f"{request.where}: a mean of {max(map(abs, mean)):g} is one of pixels from 0 to 255, and no scale is given",
             "add scale=1 to --data-options, or give mean and std for pixels scaled by 1/255",
         )
     scale = found["scale"] or (1 / 255,)

@@ -42,7 +42,7 @@ def find_loader(spec: str, option: str) -> Loader:
         if loader.recognises(spec):
             return loader
     forms = ", ".join(loader.described for loader in LOADERS)
-    raise DataError(f"{option}: '{spec}': expected {forms}; got a folder with none of that in it", "see docs/data.md")
+    raise DataError(f"{option}: '{spec}' is a folder with no data in it: expected {forms}", "see docs/data.md")
 
 
 def check_data(specs: Mapping[str, str | None], options: Sequence[tuple[str, str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """The loader; samples are in the file's order. Empty lines are left out for calibration, and refused with labels."""
+    """The loader; samples are in the file's order. Empty lines are left out for calibration, refused with labels."""
 
     form: str = "text"
     described: str = "a text file, .txt"
@@ -32,7 +33,7 @@ class TextFile:
 
     def recognises(self, spec: str) -> bool:
         """Whether the name ends so, and is no folder's."""
-        return spec.lower().endswith(".txt") and not Path(spec).is_dir()
+        return spec.lower().endswith(".txt") and not os.path.isdir(spec)
 
     def check(self, spec: str, option: str) -> None:
         """Refuse a file that cannot be read, or text where nothing tokenises it.

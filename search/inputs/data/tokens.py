@@ -1,7 +1,7 @@
 """Text as token numbers, through the ``tokenizer.json`` beside the model.
 
-Samples are padded to one length: that of the network's input, ``length``, or the longest sample's. What is longer is cut
-as the tokenizer says, or its ``tokenizer_config.json``.
+Samples are padded to one length: that of the network's input, ``length``, or the longest sample's. What is longer is
+cut as the tokenizer says, or its ``tokenizer_config.json``.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def tokenised(texts: Sequence[str], request: DataRequest, fields: Mapping[str, s
             )
         if pad is None:
             raise DataError(
-                f"'{path}': the tokenizer names no token to pad with, and samples have {min(lengths)} to {length} tokens",
+                f"'{path}': the tokenizer names no padding, and samples have {min(lengths)} to {length} tokens",
                 "name one: --data-options pad=NUMBER",
             )
     columns = {
@@ -141,7 +141,7 @@ def _tokenizer(path: Path) -> Any:
     check_readable(path, DataError, f"a {TOKENIZER_FILE}")
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+    except Exception as error:  # the library raises nothing narrower
         raise DataError(f"'{path}' is no readable {TOKENIZER_FILE} ({str(error)[:120]})", "copy it again") from error
 
 
