@@ -35,8 +35,8 @@ class Verdict:
     Attributes:
         outcome: For the colour and the exit status.
         headline: One sentence.
-        details: Further sentences: that ranges are random, what stopped the run, why there is but one point, what else may be worth taking,
-            nearest points.
+        details: Further sentences: that ranges are random, what stopped the run, why there is but one point, what else
+            may be worth taking, nearest points.
     """
 
     outcome: RunStatus

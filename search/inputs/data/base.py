@@ -81,7 +81,7 @@ class DataRequest:
     def beside_model(self, file: str) -> Path | None:
         """A file in the model's folder, or above a folder ``onnx`` that holds it; None where there is none."""
         folder = self.model.parent
-        places = [folder, folder.parent] if folder.absolute().name == "onnx" else [folder]
+        places = [folder, folder / ".."] if folder.absolute().name == "onnx" else [folder]
         return next((place / file for place in places if (place / file).is_file()), None)
 
     def loaded(self, arrays: Mapping[str, object], labels: object, form: str, detail: str = "") -> LoadedData:

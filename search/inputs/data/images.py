@@ -100,8 +100,8 @@ def _opened(image: Path | bytes, where: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-            found.load()
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as found:
+                found.load()  # what was decoded stays when the file is closed
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{where} cannot be read as an image ({str(error)[:120]})", "save it again, or take it out of the folder"

@@ -102,7 +102,8 @@ class ImagePreprocessing:
             pixels = pixels[:, :, ::-1]
         if self.dtype != "uint8":
             scaled = pixels.astype(np.float32) * np.float32(self.scale)
-            pixels = ((scaled - np.float32(self.mean)) / np.float32(self.std)).astype(self.dtype)
+            mean, std = (np.array(values, np.float32) for values in (self.mean, self.std))
+            pixels = ((scaled - mean) / std).astype(self.dtype)
         return np.ascontiguousarray(pixels if self.channels_last else pixels.transpose(2, 0, 1))
 
     def _resized(self, image: Any, where: str) -> Any:

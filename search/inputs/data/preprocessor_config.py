@@ -51,7 +51,7 @@ def read_config(path: Path) -> PixelSettings:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(
             f"'{path}': expected a {CONFIG_FILE} of an image network: {error}",
-            "state the steps with --data-options instead, and config= another file if there is one",
+            "name another file with --data-options config=FILE, or prepare the images and give an .npz file",
         ) from error
 
 
