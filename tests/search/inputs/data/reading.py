@@ -53,7 +53,7 @@ def text_network(
         helper.make_node("ReduceSum", [read, "one"], ["sum"], keepdims=0),
         helper.make_node("MatMul", ["sum", "w"], ["scores"], name="fc"),
     ]
-    shapes = {name: (TensorProto.INT64, ("n", tokens)) for name in inputs}
+    shapes: dict[str, tuple[int, Shape]] = {name: (TensorProto.INT64, ("n", tokens)) for name in inputs}
     kept = {name: value for name, value in weights.items() if any(name in node.input for node in nodes)}
     return model(nodes, shapes, {"scores": ("n", classes)}, kept)
 

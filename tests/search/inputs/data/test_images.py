@@ -17,7 +17,7 @@ from bitfront.search.inputs.data.base import EVAL
 from bitfront.search.inputs.data.registry import check_data
 from tests.search.inputs.data.reading import image_network, read
 
-CONFIG = {
+CONFIG: Mapping[str, Any] = {
     "do_resize": True,
     "size": {"shortest_edge": 10},
     "resample": 3,
@@ -61,7 +61,7 @@ def test_every_kind_of_file() -> None:
 def test_pixels_are_scaled_by_the_formula() -> None:
     """(pixel · scale − mean) / std, a channel at a time, in the layout of the network."""
     pixels = write("photos/a.png").astype(np.float32)
-    expected = (pixels / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
+    expected = (pixels / 255 - np.array([0.5, 0.4, 0.3])) / np.array([0.5, 0.25, 0.2])
     stated = {"mean": "0.5,0.4,0.3", "std": "0.5,0.25,0.2"}
     found = read(image_network(), "photos", **stated).inputs["pixels"]
     np.testing.assert_allclose(found[0], expected.transpose(2, 0, 1), atol=1e-6)
@@ -118,7 +118,7 @@ def test_a_config_beside_the_model() -> None:
     write("photos/a.png", size=(20, 30))
     write_config()
     image = Image.open("photos/a.png").resize((15, 10), Image.Resampling.BICUBIC).crop((3, 1, 11, 9))
-    expected = (np.asarray(image, np.float32) / 255 - CONFIG["image_mean"]) / CONFIG["image_std"]
+    expected = (np.asarray(image, np.float32) / 255 - np.array(CONFIG["image_mean"])) / np.array(CONFIG["image_std"])
     loaded = read(image_network(), "photos")
     np.testing.assert_allclose(loaded.inputs["pixels"][0], expected.transpose(2, 0, 1), atol=1e-5)
     assert "preprocessor_config.json" in loaded.text
