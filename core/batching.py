@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfront.core.ragged import stacked
 from bitfront.core.workload import Array, Inputs
 
 _NOTHING: Mapping[str, int | None] = MappingProxyType({})
@@ -53,8 +54,11 @@ class Batching:
 
         Args:
             samples: Input name → array (n, …); one that all samples share is repeated n times, or a view that seems so.
+
+        Raises:
+            DataError: If samples of different shapes are among them.
         """
-        return {name: _placed(array, self.input_axis(name)) for name, array in samples.items()}
+        return {name: _placed(stacked(array), self.input_axis(name)) for name, array in samples.items()}
 
     def samples(self, name: str, array: Array, count: int) -> Array:
         """One of the network's own arrays with the samples first, (n, …).

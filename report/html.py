@@ -120,6 +120,7 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
         ("Search samples", settings.get("search_samples")),
         ("Calibration data", settings.get("data", {}).get("calibration", {}).get("text")),
         ("Evaluation data", settings.get("data", {}).get("evaluation", {}).get("text")),
+        ("Latency measured on", settings.get("data", {}).get("timing", {}).get("text")),
         ("Calibration", settings.get("calibration")),
         ("Precisions", settings.get("precisions")),
         ("Passes", settings.get("passes")),

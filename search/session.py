@@ -28,6 +28,8 @@ from bitfront.core import (
     digest,
     outputs_read,
 )
+from bitfront.core.batching import take_rows
+from bitfront.core.ragged import is_ragged, median_sample, rows_like
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.search.accuracy import BATCH, FIRST_STAGE, Scorer
 from bitfront.search.evaluate import Evaluator
@@ -144,13 +146,19 @@ def prepare(
     created = earlier["created"] if earlier else datetime.now(UTC).isoformat(timespec="seconds")
     study_name = f"search-{digest(identity, options.budget.to_json())[:16]}"
 
+    data = dict(getattr(workload, "data", {}))
+    timed = _timed_batch(workload.calibration, options.batch_size)
+    if any(map(is_ragged, workload.calibration.values())):
+        shapes = ", ".join(f"{name} {array[0].shape}" for name, array in timed.items())
+        data["timing"] = {"form": "median", "text": f"a sample of median size: {shapes}"}
+        listener.warn(f"calibration samples differ in shape: latency is measured on {data['timing']['text']}")
     search_part, held_part = split(workload.evaluation, options.holdout, options.seed)
     store = ContentStore(options.out / "cache")
     making = _making(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
     runner = ModelRunner(
         lowerer=lowerer,
         backend=backend,
-        inputs=reference.batching.feed(_first_batch(workload.calibration, options.batch_size)),
+        inputs=reference.batching.feed(timed),
         threads=options.threads,
         batch_size=options.batch_size,
         cores=max(options.threads, available_cores()),
@@ -189,7 +197,7 @@ def prepare(
             "withheld": withheld,
             "metric": metric_name(workload.metric),
             "calibration": options.calibration.to_json(),
-            "data": dict(getattr(workload, "data", {})),
+            "data": data,
             "sensitivity_samples": options.sensitivity_samples,
             "holdout_samples": len(held_part),
             "search_samples": len(search_part),
@@ -301,14 +309,16 @@ def _measurements(store: ContentStore, identity: Mapping[str, str]) -> Measureme
     )
 
 
-def _first_batch(calibration: Inputs, batch_size: int) -> Inputs:
+def _timed_batch(calibration: Inputs, batch_size: int) -> Inputs:
+    """The samples that latency is measured on: the first ones, or those of median size where shapes differ."""
     short = [name for name, array in calibration.items() if len(array) < batch_size]
     if short:
         raise DataError(
             f"calibration input '{short[0]}': {len(calibration[short[0]])} samples do not fill a batch of {batch_size}",
             "give more calibration samples or a smaller --batch-size",
         )
-    return {name: array[:batch_size] for name, array in calibration.items()}
+    rows = rows_like(calibration, median_sample(calibration), batch_size)
+    return {name: take_rows(array, rows) for name, array in calibration.items()}
 
 
 def _model_json(lowerer: Lowerer) -> dict[str, Any]:

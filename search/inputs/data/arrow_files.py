@@ -40,11 +40,11 @@ def read_table(files: Sequence[Path], columns: Sequence[str]) -> Any:
         ) from error
 
 
-def numbers(table: Any, column: str, where: str) -> Array:
-    """A column of numbers, or of lists of them, as an array (n, …).
+def numbers(table: Any, column: str, where: str) -> Array | list[Array]:
+    """A column of numbers, or of lists of them, as an array (n, …); of flat lists of different lengths, as a list.
 
     Raises:
-        DataError: If a value is missing, is no number, or lists differ in length.
+        DataError: If a value is missing, is no number, or lists in lists differ in length.
     """
     import pyarrow
     from pyarrow import compute, types
@@ -60,6 +60,8 @@ def numbers(table: Any, column: str, where: str) -> Array:
         if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
             break
         lengths = compute.unique(compute.list_value_length(values)).to_pylist()
+        if len(lengths) > 1 and len(shape) == 1 and not types.is_nested(kind.value_type):
+            return [np.asarray(row.values.to_numpy(zero_copy_only=False)) for row in values]
         if len(lengths) > 1:
             raise DataError(
                 f"{where}: column '{column}': rows have {min(lengths)} to {max(lengths)} values",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bitfront.core import Array, DataError
+from bitfront.search.inputs.arrays import is_uneven
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room, library, shuffled
 from bitfront.search.inputs.data.image_labels import read_labels
 from bitfront.search.inputs.data.pixels import OPTIONS, ImagePreprocessing, preprocessing
@@ -65,8 +66,10 @@ class ImageFolder:
         return request.loaded({name: array}, found, self.form, f"in shuffled order, {prepared.text}")
 
 
-def prepared_images(images: Sequence[Path | bytes], prepared: ImagePreprocessing, request: DataRequest) -> Array:
-    """Images as one array (n, …).
+def prepared_images(
+    images: Sequence[Path | bytes], prepared: ImagePreprocessing, request: DataRequest
+) -> Array | list[Array]:
+    """Images as one array (n, …), or a list of arrays where they keep sizes of their own.
 
     Args:
         images: Files, or what is in them.
@@ -74,7 +77,7 @@ def prepared_images(images: Sequence[Path | bytes], prepared: ImagePreprocessing
         request: Names the data in messages.
 
     Raises:
-        DataError: If one cannot be read, or shapes differ.
+        DataError: If one cannot be read.
     """
     arrays: list[Array] = []
     for index, image in enumerate(images):
@@ -82,13 +85,8 @@ def prepared_images(images: Sequence[Path | bytes], prepared: ImagePreprocessing
         array = prepared.array(_opened(image, where), where)
         if not arrays:
             check_room(array.nbytes * 2 * len(images), request.where)
-        elif array.shape != arrays[0].shape:
-            raise DataError(
-                f"{where}: becomes an array of shape {array.shape}, the first image one of {arrays[0].shape}",
-                "give all images one size with --data-options size=HEIGHTxWIDTH",
-            )
         arrays.append(array)
-    return np.stack(arrays)
+    return arrays if is_uneven(arrays) else np.stack(arrays)
 
 
 def _opened(image: Path | bytes, where: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bitfront.core import Array, DataError
 from bitfront.search.inputs.archive import array_names, read_npz
-from bitfront.search.inputs.arrays import LABELS, check_names, shown_shape
+from bitfront.search.inputs.arrays import LABELS, check_names, fits, shown_shape
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room, missing_labels
 
 _OPTIONS = {"samples": "files read at most"}
@@ -78,7 +78,8 @@ def _files(spec: str) -> list[Path]:
     return sorted(path for path in folder.glob("*.npz") if path.is_file()) if os.path.isdir(folder) else []
 
 
-def _joined(name: str, parts: list[tuple[Path, Array]], request: DataRequest) -> Array:
+def _joined(name: str, parts: list[tuple[Path, Array]], request: DataRequest) -> Array | list[Array]:
+    """All samples of an input; as a list where their shapes differ along the network's dynamic axes."""
     axis = request.reference.batching.input_axis(name)
     path, first = parts[0]
     for other, array in parts[1:]:
@@ -88,10 +89,16 @@ def _joined(name: str, parts: list[tuple[Path, Array]], request: DataRequest) ->
                 "for it",
                 "give one value, which all samples share",
             )
-        if axis is not None and np.delete(array.shape, axis).tolist() != np.delete(first.shape, axis).tolist():
+    if axis is None:
+        return first
+    for path, array in parts:
+        if not fits(array.shape, request.reference.input_shapes[name], axis):
             raise DataError(
-                f"'{other}': array '{name}': expected shape {shown_shape(first.shape, axis)} as in '{path.name}', got "
-                f"{array.shape}",
-                "pad or crop the samples to one shape",
+                f"'{path}': array '{name}': expected shape "
+                f"{shown_shape(request.reference.input_shapes[name], axis)}, got {array.shape}",
+                "write each sample as the network reads it, with or without n",
             )
-    return first if axis is None else np.concatenate([array for _, array in parts], axis=axis)
+    arrays = [np.moveaxis(array, axis, 0) for _, array in parts]
+    if len({array.shape[1:] for array in arrays}) > 1:
+        return [np.ascontiguousarray(sample) for array in arrays for sample in array]
+    return np.concatenate([array for _, array in parts], axis=axis)

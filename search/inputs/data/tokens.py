@@ -1,6 +1,7 @@
 """Text as token numbers, through the ``tokenizer.json`` beside the model.
 
-Samples are padded to one length: that of the network's input, ``length``, or the longest sample's. What is longer is
+Samples are padded to one length: that of the network's input, ``length``, or the longest sample's. Without an attention
+mask, which hides padding, or with ``padding=none`` each keeps its own length. What is longer than the network takes is
 cut as the tokenizer says, or its ``tokenizer_config.json``.
 """
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from bitfront.core import Array, DataError, UsageError
 from bitfront.core.files import check_readable
-from bitfront.search.inputs.arrays import shown_shape
+from bitfront.search.inputs.arrays import is_uneven, shown_shape
 from bitfront.search.inputs.data.base import DataRequest, library
 
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
@@ -24,8 +25,10 @@ FIELDS = (IDS, MASK, TYPES)
 OPTIONS = {
     "tokenizer": f"the tokenizer (default: {TOKENIZER_FILE} beside the model)",
     "length": "tokens that every sample is padded or cut to (default: the network's, or the longest sample's)",
+    "padding": "longest, or none: every sample at its own length (default: longest, none without a mask)",
     "pad": "number of the token that pads (default: the tokenizer's)",
 }
+PADDINGS = ("longest", "none")
 _LONGEST = 2**20  # a model_max_length beyond that stands for none
 
 
@@ -38,7 +41,9 @@ def check_library(spec: str, option: str) -> None:
     library("tokenizers", "tokenizers", "text", f"{option}: '{spec}': tokenising text")
 
 
-def tokenised(texts: Sequence[str], request: DataRequest, fields: Mapping[str, str]) -> tuple[dict[str, Array], str]:
+def tokenised(
+    texts: Sequence[str], request: DataRequest, fields: Mapping[str, str]
+) -> tuple[dict[str, Array | list[Array]], str]:
     """Texts as the network's inputs, and how they became so in words.
 
     Args:
@@ -66,39 +71,52 @@ def tokenised(texts: Sequence[str], request: DataRequest, fields: Mapping[str, s
         tokenizer.no_truncation()
     else:
         tokenizer.enable_truncation(limit)
-    pad = _pad(request, tokenizer, settings)
+    pad, pad_given = _pad(request, tokenizer, settings), "pad" in request.options.values
     tokenizer.no_padding()
     found = tokenizer.encode_batch(list(texts))
     lengths = [len(each.ids) for each in found]
+    cut = sum(length == limit for length in lengths) if limit is not None else 0
+    detail = f"tokenised by {path.name} into {min(lengths)} to {max(lengths)} tokens"
+    detail += f", {cut} of them cut at {limit} or as long" if cut else ""
     empty = next((index for index, length in enumerate(lengths) if not length), None)
     if empty is not None:
         raise DataError(f"{request.where}: sample {empty + 1} has no tokens", "take it out")
     length = fixed or max(lengths)
-    if min(lengths) < length:
-        if MASK not in wanted.values() and "pad" not in request.options.values:
-            raise DataError(
-                f"{request.where}: samples have {min(lengths)} to {length} tokens, and the network has no {MASK}, so "
-                "padding would be read as text",
-                "cut the samples to one length, or name the padding that the network was trained with: "
-                "--data-options pad=0",
-            )
-        if pad is None:
-            raise DataError(
-                f"'{path}': the tokenizer names no padding, and samples have {min(lengths)} to {length} tokens",
-                "name one: --data-options pad=NUMBER",
-            )
+    uneven = min(lengths) < length
+    masked = MASK in wanted.values() or pad_given
+    if request.options.one_of("padding", PADDINGS) == "none" or (uneven and not masked and fixed is None):
+        return _unpadded(found, wanted, request), f"{detail}, not padded"
+    if uneven and not masked:
+        raise DataError(
+            f"{request.where}: samples have {min(lengths)} to {length} tokens, and the network takes {length} and has "
+            f"no {MASK}, so padding would be read as text",
+            "name the padding that the network was trained with: --data-options pad=0",
+        )
+    if uneven and pad is None:
+        raise DataError(
+            f"'{path}': the tokenizer names no padding, and samples have {min(lengths)} to {length} tokens",
+            "name one, --data-options pad=NUMBER, or run samples at their own lengths, --data-options padding=none",
+        )
     columns = {
         IDS: [[*each.ids, *[pad] * (length - len(each.ids))] for each in found],
         MASK: [[*each.attention_mask, *[0] * (length - len(each.ids))] for each in found],
         TYPES: [[*each.type_ids, *[0] * (length - len(each.ids))] for each in found],
     }
-    arrays = {
+    arrays: dict[str, Array | list[Array]] = {
         name: np.array(columns[field], np.int64).astype(request.reference.input_types[name])
         for name, field in wanted.items()
     }
-    cut = sum(length == limit for length in lengths) if limit is not None else 0
-    detail = f"tokenised by {path.name} into {min(lengths)} to {max(lengths)} tokens, padded to {length}"
-    return arrays, detail + (f", {cut} of them cut at {limit} or as long" if cut else "")
+    return arrays, f"{detail}, padded to {length}"
+
+
+def _unpadded(found: Sequence[Any], wanted: Mapping[str, str], request: DataRequest) -> dict[str, Array | list[Array]]:
+    """Each sample at its own length."""
+    rows = {IDS: [e.ids for e in found], MASK: [e.attention_mask for e in found], TYPES: [e.type_ids for e in found]}
+    arrays = {}
+    for name, field in wanted.items():
+        samples = [np.array(row, np.int64).astype(request.reference.input_types[name]) for row in rows[field]]
+        arrays[name] = samples if is_uneven(samples) else np.stack(samples)
+    return arrays
 
 
 def _fields(request: DataRequest, fields: Mapping[str, str]) -> dict[str, str]:

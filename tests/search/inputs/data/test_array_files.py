@@ -98,14 +98,23 @@ def test_a_file_a_sample() -> None:
     assert len(read(image_network(), "parts", samples="2").inputs["pixels"]) == 2
 
 
-def test_files_that_do_not_go_together() -> None:
-    """The file that does not fit is named, and what was expected of it."""
+def test_files_of_different_lengths() -> None:
+    """Samples that differ along a dynamic axis keep their shapes; those that do not fit the network are refused."""
     Path("parts").mkdir()
     for index, length in enumerate((3, 5)):
         ids = np.ones(length, np.int64)
         write_npz(Path(f"parts/{index}.npz"), {"input_ids": ids, "attention_mask": ids})
-    with pytest.raises(DataError, match=r"'parts/1\.npz': array 'input_ids': expected shape \(n, 3\) as in '0\.npz'"):
-        read(text_network(), "parts")
+    write_npz(Path("parts/2.npz"), {"input_ids": IDS, "attention_mask": MASK})
+    found = read(text_network(), "parts").inputs
+    assert [sample.shape for sample in found["input_ids"]] == [(3,), (5,), *[(3,)] * 4]
+    np.testing.assert_array_equal(found["input_ids"][5], IDS[3])
+    with pytest.raises(DataError, match=r"'parts/1\.npz': array 'input_ids': expected shape \(n, 3\), got \(1, 5\)"):
+        read(text_network(tokens=3), "parts")
+
+
+def test_files_that_do_not_fit() -> None:
+    """The file that does not fit is named, and what was expected of it."""
+    Path("parts").mkdir()
     write_npz(Path("parts/1.npz"), {"input_ids": IDS})
     with pytest.raises(DataError, match=r"'parts/1\.npz': expected arrays named 'input_ids', 'attention_mask'"):
         read(text_network(), "parts")

@@ -123,8 +123,18 @@ def test_tokens_of_a_data_set() -> None:
     assert sorted(read(text_network(), "ds").inputs["input_ids"].tolist()) == rows
 
 
+def test_tokens_of_different_lengths() -> None:
+    """Rows that were not padded keep their lengths."""
+    numbers = {"feature": {"dtype": "int64", "_type": "Value"}, "_type": "Sequence"}
+    columns = {"input_ids": [[2, 3], [5, 2, 6]], "attention_mask": [[1, 1], [1, 1, 1]]}
+    write(columns, dict.fromkeys(columns, numbers))
+    found = read(text_network(), "ds").inputs
+    assert sorted(sample.tolist() for sample in found["input_ids"]) == [[2, 3], [5, 2, 6]]
+    assert sorted(sample.tolist() for sample in found["attention_mask"]) == [[1, 1], [1, 1, 1]]
+
+
 COLUMNS: Mapping[str, tuple[Any, str]] = {
-    "different lengths": ([[1.0], [1.0, 2.0]], "column 'pixels': rows have 1 to 2 values"),
+    "lists that differ": ([[[1.0]], [[1.0], [2.0]]], "column 'pixels': rows have 1 to 2 values"),
     "missing": ([[1.0], None], "column 'pixels': 1 values are missing"),
     "text": (["a", "b"], "column 'pixels' holds string, expected numbers"),
 }

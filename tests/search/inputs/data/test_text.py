@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bitfront.core import DataError, UsageError
@@ -19,6 +20,8 @@ pytest.importorskip("tokenizers", reason="tokenizers is not installed")
 
 LINES = "the cat sat\nthe dog sat on the mat\ncat\n"
 IDS = [[2, 3, 4, 0, 0, 0], [2, 7, 4, 5, 2, 6], [3, 0, 0, 0, 0, 0]]
+
+OWN = [[2, 3, 4], [2, 7, 4, 5, 2, 6], [3]]
 
 
 @pytest.fixture(autouse=True)
@@ -92,13 +95,24 @@ def test_the_tokenizer_s_own_limit(source: str) -> None:
 
 
 def test_padding_that_would_be_read() -> None:
-    """Without a mask, samples of different lengths are refused unless padding is named; equal ones pass."""
+    """Without a mask samples keep their own lengths, unless padding is named; a fixed length needs it named."""
     net = text_network(("input_ids",))
-    with pytest.raises(DataError, match="samples have 1 to 6 tokens, and the network has no attention_mask"):
-        read(net, "texts.txt")
+    loaded = read(net, "texts.txt")
+    assert [sample.tolist() for sample in loaded.inputs["input_ids"]] == OWN
+    assert "into 1 to 6 tokens, not padded" in loaded.text
     assert read(net, "texts.txt", pad="0").inputs["input_ids"].tolist() == IDS
+    with pytest.raises(DataError, match="samples have 1 to 4 tokens, and the network takes 4 and has no attention"):
+        read(text_network(("input_ids",), tokens=4), "texts.txt")
     Path("even.txt").write_text("the cat\non mat\n")
     assert read(net, "even.txt").inputs["input_ids"].tolist() == [[2, 3], [5, 6]]
+
+
+def test_samples_at_their_own_lengths() -> None:
+    """``padding=none`` pads nothing: every input of a sample has its length."""
+    inputs = read(text_network(), "texts.txt", padding="none").inputs
+    assert [sample.tolist() for sample in inputs["input_ids"]] == OWN
+    assert [sample.tolist() for sample in inputs["attention_mask"]] == [[1] * len(row) for row in OWN]
+    assert inputs["input_ids"][0].dtype == np.int64
 
 
 def test_a_padding_token_of_the_config() -> None:
