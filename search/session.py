@@ -146,7 +146,7 @@ def prepare(
     created = earlier["created"] if earlier else datetime.now(UTC).isoformat(timespec="seconds")
     study_name = f"search-{digest(identity, options.budget.to_json())[:16]}"
 
-    data = dict(getattr(workload, "data", {}))
+    data = dict(getattr(workload, "data_sources", {}))
     timed = _timed_batch(workload.calibration, options.batch_size)
     if any(map(is_ragged, workload.calibration.values())):
         shapes = ", ".join(f"{name} {array[0].shape}" for name, array in timed.items())

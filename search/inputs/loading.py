@@ -68,7 +68,8 @@ class LoadedWorkload:
         training: Inputs that passes train on, with int64 class numbers if there are labels; None without passes.
         students: Name → network to train by distillation, ``SmallNet-1``; empty without that pass.
         augment: Fields of ``passes.data.Augmentation``.
-        data: ``calibration`` and ``evaluation`` → form and text of where they came from; empty for a Python object.
+        data_sources: ``calibration`` and ``evaluation`` → form and text of where they came from; empty for a workload
+            that is a Python object.
     """
 
     name: str
@@ -80,7 +81,7 @@ class LoadedWorkload:
     training: Labelled | Inputs | None = None
     students: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     augment: Mapping[str, float] = field(default_factory=dict)
-    data: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    data_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def open_source(source: Source) -> Opened:
@@ -166,7 +167,7 @@ def load(
         evaluation=_scorable(evaluation, reference, metric, where),
         metric=metric,
         batch_size=wish,
-        data=told,
+        data_sources=told,
     )
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 

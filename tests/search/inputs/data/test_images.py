@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 from PIL import Image
@@ -15,6 +16,7 @@ from PIL import Image
 from bitfront.core import Array, DataError, UsageError
 from bitfront.search.inputs.data.base import EVAL
 from bitfront.search.inputs.data.registry import check_data
+from tests.search.command_line import outcome
 from tests.search.inputs.data.reading import image_network, read
 
 CONFIG: Mapping[str, Any] = {
@@ -278,3 +280,17 @@ def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"--calib: 'photos': reading images needs pillow") as caught:
         check_data({"--calib": "photos"}, ())
     assert "pip install pillow" in caught.value.hint
+
+
+def test_a_search(capsys: pytest.CaptureFixture[str]) -> None:
+    """A search runs on folders of images, and its report says every step that made arrays of them."""
+    for index in range(20):
+        write(f"photos/{'ab'[index % 2]}/{index}.png", size=(9, 12), seed=index)
+    onnx.save(image_network(), "net.onnx")
+    argv = ["--model", "net.onnx", "--calib", "photos", "--eval", "photos", "--trials", "2", "--time-limit", "1s"]
+    assert outcome([*argv, "--out", "run", "--data-options", "scale=1/255", "mean=0.5", "calib:samples=9"]) in (0, 3)
+    assert "random" not in capsys.readouterr().out
+    page = Path("run/report.html").read_text()
+    steps = "resized (bilinear) and cropped at the centre to 8 × 8, RGB, NCHW, scale 0.00392157, mean 0.5 0.5 0.5"
+    assert f"9 samples of photos, in shuffled order, {steps}" in page
+    assert f"20 samples of photos, in shuffled order, {steps}" in page
