@@ -291,7 +291,7 @@ def calibration_of(args: argparse.Namespace) -> CalibrationSettings:
 
 def add_runtime(group: argparse._ArgumentGroup, *, batch: bool) -> None:
     """The runtime and how it is driven; a timed batch goes with a search, which takes several runtimes."""
-    several = ", or several: ort-cpu,openvino" if batch else ""
+    several = ", or more: ort-cpu,openvino" if batch else ""
     group.add_argument(
         "--backend", default="ort-cpu", metavar="NAME", help=f"runtime to measure on{several} (default: %(default)s)"
     )
