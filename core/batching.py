@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.core.metric import Array
+from bitfront.core.ragged import stacked
 from bitfront.core.workload import Inputs
 
 _NOTHING: Mapping[str, int | None] = MappingProxyType({})
@@ -54,8 +55,11 @@ class Batching:
 
         Args:
             samples: Input name → array (n, …); one that all samples share is repeated n times, or a view that seems so.
+
+        Raises:
+            DataError: If samples of different shapes are among them.
         """
-        return {name: _placed(array, self.input_axis(name)) for name, array in samples.items()}
+        return {name: _placed(stacked(array), self.input_axis(name)) for name, array in samples.items()}
 
     def samples(self, name: str, array: Array, count: int) -> Array:
         """An array as the network reads it, rearranged with the samples first, (n, …).

@@ -54,6 +54,7 @@ class Settings(TypedDict):
     holdout_samples: Count
     search_samples: Count
     withheld: NotRequired[dict[str, str]]
+    data: NotRequired[dict[str, dict[str, str]]]
 
 
 class Device(TypedDict):

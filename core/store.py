@@ -69,7 +69,12 @@ def digest(*parts: Any) -> str:
 def _feed(state: Any, part: Any) -> None:
     if isinstance(part, np.ndarray):
         if part.dtype.hasobject:
-            raise TypeError("cannot digest an array of Python objects")  # its bytes are addresses
+            if part.ndim != 1 or not all(isinstance(sample, np.ndarray) for sample in part):
+                raise TypeError("cannot digest an array of Python objects")  # its bytes are addresses
+            state.update(f"r{len(part)}:".encode())  # samples of different shapes (core.ragged)
+            for sample in part:
+                _feed(state, sample)
+            return
         state.update(f"a{part.dtype.newbyteorder('=').str}{part.shape or (1,)}".encode())
         for rows in _blocks(part):
             state.update(np.asarray(rows, dtype=rows.dtype.newbyteorder("="), order="C").tobytes())

@@ -9,7 +9,7 @@ and script, plotly.js, and plot data, which is JSON without ``<``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -80,9 +80,9 @@ def page(results: RunResults) -> str:
     )
 
 
-def plot_page(title: str, figure: go.Figure) -> str:
-    """A page of one figure."""
-    return fill("plot_page.html.j2", title=title, plot=as_plot("plot", title, "", figure))
+def plot_page(title: str, figure: go.Figure, notices: Sequence[str] = ()) -> str:
+    """A page of one figure, with what has to be known first above it."""
+    return fill("plot_page.html.j2", title=title, plot=as_plot("plot", title, "", figure), notices=notices)
 
 
 def fill(template: str, **values: Any) -> str:
@@ -121,6 +121,9 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
         ("Metric", f"{results.metric.name}, {results.metric.direction} is better"),
         ("Held-out samples", settings.get("holdout_samples")),
         ("Search samples", settings.get("search_samples")),
+        ("Calibration data", settings.get("data", {}).get("calibration", {}).get("text")),
+        ("Evaluation data", settings.get("data", {}).get("evaluation", {}).get("text")),
+        ("Latency measured on", settings.get("data", {}).get("timing", {}).get("text")),
         ("Calibration", settings.get("calibration")),
         ("Precisions", settings.get("precisions")),
         ("Passes", settings.get("passes")),

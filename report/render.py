@@ -56,10 +56,15 @@ def render_comparison(folder: Path) -> Comparison:
     return comparison
 
 
-def render_sensitivity(scores: Sequence[Score], path: Path) -> None:
+def render_sensitivity(scores: Sequence[Score], path: Path, *, notices: Sequence[str] = ()) -> None:
     """Write the sensitivity chart alone, as a page that works offline.
+
+    Args:
+        scores: What it shows.
+        path: The page.
+        notices: What has to be known of the data, shown above the chart.
 
     Raises:
         OutputError: If ``path`` cannot be written.
     """
-    write_text(path, plot_page("Sensitivity", draw_sensitivity(sensitivity_info(scores))))
+    write_text(path, plot_page("Sensitivity", draw_sensitivity(sensitivity_info(scores)), notices))

@@ -104,6 +104,11 @@ class RunResults:
         return info_from_settings(self.settings)
 
     @property
+    def random_ranges(self) -> bool:
+        """Whether activation ranges come from random numbers."""
+        return bool(self.settings.get("data", {}).get("calibration", {}).get("form") == "random")
+
+    @property
     def base(self) -> GivenNetwork | None:
         """What points are compared with: the given network, FP32 in an older run; None where it was not measured."""
         point = self.points.get(self.reference)

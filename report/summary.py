@@ -11,6 +11,10 @@ from bitfront.core.point import Point
 from bitfront.report.results import RunResults
 from bitfront.report.tables import NOT_REPRODUCED, accuracy_difference, size_ratio
 
+RANDOM_RANGES = (
+    "Activation ranges come from random numbers (--calib random), not from data: every quantised point is a guess, "
+    "and has to be made again with real inputs before it is used."
+)
 _NAMES = {GIVEN_ID: "the given network"}
 _AGAIN = "run again while nothing else computes"
 _TIE = 1.02
@@ -32,8 +36,8 @@ class RunSummary:
     Attributes:
         status: For the colour and the exit status.
         headline: One sentence.
-        details: Further sentences: what stopped the run, why there is but one point, what else may be worth taking,
-            nearest points.
+        details: Further sentences: that ranges are random, what stopped the run, why there is but one point, what else
+            may be worth taking, nearest points.
     """
 
     status: RunStatus
@@ -82,7 +86,8 @@ def _within(change: float, results: RunResults) -> str:
 
 def summarise_run(results: RunResults) -> RunSummary:
     """The summary that the report and the command line begin with."""
-    details = [*_ended_early(results), *results.only_fp32]
+    random_ranges = [RANDOM_RANGES] if results.random_ranges else []
+    details = [*random_ranges, *_ended_early(results), *results.only_fp32]
     if results.recommended is not None:
         meets = "meets every limit" if limit_texts(results) else "is recommended (no limit was set)"
         point = results.points[results.recommended]

@@ -28,6 +28,8 @@ from bitfront.core import (
     as_metric,
     digest,
 )
+from bitfront.core.batching import take_rows
+from bitfront.core.ragged import is_ragged, median_sample, rows_like
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.events import Listener
@@ -83,10 +85,16 @@ def prepare(
     created = earlier["created"] if earlier else datetime.now(UTC).isoformat(timespec="seconds")
     study_name = f"search-{digest(identity, options.budget.to_json())[:16]}"
 
+    data = dict(getattr(workload, "data_sources", {}))
+    timed = _timed_batch(workload.calibration, options.batch_size)
+    if any(map(is_ragged, workload.calibration.values())):
+        shapes = ", ".join(f"{name} {array[0].shape}" for name, array in timed.items())
+        data["timing"] = {"form": "median", "text": f"a sample of median size: {shapes}"}
+        listener.warn(f"calibration samples differ in shape: latency is measured on {data['timing']['text']}")
     parts = split_holdout(workload.evaluation, options.holdout, options.seed)
     store = ContentStore(options.out / "cache")
     builder = _builder(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
-    runner = _runner(workload, lowerer, backend, options, _measurements(store, identity), watch, builder)
+    runner = _runner(timed, lowerer, backend, options, _measurements(store, identity), watch, builder)
     given = _given(runner, listener)
     _check_engine(given, backend, options)
     search_scorer, held_out_scorer = _scorers(parts, metric, lowerer.reference)
@@ -97,7 +105,7 @@ def prepare(
         "created": created,
         "model": _model_json(lowerer),
         "backend": {"name": backend.name, "dialect": backend.dialect, "device": device},
-        "settings": _settings_json(metric, options, withheld, parts, command),
+        "settings": _settings_json(metric, options, withheld, data, parts, command),
         "budget": options.budget.to_json(),
     }
     return Session(
@@ -131,7 +139,7 @@ def _identity(workload: Workload, lowerer: Lowerer, device: Mapping[str, Any], o
 
 
 def _runner(
-    workload: Workload,
+    timed: Inputs,
     lowerer: Lowerer,
     backend: Backend,
     options: RunOptions,
@@ -139,11 +147,10 @@ def _runner(
     watch: Stopwatch,
     builder: VariantBuilder | None,
 ) -> ModelRunner:
-    batch = _first_batch(workload.calibration, options.batch_size)
     return ModelRunner(
         lowerer=lowerer,
         backend=backend,
-        inputs=lowerer.reference.batching.feed(batch),
+        inputs=lowerer.reference.batching.feed(timed),
         threads=options.threads,
         batch_size=options.batch_size,
         cores=max(options.threads, available_cores()),
@@ -183,6 +190,7 @@ def _settings_json(
     metric: Metric,
     options: RunOptions,
     withheld: Mapping[str, str],
+    data: Mapping[str, Mapping[str, str]],
     parts: tuple[Labelled, Labelled],
     command: str,
 ) -> dict[str, Any]:
@@ -197,6 +205,7 @@ def _settings_json(
         "withheld": withheld,
         **metric.settings(),
         "calibration": options.calibration.to_json(),
+        "data": data,
         "sensitivity_samples": options.sensitivity_samples,
         "holdout_samples": len(parts[1]),
         "search_samples": len(parts[0]),
@@ -277,14 +286,16 @@ def _measurements(store: ContentStore, identity: Mapping[str, str]) -> Measureme
     )
 
 
-def _first_batch(calibration: Inputs, batch_size: int) -> Inputs:
+def _timed_batch(calibration: Inputs, batch_size: int) -> Inputs:
+    """The samples that latency is measured on: the first ones, or those of median size where shapes differ."""
     short = [name for name, array in calibration.items() if len(array) < batch_size]
     if short:
         raise DataError(
             f"calibration input '{short[0]}': {len(calibration[short[0]])} samples do not fill a batch of {batch_size}",
             "give more calibration samples or a smaller --batch-size",
         )
-    return {name: array[:batch_size] for name, array in calibration.items()}
+    rows = rows_like(calibration, median_sample(calibration), batch_size)
+    return {name: take_rows(array, rows) for name, array in calibration.items()}
 
 
 def _model_json(lowerer: Lowerer) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.passes.prune_groups import Status, find_prune_groups
 from bitfront.report.results import RunResults
 from bitfront.search.commands import arguments, main_job, pass_arguments
+from bitfront.search.inputs.data.registry import LOADERS
 from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.passes import check_passes
 from bitfront.search.inputs.workloads import load_metric
@@ -35,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "adding-a-backend.md"
 PASSES_PAGE = PAGE.with_name("passes.md")
 METRIC_PAGE = PAGE.with_name("adding-a-metric.md")
+DATA_PAGE = PAGE.with_name("data.md")
 ROBUSTNESS_PAGE = PAGE.with_name("robustness.md")
 NAME = "my_runtime:ReferenceBackend"
 
@@ -177,6 +179,13 @@ def test_every_kind_of_input_names_its_tests() -> None:
         assert named, row
         for test in named:
             assert (ROOT / test).is_file(), test
+
+
+def test_the_data_page_names_every_key() -> None:
+    """Each key of ``--data-options`` and each kind of image is explained."""
+    page = DATA_PAGE.read_text(encoding="utf-8")
+    keys = {key for loader in LOADERS for key in loader.options}
+    assert [key for key in sorted(keys) if f"`{key}`" not in page and f"`{key}=" not in page] == []
 
 
 def test_the_passes_page_names_every_option() -> None:

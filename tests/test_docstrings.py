@@ -25,7 +25,7 @@ NOT_YET_COVERED = (
     *("search/console/__init__.py", "search/execution", "search/measuring", "search/policy", "search/proposals"),
     *("search/results", "search/space", "search/variants"),
     *("search/options.py", "search/prepare.py", "search/session.py", "search/trial.py"),
-    *("search/commands/pass_arguments.py", "search/inputs/metrics.py", "search/inputs/passes.py"),
+    *("search/commands/pass_arguments.py", "search/commands/values.py", "search/inputs"),
 )
 
 

@@ -25,6 +25,8 @@ from bitfront.core import (
 from bitfront.search.commands.values import (
     Limit,
     check_words,
+    data,
+    key_value,
     limit,
     number,
     path,
@@ -200,17 +202,34 @@ def _budget(limits: Mapping[str, Limit | None], backend: str) -> Constraints:
 def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
     """Add the options for model and data; labelled data only where the command scores accuracy."""
     group = parser.add_argument_group(
-        "Model and data", "an ONNX file with .npz arrays named like its inputs, or a Python workload"
+        "Model and data",
+        "an ONNX file with its data, or a Python workload. DATA is an .npz file with arrays named like the network's "
+        "inputs, a folder of images, a text file, an .npy file, a folder of .npz files, or a data set on disk: "
+        "docs/data.md",
     )
     group.add_argument("--model", type=path, metavar="ONNX", help="trained network; fixed or dynamic batch")
-    group.add_argument("--calib", type=path, metavar="NPZ", help="calibration inputs, no labels needed")
+    group.add_argument(
+        "--calib",
+        type=data,
+        metavar="DATA",
+        help="calibration inputs, no labels needed; or random, which is no more than a guess",
+    )
     if evaluation:
-        group.add_argument("--eval", type=path, metavar="NPZ", help="evaluation inputs, and their 'labels'")
+        group.add_argument("--eval", type=data, metavar="DATA", help="evaluation inputs, and their 'labels'")
         group.add_argument(
             "--metric",
             metavar="NAME",
             help=f"{', '.join(METRICS)}, or your module:function(outputs, labels) (default: top1)",
         )
+    group.add_argument(
+        "--data-options",
+        type=key_value,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how images and text become inputs: size=224 scale=1/255 mean=... (default: what lies beside the model)",
+    )
     group.add_argument(
         "--workload",
         metavar="MODULE:ATTR",
@@ -229,6 +248,7 @@ def source_of(args: argparse.Namespace) -> Source:
         model=args.model,
         calibration=args.calib,
         evaluation=getattr(args, "eval", None),
+        data_options=tuple(args.data_options),
         metric=getattr(args, "metric", None),
         workload=args.workload,
         data=args.data,
@@ -290,7 +310,7 @@ def calibration_of(args: argparse.Namespace) -> CalibrationSettings:
 
 def add_runtime(group: argparse._ArgumentGroup, *, batch: bool) -> None:
     """Add the options for the runtime; with ``batch``, several runtimes and the batch size too."""
-    several = ", or several: ort-cpu,openvino" if batch else ""
+    several = ", or more: ort-cpu,openvino" if batch else ""
     group.add_argument(
         "--backend", default="ort-cpu", metavar="NAME", help=f"runtime to measure on{several} (default: %(default)s)"
     )

@@ -91,7 +91,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
     with progress.progress_display(sys.stderr, quiet=args.quiet, time_limit_s=None) as listener:
         listener.phase("load", None)
         reference, calibration, metric = load_to_score(source)
-        for notice in reference.notices:
+        for notice in (*reference.notices, *source.notices):
             listener.warn(notice)
         if calibration is None:
             raise UsageError("--calib is missing: sensitivities are scored on inputs", "give --calib calib.npz")
@@ -112,6 +112,8 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
             batching=reference.batching,
         )
     found = rows(table)
+    for notice in source.notices:
+        write_prose(sys.stdout, f"warning: {notice}", "")
     if found:
         narrowings = (
             Narrowing(column=_REMARK, cells=tuple(_short(row[_REMARK]) for row in found)),
@@ -129,7 +131,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
     if args.out is not None:
         path = args.out / "sensitivity.csv"
         write_text(path, frame_text(table.frame()))
-        render_sensitivity(scores(table), args.out / "sensitivity.html")
+        render_sensitivity(scores(table), args.out / "sensitivity.html", notices=source.notices)
         write_lines(sys.stdout, str(path), str(args.out / "sensitivity.html"))
     return 0
 

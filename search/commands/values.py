@@ -146,6 +146,29 @@ def precisions(text: str) -> tuple[Precision, ...]:
     return tuple(precision for precision in Precision if precision.value in names)
 
 
+def key_value(text: str) -> tuple[str, str]:
+    """Key and value from ``KEY=VALUE``.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is no pair.
+    """
+    key, _, value = (part.strip() for part in text.partition("="))
+    if not key or not value:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got '{quoted(text)}'")
+    return key, value
+
+
+def data(text: str) -> str:
+    """What names calibration or evaluation data: a path, ``NAME=FILE,…``, or a word; paths are checked like ``path``.
+
+    Raises:
+        argparse.ArgumentTypeError: If the file system refuses a name.
+    """
+    for part in text.split(",") if "=" in text else [text]:
+        path(part.partition("=")[2] or part)
+    return text
+
+
 def path(text: str) -> Path:
     """A path that the file system takes; whether anything is there shows when it is used.
 

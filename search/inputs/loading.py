@@ -18,16 +18,9 @@ from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.export import export_reference
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.search.inputs.arrays import (
-    LABELS,
-    cast,
-    check_classes,
-    check_inputs,
-    check_labels,
-    read_inputs,
-    read_labelled,
-    shown_shape,
-)
+from bitfront.search.inputs.arrays import LABELS, cast, check_classes, check_inputs, check_labels, shown_shape
+from bitfront.search.inputs.data.base import CALIB, EVAL, LoadedData
+from bitfront.search.inputs.data.registry import load_data
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import (
@@ -76,6 +69,8 @@ class LoadedWorkload:
         training: Inputs that passes train on, with int64 class numbers if there are labels; None without passes.
         students: Name → network to train by distillation, ``SmallNet-1``; empty without that pass.
         augment: Fields of ``passes.data.Augmentation``.
+        data_sources: ``calibration`` and ``evaluation`` → form and text of where they came from; empty for a workload
+            that is a Python object.
     """
 
     name: str
@@ -87,6 +82,7 @@ class LoadedWorkload:
     training: Labelled | Inputs | None = None
     students: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     augment: Mapping[str, float] = field(default_factory=dict)
+    data_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def open_source(source: Source) -> Opened:
@@ -115,7 +111,8 @@ def open_source(source: Source) -> Opened:
             raise UsageError(
                 f"{option} is missing: a search needs {use}",
                 f"give {option} {option[2:]}.npz, with arrays named like the network's inputs"
-                + (" and 'labels'" if option == "--eval" else ""),
+                + (" and 'labels'" if option == "--eval" else "")
+                + ", or data of another form (docs/data.md)",
             )
     source.check_files()
     metric = load_metric(source.metric or "top1")
@@ -142,14 +139,16 @@ def load(
     model: torch.nn.Module | Path
     if opened.workload is None:
         assert source.model is not None
-        assert source.calibration is not None
         assert source.evaluation is not None
         reference = load_reference(source.model, default_interpreter())
-        calibration = read_inputs(source.calibration, reference)
+        found = _read(source, source.calibration, CALIB, reference)
+        calibration = found.inputs
         reference = equivalent_to_given(reference, calibration)
-        evaluation, where = read_labelled(source.evaluation, reference), str(source.evaluation)
+        labelled, where = _read(source, source.evaluation, EVAL, reference), source.evaluation
+        evaluation = labelled.labelled
         model = source.model
         wish = None
+        told = {"calibration": found.to_json(), "evaluation": labelled.to_json()}
     else:
         workload = opened.workload
         given, model = read_calibration(workload, opened.label), read_model(workload, opened.label)
@@ -164,6 +163,7 @@ def load(
         inputs = check_inputs(arrays, reference, where)
         labels = check_labels({LABELS: brought}, len(next(iter(inputs.values()))), where)
         evaluation = Labelled(inputs=inputs, labels=labels)
+        told = {}
     loaded = LoadedWorkload(
         name=opened.name,
         model=model,
@@ -171,6 +171,7 @@ def load(
         evaluation=_scorable(evaluation, reference, metric, where),
         metric=metric,
         batch_size=wish,
+        data_sources=told,
     )
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 
@@ -197,13 +198,11 @@ def load_to_score(
         EngineError: A model, data or workload error.
     """
     if source.model is not None:
-        check_readable(source.model, ModelError, "an ONNX file")
-        if source.calibration is not None:
-            check_readable(source.calibration, DataError, "an .npz file", "write one with numpy.savez")
+        source.check_files()
         reference = load_reference(source.model, default_interpreter(), skipped=skipped or ())
         inputs, metric = None, None
         if source.calibration is not None:
-            inputs = read_inputs(source.calibration, reference)
+            inputs = _read(source, source.calibration, CALIB, reference).inputs
     else:
         name = source.workload or DEFAULT_WORKLOAD
         workload, label = load_workload(name, source.data), f"workload '{name}'"
@@ -279,6 +278,12 @@ def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...], u
         )
     if len(shape) < 2 or any(size not in (1, None) for size in shape[2:]):
         raise DataError(f"{first}, which is no classifier's: {use} expects (n, classes)", hint)
+
+
+def _read(source: Source, spec: str | None, option: str, reference: ReferenceModel) -> LoadedData:
+    assert source.model is not None
+    assert spec is not None
+    return load_data(spec, option, source.data_options, source.model, reference)
 
 
 def _with_passes(

@@ -79,10 +79,11 @@ def conditions(results: RunResults) -> str:
     samples = f"{settings['holdout_samples']} held-out" if final else f"{settings['search_samples']} of the search's"
     metric, quantity = results.metric, results.metric.quantity
     paired = "the network as given" if results.versus == GIVEN_ID else results.versus
+    ranges = "; ranges from RANDOM data" * results.random_ranges
     return (
         f"{results.backend} on {results.device['device']}, {threads} thread{'s' * (threads != 1)}, batch {batch}; "
         f"latency: median, paired with {paired}; Δ and × are to it; {quantity}: {metric.name} on {samples} samples"
-        f"{', lower is better' * metric.lower_is_better}"
+        f"{', lower is better' * metric.lower_is_better}{ranges}"
     )
 
 

@@ -27,7 +27,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
 
 
 def source_of(files: Files, metric: str | None = None) -> Source:
-    return Source(model=files.net, calibration=files.calib, evaluation=files.eval, metric=metric)
+    return Source(model=files.net, calibration=str(files.calib), evaluation=str(files.eval), metric=metric)
 
 
 def test_files_arrive_as_they_are(files: Files) -> None:
