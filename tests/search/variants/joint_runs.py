@@ -23,7 +23,7 @@ from bitfront.search.events import Listener
 from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.source import Source
 from bitfront.search.options import PassOptions, RunOptions
-from bitfront.search.results import finalists
+from bitfront.search.results import finalize
 from bitfront.search.run import RunOutcome, run
 from bitfront.search.trial import Trial, TrialStatus
 from bitfront.search.variants import recovery
@@ -151,7 +151,7 @@ def quick() -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainings, "_keep", noted)
         patch.setattr(Evaluator, "_hopeless", lambda *_: "")
-        patch.setattr(finalists, "choose", scored)
+        patch.setattr(finalize, "choose_finalists", scored)
         patch.setattr(recovery, "_LEAST_MOST", 12)
         patch.setattr(recovery, "_MOST_EPOCHS", 1)
         patch.setattr(recovery, "_QAT_MOST_STEPS", 12)
