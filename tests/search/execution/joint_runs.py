@@ -24,7 +24,7 @@ from bitfront.search.inputs.source import Source
 from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.options import PassOptions, RunOptions
 from bitfront.search.policy.config import FineTuningConfig, PolicyConfig
-from bitfront.search.results import finalists
+from bitfront.search.results import finalize
 from bitfront.search.run import RunResult, run
 from bitfront.search.trial import Trial, TrialStatus
 from bitfront.search.variants.trainings import Finished, Trainings
@@ -152,7 +152,7 @@ def quick() -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainings, "_keep", noted)
         patch.setattr(Evaluator, "_hopeless", lambda *_: "")
-        patch.setattr(finalists, "choose", scored)
+        patch.setattr(finalize, "choose_finalists", scored)
         yield done
     torch.set_num_threads(threads)
 
