@@ -233,7 +233,7 @@ def add_calibration(group: argparse._ArgumentGroup) -> None:
         "--calibration",
         choices=[method.value for method in RangeMethod],
         default=DEFAULT_CALIBRATION.method.value,
-        help="how activation ranges are found: %(schemes)s (default: %(default)s)",
+        help="how activation ranges are found: %(choices)s (default: %(default)s)",
         metavar="METHOD",
     )
     group.add_argument(

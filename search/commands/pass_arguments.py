@@ -103,7 +103,7 @@ def add_passes(parser: argparse.ArgumentParser) -> None:
         "--importance",
         choices=IMPORTANCES,
         metavar="NAME",
-        help=f"what prune removes first: %(schemes)s (default: {_DEFAULTS.importance})",
+        help=f"what prune removes first: %(choices)s (default: {_DEFAULTS.importance})",
     )
     group.add_argument(
         "--sparse-weights",

@@ -44,7 +44,7 @@ def build_parser() -> arguments.Parser:
     arguments.add_sensitivity_samples(group)
     group.add_argument(
         "--measure",
-        schemes=MEASURES,
+        choices=MEASURES,
         default="auto",
         help="what scores are: kl, divergence of class scores, nsr, noise of numbers (default: auto, by the workload's "
         "metric, or else kl where the network ends in a softmax)",
