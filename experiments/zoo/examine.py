@@ -119,8 +119,8 @@ def examine(network: ZooNetwork, site: Path, folder: Path, settings: Settings) -
     start = time.perf_counter()
     code, said = _search(path, folder, settings)
     seconds = time.perf_counter() - start
-    if "Traceback" in said:
-        problems.append("the search ended in a traceback")
+    if code not in (0, 3):
+        problems.append(f"search: {_reason(said)}")
     coverage = _tried(problems, "coverage", lambda: coverage_of(path))
     made = {GIVEN: model}
     text = ""
@@ -185,6 +185,15 @@ def _search(path: Path, folder: Path, settings: Settings) -> tuple[int | None, s
         return None, f"ended after {settings.limit_s:.0f} s"
     (folder / "search.txt").write_text(done.stdout + "\n" + done.stderr, encoding="utf-8")
     return done.returncode, done.stderr.strip()
+
+
+def _reason(said: str) -> str:
+    """The error that a search ended with: its message, or a traceback's last line."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error:")]
+    if "Traceback" in said:
+        return f"traceback: {lines[-1]}"
+    return errors[0] if errors else lines[-1] if lines else "no word"
 
 
 def _tried(problems: list[str], what: str, attempt: Callable[[], T]) -> T | None:

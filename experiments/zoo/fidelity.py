@@ -69,5 +69,7 @@ def agreement(wanted: Sequence[Sequence[Array]], found: Sequence[Sequence[Array]
     """Share of rows of the first output whose largest entry is in the same place; None for rows of one entry."""
     if not wanted[0][0].ndim or wanted[0][0].shape[-1] < 2:
         return None
-    same = [np.mean(one[0].argmax(axis=-1) == other[0].argmax(axis=-1)) for one, other in zip(wanted, found, strict=True)]
+    same = [
+        np.mean(one[0].argmax(axis=-1) == other[0].argmax(axis=-1)) for one, other in zip(wanted, found, strict=True)
+    ]
     return float(np.mean(same))

@@ -49,9 +49,7 @@ class ZooNetwork:
         return joined
 
 
-def uniform(
-    shape: tuple[int, ...], low: float = 0.0, high: float = 1.0
-) -> Callable[[np.random.Generator], Array]:
+def uniform(shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Callable[[np.random.Generator], Array]:
     """Maker of float32 arrays with entries between ``low`` and ``high``."""
     return lambda generator: generator.uniform(low, high, shape).astype(np.float32)
 

@@ -24,8 +24,9 @@ def _atoms_and_bonds(generator: np.random.Generator) -> dict[str, Array]:
     atoms, edges, residues = 24, 96, 4
     numbers = {
         "bfactor": (atoms,), "edge_dist": (edges,), "same_residue": (edges,), "residue_geometry": (residues, 52),
-        "target_environment": (residues, 6, 15), "temperature_feature": (residues, 1), "target_atom_rsasa": (residues, 6),
-        "pos": (atoms, 3), "node_normal": (atoms, 3), "is_hbond": (edges,), "hb_cos": (edges,),
+        "target_environment": (residues, 6, 15), "temperature_feature": (residues, 1),
+        "target_atom_rsasa": (residues, 6), "pos": (atoms, 3), "node_normal": (atoms, 3), "is_hbond": (edges,),
+        "hb_cos": (edges,),
     }  # fmt: skip
     feed: dict[str, Array] = {
         name: generator.uniform(0, 1, shape).astype(np.float32) for name, shape in numbers.items()
