@@ -119,7 +119,7 @@ PUBLISHED = (
         name="aecmos", origin="speechmos", kind="echo quality, GRU",
         model=carried(_MOS + "aecmos_models/Run_1663829550_Stage_0.onnx"),
         feed=feed_of(input=picture((1, 3, 320, 160), -1, 1), h0=constant(np.zeros((4, 1, 64), np.float32))),
-        axes={"h0": 1},
+        axes={"h0": None},
     ),
     ZooNetwork(
         name="plcmos", origin="speechmos", kind="speech quality, GRU",

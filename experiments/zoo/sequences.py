@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -26,14 +27,16 @@ class Attention(nn.Module):
         self.key, self.value = (nn.Linear(WIDTH, key_heads * self.size) for _ in range(2))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
-        heads = lambda t, n: t.unflatten(-1, (n, self.size)).transpose(1, 2)  # noqa: E731
-        q, k, v = heads(self.query(x), HEADS), heads(self.key(x), self.key_heads), heads(self.value(x), self.key_heads)
+        q, k, v = (
+            part(x).unflatten(-1, (-1, self.size)).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )
         if self.rotary:
             q, k = _rotated(q), _rotated(k)
         if self.key_heads < HEADS:
             k, v = (t.repeat_interleave(HEADS // self.key_heads, dim=1) for t in (k, v))
         y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal)
-        return self.out(y.transpose(1, 2).flatten(2))
+        answer: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return answer
 
 
 def _rotated(x: Tensor) -> Tensor:
@@ -56,13 +59,15 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
         if self.after:
             x = self.norm1(x + self.attention(x, mask))
-            return self.norm2(x + self._feed(x))
+            answer: Tensor = self.norm2(x + self._feed(x))
+            return answer
         x = x + self.attention(self.norm1(x), mask)
         return x + self._feed(self.norm2(x))
 
     def _feed(self, x: Tensor) -> Tensor:
         y = functional.silu(self.gate(x)) * self.up(x) if self.gated else functional.gelu(self.up(x))
-        return self.down(y)
+        answer: Tensor = self.down(y)
+        return answer
 
 
 class Vit(nn.Module):
@@ -80,7 +85,8 @@ class Vit(nn.Module):
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.places
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x[:, 0]))
+        answer: Tensor = self.head(self.norm(x[:, 0]))
+        return answer
 
 
 class Bert(nn.Module):
@@ -120,7 +126,8 @@ class Gpt(nn.Module):
         x = self.words(input_ids) + self.places(torch.arange(input_ids.shape[1]))
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        answer: Tensor = self.head(self.norm(x))
+        return answer
 
 
 class Llama(nn.Module):
@@ -129,15 +136,16 @@ class Llama(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.Embedding(WORDS, WIDTH)
-        make = lambda: Attention(causal=True, rotary=True, key_heads=2)  # noqa: E731
-        self.blocks = nn.ModuleList(Block(make(), nn.RMSNorm, gated=True, after=False) for _ in range(2))
+        attention = [Attention(causal=True, rotary=True, key_heads=2) for _ in range(2)]
+        self.blocks = nn.ModuleList(Block(part, nn.RMSNorm, gated=True, after=False) for part in attention)
         self.norm, self.head = nn.RMSNorm(WIDTH), nn.Linear(WIDTH, WORDS, bias=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:  # noqa: D102
         x = self.words(input_ids)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        answer: Tensor = self.head(self.norm(x))
+        return answer
 
 
 class DecoderStep(nn.Module):
@@ -167,20 +175,22 @@ class Translator(nn.Module):
         self.head = nn.Linear(WIDTH, WORDS)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:  # noqa: D102
-        return self.head(self.body(self.words(source), self.words(target)))
+        answer: Tensor = self.head(self.body(self.words(source), self.words(target)))
+        return answer
 
 
 class Tagger(nn.Module):
     """Two recurrent layers of a kind, in both directions, between an embedding and a classifier of each word."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.words = nn.Embedding(WORDS, WIDTH)
         self.body = kind(WIDTH, WIDTH, num_layers=2, bidirectional=True, batch_first=True)
         self.head = nn.Linear(2 * WIDTH, 12)
 
     def forward(self, input_ids: Tensor) -> Tensor:  # noqa: D102
-        return self.head(self.body(self.words(input_ids))[0])
+        answer: Tensor = self.head(self.body(self.words(input_ids))[0])
+        return answer
 
 
 class Experts(nn.Module):
@@ -227,7 +237,8 @@ class KeywordSpotter(nn.Module):
         self.body, self.head = nn.Sequential(*parts), nn.Linear(64, 12)
 
     def forward(self, spectrogram: Tensor) -> Tensor:  # noqa: D102
-        return self.head(self.body(spectrogram).mean(-1)).log_softmax(-1)
+        answer: Tensor = self.head(self.body(spectrogram).mean(-1)).log_softmax(-1)
+        return answer
 
 
 class GraphNet(nn.Module):
@@ -239,7 +250,8 @@ class GraphNet(nn.Module):
 
     def forward(self, nodes: Tensor, neighbours: Tensor) -> Tensor:  # noqa: D102
         x = functional.elu(self.first(neighbours @ nodes))
-        return self.out(functional.elu(self.second(neighbours @ x)))
+        answer: Tensor = self.out(functional.elu(self.second(neighbours @ x)))
+        return answer
 
 
 class Forecaster(nn.Module):
@@ -252,7 +264,8 @@ class Forecaster(nn.Module):
 
     def forward(self, series: Tensor) -> Tensor:  # noqa: D102
         x = series + torch.tanh(self.times @ series)
-        return self.out((x + torch.tanh(x @ self.features)).transpose(1, 2))
+        answer: Tensor = self.out((x + torch.tanh(x @ self.features)).transpose(1, 2))
+        return answer
 
 
 def _mask(generator: np.random.Generator) -> Array:

@@ -19,7 +19,7 @@ _NUMBERS = np.random.default_rng(7)
 
 
 def _weights(*shape: int) -> Array:
-    return (_NUMBERS.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+    return np.asarray(_NUMBERS.standard_normal(shape) / np.sqrt(shape[0]), dtype=np.float32)
 
 
 _LAYERED = {"w1": _weights(16, 32), "b1": _weights(32), "w2": _weights(32, 4)}
@@ -64,7 +64,7 @@ def _branches() -> list[onnx.NodeProto]:
     return [helper.make_node("If", ["flag"], ["y"], name="choice", then_branch=then, else_branch=other)]
 
 
-_ROWS = {"x": (TensorProto.FLOAT, ["n", 16])}
+_ROWS: dict[str, tuple[int, list[int | str | None]]] = {"x": (TensorProto.FLOAT, ["n", 16])}
 TINY = (
     ZooNetwork(name="perceptron", origin="onnx", kind="two layers",
                model=_file(_perceptron("x", "y"), _ROWS, {"y": ["n", 4]}, _LAYERED), feed=feed_of(x=normal((1, 16)))),

@@ -47,7 +47,8 @@ class SqueezeExcite(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        return x * self.gate(self.up(functional.relu(self.down(x.mean((2, 3), keepdim=True)))))
+        answer: Tensor = x * self.gate(self.up(functional.relu(self.down(x.mean((2, 3), keepdim=True)))))
+        return answer
 
 
 class Inverted(nn.Module):
@@ -63,7 +64,8 @@ class Inverted(nn.Module):
         self.same = inputs == outputs and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        return x + self.body(x) if self.same else self.body(x)
+        answer: Tensor = x + self.body(x) if self.same else self.body(x)
+        return answer
 
 
 class ConvNeXtBlock(nn.Module):
@@ -79,7 +81,8 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         y = self.scale * self.narrow(functional.gelu(self.wide(y)))
-        return x + y.permute(0, 3, 1, 2)
+        answer: Tensor = x + y.permute(0, 3, 1, 2)
+        return answer
 
 
 def head(channels: int, classes: int = 10) -> nn.Sequential:
@@ -130,7 +133,8 @@ class DenseNet(nn.Module):
         x = self.stem(x)
         for norm, layer in zip(self.norms, self.convs, strict=True):
             x = torch.cat([x, self.shuffle(layer(functional.leaky_relu(norm(x))))], dim=1)
-        return self.head(x)
+        answer: Tensor = self.head(x)
+        return answer
 
 
 class UNet(nn.Module):
@@ -235,7 +239,8 @@ class Diffusion(nn.Module):
         scale, shift = self.shift(self.time(torch.cat([angles.sin(), angles.cos()], 1)))[..., None, None].chunk(2, 1)
         x = self.first(image)
         x = x + self.mid(functional.silu(self.norm(x) * (1 + scale) + shift))
-        return self.out(functional.silu(x))
+        answer: Tensor = self.out(functional.silu(x))
+        return answer
 
 
 _SMALL = picture((1, 3, 32, 32), 0, 1)
