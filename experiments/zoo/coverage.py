@@ -22,7 +22,8 @@ class Coverage:
 
     Attributes:
         layers: Layers that may take another precision than FP32.
-        weights: Numbers among the file's constants: initialisers and constants of every graph, subgraphs included.
+        weights: Numbers among the constants of the file, subgraphs included, or of the network with all constants
+            computed where those are more.
         searchable: Of these, those of layers that may take another precision.
         integer: Of these, those of layers that may compute in integers.
         left_alone: Operator with weights that is no layer → why.
@@ -54,7 +55,7 @@ def coverage_of(path: Path) -> Coverage:
     }
     return Coverage(
         layers=len(open_),
-        weights=weight_count(onnx.load(str(path))),
+        weights=max(weight_count(onnx.load(str(path))), weight_count(reference.proto)),
         searchable=sum(weights.values()),
         integer=sum(integer.values()),
         left_alone=dict(left_as_they_are(reference.proto, quantisable)) | dict(quantisable.left_alone),
