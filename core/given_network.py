@@ -26,7 +26,7 @@ LATENCY_APART = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenNetwork(JsonValue):
-    """What was measured of the given network.
+    """Size, latency and accuracy of the given network.
 
     Attributes:
         size_bytes: Size of its file.

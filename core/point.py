@@ -16,7 +16,7 @@ from bitfront.core.variant_info import VariantInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point(JsonValue):
-    """One artifact of the run that was kept.
+    """Artifact of the run that was kept, with what was measured of it.
 
     Attributes:
         id: Names its files.

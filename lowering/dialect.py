@@ -1,4 +1,4 @@
-"""How one runtime wants schemes written in ONNX: a dialect is a table of schemes and a writer.
+"""Dialect of a runtime: how it wants schemes written in ONNX, as a table of schemes and a writer.
 
 For each scheme a dialect says, in one ``SchemeSupport``: which layers may take it or why they may not, what it computes
 in, how many bytes it takes in the file, and how a layer of it is written.
@@ -25,7 +25,7 @@ TABLES = frozenset((TABLE,))
 
 
 class ComputeType(Enum):
-    """What a scheme computes in on a runtime, which is what its speed depends on.
+    """Type of arithmetic that a scheme computes in on a runtime, on which its speed depends.
 
     ``FP16`` is 16-bit floating arithmetic where that is faster than ``FP32``; ``WEIGHT_ONLY`` is a fused kernel of
     floating activations and integer weights (a mixed-input matrix product). A runtime converts activations where
@@ -83,7 +83,7 @@ E = TypeVar("E")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SchemeSupport(Generic[E]):
-    """What a dialect makes of one scheme; ``E`` is what it builds a graph with.
+    """Entry of a dialect's table: how it supports one scheme. ``E`` is what it builds a graph with.
 
     Attributes:
         scheme: The scheme.
@@ -103,11 +103,11 @@ class SchemeSupport(Generic[E]):
 
 
 class Dialect(Protocol):
-    """How a runtime wants schemes written."""
+    """Quantisation spec of a runtime: the schemes it takes, and how they are written."""
 
     @property
     def name(self) -> str:
-        """Kept in configs; the same for every backend that reads this dialect."""
+        """Name that configs keep; the same for every backend that reads this dialect."""
         ...
 
     @property
@@ -157,7 +157,7 @@ def offers(dialect: Dialect, site: LayerSite) -> tuple[tuple[Scheme, ...], dict[
 
 
 def support_of(dialect: Dialect, scheme: Scheme) -> SchemeSupport[Any]:
-    """What a dialect makes of a scheme.
+    """Entry of a scheme in a dialect's table.
 
     Raises:
         LoweringError: If it does not know it.

@@ -90,7 +90,7 @@ def max_pool(node: Node) -> Operator:
 
 
 def average_pool(node: Node) -> Operator:
-    """AveragePool."""
+    """Average pooling."""
     kernel = list(node.attribute("kernel_shape", []))
     strides, dilations, pads = _window(node, len(kernel))
     own, around = _split_pads(pads)
@@ -102,5 +102,5 @@ def average_pool(node: Node) -> Operator:
 
 
 def global_average_pool(_: Node) -> Operator:
-    """GlobalAveragePool."""
+    """Average over all positions."""
     return lambda x: (given(x[0]).mean(dim=tuple(range(2, given(x[0]).dim())), keepdim=True),)

@@ -40,7 +40,7 @@ _AS_GIVEN: Key = frozenset({(GIVEN_ID, "")})  # the file as given, of which nobo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendRun:
-    """One backend of the run.
+    """Backend of the run, with its results.
 
     Attributes:
         name: The backend's, as asked for.
@@ -55,7 +55,7 @@ class BackendRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One config on one backend.
+    """Standing of a config on a backend.
 
     Attributes:
         point: What was measured; None where nothing was.
@@ -82,7 +82,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One config.
+    """Config with its standing on every backend.
 
     Attributes:
         id: ``BACKEND.ID`` where one search found it, the plain id where all have it under the same.
@@ -228,7 +228,7 @@ def _unshared(rows: Sequence[Row], runs: Sequence[BackendRun]) -> Iterable[Row]:
 
 
 def _stand_in(run: BackendRun) -> tuple[Point | None, str]:
-    """What stands for the network as given where it is no point of its own, else the reason why nothing does."""
+    """Point that stands for the network as given where it is no point of its own; else the reason why none does."""
     if run.results is None:
         return None, "not measured"
     refused = run.results.given.refused if run.results.given else ""
@@ -243,7 +243,7 @@ def _through(
     sources: Iterable[tuple[str, str]],
     exchanged: Mapping[tuple[str, str, str], tuple[str | None, str]],
 ) -> tuple[Point | None, str]:
-    """What stands for another backend's config on this one, else the reason why nothing does."""
+    """Point that stands for another backend's config on this one; else the reason why none does."""
     for source, id_ in sources:
         point, reason = exchanged.get((source, id_, run.name), (None, ""))
         if point is not None and run.results is not None and point in run.results.points:

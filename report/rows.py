@@ -24,7 +24,7 @@ _SHARES = dict[str, Annotated[float, Field(ge=0, le=1)]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One candidate that the search tried; what was not measured is None.
+    """Candidate that the search tried; what was not measured is None.
 
     ``network`` is a key, empty for the given one; ``pruning`` is prune group → share removed, 1 for a branch.
     """
@@ -47,7 +47,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One row of the sensitivity table; NaN where it was not scored.
+    """Row of the sensitivity table; NaN where a value was not scored.
 
     Attributes:
         group: The group that takes the scheme.
@@ -69,7 +69,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparsityScore:
-    """One prune group pruned by itself to one sparsity; NaN is a loss that was not scored.
+    """Loss of a prune group pruned by itself to one sparsity; NaN where it was not scored.
 
     ``loss`` is before any training, ``trained`` after a short one.
     """

@@ -14,7 +14,7 @@ from bitfront.core.pareto import Objectives
 
 
 class Origin(StrEnum):
-    """Where a candidate came from; the texts are what files hold."""
+    """Origin of a candidate; the texts are what files hold."""
 
     BASELINE = "baseline"
     GREEDY = "ladder"  # a uniform low precision with the most sensitive groups one step higher
@@ -40,7 +40,7 @@ def origin_of(step: RecipeStep) -> Origin:
 
 
 class TrialStatus(StrEnum):
-    """How a trial ended."""
+    """End of a trial."""
 
     COMPLETE = "complete"
     OVER_BUDGET = "over budget"  # timed and weighed, and not worth scoring
@@ -52,7 +52,7 @@ class TrialStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """What is to be tried.
+    """Scheme for every group, and the variant and pruning it is for: what is tried.
 
     Attributes:
         origin: Where it came from.
@@ -104,7 +104,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What became of a candidate.
+    """Candidate that was tried, with what was measured of it.
 
     Attributes:
         number: The trial's number in the Optuna study.
@@ -156,7 +156,7 @@ class Trial:
 
     @property
     def objectives(self) -> Objectives:
-        """What it is compared by; of a trial that was scored.
+        """Objectives by which a trial that was scored is compared.
 
         Latency by its ratio: what was timed an hour apart is comparable only against one network timed beside it.
         """

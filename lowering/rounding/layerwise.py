@@ -37,7 +37,7 @@ Tensors = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """One layer's part of the walk: the nodes that lead up to it, and what must outlive them and it."""
+    """Step of the walk for one layer: the nodes that lead up to it, and the tensors that must outlive them and it."""
 
     layer: Layer
     node: int
@@ -47,7 +47,7 @@ class _Step:
 
 
 class LayerwiseEngine:
-    """Two streams of chunks, brought forward from layer to layer.
+    """Network brought forward from layer to layer, as it is and behind rounded layers, chunk by chunk of samples.
 
     For each layer in ``layers`` (the network's order): ``advance``, then ``inputs`` as often as needed, then
     ``finish`` with the weight the rounded stream goes on with.
@@ -100,7 +100,7 @@ class LayerwiseEngine:
 
     @property
     def chunks(self) -> int:
-        """How many chunks a stream has."""
+        """Number of chunks of calibration samples."""
         return len(self._float)
 
     def finish(self, weight: NDArray[np.float32], channels_at: int) -> NDArray[np.float32]:
@@ -152,7 +152,7 @@ class LayerwiseEngine:
         return _Piece(self._model, self._view, nodes, outputs, self._interpreter, replaced)
 
     def _fitting_chunks(self, first: Tensors, available: int) -> int:
-        """How many chunks both streams can hold, by running the first one through the network as it is."""
+        """Number of chunks that both paths can hold, by running the first one through the network as it is."""
         tensors, peak = dict(first), 1
         for step in self._steps:
             self._piece(step.before, step.live_before).run(tensors)
@@ -164,7 +164,7 @@ class LayerwiseEngine:
 
 
 class _Piece:
-    """Some nodes of a graph as a model of their own, compiled when first run."""
+    """Part of a graph as a model of its own, compiled when first run."""
 
     def __init__(
         self,

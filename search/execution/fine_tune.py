@@ -88,7 +88,7 @@ def _train_all(executor: VariantExecutor, chosen: Sequence[VariantState], split:
 
 
 def _try_unquantised(executor: VariantExecutor, variants: Sequence[VariantState]) -> None:
-    """In FP32, where that was not tried."""
+    """Try variants in FP32 that were not tried so."""
     for variant in variants:
         if not any(trial.candidate.origin is Origin.FINE_TUNED for trial in variant.trials):
             fp32 = executor.explorer_of(variant).space.uniform(Precision.FP32)

@@ -53,12 +53,12 @@ class JointSearch:
         self._new: VariantState | None = None
 
     def close(self) -> None:
-        """Let go of the databases."""
+        """Close the studies' databases."""
         for explorer in self.executor.explorers.values():
             explorer.study.close()
 
     def run(self, starts: Sequence[Assignment], earlier: Sequence[Trial] = ()) -> str | None:
-        """Do the whole of it; returns what ended it early, else None.
+        """Run the whole joint search; returns what ended it early, else None.
 
         Args:
             starts: Assignments worth trying first.
@@ -159,7 +159,7 @@ class JointSearch:
         self._sampler.offer = VariantOffer(prunings=tuple(self._made), may_add=may_add)
 
     def _with_network(self, candidate: Candidate) -> Candidate:
-        """What the sampler proposes, on the variant of its pruning; a new one is made."""
+        """Candidate that the sampler proposes, on the variant of its pruning; a new one is made."""
         if not candidate.pruning:
             return candidate
         encoding = self.space.encode(candidate.schemes, candidate.pruning)

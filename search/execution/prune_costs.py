@@ -1,4 +1,4 @@
-"""What pruning saves: a few random prunings of the given network, untrained, timed and never scored.
+"""Costs that pruning saves: a few random prunings of the given network, untrained, timed and never scored.
 
 The latency model learns from them how each layer's cost falls with what stays of it. Residual branches are there, or
 one random half of them is gone, or the other half: each is another architecture, and takes seconds to export.

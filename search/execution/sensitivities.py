@@ -17,7 +17,7 @@ from bitfront.sensitivity.table import SensitivityTable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityContext:
-    """What it takes to score schemes.
+    """Values that scoring schemes needs.
 
     Attributes:
         runner: Writes and runs networks.

@@ -24,7 +24,7 @@ from bitfront.search.variants.builder import VariantBuilder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantContext:
-    """What it takes to make variants.
+    """Values that making variants needs.
 
     Attributes:
         builder: Makes and trains them.
@@ -81,7 +81,7 @@ class VariantExecutor:
 
     @property
     def evidence(self) -> Evidence:
-        """What is known at the moment."""
+        """Evidence that is there at the moment."""
         evaluator = self.trials.evaluator
         return Evidence(
             trials=tuple(evaluator.trials),
@@ -94,7 +94,7 @@ class VariantExecutor:
 
     @property
     def resources(self) -> TrainingResources:
-        """What training may take from now on."""
+        """Resources that training may use from now on."""
         builder, config = self.builder, self.policy.fine_tuning
         budget = builder.context.budget
         return TrainingResources(

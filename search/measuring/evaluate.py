@@ -92,7 +92,7 @@ class Evaluator:
 
     @property
     def given(self) -> GivenMeasurement | None:
-        """What was measured of the given network; None before ``measure_given``."""
+        """Measurement of the given network; None before ``measure_given``."""
         return self._measured
 
     @property
@@ -227,7 +227,7 @@ class Evaluator:
             measurements.put_scored(artifact, SEARCH_PART, attempt.scored)
 
     def _hopeless(self, attempt: _Attempt, scored: Scored) -> str:
-        """Why scoring on cannot matter; empty while it can."""
+        """Reason why scoring on cannot matter; empty while it can."""
         checks = self._budget.check(
             accuracy=scored.stats.value,
             accuracy_high=scored.stats.ci_high,
@@ -264,7 +264,7 @@ class Evaluator:
                 yield trial.id, trial.artifact, trial.latency, trial.size_bytes
 
     def _over(self, attempt: _Attempt) -> str:
-        """Which of the limits known before accuracy is surely missed; empty for none."""
+        """Limits known before accuracy that are surely missed, in words; empty for none."""
         assert attempt.latency is not None
         assert attempt.latency_ms is not None
         # The estimate's own uncertainty: a candidate at the limit may hold it, and is worth knowing.
@@ -304,7 +304,7 @@ class _Attempt:
 
 
 class _Build:
-    """One artifact, written and compiled when first needed and at most once."""
+    """Artifact of a candidate, written and compiled when first needed and at most once."""
 
     def __init__(self, runner: ModelRunner, layers: Mapping[str, Scheme], network: str) -> None:
         self._runner = runner
@@ -315,7 +315,7 @@ class _Build:
         self._to_score: CompiledModel | None = None
 
     def lowered(self) -> Lowered:
-        """From the measurements, else written, and noted."""
+        """Digest and size of the artifact, from the measurements if there, else of the one written now and kept."""
         lowered = self._runner.measurements.lowered(self._layers, self._network)
         if lowered is None:
             artifact = self._written()
@@ -324,7 +324,7 @@ class _Build:
         return lowered
 
     def compiled(self) -> CompiledModel:
-        """Ready to run."""
+        """Compiled artifact as it is timed."""
         if self._compiled is None:
             artifact = self._written()
             with self._noting():
@@ -332,7 +332,7 @@ class _Build:
         return self._compiled
 
     def scored(self) -> CompiledModel:
-        """Ready to be scored."""
+        """Compiled artifact as it is scored."""
         if self._to_score is None:
             artifact = self._written()
             with self._noting():

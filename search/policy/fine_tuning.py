@@ -1,4 +1,4 @@
-"""Who gets the final fine-tuning: what is left of the training time goes to those that can enter the front.
+"""Final fine-tuning: what is left of the training time goes to those that can enter the front.
 
     variants by expected improvement ─► distilled on ─► the best of them, likewise, with the rest
     artifacts by expected improvement ─► quantisation-aware training   (where rounding costs something)
@@ -26,7 +26,7 @@ SCORED = (TrialStatus.COMPLETE, TrialStatus.STOPPED)  # one that was stopped bel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingResources:
-    """What training may take from now on.
+    """Resources that training may use from now on.
 
     Attributes:
         left_s: Seconds; infinite without limit.
@@ -44,7 +44,7 @@ class TrainingResources:
 
 
 class TimeSplit(NamedTuple):
-    """How the training time is used from now on, in seconds.
+    """Division of the training time from now on, in seconds.
 
     Attributes:
         shared_s: For several variants.
@@ -169,7 +169,7 @@ def _one_by_one(
 
 
 def _leading(priority: Priority, *, feasible: bool) -> tuple[float, ...]:
-    """What speaks for being first; where nothing keeps the limits yet, expected accuracy more than volume.
+    """Key by which variants are ordered; where nothing keeps the limits yet, expected accuracy counts before volume.
 
     What is extrapolated from few steps is too kind to small networks, which promise most volume.
     """
@@ -191,7 +191,7 @@ def preferred_variant(
 def rounding_costs(
     artifacts: Sequence[Trial], evidence: Evidence, config: FineTuningConfig = DEFAULTS.fine_tuning
 ) -> bool:
-    """Tell whether one of the artifacts is clearly less accurate than its variant without that rounding."""
+    """Whether one of the artifacts is clearly less accurate than its variant without that rounding."""
     allowed = evidence.allowed_gap
     least = config.rounding_fraction * (allowed if math.isfinite(allowed) else evidence.config.least_gap)
     best: dict[str, float] = {}

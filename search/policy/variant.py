@@ -39,5 +39,5 @@ class VariantState:
 
     @property
     def accuracy(self) -> float | None:
-        """Its best candidate's, on the search's data; None where nothing was scored."""
+        """Accuracy of the variant's best candidate, on the search's data; None where nothing was scored."""
         return max((trial.accuracy.value for trial in self.trials if trial.accuracy), default=None)

@@ -1,4 +1,4 @@
-"""What files hold besides the groups' weights, learned from the files of a run.
+"""Bytes that files hold besides the groups' weights, learned from the files of a run.
 
     size = base + Σ_g r_g · (bytes_g(c_g) + layers_g · extra(kind of c_g))
 

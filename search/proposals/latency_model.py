@@ -102,7 +102,7 @@ class LatencyModel:
         return total
 
     def scheme_cost(self, group: int, scheme: int) -> float:
-        """What one choice of one group that is not pruned adds to the ratio, boundaries apart."""
+        """Part of the ratio that comes of one scheme of one group that is not pruned, boundaries apart."""
         return self._gain(group, self.space.groups[group].arithmetic[scheme])
 
     def _gain(self, group: int, kind: ComputeType) -> float:
@@ -248,11 +248,11 @@ def _kinds(space: Space, encoding: Encoding) -> list[ComputeType]:
 
 
 def _boundaries(space: Space, kinds: Sequence[ComputeType], left: Sequence[float]) -> list[bool]:
-    """Which edges join two domains; those of a group that is gone don't."""
+    """Whether each edge joins two activation types; those of a group that is gone do not."""
     domains = [ActivationType.of(kind) for kind in kinds]
     return [bool(left[u] and left[v]) and domains[u] is not domains[v] for u, v in space.edges]
 
 
 def _removed(space: Space, encoding: Encoding) -> list[bool]:
-    """Which prune variables remove their whole."""
+    """Whether each prune variable removes its whole."""
     return [prune.sparsities[i] == 1 for prune, i in zip(space.prunes, space.sparsity_indices(encoding), strict=True)]

@@ -76,7 +76,7 @@ def set_segment(
 def mutate_groups(
     space: Space, encoding: Encoding, rng: np.random.Generator, config: SamplerConfig = DEFAULTS.sampler
 ) -> Encoding | None:
-    """Give one to ``most_changes`` groups any other scheme."""
+    """Draw another scheme for one to ``most_changes`` groups."""
     left = space.kept_fractions(encoding)
     movable = [g for g, group in enumerate(space.groups) if len(group.proposed) > 1 and left[g]]
     if not movable:

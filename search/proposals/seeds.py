@@ -1,4 +1,4 @@
-"""Where a search starts: assignments worth measuring before a sampler has anything to learn from.
+"""Seeds of a search: assignments worth measuring before a sampler has anything to learn from.
 
     baselines      uniform precisions, the yardstick
     greedy_seeds   a uniform low precision with the k most sensitive groups, or the first or last k, one step higher

@@ -1,4 +1,4 @@
-"""From trials to the results of a run: who is reported, measured again, judged, written."""
+"""Results of a run from its trials: the finalists, measured again, judged, written."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def described(session: Session, also: Sequence[Trial] = ()) -> list[tuple[Trial,
 
 
 def _network(session: Session, trial: Trial) -> VariantInfo | None:
-    """What is to be said of the trial's network; None of the given one."""
+    """Description of the trial's variant; None for the given network."""
     if session.builder is None or not trial.candidate.network:
         return None
     info = network_info(session.builder, trial.candidate.network, session.evaluator.trials)

@@ -1,4 +1,4 @@
-"""What a search may decide: one scheme a group, one sparsity a prune group, and the loss and bytes each costs.
+"""Space of a search: one scheme a group, one sparsity a prune group, and the loss and bytes each costs.
 
 Losses add up over groups (the sensitivity table's cleaned divergences), bytes add up over layers, and latency does
 not add up, so it is no column here: ``latency_model`` learns it. What the space knows about latency is only
@@ -59,7 +59,7 @@ class ActivationType(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSpace:
-    """One group's schemes.
+    """Schemes of one group, with their losses and bytes.
 
     Attributes:
         name: The group's name.
@@ -159,7 +159,7 @@ class Space:
 
     @property
     def cardinality(self) -> int:
-        """How many assignments and prunings solver and sampler may propose, equal networks counted apart."""
+        """Number of assignments and prunings that solver and sampler may propose, equal networks counted apart."""
         return math.prod((*(len(group.proposed) for group in self.groups), *(len(p.sparsities) for p in self.prunes)))
 
     def with_prunes(self, prunes: Sequence[PruneVariable]) -> Space:

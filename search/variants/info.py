@@ -1,4 +1,4 @@
-"""What a report says of a run's model variants: what was pruned, how they were trained, what accuracy it recovered."""
+"""Report of a run's model variants: what was pruned, how they were trained, what accuracy it recovered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bitfront.search.variants.pipeline import PassPipeline, Variant
 
 
 def label(pipeline: PassPipeline, steps: Sequence[RecipeStep], variant: str) -> str:
-    """In short: ``pruned 3f2a``, ``student SmallNet-1``, ``2:4``, with ``qat`` where the artifact was trained.
+    """Short name: ``pruned 3f2a``, ``student SmallNet-1``, ``2:4``, with ``qat`` where the artifact was trained.
 
     Args:
         pipeline: Knows the passes.
@@ -35,7 +35,7 @@ def kind(pipeline: PassPipeline, steps: Sequence[RecipeStep]) -> str:
 
 
 def network_info(builder: VariantBuilder, key: str, trials: Sequence[Trial]) -> VariantInfo:
-    """What there is to say of one variant.
+    """Description of one variant.
 
     Args:
         builder: Made it.
@@ -71,7 +71,7 @@ def network_info(builder: VariantBuilder, key: str, trials: Sequence[Trial]) -> 
 
 
 def train_info(builder: VariantBuilder) -> TrainInfo:
-    """What the run spent on training."""
+    """Description of the training of a run."""
     budget, pipeline = builder.context.budget, builder.pipeline
     made = [variant for variant in builder.variants.values() if variant.steps]
 
