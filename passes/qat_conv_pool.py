@@ -63,8 +63,8 @@ def conv_transpose(node: Node) -> Operator:
         if around is not None:
             raise node.refused("has unequal pads, which is not handled")
         more = list(node.attribute("output_padding", [0] * rank))
-        family = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
-        convolve: Callable[..., Tensor] = family[rank - 1]
+        convolutions = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
+        convolve: Callable[..., Tensor] = convolutions[rank - 1]
         return (convolve(source, weight, x[2] if len(x) > 2 else None, strides, own, more, groups, dilations),)
 
     return run

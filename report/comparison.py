@@ -146,12 +146,14 @@ class Comparison:
         for field, listed in (("name", [b.name for b in file.backends]), ("folder", [b.folder for b in file.backends])):
             if len(set(listed)) < len(listed):
                 raise damaged(path, ValueError(f"backends: two have the {field} '{max(listed, key=listed.count)}'"))
-        exchanged = {(entry.source, entry.id, entry.target): (entry.point, entry.reason) for entry in file.exchange}
+        measured_elsewhere = {
+            (entry.source, entry.id, entry.target): (entry.point, entry.reason) for entry in file.exchange
+        }
         runs = tuple(
             BackendRun(name=entry.name, folder=entry.folder, results=_results(folder, entry.folder))
             for entry in file.backends
         )
-        rows = _rows(runs, exchanged)
+        rows = _rows(runs, measured_elsewhere)
         return cls(name=file.name, command=file.command, runs=runs, rows=rows, for_all=_for_all(runs, rows))
 
 
@@ -178,7 +180,7 @@ def _shown(results: RunResults) -> Iterable[str]:
 
 
 def _rows(
-    runs: Sequence[BackendRun], exchanged: Mapping[tuple[str, str, str], tuple[str | None, str]]
+    runs: Sequence[BackendRun], measured_elsewhere: Mapping[tuple[str, str, str], tuple[str | None, str]]
 ) -> tuple[Row, ...]:
     """Every config that is shown, each with a cell for every backend."""
     by_key: dict[str, dict[Key, Point]] = {}
@@ -200,7 +202,7 @@ def _rows(
             if point is None and key == _AS_GIVEN:
                 point, reason = _stand_in(run)
             elif point is None:
-                point, reason = _through(run, [(source.name, found.id) for source, found in own], exchanged)
+                point, reason = _through(run, [(source.name, found.id) for source, found in own], measured_elsewhere)
             cells[run.name] = _cell(run, point, reason)
         first, point = own[0]
         baseline = point.origin == "baseline"
@@ -241,11 +243,11 @@ def _stand_in(run: BackendRun) -> tuple[Point | None, str]:
 def _through(
     run: BackendRun,
     sources: Iterable[tuple[str, str]],
-    exchanged: Mapping[tuple[str, str, str], tuple[str | None, str]],
+    measured_elsewhere: Mapping[tuple[str, str, str], tuple[str | None, str]],
 ) -> tuple[Point | None, str]:
     """Point that stands for another backend's config on this one; else the reason why none does."""
     for source, id_ in sources:
-        point, reason = exchanged.get((source, id_, run.name), (None, ""))
+        point, reason = measured_elsewhere.get((source, id_, run.name), (None, ""))
         if point is not None and run.results is not None and point in run.results.points:
             return run.results.points[point], ""
         if reason:

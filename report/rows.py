@@ -26,7 +26,7 @@ _SHARES = dict[str, Annotated[float, Field(ge=0, le=1)]]
 class Trial:
     """Candidate that the search tried; what was not measured is None.
 
-    ``network`` is a key, empty for the given one; ``pruning`` is prune group → share removed, 1 for a branch.
+    ``variant`` is an id, empty for the given one; ``pruning`` is prune group → share removed, 1 for a branch.
     """
 
     number: int
@@ -41,7 +41,7 @@ class Trial:
     seconds: float | None
     reason: str
     schemes: Mapping[str, Scheme]
-    network: str = ""
+    variant: str = ""
     pruning: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -102,7 +102,7 @@ def read_trial(row: Mapping[str, str]) -> Trial:
         seconds=number_or_none(row["seconds"]),
         reason=row["reason"],
         schemes=MappingProxyType(decode_json(_SCHEMES, row["choices"] or "{}")),
-        network=row.get("network") or "",
+        variant=row.get("network") or "",
         pruning=MappingProxyType(decode_json(_SHARES, row.get("pruning") or "{}")),
     )
 

@@ -186,7 +186,7 @@ class _Axes:
         """Trials that were scored, of model variants or of the given network."""
         found = []
         for trial in results.trials:
-            if bool(trial.network) == variants:
+            if bool(trial.variant) == variants:
                 x, y = self.position(trial.latency_ms, trial.size_bytes, trial.accuracy)
                 label, tooltip = f"trial {trial.number}", trial_tooltip(results, trial)
                 found.append(PlotPoint(x=x, y=y, label=label, tooltip=tooltip))

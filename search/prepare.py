@@ -170,12 +170,12 @@ def _check_engine(given: Given, backend: Backend, options: RunOptions) -> None:
 
 
 def _scorers(parts: tuple[Labelled, Labelled], metric: Metric, reference: ReferenceModel) -> tuple[Scorer, Scorer]:
-    """Scorers of the search's and of the held-back part of the evaluation data."""
+    """Scorers of the search's and of the held-out part of the evaluation data."""
     batch = reference.fixed_batch or BATCH
     first_stage = -(-FIRST_STAGE // batch) * batch
     search_part, held_back = (
         Scorer(part, metric, batch=batch, first_stage=first_stage, name=name, batching=reference.batching)
-        for part, name in zip(parts, ("the search's evaluation data", "the held-back data"), strict=True)
+        for part, name in zip(parts, ("the search's evaluation data", "the held-out data"), strict=True)
     )
     return search_part, held_back
 

@@ -60,7 +60,7 @@ class Candidate:
         name: Fixed id of a baseline (``int8``), or of another backend's config (``ort-cpu.p07``); empty for everything
             else.
         pruning: Prune group → sparsity, those above 0.
-        network: Key of the network that is quantised (``search.variants.builder``); empty for the given one.
+        variant: Id of the network that is quantised (``search.variants.builder``); empty for the given one.
         architecture: The student, or the pattern of sparse weights, whose space it is from; empty for the given
             network's.
     """
@@ -69,7 +69,7 @@ class Candidate:
     schemes: Mapping[str, Scheme]
     name: str = ""
     pruning: Mapping[str, float] = field(default_factory=dict)
-    network: str = ""
+    variant: str = ""
     architecture: str = ""
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Candidate:
     @property
     def judges_variant(self) -> bool:
         """Whether what its variant may come to is told from it, so that it is not stopped after a few samples."""
-        return self.further_trained or bool(self.network and self.origin is not Origin.SAMPLER)
+        return self.further_trained or bool(self.variant and self.origin is not Origin.SAMPLER)
 
     @property
     def further_trained(self) -> bool:
@@ -94,7 +94,7 @@ class Candidate:
     @property
     def key(self) -> str:
         """The same for equal schemes of one network."""
-        return json.dumps([self.network, self.texts], sort_keys=True)
+        return json.dumps([self.variant, self.texts], sort_keys=True)
 
     @property
     def texts(self) -> dict[str, str]:

@@ -172,7 +172,7 @@ def _padded(inputs: Columns, pads: list[tuple[int, int]]) -> Columns:
 
 
 def _spread(total: int, row: int, wanted: int) -> NDArray[np.int64]:
-    """Indices at equal distances, about ``wanted`` of ``total``; the step is coprime to ``row``: no column is favoured."""
+    """Indices, about ``wanted`` of ``total``, at equal distances, coprime to ``row`` so that no column is favoured."""
     step = max(1, total // max(1, wanted))
     while step > 1 and math.gcd(step, row) > 1:
         step -= 1

@@ -1,8 +1,8 @@
 """Walking a network layer by layer on calibration data, twice at once: as it is, and with its rounded prefix.
 
-The graph is cut before and after each layer. Every piece is run once on each stream by the interpreter, chunk by chunk,
-and only tensors that later pieces read are kept. The number of samples is the largest for which both streams' live
-tensors stay within ``LIVE_BYTES``, by a trial run of the first chunk, and at most ``MAX_SAMPLES``. Networks with a
+The graph is cut before and after each layer. Every piece is run once for each of the two by the interpreter, chunk by
+chunk, and only tensors that later pieces read are kept. The number of samples is the largest for which the live tensors
+of both stay within ``LIVE_BYTES``, by a trial run of the first chunk, and at most ``MAX_SAMPLES``. Networks with a
 fixed batch are fed whole batches; samples that fill none are left out (one batch is made up by repetition if need be).
 
 Of the network, only what some layer's input depends on is run.
@@ -50,7 +50,7 @@ class LayerwiseEngine:
     """Network brought forward from layer to layer, as it is and behind rounded layers, chunk by chunk of samples.
 
     For each layer in ``layers`` (the network's order): ``advance``, then ``inputs`` as often as needed, then
-    ``finish`` with the weight the rounded stream goes on with.
+    ``finish`` with the weight that the rounded network goes on with.
 
     Args:
         reference: Normalised FP32 network; not modified.
@@ -78,11 +78,11 @@ class LayerwiseEngine:
         self._next = 0
 
     def advance(self) -> Layer:
-        """Bring both streams to the next layer's input and return that layer."""
+        """Bring both networks to the next layer's input and return that layer."""
         step = self._steps[self._next]
         piece = self._piece(step.before, step.live_before)
-        for stream in (self._float, self._rounded):
-            for chunk in stream:
+        for chunks in (self._float, self._rounded):
+            for chunk in chunks:
                 piece.run(chunk)
                 _keep(chunk, step.live_before)
         return step.layer
@@ -104,14 +104,14 @@ class LayerwiseEngine:
         return len(self._float)
 
     def finish(self, weight: NDArray[np.float32], channels_at: int) -> NDArray[np.float32]:
-        """Run the layer on both streams, on the rounded one with ``weight`` and its mean output shift put right.
+        """Run the layer in both networks, in the rounded one with ``weight`` and its mean output shift put right.
 
         Args:
             weight: ŵ in the stored shape.
             channels_at: Axis of the output channels in the layer's output: 1 for convolutions, else −1.
 
         Returns:
-            The mean output shift E[w·x − ŵ·x̂] of each output channel, which the rounded stream now includes; 0 where
+            The mean output shift E[w·x − ŵ·x̂] of each output channel, which the rounded network now includes; 0 where
             a channel's outputs are not finite (a bias of −∞ rules a class out).
         """
         step = self._steps[self._next]

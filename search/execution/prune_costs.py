@@ -54,7 +54,7 @@ def learn_costs(explorer: Explorer, builder: VariantBuilder) -> None:
             context.listener.warn(f"pruning {pruning_text(pruning)}: {error.message}")
             continue
         for schemes in (low, high)[: 2 if number == 0 and low != high else 1]:
-            candidate = Candidate(origin=Origin.COST_PROBE, schemes=schemes, pruning=pruning, network=network)
+            candidate = Candidate(origin=Origin.COST_PROBE, schemes=schemes, pruning=pruning, variant=network)
             if candidate.key not in known:
                 known.add(candidate.key)
                 explorer.attempt(candidate)

@@ -149,7 +149,7 @@ class VariantExecutor:
             self.trials.listener.warn(f"{label}: {error.message}")
             return None
         variant = VariantState(
-            label=label, base=tuple(base), pruning=pruning, architecture=architecture, network=key, steps=(), rungs=1
+            label=label, base=tuple(base), pruning=pruning, architecture=architecture, id=key, steps=(), rungs=1
         )
         self.note_network(variant, key)
         self.trials.listener.step(f"{label}: made")
@@ -158,7 +158,7 @@ class VariantExecutor:
     def note_network(self, variant: VariantState, key: str) -> None:
         """Bring a variant up to date with its network."""
         network = self.builder.variants[key]
-        variant.network, variant.steps = key, tuple(network.steps)
+        variant.id, variant.steps = key, tuple(network.steps)
         variant.trained_steps, variant.train_s = self.builder.pipeline.trained_steps(variant.steps), network.seconds
 
     def enter(self, variant: VariantState, candidates: Sequence[Mapping[str, Scheme]]) -> None:
@@ -180,7 +180,7 @@ class VariantExecutor:
                 origin=origin,
                 schemes=schemes,
                 pruning=variant.pruning,
-                network=variant.network,
+                variant=variant.id,
                 architecture=variant.architecture,
             )
             tried.append(explorer.attempt(candidate))

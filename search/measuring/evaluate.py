@@ -171,7 +171,7 @@ class Evaluator:
         return trial
 
     def _attempt(self, candidate: Candidate) -> _Attempt:
-        build = _Build(self._runner, self._runner.layers(candidate), candidate.network)
+        build = _Build(self._runner, self._runner.layers(candidate), candidate.variant)
         lowered = build.lowered()
         if lowered.failure:
             return _Attempt(status=TrialStatus.FAILED, reason=lowered.failure)
@@ -306,21 +306,21 @@ class _Attempt:
 class _Build:
     """Artifact of a candidate, written and compiled when first needed and at most once."""
 
-    def __init__(self, runner: ModelRunner, layers: Mapping[str, Scheme], network: str) -> None:
+    def __init__(self, runner: ModelRunner, layers: Mapping[str, Scheme], variant: str) -> None:
         self._runner = runner
         self._layers = layers
-        self._network = network
+        self._variant = variant
         self._artifact: Artifact | None = None
         self._compiled: CompiledModel | None = None
         self._to_score: CompiledModel | None = None
 
     def lowered(self) -> Lowered:
         """Digest and size of the artifact, from the measurements if there, else of the one written now and kept."""
-        lowered = self._runner.measurements.lowered(self._layers, self._network)
+        lowered = self._runner.measurements.lowered(self._layers, self._variant)
         if lowered is None:
             artifact = self._written()
             lowered = Lowered(artifact=artifact.digest, size_bytes=artifact.size_bytes)
-            self._runner.measurements.put_lowered(self._layers, lowered, self._network)
+            self._runner.measurements.put_lowered(self._layers, lowered, self._variant)
         return lowered
 
     def compiled(self) -> CompiledModel:
@@ -342,7 +342,7 @@ class _Build:
     def _written(self) -> Artifact:
         if self._artifact is None:
             with self._noting():
-                self._artifact = self._runner.lower(self._layers, self._network)
+                self._artifact = self._runner.lower(self._layers, self._variant)
         return self._artifact
 
     @contextmanager
@@ -351,5 +351,5 @@ class _Build:
             yield
         except (LoweringError, BackendError) as error:
             failed = Lowered(artifact="", size_bytes=0, failure=error.message)
-            self._runner.measurements.put_lowered(self._layers, failed, self._network)
+            self._runner.measurements.put_lowered(self._layers, failed, self._variant)
             raise

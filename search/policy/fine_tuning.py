@@ -197,9 +197,9 @@ def rounding_costs(
     best: dict[str, float] = {}
     for trial in evidence.trials:
         if trial.status in SCORED:
-            network = trial.candidate.network
+            network = trial.candidate.variant
             best[network] = max(best.get(network, -math.inf), trial.objectives.accuracy)
-    return any(best[t.candidate.network] - t.objectives.accuracy >= least for t in artifacts)
+    return any(best[t.candidate.variant] - t.objectives.accuracy >= least for t in artifacts)
 
 
 def choose_artifacts(
@@ -224,14 +224,14 @@ def choose_artifacts(
         times: The steps, over those so far, that training is taken to come to.
         config: How many.
     """
-    latest = {variant.network for variant in variants} | {""}
+    latest = {variant.id for variant in variants} | {""}
     current = [
         trial
         for trial in trials
         if trial.status in SCORED
         and evidence.conclusive(trial)
         and not any(trial.misses.get(limit, 0.0) > 0 for limit in ("latency", "size"))
-        and trial.candidate.network in latest
+        and trial.candidate.variant in latest
     ]
     ranks = {id(trial): evidence.priority([trial], times) for trial in current}
     ranked = sorted(current, key=lambda trial: _leading(ranks[id(trial)], feasible=feasible), reverse=True)
@@ -245,8 +245,8 @@ def _different_first(trials: Sequence[Trial]) -> list[Trial]:
     first: list[Trial] = []
     others: list[Trial] = []
     for trial in trials:
-        (others if trial.candidate.network in seen else first).append(trial)
-        seen.add(trial.candidate.network)
+        (others if trial.candidate.variant in seen else first).append(trial)
+        seen.add(trial.candidate.variant)
     return [*first, *others]
 
 

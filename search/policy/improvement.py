@@ -105,7 +105,7 @@ class Evidence:
         rivals = [
             trial
             for trial in self._usable(self.trials)
-            if trial.status is TrialStatus.COMPLETE and trial not in own and not trial.candidate.network
+            if trial.status is TrialStatus.COMPLETE and trial not in own and not trial.candidate.variant
         ]
         known = [self._point(trial, 1) for trial in rivals]
         known += [self._point(other.trial, other.times) for other in beside if self._usable([other.trial])]

@@ -79,4 +79,4 @@ def _kind(group: GroupSpace, index: int) -> str:
     stored = (
         "blocks" if scheme.weights.group_size is not None else "integer" if scheme.precision.is_integer else "float"
     )
-    return "" if scheme == FP32 else f"{stored} in {group.arithmetic[index].value}"
+    return "" if scheme == FP32 else f"{stored} in {group.compute_types[index].value}"

@@ -94,7 +94,7 @@ class IlpInstance:
                 for g, group in enumerate(space.groups)
             ),
             sizes=tuple(overhead.sizes(group) for group in space.groups),
-            domains=tuple(tuple(map(ActivationType.of, group.arithmetic)) for group in space.groups),
+            domains=tuple(tuple(map(ActivationType.of, group.compute_types)) for group in space.groups),
             allowed=tuple(tuple(c not in group.baseline_only for c in group.schemes) for group in space.groups),
             edges=space.edges,
             boundary=model.boundary,

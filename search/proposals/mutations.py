@@ -167,5 +167,5 @@ def _step(group: GroupSpace, level: Precision) -> int:
 
 def _alike(group: GroupSpace, scheme: int) -> int:
     """The best scheme that may be proposed and runs in the same arithmetic."""
-    alike = [c for c in group.proposed if group.arithmetic[c] is group.arithmetic[scheme]]
+    alike = [c for c in group.proposed if group.compute_types[c] is group.compute_types[scheme]]
     return min(alike, key=lambda c: (group.losses[c], group.size_bytes[c]))

@@ -139,7 +139,7 @@ def _trial_row(trial: Trial, metric: MetricInfo) -> Sequence[object]:
         round(trial.seconds, 4),
         trial.reason,
         json.dumps(trial.candidate.texts),
-        trial.candidate.network,
+        trial.candidate.variant,
         json.dumps(dict(trial.candidate.pruning)),
     )
 
