@@ -25,7 +25,7 @@ FIRST_AXIS = Batching()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """One output of a model over all samples.
+    """Output of a model over all samples.
 
     Attributes:
         name: The output's name.

@@ -1,4 +1,4 @@
-"""What a person brings: a network, calibration inputs, labelled inputs and a metric."""
+"""Workload, which a person brings: a network, calibration inputs, labelled inputs and a metric."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def apply_config(
 
 
 def _check_new_weights(source: str, calibration: Inputs | None, *, allow_new_weights: bool) -> None:
-    """Other weights than the config's were allowed, and there are inputs to find ranges and rounding anew with."""
+    """Refuse weights other than the config's, unless allowed and with inputs to find ranges and rounding anew."""
     if not allow_new_weights:
         raise ConfigError(
             f"the config was made for other weights than those of '{source}'; the layers are the same",

@@ -25,7 +25,7 @@ _USUAL = frozenset({"n", "b", "bs"})
 
 
 def infer_batching(graph: onnx.GraphProto) -> Batching:
-    """Where the samples are in each input and output of a graph."""
+    """Axis of the samples in each input and output of a graph."""
     constants = {tensor.name for tensor in graph.initializer}
     inputs = {value.name: _axes(value) or () for value in graph.input if value.name not in constants}
     outputs = {value.name: axes for value in graph.output if (axes := _axes(value)) is not None}

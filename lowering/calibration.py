@@ -103,7 +103,7 @@ def run_network(reference: onnx.ModelProto, inputs: Inputs, interpreter: Interpr
 
 
 def _measure(probe: _Probe, settings: CalibrationSettings) -> dict[str, Range]:
-    """One pass for the extremes and, unless they are the answer, one for the histograms."""
+    """Ranges from one pass for the extremes and, unless these are the answer, one for the histograms."""
     extremes = dict.fromkeys(probe.tensors, (0.0, 0.0))
     for name, values, _ in probe.values():
         if values.size and is_bounded(extremes[name]):

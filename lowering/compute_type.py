@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class ComputeType(Enum):
-    """What a scheme computes in on a runtime, which is what its speed depends on.
+    """Type of arithmetic that a scheme computes in on a runtime, on which its speed depends.
 
     ``FP16`` is 16-bit floating arithmetic where that is faster than ``FP32``; ``WEIGHT_ONLY`` is a fused kernel of
     floating activations and integer weights (a mixed-input matrix product). A runtime converts activations where

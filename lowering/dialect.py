@@ -1,4 +1,4 @@
-"""How one runtime wants schemes written in ONNX: a dialect is a table of schemes and a writer.
+"""Dialect of a runtime: how it wants schemes written in ONNX, as a table of schemes and a writer.
 
 For each scheme a dialect says, in one ``SchemeSupport``: which layers may take it or why they may not, what it computes
 in, how many bytes it takes in the file, and how a layer of it is written.
@@ -69,7 +69,7 @@ E = TypeVar("E")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SchemeSupport(Generic[E]):
-    """What a dialect makes of one scheme; ``E`` is what it builds a graph with.
+    """Entry of a dialect's table: how it supports one scheme. ``E`` is what it builds a graph with.
 
     Attributes:
         scheme: The scheme.
@@ -89,11 +89,11 @@ class SchemeSupport(Generic[E]):
 
 
 class Dialect(Protocol):
-    """How a runtime wants schemes written."""
+    """Quantisation spec of a runtime: the schemes it takes, and how they are written."""
 
     @property
     def name(self) -> str:
-        """Kept in configs; the same for every backend that reads this dialect."""
+        """Name that configs keep; the same for every backend that reads this dialect."""
         ...
 
     @property
@@ -143,7 +143,7 @@ def offers(dialect: Dialect, site: LayerSite) -> tuple[tuple[Scheme, ...], dict[
 
 
 def support_of(dialect: Dialect, scheme: Scheme) -> SchemeSupport[Any]:
-    """What a dialect makes of a scheme.
+    """Entry of a scheme in a dialect's table.
 
     Raises:
         LoweringError: If it does not know it.

@@ -151,7 +151,7 @@ def _answers(reference: ReferenceModel, feeds: Inputs) -> list[Array] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Output:
-    """One output of the given network, and the same output under disturbed constants and inputs."""
+    """Output of the given network, and the same output under disturbed constants and inputs."""
 
     name: str
     value: Array
@@ -176,7 +176,7 @@ class _GivenAnswers:
         self._outputs: list[_Output] | None = None
 
     def notices(self, source: str) -> list[str]:
-        """What could not be compared, in words."""
+        """Sentences on what could not be compared."""
         drawn = [name for name, steady in zip(self._names, self._steady, strict=True) if not steady]
         if not drawn:
             return []
@@ -184,7 +184,7 @@ class _GivenAnswers:
         return [f"'{source}': output {listed} differs from run to run as given, so it was not compared"]
 
     def differences(self, reference: ReferenceModel) -> list[str]:
-        """In which outputs the normalised network answers otherwise, in words; empty where it is equivalent."""
+        """Sentences on outputs in which the normalised network answers otherwise; empty where it is equivalent."""
         try:
             found = self._interpreter.load(reference.proto, optimised=False).run(self._feeds)
         except InterpreterError as error:
@@ -260,7 +260,7 @@ def _disturb(array: Array, size: float, generator: np.random.Generator) -> Array
 
 
 def _difference(output: _Output, found: Array, *, strict: bool) -> str:
-    """How an output differs beyond rounding, in words; empty where it does not."""
+    """Sentence on how an output differs beyond rounding; empty where it does not."""
     if not _is_array(found) or output.value.shape != found.shape:
         moving = any(run.shape != output.value.shape for run in output.disturbed)
         got = found.shape if _is_array(found) else type(found).__name__

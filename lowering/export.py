@@ -91,7 +91,7 @@ class Exporter:
             self._graphs[structure] = program.model_proto
             reference = self._filled(self._graphs[structure], module)
         reference = reference or self._exported_anew(module)
-        # A made network is kept as its graph alone, and is known by that.
+        # A model variant is kept as its graph alone, and is known by that.
         return read_reference(reference.proto, self._name, self._interpreter) if reference.sources else reference
 
     def _exported_anew(self, module: torch.nn.Module) -> ReferenceModel:

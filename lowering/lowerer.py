@@ -190,7 +190,7 @@ class Lowerer:
         return support_of(self.dialect, scheme).weight_bytes(found, scheme)
 
     def compute_type(self, scheme: Scheme) -> ComputeType:
-        """What a layer of ``scheme`` computes in."""
+        """Type of arithmetic that a layer of ``scheme`` computes in."""
         return support_of(self.dialect, scheme).compute_type
 
     @property
@@ -224,7 +224,7 @@ class Lowerer:
                 raise LoweringError(f"layer '{layer.name}' cannot be {scheme.text}: {reason}", "leave it at fp32")
 
     def _why_unbounded(self, layer: Layer, scheme: Scheme) -> str:
-        """Why the values a layer reads rule a scheme out; empty where they do not.
+        """Reason why the values that a layer reads rule a scheme out; empty where they do not.
 
         They must have a range to be quantised, and be finite for their second moments (GPTQ).
         """

@@ -113,7 +113,7 @@ def _structured(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
 
 
 def _name_dynamic_axes(graph: onnx.GraphProto) -> None:
-    """Some exporters write a size below 0 for an axis of any size; of first axes it is the batch."""
+    """Name axes of a size below 0, which some exporters write for any size; of first axes it is the batch."""
     taken = {axis.dim_param for value in (*graph.input, *graph.output) for axis in value.type.tensor_type.shape.dim}
     batch = free_name("batch", taken)
     for inner in graphs_of(graph):
@@ -204,7 +204,7 @@ def _without_batch_norms(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
 
 
 def _without_identities(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    """Without the graph's own Identity nodes; those of bodies stay, since a body may not return what is not its own."""
+    """Remove the graph's Identity nodes; those of bodies stay, since a body may not return what is not its own."""
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     outputs = {value.name for value in proto.graph.output}

@@ -59,7 +59,7 @@ class ReferenceModel:
 
     @property
     def batching(self) -> Batching:
-        """Which axis of each input and output counts the samples."""
+        """Axis of the samples in each input and output."""
         return infer_batching(self.proto.graph)
 
 

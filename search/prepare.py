@@ -128,7 +128,7 @@ def prepare(
 
 
 def _identity(workload: Workload, lowerer: Lowerer, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
-    """What the run folder belongs to."""
+    """Parts of a run's identity, to which its folder belongs."""
     identity = identify(workload, lowerer.reference.fingerprint, device, options)
     if lowerer.reference.given is not None:
         # Files of other bytes may have one normalised form; ratios are to the file.
@@ -170,12 +170,12 @@ def _check_engine(given: Given, backend: Backend, options: RunOptions) -> None:
 
 
 def _scorers(parts: tuple[Labelled, Labelled], metric: Metric, reference: ReferenceModel) -> tuple[Scorer, Scorer]:
-    """Scorers of the search's and of the held-back part of the evaluation data."""
+    """Scorers of the search's and of the held-out part of the evaluation data."""
     batch = reference.fixed_batch or BATCH
     first_stage = -(-FIRST_STAGE // batch) * batch
     search_part, held_back = (
         Scorer(part, metric, batch=batch, first_stage=first_stage, name=name, batching=reference.batching)
-        for part, name in zip(parts, ("the search's evaluation data", "the held-back data"), strict=True)
+        for part, name in zip(parts, ("the search's evaluation data", "the held-out data"), strict=True)
     )
     return search_part, held_back
 
@@ -194,7 +194,7 @@ def _settings_json(
     parts: tuple[Labelled, Labelled],
     command: str,
 ) -> dict[str, Any]:
-    """What results say of how they came about."""
+    """Settings of a run, as results tell them."""
     return {
         "threads": options.threads,
         "batch_size": options.batch_size,
@@ -216,7 +216,7 @@ def _settings_json(
 
 
 def _given(runner: ModelRunner, listener: Listener) -> Given:
-    """What everything is compared with; the listener is told where it is not the file as given."""
+    """Given network as the runner has it; the listener is told where it is not the file as given."""
     quantisable, reference = runner.lowerer.quantisable, runner.lowerer.reference
     try:
         fp32 = runner.lower(quantisable.spread({group.name: FP32 for group in quantisable.groups}))
@@ -239,7 +239,7 @@ def _builder(
     watch: Stopwatch,
     listener: Listener,
 ) -> VariantBuilder:
-    """For a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
+    """Builder of a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
     context = pass_context(
         cast("nn.Module", workload.model),
         lowerer.reference.fingerprint,

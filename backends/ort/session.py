@@ -184,7 +184,7 @@ class SessionModel(HostModel):
             return tuple(_operator_types(onnx.load_model(path, load_external_data=False).graph))
 
     def profile(self, inputs: Inputs) -> tuple[ExecutedLayer, ...]:
-        """What ran on which provider for how long, by the runtime's own profiler; ``detail`` is the provider.
+        """Operators that ran, on which provider and how long, by the runtime's profiler; ``detail`` is the provider.
 
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.

@@ -56,7 +56,7 @@ class OrtCpuDialect:
     )
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:
-        """See ``Dialect.write``.
+        """Write the request for ONNX Runtime's processor provider.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range.

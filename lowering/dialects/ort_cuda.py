@@ -94,7 +94,7 @@ class OrtCudaDialect:
     )
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:
-        """See ``Dialect.write``.
+        """Write the request for ONNX Runtime's CUDA provider.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range, or an FP16 layer's values do not fit FP16.

@@ -134,6 +134,17 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
             metavar="NAME",
             help=f"{', '.join(METRICS)}, or your module:function(outputs, labels) (default: top1)",
         )
+    add_data_options(group)
+    group.add_argument(
+        "--workload",
+        metavar="MODULE:ATTR",
+        help="a workload object, or a function make(data) (default: a demo on handwritten digits)",
+    )
+    group.add_argument("--data", type=path, metavar="FOLDER", help="folder passed to the workload's function")
+
+
+def add_data_options(group: argparse._ArgumentGroup) -> None:
+    """Add the option for how data become inputs."""
     group.add_argument(
         "--data-options",
         type=key_value,
@@ -143,12 +154,6 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
         metavar="KEY=VALUE",
         help="how images and text become inputs: size=224 scale=1/255 mean=... (default: what lies beside the model)",
     )
-    group.add_argument(
-        "--workload",
-        metavar="MODULE:ATTR",
-        help="a workload object, or a function make(data) (default: a demo on handwritten digits)",
-    )
-    group.add_argument("--data", type=path, metavar="FOLDER", help="folder passed to the workload's function")
 
 
 def source_of(args: argparse.Namespace) -> Source:

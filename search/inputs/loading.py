@@ -352,7 +352,7 @@ def _scorable(evaluation: Labelled, reference: ReferenceModel, metric: Metric, s
         check_classes(evaluation.labels, classes(reference, metric.name), source, use=metric.name)
     if len(evaluation) < 2:
         raise DataError(
-            f"'{source}': holds {len(evaluation)} sample; part of the data is held back, so expected 2 or more",
+            f"'{source}': holds {len(evaluation)} sample; part of the data is held out, so expected 2 or more",
             "bring more labelled samples; a few hundred tell configurations apart",
         )
     return evaluation

@@ -47,7 +47,7 @@ def summary(scores: Scores) -> AccuracyStats:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What an artifact scored so far; greater is better.
+    """Scores of an artifact so far; greater is better.
 
     Attributes:
         scores: Per-sample scores of the first ``samples`` samples, (samples,); or, for a metric that gives one number,
@@ -133,7 +133,7 @@ class Scorer:
         return len(self._data)
 
     def next_stage(self, scored: Scored | None) -> int:
-        """How many samples to have scored next: the first stage, then doubling, and all at the end."""
+        """Number of samples to have scored next: the first stage, then doubling, and all at the end."""
         if self._one_number:
             return len(self)
         stage = 2 * scored.samples if scored else self._first_stage

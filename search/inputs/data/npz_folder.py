@@ -19,7 +19,7 @@ _OPTIONS = {"samples": "files read at most"}
 
 @dataclass(frozen=True, slots=True)
 class NpzFolder:
-    """The loader.
+    """Loader of folders of ``.npz`` files, a sample each.
 
     An array without the batch axis is one sample; with it, as many as the axis is long. Inputs without a batch axis
     hold one value, the same in every file. ``labels`` is one label, or one a sample of the file.
@@ -34,7 +34,7 @@ class NpzFolder:
         return bool(_files(spec))
 
     def check(self, spec: str, option: str) -> None:
-        """Nothing to refuse: files show when they are read."""
+        """Refuse nothing: damaged files show when they are read."""
 
     def load(self, request: DataRequest) -> LoadedData:
         """Read every file.

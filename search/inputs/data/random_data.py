@@ -35,7 +35,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class RandomData:
-    """The loader."""
+    """Loader of random inputs."""
 
     form: str = RANDOM
     described: str = "the word random (calibration alone)"

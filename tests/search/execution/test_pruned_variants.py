@@ -24,7 +24,7 @@ TARGET = Target(0.5, None)
 GIVEN = nn.Linear(4, 3)
 SPACE = Space(
     groups=tuple(
-        GroupSpace(name=name, schemes=(FP32,), losses=(0.0,), size_bytes=(400,), arithmetic=(ComputeType.FP32,))
+        GroupSpace(name=name, schemes=(FP32,), losses=(0.0,), size_bytes=(400,), compute_types=(ComputeType.FP32,))
         for name in ("a", "b")
     ),
     edges=((0, 1),),
