@@ -270,7 +270,7 @@ def _measurements(store: ContentStore, identity: Mapping[str, str]) -> Measureme
         return digest({name: identity[name] for name in names if name in identity}, list(more))
 
     # What is kept is one version's of this engine, too: an update may write, compile, time or score otherwise.
-    runtime = ("the device", "--backend", "the backend's code", "--threads")
+    runtime = ("--batch-axis", "the device", "--backend", "the backend's code", "--threads")
     measuring = engine_code("backends")
     return MeasurementCache(
         store,

@@ -21,6 +21,7 @@ from bitfront.core import (
     UsageError,
 )
 from bitfront.search.commands.values import (
+    batch_axis,
     check_words,
     data,
     key_value,
@@ -149,6 +150,20 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
         help="a workload object, or a function make(data) (default: a demo on handwritten digits)",
     )
     group.add_argument("--data", type=path, metavar="FOLDER", help="folder passed to the workload's function")
+    add_batch_axis(group)
+
+
+def add_batch_axis(group: argparse._ArgumentGroup) -> None:
+    """Add the option that says which axis of an input or output counts the samples."""
+    group.add_argument(
+        "--batch-axis",
+        type=batch_axis,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=AXIS",
+        help="axis of an input or output that counts samples, from 0, or none (default: told from shapes and runs)",
+    )
 
 
 def source_of(args: argparse.Namespace) -> Source:
@@ -165,6 +180,7 @@ def source_of(args: argparse.Namespace) -> Source:
         metric=getattr(args, "metric", None),
         workload=args.workload,
         data=args.data,
+        batch_axes=tuple(args.batch_axis),
     )
 
 

@@ -32,6 +32,7 @@ def build_parser() -> arguments.Parser:
     group = parser.add_argument_group("Options")
     group.add_argument("--workload", metavar="MODULE:ATTR", help="a workload instead of a file")
     group.add_argument("--data", type=values.path, metavar="FOLDER", help="folder passed to the workload's function")
+    arguments.add_batch_axis(group)
     group.add_argument("--backend", default="ort-cpu", metavar="NAME", help="runtime (default: %(default)s)")
     return parser
 
@@ -46,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
     if args.network is None and args.workload is None:
         raise UsageError("expected a MODEL or --workload", "see 'search inspect --help'")
     backend = arguments.backend_of(args)
-    source = Source(model=args.network, workload=args.workload, data=args.data)
+    source = Source(model=args.network, workload=args.workload, data=args.data, batch_axes=tuple(args.batch_axis))
 
     from bitfront.lowering.dialects.registry import get_dialect
     from bitfront.lowering.lowerer import Lowerer

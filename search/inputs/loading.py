@@ -6,20 +6,24 @@ and cast.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bitfront.backends.registry import default_interpreter
-from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload
+from bitfront.core import Array, DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload
 from bitfront.core.files import check_readable
 from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.export import export_reference
 from bitfront.lowering.load import load_reference
-from bitfront.lowering.reference import ReferenceModel
+from bitfront.lowering.measured_batching import measured_batching, single_batching
+from bitfront.lowering.reference import ReferenceModel, with_batch_axes
 from bitfront.search.inputs.arrays import LABELS, cast, check_classes, check_inputs, check_labels, shown_shape
 from bitfront.search.inputs.data.base import CALIB, EVAL, LoadedData
+from bitfront.search.inputs.data.npz_folder import one_sample_a_file
 from bitfront.search.inputs.data.registry import load_data
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
@@ -71,6 +75,7 @@ class LoadedWorkload:
         augment: Fields of ``passes.data.Augmentation``.
         data_sources: ``calibration`` and ``evaluation`` → form and text of where they came from; empty for a workload
             that is a Python object.
+        batch_axes: (input or output, batch axis) where a person said it.
     """
 
     name: str
@@ -83,6 +88,7 @@ class LoadedWorkload:
     students: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     augment: Mapping[str, float] = field(default_factory=dict)
     data_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    batch_axes: tuple[tuple[str, int | None], ...] = ()
 
 
 def open_source(source: Source) -> Opened:
@@ -140,10 +146,10 @@ def load(
     if opened.workload is None:
         assert source.model is not None
         assert source.evaluation is not None
-        reference = load_reference(source.model, default_interpreter())
+        reference = _laid_out(load_reference(source.model, default_interpreter()), source)
         found = _read(source, source.calibration, CALIB, reference)
         calibration = found.inputs
-        reference = equivalent_to_given(reference, calibration)
+        reference = _compared(reference, calibration)
         labelled, where = _read(source, source.evaluation, EVAL, reference), source.evaluation
         evaluation = labelled.labelled
         model = source.model
@@ -155,15 +161,16 @@ def load(
         if passes is not None:
             check_module(model, opened.label)
         wish = read_batch_size(workload, opened.label)
-        reference = _reference(model, given, opened.name, asked_batch)
+        reference = _reference(model, given, opened.name, asked_batch, batch_axes=source.batch_axes)
         calibration = check_inputs(given, reference, f"{opened.label}: calibration")
-        reference = equivalent_to_given(reference, calibration)
+        reference = _compared(reference, calibration)
         where = f"{opened.label}: evaluation"
         arrays, brought = read_evaluation(workload, opened.label)
         inputs = check_inputs(arrays, reference, where)
         labels = check_labels({LABELS: brought}, len(next(iter(inputs.values()))), where)
         evaluation = Labelled(inputs=inputs, labels=labels)
         told = {}
+    reference = single_batching(reference, evaluation.inputs)
     loaded = LoadedWorkload(
         name=opened.name,
         model=model,
@@ -172,6 +179,7 @@ def load(
         metric=metric,
         batch_size=wish,
         data_sources=told,
+        batch_axes=source.batch_axes,
     )
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 
@@ -200,6 +208,7 @@ def load_to_score(
     if source.model is not None:
         source.check_files()
         reference = load_reference(source.model, default_interpreter(), skipped=skipped or ())
+        reference = _laid_out(reference, source)
         inputs, metric = None, None
         if source.calibration is not None:
             inputs = _read(source, source.calibration, CALIB, reference).inputs
@@ -207,10 +216,25 @@ def load_to_score(
         name = source.workload or DEFAULT_WORKLOAD
         workload, label = load_workload(name, source.data), f"workload '{name}'"
         calibration, model = read_calibration(workload, label), read_model(workload, label)
-        reference = _reference(model, calibration, read_name(workload, label), None, skipped or ())
+        network = read_name(workload, label)
+        reference = _reference(model, calibration, network, None, skipped or (), batch_axes=source.batch_axes)
         inputs = check_inputs(calibration, reference, f"{label}: calibration")
         metric = read_metric(workload, label)
-    return (equivalent_to_given(reference, inputs) if skipped is None else reference), inputs, metric
+    if skipped is None:
+        return _compared(reference, inputs), inputs, metric
+    return reference if inputs is None else measured_batching(reference, inputs), inputs, metric
+
+
+def _laid_out(reference: ReferenceModel, source: Source) -> ReferenceModel:
+    """The reference model with the batch axes that a person says, or that folders of files show."""
+    if source.batch_axes:
+        return with_batch_axes(reference, dict(source.batch_axes))
+    return one_sample_a_file(reference, [spec for spec in (source.calibration, source.evaluation) if spec is not None])
+
+
+def _compared(reference: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:
+    """The reference model with the batch axes that runs show, compared with the given network."""
+    return equivalent_to_given(reference if inputs is None else measured_batching(reference, inputs), inputs)
 
 
 def batch_size(asked: int | None, workload: LoadedWorkload, reference: ReferenceModel) -> int:
@@ -223,8 +247,10 @@ def batch_size(asked: int | None, workload: LoadedWorkload, reference: Reference
     own = reference.fixed_batch
     if own is not None and asked is not None and asked != own:
         raise UsageError(
-            f"--batch-size: got {asked}, but '{reference.source}' has a fixed batch of {own}",
-            "leave the option out, or export the network with a dynamic batch",
+            f"--batch-size: got {asked}, but '{reference.source}' "
+            + (f"has a fixed batch of {own}" if own > 1 else "takes one sample at a time"),
+            "leave the option out, export the network with a dynamic batch, or say which axis counts the samples with "
+            "--batch-axis",
         )
     size = own or asked or workload.batch_size or 1
     samples = min(len(workload.evaluation), *(len(array) for array in workload.calibration.values()))
@@ -246,8 +272,9 @@ def classes(reference: ReferenceModel, use: str) -> int | None:
     Raises:
         DataError: If the first output can be no classifier's.
     """
-    sizes = reference.output_shapes[reference.output_names[0]]
-    if sizes is None:
+    first = reference.output_names[0]
+    sizes = reference.output_shapes[first]
+    if sizes is None or (reference.batching.single and reference.batching.outputs.get(first, 0) is None):
         return None
     # (n, classes), or trailing axes of size 1 that a global pooling left behind.
     check_classifier(reference, sizes, use)
@@ -315,25 +342,35 @@ def _with_passes(
 
 def _reference(
     model: torch.nn.Module | Path,
-    inputs: Inputs,
+    inputs: Mapping[str, Array | list[Array]],
     name: str,
     asked_batch: int | None,
     skipped: Collection[str] = (),
+    batch_axes: Sequence[tuple[str, int | None]] = (),
 ) -> ReferenceModel:
     if not isinstance(model, Path):
-        return _exported(model, inputs, name, asked_batch)
+        return with_batch_axes(_exported(model, inputs, name, asked_batch), dict(batch_axes))
     check_readable(model, ModelError, "an ONNX file")
-    return load_reference(model, default_interpreter(), skipped=skipped)
+    return with_batch_axes(load_reference(model, default_interpreter(), skipped=skipped), dict(batch_axes))
 
 
-def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: int | None) -> ReferenceModel:
-    inputs = _in_parameters_type(module, inputs)
+def _exported(
+    module: torch.nn.Module, brought: Mapping[str, Array | list[Array]], name: str, asked_batch: int | None
+) -> ReferenceModel:
+    inputs = _in_parameters_type(module, {name: _of_one_shape(value) for name, value in brought.items()})
     try:
         return export_reference(module, inputs, default_interpreter(), name=name)
     except ModelError:
         if asked_batch is None:
             raise
     return export_reference(module, inputs, default_interpreter(), name=name, batch=asked_batch)
+
+
+def _of_one_shape(value: Array | list[Array]) -> Array:
+    """An array of samples, (n, …): of those brought one by one, all that have the first one's shape."""
+    return (
+        np.stack([sample for sample in value if sample.shape == value[0].shape]) if isinstance(value, list) else value
+    )
 
 
 def _in_parameters_type(module: torch.nn.Module, inputs: Inputs) -> Inputs:

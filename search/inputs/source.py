@@ -26,6 +26,7 @@ class Source:
         metric: Built-in name or ``module:function``; None is ``top1``.
         workload: ``module:attribute``; None without a model is the embedded demo.
         data: Folder for a callable workload.
+        batch_axes: (input or output, axis that counts its samples, None for none) where a person says it.
     """
 
     model: Path | None = None
@@ -35,6 +36,7 @@ class Source:
     metric: str | None = None
     workload: str | None = None
     data: Path | None = None
+    batch_axes: tuple[tuple[str, int | None], ...] = ()
 
     def __post_init__(self) -> None:
         if self.model is not None and (self.workload is not None or self.data is not None):

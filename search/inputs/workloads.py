@@ -22,7 +22,7 @@ from bitfront.core import (
     as_metric,
 )
 from bitfront.core.naming import failed, load_attribute
-from bitfront.search.inputs.values import as_array
+from bitfront.search.inputs.values import as_array, is_sample_list
 
 if TYPE_CHECKING:
     import torch
@@ -123,8 +123,11 @@ def read_model(workload: Workload, label: str) -> torch.nn.Module | Path:
     return cast("torch.nn.Module", model)
 
 
-def read_calibration(workload: Workload, label: str) -> dict[str, Array]:
+def read_calibration(workload: Workload, label: str) -> dict[str, Array | list[Array]]:
     """The workload's calibration inputs as arrays of the engine, not yet compared with the network.
+
+    Returns:
+        Input name → array, or a list of arrays where it brings samples one by one.
 
     Raises:
         WorkloadError: If they are no mapping of names.
@@ -132,7 +135,14 @@ def read_calibration(workload: Workload, label: str) -> dict[str, Array]:
     """
     where = f"{label}: calibration"
     found: object = call_user_code(where, lambda: workload.calibration)
-    return {name: as_array(value, f"'{where}': array '{name}'") for name, value in named_arrays(found, where).items()}
+    arrays: dict[str, Array | list[Array]] = {}
+    for name, value in named_arrays(found, where).items():
+        place = f"'{where}': array '{name}'"
+        if is_sample_list(value):
+            arrays[name] = [as_array(sample, f"{place}: sample {index}") for index, sample in enumerate(value)]
+        else:
+            arrays[name] = as_array(value, place)
+    return arrays
 
 
 def read_evaluation(workload: Workload, label: str) -> tuple[dict[str, object], object]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitfront.core import Array, DataError
+from bitfront.core import Array, Batching, DataError
 from bitfront.search.inputs.archive import array_names, read_npz
 from bitfront.search.inputs.arrays import LABELS, check_names, fits, shown_shape
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room, missing_labels
 
+if TYPE_CHECKING:
+    from bitfront.lowering.reference import ReferenceModel
+
+_LOOKED_AT = 8
 _OPTIONS = {"samples": "files read at most"}
 
 
@@ -21,8 +26,9 @@ _OPTIONS = {"samples": "files read at most"}
 class NpzFolder:
     """The loader.
 
-    An array without the batch axis is one sample; with it, as many as the axis is long. Inputs without a batch axis
-    hold one value, the same in every file. ``labels`` is one label, or one a sample of the file.
+    An array without the batch axis is one sample; with it, as many as the axis is long. Where no input has a batch
+    axis, a file is one sample and ``labels`` its label, of any shape; where some have none, those hold one value, which
+    may differ by file only if each file is one sample. ``labels`` is one label, or one a sample of the file.
     """
 
     form: str = "npz folder"
@@ -55,10 +61,12 @@ class NpzFolder:
             if request.labelled:
                 if LABELS not in arrays:
                     raise missing_labels(request, f"'{path.name}' has none: add the array '{LABELS}' to every file")
-                labels.append(np.atleast_1d(arrays[LABELS]))
-        joined = {name: _joined(name, found, request) for name, found in parts.items()}
+                labels.append(arrays[LABELS])
+        counts = [_samples_in(index, parts, request.reference) for index in range(len(paths))]
+        one_each = _has_no_batch(request.reference)
+        joined = {name: _joined(name, found, counts, request) for name, found in parts.items()}
         detail = f"{len(paths)} files in the order of their names"
-        return request.loaded(joined, np.concatenate(labels) if labels else None, self.form, detail)
+        return request.loaded(joined, _joined_labels(labels, one_each=one_each) if labels else None, self.form, detail)
 
     def _with_batch_axis(self, array: Array, name: str, request: DataRequest, path: Path) -> Array:
         shape, axis = request.reference.input_shapes[name], request.reference.batching.input_axis(name)
@@ -69,7 +77,7 @@ class NpzFolder:
         raise DataError(
             f"'{path}': array '{name}': expected shape {shown_shape(shape, axis)}, or that of one sample without n, "
             f"got {array.shape}",
-            "write each sample as the network reads it",
+            f"write each sample as the network reads it; if n is another axis, say so with --batch-axis {name}=AXIS",
         )
 
 
@@ -78,26 +86,71 @@ def _files(spec: str) -> list[Path]:
     return sorted(path for path in folder.glob("*.npz") if path.is_file()) if os.path.isdir(folder) else []
 
 
-def _joined(name: str, parts: list[tuple[Path, Array]], request: DataRequest) -> Array | list[Array]:
+def one_sample_a_file(reference: ReferenceModel, specs: Sequence[str]) -> ReferenceModel:
+    """The reference model without a batch axis where files of folders show that each is one sample.
+
+    That is so where the arrays of one file are as the network reads them and differ along what was taken for the batch
+    axis, such as the atoms and bonds of a graph, or where a file has several rows along it and one label.
+
+    Args:
+        reference: The network; its batch axes were told from its shapes.
+        specs: What ``--calib`` and ``--eval`` were given.
+    """
+    if reference.batching.fixed is not None:
+        return reference
+    for path in (path for spec in specs for path in _files(spec)[:_LOOKED_AT]):
+        if set(reference.input_shapes) <= set(array_names(path)):
+            arrays = read_npz(path, tuple(reference.input_shapes), labels=LABELS)
+            if _is_one_sample(arrays, reference):
+                batching = Batching(
+                    inputs=dict.fromkeys(reference.input_shapes),
+                    outputs=dict.fromkeys(reference.output_names),
+                    fixed=1,
+                )
+                text = f"'{reference.source}': each file is taken for one sample, as '{path.name}' shows, and run alone"
+                return replace(reference, batching=batching, notices=(*reference.notices, text))
+    return reference
+
+
+def _is_one_sample(arrays: Mapping[str, Array], reference: ReferenceModel) -> bool:
+    if any(arrays[name].ndim != len(shape) for name, shape in reference.input_shapes.items()):
+        return False
+    axes = {name: reference.batching.input_axis(name) for name in reference.input_shapes}
+    counts = {arrays[name].shape[axis] for name, axis in axes.items() if axis is not None}
+    return len(counts) > 1 or (LABELS in arrays and arrays[LABELS].ndim == 0 and counts != {1})
+
+
+def _has_no_batch(reference: ReferenceModel) -> bool:
+    return all(reference.batching.input_axis(name) is None for name in reference.input_shapes)
+
+
+def _samples_in(index: int, parts: Mapping[str, list[tuple[Path, Array]]], reference: ReferenceModel) -> int:
+    """Samples in a file: those along the batch axis of the first input that has one."""
+    axes = {name: reference.batching.input_axis(name) for name in parts}
+    return next((parts[name][index][1].shape[axis] for name, axis in axes.items() if axis is not None), 1)
+
+
+def _joined_labels(labels: list[Array], *, one_each: bool) -> object:
+    if one_each:
+        return np.stack(labels) if len({label.shape for label in labels}) == 1 else labels
+    return np.concatenate([np.atleast_1d(label) for label in labels])
+
+
+def _joined(name: str, parts: list[tuple[Path, Array]], counts: list[int], request: DataRequest) -> Array | list[Array]:
     """All samples of an input; as a list where their shapes differ along the network's dynamic axes."""
-    axis = request.reference.batching.input_axis(name)
-    path, first = parts[0]
-    for other, array in parts[1:]:
-        if axis is None and not np.array_equal(first, array):
-            raise DataError(
-                f"'{other}': array '{name}' differs from that of '{path.name}', and the network declares no batch axis "
-                "for it",
-                "give one value, which all samples share",
-            )
-    if axis is None:
-        return first
+    shape, axis = request.reference.input_shapes[name], request.reference.batching.input_axis(name)
     for path, array in parts:
-        if not fits(array.shape, request.reference.input_shapes[name], axis):
+        if not fits(array.shape, shape, axis):
             raise DataError(
-                f"'{path}': array '{name}': expected shape "
-                f"{shown_shape(request.reference.input_shapes[name], axis)}, got {array.shape}",
-                "write each sample as the network reads it, with or without n",
+                f"'{path}': array '{name}': expected shape {shown_shape(shape, axis)}, got {array.shape}",
+                "write each sample as the network reads it, with or without n; if n is another axis, say so with "
+                f"--batch-axis {name}=AXIS, or {name}=none if no axis counts samples",
             )
+    _, first = parts[0]
+    if axis is None:
+        if not _has_no_batch(request.reference) and all(np.array_equal(first, array) for _, array in parts[1:]):
+            return first
+        return [array for (_, array), count in zip(parts, counts, strict=True) for _ in range(count)]
     arrays = [np.moveaxis(array, axis, 0) for _, array in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
         return [np.ascontiguousarray(sample) for array in arrays for sample in array]
