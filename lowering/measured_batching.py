@@ -22,6 +22,7 @@ from bitfront.lowering.reference import ReferenceModel
 _LOOKED_AT = 8  # samples, of which the first and the last are run
 _LEAST_DB = 20.0  # dynamic quantisation reads its scales off the whole batch, so answers agree no better than it rounds
 _ROUNDING = 1e-5
+_LONGEST = 160  # characters of a runtime's own message
 _HINT = "if another axis counts the samples, say so with --batch-axis INPUT=AXIS"
 
 
@@ -49,7 +50,8 @@ def measured_batching(reference: ReferenceModel, inputs: Inputs) -> ReferenceMod
         together = _run(graph, reference.batching, feed, [0, 1])
     except InterpreterError as error:
         line = error.message.strip().splitlines()[0]
-        return _single(reference, f"it runs one sample at a time, and fails on two at once ({line})", _HINT)
+        text = line if len(line) <= _LONGEST else f"… {line[-_LONGEST:]}"
+        return _single(reference, f"it runs one sample at a time, and fails on two at once ({text})", _HINT)
     outputs, mixed = dict(reference.batching.outputs), list[str]()
     seen, counted = set(reference.batching.certain), False
     for name, *values in zip(graph.output_names, *alone, together, strict=True):
