@@ -30,7 +30,7 @@ def reference(
     inputs: Mapping[str, Shape] | None = None,
     weights: Mapping[str, Array] | None = None,
 ) -> ReferenceModel:
-    """A network that multiplies ``x`` (n, 3, 4) by a matrix, and the nodes behind it; shapes as declared, not inferred."""
+    """A network that multiplies ``x`` (n, 3, 4) by a matrix, and the nodes behind it; shapes are as declared."""
     held = {"w": np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32), **(weights or {})}
     graph = helper.make_graph(
         [node("MatMul", ["x", "w"], "y"), *nodes],

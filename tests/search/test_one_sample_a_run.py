@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnx
@@ -23,6 +26,19 @@ SAMPLES, CLASSES = 24, 3
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     enter(tmp_path, monkeypatch)
     return tmp_path
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a command ended, and what it said, in one line."""
+
+    code: int
+    err: str
+
+
+def ran(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Ran:
+    code = outcome(argv)
+    return Ran(code, " ".join(capsys.readouterr().err.split()))
 
 
 def graph_network() -> onnx.ModelProto:
@@ -83,13 +99,13 @@ def test_a_search_on_graphs(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     onnx.save(graph_network(), "net.onnx")
     write(graphs())
     argv = ["--model", "net.onnx", "--calib", "calib", "--eval", "eval", "--max-drop", "1", "--trials", "4"]
-    found = outcome([*argv, "--sensitivity-samples", "4", "--out", "run"], capsys)
+    found = ran([*argv, "--sensitivity-samples", "4", "--out", "run"], capsys)
     assert found.code == 0, found.err
     assert "each file is taken for one sample" in found.err
     points = json.loads((folder / "run" / "measurement.json").read_text())["points"]
     assert len(points) > 1
     config = str(next((folder / "run" / "configs").glob("*.json")))
-    applied = outcome(["apply", config, "--model", "net.onnx", "--calib", "calib", "-o", "again.onnx"], capsys)
+    applied = ran(["apply", config, "--model", "net.onnx", "--calib", "calib", "-o", "again.onnx"], capsys)
     assert applied.code == 0, applied.err
 
 
@@ -115,7 +131,7 @@ def test_what_is_said_comes_before_what_files_show() -> None:
     """With --batch-axis nothing is taken from the files."""
     onnx.save(graph_network(), "net.onnx")
     write(graphs())
-    with pytest.raises(DataError, match="different numbers of samples|expected shape"):
+    with pytest.raises(DataError, match=r"different numbers of samples|expected shape"):
         load(open_source(source(batch_axes=(("atoms", 0), ("bonds", 1)))), None)
     _, reference = load(open_source(source(batch_axes=(("atoms", None), ("bonds", None)))), None)
     assert reference.batching.single
@@ -126,20 +142,17 @@ def test_lists_of_samples_from_python(monkeypatch: pytest.MonkeyPatch, folder: P
     onnx.save(graph_network(), "net.onnx")
     brought = graphs()
 
-    class Graphs:
-        name = "graphs"
-        model = folder / "net.onnx"
-        metric = "top1"
-        calibration = {key: [sample[key] for sample in brought] for key in ("atoms", "bonds")}
-        evaluation = Labelled(
-            inputs={key: tuple(sample[key] for sample in brought) for key in ("atoms", "bonds")},  # type: ignore[misc]
-            labels=np.arange(SAMPLES) % CLASSES,
-        )
-
-    monkeypatch.setattr("tests.search.test_one_sample_a_run.workload", Graphs(), raising=False)
-    asked = Source(
-        workload="tests.search.test_one_sample_a_run:workload", batch_axes=(("atoms", None), ("bonds", None))
+    evaluation = Labelled(
+        inputs={key: tuple(sample[key] for sample in brought) for key in ("atoms", "bonds")},  # type: ignore[misc]
+        labels=np.arange(SAMPLES) % CLASSES,
     )
+    calibration = {key: [sample[key] for sample in brought] for key in ("atoms", "bonds")}
+    module = ModuleType("graphs_of_a_person")
+    module.workload = SimpleNamespace(  # type: ignore[attr-defined]
+        name="graphs", model=folder / "net.onnx", metric="top1", calibration=calibration, evaluation=evaluation
+    )
+    monkeypatch.setitem(sys.modules, "graphs_of_a_person", module)
+    asked = Source(workload="graphs_of_a_person:workload", batch_axes=(("atoms", None), ("bonds", None)))
     workload, reference = load(open_source(asked), None)
     assert reference.batching.single
     np.testing.assert_array_equal(workload.calibration["atoms"][3], brought[3]["atoms"])
@@ -150,17 +163,17 @@ def test_commands_take_batch_axes(command: str, capsys: pytest.CaptureFixture[st
     """Every command that reads a network takes the option, and says what is wrong with it."""
     net = graph_network()
     onnx.save(net, "net.onnx")
-    found = outcome([command, "net.onnx", "--batch-axis", "nothing=0"], capsys)
+    found = ran([command, "net.onnx", "--batch-axis", "nothing=0"], capsys)
     assert found.code == 2
     assert "'nothing' is no input or output; inputs: atoms, bonds; outputs: scores" in found.err
-    found = outcome([command, "net.onnx", "--batch-axis", "atoms=first"], capsys)
+    found = ran([command, "net.onnx", "--batch-axis", "atoms=first"], capsys)
     assert found.code == 2
     assert "expected NAME=AXIS" in found.err
     if command == "inspect":
-        found = outcome([command, "net.onnx", "--batch-axis", "atoms=none", "bonds=none"], capsys)
+        found = ran([command, "net.onnx", "--batch-axis", "atoms=none", "bonds=none"], capsys)
         assert found.code == 0, found.err
     else:
         write_npz(Path("one.npz"), graphs()[0])
         argv = [command, "net.onnx", "--inputs", "one.npz", "--batch-axis", "atoms=none", "bonds=none"]
-        found = outcome(argv, capsys)
+        found = ran(argv, capsys)
         assert found.code == 0, found.err

@@ -89,8 +89,9 @@ def _files(spec: str) -> list[Path]:
 def one_sample_a_file(reference: ReferenceModel, specs: Sequence[str]) -> ReferenceModel:
     """The reference model without a batch axis where files of folders show that each is one sample.
 
-    That is so where the arrays of one file are as the network reads them and differ along what was taken for the batch
-    axis, such as the atoms and bonds of a graph, or where a file has several rows along it and one label.
+    That is so where the arrays of a file are as the network reads them and have other numbers of rows along what was
+    taken for the batch axis, such as the atoms and bonds of a graph; where a file has several rows along it and one
+    label; and where it has several rows and files differ in an input without that axis.
 
     Args:
         reference: The network; its batch axes were told from its shapes.
@@ -98,10 +99,14 @@ def one_sample_a_file(reference: ReferenceModel, specs: Sequence[str]) -> Refere
     """
     if reference.batching.fixed is not None:
         return reference
-    for path in (path for spec in specs for path in _files(spec)[:_LOOKED_AT]):
-        if set(reference.input_shapes) <= set(array_names(path)):
+    for spec in specs:
+        first: Mapping[str, Array] | None = None
+        for path in _files(spec)[:_LOOKED_AT]:
+            if not set(reference.input_shapes) <= set(array_names(path)):
+                continue
             arrays = read_npz(path, tuple(reference.input_shapes), labels=LABELS)
-            if _is_one_sample(arrays, reference):
+            first = arrays if first is None else first
+            if _is_one_sample(arrays, first, reference):
                 batching = Batching(
                     inputs=dict.fromkeys(reference.input_shapes),
                     outputs=dict.fromkeys(reference.output_names),
@@ -112,12 +117,15 @@ def one_sample_a_file(reference: ReferenceModel, specs: Sequence[str]) -> Refere
     return reference
 
 
-def _is_one_sample(arrays: Mapping[str, Array], reference: ReferenceModel) -> bool:
+def _is_one_sample(arrays: Mapping[str, Array], first: Mapping[str, Array], reference: ReferenceModel) -> bool:
     if any(arrays[name].ndim != len(shape) for name, shape in reference.input_shapes.items()):
         return False
     axes = {name: reference.batching.input_axis(name) for name in reference.input_shapes}
     counts = {arrays[name].shape[axis] for name, axis in axes.items() if axis is not None}
-    return len(counts) > 1 or (LABELS in arrays and arrays[LABELS].ndim == 0 and counts != {1})
+    if len(counts) > 1 or counts == {1}:
+        return len(counts) > 1
+    own = any(axis is None and not np.array_equal(arrays[name], first[name]) for name, axis in axes.items())
+    return own or (LABELS in arrays and arrays[LABELS].ndim == 0)
 
 
 def _has_no_batch(reference: ReferenceModel) -> bool:
