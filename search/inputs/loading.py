@@ -23,8 +23,8 @@ from bitfront.lowering.measured_batching import measured_batching, single_batchi
 from bitfront.lowering.reference import ReferenceModel, with_batch_axes
 from bitfront.search.inputs.arrays import LABELS, cast, check_classes, check_inputs, check_labels, shown_shape
 from bitfront.search.inputs.data.base import CALIB, EVAL, LoadedData
-from bitfront.search.inputs.data.npz_folder import one_sample_a_file
 from bitfront.search.inputs.data.registry import load_data
+from bitfront.search.inputs.file_samples import one_sample_a_file
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitfront.core import Array, Batching, DataError
+from bitfront.core import Array, DataError
 from bitfront.search.inputs.archive import array_names, read_npz
 from bitfront.search.inputs.arrays import LABELS, check_names, fits, shown_shape
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room, missing_labels
@@ -18,7 +18,6 @@ from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room
 if TYPE_CHECKING:
     from bitfront.lowering.reference import ReferenceModel
 
-_LOOKED_AT = 8
 _OPTIONS = {"samples": "files read at most"}
 
 
@@ -37,7 +36,7 @@ class NpzFolder:
 
     def recognises(self, spec: str) -> bool:
         """Whether it is a folder with an ``.npz`` file in it."""
-        return bool(_files(spec))
+        return bool(npz_files(spec))
 
     def check(self, spec: str, option: str) -> None:
         """Nothing to refuse: files show when they are read."""
@@ -48,7 +47,7 @@ class NpzFolder:
         Raises:
             DataError: If one is damaged or does not fit, or shapes differ.
         """
-        paths = _files(request.spec)[: request.most]
+        paths = npz_files(request.spec)[: request.most]
         check_room(sum(path.stat().st_size for path in paths), request.where)
         wanted = tuple(request.reference.input_shapes)
         parts: dict[str, list[tuple[Path, Array]]] = {name: [] for name in wanted}
@@ -81,51 +80,10 @@ class NpzFolder:
         )
 
 
-def _files(spec: str) -> list[Path]:
+def npz_files(spec: str) -> list[Path]:
+    """The ``.npz`` files of a folder in the order of their names; none where it is no folder."""
     folder = Path(spec)
     return sorted(path for path in folder.glob("*.npz") if path.is_file()) if os.path.isdir(folder) else []
-
-
-def one_sample_a_file(reference: ReferenceModel, specs: Sequence[str]) -> ReferenceModel:
-    """The reference model without a batch axis where files of folders show that each is one sample.
-
-    That is so where the arrays of a file are as the network reads them and have other numbers of rows along what was
-    taken for the batch axis, such as the atoms and bonds of a graph; where a file has several rows along it and one
-    label; and where it has several rows and files differ in an input without that axis.
-
-    Args:
-        reference: The network; its batch axes were told from its shapes.
-        specs: What ``--calib`` and ``--eval`` were given.
-    """
-    if reference.batching.fixed is not None:
-        return reference
-    for spec in specs:
-        first: Mapping[str, Array] | None = None
-        for path in _files(spec)[:_LOOKED_AT]:
-            if not set(reference.input_shapes) <= set(array_names(path)):
-                continue
-            arrays = read_npz(path, tuple(reference.input_shapes), labels=LABELS)
-            first = arrays if first is None else first
-            if _is_one_sample(arrays, first, reference):
-                batching = Batching(
-                    inputs=dict.fromkeys(reference.input_shapes),
-                    outputs=dict.fromkeys(reference.output_names),
-                    fixed=1,
-                )
-                text = f"'{reference.source}': each file is taken for one sample, as '{path.name}' shows, and run alone"
-                return replace(reference, batching=batching, notices=(*reference.notices, text))
-    return reference
-
-
-def _is_one_sample(arrays: Mapping[str, Array], first: Mapping[str, Array], reference: ReferenceModel) -> bool:
-    if any(arrays[name].ndim != len(shape) for name, shape in reference.input_shapes.items()):
-        return False
-    axes = {name: reference.batching.input_axis(name) for name in reference.input_shapes}
-    counts = {arrays[name].shape[axis] for name, axis in axes.items() if axis is not None}
-    if len(counts) > 1 or counts == {1}:
-        return len(counts) > 1
-    own = any(axis is None and not np.array_equal(arrays[name], first[name]) for name, axis in axes.items())
-    return own or (LABELS in arrays and arrays[LABELS].ndim == 0)
 
 
 def _has_no_batch(reference: ReferenceModel) -> bool:
