@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -21,6 +22,24 @@ from bitfront.core.ragged import equal_shapes, is_ragged, ragged
 
 FIRST_AXIS = Batching()
 """Every input and output has its samples on the first axis."""
+
+
+class RunnableModel(Protocol):
+    """The part of a compiled model that running needs."""
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Input name → shape; None for a dynamic axis."""
+        ...
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in the model's order."""
+        ...
+
+    def run(self, inputs: Inputs) -> tuple[Array, ...]:
+        """The outputs of one run, in order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +168,7 @@ def padded(inputs: Inputs, size: int) -> dict[str, Array]:
 
 
 def run_outputs(
-    compiled: CompiledModel, inputs: Inputs, *, batch: int = 64, batching: Batching = FIRST_AXIS
+    compiled: RunnableModel, inputs: Inputs, *, batch: int = 64, batching: Batching = FIRST_AXIS
 ) -> Outputs:
     """Run a model over all samples.
 

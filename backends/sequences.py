@@ -6,14 +6,28 @@ begins with and for what all samples share. What a network answered step by step
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from bitfront.backends.base import CompiledModel
 from bitfront.backends.batches import Outputs, run_outputs
 from bitfront.core import Array, Batching, DataError, Inputs
+
+
+class StepModel(Protocol):
+    """What runs one step: a compiled model, or a graph in the interpreter."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        ...
+
+    def run(self, inputs: Inputs, /) -> Sequence[Array]:
+        """The outputs of one step, in order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,26 +83,22 @@ class Recurrence:
         return np.broadcast_to(array, (size, *array.shape))
 
 
-class StepModel:
-    """The part of a compiled model that steps need.
-
-    Args:
-        compiled: The model.
-    """
-
-    def __init__(self, compiled: CompiledModel) -> None:
-        self.output_names = compiled.output_names
-        self.run = compiled.run
-
-
 class SequenceModel:
     """A compiled model that runs whole sequences; inputs are those of ``Recurrence.steps``, outputs (n, time, …)."""
 
     def __init__(self, compiled: CompiledModel, recurrence: Recurrence) -> None:
-        self._model = StepModel(compiled)
+        self._model = compiled
         self._recurrence = recurrence
-        self.input_shapes = dict.fromkeys(compiled.input_shapes, (recurrence.batching.fixed,))
-        self.output_names = compiled.output_names
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Input name → the batch that it is fixed to, or None."""
+        return dict.fromkeys(self._model.input_shapes, (self._recurrence.batching.fixed,))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        return self._model.output_names
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
         """The outputs of all steps."""

@@ -151,6 +151,15 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
     )
     group.add_argument("--data", type=path, metavar="FOLDER", help="folder passed to the workload's function")
     add_batch_axis(group)
+    group.add_argument(
+        "--state",
+        type=key_value,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="OUT=IN",
+        help="outputs that feed inputs of the next step; samples are sequences, time their second axis (default: none)",
+    )
 
 
 def add_batch_axis(group: argparse._ArgumentGroup) -> None:
@@ -181,6 +190,7 @@ def source_of(args: argparse.Namespace) -> Source:
         workload=args.workload,
         data=args.data,
         batch_axes=tuple(args.batch_axis),
+        state=tuple(args.state),
     )
 
 

@@ -117,11 +117,11 @@ def check_inputs(arrays: Mapping[str, object], reference: ReferenceModel, source
             continue
         array = as_array(value, where)
         if axis is None and array.ndim == len(shape) + 1 and fits(array.shape[1:], shape, None):
-            given[name] = _finite(cast(array, dtype, where), where)
+            given[name] = check_finite(cast(array, dtype, where), where)
             counts[name] = len(array)
             continue
         _check_shape(array, shape, axis, where, name)
-        array = _finite(cast(array, dtype, where), where)
+        array = check_finite(cast(array, dtype, where), where)
         if axis is None:
             shared[name] = array
         else:
@@ -285,11 +285,16 @@ def _one_by_one(samples: list[Array], shape: tuple[int | None, ...], axis: int |
                 f"{place}: expected the shape of one sample of {expected}, got {sample.shape}",
                 "each sample is an array without the batch axis; say which that is with --batch-axis INPUT=AXIS",
             )
-        found.append(_finite(cast(sample, dtype, place), place))
+        found.append(check_finite(cast(sample, dtype, place), place))
     return np.stack(found) if not is_uneven(found) else ragged(found)
 
 
-def _finite(array: Array, where: str) -> Array:
+def check_finite(array: Array, where: str) -> Array:
+    """An array of finite values, −∞ among them.
+
+    Raises:
+        DataError: If one is NaN or +∞.
+    """
     if array.dtype.kind == "f":
         bad = np.isnan(array) | (array == np.inf)
         if bad.any():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitfront.backends.registry import default_interpreter
+from bitfront.backends.sequences import Recurrence
 from bitfront.core import Array, DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload
 from bitfront.core.files import check_readable
 from bitfront.lowering.equivalence import equivalent_to_given
@@ -24,7 +25,14 @@ from bitfront.lowering.reference import ReferenceModel, with_batch_axes
 from bitfront.search.inputs.arrays import LABELS, cast, check_classes, check_inputs, check_labels, shown_shape
 from bitfront.search.inputs.data.base import CALIB, EVAL, LoadedData
 from bitfront.search.inputs.data.registry import load_data
-from bitfront.search.inputs.file_samples import one_sample_a_file
+from bitfront.search.inputs.layout.sample_files import one_sample_a_file
+from bitfront.search.inputs.layout.sequences import (
+    check_sequences,
+    first_steps,
+    read_sequences,
+    recurrence_of,
+    steps_of,
+)
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import (
@@ -37,6 +45,7 @@ from bitfront.search.inputs.workloads import (
     read_metric,
     read_model,
     read_name,
+    read_state,
 )
 from bitfront.search.passes.options import PassOptions
 
@@ -76,6 +85,8 @@ class LoadedWorkload:
         data_sources: ``calibration`` and ``evaluation`` → form and text of where they came from; empty for a workload
             that is a Python object.
         batch_axes: (input or output, batch axis) where a person said it.
+        recurrence: How the network is run over ``evaluation``, whose samples are sequences; None where they are not.
+            Samples of ``calibration`` are single steps either way.
     """
 
     name: str
@@ -89,6 +100,7 @@ class LoadedWorkload:
     augment: Mapping[str, float] = field(default_factory=dict)
     data_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     batch_axes: tuple[tuple[str, int | None], ...] = ()
+    recurrence: Recurrence | None = None
 
 
 def open_source(source: Source) -> Opened:
@@ -147,14 +159,19 @@ def load(
         assert source.model is not None
         assert source.evaluation is not None
         reference = _laid_out(load_reference(source.model, default_interpreter()), source)
-        found = _read(source, source.calibration, CALIB, reference)
-        calibration = found.inputs
-        reference = _compared(reference, calibration)
-        labelled, where = _read(source, source.evaluation, EVAL, reference), source.evaluation
-        evaluation = labelled.labelled
-        model = source.model
-        wish = None
-        told = {"calibration": found.to_json(), "evaluation": labelled.to_json()}
+        where, model, wish, state = source.evaluation, source.model, None, dict(source.state)
+        if state:
+            assert source.calibration is not None
+            brought = read_sequences(source.calibration, reference, state)
+            reference, calibration = _stepped(reference, brought, state, source.calibration)
+            arrays = read_sequences(where, reference, state, labelled=True)
+            told = {}
+        else:
+            found = _read(source, source.calibration, CALIB, reference)
+            reference, calibration = _compared(reference, found.inputs), found.inputs
+            labelled = _read(source, where, EVAL, reference)
+            evaluation = labelled.labelled
+            told = {"calibration": found.to_json(), "evaluation": labelled.to_json()}
     else:
         workload = opened.workload
         given, model = read_calibration(workload, opened.label), read_model(workload, opened.label)
@@ -162,15 +179,21 @@ def load(
             check_module(model, opened.label)
         wish = read_batch_size(workload, opened.label)
         reference = _reference(model, given, opened.name, asked_batch, batch_axes=source.batch_axes)
-        calibration = check_inputs(given, reference, f"{opened.label}: calibration")
-        reference = _compared(reference, calibration)
-        where = f"{opened.label}: evaluation"
-        arrays, brought = read_evaluation(workload, opened.label)
-        inputs = check_inputs(arrays, reference, where)
-        labels = check_labels({LABELS: brought}, len(next(iter(inputs.values()))), where)
-        evaluation = Labelled(inputs=inputs, labels=labels)
-        told = {}
-    reference = single_batching(reference, evaluation.inputs)
+        where, told = f"{opened.label}: evaluation", {}
+        state = dict(source.state) or read_state(workload, opened.label)
+        named, labels = read_evaluation(workload, opened.label)
+        arrays = {**named, LABELS: labels}
+        if state:
+            reference, calibration = _stepped(reference, given, state, f"{opened.label}: calibration")
+        else:
+            calibration = check_inputs(given, reference, f"{opened.label}: calibration")
+            reference = _compared(reference, calibration)
+            evaluation = _labelled(check_inputs(named, reference, where), arrays, where)
+    recurrence = recurrence_of(reference, state) if state else None
+    if recurrence is not None:
+        evaluation = _labelled(check_sequences(arrays, reference, recurrence, where), arrays, where)
+    else:
+        reference = single_batching(reference, evaluation.inputs)
     loaded = LoadedWorkload(
         name=opened.name,
         model=model,
@@ -180,6 +203,7 @@ def load(
         batch_size=wish,
         data_sources=told,
         batch_axes=source.batch_axes,
+        recurrence=recurrence,
     )
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 
@@ -210,7 +234,10 @@ def load_to_score(
         reference = load_reference(source.model, default_interpreter(), skipped=skipped or ())
         reference = _laid_out(reference, source)
         inputs, metric = None, None
-        if source.calibration is not None:
+        if source.calibration is not None and source.state:
+            brought = read_sequences(source.calibration, reference, dict(source.state))
+            reference, inputs = _stepped(reference, brought, dict(source.state), source.calibration)
+        elif source.calibration is not None:
             inputs = _read(source, source.calibration, CALIB, reference).inputs
     else:
         name = source.workload or DEFAULT_WORKLOAD
@@ -218,7 +245,11 @@ def load_to_score(
         calibration, model = read_calibration(workload, label), read_model(workload, label)
         network = read_name(workload, label)
         reference = _reference(model, calibration, network, None, skipped or (), batch_axes=source.batch_axes)
-        inputs = check_inputs(calibration, reference, f"{label}: calibration")
+        state, where = dict(source.state) or read_state(workload, label), f"{label}: calibration"
+        if state:
+            reference, inputs = _stepped(reference, calibration, state, where)
+        else:
+            inputs = check_inputs(calibration, reference, where)
         metric = read_metric(workload, label)
     if skipped is None:
         return _compared(reference, inputs), inputs, metric
@@ -230,6 +261,20 @@ def _laid_out(reference: ReferenceModel, source: Source) -> ReferenceModel:
     if source.batch_axes:
         return with_batch_axes(reference, dict(source.batch_axes))
     return one_sample_a_file(reference, [spec for spec in (source.calibration, source.evaluation) if spec is not None])
+
+
+def _stepped(
+    reference: ReferenceModel, brought: Mapping[str, object], state: Mapping[str, str], where: str
+) -> tuple[ReferenceModel, Inputs]:
+    """The network as ``_compared`` gives it, and calibration sequences as one sample a step."""
+    sequences = check_sequences(brought, reference, recurrence_of(reference, state), where)
+    first = first_steps(sequences, recurrence_of(reference, state))
+    reference = equivalent_to_given(measured_batching(reference, first), first)
+    return reference, steps_of(sequences, reference, recurrence_of(reference, state))
+
+
+def _labelled(inputs: Inputs, arrays: Mapping[str, object], where: str) -> Labelled:
+    return Labelled(inputs=inputs, labels=check_labels(arrays, len(next(iter(inputs.values()))), where))
 
 
 def _compared(reference: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:

@@ -26,6 +26,7 @@ class Source:
         metric: Built-in name or ``module:function``; None is ``top1``.
         workload: ``module:attribute``; None without a model is the embedded demo.
         data: Folder for a callable workload.
+        state: (output, input that it feeds at the next step) where samples are sequences.
         batch_axes: (input or output, axis that counts its samples, None for none) where a person says it.
     """
 
@@ -37,6 +38,7 @@ class Source:
     workload: str | None = None
     data: Path | None = None
     batch_axes: tuple[tuple[str, int | None], ...] = ()
+    state: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.model is not None and (self.workload is not None or self.data is not None):

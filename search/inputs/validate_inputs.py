@@ -12,6 +12,7 @@ import numpy as np
 
 from bitfront.backends.base import Backend
 from bitfront.backends.batches import Outputs, run_outputs
+from bitfront.backends.sequences import run_sequences
 from bitfront.core import Array, Artifact, DataError, Labelled, Metric, ModelError, WorkloadError
 from bitfront.core.ragged import is_ragged
 from bitfront.lowering.reference import ReferenceModel
@@ -43,7 +44,10 @@ def check_reference(
     # A whole number of batches: a network that takes one batch only, though its axis is dynamic, shows here.
     wanted = max(SAMPLES // batch_size, 1) * batch_size
     part = workload.evaluation.part(0, wanted)
-    outputs = run_outputs(compiled, part.inputs, batch=batch_size, batching=reference.batching)
+    if workload.recurrence is not None:
+        outputs = run_sequences(compiled, part.inputs, workload.recurrence, batch=batch_size)
+    else:
+        outputs = run_outputs(compiled, part.inputs, batch=batch_size, batching=reference.batching)
     for output in outputs.each:
         for array in output.parts if output.by_sample else ():
             _check_finite(array, output.name, reference)

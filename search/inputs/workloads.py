@@ -175,6 +175,21 @@ def read_batch_size(workload: Workload, label: str) -> int | None:
     return int(wish)
 
 
+def read_state(workload: Workload, label: str) -> dict[str, str]:
+    """Output → the input that it feeds at the next step; empty where samples are no sequences.
+
+    Raises:
+        WorkloadError: If it is no mapping of names.
+    """
+    found: object = call_user_code(f"{label}: state", lambda: getattr(workload, "state", None) or {})
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for pair in found.items() for name in pair):
+        raise WorkloadError(
+            f"{label}: state is {_kind(found)}, expected a mapping of output to input",
+            "write state = {'stateN': 'state'}",
+        )
+    return dict(found)
+
+
 def read_metric(workload: Workload, label: str) -> Metric:
     """The workload's metric.
 
