@@ -11,27 +11,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bitfront.backends.registry import default_interpreter
 from bitfront.backends.sequences import Recurrence
 from bitfront.core import Array, DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload
 from bitfront.core.files import check_readable
-from bitfront.lowering.equivalence import equivalent_to_given
-from bitfront.lowering.export import export_reference
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.measured_batching import measured_batching, single_batching
 from bitfront.lowering.reference import ReferenceModel, with_batch_axes
-from bitfront.search.inputs.arrays import LABELS, cast, check_classes, check_inputs, check_labels, shown_shape
+from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels, shown_shape
 from bitfront.search.inputs.data.base import CALIB, EVAL, LoadedData
 from bitfront.search.inputs.data.registry import load_data
-from bitfront.search.inputs.layout.sample_files import one_sample_a_file
+from bitfront.search.inputs.exporting import exported
+from bitfront.search.inputs.layout.network import compared, laid_out, stepped
 from bitfront.search.inputs.layout.sequences import (
     check_sequences,
-    first_steps,
     read_sequences,
     recurrence_of,
-    steps_of,
 )
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
@@ -158,17 +153,17 @@ def load(
     if opened.workload is None:
         assert source.model is not None
         assert source.evaluation is not None
-        reference = _laid_out(load_reference(source.model, default_interpreter()), source)
+        reference = laid_out(load_reference(source.model, default_interpreter()), source)
         where, model, wish, state = source.evaluation, source.model, None, dict(source.state)
         if state:
             assert source.calibration is not None
             brought = read_sequences(source.calibration, reference, state)
-            reference, calibration = _stepped(reference, brought, state, source.calibration)
+            reference, calibration = stepped(reference, brought, state, source.calibration)
             arrays = read_sequences(where, reference, state, labelled=True)
             told = {}
         else:
             found = _read(source, source.calibration, CALIB, reference)
-            reference, calibration = _compared(reference, found.inputs), found.inputs
+            reference, calibration = compared(reference, found.inputs), found.inputs
             labelled = _read(source, where, EVAL, reference)
             evaluation = labelled.labelled
             told = {"calibration": found.to_json(), "evaluation": labelled.to_json()}
@@ -184,10 +179,10 @@ def load(
         named, labels = read_evaluation(workload, opened.label)
         arrays = {**named, LABELS: labels}
         if state:
-            reference, calibration = _stepped(reference, given, state, f"{opened.label}: calibration")
+            reference, calibration = stepped(reference, given, state, f"{opened.label}: calibration")
         else:
             calibration = check_inputs(given, reference, f"{opened.label}: calibration")
-            reference = _compared(reference, calibration)
+            reference = compared(reference, calibration)
             evaluation = _labelled(check_inputs(named, reference, where), arrays, where)
     recurrence = recurrence_of(reference, state) if state else None
     if recurrence is not None:
@@ -232,11 +227,11 @@ def load_to_score(
     if source.model is not None:
         source.check_files()
         reference = load_reference(source.model, default_interpreter(), skipped=skipped or ())
-        reference = _laid_out(reference, source)
+        reference = laid_out(reference, source)
         inputs, metric = None, None
         if source.calibration is not None and source.state:
             brought = read_sequences(source.calibration, reference, dict(source.state))
-            reference, inputs = _stepped(reference, brought, dict(source.state), source.calibration)
+            reference, inputs = stepped(reference, brought, dict(source.state), source.calibration)
         elif source.calibration is not None:
             inputs = _read(source, source.calibration, CALIB, reference).inputs
     else:
@@ -247,39 +242,17 @@ def load_to_score(
         reference = _reference(model, calibration, network, None, skipped or (), batch_axes=source.batch_axes)
         state, where = dict(source.state) or read_state(workload, label), f"{label}: calibration"
         if state:
-            reference, inputs = _stepped(reference, calibration, state, where)
+            reference, inputs = stepped(reference, calibration, state, where)
         else:
             inputs = check_inputs(calibration, reference, where)
         metric = read_metric(workload, label)
     if skipped is None:
-        return _compared(reference, inputs), inputs, metric
+        return compared(reference, inputs), inputs, metric
     return reference if inputs is None else measured_batching(reference, inputs), inputs, metric
-
-
-def _laid_out(reference: ReferenceModel, source: Source) -> ReferenceModel:
-    """The reference model with the batch axes that a person says, or that folders of files show."""
-    if source.batch_axes:
-        return with_batch_axes(reference, dict(source.batch_axes))
-    return one_sample_a_file(reference, [spec for spec in (source.calibration, source.evaluation) if spec is not None])
-
-
-def _stepped(
-    reference: ReferenceModel, brought: Mapping[str, object], state: Mapping[str, str], where: str
-) -> tuple[ReferenceModel, Inputs]:
-    """The network as ``_compared`` gives it, and calibration sequences as one sample a step."""
-    sequences = check_sequences(brought, reference, recurrence_of(reference, state), where)
-    first = first_steps(sequences, recurrence_of(reference, state))
-    reference = equivalent_to_given(measured_batching(reference, first), first)
-    return reference, steps_of(sequences, reference, recurrence_of(reference, state))
 
 
 def _labelled(inputs: Inputs, arrays: Mapping[str, object], where: str) -> Labelled:
     return Labelled(inputs=inputs, labels=check_labels(arrays, len(next(iter(inputs.values()))), where))
-
-
-def _compared(reference: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:
-    """The reference model with the batch axes that runs show, compared with the given network."""
-    return equivalent_to_given(reference if inputs is None else measured_batching(reference, inputs), inputs)
 
 
 def batch_size(asked: int | None, workload: LoadedWorkload, reference: ReferenceModel) -> int:
@@ -394,39 +367,9 @@ def _reference(
     batch_axes: Sequence[tuple[str, int | None]] = (),
 ) -> ReferenceModel:
     if not isinstance(model, Path):
-        return with_batch_axes(_exported(model, inputs, name, asked_batch), dict(batch_axes))
+        return with_batch_axes(exported(model, inputs, name, asked_batch), dict(batch_axes))
     check_readable(model, ModelError, "an ONNX file")
     return with_batch_axes(load_reference(model, default_interpreter(), skipped=skipped), dict(batch_axes))
-
-
-def _exported(
-    module: torch.nn.Module, brought: Mapping[str, Array | list[Array]], name: str, asked_batch: int | None
-) -> ReferenceModel:
-    inputs = _in_parameters_type(module, {name: _of_one_shape(value) for name, value in brought.items()})
-    try:
-        return export_reference(module, inputs, default_interpreter(), name=name)
-    except ModelError:
-        if asked_batch is None:
-            raise
-    return export_reference(module, inputs, default_interpreter(), name=name, batch=asked_batch)
-
-
-def _of_one_shape(value: Array | list[Array]) -> Array:
-    """An array of samples, (n, …): of those brought one by one, all that have the first one's shape."""
-    return (
-        np.stack([sample for sample in value if sample.shape == value[0].shape]) if isinstance(value, list) else value
-    )
-
-
-def _in_parameters_type(module: torch.nn.Module, inputs: Inputs) -> Inputs:
-    """Floating inputs as float32 where that is what the module computes in: it refuses any other floating type."""
-    kinds = {str(parameter.dtype) for parameter in module.parameters() if parameter.is_floating_point()}
-    if kinds != {"torch.float32"}:
-        return inputs
-    return {
-        name: cast(array, "float32", f"calibration: array '{name}'") if array.dtype.kind == "f" else array
-        for name, array in inputs.items()
-    }
 
 
 def _scorable(evaluation: Labelled, reference: ReferenceModel, metric: Metric, source: str) -> Labelled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from tests.references import make_reference
 Shape = tuple[int | str | None, ...]
 
 
-def node(op: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
+def node(op: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(op, inputs, [output], **attributes)
 
 
@@ -87,7 +88,7 @@ def test_a_constant_and_a_value_of_the_batch() -> None:
     assert "mean" not in found.certain
 
 
-ONE_BY_ONE = {
+ONE_BY_ONE: dict[str, tuple[list[onnx.NodeProto], dict[str, Shape | None], dict[str, Array], str]] = {
     # what it is → nodes, output, its declared shape, weights, what is said
     "a Reshape holds 1": (
         [node("Reshape", ["y", "to"], "r")],

@@ -17,7 +17,7 @@ from bitfront.core import Array, DataError, Labelled
 from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.source import Source
 from tests.search.command_line import enter, outcome, write_npz
-from tests.search.inputs.data.reading import model
+from tests.search.inputs.data.reading import Shape, model
 
 SAMPLES, CLASSES = 24, 3
 
@@ -61,7 +61,7 @@ def graph_network() -> onnx.ModelProto:
         onnx.helper.make_node("ReduceMean", ["message", "zero"], ["pooled"], keepdims=1),
         onnx.helper.make_node("MatMul", ["pooled", "v"], ["scores"], name="head"),
     ]
-    inputs: dict[str, tuple[int, tuple[int | str, ...]]] = {
+    inputs: dict[str, tuple[int, Shape]] = {
         "atoms": (TensorProto.FLOAT, ("num_atoms", 8)),
         "bonds": (TensorProto.INT64, (2, "num_bonds")),
     }

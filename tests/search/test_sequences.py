@@ -18,7 +18,7 @@ from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.source import Source
 from tests.references import load_reference
 from tests.search.command_line import enter, outcome, write_npz
-from tests.search.inputs.data.reading import model
+from tests.search.inputs.data.reading import Shape, model
 
 SAMPLES, STEPS, CLASSES = 24, 5, 3
 STATE = {"next": "state"}
@@ -48,7 +48,7 @@ def cell() -> onnx.ModelProto:
         helper.make_node("Squeeze", ["next", "zero"], ["row"]),
         helper.make_node("MatMul", ["row", "v"], ["scores"], name="out"),
     ]
-    inputs: dict[str, tuple[int, tuple[int | str, ...]]] = {
+    inputs: dict[str, tuple[int, Shape]] = {
         "x": (TensorProto.FLOAT, ("n", 8)),
         "state": (TensorProto.FLOAT, (1, "n", 8)),
         "gain": (TensorProto.FLOAT, ()),
@@ -72,6 +72,10 @@ def sequences(*lengths: int) -> list[Array]:
     return [generator.standard_normal((length, 8)).astype(np.float32) for length in lengths or (STEPS,) * SAMPLES]
 
 
+def near(found: Array, wanted: Array) -> None:
+    np.testing.assert_allclose(np.asarray(found, np.float64), np.asarray(wanted, np.float64), atol=1e-4)
+
+
 GAIN = np.array(0.5, np.float32)
 
 
@@ -90,13 +94,13 @@ def test_steps_and_answers(lengths: tuple[int, ...], begun: bool) -> None:
     steps = steps_of(inputs, reference, recurrence)
     assert steps["x"].shape == (sum(lengths), 8)
     assert steps["gain"].shape == (sum(lengths),)
-    np.testing.assert_allclose(steps["state"][:, 0], np.concatenate([states for _, states in wanted]), atol=1e-5)
+    near(steps["state"][:, 0], np.concatenate([states for _, states in wanted]))
 
     compiled = get_backend("ort-cpu").compile(Artifact.onnx(reference.proto.SerializeToString()), threads=1)
     outputs = run_sequences(compiled, inputs, recurrence, batch=2)
     parts = [row for part in outputs.each[0].parts for row in part]
     for found, (answer, _) in zip(parts, wanted, strict=True):
-        np.testing.assert_allclose(found, answer, atol=1e-4)
+        near(found, answer)
 
 
 @pytest.mark.parametrize("form", ["one file", "a file each"])
@@ -162,8 +166,8 @@ def test_a_network_of_one_sample_a_run(folder: Path) -> None:
     assert reference.fixed_batch == 1
     assert workload.calibration["x"].shape == (SAMPLES * STEPS, 8)
     assert workload.recurrence is not None
-    np.testing.assert_allclose(workload.calibration["state"][:STEPS, 0], scores(brought[0])[1], atol=1e-5)
+    near(workload.calibration["state"][:STEPS, 0], scores(brought[0])[1])
     compiled = get_backend("ort-cpu").compile(Artifact.onnx(reference.proto.SerializeToString()), threads=1)
     (found, _) = run_sequences(compiled, workload.evaluation.inputs, workload.recurrence).each
     assert found.whole is not None
-    np.testing.assert_allclose(found.whole[2], scores(brought[2])[0], atol=1e-4)
+    near(found.whole[2], scores(brought[2])[0])
