@@ -109,6 +109,7 @@ class Lowerer:
             interpreter=self.reference.interpreter,
             store=self._store,
             key=self._key,
+            batching=self.reference.batching,
         )
         return replace_zero_ranges(GraphView(self.reference.proto.graph), found)
 
@@ -137,6 +138,7 @@ class Lowerer:
             bits=bits,
             activations=self.ranges if scheme.weights.group_size is None else None,
             interpreter=self.reference.interpreter,
+            batching=self.reference.batching,
             store=self._store,
             key=self._key if uses_calibration(scheme.weights) else self.reference.fingerprint,
         )

@@ -32,6 +32,7 @@ class ReferenceModel:
         interpreter: Runs the network and graphs cut from it.
         given: The network as it was given, before anything was normalised, as one ONNX file; None where it was
             exported from a module, whose export is ``proto``.
+        batching: Which axis of each input and output counts the samples.
         sources: Initialiser of ``proto`` → what it was computed from in the given network; written files hold that
             where it is smaller.
         skipped_steps: Steps of normalising that were left out, since they would have changed what the network answers.
@@ -48,6 +49,7 @@ class ReferenceModel:
     output_shapes: Mapping[str, tuple[int | None, ...] | None]
     interpreter: Interpreter = field(repr=False, compare=False)
     given: bytes | None = None
+    batching: Batching = field(default_factory=Batching)
     sources: Mapping[str, Source] = field(default_factory=dict)
     skipped_steps: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
@@ -56,11 +58,6 @@ class ReferenceModel:
     def fixed_batch(self) -> int | None:
         """The batch size that the network is fixed to; None where it is dynamic."""
         return self.batching.fixed
-
-    @property
-    def batching(self) -> Batching:
-        """Axis of the samples in each input and output."""
-        return infer_batching(self.proto.graph)
 
 
 def make_reference(
@@ -79,7 +76,13 @@ def make_reference(
     """
     found = normalise(model, source, interpreter, skipped=skipped)
     steps = tuple(step for step in OPTIONAL_STEPS if step in skipped)
-    made = replace(read_reference(found.proto, source, interpreter), sources=found.sources, skipped_steps=steps)
+    made = replace(
+        read_reference(found.proto, source, interpreter),
+        sources=found.sources,
+        skipped_steps=steps,
+        # The given graph's: sizes that inference fills in may be those of other axes.
+        batching=infer_batching(model.graph, inferred=found.proto.graph),
+    )
     if not found.sources:
         return made
     # What is written depends on what constants are computed from as well.
@@ -123,7 +126,20 @@ def read_reference(proto: onnx.ModelProto, source: str, interpreter: Interpreter
         output_names=tuple(outputs),
         output_shapes={name: _shape(kind) for name, kind in outputs.items()},
         interpreter=interpreter,
+        batching=infer_batching(proto.graph),
     )
+
+
+def with_batch_axes(reference: ReferenceModel, told: Mapping[str, int | None]) -> ReferenceModel:
+    """The reference model with the batch axes that a person says: input or output → axis, None for none.
+
+    Raises:
+        UsageError: If one is no input or output, or does not have that axis.
+    """
+    if not told:
+        return reference
+    graph = reference.proto.graph if reference.given is None else onnx.load_model_from_string(reference.given).graph
+    return replace(reference, batching=infer_batching(graph, told, inferred=reference.proto.graph))
 
 
 def _shape(kind: onnx.TypeProto.Tensor) -> tuple[int | None, ...] | None:
