@@ -35,6 +35,8 @@ class ReferenceModel:
         sources: Initialiser of ``proto`` → what it was computed from in the given network; written files hold that
             where it is smaller.
         skipped_steps: Steps of normalising that were left out, since they would have changed what the network answers.
+        module_paths: Node → path of the PyTorch module that it was exported from, by which layers of a file are called
+            whose weights do not tell it; empty for a network that was exported for the search.
         notices: What a person should know of how the network was read.
     """
 
@@ -50,6 +52,7 @@ class ReferenceModel:
     given: bytes | None = None
     sources: Mapping[str, Source] = field(default_factory=dict)
     skipped_steps: tuple[str, ...] = ()
+    module_paths: Mapping[str, str] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
     @property
@@ -79,7 +82,8 @@ def make_reference(
     """
     found = normalise(model, source, interpreter, skipped=skipped)
     steps = tuple(step for step in OPTIONAL_STEPS if step in skipped)
-    made = replace(read_reference(found.proto, source, interpreter), sources=found.sources, skipped_steps=steps)
+    read = read_reference(found.proto, source, interpreter)
+    made = replace(read, sources=found.sources, skipped_steps=steps, module_paths=found.module_paths)
     if not found.sources:
         return made
     # What is written depends on what constants are computed from as well.
