@@ -22,6 +22,7 @@ class WeightHolder:
 
     Attributes:
         name: The layer's name, or the node's of an operator that is no layer.
+        node: The node's name; several layers may be one node.
         op: Operator type.
         shape: Shape of its weight, of the largest where it has several.
         weights: Number of weights that no operator before it holds.
@@ -31,6 +32,7 @@ class WeightHolder:
     """
 
     name: str
+    node: str
     op: str
     shape: tuple[int, ...]
     weights: int
@@ -51,28 +53,47 @@ def weight_holders(reference: ReferenceModel, quantisable: QuantisableLayers) ->
         reference: The network.
         quantisable: Its quantisable layers.
     """
-    layers = {layer.node: layer for layer in quantisable.layers}
+    layers: dict[str, list[Layer]] = {}
+    for layer in quantisable.layers:
+        layers.setdefault(layer.node, []).append(layer)
     reasons = unquantised_operators(reference.proto, quantisable)
-    readers = [(node, tensors, _sizes(tensors, reference)) for node, tensors in weight_readers(reference.proto.graph)]
-    total = sum({name: size for _, _, sizes in readers for name, size in sizes.items()}.values())
+    readers = list(weight_readers(reference.proto.graph))
+    total = sum(_sizes([tensor for _, tensors in readers for tensor in tensors], reference).values())
     counted: set[str] = set()
     found = []
-    for node, tensors, sizes in readers:
-        weights = sum(size for name, size in sizes.items() if name not in counted)
-        counted |= sizes.keys()
-        layer, name = layers.get(node.name), node.name or node.output[0]
-        found.append(
-            WeightHolder(
-                name=layer.name if layer else name,
-                op=node.op_type,
-                shape=max((tuple(tensor.dims) for tensor in tensors), key=prod),
-                weights=weights,
-                share=weights / total if total else 0.0,
-                layer=layer,
-                reason="" if layer else reasons[name],
+    for node, tensors in readers:
+        name = node.name or node.output[0]
+        for layer, held in _parts(tensors, layers.get(node.name, [])):
+            sizes = _sizes(held, reference)
+            weights = sum(size for weight, size in sizes.items() if weight not in counted)
+            counted |= sizes.keys()
+            found.append(
+                WeightHolder(
+                    name=layer.name if layer else name,
+                    node=name,
+                    op=node.op_type,
+                    shape=max((tuple(tensor.dims) for tensor in held), key=prod),
+                    weights=weights,
+                    share=weights / total if total else 0.0,
+                    layer=layer,
+                    reason="" if layer else reasons[name],
+                )
             )
-        )
     return tuple(found)
+
+
+def _parts(
+    tensors: Sequence[onnx.TensorProto], layers: Sequence[Layer]
+) -> list[tuple[Layer | None, list[onnx.TensorProto]]]:
+    """Each layer of a node with its weight, the first one with what is no layer's as well."""
+    if not layers:
+        return [(None, list(tensors))]
+    own = {layer.weight for layer in layers}
+    rest = [tensor for tensor in tensors if tensor.name not in own]
+    return [
+        (layer, [tensor for tensor in tensors if tensor.name == layer.weight] + (rest if index == 0 else []))
+        for index, layer in enumerate(layers)
+    ]
 
 
 def _sizes(tensors: Sequence[onnx.TensorProto], reference: ReferenceModel) -> dict[str, int]:

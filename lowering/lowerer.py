@@ -87,7 +87,7 @@ class Lowerer:
     @cached_property
     def quantisable(self) -> QuantisableLayers:
         """The network's quantisable layers and groups, with the schemes that each may take."""
-        return collect_layers(self.reference.proto, self.dialect)
+        return collect_layers(self.reference.proto, self.dialect, self.reference.module_paths)
 
     @cached_property
     def ranges(self) -> Mapping[str, tuple[float, float]]:

@@ -30,6 +30,7 @@ from bitfront.lowering.full_precision import in_fp32
 from bitfront.lowering.fused_forms import split_fused
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
 from bitfront.lowering.interpreter import Interpreter
+from bitfront.lowering.module_paths import module_paths
 from bitfront.lowering.opset import with_opset
 
 IR_VERSION = 10
@@ -47,10 +48,12 @@ class Normalised:
     Attributes:
         proto: The network.
         sources: Initialiser → what it was computed from, for those that a file may hold smaller (``lowering.compact``).
+        module_paths: Node name → path of the PyTorch module that it was exported from (``lowering.module_paths``).
     """
 
     proto: onnx.ModelProto
     sources: Mapping[str, Source]
+    module_paths: Mapping[str, str]
 
 
 def normalise(
@@ -74,7 +77,7 @@ def normalise(
             if name not in skipped:
                 proto = _with_names_of(proto, _stepped(rewrite, proto, folding, source))
         proto = _stepped(_finished, proto, folding, source)
-    return Normalised(proto=proto, sources=sources_of(proto, folding.origins))
+    return Normalised(proto=proto, sources=sources_of(proto, folding.origins), module_paths=module_paths(model.graph))
 
 
 def _in_form(model: onnx.ModelProto, folding: Folding, source: str) -> onnx.ModelProto:

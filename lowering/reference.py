@@ -36,6 +36,8 @@ class ReferenceModel:
         sources: Initialiser of ``proto`` → what it was computed from in the given network; written files hold that
             where it is smaller.
         skipped_steps: Steps of normalising that were left out, since they would have changed what the network answers.
+        module_paths: Node → path of the PyTorch module that it was exported from, by which layers of a file are called
+            whose weights do not tell it; empty for a network that was exported for the search.
         notices: What a person should know of how the network was read.
     """
 
@@ -52,6 +54,7 @@ class ReferenceModel:
     batching: Batching = field(default_factory=Batching)
     sources: Mapping[str, Source] = field(default_factory=dict)
     skipped_steps: tuple[str, ...] = ()
+    module_paths: Mapping[str, str] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
     @property
@@ -80,6 +83,7 @@ def make_reference(
         read_reference(found.proto, source, interpreter),
         sources=found.sources,
         skipped_steps=steps,
+        module_paths=found.module_paths,
         # The given graph's: sizes that inference fills in may be those of other axes.
         batching=infer_batching(model.graph, inferred=found.proto.graph),
     )

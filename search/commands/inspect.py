@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bitfront.core import FP32, CalibrationSettings, ContentStore, UsageError
@@ -93,8 +94,7 @@ def run(argv: Sequence[str]) -> int:
     lowerer = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None))
     quantisable = lowerer.quantisable
     holders = weight_holders(reference, quantisable)
-    named = dict.fromkeys((*(holder.name for holder in holders), *quantisable.left_alone))
-    times = operator_times(lowerer, backend, inputs, named, args.threads) if args.profile else None
+    times = operator_times(lowerer, backend, inputs, holders, args.threads) if args.profile else None
     layout = reference.batching
     shapes = ", ".join(
         f"{name} {shown_shape(shape, layout.input_axis(name) if layout.fixed is None else None)}"
@@ -130,7 +130,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def operator_times(
-    lowerer: Lowerer, backend: Backend, inputs: Inputs | None, names: Collection[str], threads: int
+    lowerer: Lowerer, backend: Backend, inputs: Inputs | None, holders: Sequence[WeightHolder], threads: int
 ) -> TimeShares | None:
     """Shares of the network's time in FP32; None where the runtime does not tell.
 
@@ -138,7 +138,7 @@ def operator_times(
         lowerer: Writes the network.
         backend: Runs it.
         inputs: Samples, of which one of median size is run, or one batch where that is fixed.
-        names: Layers and nodes to be told one by one.
+        holders: Operators to be told one by one; of several layers of a node the first has its time.
         threads: The backend's threads.
 
     Raises:
@@ -155,7 +155,15 @@ def operator_times(
     feeds = reference.batching.feed({name: take_rows(array, rows) for name, array in inputs.items()})
     artifact = lowerer.lower({layer.name: FP32 for layer in lowerer.quantisable.layers})
     executed = backend.compile(artifact, threads=threads, batch_size=batch).profile(feeds)
-    return time_shares(executed, names)
+    names = (*(name for holder in holders for name in (holder.name, holder.node)), *lowerer.quantisable.left_alone)
+    shares = time_shares(executed, names)
+    if shares is None:
+        return None
+    named = dict(shares.named)
+    for holder in holders:
+        if holder.node != holder.name:
+            named[holder.name] += named.pop(holder.node, 0.0)
+    return replace(shares, named=named)
 
 
 def holder_rows(
