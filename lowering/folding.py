@@ -10,7 +10,7 @@ Left in the graph: what is drawn at random, nodes with bodies, operators outside
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -24,10 +24,11 @@ from bitfront.lowering.layers import TABLE, WEIGHTED
 LARGEST = 1 << 16
 _BYTE_LIMIT = 2**31 - 1
 _STANDARD = ("", "ai.onnx")
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 _LEFT = frozenset(
     (
         *("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"),
-        *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"),
+        *RANDOM,
         "Dropout",
     )
 )
@@ -53,10 +54,14 @@ class Folding:
     Attributes:
         interpreter: Computes them.
         origins: Where folded tensors came from.
+        fixed: Input → the one number that it always is, as far as branches are concerned.
+        deciding: Those of ``fixed`` that decided a branch (``lowering.branches``).
     """
 
     interpreter: Interpreter
     origins: Origins = field(default_factory=Origins)
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    deciding: set[str] = field(default_factory=set)
 
 
 def fold_constants(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
