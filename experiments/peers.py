@@ -20,7 +20,7 @@ from bitfront.core import Artifact, BackendUnavailableError, Inputs, UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A peer's result.
+    """A network as another tool quantised it.
 
     Attributes:
         name: Of the tool.
@@ -60,7 +60,7 @@ def quantised_by_peer(backend: Backend, model: bytes, inputs: Inputs, *, threads
 
 
 def quantize_static(model: bytes, inputs: Inputs) -> bytes:
-    """ONNX Runtime's own: U8 activations, S8 weights per channel, Q/DQ, min-max."""
+    """Quantise with ONNX Runtime: U8 activations, S8 weights per channel, Q/DQ, min-max."""
     from onnxruntime import quantization
 
     class Reader(_Feed, quantization.CalibrationDataReader):  # type: ignore[misc] # ships no types
@@ -81,7 +81,7 @@ def quantize_static(model: bytes, inputs: Inputs) -> bytes:
 
 
 def quantise_with_nncf(model: bytes, inputs: Inputs) -> Any:
-    """NNCF's, an ``openvino.Model``: default preset, fast bias correction.
+    """Quantise with NNCF, an ``openvino.Model``: default preset, fast bias correction.
 
     Raises:
         BackendUnavailableError: If NNCF or OpenVINO is missing.
