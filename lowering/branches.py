@@ -17,7 +17,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.lowering.folding import RANDOM, Folding
-from bitfront.lowering.graph import attribute, bodies, captured_names, free_name, graphs_of, rename_tensors, tensor_names
+from bitfront.lowering.graph import (
+    attribute,
+    bodies,
+    captured_names,
+    free_name,
+    graphs_of,
+    rename_tensors,
+    tensor_names,
+)
 from bitfront.lowering.interpreter import InterpreterError
 
 
@@ -82,7 +90,7 @@ class _Needed:
     inputs: set[str] = field(default_factory=set)
 
     def trace(self, name: str) -> bool:
-        """Add all that ``name`` is computed from; False where it is not known. Without recursion: chains may be long."""
+        """Add all that ``name`` is computed from, without recursion, since chains may be long; False if it is not known."""
         writers = {name: node for graph in self.scopes for node in graph.node for name in node.output}
         initialisers = {tensor.name: tensor for graph in self.scopes for tensor in graph.initializer}
         inputs = {value.name: value for value in self.scopes[0].input}

@@ -120,7 +120,9 @@ def _repaired(reference: ReferenceModel, given: _GivenAnswers, found: list[str])
 
     def attempt(steps: set[str]) -> tuple[ReferenceModel | None, list[str]]:
         try:
-            made = make_reference(model, reference.source, reference.interpreter, skipped=steps)
+            made = make_reference(
+                model, reference.source, reference.interpreter, skipped=steps, fixed_inputs=reference.fixed_inputs
+            )
         except ModelError as error:
             return None, [error.message]
         made = replace(made, given=reference.given)

@@ -23,6 +23,7 @@ import onnx_ir.passes.common as passes
 from onnx import helper
 
 from bitfront.core import ModelError
+from bitfront.lowering.branches import take_known_branches
 from bitfront.lowering.canonical_forms import merge_slices, pool_globally
 from bitfront.lowering.compact import Source, sources_of
 from bitfront.lowering.folding import Folding, fold_constants
@@ -47,14 +48,23 @@ class Normalised:
     Attributes:
         proto: The network.
         sources: Initialiser → what it was computed from, for those that a file may hold smaller (``lowering.compact``).
+        applied_steps: Those of ``RECORDED_STEPS`` that changed the network.
+        fixed_inputs: Those of the inputs' fixed numbers that decided a branch.
     """
 
     proto: onnx.ModelProto
     sources: Mapping[str, Source]
+    applied_steps: tuple[str, ...]
+    fixed_inputs: Mapping[str, float]
 
 
 def normalise(
-    model: onnx.ModelProto, source: str, interpreter: Interpreter, *, skipped: Collection[str] = ()
+    model: onnx.ModelProto,
+    source: str,
+    interpreter: Interpreter,
+    *,
+    skipped: Collection[str] = (),
+    fixed_inputs: Mapping[str, float],
 ) -> Normalised:
     """Bring a network to the form the module describes.
 
@@ -63,18 +73,27 @@ def normalise(
         source: File or module it came from, for messages.
         interpreter: Computes constants.
         skipped: Steps to leave out, of ``OPTIONAL_STEPS``.
+        fixed_inputs: Input of one element → the number it always is, by which branches may be decided.
 
     Raises:
         ModelError: If the model cannot be converted.
     """
-    folding = Folding(interpreter=interpreter)
+    folding = Folding(interpreter=interpreter, fixed=fixed_inputs)
+    applied = []
     with _quiet():
         proto = _in_form(model, folding, source)
         for name, rewrite in OPTIONAL_STEPS.items():
             if name not in skipped:
-                proto = _with_names_of(proto, _stepped(rewrite, proto, folding, source))
+                before, proto = proto, _with_names_of(proto, _stepped(rewrite, proto, folding, source))
+                if proto is not before and name in RECORDED_STEPS:
+                    applied.append(name)
         proto = _stepped(_finished, proto, folding, source)
-    return Normalised(proto=proto, sources=sources_of(proto, folding.origins))
+    return Normalised(
+        proto=proto,
+        sources=sources_of(proto, folding.origins),
+        applied_steps=tuple(applied),
+        fixed_inputs={name: fixed_inputs[name] for name in sorted(folding.deciding)},
+    )
 
 
 def _in_form(model: onnx.ModelProto, folding: Folding, source: str) -> onnx.ModelProto:
@@ -131,6 +150,14 @@ def _without_fused(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     split_fused(split.graph)
     _name_nodes(split.graph)
     return _with_shapes(split)
+
+
+def _with_known_branches(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    taken = take_known_branches(proto, folding)
+    if taken is proto:
+        return proto
+    _name_nodes(taken.graph)
+    return _with_shapes(taken)
 
 
 def _without_dropouts(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
@@ -238,6 +265,7 @@ def _with_global_pools(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
 # What may be left out where it changes what a network answers; names are kept in configs.
 OPTIONAL_STEPS: Mapping[str, Rewrite] = {
     "fused": _without_fused,
+    "branches": _with_known_branches,
     "dropouts": _without_dropouts,
     "constants": fold_constants,
     "full-precision": in_fp32,
@@ -247,6 +275,19 @@ OPTIONAL_STEPS: Mapping[str, Rewrite] = {
     "slices": _with_merged_slices,
     "global-means": _with_global_pools,
 }
+# Steps that a config names where they changed its network: configs that were written before there were these name none.
+RECORDED_STEPS = frozenset(("branches",))
+
+
+def steps_to_skip(skipped: Collection[str], applied: Collection[str]) -> tuple[str, ...]:
+    """Steps to leave out so that a network comes out as it did when a config was written.
+
+    Args:
+        skipped: What the config says was left out.
+        applied: What the config says was applied, of ``RECORDED_STEPS``.
+    """
+    absent = RECORDED_STEPS - frozenset(applied)
+    return tuple(step for step in OPTIONAL_STEPS if step in skipped or step in absent)
 
 
 def _finished(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:

@@ -6,17 +6,19 @@ and cast.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitfront.backends.registry import default_interpreter
-from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload
+from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, PrecisionConfig, UsageError, Workload
 from bitfront.core.files import check_readable
 from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.export import export_reference
+from bitfront.lowering.fixed_inputs import fix_shared_inputs
 from bitfront.lowering.load import load_reference
+from bitfront.lowering.normalise import steps_to_skip
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import LABELS, cast, check_classes, check_inputs, check_labels, shown_shape
 from bitfront.search.inputs.data.base import CALIB, EVAL, LoadedData
@@ -143,7 +145,6 @@ def load(
         reference = load_reference(source.model, default_interpreter())
         found = _read(source, source.calibration, CALIB, reference)
         calibration = found.inputs
-        reference = equivalent_to_given(reference, calibration)
         labelled, where = _read(source, source.evaluation, EVAL, reference), source.evaluation
         evaluation = labelled.labelled
         model = source.model
@@ -157,13 +158,13 @@ def load(
         wish = read_batch_size(workload, opened.label)
         reference = _reference(model, given, opened.name, asked_batch)
         calibration = check_inputs(given, reference, f"{opened.label}: calibration")
-        reference = equivalent_to_given(reference, calibration)
         where = f"{opened.label}: evaluation"
         arrays, brought = read_evaluation(workload, opened.label)
         inputs = check_inputs(arrays, reference, where)
         labels = check_labels({LABELS: brought}, len(next(iter(inputs.values()))), where)
         evaluation = Labelled(inputs=inputs, labels=labels)
         told = {}
+    reference = equivalent_to_given(fix_shared_inputs(reference, calibration, evaluation.inputs), calibration)
     loaded = LoadedWorkload(
         name=opened.name,
         model=model,
@@ -176,21 +177,22 @@ def load(
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 
 
-def load_network(source: Source, skipped: Collection[str] | None = None) -> tuple[ReferenceModel, Inputs | None]:
+def load_network(source: Source, config: PrecisionConfig | None = None) -> tuple[ReferenceModel, Inputs | None]:
     """The network, and the calibration inputs where the source has them; no evaluation data needed.
 
     Args:
         source: Where they are.
-        skipped: Steps of normalising to leave out; None finds those that change what the network answers.
+        config: Whose network it is: it says which steps of normalising made it; None finds those that keep what the
+            network answers.
 
     Raises:
         EngineError: A model, data or workload error.
     """
-    return load_to_score(source, skipped)[:2]
+    return load_to_score(source, config)[:2]
 
 
 def load_to_score(
-    source: Source, skipped: Collection[str] | None = None
+    source: Source, config: PrecisionConfig | None = None
 ) -> tuple[ReferenceModel, Inputs | None, Metric | None]:
     """The network, and the calibration inputs and the metric where the source has them; no evaluation data needed.
 
@@ -199,7 +201,7 @@ def load_to_score(
     """
     if source.model is not None:
         source.check_files()
-        reference = load_reference(source.model, default_interpreter(), skipped=skipped or ())
+        reference = _read_network(source.model, config)
         inputs, metric = None, None
         if source.calibration is not None:
             inputs = _read(source, source.calibration, CALIB, reference).inputs
@@ -207,10 +209,12 @@ def load_to_score(
         name = source.workload or DEFAULT_WORKLOAD
         workload, label = load_workload(name, source.data), f"workload '{name}'"
         calibration, model = read_calibration(workload, label), read_model(workload, label)
-        reference = _reference(model, calibration, read_name(workload, label), None, skipped or ())
+        reference = _reference(model, calibration, read_name(workload, label), None, config)
         inputs = check_inputs(calibration, reference, f"{label}: calibration")
         metric = read_metric(workload, label)
-    return (equivalent_to_given(reference, inputs) if skipped is None else reference), inputs, metric
+    if config is None:
+        reference = equivalent_to_given(fix_shared_inputs(reference, inputs), inputs)
+    return reference, inputs, metric
 
 
 def batch_size(asked: int | None, workload: LoadedWorkload, reference: ReferenceModel) -> int:
@@ -318,12 +322,19 @@ def _reference(
     inputs: Inputs,
     name: str,
     asked_batch: int | None,
-    skipped: Collection[str] = (),
+    config: PrecisionConfig | None = None,
 ) -> ReferenceModel:
     if not isinstance(model, Path):
         return _exported(model, inputs, name, asked_batch)
     check_readable(model, ModelError, "an ONNX file")
-    return load_reference(model, default_interpreter(), skipped=skipped)
+    return _read_network(model, config)
+
+
+def _read_network(model: Path, config: PrecisionConfig | None) -> ReferenceModel:
+    if config is None:
+        return load_reference(model, default_interpreter())
+    skipped = steps_to_skip(config.skipped_steps, config.applied_steps)
+    return load_reference(model, default_interpreter(), skipped=skipped, fixed_inputs=config.fixed_inputs)
 
 
 def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: int | None) -> ReferenceModel:
