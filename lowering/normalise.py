@@ -26,6 +26,7 @@ from bitfront.core import ModelError
 from bitfront.lowering.branches import take_known_branches
 from bitfront.lowering.canonical_forms import merge_slices, pool_globally
 from bitfront.lowering.compact import Source, sources_of
+from bitfront.lowering.dequantise import with_floating_arithmetic, with_floating_weights
 from bitfront.lowering.folding import Folding, fold_constants
 from bitfront.lowering.full_precision import in_fp32
 from bitfront.lowering.fused_forms import split_fused
@@ -153,11 +154,23 @@ def _without_fused(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
 
 
 def _with_known_branches(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
-    taken = take_known_branches(proto, folding)
-    if taken is proto:
-        return proto
-    _name_nodes(taken.graph)
-    return _with_shapes(taken)
+    return _named(proto, take_known_branches(proto, folding))
+
+
+def _with_floating_arithmetic(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    return _named(proto, with_floating_arithmetic(proto, folding))
+
+
+def _with_floating_weights(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    return _named(proto, with_floating_weights(proto, folding))
+
+
+def _named(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
+    """``after`` with its nodes named and its shapes inferred; the same object as before where nothing changed."""
+    if after is before:
+        return before
+    _name_nodes(after.graph)
+    return _with_shapes(after)
 
 
 def _without_dropouts(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
@@ -262,10 +275,14 @@ def _with_global_pools(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     return pooled
 
 
+# The step that changes answers by as much as the network's own quantisation does.
+QUANTISED_ARITHMETIC = "quantised-arithmetic"
 # What may be left out where it changes what a network answers; names are kept in configs.
 OPTIONAL_STEPS: Mapping[str, Rewrite] = {
     "fused": _without_fused,
     "branches": _with_known_branches,
+    QUANTISED_ARITHMETIC: _with_floating_arithmetic,
+    "quantised-weights": _with_floating_weights,
     "dropouts": _without_dropouts,
     "constants": fold_constants,
     "full-precision": in_fp32,
@@ -276,7 +293,7 @@ OPTIONAL_STEPS: Mapping[str, Rewrite] = {
     "global-means": _with_global_pools,
 }
 # Steps that a config names where they changed its network: configs that were written before there were these name none.
-RECORDED_STEPS = frozenset(("branches",))
+RECORDED_STEPS = frozenset(("branches", QUANTISED_ARITHMETIC, "quantised-weights"))
 
 
 def steps_to_skip(skipped: Collection[str], applied: Collection[str]) -> tuple[str, ...]:
