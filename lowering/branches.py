@@ -90,7 +90,7 @@ class _Needed:
     inputs: set[str] = field(default_factory=set)
 
     def trace(self, name: str) -> bool:
-        """Add all that ``name`` is computed from, without recursion, since chains may be long; False if it is not known."""
+        """Add all that ``name`` is computed from, without recursion, as chains may be long; False if it is unknown."""
         writers = {name: node for graph in self.scopes for node in graph.node for name in node.output}
         initialisers = {tensor.name: tensor for graph in self.scopes for tensor in graph.initializer}
         inputs = {value.name: value for value in self.scopes[0].input}

@@ -5,7 +5,7 @@ Two steps. The first is exact; the second changes answers by as much as the netw
 
     stored weights       DequantizeLinear of a constant, MatMulNBits, GatherBlockQuantized  →  a floating constant
     quantised arithmetic
-      Q → DQ             nothing, or a Clip where the quantiser cut off what lies below zero (a Relu it took the place of)
+      Q → DQ             nothing, or a Clip where the quantiser cut off what lies below zero, as a Relu does
       QLinear…, QGemm    the floating operator, over floating constants
       …Integer           DynamicQuantizeLinear, MatMulInteger, Cast, Mul with both scales  →  MatMul (Conv alike)
       DynamicQuantize…   MatMul, LSTM (hidden states are quantised in each step, too)
@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 import onnx
 
-from bitfront.lowering.dequantised_forms import Forms, as_floats, domain_of
+from bitfront.lowering.dequantised_forms import Forms, as_floats, domain_of, is_stored
 from bitfront.lowering.dequantised_operators import RULES
 from bitfront.lowering.folding import Folding
 from bitfront.lowering.graph import GraphView, attribute, captured_names
@@ -98,7 +98,7 @@ def _is_of_quantised_layer(node: onnx.NodeProto, view: GraphView) -> bool:
     readers = (view.nodes[index] for index in view.consumers(node.output[0]))
     sources = (view.producer(name) for reader in readers for name in reader.input)
     return any(
-        view.nodes[index].op_type == "DequantizeLinear" and view.nodes[index].input[0] not in view.initializers
+        view.nodes[index].op_type == "DequantizeLinear" and not is_stored(view.nodes[index].input[0], view)
         for index in sources
         if index is not None
     )

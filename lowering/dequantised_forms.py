@@ -16,6 +16,8 @@ from bitfront.lowering.graph import GraphView, attribute, free_name, tensor_name
 MICROSOFT = "com.microsoft"
 # Operators whose results are not below zero: a quantiser behind them cuts nothing off.
 _NOT_NEGATIVE = ("Relu", "Sigmoid", "Softmax", "HardSigmoid", "Clip", "Abs", "Exp", "HardSwish")
+# Operators that do the same to integers as to numbers.
+_MOVING = ("Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Forms:
         zeros: Quantised tensor → name of its zero point, empty where it has none.
         scale_of: Quantised tensor → name of its scale.
         scaled: Tensor of whole numbers → its floating form.
+        constants: Constant with its scale and zero point → its floating form, so that each is written once.
     """
 
     graph: onnx.GraphProto
@@ -55,7 +58,7 @@ class Forms:
     scale_of: dict[str, str] = field(default_factory=dict)
     scaled: dict[str, Scaled] = field(default_factory=dict)
     _taken: set[str] = field(init=False)
-    _constants: dict[tuple[str, ...], str] = field(default_factory=dict)
+    constants: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.view = GraphView(self.graph)
@@ -113,8 +116,8 @@ class Forms:
     def computed(self, integers: str, scale: NDArray[Any] | None, zero: NDArray[Any] | None) -> str:
         """(integers − zero) · scale, for what broadcasts already."""
         key = (integers, *(part.tobytes().hex() if part is not None else "" for part in (scale, zero)))
-        if key in self._constants:
-            return self._constants[key]
+        if key in self.constants:
+            return self.constants[key]
         base = integers.removesuffix("_quantized")
         kind = np.dtype(np.float32) if scale is None else scale.dtype
         to = helper.np_dtype_to_tensor_dtype(kind)
@@ -124,7 +127,7 @@ class Forms:
             last = self.node("Sub", [last, least], self.fresh(f"{base}_centred"))
         if scale is not None:
             last = self.node("Mul", [last, self.constant(scale, f"{base}_scale")], self.fresh(base))
-        self._constants[key] = last
+        self.constants[key] = last
         return last
 
     def put(self, tensor: str, value: str, scale: str, zero: str) -> None:
@@ -216,12 +219,44 @@ def as_floats(node: onnx.NodeProto, forms: Forms) -> bool:
 
 def _dequantised(node: onnx.NodeProto, names: Sequence[str], forms: Forms) -> str | None:
     tensor, scale, zero = forms.view.initializers.get(names[0]), forms.array(names[1]), forms.array(names[2])
+    if tensor is None and scale is not None and scale.size == 1 and (zero is not None or not names[2]):
+        return _moved(names[0], scale, zero, forms)
     if tensor is None or scale is None or (names[2] and zero is None) or forms.view.is_output(node.output[0]):
         return None
     axis, block = int(attribute(node, "axis", 1)), int(attribute(node, "block_size", 0))
     if not block:
         return forms.weight(names[0], scale, zero, axis)
     return _in_blocks(forms, names[0], list(tensor.dims), axis % len(tensor.dims), block, scale, zero)
+
+
+def is_stored(tensor: str, view: GraphView) -> bool:
+    """Whether a tensor is a constant, looked up in one, or one moved about."""
+    while tensor not in view.initializers:
+        index = view.producer(tensor)
+        if index is None or view.nodes[index].op_type not in _MOVING:
+            return False
+        tensor = view.nodes[index].input[0]
+    return True
+
+
+def _moved(tensor: str, scale: NDArray[Any], zero: NDArray[Any] | None, forms: Forms) -> str | None:
+    """The floating form of integers that were looked up in a constant, or moved about; None where they are none."""
+    if tensor in forms.view.initializers:
+        return forms.weight(tensor, scale, zero)
+    key = ("moved", tensor)
+    index = forms.view.producer(tensor)
+    node = forms.view.nodes[index] if index is not None else None
+    if key in forms.constants or node is None or node.op_type not in _MOVING:
+        return forms.constants.get(key)
+    source = _moved(node.input[0], scale, zero, forms)
+    if source is None:
+        return None
+    copied = onnx.NodeProto()
+    copied.CopyFrom(node)
+    copied.input[0], copied.output[0] = source, forms.fresh(f"{tensor}_float")
+    forms.nodes.append(copied)
+    forms.constants[key] = copied.output[0]
+    return forms.constants[key]
 
 
 def _in_blocks(
@@ -281,7 +316,7 @@ def _blocks(node: onnx.NodeProto, names: Sequence[str], forms: Forms) -> str | N
 
 
 def _scaled_blocks(forms: Forms, name: str, centred: NDArray[Any], scale: NDArray[Any], reduction: int) -> str:
-    """(in, out) of integers (out, groups, block) and their scales, kept as nodes over integers as small as they came."""
+    """(in, out) of integers (out, groups, block) and their scales, as nodes over integers of 4 bits where they fit."""
     rows, groups, block = centred.shape
     base = name.removesuffix("_quantized").removesuffix("_Q4")
     small = centred.min() >= -8 and centred.max() <= 7

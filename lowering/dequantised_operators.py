@@ -23,6 +23,7 @@ _MOVING = (
     *("MaxPool", "Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Gather", "Identity", "Expand"),
     *("DepthToSpace", "SpaceToDepth", "Resize"),
 )
+_WHOLE = (TensorProto.FLOAT, TensorProto.INT32)
 _LSTM = ("activations", "activation_alpha", "activation_beta", "clip", "direction", "hidden_size", "input_forget")
 
 
@@ -95,10 +96,64 @@ def _whole_product(op: str, channel: int) -> Rule:
     return rule
 
 
-def _cast(node: onnx.NodeProto, forms: Forms) -> bool:
-    if node.input[0] in forms.scaled and attribute(node, "to", 0) == TensorProto.FLOAT:
+def _same(node: onnx.NodeProto, forms: Forms) -> bool:
+    """Cast, Floor, Round: of whole numbers, or rounding a bias to them."""
+    if node.input[0] in forms.scaled and attribute(node, "to", TensorProto.FLOAT) in _WHOLE:
         forms.scaled[node.output[0]] = forms.scaled[node.input[0]]
     return False
+
+
+def _divide(node: onnx.NodeProto, forms: Forms) -> bool:
+    """A constant bias, divided by the scales of the product it is added to."""
+    writer = forms.view.producer(node.input[1])
+    if forms.array(node.input[0]) is not None and writer is not None and forms.view.nodes[writer].op_type == "Mul":
+        scales = tuple(forms.view.nodes[writer].input)
+        if any(name in forms.scale_of.values() for name in scales):
+            forms.scaled[node.output[0]] = Scaled(value=node.input[0], product=None, scales=scales)
+    return False
+
+
+def _reshape(node: onnx.NodeProto, forms: Forms) -> bool:
+    if (found := forms.scaled.get(node.input[0])) is not None:
+        value = forms.node("Reshape", [found.value, node.input[1]], forms.fresh(f"{node.output[0]}_float"))
+        forms.scaled[node.output[0]] = Scaled(value=value, product=None, scales=found.scales)
+    return _move(node, forms)
+
+
+def _add(node: onnx.NodeProto, forms: Forms) -> bool:
+    """The sum of whole numbers, each of which first waits for the other's scales, too."""
+    one, other = (forms.scaled.get(name) for name in node.input)
+    if one is None or other is None:
+        return False
+    values = []
+    for term, beside in ((one, other), (other, one)):
+        last, product = term.value, term.product
+        for factor in _without(beside.scales, term.scales):
+            last, product = _times(last, product, factor, node, forms)
+        values.append(last)
+    value = forms.node("Add", values, forms.fresh(f"{node.output[0]}_float"))
+    scales = (*one.scales, *_without(other.scales, one.scales))
+    forms.scaled[node.output[0]] = Scaled(value=value, product=None, scales=scales)
+    return False
+
+
+def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """``names`` less ``others``, each as often as it stands there."""
+    left = list(names)
+    for name in others:
+        if name in left:
+            left.remove(name)
+    return left
+
+
+def _times(
+    value: str, product: onnx.NodeProto | None, factor: str, node: onnx.NodeProto, forms: Forms
+) -> tuple[str, onnx.NodeProto | None]:
+    """A value times a factor, with the product that writes it where the factor went into its weight."""
+    folded = _into_weight(product, factor, forms)
+    if folded is not None:
+        return folded.output[0], folded
+    return forms.node("Mul", [value, factor], forms.fresh(f"{node.output[0]}_float")), None
 
 
 def _multiply(node: onnx.NodeProto, forms: Forms) -> bool:
@@ -112,29 +167,18 @@ def _multiply(node: onnx.NodeProto, forms: Forms) -> bool:
     factors = [other]
     if other not in found.scales and writer is not None and forms.view.nodes[writer].op_type == "Mul":
         factors = list(forms.view.nodes[writer].input)
-    left = list(found.scales)
-    rest = []
-    for factor in factors:
-        if factor in left:
-            left.remove(factor)
-        else:
-            rest.append(factor)
+    left, rest = _without(found.scales, factors), _without(factors, found.scales)
     if len(rest) == len(factors) > 1:
         rest = [other]
     last, product = found.value, found.product
     for factor in rest:
-        folded = _into_weight(product, factor, forms)
-        if folded is not None:
-            product = folded
-            last = folded.output[0]
-        else:
-            last, product = forms.node("Mul", [last, factor], forms.fresh(f"{node.output[0]}_float")), None
+        last, product = _times(last, product, factor, node, forms)
     forms.scaled[node.output[0]] = Scaled(value=last, product=product, scales=tuple(left))
     return not left and bool(forms.node("Identity", [last], node.output[0]))
 
 
 def _into_weight(product: onnx.NodeProto | None, factor: str, forms: Forms) -> onnx.NodeProto | None:
-    """The product with a constant factor, one for all or one an output channel, in its weight; None where it is none."""
+    """The product with a constant factor, one for all or one an output channel, in its weight; None if it is none."""
     value = forms.array(factor)
     if product is None or value is None:
         return None
@@ -214,7 +258,7 @@ def _attention(node: onnx.NodeProto, forms: Forms) -> bool:
 
 
 def _bias(bias: str, scales: Sequence[str], forms: Forms) -> str | None:
-    """The floating form of a bias in steps of both operands' scales; empty where there is none, None if not constant."""
+    """The floating form of a bias in steps of both scales; empty where there is none, None where it is not constant."""
     values = [forms.array(name) for name in scales]
     if not bias:
         return ""
@@ -303,7 +347,10 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("", "DynamicQuantizeLinear"): _quantise_dynamically,
     ("", "MatMulInteger"): _whole_product("MatMul", -1),
     ("", "ConvInteger"): _whole_product("Conv", 0),
-    ("", "Cast"): _cast,
+    **{("", op): _same for op in ("Cast", "Floor", "Round")},
+    ("", "Div"): _divide,
+    ("", "Add"): _add,
+    ("", "Reshape"): _reshape,
     ("", "Mul"): _multiply,
     ("", "QLinearConv"): _linear_conv,
     ("", "QLinearMatMul"): _linear_matmul,

@@ -24,6 +24,7 @@ from bitfront.lowering.layers import TABLE, WEIGHTED
 LARGEST = 1 << 16
 _BYTE_LIMIT = 2**31 - 1
 _STANDARD = ("", "ai.onnx")
+_RECURRENT = ("LSTM", "GRU", "RNN")
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 _LEFT = frozenset(
     (
@@ -119,6 +120,8 @@ def _leads_to_weights(view: GraphView) -> set[str]:
     for node in reversed(view.nodes):
         if node.op_type in WEIGHTED and node.domain in _STANDARD:
             found.update(node.input[1:])
+        if node.op_type in _RECURRENT:
+            found.update(node.input[1:3])
         if node.op_type == TABLE:
             found.add(node.input[0])
         if any(name in found for name in node.output):
