@@ -117,7 +117,13 @@ def _without_folded(
 def _leads_to_weights(view: GraphView) -> set[str]:
     """Tensors that weights, biases and tables are computed from, those included."""
     found: set[str] = set()
+    fixed = set(view.initializers)
+    for node in view.nodes:
+        if all(name in fixed for name in node.input if name):
+            fixed.update(node.output)
     for node in reversed(view.nodes):
+        if node.op_type in ("MatMul", "Einsum"):
+            found.update(name for name in node.input if name in fixed)
         if node.op_type in WEIGHTED and node.domain in _STANDARD:
             found.update(node.input[1:])
         if node.op_type in _RECURRENT:

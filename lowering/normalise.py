@@ -23,6 +23,7 @@ import onnx_ir.passes.common as passes
 from onnx import helper
 
 from bitfront.core import ModelError
+from bitfront.lowering.attention_forms import split_attention
 from bitfront.lowering.branches import take_known_branches
 from bitfront.lowering.canonical_forms import merge_slices, pool_globally
 from bitfront.lowering.compact import Source, sources_of
@@ -32,6 +33,7 @@ from bitfront.lowering.full_precision import in_fp32
 from bitfront.lowering.fused_forms import split_fused
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
 from bitfront.lowering.interpreter import Interpreter
+from bitfront.lowering.layer_forms import with_layer_forms
 from bitfront.lowering.opset import with_opset
 
 IR_VERSION = 10
@@ -165,6 +167,17 @@ def _with_floating_weights(proto: onnx.ModelProto, folding: Folding) -> onnx.Mod
     return _named(proto, with_floating_weights(proto, folding))
 
 
+def _with_attention_layers(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
+    split = onnx.ModelProto()
+    split.CopyFrom(proto)
+    return _named(proto, split if split_attention(split.graph) else proto)
+
+
+def _with_layer_forms(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    changed = _named(proto, with_layer_forms(proto))
+    return proto if changed is proto else fold_constants(changed, folding)
+
+
 def _named(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
     """``after`` with its nodes named and its shapes inferred; the same object as before where nothing changed."""
     if after is before:
@@ -283,9 +296,11 @@ OPTIONAL_STEPS: Mapping[str, Rewrite] = {
     "branches": _with_known_branches,
     QUANTISED_ARITHMETIC: _with_floating_arithmetic,
     "quantised-weights": _with_floating_weights,
+    "attention": _with_attention_layers,
     "dropouts": _without_dropouts,
     "constants": fold_constants,
     "full-precision": in_fp32,
+    "layer-forms": _with_layer_forms,
     "simplify": _simplified,
     "batch-norms": _without_batch_norms,
     "identities": _without_identities,
@@ -293,7 +308,7 @@ OPTIONAL_STEPS: Mapping[str, Rewrite] = {
     "global-means": _with_global_pools,
 }
 # Steps that a config names where they changed its network: configs that were written before there were these name none.
-RECORDED_STEPS = frozenset(("branches", QUANTISED_ARITHMETIC, "quantised-weights"))
+RECORDED_STEPS = frozenset(("branches", QUANTISED_ARITHMETIC, "quantised-weights", "attention", "layer-forms"))
 
 
 def steps_to_skip(skipped: Collection[str], applied: Collection[str]) -> tuple[str, ...]:
