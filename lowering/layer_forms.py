@@ -171,10 +171,14 @@ def _stacked(node: onnx.NodeProto, source: str, weight: str, dims: tuple[int, ..
 def _einsum(node: onnx.NodeProto, writer: _Writer) -> bool:
     """An Einsum of an activation and a constant that sums over what both have and the result has not."""
     terms = bytes(attribute(node, "equation", b"")).decode().replace(" ", "")
-    if len(node.input) != 2 or "->" not in terms:
+    if len(node.input) not in (2, 3) or "->" not in terms:
         return False
     operands, result = terms.split("->")
     texts, names = operands.split(","), list(node.input)
+    gate = None
+    if len(names) == 3:
+        *pair, gate = sorted(zip(texts, names, strict=True), key=lambda term: _role(term, texts, writer))
+        texts, names = [text for text, _ in pair], [name for _, name in pair]
     if writer.dims(names[1]) is None:
         texts, names = texts[::-1], names[::-1]
     dims, shape = writer.dims(names[1]), writer.view.shape(names[0])
@@ -194,7 +198,12 @@ def _einsum(node: onnx.NodeProto, writer: _Writer) -> bool:
     if {*summed, *added, *joint} != set(weight) or {*summed, *kept, *joint} != set(source):
         return False
     order = [*kept[:-1], *joint, kept[-1]] if joint else kept
-    moved = writer.transpose(names[0], [source.index(i) for i in (*order, *summed)])
+    operand = names[0]
+    if gate is not None:
+        if gate[1] in writer.view.initializers or not set(gate[0]) <= set(source) or len(set(gate[0])) != len(gate[0]):
+            return False
+        operand = _gated(names[0], source, gate, writer)
+    moved = writer.transpose(operand, [source.index(i) for i in (*order, *summed)])
     if len(summed) > 1:
         moved = writer.reshape(moved, (*[0] * len(order), prod(size[i] for i in summed)))
     matrix = writer.transpose(names[1], [weight.index(i) for i in (*joint, *summed, *added)])
@@ -206,6 +215,25 @@ def _einsum(node: onnx.NodeProto, writer: _Writer) -> bool:
         product = writer.reshape(product, (*[0] * len(order), *(size[i] for i in added)))
     writer.transpose(product, [[*order, *added].index(i) for i in wanted], node.output[0])
     return True
+
+
+def _role(term: tuple[str, str], texts: Sequence[str], writer: _Writer) -> int:
+    """Place of one of three operands: the activation of most indices, the constant, what the activation is scaled by."""
+    text, name = term
+    if writer.dims(name) is not None:
+        return 1
+    return 0 if len(text) == max(map(len, texts)) else 2
+
+
+def _gated(source: str, indices: str, gate: tuple[str, str], writer: _Writer) -> str:
+    """An activation times another one of fewer indices."""
+    text, name = gate
+    held = [i for i in indices if i in text]
+    factor = writer.transpose(name, [text.index(i) for i in held])
+    missing = [place for place, i in enumerate(indices) if i not in text]
+    if missing:
+        factor = writer.node("Unsqueeze", [factor, writer.constant(missing, f"{name}_axes")])
+    return writer.node("Mul", [source, factor])
 
 
 def _hidden(count: int, terms: str) -> str:

@@ -32,6 +32,7 @@ from bitfront.lowering.folding import Folding, fold_constants
 from bitfront.lowering.full_precision import in_fp32
 from bitfront.lowering.fused_forms import split_fused
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
+from bitfront.lowering.idle_operators import without_batch_norms, without_dropouts, without_identities
 from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.layer_forms import with_layer_forms
 from bitfront.lowering.opset import with_opset
@@ -186,21 +187,6 @@ def _named(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
     return _with_shapes(after)
 
 
-def _without_dropouts(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    # A Dropout whose mask nobody reads is an identity at inference, which training_mode says it is not.
-    graph = ir.from_proto(proto)
-    for node in list(graph.graph):
-        if node.op_type == "Dropout" and node.domain == "" and (len(node.outputs) < 2 or not node.outputs[1].uses()):
-            source, result = node.inputs[0], node.outputs[0]
-            mode = node.inputs[2] if len(node.inputs) > 2 else None
-            training = mode is not None and (mode.const_value is None or bool(mode.const_value.numpy()))
-            if source is None or result.is_graph_output() or training:
-                continue
-            result.replace_all_uses_with(source)
-            graph.graph.remove(node, safe=True)
-    return ir.to_proto(graph)
-
-
 def _simplified(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
     from onnxscript import optimizer
 
@@ -237,43 +223,6 @@ def _with_inputs_of(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.Mod
     return after
 
 
-def _without_batch_norms(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    from onnxscript.rewriter import rewrite
-    from onnxscript.rewriter.rules.common import (
-        fuse_batchnorm_into_conv_rule,
-        fuse_batchnorm_into_conv_transpose_rule,
-        fuse_batchnorm_into_gemm_rule,
-    )
-
-    rules = [
-        fuse_batchnorm_into_conv_rule,
-        fuse_batchnorm_into_conv_transpose_rule,
-        fuse_batchnorm_into_gemm_rule,
-    ]
-    graph = ir.from_proto(proto)
-    rewrite(graph, pattern_rewrite_rules=rules)
-    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
-    return ir.to_proto(graph)
-
-
-def _without_identities(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    """Without the graph's own Identity nodes; those of bodies stay, since a body may not return what is not its own."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(proto)
-    outputs = {value.name for value in proto.graph.output}
-    names: dict[str, str] = {}
-    kept = onnx.GraphProto()
-    for node in bare.graph.node:
-        if node.op_type == "Identity" and node.domain == "" and node.output[0] not in outputs:
-            names[node.output[0]] = names.get(node.input[0], node.input[0])
-        else:
-            rename_tensors(node, names)
-            kept.node.append(node)
-    del bare.graph.node[:]
-    bare.graph.node.extend(kept.node)
-    return bare
-
-
 def _with_merged_slices(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     merged = onnx.ModelProto()
     merged.CopyFrom(proto)
@@ -297,13 +246,13 @@ OPTIONAL_STEPS: Mapping[str, Rewrite] = {
     QUANTISED_ARITHMETIC: _with_floating_arithmetic,
     "quantised-weights": _with_floating_weights,
     "attention": _with_attention_layers,
-    "dropouts": _without_dropouts,
+    "dropouts": without_dropouts,
     "constants": fold_constants,
     "full-precision": in_fp32,
     "layer-forms": _with_layer_forms,
     "simplify": _simplified,
-    "batch-norms": _without_batch_norms,
-    "identities": _without_identities,
+    "batch-norms": without_batch_norms,
+    "identities": without_identities,
     "slices": _with_merged_slices,
     "global-means": _with_global_pools,
 }
