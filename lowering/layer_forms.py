@@ -218,7 +218,7 @@ def _einsum(node: onnx.NodeProto, writer: _Writer) -> bool:
 
 
 def _role(term: tuple[str, str], texts: Sequence[str], writer: _Writer) -> int:
-    """Place of one of three operands: the activation of most indices, the constant, what the activation is scaled by."""
+    """Place of one of three operands: the activation of most indices, the constant, what scales the activation."""
     text, name = term
     if writer.dims(name) is not None:
         return 1

@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
 
     from bitfront.lowering.dialects.registry import get_dialect
     from bitfront.lowering.lowerer import Lowerer
-    from bitfront.lowering.unquantised import unquantised_operators
+    from bitfront.lowering.unquantised import unquantised_weights
     from bitfront.search.inputs.loading import load_network
 
     reference, _ = load_network(source)
@@ -70,19 +70,18 @@ def run(argv: Sequence[str]) -> int:
         f"{total:,} weights; dialect {dialect.name}",
         "",
     )
-    left_alone = quantisable.left_alone
+    left = unquantised_weights(reference.proto, quantisable)
     if quantisable.layers:
         narrowings = [Narrowing(column=_GROUP)]
         write_table(sys.stdout, COLUMNS, layer_rows(quantisable), wrapping=1, names=(_LAYER,), narrowings=narrowings)
     else:
-        left_alone = unquantised_operators(reference.proto, quantisable)
-        holding = "" if left_alone else " None of its operators holds weights."
+        holding = "" if left.operators else " None of its operators holds weights."
         text = f"No layer of this network can take another precision; a search ends with FP32.{holding}"
         write_prose(sys.stdout, text)
     for title, lines in (
         ("Groups of several layers", group_lines(quantisable)),
         ("Refused", refusal_lines(quantisable.layers)),
-        ("Left as they are", [f"{node}: {reason}" for node, reason in left_alone.items()]),
+        (f"Left as they are, {left.share_text()} of the weights", left.lines()),
     ):
         if lines:
             write_prose(sys.stdout, "", f"{title}:", *(f"  {line}" for line in lines))
