@@ -8,6 +8,8 @@ Left as they are: Attention with a past, a rotary embedding or a further result.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -47,7 +49,7 @@ class _Writer:
         """A tensor name that is not taken."""
         return free_name(name, self._taken)
 
-    def node(self, op: str, inputs: list[str], output: str, name: str | None = None, **attributes: object) -> str:
+    def node(self, op: str, inputs: list[str], output: str, name: str | None = None, **attributes: Any) -> str:
         """Write a node; returns its output."""
         self.nodes.append(helper.make_node(op, inputs, [output], name, **attributes))
         return output

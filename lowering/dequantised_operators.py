@@ -319,7 +319,7 @@ def _linear(op: str, operands: int, *dropped: str) -> Rule:
         attributes = _attributes(node, "channels_last", *dropped)
         inputs = [value for value in values if value is not None]
         value = forms.node(op, inputs, forms.fresh(f"{node.output[0]}_float"), **attributes)
-        forms.result(node.output[0], value, *names[3 * operands : 3 * operands + 2], op)
+        forms.result(node.output[0], value, names[3 * operands], names[3 * operands + 1], op)
         return False
 
     return rule

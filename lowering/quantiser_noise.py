@@ -9,6 +9,7 @@ their input. Quantisers in bodies and an LSTM's hidden states are not disturbed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 from onnx import helper
@@ -97,7 +98,7 @@ class _Noise:
         drawn = self._node("RandomUniformLike", [value], low=-_REACH, high=_REACH, seed=float(self._seed))
         return self._node("Add", [value, self._node("Mul", [drawn, step])])
 
-    def _node(self, op: str, inputs: list[str], **attributes: object) -> str:
+    def _node(self, op: str, inputs: list[str], **attributes: Any) -> str:
         output = self._fresh(f"{inputs[0]}_{op}")
         self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output

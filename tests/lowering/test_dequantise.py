@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -26,7 +27,7 @@ from tests.references import INTERPRETER, make_reference
 FLOAT = TensorProto.FLOAT
 
 
-def _normal(*shape: int, seed: int = 0) -> Array:
+def _normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
@@ -135,7 +136,7 @@ def _blocks(level: int, symmetric: bool) -> Callable[[Path], onnx.ModelProto]:
             _words(), block_size=16, is_symmetric=symmetric, accuracy_level=level, nodes_to_exclude=["scores", "mixed"]
         )
         quantiser.process()
-        return quantiser.model.model
+        return cast(onnx.ModelProto, quantiser.model.model)
 
     return make
 
@@ -194,7 +195,7 @@ def test_wrong_floating_forms_are_left_out(tmp_path: Path, monkeypatch: pytest.M
         forms.floats[node.output[0]] = forms.node("Add", [value, value], forms.fresh("twice"))
         return False
 
-    monkeypatch.setitem(operators.RULES, ("", "QLinearConv"), wrong)  # type: ignore[arg-type]
+    monkeypatch.setitem(operators.RULES, ("", "QLinearConv"), wrong)
     found = equivalent_to_given(_given(model), {"x": _normal(4, 3, 8, 8)})
     assert found.skipped_steps == ("quantised-arithmetic",)
     assert "its quantised layers stay as they are: in floating point output 'y' differs by" in found.notices[-1]
@@ -211,7 +212,7 @@ def test_files_stay_small() -> None:
         helper.make_node("DequantizeLinear", ["codes", "ss", "zz"], ["w"], "dqw", axis=1),
         helper.make_node("MatMul", ["e", "w"], ["y"], "fc"),
     ]
-    constants = {
+    constants: dict[str, Array] = {
         "table": codes,
         "s": np.array(0.1, np.float32),
         "z": np.array(3, np.int8),

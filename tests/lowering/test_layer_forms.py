@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.core import Array
@@ -21,7 +22,7 @@ FLOAT = TensorProto.FLOAT
 Shape = tuple[int | str, ...]
 
 
-def _normal(*shape: int, seed: int = 0) -> Array:
+def _normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
