@@ -16,7 +16,7 @@ run as given; ``ReferenceModel.notices`` says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +29,8 @@ from bitfront.core.batching import take_rows
 from bitfront.core.ragged import rows_like
 from bitfront.lowering.graph import GraphView, graphs_of
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
-from bitfront.lowering.normalise import OPTIONAL_STEPS
+from bitfront.lowering.normalise import OPTIONAL_STEPS, QUANTISED_ARITHMETIC
+from bitfront.lowering.quantiser_noise import with_quantiser_noise
 from bitfront.lowering.reference import ReferenceModel, make_reference
 
 _SAMPLES = 4
@@ -64,6 +65,10 @@ def equivalent_to_given(reference: ReferenceModel, inputs: Inputs | None) -> Ref
     """
     if reference.given is None:
         return reference
+    if QUANTISED_ARITHMETIC in reference.applied_steps:
+        skipped = {*reference.skipped_steps, QUANTISED_ARITHMETIC}
+        kept = _normalised(reference, skipped)
+        return _in_floating_point(equivalent_to_given(replace(kept, notices=reference.notices), inputs), inputs)
     feeds = random_inputs(reference) if inputs is None else first_batch(reference, inputs)
     if feeds is None:
         return reference
@@ -87,6 +92,59 @@ def equivalent_to_given(reference: ReferenceModel, inputs: Inputs | None) -> Ref
             "export it with a newer opset, or simplify it first",
         )
     return _noticed(reference, *given.notices(reference.source))
+
+
+def _normalised(reference: ReferenceModel, skipped: Collection[str]) -> ReferenceModel:
+    """The network normalised anew, without some steps."""
+    assert reference.given is not None
+    made = make_reference(
+        onnx.load_model_from_string(reference.given),
+        reference.source,
+        reference.interpreter,
+        skipped=skipped,
+        fixed_inputs=reference.fixed_inputs,
+    )
+    return replace(made, given=reference.given, batching=reference.batching)
+
+
+def _in_floating_point(kept: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:
+    """A network that is quantised already in floating point, where that changes what it answers as its quantisers do.
+
+    Args:
+        kept: The network as it computes, on integers.
+        inputs: As of ``equivalent_to_given``.
+    """
+    wide = _normalised(kept, set(kept.skipped_steps) - {QUANTISED_ARITHMETIC})
+    feeds = random_inputs(kept) if inputs is None else first_batch(kept, inputs)
+    wanted, found = (None, None) if feeds is None else (_answers(kept, feeds), _answers(wide, feeds))
+    if feeds is None or wanted is None:
+        return kept
+    if found is None:
+        differing = [f"it does not run in {kept.interpreter.name}"]
+    else:
+        runs = []
+        for seed in range(_DISTURBED_RUNS):
+            noisy = with_quantiser_noise(kept.proto, 1000 * seed)
+            try:
+                runs.append(kept.interpreter.load(noisy, optimised=False).run(feeds))
+            except InterpreterError:
+                continue
+        outputs = [
+            _Output(name=name, value=wanted[place], disturbed=[run[place] for run in runs], last_place=0.0)
+            for place, name in enumerate(kept.output_names)
+        ]
+        differing = [
+            text
+            for output, value in zip(outputs, found, strict=True)
+            if not _near(output.value, value, _STRICT_DB)
+            and (text := _difference(output, value, strict=False, cause="its own quantisation"))
+        ]
+    text = f"'{kept.source}' is quantised already"
+    if differing:
+        stay = f"{text}, and its quantised layers stay as they are: in floating point {'; '.join(differing)}"
+        return _noticed(kept, stay)
+    searched = f"{text}: it is searched from its layers in floating point, which answer within what that changes"
+    return replace(wide, notices=(*kept.notices, searched))
 
 
 def first_batch(reference: ReferenceModel, inputs: Inputs) -> Inputs | None:
@@ -121,21 +179,21 @@ def random_inputs(reference: ReferenceModel) -> Inputs | None:
 
 def _repaired(reference: ReferenceModel, given: _GivenAnswers, found: list[str]) -> tuple[ReferenceModel, list[str]]:
     """The network normalised in as many steps as keep its answers; as it was where none do."""
-    model = onnx.load_model_from_string(given.data)
     skipped = set(OPTIONAL_STEPS)
 
     def attempt(steps: set[str]) -> tuple[ReferenceModel | None, list[str]]:
         try:
-            made = make_reference(model, reference.source, reference.interpreter, skipped=steps)
+            made = _normalised(reference, steps)
         except ModelError as error:
             return None, [error.message]
-        made = replace(made, given=reference.given, batching=reference.batching)
         return made, given.differences(made)
 
     best, left = attempt(skipped)
     if best is None or left:
         return reference, left or found
     for step in OPTIONAL_STEPS:
+        if step == QUANTISED_ARITHMETIC and step in reference.skipped_steps:
+            continue  # judged by itself
         made, differing = attempt(skipped - {step})
         if made is not None and not differing:
             best, skipped = made, skipped - {step}
@@ -290,8 +348,8 @@ def _disturb(array: Array, size: float, generator: np.random.Generator) -> Array
     return np.where(np.isinf(_wide(changed)), array, changed)
 
 
-def _difference(output: _Output, found: Array, *, strict: bool) -> str:
-    """Sentence on how an output differs beyond rounding; empty where it does not."""
+def _difference(output: _Output, found: Array, *, strict: bool, cause: str = "rounding") -> str:
+    """Sentence on how an output differs beyond what ``cause`` explains; empty where it does not."""
     if not _is_array(found) or output.value.shape != found.shape:
         moving = any(run.shape != output.value.shape for run in output.disturbed)
         got = found.shape if _is_array(found) else type(found).__name__
@@ -316,7 +374,7 @@ def _difference(output: _Output, found: Array, *, strict: bool) -> str:
     if largest <= output.last_place * _LAST_PLACES and largest < np.inf:
         return ""
     return (
-        f"output '{output.name}' differs by {largest:.3g} at most, an SQNR of {near:.1f} dB where rounding explains "
+        f"output '{output.name}' differs by {largest:.3g} at most, an SQNR of {near:.1f} dB where {cause} explains "
         f"{least:.0f} dB"
     )
 

@@ -184,6 +184,8 @@ class Lowerer:
                 if self._on_grid(layer, schemes[layer.name]) is not None
             },
             skipped_steps=self.reference.skipped_steps,
+            applied_steps=self.reference.applied_steps,
+            fixed_inputs=self.reference.fixed_inputs,
         )
 
     def weight_bytes(self, layer: str, scheme: Scheme) -> int:

@@ -38,6 +38,8 @@ class ReferenceModel:
         skipped_steps: Steps of normalising that were left out, since they would have changed what the network answers.
         module_paths: Node → path of the PyTorch module that it was exported from, by which layers of a file are called
             whose weights do not tell it; empty for a network that was exported for the search.
+        applied_steps: Steps of normalising that changed the network, of ``normalise.RECORDED_STEPS``.
+        fixed_inputs: Input → the one number it always is, for inputs that decided which branch of an If is searched.
         notices: What a person should know of how the network was read.
     """
 
@@ -55,6 +57,8 @@ class ReferenceModel:
     sources: Mapping[str, Source] = field(default_factory=dict)
     skipped_steps: tuple[str, ...] = ()
     module_paths: Mapping[str, str] = field(default_factory=dict)
+    applied_steps: tuple[str, ...] = ()
+    fixed_inputs: Mapping[str, float] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
     @property
@@ -64,7 +68,12 @@ class ReferenceModel:
 
 
 def make_reference(
-    model: onnx.ModelProto, source: str, interpreter: Interpreter, *, skipped: Collection[str] = ()
+    model: onnx.ModelProto,
+    source: str,
+    interpreter: Interpreter,
+    *,
+    skipped: Collection[str] = (),
+    fixed_inputs: Mapping[str, float] | None = None,
 ) -> ReferenceModel:
     """Normalise a checked model; returns it with its fingerprints.
 
@@ -73,16 +82,18 @@ def make_reference(
         source: File or module it came from, for messages.
         interpreter: Computes constants; kept with the network.
         skipped: Steps of normalising to leave out.
+        fixed_inputs: Input of one element → the number it always is, by which branches may be decided.
 
     Raises:
         ModelError: If it cannot be normalised, has no input or no output, or is too large for one file.
     """
-    found = normalise(model, source, interpreter, skipped=skipped)
-    steps = tuple(step for step in OPTIONAL_STEPS if step in skipped)
+    found = normalise(model, source, interpreter, skipped=skipped, fixed_inputs=fixed_inputs or {})
     made = replace(
         read_reference(found.proto, source, interpreter),
         sources=found.sources,
-        skipped_steps=steps,
+        skipped_steps=tuple(step for step in OPTIONAL_STEPS if step in skipped),
+        applied_steps=found.applied_steps,
+        fixed_inputs=found.fixed_inputs,
         module_paths=found.module_paths,
         # The given graph's: sizes that inference fills in may be those of other axes.
         batching=infer_batching(model.graph, inferred=found.proto.graph),

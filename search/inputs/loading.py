@@ -6,17 +6,19 @@ and cast.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitfront.backends.registry import default_interpreter
 from bitfront.backends.sequences import Recurrence
-from bitfront.core import Array, DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload
+from bitfront.core import Array, DataError, Inputs, Labelled, Metric, ModelError, PrecisionConfig, UsageError, Workload
 from bitfront.core.files import check_readable
+from bitfront.lowering.fixed_inputs import fix_shared_inputs
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.measured_batching import measured_batching, single_batching
+from bitfront.lowering.normalise import steps_to_skip
 from bitfront.lowering.reference import ReferenceModel, with_batch_axes
 from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels, shown_shape
 from bitfront.search.inputs.data.base import CALIB, EVAL, LoadedData
@@ -188,6 +190,9 @@ def load(
     if recurrence is not None:
         evaluation = _labelled(check_sequences(arrays, reference, recurrence, where), arrays, where)
     else:
+        fixed = fix_shared_inputs(reference, calibration, evaluation.inputs)
+        if fixed is not reference:
+            reference = compared(fixed, calibration)
         reference = single_batching(reference, evaluation.inputs)
     loaded = LoadedWorkload(
         name=opened.name,
@@ -203,21 +208,22 @@ def load(
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 
 
-def load_network(source: Source, skipped: Collection[str] | None = None) -> tuple[ReferenceModel, Inputs | None]:
+def load_network(source: Source, config: PrecisionConfig | None = None) -> tuple[ReferenceModel, Inputs | None]:
     """The network, and the calibration inputs where the source has them; no evaluation data needed.
 
     Args:
         source: Where they are.
-        skipped: Steps of normalising to leave out; None finds those that change what the network answers.
+        config: Whose network it is: it says which steps of normalising made it; None finds those that keep what the
+            network answers.
 
     Raises:
         EngineError: A model, data or workload error.
     """
-    return load_to_score(source, skipped)[:2]
+    return load_to_score(source, config)[:2]
 
 
 def load_to_score(
-    source: Source, skipped: Collection[str] | None = None
+    source: Source, config: PrecisionConfig | None = None
 ) -> tuple[ReferenceModel, Inputs | None, Metric | None]:
     """The network, and the calibration inputs and the metric where the source has them; no evaluation data needed.
 
@@ -226,8 +232,7 @@ def load_to_score(
     """
     if source.model is not None:
         source.check_files()
-        reference = load_reference(source.model, default_interpreter(), skipped=skipped or ())
-        reference = laid_out(reference, source)
+        reference = laid_out(_read_network(source.model, config), source)
         inputs, metric = None, None
         if source.calibration is not None and source.state:
             brought = read_sequences(source.calibration, reference, dict(source.state))
@@ -239,15 +244,15 @@ def load_to_score(
         workload, label = load_workload(name, source.data), f"workload '{name}'"
         calibration, model = read_calibration(workload, label), read_model(workload, label)
         network = read_name(workload, label)
-        reference = _reference(model, calibration, network, None, skipped or (), batch_axes=source.batch_axes)
+        reference = _reference(model, calibration, network, None, config, batch_axes=source.batch_axes)
         state, where = dict(source.state) or read_state(workload, label), f"{label}: calibration"
         if state:
             reference, inputs = stepped(reference, calibration, state, where)
         else:
             inputs = check_inputs(calibration, reference, where)
         metric = read_metric(workload, label)
-    if skipped is None:
-        return compared(reference, inputs), inputs, metric
+    if config is None:
+        return compared(fix_shared_inputs(reference, inputs), inputs), inputs, metric
     return reference if inputs is None else measured_batching(reference, inputs), inputs, metric
 
 
@@ -363,13 +368,20 @@ def _reference(
     inputs: Mapping[str, Array | list[Array]],
     name: str,
     asked_batch: int | None,
-    skipped: Collection[str] = (),
+    config: PrecisionConfig | None = None,
     batch_axes: Sequence[tuple[str, int | None]] = (),
 ) -> ReferenceModel:
     if not isinstance(model, Path):
         return with_batch_axes(exported(model, inputs, name, asked_batch), dict(batch_axes))
     check_readable(model, ModelError, "an ONNX file")
-    return with_batch_axes(load_reference(model, default_interpreter(), skipped=skipped), dict(batch_axes))
+    return with_batch_axes(_read_network(model, config), dict(batch_axes))
+
+
+def _read_network(model: Path, config: PrecisionConfig | None) -> ReferenceModel:
+    if config is None:
+        return load_reference(model, default_interpreter())
+    skipped = steps_to_skip(config.skipped_steps, config.applied_steps)
+    return load_reference(model, default_interpreter(), skipped=skipped, fixed_inputs=config.fixed_inputs)
 
 
 def _scorable(evaluation: Labelled, reference: ReferenceModel, metric: Metric, source: str) -> Labelled:
