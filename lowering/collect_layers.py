@@ -1,7 +1,8 @@
 """Finding layers, groups and neighbours in a normalised network.
 
-A group is a connected component under two relations: the same weight tensor, and the same input activation when
-both layers can compute on 8-bit activations (one quantiser feeds both, and splitting it costs more than it saves).
+A group is a connected component under three relations: the same weight tensor, the same recurrent operator (one kernel
+takes both its weights), and the same input activation when both layers can compute on 8-bit activations with static
+scales (one quantiser feeds both, and splitting it costs more than it saves).
 Two groups are neighbours when one reads what the other wrote with nothing but glue between.
 """
 
@@ -15,12 +16,20 @@ from math import prod
 import onnx
 
 from bitfront.core import FP32
-from bitfront.lowering.dialect import Dialect, LayerSite, offers, stores_tables
+from bitfront.lowering.dialect import Dialect, LayerSite, offers, stores
 from bitfront.lowering.graph import GraphView, attribute, bodies
-from bitfront.lowering.layers import TABLE, WEIGHTED, Layer, PrecisionGroup, QuantisableLayers
+from bitfront.lowering.layers import (
+    RECURRENT,
+    RECURRENT_WEIGHTS,
+    TABLE,
+    WEIGHTED,
+    Layer,
+    PrecisionGroup,
+    QuantisableLayers,
+)
 
 # Other operators with weights people ask about: named as left alone, with the reason, instead of being passed over.
-_UNHANDLED = ("LSTM", "GRU", "RNN", "Einsum", "Attention", "DeformConv")
+_UNHANDLED = ("Einsum", "Attention", "DeformConv")
 # Operators that compute on quantised weights, of any domain.
 _QUANTISED = re.compile(
     r"QLinear(Conv|MatMul)|QGemm|QAttention|QEmbedLayerNormalization|QMoE|(MatMul|Conv)Integer\w*|MatMul(NBits|BnB4|Fp8)"
@@ -30,6 +39,8 @@ _QUANTISED_ALREADY = "it is quantised already"
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 # Elements of the smallest table that is a layer: below, scales and nodes take what the integers save.
 SMALLEST_TABLE = 1024
+# What joins layers to a group, in words.
+_RELATIONS = {"weight": "share the weight", "node": "belong to", "input": "read the same activation"}
 
 
 def collect_layers(proto: onnx.ModelProto, dialect: Dialect) -> QuantisableLayers:
@@ -48,6 +59,8 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect) -> QuantisableLayer
             continue
         if _is_table(node, view):
             reason = _why_no_table(node, view, dialect)
+        elif node.op_type in RECURRENT:
+            reason = _why_not_recurrent(node, view, dialect)
         elif node.op_type in WEIGHTED:
             reason = _why_no_layer(node, view)
         else:
@@ -55,7 +68,10 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect) -> QuantisableLayer
         if reason:
             left_alone[node.name] = reason
             continue
-        layers.append(_layer(index, view, dialect, taken))
+        if node.op_type in RECURRENT:
+            layers += [_layer(index, view, dialect, taken, at, name) for name, at in RECURRENT_WEIGHTS.items()]
+        else:
+            layers.append(_layer(index, view, dialect, taken, operand=0 if node.op_type == TABLE else 1))
     groups = _groups(layers, view)
     return QuantisableLayers(
         layers=tuple(layers), groups=groups, edges=_edges(layers, groups, view), left_alone=left_alone
@@ -65,7 +81,7 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect) -> QuantisableLayer
 def _inner(node: onnx.NodeProto) -> Iterator[str]:
     for body in bodies(node):
         for inner in body.node:
-            if inner.op_type in (*WEIGHTED, *_UNHANDLED) or _QUANTISED.fullmatch(inner.op_type):
+            if inner.op_type in (*WEIGHTED, *RECURRENT, *_UNHANDLED) or _QUANTISED.fullmatch(inner.op_type):
                 yield inner.name or next(filter(None, inner.output), inner.op_type)
             yield from _inner(inner)
 
@@ -107,7 +123,7 @@ def _is_table(node: onnx.NodeProto, view: GraphView) -> bool:
 
 def _why_no_table(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> str:
     table = node.input[0]
-    if not stores_tables(dialect):
+    if not stores(dialect, TABLE):
         return f"dialect '{dialect.name}' keeps tables as they are"
     if not view.is_float(table):
         return "its table is not float32"
@@ -117,6 +133,29 @@ def _why_no_table(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> st
         reader = view.nodes[index]
         if reader.op_type != TABLE or attribute(reader, "axis", 0) not in (0, -2):
             return f"its table is also read by {reader.op_type} '{reader.name}'"
+    return ""
+
+
+def _why_not_recurrent(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> str:
+    """Why W and R of a recurrent operator are no layers; empty where both are."""
+    if not stores(dialect, node.op_type):
+        return f"dialect '{dialect.name}' keeps weights of {node.op_type} as they are"
+    for name, operand in RECURRENT_WEIGHTS.items():
+        weight = node.input[operand]
+        if weight not in view.initializers:
+            return _QUANTISED_ALREADY if _is_quantised(weight, view) else f"its {name} is computed at run time"
+        if not view.is_float(weight):
+            return f"its {name} is not float32"
+        if not prod(view.initializers[weight].dims):
+            return f"its {name} is empty"
+        if view.is_captured(weight) or view.is_output(weight):
+            return f"its {name} is also read by a subgraph, or is an output"
+        for index in view.consumers(weight):
+            reader = view.nodes[index]
+            if reader.op_type != node.op_type or [at for at, read in enumerate(reader.input) if read == weight] != [
+                operand
+            ]:
+                return f"its {name} is also read by {reader.op_type} '{reader.name}'"
     return ""
 
 
@@ -132,15 +171,21 @@ def _is_quantised(weight: str, view: GraphView) -> bool:
     return False
 
 
-def _layer(index: int, view: GraphView, dialect: Dialect, taken: set[str]) -> Layer:
+def _layer(
+    index: int, view: GraphView, dialect: Dialect, taken: set[str], operand: int, weight_name: str = ""
+) -> Layer:
+    """The layer of one weight; ``weight_name`` is what the operator calls it where it has several."""
     node = view.nodes[index]
-    weight = node.input[0 if node.op_type == TABLE else 1]
+    weight = node.input[operand]
     shape = tuple(view.initializers[weight].dims)
     if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
         channel_axis = 1
     else:
-        channel_axis = 1 if node.op_type == "ConvTranspose" else 0
-    base = weight.removesuffix(".weight") if weight.endswith(".weight") else node.name
+        channel_axis = 1 if node.op_type in ("ConvTranspose", *RECURRENT) else 0
+    if weight_name:
+        base = f"{node.name}.{weight_name}"
+    else:
+        base = weight.removesuffix(".weight") if weight.endswith(".weight") else node.name
     name, suffix = base, 2
     while name in taken:
         name, suffix = f"{base}#{suffix}", suffix + 1
@@ -156,6 +201,7 @@ def _layer(index: int, view: GraphView, dialect: Dialect, taken: set[str]) -> La
         parameters=prod(shape),
         schemes=(FP32,),
         refused={},
+        operand=operand,
     )
     schemes, refused = offers(dialect, LayerSite(layer=bare, node=node, view=view, index=index))
     return replace(bare, schemes=schemes, refused=refused)
@@ -173,7 +219,7 @@ def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[PrecisionGroup, .
     nodes = {node.name: node for node in view.nodes}
     seen: dict[tuple[str, str], int] = {}
     for index, layer in enumerate(layers):
-        keys = [("weight", layer.weight)]
+        keys = [("weight", layer.weight), ("node", layer.node)]
         if any(scheme.activations.is_static for scheme in layer.schemes):
             keys.append(("input", nodes[layer.node].input[0]))
         for key in keys:
@@ -182,8 +228,7 @@ def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[PrecisionGroup, .
                 continue
             low, high = sorted((root(first), root(index)))
             parent[high] = low
-            text = f"share the weight '{key[1]}'" if key[0] == "weight" else f"read the same activation '{key[1]}'"
-            reasons.setdefault(low, []).extend([*reasons.pop(high, []), text])
+            reasons.setdefault(low, []).extend([*reasons.pop(high, []), f"{_RELATIONS[key[0]]} '{key[1]}'"])
     members: dict[int, list[int]] = {}
     for index in range(len(layers)):
         members.setdefault(root(index), []).append(index)

@@ -15,27 +15,28 @@ import onnx
 
 from bitfront.core import LoweringError, Scheme
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.layers import TABLE, WEIGHTED, Layer
+from bitfront.lowering.layers import RECURRENT, TABLE, WEIGHTED, Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import stored_bytes
 
 LAYERS = frozenset(WEIGHTED)
-LAYERS_AND_TABLES = LAYERS | {TABLE}
 TABLES = frozenset((TABLE,))
+RECURRENTS = frozenset(RECURRENT)
 
 
 class ComputeType(Enum):
     """What a scheme computes in on a runtime, which is what its speed depends on.
 
     ``FP16`` is 16-bit floating arithmetic where that is faster than ``FP32``; ``WEIGHT_ONLY`` is a fused kernel of
-    floating activations and integer weights (a mixed-input matrix product). A runtime converts activations where
-    ``INT8``, ``FP16`` and the other two meet.
+    floating activations and integer weights (a mixed-input matrix product); ``DYNAMIC_INT8`` is one that quantises
+    its floating input itself. A runtime converts activations where ``INT8``, ``FP16`` and the others meet.
     """
 
     FP32 = "float"
     FP16 = "half"
     INT8 = "integer"
     WEIGHT_ONLY = "block"
+    DYNAMIC_INT8 = "dynamic"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -171,6 +172,6 @@ def support_of(dialect: Dialect, scheme: Scheme) -> SchemeSupport[Any]:
     )
 
 
-def stores_tables(dialect: Dialect) -> bool:
-    """Whether a dialect can store tables that are looked up (embeddings) in other types than FP32."""
-    return any(TABLE in support.operators for support in dialect.schemes)
+def stores(dialect: Dialect, op: str) -> bool:
+    """Whether a dialect can store weights of an operator (tables, recurrent weights) in other types than FP32."""
+    return any(op in support.operators for support in dialect.schemes)

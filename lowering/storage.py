@@ -71,8 +71,7 @@ def write_integer(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, 
             inputs.append(writer.constant(np.zeros(scales.shape, np.int8), f"{layer.weight}_z"))
         writer.node("DequantizeLinear", inputs, [result], attributes={"axis": layer.channel_axis})
         return result
-    shape = [1] * len(layer.weight_shape)
-    shape[layer.channel_axis] = -1
+    shape = [size if axis in layer.channel_axes else 1 for axis, size in enumerate(layer.weight_shape)]
     scale = writer.constant(scales.reshape(shape), f"{layer.weight}_s")
     wide = writer.fresh(f"{layer.weight}_w")
     writer.node("Cast", [integers], [wide], attributes={"to": TensorProto.FLOAT})
@@ -91,7 +90,7 @@ def stored_bytes(layer: Layer, scheme: Scheme, *, scale_bytes: int = 4) -> int:
     stored = (layer.parameters * scheme.precision.bits + 7) // 8
     if not scheme.precision.is_integer:
         return stored
-    channels = layer.weight_shape[layer.channel_axis]
+    channels = layer.channels
     if (group_size := scheme.weights.group_size) is not None:
         groups = -(-layer.weight_shape[1 - layer.channel_axis] // group_size)
         return channels * groups * (group_size * scheme.precision.bits // 8 + scale_bytes)

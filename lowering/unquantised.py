@@ -47,8 +47,8 @@ def unquantised_operators(model: onnx.ModelProto, quantisable: QuantisableLayers
             found[name] = f"{node.op_type} with weights of {held}: they are integers already"
         else:
             found[name] = (
-                f"{node.op_type} with weights of {held}: only Conv, ConvTranspose, Gemm and MatMul are layers, and "
-                f"Gather from tables of {SMALLEST_TABLE:,} elements on"
+                f"{node.op_type} with weights of {held}: only Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU and RNN are "
+                f"layers, and Gather from tables of {SMALLEST_TABLE:,} elements on"
             )
     return found
 

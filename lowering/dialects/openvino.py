@@ -35,7 +35,7 @@ import numpy as np
 import onnx
 
 from bitfront.core import Precision
-from bitfront.lowering.dialect import ComputeType, LayerSite, LoweringRequest, SchemeSupport
+from bitfront.lowering.dialect import RECURRENTS, ComputeType, LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
 from bitfront.lowering.dialects.qdq import QdqEmitter
 from bitfront.lowering.dialects.qdq_schemes import (
@@ -81,7 +81,7 @@ class OpenVinoDialect:
 
     name = "openvino"
     schemes: Sequence[SchemeSupport[Any]] = qdq_schemes(
-        why_no_int8=why_no_int8, why_no_groups=why_no_groups, fp16=ComputeType.FP16, tables=False
+        why_no_int8=why_no_int8, why_no_groups=why_no_groups, fp16=ComputeType.FP16, stored=RECURRENTS
     )
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:

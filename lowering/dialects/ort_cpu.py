@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from bitfront.lowering.dialect import ComputeType, LayerSite, LoweringRequest, SchemeSupport
+from bitfront.lowering.dialect import RECURRENTS, TABLES, ComputeType, LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.channel_padding import padded_channels
+from bitfront.lowering.dialects.ort_cpu_dynamic import DYNAMIC
 from bitfront.lowering.dialects.ort_cpu_rules import (
     is_arithmetic,
     may_write_floats,
@@ -50,8 +51,14 @@ class OrtCpuDialect:
     """
 
     name = "ort-cpu"
-    schemes: Sequence[SchemeSupport[Any]] = qdq_schemes(
-        why_no_int8=why_no_int8, why_no_groups=why_no_matmul_groups, fp16=ComputeType.FP32, tables=True
+    schemes: Sequence[SchemeSupport[Any]] = (
+        *qdq_schemes(
+            why_no_int8=why_no_int8,
+            why_no_groups=why_no_matmul_groups,
+            fp16=ComputeType.FP32,
+            stored=TABLES | RECURRENTS,
+        ),
+        DYNAMIC,
     )
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:
