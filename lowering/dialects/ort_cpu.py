@@ -13,8 +13,10 @@ Beyond those:
 - INT4 with a scale per group is written as MatMulNBits with 8-bit arithmetic (``accuracy_level`` 4) set in the node, so
   the file runs the same in a session with default options.
 
-Not handled: quantised ConvTranspose (the provider has no kernel: weight-only storage is offered instead), dynamic
-quantisation, LSTM and GRU.
+- An LSTM has W and R in one kernel, ``DynamicQuantizeLSTM``, that quantises its input itself; Gemm and MatMul may, too
+  (``ort_cpu_dynamic``).
+
+Not handled: quantised ConvTranspose, GRU and RNN (the provider has no kernels: weight-only storage is offered instead).
 """
 
 from __future__ import annotations
@@ -26,9 +28,16 @@ from typing import Any
 import numpy as np
 import onnx
 
+from bitfront.core import SCHEMES
 from bitfront.lowering.dialect import RECURRENTS, TABLES, ComputeType, LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.channel_padding import padded_channels
-from bitfront.lowering.dialects.ort_cpu_dynamic import DYNAMIC
+from bitfront.lowering.dialects.ort_cpu_dynamic import (
+    OPERATORS,
+    dynamic_bytes,
+    why_not_dynamic,
+    write_dynamic_lstm,
+    write_dynamic_product,
+)
 from bitfront.lowering.dialects.ort_cpu_rules import (
     is_arithmetic,
     may_write_floats,
@@ -42,6 +51,10 @@ from bitfront.lowering.dialects.qdq_schemes import qdq_schemes, why_no_matmul_gr
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import write_integer
+
+
+def _write_dynamic(emitter: OrtCpuEmitter, site: LayerSite) -> None:
+    emitter.dynamic_layer(site)
 
 
 class OrtCpuDialect:
@@ -58,7 +71,14 @@ class OrtCpuDialect:
             fp16=ComputeType.FP32,
             stored=TABLES | RECURRENTS,
         ),
-        DYNAMIC,
+        SchemeSupport(
+            scheme=SCHEMES["int8:mse:dynamic"],
+            compute_type=ComputeType.DYNAMIC_INT8,
+            write=_write_dynamic,
+            why_not=why_not_dynamic,
+            operators=OPERATORS,
+            weight_bytes=dynamic_bytes,
+        ),
     )
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:
@@ -82,6 +102,7 @@ class OrtCpuEmitter(QdqEmitter):
         }
         self._padded_channels = padded_channels(self.view, convs, self._result)
         self._padded_tensors: dict[tuple[str, int], str] = {}
+        self._quantised_at_run_time: dict[str, tuple[str, str, str]] = {}
 
     def _is_conv2d(self, node: onnx.NodeProto) -> bool:
         return node.op_type == "Conv" and node.name in self._layers and len(self._layers[node.name].weight_shape) == 4
@@ -99,6 +120,18 @@ class OrtCpuEmitter(QdqEmitter):
         source = self.as_float(site.node.input[0])
         write_matmul_nbits(self.writer, site, self.rounded(site.layer), source, group_size)
         self.keep_floating(site)
+
+    def dynamic_layer(self, site: LayerSite) -> None:
+        """Write a layer whose input is quantised at run time."""
+        if site.layer.op == "LSTM":
+            write_dynamic_lstm(self, site)
+            return
+        tensor = site.node.input[0]
+        if tensor not in self._quantised_at_run_time:
+            names = tuple(self.writer.fresh(f"{tensor}_{part}") for part in ("dynamic", "dynamic_s", "dynamic_z"))
+            self.writer.node("DynamicQuantizeLinear", [self.as_float(tensor)], names)
+            self._quantised_at_run_time[tensor] = (names[0], names[1], names[2])
+        write_dynamic_product(self, site, self._quantised_at_run_time[tensor])
 
     def _padded(self, tensor: str, missing: int, rank: int) -> str:
         """The 8-bit form of ``tensor`` with ``missing`` more channels of zeros, under a name of its own."""
