@@ -2,7 +2,7 @@
 
 A model with a fixed batch gets chunks of exactly that size; the last one is filled up by repeating its last sample and
 what comes out for the filling is thrown away. A model with a dynamic batch gets chunks of at most ``batch`` samples,
-the last one shorter. Where the batch axis of an input or output lies is in ``precision.batching``.
+the last one shorter. Where the batch axis of an input or output lies is in ``core.batching``.
 
 An output that declares no batch axis may be a constant, a value of the whole batch, or have one all the same, because
 its exporter wrote the sizes of an example. Runs of two sizes tell them apart, so one sample fewer is run at first.
@@ -17,6 +17,7 @@ import numpy as np
 
 from bitfront.backends.base import CompiledModel
 from bitfront.core import Array, Batching, DataError, Inputs
+from bitfront.core.ragged import equal_shapes, is_ragged
 
 FIRST_AXIS = Batching()
 """Every input and output has its samples on the first axis."""
@@ -38,20 +39,33 @@ class Output:
 
     @property
     def whole(self) -> Array | None:
-        """The output for all samples at once, as the network lays it out; None where runs differ and have no rows.
+        """The output for all samples at once, as the network lays it out.
 
+        None where runs differ and have no rows, or where samples of different shapes have rows of different shapes.
         An output that was the same in every run is taken for a constant.
         """
         if self.axis is not None:
+            if len({_without(part.shape, self.axis) for part in self.parts}) > 1:
+                return None
             return self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts, axis=self.axis)
         first = self.parts[0]
         return first if all(_equal(first, part) for part in self.parts[1:]) else None
 
     @property
     def rows(self) -> Array | None:
-        """The output with the samples first, (n, …); None where it has no row a sample."""
+        """The output with the samples first, (n, …); None where it has no row a sample.
+
+        Rows of different shapes are repeated along each axis up to the longest, so that a mean over positions stays
+        about that of the sample's own.
+        """
+        if self.axis is None:
+            return None
         whole = self.whole
-        return None if self.axis is None or whole is None else np.moveaxis(whole, self.axis, 0)
+        if whole is not None:
+            return np.moveaxis(whole, self.axis, 0)
+        parts = [np.moveaxis(part, self.axis, 0) for part in self.parts]
+        longest = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
+        return np.concatenate([_repeated(part, longest) for part in parts])
 
     def first(self, count: int) -> Output:
         """The output of the first ``count`` samples alone, where it has a row a sample."""
@@ -128,7 +142,8 @@ def run_outputs(
 
     Args:
         compiled: The model.
-        inputs: Arrays (n, …), at least one for each of the model's inputs; others are left out.
+        inputs: Arrays (n, …), at least one for each of the model's inputs; others are left out. Of samples whose shapes
+            differ (``core.ragged``), neighbours of one shape are run together.
         batch: Samples a run where the model's batch is dynamic.
         batching: Where the samples are in the model's own arrays.
 
@@ -145,7 +160,11 @@ def run_outputs(
     wanted = {name: inputs[name] for name in compiled.input_shapes}
     count = sample_count(wanted)
     fixed = fixed_batch(compiled.input_shapes, batching)
-    counts = _counts(count, fixed or min(batch, count), uneven=fixed is None and batching.undeclared_outputs)
+    size = fixed or min(batch, count)
+    if any(is_ragged(array) for array in wanted.values()):
+        counts = [stop - start for start, stop in equal_shapes(wanted, count, size)]
+    else:
+        counts = _counts(count, size, uneven=fixed is None and batching.undeclared_outputs)
     ran = [fixed or real for real in counts]
 
     columns: list[tuple[Array, ...]] = []
@@ -214,6 +233,18 @@ def _cut(part: Array, real: int, axis: int | None) -> Array:
     if axis is None or part.shape[axis] == real:
         return part
     return np.moveaxis(np.moveaxis(part, axis, 0)[:real], 0, axis)
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _repeated(part: Array, longest: Sequence[int]) -> Array:
+    """An array (n, …) with every axis but the first repeated from its beginning up to a length."""
+    for axis, size in enumerate(longest, 1):
+        if 0 < part.shape[axis] < size:
+            part = np.take(part, np.arange(size) % part.shape[axis], axis=axis)
+    return part
 
 
 def _equal(one: Array, other: Array) -> bool:

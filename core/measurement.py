@@ -39,7 +39,7 @@ class AccuracyStats(JsonValue):
     """A metric's mean on a number of samples with its 95 % interval.
 
     Attributes:
-        value: The metric, higher is better; a fraction for ``top1``.
+        value: The metric; a fraction for ``top1``.
         ci_low, ci_high: 95 % interval of ``value``; equal to it where the metric has no per-sample scores.
         samples: How many samples were scored.
     """
@@ -48,6 +48,10 @@ class AccuracyStats(JsonValue):
     ci_low: Number
     ci_high: Number
     samples: Count
+
+    def negated(self) -> AccuracyStats:
+        """The same of the metric's negative: value and interval with the other sign, its ends exchanged."""
+        return AccuracyStats(value=-self.value, ci_low=-self.ci_high, ci_high=-self.ci_low, samples=self.samples)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

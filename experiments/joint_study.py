@@ -23,10 +23,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bitfront.core import BackendError, EngineError, write_text
-from bitfront.report.front import Objectives, hypervolume, pareto_front
-from bitfront.report.given import GivenNetwork
+from bitfront.core.given_network import GivenNetwork
+from bitfront.core.pareto import Objectives, hypervolume, pareto_front
+from bitfront.core.point import Point
 from bitfront.report.html import plot_page
-from bitfront.report.results import Point, RunResults
+from bitfront.report.results import RunResults
 from bitfront.search.console.tables import plain_table
 
 MINUTES = 20.0
@@ -43,7 +44,7 @@ SEARCHES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """What one search found.
+    """Result of one search of the study.
 
     Attributes:
         name: The search's.
@@ -117,7 +118,9 @@ def _front(folder: Path, name: str, max_drop: float) -> Front:
     reference = results.base
     assert reference is not None
     assert reference.accuracy is not None
-    measured = [p for p in results.points.values() if p.latency is not None and p.accuracy is not None and p.held]
+    measured = [
+        p for p in results.points.values() if p.latency is not None and p.accuracy is not None and p.latency_reproduced
+    ]
     objectives = [_objectives(point, reference) for point in measured]
     kept = pareto_front(objectives)
     corner = Objectives(accuracy=reference.accuracy.value - 2 * max_drop, latency_ms=1.0, size_bytes=1.0)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitfront.core import FP16, FP32, SCHEMES
+from bitfront.core.pareto import Objectives
 from bitfront.lowering.dialect import ComputeType
-from bitfront.report.front import Objectives
 from bitfront.search.space.space import ActivationType, Encoding, GroupSpace, Space
 
 _INT8 = SCHEMES["int8:mse"]
@@ -31,7 +31,7 @@ _PAIR_FACTOR = 0.5  # extra loss of two neighbouring INT4 groups, as a share of 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthetic:
-    """One problem.
+    """A synthetic search problem.
 
     Attributes:
         space: What a sampler sees, the erring losses included.

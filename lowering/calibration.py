@@ -30,6 +30,7 @@ from bitfront.core import (
     RangeMethod,
     digest,
 )
+from bitfront.core.ragged import equal_shapes, is_ragged, stacked
 from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.interpreter import InterpretedGraph, Interpreter, InterpreterError
 from bitfront.lowering.ranges import BINS, UNBOUNDED, Histogram, count_into, is_bounded, is_zero, range_of, usable_range
@@ -165,12 +166,12 @@ class _Probe:
         A network with a fixed batch sees some samples twice where their number is no multiple of it. What they gave
         before is not counted again in tensors whose first axis may be the batch.
         """
-        for start in range(0, self._count, self._size):
-            stop = min(start + self._size, self._count)
+        uneven = any(is_ragged(array) for array in self._inputs.values())
+        for start, stop in equal_shapes(self._inputs, self._count, self._size):
             rows = np.arange(start, stop)
-            if self._fixed:  # filled up from the first samples
-                rows = np.arange(start, start + self._size) % self._count
-            feed = {name: array[rows] for name, array in self._inputs.items()}
+            if self._fixed:  # filled up from the first samples, or from its own where samples have other shapes
+                rows = np.resize(rows, self._size) if uneven else np.arange(start, start + self._size) % self._count
+            feed = {name: stacked(array[rows]) for name, array in self._inputs.items()}
             for name, array in feed.items():
                 if (bad := _bad_samples(array, np.isnan, rows)).size:
                     raise _no_numbers(f"calibration input '{name}'", bad, feed)

@@ -24,6 +24,7 @@ from onnx import TensorProto, numpy_helper
 
 from bitfront.core import Array, Inputs, ModelError
 from bitfront.core.batching import take_rows
+from bitfront.core.ragged import rows_like
 from bitfront.lowering.graph import GraphView, graphs_of
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
 from bitfront.lowering.normalise import OPTIONAL_STEPS
@@ -92,8 +93,8 @@ def first_batch(reference: ReferenceModel, inputs: Inputs) -> Inputs | None:
     if any(name not in inputs or not len(inputs[name]) for name in reference.input_shapes):
         return None
     count = reference.fixed_batch or _SAMPLES
-    rows = {name: np.arange(count) % len(inputs[name]) for name in reference.input_shapes}
-    return reference.batching.feed({name: take_rows(inputs[name], rows[name]) for name in rows})
+    rows = rows_like({name: inputs[name] for name in reference.input_shapes}, 0, count)
+    return reference.batching.feed({name: take_rows(inputs[name], rows) for name in reference.input_shapes})
 
 
 def random_inputs(reference: ReferenceModel) -> Inputs | None:

@@ -1,4 +1,4 @@
-"""What passes train on: arrays as a workload holds them, cut into batches in an order that follows from a seed.
+"""Training data: arrays as a workload holds them, cut into batches in an order that follows from a seed.
 
 The rows of step s depend on (seed, s) alone, and so do the random numbers of augmentation, drawn by numpy whatever
 the device: a training that is resumed in the middle sees what it would have seen.

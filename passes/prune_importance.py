@@ -1,4 +1,4 @@
-r"""How much the network would miss each unit of a group, by what it does in all members at once.
+r"""Importances of prunable units, each by its effect in all layers of its group at once.
 
 Every unit gets a gate per sample, a factor of 1 on its channels wherever a layer reads them. With g and h the first and
 second derivatives of one sample's loss with respect to such a gate, closing it changes the loss by −g + h/2, to second
@@ -43,7 +43,7 @@ _PROBES = 2  # random signs per sample
 
 
 class Importance(StrEnum):
-    """See the module."""
+    """The criterion by which units are ranked; formulas above."""
 
     MAGNITUDE = "magnitude"
     TAYLOR = "taylor"
@@ -61,7 +61,7 @@ def unit_importances(
     batch_size: int = 128,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """For each group by name the importance of its units, float64 (units,), on the CPU.
+    """Group → importance of its units, float64 (units,), on the CPU.
 
     Args:
         module: The network; left as it is.

@@ -1,4 +1,4 @@
-"""An artifact as a torch module: it computes what the written ONNX graph says, and its weights and scales train.
+"""A written artifact as a torch module: it computes what the written ONNX graph says, and its weights and scales train.
 
 The graph is the one a dialect wrote, so fake quantisation stands exactly where the runtime will find Q/DQ, whatever
 the dialect folds, moves or widens. In it

@@ -72,7 +72,7 @@ class ParameterGroup:
 Grouping = Callable[[str, nn.Parameter], ParameterGroup]
 
 
-def usual_groups(name: str, parameter: nn.Parameter) -> ParameterGroup:  # noqa: ARG001 - a Grouping
+def default_groups(name: str, parameter: nn.Parameter) -> ParameterGroup:  # noqa: ARG001 - a Grouping
     """No weight decay for biases, norms and scales: all that has one axis or none."""
     return ParameterGroup(weight_decay=float(parameter.dim() > 1))
 
@@ -127,7 +127,7 @@ def train(
     *,
     supervision: Supervision | None = None,
     adapters: nn.Module | None = None,
-    grouping: Grouping = usual_groups,
+    grouping: Grouping = default_groups,
 ) -> Trained:
     """Train ``module`` in place, on the device it lies on; its modes are restored.
 

@@ -1,4 +1,4 @@
-"""The options of a training: how many steps, how large, and what may change with them. They serialise whole.
+"""The options of a training: steps, batches, learning rate and its schedule, augmentation. They serialise whole.
 
 learning rate at step s of S, W = ⌈warmup · S⌉:
     s < W    learning_rate · (s + 1) / W

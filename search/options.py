@@ -1,4 +1,4 @@
-"""Everything a run is asked to do, validated once, in one frozen value."""
+"""The options of a run, validated once, in one frozen value."""
 
 from __future__ import annotations
 

@@ -25,16 +25,18 @@ from bitfront.core import (
     Precision,
     UsageError,
     Workload,
+    as_metric,
     digest,
-    outputs_read,
 )
+from bitfront.core.batching import take_rows
+from bitfront.core.ragged import is_ragged, median_sample, rows_like
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.events import Listener
 from bitfront.search.measuring.accuracy import BATCH, FIRST_STAGE, Scorer
 from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.measuring.given import Given, open_given
-from bitfront.search.measuring.holdout import split
+from bitfront.search.measuring.holdout import split_holdout
 from bitfront.search.measuring.measurement_cache import MeasurementCache
 from bitfront.search.measuring.runner import QUICK, ModelRunner
 from bitfront.search.measuring.stopwatch import Stopwatch
@@ -45,7 +47,7 @@ from bitfront.search.passes.trainings import TrainingBudget, Trainings
 from bitfront.search.policy.config import DEFAULTS
 from bitfront.search.results.finalists import CLOSE, Rerun
 from bitfront.search.results.record import Record, earlier_split_s
-from bitfront.search.run_folder.identity import check_folder, identify, metric_name, write_run
+from bitfront.search.run_folder.identity import check_folder, identify, write_run
 from bitfront.search.run_folder.sources import engine_code
 from bitfront.search.run_folder.storage import default_storage
 from bitfront.search.run_folder.study import Study
@@ -66,13 +68,15 @@ def prepare(
     """Check the folder, split the data, compile the given network.
 
     Raises:
-        UsageError: If the run folder belongs to something else, or an engine is asked for where there is none.
+        UsageError: If the run folder belongs to something else, a limit is about a metric of the other direction, or an
+            engine is asked for where there is none.
         DataError: If there is too little evaluation data.
         WorkloadError: If the metric declares its outputs as nothing that is known.
         BackendError: If neither the given file nor FP32 can be compiled.
         OutputError: If the run folder cannot be written.
     """
-    read = outputs_read(workload.metric)
+    metric = as_metric(workload.metric)
+    options.budget.refuse_other_direction(metric)
     watch = Stopwatch(before_s=earlier_split_s(options.out) if options.resume else None)
     options, withheld = _offered(backend, options, listener)
     device = backend.fingerprint().to_json()
@@ -81,13 +85,19 @@ def prepare(
     created = earlier["created"] if earlier else datetime.now(UTC).isoformat(timespec="seconds")
     study_name = f"search-{digest(identity, options.budget.to_json())[:16]}"
 
-    parts = split(workload.evaluation, options.holdout, options.seed)
+    data = dict(getattr(workload, "data_sources", {}))
+    timed = _timed_batch(workload.calibration, options.batch_size)
+    if any(map(is_ragged, workload.calibration.values())):
+        shapes = ", ".join(f"{name} {array[0].shape}" for name, array in timed.items())
+        data["timing"] = {"form": "median", "text": f"a sample of median size: {shapes}"}
+        listener.warn(f"calibration samples differ in shape: latency is measured on {data['timing']['text']}")
+    parts = split_holdout(workload.evaluation, options.holdout, options.seed)
     store = ContentStore(options.out / "cache")
     builder = _builder(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
-    runner = _runner(workload, lowerer, backend, options, _measurements(store, identity), watch, builder)
+    runner = _runner(timed, lowerer, backend, options, _measurements(store, identity), watch, builder)
     given = _given(runner, listener)
     _check_engine(given, backend, options)
-    search_scorer, held_back_scorer = _scorers(parts, workload.metric, lowerer.reference)
+    search_scorer, held_out_scorer = _scorers(parts, metric, lowerer.reference)
     write_run(options.out, identity, study=study_name, created=created)
     _check_storage(options, study_name)
     header = {
@@ -95,7 +105,7 @@ def prepare(
         "created": created,
         "model": _model_json(lowerer),
         "backend": {"name": backend.name, "dialect": backend.dialect, "device": device},
-        "settings": _settings_json(workload.metric, options, withheld, parts, command),
+        "settings": _settings_json(metric, options, withheld, data, parts, command),
         "budget": options.budget.to_json(),
     }
     return Session(
@@ -104,13 +114,13 @@ def prepare(
         runner=runner,
         given=given,
         evaluator=Evaluator(runner, search_scorer, options.budget, given, scoring=options.policy.scoring),
-        rerun=Rerun(scorer=held_back_scorer, backend=options.backend),
-        record=Record(options.out, header),
+        rerun=Rerun(scorer=held_out_scorer, backend=options.backend),
+        record=Record(options.out, header, metric),
         store=store,
         calibration=workload.calibration,
         unseen=parts[0].inputs,
-        metric=metric_name(workload.metric),
-        outputs_read=read,
+        metric=metric,
+        outputs_read=metric.outputs_are,
         builder=builder,
         study_name=study_name,
         earlier_study=earlier["study"] if earlier else None,
@@ -129,7 +139,7 @@ def _identity(workload: Workload, lowerer: Lowerer, device: Mapping[str, Any], o
 
 
 def _runner(
-    workload: Workload,
+    timed: Inputs,
     lowerer: Lowerer,
     backend: Backend,
     options: RunOptions,
@@ -137,11 +147,10 @@ def _runner(
     watch: Stopwatch,
     builder: VariantBuilder | None,
 ) -> ModelRunner:
-    batch = _first_batch(workload.calibration, options.batch_size)
     return ModelRunner(
         lowerer=lowerer,
         backend=backend,
-        inputs=lowerer.reference.batching.feed(batch),
+        inputs=lowerer.reference.batching.feed(timed),
         threads=options.threads,
         batch_size=options.batch_size,
         cores=max(options.threads, available_cores()),
@@ -181,6 +190,7 @@ def _settings_json(
     metric: Metric,
     options: RunOptions,
     withheld: Mapping[str, str],
+    data: Mapping[str, Mapping[str, str]],
     parts: tuple[Labelled, Labelled],
     command: str,
 ) -> dict[str, Any]:
@@ -193,8 +203,9 @@ def _settings_json(
         "time_limit_s": options.time_limit_s,
         "precisions": [precision.value for precision in options.precisions],
         "withheld": withheld,
-        "metric": metric_name(metric),
+        **metric.settings(),
         "calibration": options.calibration.to_json(),
+        "data": data,
         "sensitivity_samples": options.sensitivity_samples,
         "holdout_samples": len(parts[1]),
         "search_samples": len(parts[0]),
@@ -275,14 +286,16 @@ def _measurements(store: ContentStore, identity: Mapping[str, str]) -> Measureme
     )
 
 
-def _first_batch(calibration: Inputs, batch_size: int) -> Inputs:
+def _timed_batch(calibration: Inputs, batch_size: int) -> Inputs:
+    """The samples that latency is measured on: the first ones, or those of median size where shapes differ."""
     short = [name for name, array in calibration.items() if len(array) < batch_size]
     if short:
         raise DataError(
             f"calibration input '{short[0]}': {len(calibration[short[0]])} samples do not fill a batch of {batch_size}",
             "give more calibration samples or a smaller --batch-size",
         )
-    return {name: array[:batch_size] for name, array in calibration.items()}
+    rows = rows_like(calibration, median_sample(calibration), batch_size)
+    return {name: take_rows(array, rows) for name, array in calibration.items()}
 
 
 def _model_json(lowerer: Lowerer) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from bitfront.core import AccuracyStats, LatencyStats, RecipeStep, Scheme
-from bitfront.report.front import Objectives
+from bitfront.core.pareto import Objectives
 
 
 class Origin(StrEnum):

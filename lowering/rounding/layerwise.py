@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from bitfront.core import Batching, DataError, Inputs, LoweringError
+from bitfront.core.ragged import equal_shapes, is_ragged
 from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.graph import GraphView, captured_names
 from bitfront.lowering.interpreter import InterpretedGraph, Interpreter
@@ -287,8 +288,13 @@ def _chunks(view: GraphView, calibration: Inputs, batching: Batching) -> list[Te
     batch = batching.fixed
     if batch is None:
         return [
-            batching.feed({name: array[start : min(start + CHUNK_SAMPLES, samples)] for name, array in arrays.items()})
-            for start in range(0, samples, CHUNK_SAMPLES)
+            batching.feed({name: array[start:stop] for name, array in arrays.items()})
+            for start, stop in equal_shapes(arrays, samples, CHUNK_SAMPLES)
+        ]
+    if any(is_ragged(array) for array in arrays.values()):
+        return [
+            batching.feed({name: array[np.resize(np.arange(start, stop), batch)] for name, array in arrays.items()})
+            for start, stop in equal_shapes(arrays, samples, batch)
         ]
     whole = max(batch, samples - samples % batch)
     picked = np.arange(whole) % samples

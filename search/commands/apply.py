@@ -89,7 +89,7 @@ def run(argv: Sequence[str]) -> int:
     run_folder.check_writable(args.out.absolute().parent)
     config = PrecisionConfig.load(args.config)
 
-    from bitfront.report.wording import size
+    from bitfront.core.formatting import size
 
     try:
         artifact = _given(config, args) if config.recipe is None else _made(config, config.recipe, args)
@@ -107,7 +107,10 @@ def _given(config: PrecisionConfig, args: argparse.Namespace) -> Artifact:
     for option, asked in (("--network", args.network is not None), ("--repeat-training", args.repeat_training)):
         if asked:
             raise UsageError(f"{option}: the config is of the given network, which no pass has changed", "leave it out")
-    reference, calibration = load_network(arguments.source_of(args), config.skipped_steps)
+    source = arguments.source_of(args)
+    reference, calibration = load_network(source, config.skipped_steps)
+    for notice in source.notices:
+        _warn(notice)
     return apply_config(
         config,
         reference,

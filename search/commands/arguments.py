@@ -1,4 +1,4 @@
-"""Options that several commands share: how each is spelt, parsed and turned into a value of the vocabulary."""
+"""Options shared by several commands: their spelling, parsing and conversion to values of ``core``."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NoReturn
 
 from bitfront.core import (
-    BYTES_PER_MB,
+    METRICS,
     BackendUnavailableError,
     CalibrationSettings,
-    Constraints,
     Precision,
     RangeMethod,
     UsageError,
 )
 from bitfront.search.commands.values import (
-    Limit,
     check_words,
-    limit,
+    data,
+    key_value,
     number,
     path,
     positive,
@@ -113,85 +112,37 @@ def _continued(line: str, width: int) -> list[str]:
     return [*found, shown]
 
 
-BUDGET = (
-    "limits the result must meet, any combination; recommended is the most accurate point within them, or the\n"
-    "fastest where accuracy alone is limited; each for every backend, or by name: ort-cpu=5,openvino=4"
-)
-
-
-def add_budget(parser: argparse.ArgumentParser) -> None:
-    """The limits."""
-    group = parser.add_argument_group("Constraints", BUDGET)
-    group.add_argument(
-        "--budget-ms",
-        type=limit,
-        metavar="MS",
-        help="median latency of one inference, in milliseconds (default: none)",
-    )
-    group.add_argument(
-        "--budget-mb", type=limit, metavar="MB", help="size of the model file, in MB of 10^6 bytes (default: none)"
-    )
-    group.add_argument(
-        "--min-acc", type=limit, metavar="FRACTION", help="lowest accuracy; 0.75 is 75 %% (default: none)"
-    )
-    group.add_argument(
-        "--max-drop",
-        type=limit,
-        metavar="FRACTION",
-        help="largest loss of accuracy against the given network, absolute; 0.01 is one point (default: none)",
-    )
-
-
-def budgets_of(args: argparse.Namespace, backends: Sequence[str]) -> dict[str, Constraints]:
-    """The limits given, backend by backend; one that a limit does not name does not have it.
-
-    Raises:
-        UsageError: If a limit makes no sense, or names a backend that is not in the run.
-    """
-    limits: dict[str, Limit | None] = {
-        "--budget-ms": args.budget_ms,
-        "--budget-mb": args.budget_mb,
-        "--min-acc": args.min_acc,
-        "--max-drop": args.max_drop,
-    }
-    for option, given in limits.items():
-        for name in given if isinstance(given, Mapping) else ():
-            if name not in backends:
-                close = difflib.get_close_matches(name, backends, n=1)
-                raise UsageError(
-                    f"{option}: backend '{name}' is not in this run; its backends: {', '.join(backends)}",
-                    f"did you mean '{close[0]}'?" if close else "name it in --backend too",
-                )
-    return {backend: _budget(limits, backend) for backend in backends}
-
-
-def _budget(limits: Mapping[str, Limit | None], backend: str) -> Constraints:
-    values = {o: given.get(backend) if isinstance(given, Mapping) else given for o, given in limits.items()}
-    megabytes = values["--budget-mb"]
-    try:
-        return Constraints(
-            latency_ms=values["--budget-ms"],
-            size_bytes=None if megabytes is None else megabytes * BYTES_PER_MB,
-            min_accuracy=values["--min-acc"],
-            max_drop=values["--max-drop"],
-        )
-    except UsageError as error:
-        named = any(error.message.startswith(o) and isinstance(given, Mapping) for o, given in limits.items())
-        raise UsageError(f"{error.message} for {backend}" if named else error.message, error.hint) from None
-
-
 def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
-    """Model and data; labelled data only where the command scores accuracy."""
+    """Add the options for model and data; labelled data only where the command scores accuracy."""
     group = parser.add_argument_group(
-        "Model and data", "an ONNX file with .npz arrays named like its inputs, or a Python workload"
+        "Model and data",
+        "an ONNX file with its data, or a Python workload. DATA is an .npz file with arrays named like the network's "
+        "inputs, a folder of images, a text file, an .npy file, a folder of .npz files, or a data set on disk: "
+        "docs/data.md",
     )
     group.add_argument("--model", type=path, metavar="ONNX", help="trained network; fixed or dynamic batch")
-    group.add_argument("--calib", type=path, metavar="NPZ", help="calibration inputs, no labels needed")
+    group.add_argument(
+        "--calib",
+        type=data,
+        metavar="DATA",
+        help="calibration inputs, no labels needed; or random, which is no more than a guess",
+    )
     if evaluation:
-        group.add_argument("--eval", type=path, metavar="NPZ", help="evaluation inputs, and their 'labels'")
+        group.add_argument("--eval", type=data, metavar="DATA", help="evaluation inputs, and their 'labels'")
         group.add_argument(
-            "--metric", metavar="NAME", help="top1, or your module:function(outputs, labels) (default: top1)"
+            "--metric",
+            metavar="NAME",
+            help=f"{', '.join(METRICS)}, or your module:function(outputs, labels) (default: top1)",
         )
+    group.add_argument(
+        "--data-options",
+        type=key_value,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how images and text become inputs: size=224 scale=1/255 mean=... (default: what lies beside the model)",
+    )
     group.add_argument(
         "--workload",
         metavar="MODULE:ATTR",
@@ -201,7 +152,7 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
 
 
 def source_of(args: argparse.Namespace) -> Source:
-    """Where model and data are.
+    """The source of model and data that the options name.
 
     Raises:
         EngineError: If the options do not go together.
@@ -210,6 +161,7 @@ def source_of(args: argparse.Namespace) -> Source:
         model=args.model,
         calibration=args.calib,
         evaluation=getattr(args, "eval", None),
+        data_options=tuple(args.data_options),
         metric=getattr(args, "metric", None),
         workload=args.workload,
         data=args.data,
@@ -217,7 +169,7 @@ def source_of(args: argparse.Namespace) -> Source:
 
 
 def add_precisions(group: argparse._ArgumentGroup) -> None:
-    """What layers may become."""
+    """Add the option for the precisions that layers may take."""
     group.add_argument(
         "--precisions",
         type=precisions,
@@ -228,7 +180,7 @@ def add_precisions(group: argparse._ArgumentGroup) -> None:
 
 
 def add_calibration(group: argparse._ArgumentGroup) -> None:
-    """How activation ranges are found."""
+    """Add the options for activation calibration."""
     group.add_argument(
         "--calibration",
         choices=[method.value for method in RangeMethod],
@@ -252,7 +204,7 @@ def add_calibration(group: argparse._ArgumentGroup) -> None:
 
 
 def calibration_of(args: argparse.Namespace) -> CalibrationSettings:
-    """How activation ranges are found.
+    """The calibration settings that the options give.
 
     Raises:
         UsageError: If the options do not go together.
@@ -270,8 +222,8 @@ def calibration_of(args: argparse.Namespace) -> CalibrationSettings:
 
 
 def add_runtime(group: argparse._ArgumentGroup, *, batch: bool) -> None:
-    """The runtime and how it is driven; a timed batch goes with a search, which takes several runtimes."""
-    several = ", or several: ort-cpu,openvino" if batch else ""
+    """Add the options for the runtime; with ``batch``, several runtimes and the batch size too."""
+    several = ", or more: ort-cpu,openvino" if batch else ""
     group.add_argument(
         "--backend", default="ort-cpu", metavar="NAME", help=f"runtime to measure on{several} (default: %(default)s)"
     )
@@ -288,7 +240,7 @@ def add_runtime(group: argparse._ArgumentGroup, *, batch: bool) -> None:
 
 
 def add_sensitivity_samples(group: argparse._ArgumentGroup) -> None:
-    """How closely sensitivities are scored."""
+    """Add the option for the number of samples per sensitivity score."""
     group.add_argument(
         "--sensitivity-samples",
         type=positive,
@@ -313,7 +265,7 @@ def backend_of(args: argparse.Namespace) -> Backend:
 
 
 def backends_of(args: argparse.Namespace) -> dict[str, Backend]:
-    """Name → runtime of each backend asked for; of several, each is known to be there.
+    """Name → runtime of each backend asked for; where there are several, each has been started once.
 
     Raises:
         UsageError: If there is none of a name, or a name comes twice.
@@ -347,7 +299,7 @@ def _backend(name: str) -> Backend:
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """Parse, refusing what a shell variable gone missing leaves behind; warn of more threads than cores.
+    """Parse a command line; refuses words left empty by a missing shell variable, warns of more threads than cores.
 
     Raises:
         UsageError: If an option is unknown, malformed or empty.

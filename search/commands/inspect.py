@@ -1,4 +1,4 @@
-"""``search inspect``: a network's layers and groups, what each may become, and why not something else."""
+"""``search inspect``: a network's layers and groups, the schemes each may take, and why it may take no others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DESCRIPTION = """\
 List a network's layers and groups, what each may become on a runtime, and what it may not become and why.
 
   search inspect net.onnx"""
-COLUMNS = ("layer", "operator", "weight", "parameters", "group", "may become")
+COLUMNS = ("layer", "operator", "weight", "parameters", "group", "supported precisions")
 _LAYER, _GROUP = COLUMNS.index("layer"), COLUMNS.index("group")  # groups of several layers are told below the table
 
 
@@ -37,7 +37,7 @@ def build_parser() -> arguments.Parser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print the network's quantisable.
+    """Print the network's quantisable layers and groups.
 
     Raises:
         EngineError: For everything the person can mend.
@@ -90,7 +90,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def layer_rows(quantisable: QuantisableLayers) -> list[tuple[str, ...]]:
-    """One row a layer, one cell a column of ``COLUMNS``."""
+    """The table's rows, one per layer, one cell per column of ``COLUMNS``."""
     group_of = {name: group.name for group in quantisable.groups for name in group.layers}
     return [
         (

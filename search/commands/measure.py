@@ -77,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
         EngineError: For everything the person can mend.
     """
     from bitfront.backends.timing import THOROUGH, time_paired
-    from bitfront.report.wording import latency, ratio, size
+    from bitfront.core.formatting import latency, ratio, size
 
     args = arguments.parse(build_parser(), argv)
     backend = arguments.backend_of(args)
@@ -133,7 +133,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _write_profile(label: str, layers: Sequence[ExecutedLayer], backend: str) -> None:
-    """What a model ran, in execution order; profiling slows it down, so the shares are what counts."""
+    """Print a model's operators in execution order; profiling slows it down, so only the shares are comparable."""
     write_prose(sys.stdout, "", f"{label}:")
     if not layers:
         write_prose(sys.stdout, f"{backend} does not tell what it runs")
@@ -142,8 +142,8 @@ def _write_profile(label: str, layers: Sequence[ExecutedLayer], backend: str) ->
 
 
 def profile_rows(layers: Sequence[ExecutedLayer]) -> list[tuple[str, ...]]:
-    """One row an executed layer, one cell a column of ``PROFILE_COLUMNS``; nodes of the artifact, where known."""
-    from bitfront.report.wording import MISSING, number
+    """The profile's rows, one per executed layer, one cell per column of ``PROFILE_COLUMNS``."""
+    from bitfront.core.formatting import MISSING, number
 
     total = sum(layer.latency_us or 0.0 for layer in layers)
 
@@ -200,7 +200,7 @@ def declared_inputs(model: bytes) -> Declared:
 
 
 def batching(model: bytes) -> Batching:
-    """Where the samples are in a model's inputs and outputs."""
+    """The batch axes of a model's inputs and outputs."""
     import onnx
 
     from bitfront.lowering.batching import infer_batching
@@ -209,7 +209,7 @@ def batching(model: bytes) -> Batching:
 
 
 def _label(models: Sequence[Path], index: int) -> str:
-    """The path; the second time a file is given (an A/A test), with a number."""
+    """The model's path; with a number where a file is given again (an A/A test)."""
     earlier = list(models[:index]).count(models[index])
     return f"{models[index]} ({earlier + 1})" if earlier else str(models[index])
 

@@ -1,4 +1,4 @@
-"""How the words behind options become values: each says what it expected and what came, and asks little of a machine.
+"""Conversion of the words behind options to values; each error says what was expected and what came.
 
 Numbers are written in ASCII digits, without Python's underscores; whole numbers fit into 64 bits.
 """
@@ -25,8 +25,8 @@ _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
-def shown(text: str) -> str:
-    """A value as messages quote it; a long one is cut."""
+def quoted(text: str) -> str:
+    """A value as messages quote it, cut where it is long."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
 
 
@@ -42,7 +42,7 @@ def number(text: str) -> float:
     except ValueError:
         value = math.nan
     if math.isnan(value):
-        raise argparse.ArgumentTypeError(f"expected a number, got '{shown(text)}'")
+        raise argparse.ArgumentTypeError(f"expected a number, got '{quoted(text)}'")
     return value
 
 
@@ -59,10 +59,10 @@ def limit(text: str) -> Limit:
         name, separator, value = (word.strip() for word in part.partition("="))
         if not (name and separator and value):
             raise argparse.ArgumentTypeError(
-                f"expected one number for all backends, or BACKEND=NUMBER for each, got '{shown(text)}'"
+                f"expected one number for all backends, or BACKEND=NUMBER for each, got '{quoted(text)}'"
             )
         if name in limits:
-            raise argparse.ArgumentTypeError(f"backend '{shown(name)}' has two limits in '{shown(text)}'")
+            raise argparse.ArgumentTypeError(f"backend '{quoted(name)}' has two limits in '{quoted(text)}'")
         limits[name] = number(value)
     return limits
 
@@ -75,11 +75,11 @@ def whole(text: str) -> int:
     """
     digits = re.fullmatch(r"([+-]?)0*([0-9]+)", text.strip(), re.ASCII)
     if digits is None:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got '{shown(text)}'")
+        raise argparse.ArgumentTypeError(f"expected a whole number, got '{quoted(text)}'")
     # Counted before converting: Python takes long over thousands of digits, and refuses more.
     value = int(digits[1] + digits[2]) if len(digits[2]) <= len(str(MOST_WHOLE)) else MOST_WHOLE + 1
     if abs(value) > MOST_WHOLE:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at most {MOST_WHOLE}, got '{shown(text)}'")
+        raise argparse.ArgumentTypeError(f"expected a whole number of at most {MOST_WHOLE}, got '{quoted(text)}'")
     return value
 
 
@@ -123,10 +123,10 @@ def duration_s(text: str) -> float:
     """
     found = re.fullmatch(r"([0-9]*\.?[0-9]+)(s|m|min|h)?", text.strip())
     if found is None:
-        raise argparse.ArgumentTypeError(f"expected a duration as in 90, 90s, 5m or 1h, got '{shown(text)}'")
+        raise argparse.ArgumentTypeError(f"expected a duration as in 90, 90s, 5m or 1h, got '{quoted(text)}'")
     seconds = float(found[1]) * _UNITS_S[found[2] or ""]
     if seconds > LONGEST_S:
-        raise argparse.ArgumentTypeError(f"expected at most {LONGEST_S:.0f} seconds, got '{shown(text)}'")
+        raise argparse.ArgumentTypeError(f"expected at most {LONGEST_S:.0f} seconds, got '{quoted(text)}'")
     return seconds
 
 
@@ -140,10 +140,33 @@ def precisions(text: str) -> tuple[Precision, ...]:
     known = [precision.value for precision in Precision]
     for name in names:
         if name not in known:
-            raise argparse.ArgumentTypeError(f"unknown precision '{shown(name)}', expected some of {','.join(known)}")
+            raise argparse.ArgumentTypeError(f"unknown precision '{quoted(name)}', expected some of {','.join(known)}")
     if not names:
         raise argparse.ArgumentTypeError(f"expected some of {','.join(known)}, got nothing")
     return tuple(precision for precision in Precision if precision.value in names)
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """Key and value from ``KEY=VALUE``.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is no pair.
+    """
+    key, _, value = (part.strip() for part in text.partition("="))
+    if not key or not value:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got '{quoted(text)}'")
+    return key, value
+
+
+def data(text: str) -> str:
+    """Name of calibration or evaluation data: a path, ``NAME=FILE,…``, or a word; paths are checked like ``path``.
+
+    Raises:
+        argparse.ArgumentTypeError: If the file system refuses a name.
+    """
+    for part in text.split(",") if "=" in text else [text]:
+        path(part.partition("=")[2] or part)
+    return text
 
 
 def path(text: str) -> Path:
@@ -158,7 +181,7 @@ def path(text: str) -> Path:
         os.stat(text)
     except OSError as error:
         if error.errno not in _ABSENT:
-            raise argparse.ArgumentTypeError(f"cannot use the path '{shown(text)}': {error.strerror}") from None
+            raise argparse.ArgumentTypeError(f"cannot use the path '{quoted(text)}': {error.strerror}") from None
     return Path(text)
 
 
@@ -172,7 +195,7 @@ def check_words(argv: Sequence[str]) -> None:
         where = option or "command line"
         if "\0" in value or any(0xD800 <= ord(char) <= 0xDFFF for char in value):
             what = "a NUL character" if "\0" in value else "bytes that are no UTF-8"
-            raise UsageError(f"{where}: expected text, got {what} in '{shown(value)}'", "rename it, or give another")
+            raise UsageError(f"{where}: expected text, got {what} in '{quoted(value)}'", "rename it, or give another")
         if not value.strip():
             raise UsageError(f"{where}: got an empty value", f"give one, or leave {option or 'it'} out")
         if value == "--":

@@ -8,10 +8,10 @@ from bitfront.core import ContentStore, Inputs, OutputsRead, Precision
 from bitfront.search.events import Listener
 from bitfront.search.measuring.runner import ModelRunner
 from bitfront.search.measuring.stopwatch import Kind
-from bitfront.search.measuring.timed import TimedBackend, TimedWriter
+from bitfront.search.measuring.timed import TimedBackend, TimedLowerer
 from bitfront.search.space.space import Space, build_space
-from bitfront.sensitivity.measure import readings
-from bitfront.sensitivity.score import planned_steps, score
+from bitfront.sensitivity.divergence_metric import output_readings
+from bitfront.sensitivity.score import planned_steps, score_sensitivities
 from bitfront.sensitivity.table import SensitivityTable
 
 
@@ -60,12 +60,12 @@ def score_network(context: SensitivityContext, network: str, samples: int) -> Se
         samples: Calibration samples.
     """
     runner = context.runner
-    return score(
-        TimedWriter(runner.writer(network), runner.watch),
+    return score_sensitivities(
+        TimedLowerer(runner.writer(network), runner.watch),
         TimedBackend(runner.backend.proxy_backend(), runner.watch),
         context.calibration,
         samples=samples,
-        read=readings(runner.writer(network).reference.proto, context.outputs_read),
+        read=output_readings(runner.writer(network).reference.proto, context.outputs_read),
         precisions=context.precisions,
         threads=context.threads,
         store=context.store,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bitfront.core import EngineError, Inputs, RecipeStep, Scheme
-from bitfront.report.front import pareto_front
+from bitfront.core.pareto import pareto_front
 from bitfront.search.execution.explorer import Explorer, TrialContext
 from bitfront.search.execution.sensitivities import SensitivityContext
 from bitfront.search.policy import halving
@@ -32,7 +32,7 @@ class VariantContext:
         layers: What a candidate comes to, layer by layer.
         unseen: Inputs that nothing is trained on.
         divergence_samples: Of these, that rival prunings are compared on.
-        measure: What a divergence is measured in, as ``sensitivity.measure`` writes it.
+        measure: What a divergence is measured in, as ``sensitivity.divergence_metric`` writes it.
         sensitivities: What it takes to score a student's schemes.
     """
 

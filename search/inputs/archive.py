@@ -51,7 +51,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One array of an archive, as its header describes it.
+    """An array of an archive, as its header describes it.
 
     Attributes:
         info: The entry in the archive.
@@ -69,7 +69,7 @@ class Entry:
 
     @property
     def size_bytes(self) -> int:
-        """Of the data, unpacked."""
+        """Bytes of the array's data, unpacked."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -86,9 +86,9 @@ def read_npz(path: Path, wanted: Collection[str], *, labels: str | None = None) 
             fit into memory.
     """
     with _opened(path) as archive:
-        infos = _infos(archive, path)
+        entries_by_name = _zip_entries(archive, path)
         entries = {}
-        for name, info in infos.items():
+        for name, info in entries_by_name.items():
             if name in wanted or name == labels:
                 entries[name] = _entry(archive, info, f"'{path}': array '{name}'")
                 kinds = NUMBERS if name in wanted else LABEL_KINDS
@@ -109,7 +109,7 @@ def array_names(path: Path) -> tuple[str, ...]:
         DataError: If the file is missing, damaged or no ``.npz``.
     """
     with _opened(path) as archive:
-        return tuple(_infos(archive, path))
+        return tuple(_zip_entries(archive, path))
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise DataError(f"'{path}' is no complete .npz archive ({error})", "write it again with numpy.savez") from error
 
 
-def _infos(archive: zipfile.ZipFile, path: Path) -> Mapping[str, zipfile.ZipInfo]:
+def _zip_entries(archive: zipfile.ZipFile, path: Path) -> Mapping[str, zipfile.ZipInfo]:
     found: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         if not info.filename.endswith(".npy"):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
 from bitfront.core import Array, DataError, Labelled, ModelError
+from bitfront.core.ragged import is_ragged, ragged
 from bitfront.search.inputs.archive import array_names, read_npz
 from bitfront.search.inputs.values import LABEL_KINDS, as_array
 
@@ -91,7 +92,8 @@ def check_inputs(arrays: Mapping[str, object], reference: ReferenceModel, source
 
     Args:
         arrays: Input name → array as the network reads it, for all samples at once; an array named ``labels`` is not
-            looked at. An input that has no batch axis is given as it is.
+            looked at. An input that has no batch axis is given as it is. Samples of different shapes are a list of
+            arrays without the batch axis.
         reference: The network.
         source: Where the arrays come from, for messages.
 
@@ -106,8 +108,12 @@ def check_inputs(arrays: Mapping[str, object], reference: ReferenceModel, source
     batching, given, counts = reference.batching, {}, {}
     for name, shape in reference.input_shapes.items():
         where = f"'{source}': array '{name}'"
-        array = as_array(arrays[name], where)
-        axis = batching.input_axis(name)
+        axis, value = batching.input_axis(name), arrays[name]
+        if axis is not None and is_uneven(value):
+            given[name] = _uneven(value, shape, axis, reference.input_types[name], where)
+            counts[name] = len(given[name])
+            continue
+        array = as_array(value, where)
         _check_shape(array, shape, axis, where)
         given[name] = _finite(cast(array, reference.input_types[name], where), where)
         if axis is not None:
@@ -124,7 +130,7 @@ def check_inputs(arrays: Mapping[str, object], reference: ReferenceModel, source
             "export the network with a batch as the first axis of an input",
         )
     count = next(iter(counts.values()))
-    return {name: batching.samples(name, array, count) for name, array in given.items()}
+    return {name: array if is_ragged(array) else batching.samples(name, array, count) for name, array in given.items()}
 
 
 def cast(array: Array, expected: str, where: str) -> Array:
@@ -176,8 +182,14 @@ def check_labels(arrays: Mapping[str, object], samples: int, source: str) -> Arr
     return labels
 
 
-def check_classes(labels: Array, classes: int | None, source: str) -> None:
-    """Check labels for ``top1``: whole numbers from 0, below ``classes`` where that is known.
+def check_classes(labels: Array, classes: int | None, source: str, use: str) -> None:
+    """Check labels of a classifier: whole numbers from 0, below ``classes`` where that is known.
+
+    Args:
+        labels: The labels.
+        classes: How many classes there are; None where that is not known.
+        source: Where the labels are from, for messages.
+        use: What reads them, a metric's name for example, for messages.
 
     Raises:
         DataError: If they are not.
@@ -187,10 +199,10 @@ def check_classes(labels: Array, classes: int | None, source: str) -> None:
         hint = "one-hot labels become class numbers with .argmax(axis=1)" if labels.ndim == 2 else ""
         if labels.size == len(labels):
             hint = "give it one axis, as in labels.ravel()"
-        raise DataError(f"{where}: expected shape ({len(labels)},) for top1, got {labels.shape}", hint)
+        raise DataError(f"{where}: expected shape ({len(labels)},) for {use}, got {labels.shape}", hint)
     if labels.dtype.kind not in "iu":
         raise DataError(
-            f"{where}: expected integer class numbers for top1, got dtype {labels.dtype.name}",
+            f"{where}: expected integer class numbers for {use}, got dtype {labels.dtype.name}",
             "convert it with .astype('int64'), or name another metric with --metric module:function",
         )
     low, high = int(labels.min()), int(labels.max())
@@ -230,6 +242,26 @@ def _check_shape(array: Array, expected: tuple[int | None, ...], axis: int | Non
         raise DataError(f"{where}: expected shape {shown_shape(expected, axis)}, got {array.shape}", hint)
     if axis is not None and not array.shape[axis]:
         raise DataError(f"{where}: holds zero samples", "give at least a few dozen")
+
+
+def is_uneven(value: object) -> TypeGuard[list[Array]]:
+    """Whether a value is a list of samples of more than one shape."""
+    return (
+        isinstance(value, list)
+        and all(isinstance(sample, np.ndarray) for sample in value)
+        and len({sample.shape for sample in value}) > 1
+    )
+
+
+def _uneven(samples: list[Array], shape: tuple[int | None, ...], axis: int, dtype: str, where: str) -> Array:
+    """Samples of different shapes, each checked."""
+    found = []
+    for index, sample in enumerate(samples):
+        place = f"{where}: sample {index}"
+        array = as_array(sample, place)
+        _check_shape(np.expand_dims(array, axis) if axis <= array.ndim else array, shape, axis, place)
+        found.append(_finite(cast(array, dtype, place), place))
+    return ragged(found)
 
 
 def _finite(array: Array, where: str) -> Array:

@@ -1,4 +1,4 @@
-"""From what a person names on the command line to a workload in memory that fits its network.
+"""Loading the files or Python objects named on the command line into a workload that fits its network.
 
 Files and Python objects both end as a ``LoadedWorkload``: every array read once, checked against the normalised network
 and cast.
@@ -12,22 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitfront.backends.registry import default_interpreter
-from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload, top1
+from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload
 from bitfront.core.files import check_readable
 from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.export import export_reference
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.search.inputs.arrays import (
-    LABELS,
-    cast,
-    check_classes,
-    check_inputs,
-    check_labels,
-    read_inputs,
-    read_labelled,
-    shown_shape,
-)
+from bitfront.search.inputs.arrays import LABELS, cast, check_classes, check_inputs, check_labels, shown_shape
+from bitfront.search.inputs.data.base import CALIB, EVAL, LoadedData
+from bitfront.search.inputs.data.registry import load_data
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import (
@@ -76,6 +69,8 @@ class LoadedWorkload:
         training: Inputs that passes train on, with int64 class numbers if there are labels; None without passes.
         students: Name → network to train by distillation, ``SmallNet-1``; empty without that pass.
         augment: Fields of ``passes.data.Augmentation``.
+        data_sources: ``calibration`` and ``evaluation`` → form and text of where they came from; empty for a workload
+            that is a Python object.
     """
 
     name: str
@@ -87,6 +82,7 @@ class LoadedWorkload:
     training: Labelled | Inputs | None = None
     students: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     augment: Mapping[str, float] = field(default_factory=dict)
+    data_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def open_source(source: Source) -> Opened:
@@ -115,7 +111,8 @@ def open_source(source: Source) -> Opened:
             raise UsageError(
                 f"{option} is missing: a search needs {use}",
                 f"give {option} {option[2:]}.npz, with arrays named like the network's inputs"
-                + (" and 'labels'" if option == "--eval" else ""),
+                + (" and 'labels'" if option == "--eval" else "")
+                + ", or data of another form (docs/data.md)",
             )
     source.check_files()
     metric = load_metric(source.metric or "top1")
@@ -125,12 +122,15 @@ def open_source(source: Source) -> Opened:
 def load(
     opened: Opened, asked_batch: int | None, passes: PassOptions | None = None
 ) -> tuple[LoadedWorkload, ReferenceModel]:
-    """Everything a search needs to know of a network and its data, checked.
+    """Load and check a network and its data.
+
+    Returns:
+        The workload with every array in memory, and the normalised network.
 
     Args:
         opened: Where they are.
         asked_batch: The batch a PyTorch module is exported with where a dynamic one is impossible.
-        passes: For which the workload's training inputs are read too.
+        passes: Passes of the search, for which the workload's training inputs are read too; None without passes.
 
     Raises:
         EngineError: A model, data or workload error.
@@ -139,14 +139,16 @@ def load(
     model: torch.nn.Module | Path
     if opened.workload is None:
         assert source.model is not None
-        assert source.calibration is not None
         assert source.evaluation is not None
         reference = load_reference(source.model, default_interpreter())
-        calibration = read_inputs(source.calibration, reference)
+        found = _read(source, source.calibration, CALIB, reference)
+        calibration = found.inputs
         reference = equivalent_to_given(reference, calibration)
-        evaluation, where = read_labelled(source.evaluation, reference), str(source.evaluation)
+        labelled, where = _read(source, source.evaluation, EVAL, reference), source.evaluation
+        evaluation = labelled.labelled
         model = source.model
         wish = None
+        told = {"calibration": found.to_json(), "evaluation": labelled.to_json()}
     else:
         workload = opened.workload
         given, model = read_calibration(workload, opened.label), read_model(workload, opened.label)
@@ -161,6 +163,7 @@ def load(
         inputs = check_inputs(arrays, reference, where)
         labels = check_labels({LABELS: brought}, len(next(iter(inputs.values()))), where)
         evaluation = Labelled(inputs=inputs, labels=labels)
+        told = {}
     loaded = LoadedWorkload(
         name=opened.name,
         model=model,
@@ -168,6 +171,7 @@ def load(
         evaluation=_scorable(evaluation, reference, metric, where),
         metric=metric,
         batch_size=wish,
+        data_sources=told,
     )
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 
@@ -194,13 +198,11 @@ def load_to_score(
         EngineError: A model, data or workload error.
     """
     if source.model is not None:
-        check_readable(source.model, ModelError, "an ONNX file")
-        if source.calibration is not None:
-            check_readable(source.calibration, DataError, "an .npz file", "write one with numpy.savez")
+        source.check_files()
         reference = load_reference(source.model, default_interpreter(), skipped=skipped or ())
         inputs, metric = None, None
         if source.calibration is not None:
-            inputs = read_inputs(source.calibration, reference)
+            inputs = _read(source, source.calibration, CALIB, reference).inputs
     else:
         name = source.workload or DEFAULT_WORKLOAD
         workload, label = load_workload(name, source.data), f"workload '{name}'"
@@ -234,8 +236,12 @@ def batch_size(asked: int | None, workload: LoadedWorkload, reference: Reference
     return size
 
 
-def classes(reference: ReferenceModel) -> int | None:
+def classes(reference: ReferenceModel, use: str) -> int | None:
     """Number of classes as the network's stored output shape says, None where it does not.
+
+    Args:
+        reference: The network.
+        use: What reads the classes, for messages.
 
     Raises:
         DataError: If the first output can be no classifier's.
@@ -244,12 +250,17 @@ def classes(reference: ReferenceModel) -> int | None:
     if sizes is None:
         return None
     # (n, classes), or trailing axes of size 1 that a global pooling left behind.
-    check_classifier(reference, sizes)
+    check_classifier(reference, sizes, use)
     return sizes[1]
 
 
-def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...]) -> None:
-    """Check that ``top1`` can read the first output, of that shape as far as it is known.
+def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...], use: str) -> None:
+    """Check that the first output is a classifier's.
+
+    Args:
+        reference: The network.
+        shape: The output's, as far as it is known.
+        use: What reads the classes, a metric's name for example, for messages.
 
     Raises:
         DataError: If it cannot, as where there is one column only: its largest entry is always the first.
@@ -259,14 +270,20 @@ def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...]) -
     first = f"'{reference.source}': output '{name}' has shape {shown_shape(shape, axis)}"
     hint = "name a metric that reads this output with --metric module:function (a workload: as its 'metric')"
     if axis is None and len(shape) < 2:
-        raise DataError(f"{first}, which has no row for each sample: top1 cannot read it", hint)
+        raise DataError(f"{first}, which has no row for each sample: {use} cannot read it", hint)
     if len(shape) == 1 or (len(shape) >= 2 and all(size == 1 for size in shape[1:])):
         raise DataError(
-            f"{first}, one value a sample: top1 cannot read it, since the largest of one column is always column 0",
+            f"{first}, one value a sample: {use} cannot read it, since the largest of one column is always column 0",
             hint,
         )
     if len(shape) < 2 or any(size not in (1, None) for size in shape[2:]):
-        raise DataError(f"{first}, which is no classifier's: top1 expects (n, classes)", hint)
+        raise DataError(f"{first}, which is no classifier's: {use} expects (n, classes)", hint)
+
+
+def _read(source: Source, spec: str | None, option: str, reference: ReferenceModel) -> LoadedData:
+    assert source.model is not None
+    assert spec is not None
+    return load_data(spec, option, source.data_options, source.model, reference)
 
 
 def _with_passes(
@@ -280,7 +297,7 @@ def _with_passes(
             "leave --passes out",
         )
     try:
-        count = classes(reference)
+        count = classes(reference, "distillation")
     except DataError as error:
         first = reference.output_names[0]
         raise DataError(
@@ -331,8 +348,8 @@ def _in_parameters_type(module: torch.nn.Module, inputs: Inputs) -> Inputs:
 
 
 def _scorable(evaluation: Labelled, reference: ReferenceModel, metric: Metric, source: str) -> Labelled:
-    if metric is top1:
-        check_classes(evaluation.labels, classes(reference), source)
+    if metric.classification:
+        check_classes(evaluation.labels, classes(reference, metric.name), source, use=metric.name)
     if len(evaluation) < 2:
         raise DataError(
             f"'{source}': holds {len(evaluation)} sample; part of the data is held back, so expected 2 or more",

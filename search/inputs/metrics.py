@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from bitfront.backends.batches import Outputs
 from bitfront.core import Array, DataError, Metric, WorkloadError
 from bitfront.search.inputs.values import as_array
-from bitfront.search.inputs.workloads import own_code
+from bitfront.search.inputs.workloads import call_user_code
 
 Scores = NDArray[np.float64]
 
+_ROUNDING = 1e-6  # of a bound: scores are sums of rounded numbers
 _LARGEST = 1e100  # squares of it can be added up, too
 _HINT = "return one score per sample, or their mean"
 
@@ -68,7 +69,7 @@ def call(metric: Metric, outputs: tuple[Array, ...], labels: Array, where: str) 
     """
     shapes = ", ".join(str(output.shape) for output in outputs)
     what = f"the metric on {where} (outputs {shapes}, labels {labels.shape})"
-    found: object = own_code(what, lambda: metric(outputs, labels.copy()))
+    found: object = call_user_code(what, lambda: metric(outputs, labels.copy()))
     scores = _numbers(found, f"the metric on {where}")
     if scores.shape == (len(labels), 1):
         scores = scores[:, 0]
@@ -78,6 +79,7 @@ def call(metric: Metric, outputs: tuple[Array, ...], labels: Array, where: str) 
             f"-{_LARGEST:g} and {_LARGEST:g}",
             "scale it: larger ones cannot be added up",
         )
+    _check_declared(metric, scores, f"the metric on {where}")
     if scores.ndim > 1 or (scores.ndim == 1 and len(scores) != len(labels)) or not np.isfinite(scores).all():
         raise WorkloadError(
             f"the metric on {where}: expected {len(labels)} finite scores or one finite number, got an array "
@@ -85,6 +87,22 @@ def call(metric: Metric, outputs: tuple[Array, ...], labels: Array, where: str) 
             _HINT,
         )
     return scores
+
+
+def _check_declared(metric: Metric, scores: Scores, where: str) -> None:
+    if metric.per_sample is not None and metric.per_sample != (scores.ndim > 0) and scores.ndim < 2:
+        raise WorkloadError(
+            f"{where}: gave {'one score a sample' if scores.ndim else 'one number'}, but declares "
+            f"per_sample={metric.per_sample}",
+            "declare what it gives, or leave per_sample out",
+        )
+    low, high = metric.bounds
+    outside = scores[(scores < low - _ROUNDING * abs(low)) | (scores > high + _ROUNDING * abs(high))]
+    if outside.size:
+        raise WorkloadError(
+            f"{where}: gave {outside.flat[0]:.6g}, but declares bounds from {low:g} to {high:g}",
+            "is it a fraction in one place and per cent in the other?",
+        )
 
 
 def _numbers(found: object, where: str) -> Scores:

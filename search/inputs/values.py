@@ -1,4 +1,4 @@
-"""Where a value that a person brings becomes an array of the engine: the only place that it enters by.
+"""Conversion of values that a person brings to arrays of the engine; no other place does it.
 
 An array of the engine is a plain ``numpy.ndarray`` of numbers in the machine's byte order, contiguous and aligned. What
 holds the same numbers otherwise is converted: other byte orders and layouts, views, memory maps, matrices, nested lists
@@ -77,11 +77,11 @@ def check_dtype(dtype: np.dtype[Any], where: str, kinds: str = NUMBERS) -> None:
             else "convert it to the type that 'search inspect' shows for the network's input"
         )
         raise DataError(
-            f"{where} holds {_KINDS.get(dtype.kind, 'no numbers')} (dtype {shown(dtype)}), expected numbers", hint
+            f"{where} holds {_KINDS.get(dtype.kind, 'no numbers')} (dtype {dtype_name(dtype)}), expected numbers", hint
         )
 
 
-def shown(dtype: np.dtype[Any]) -> str:
+def dtype_name(dtype: np.dtype[Any]) -> str:
     """A dtype's name, short even where it is a record of many fields."""
     text = dtype.name
     return text if len(text) <= 40 else f"{text[:40]}…"

@@ -4,6 +4,8 @@
     x̄ ± 1.96·s/√n  any other per-sample scores
 
 A metric that gives one number for all samples has no interval and can't stop early: it is scored on everything.
+
+Greater is better from here on: the ``Scorer`` negates the scores of a metric that is better when lower.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 
 from bitfront.backends.base import CompiledModel
 from bitfront.backends.batches import FIRST_AXIS, run_outputs
-from bitfront.core import AccuracyStats, Batching, Labelled, Metric
+from bitfront.core import AccuracyStats, Batching, Labelled, Metric, MetricFunction, as_metric
 from bitfront.search.inputs.metrics import Scores, score
 
 Z95 = 1.959963984540054
@@ -28,6 +30,9 @@ BATCH = 64
 
 def summary(scores: Scores) -> AccuracyStats:
     """Mean and 95 % interval of per-sample scores, shape (n,)."""
+    if np.signbit(scores).all():
+        # Scores of a metric that is better when lower, −0.0 among them: those of 0 and −1 are hits as well.
+        return summary(-scores).negated()
     count = len(scores)
     mean = float(scores.mean())
     if bool(np.isin(scores, (0.0, 1.0)).all()):
@@ -42,7 +47,7 @@ def summary(scores: Scores) -> AccuracyStats:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What an artifact scored so far.
+    """What an artifact scored so far; greater is better.
 
     Attributes:
         scores: Per-sample scores of the first ``samples`` samples, (samples,); or, for a metric that gives one number,
@@ -101,12 +106,15 @@ class Scorer:
         first_stage: Samples scored before the first look.
         name: Which part of the data this is, for messages.
         batching: Where the samples are in the network's own arrays.
+
+    Attributes:
+        metric: How outputs are scored, as a value.
     """
 
     def __init__(
         self,
         data: Labelled,
-        metric: Metric,
+        metric: Metric | MetricFunction,
         *,
         batch: int = BATCH,
         first_stage: int = FIRST_STAGE,
@@ -114,12 +122,12 @@ class Scorer:
         batching: Batching = FIRST_AXIS,
     ) -> None:
         self._data = data
-        self._metric = metric
+        self.metric = as_metric(metric)
         self._batch = batch
         self._first_stage = first_stage
         self._name = name
         self._batching = batching
-        self._one_number = False
+        self._one_number = self.metric.per_sample is False
 
     def __len__(self) -> int:
         return len(self._data)
@@ -162,4 +170,5 @@ class Scorer:
 
     def _score(self, compiled: CompiledModel, part: Labelled) -> Scores:
         outputs = run_outputs(compiled, part.inputs, batch=self._batch, batching=self._batching)
-        return score(self._metric, outputs, part.labels, self._name)
+        scores = score(self.metric, outputs, part.labels, self._name)
+        return -scores if self.metric.lower_is_better else scores

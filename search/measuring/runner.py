@@ -1,4 +1,4 @@
-"""What candidates are tried on: it writes them, compiles them, times them beside the given network, and clocks it."""
+"""The model runner: writes candidates, compiles them, times them beside the given network, and clocks that work."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from bitfront.backends.base import Backend, CompiledModel
 from bitfront.backends.timing import TimingSettings, time_paired
 from bitfront.core import FP32, Artifact, Inputs, LatencyStats, LoweringError, PrecisionConfig, Scheme
+from bitfront.core.given_network import GIVEN_ID
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.report.given import GIVEN_ID
 from bitfront.search.measuring.measurement_cache import MeasurementCache
 from bitfront.search.measuring.stopwatch import Kind, Stopwatch
 from bitfront.search.measuring.timed import TimedModel
@@ -28,7 +28,9 @@ _REMEMBERED = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRunner:
-    """What candidates are tried on.
+    """Writes, compiles and times candidates.
+
+    A frozen bundle of everything that trying a candidate needs.
 
     Attributes:
         lowerer: Writes the given network.
@@ -54,7 +56,7 @@ class ModelRunner:
     quiet: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def writer(self, network: str) -> Lowerer:
-        """Writes the network of that key; the given one for none."""
+        """The lowerer of a network by its key; of the given network for an empty one."""
         return self.variants[network].lowerer if network else self.lowerer
 
     def layers(self, candidate: Candidate) -> dict[str, Scheme]:
@@ -82,7 +84,7 @@ class ModelRunner:
             return self.writer(network).lower(layers)
 
     def config(self, layers: Mapping[str, Scheme], network: str = "") -> PrecisionConfig:
-        """The reusable config of a network's layers: about the given one, with the recipe that made it if any."""
+        """The reusable config of a network's layers; for a made network it names the given one and the recipe."""
         config = self.writer(network).config(layers)
         if not network:
             return config
@@ -103,13 +105,13 @@ class ModelRunner:
     def time(
         self, models: Mapping[str, CompiledModel], settings: TimingSettings, reference: str = GIVEN_ID
     ) -> dict[str, LatencyStats]:
-        """Paired with the given network, which is among the models as ``reference``."""
+        """Time models, paired with the given network, which is among them as ``reference``."""
         with self.watch.timed(Kind.INFERENCE):
             stats = time_paired(
                 models,
                 reference,
                 self.inputs,
-                self.patient(settings),
+                self.with_known_speed(settings),
                 threads=self.threads,
                 batch_size=self.batch_size,
                 clock=self.backend.clock,
@@ -117,8 +119,8 @@ class ModelRunner:
         self.quiet.append(stats[reference].median_ms)
         return stats
 
-    def patient(self, settings: TimingSettings) -> TimingSettings:
-        """Settings that wait for the speed the machine is known to have."""
+    def with_known_speed(self, settings: TimingSettings) -> TimingSettings:
+        """Timing settings with the given network's fastest known latency, so that disturbed rounds are told."""
         return replace(settings, undisturbed_ms=min(self.quiet, default=None))
 
 

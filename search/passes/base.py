@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bitfront.core import ContentStore, Inputs, Labelled, RecipeStep, Scheme, digest
-from bitfront.report.network import PrunedGroup
+from bitfront.core.variant_info import PrunedGroup
 from bitfront.search.passes.trainings import TrainingBudget, Trainings
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from bitfront.core import RecipeStep, UsageError, digest
-from bitfront.report.network import PrunedGroup
+from bitfront.core.variant_info import PrunedGroup
 from bitfront.search.commands import values
 from bitfront.search.passes.base import Argument, PassContext, StructuralPass
 

@@ -7,7 +7,7 @@ its unit and what is known of its effect. Figures in brackets are of an ablation
 
 the hypervolume found without that part, in the whole box and within limits that bind, over that of all ablations
 together; the full sampler comes to (0.985, 0.63). Means over four problems, whose volumes within limits reach from 0 to
-1: only large differences say something. A field without a figure was set by hand on the repository's ready-made workloads and **was not ablated**.
+1: only large differences say something. A field without a figure was set by hand and **was not ablated**.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from bitfront.core import Constraints, Precision
+from bitfront.core import Constraints, Limit, LimitCheck, Precision
 from bitfront.search.policy.config import DEFAULTS, SurrogateConfig
 from bitfront.search.proposals.history import History, Observation
 from bitfront.search.proposals.hypervolume_gain import hypervolume_gains
@@ -56,10 +56,15 @@ class RelativeLimits:
 
     def met_by(self, observation: Observation) -> bool:
         """Tell whether a measured point keeps all of them."""
-        return (
-            (self.ratio is None or observation.ratio <= self.ratio)
-            and (self.size_bytes is None or observation.size_bytes <= self.size_bytes)
-            and observation.accuracy >= self.accuracy
+        beside = (
+            (Limit.LATENCY, observation.ratio, self.ratio),
+            (Limit.SIZE, observation.size_bytes, self.size_bytes),
+            (Limit.ACCURACY, observation.accuracy, self.accuracy),
+        )
+        return all(
+            LimitCheck(limit=limit, value=value, best=value, bound=bound).met
+            for limit, value, bound in beside
+            if bound is not None
         )
 
 

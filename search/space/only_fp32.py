@@ -1,4 +1,4 @@
-"""Why FP32 as given is all there is, where a network has no layers or none of them may take another scheme."""
+"""Reasons why FP32 is the only point, where a network has no layers or none may take another scheme."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST = 20
 
 
 def why_only_fp32(lowerer: Lowerer, precisions: Sequence[Precision], dropped: Iterable[str] = ()) -> tuple[str, ...]:
-    """Sentences, the first of which says that nothing can be decided.
+    """Sentences why FP32 is the only point; the first says that it is.
 
     Args:
         lowerer: Of the network.

@@ -192,7 +192,7 @@ class Space:
         return {group.name: group.schemes[i] for group, i in zip(self.groups, self.schemes(encoding), strict=True)}
 
     def schemes(self, encoding: Encoding) -> Encoding:
-        """The groups' part of a encoding."""
+        """The groups' part of an encoding."""
         return encoding[: len(self.groups)]
 
     def sparsity_indices(self, encoding: Encoding) -> SparsityIndices:

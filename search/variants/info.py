@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bitfront.core import FP32, RecipeStep
-from bitfront.report.network import GIVEN, NetworkInfo, PrunedGroup, StepInfo
-from bitfront.report.training import RungInfo, TrainInfo
+from bitfront.core.training_info import RungInfo, TrainInfo
+from bitfront.core.variant_info import GIVEN, PrunedGroup, StepInfo, VariantInfo
 from bitfront.search.passes.base import ArtifactPass, StructuralPass, TrainingPass
 from bitfront.search.trial import Trial
 from bitfront.search.variants.builder import VariantBuilder
@@ -34,7 +34,7 @@ def kind(pipeline: PassPipeline, steps: Sequence[RecipeStep]) -> str:
     return next(iter([*structural, *training]), GIVEN)
 
 
-def network_info(builder: VariantBuilder, key: str, trials: Sequence[Trial]) -> NetworkInfo:
+def network_info(builder: VariantBuilder, key: str, trials: Sequence[Trial]) -> VariantInfo:
     """What there is to say of one variant.
 
     Args:
@@ -54,7 +54,7 @@ def network_info(builder: VariantBuilder, key: str, trials: Sequence[Trial]) -> 
     parameters, all_parameters = count_parameters(module), count_parameters(context.base)
     base = [step for step in plain if pipeline.is_structural(step)]
     before = variants.id_of(base)
-    return NetworkInfo(
+    return VariantInfo(
         label=label(pipeline, steps, before or key),
         kind=kind(pipeline, steps),
         artifact_trained=artifact,

@@ -168,7 +168,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown precision": (("--precisions", "fp32,int7"), ("--precisions", "'int7'", "fp32,fp16,int8,int4")),
     "no precision": (("--precisions", ","), ("--precisions", "got nothing")),
     "unknown backend": (("--backend", "ort-cpx"), ("'ort-cpx'", "ort-cpu")),
-    "unknown metric": (("--metric", "top5"), ("'top5'", "top1", "module:function")),
+    "unknown metric": (("--metric", "top9"), ("'top9'", "top1", "module:function")),
     "metric without module": (("--metric", "no_such_module:score"), ("--metric", "'no_such_module'")),
     "metric without attribute": (("--metric", "json:score"), ("--metric", "'json'", "'score'")),
     "metric no function": (("--metric", "string:digits"), ("--metric", "'string:digits'", "str")),

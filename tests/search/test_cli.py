@@ -39,8 +39,12 @@ GIVEN: dict[str, tuple[list[str], dict[str, object]]] = {
     "--min-acc": (["0.75"], {"budget": Constraints(min_accuracy=0.75)}),
     "--max-drop": (["0.01"], {"budget": Constraints(max_drop=0.01)}),
     "--model": (["net.onnx"], {"model": Path("net.onnx")}),
-    "--calib": (["--model", "n", "--calib", "c.npz"], {"calibration": Path("c.npz")}),
-    "--eval": (["--model", "n", "--eval", "e.npz"], {"evaluation": Path("e.npz")}),
+    "--calib": (["--model", "n", "--calib", "c.npz"], {"calibration": "c.npz"}),
+    "--eval": (["--model", "n", "--eval", "e.npz"], {"evaluation": "e.npz"}),
+    "--data-options": (
+        ["--model", "n", "--data-options", "size=8", "eval:mean=0.5,0.4", "--data-options", "std=1"],
+        {"data_options": (("size", "8"), ("eval:mean", "0.5,0.4"), ("std", "1"))},
+    ),
     "--metric": (["--model", "n", "--metric", "m:f"], {"metric": "m:f"}),
     "--workload": (["m:w"], {"workload": "m:w"}),
     "--data": (["."], {"data": Path()}),
@@ -117,7 +121,7 @@ def test_every_option_arrives(option: str) -> None:
         assert after[name + "@" if option in SOURCES else name] == value
 
 
-SOURCES = {"--model", "--calib", "--eval", "--metric", "--workload", "--data"}
+SOURCES = {"--model", "--calib", "--eval", "--data-options", "--metric", "--workload", "--data"}
 
 
 def test_the_check_sees_a_dropped_option(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ import optuna
 import pytest
 
 from bitfront.core import ConfigError, PrecisionConfig, UsageError
+from bitfront.core.backends_file import BACKENDS_FORM
 from bitfront.core.config import CONFIG_FORM
-from bitfront.report.comparison import BACKENDS_FORM
-from bitfront.report.results import MEASUREMENT_FORM
+from bitfront.core.measurement_file import MEASUREMENT_FORM
 from bitfront.search.run_folder.identity import RUN_FORM, check_folder
 from bitfront.search.run_folder.storage import default_storage
 from bitfront.search.schemas import schema_texts, write_schemas

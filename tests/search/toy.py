@@ -30,6 +30,7 @@ from bitfront.core import (
     Labelled,
     LoweringError,
     Metric,
+    MetricFunction,
     PrecisionConfig,
     Scheme,
     top1,
@@ -59,10 +60,10 @@ class ToyWorkload:
     model: Path = Path("toy.onnx")
     calibration: Inputs
     evaluation: Labelled
-    metric: Metric = top1
+    metric: Metric | MetricFunction = top1
 
 
-def workload(samples: int = 600, metric: Metric = top1, seed: int = 3) -> ToyWorkload:
+def workload(samples: int = 600, metric: Metric | MetricFunction = top1, seed: int = 3) -> ToyWorkload:
     """Samples of even difficulty, all of class 0."""
     rng = np.random.default_rng(seed)
     return ToyWorkload(

@@ -20,7 +20,7 @@ from torch import nn
 from bitfront.core import AccuracyStats, Constraints, LatencyStats, RecipeStep, digest
 from bitfront.experiments.synthetic import Synthetic
 from bitfront.lowering.dialect import ComputeType
-from bitfront.search.events import Silent
+from bitfront.search.events import SilentListener
 from bitfront.search.passes.trainings import TrainingBudget
 from bitfront.search.proposals import seeds
 from bitfront.search.proposals.latency_model import fit_latency_model
@@ -303,7 +303,7 @@ def joint_parts(seed: int, budget: Constraints, train_s: float | None, trials: i
         watch=watch,
         builder=_Builder(SimpleNamespace(base=_linear(0.0), budget=training), networks, passes),
         unseen={"x": inputs},
-        listener=Silent(),
+        listener=SilentListener(),
         options=SimpleNamespace(
             seed=seed, trials=trials, time_limit_s=time_limit_s, budget=budget, sensitivity_samples=8
         ),

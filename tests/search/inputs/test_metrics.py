@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from bitfront.backends.batches import Output, Outputs
-from bitfront.core import Array, Labelled, WorkloadError, top1
+from bitfront.core import Array, Labelled, Metric, WorkloadError, as_metric, top1
 from bitfront.search.inputs.metrics import call, score
-from bitfront.search.inputs.preflight import try_metric
+from bitfront.search.inputs.validate_inputs import try_metric
 
 HITS = np.array([1.0, 0.0, 1.0, 1.0])
 LABELS = np.arange(4)
@@ -38,7 +38,7 @@ ACCEPTED: dict[str, object] = {
 @pytest.mark.parametrize("form", ACCEPTED)
 def test_scores_in_any_form(form: str) -> None:
     """Scores that are unambiguous are accepted, one a sample."""
-    scores = call(lambda *_: ACCEPTED[form], (LOGITS,), LABELS, "x")  # type: ignore[arg-type]
+    scores = call(as_metric(lambda *_: ACCEPTED[form]), (LOGITS,), LABELS, "x")  # type: ignore[arg-type]
     assert scores.dtype == np.float64
     np.testing.assert_array_equal(scores, HITS)
 
@@ -46,7 +46,7 @@ def test_scores_in_any_form(form: str) -> None:
 @pytest.mark.parametrize("form", [0.75, np.float32(0.75), np.array(0.75), torch.tensor(0.75)], ids=type)
 def test_one_number_in_any_form(form: object) -> None:
     """One number for all samples is a number, in whatever form."""
-    scores = call(lambda *_: form, (LOGITS,), LABELS, "x")  # type: ignore[arg-type]
+    scores = call(as_metric(lambda *_: form), (LOGITS,), LABELS, "x")  # type: ignore[arg-type]
     assert scores.shape == ()
     assert float(scores) == 0.75
 
@@ -109,7 +109,7 @@ def test_what_a_metric_may_not_do(case: str) -> None:
     """Whatever a metric gives or raises is an error that names the samples, and the line of the person's own code."""
     metric, message = REFUSED[case]
     with pytest.raises(WorkloadError, match=f"(?s)the metric on the data.*{message}"):
-        call(metric, (LOGITS,), LABELS, "the data")
+        call(as_metric(metric), (LOGITS,), LABELS, "the data")
 
 
 def test_ctrl_c_stays_ctrl_c() -> None:
@@ -119,20 +119,20 @@ def test_ctrl_c_stays_ctrl_c() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        call(interrupted, (LOGITS,), LABELS, "x")
+        call(as_metric(interrupted), (LOGITS,), LABELS, "x")
 
 
 def test_labels_are_safe_from_a_metric() -> None:
     """A metric that computes in place spoils neither the labels nor its own second trial."""
 
     def spoiling(outputs: tuple[Array, ...], labels: Array) -> Array:
-        scores = top1(outputs, labels)
+        scores = np.asarray(top1(outputs, labels))
         labels[:] = 0
         np.asarray(outputs[0], dtype=np.float32)[:] = 0
         return scores
 
     labels = LABELS.copy()
-    assert try_metric(spoiling, answers(), Labelled(inputs={}, labels=labels), "x") == 0.75
+    assert try_metric(as_metric(spoiling), answers(), Labelled(inputs={}, labels=labels), "x") == 0.75
     np.testing.assert_array_equal(labels, LABELS)
 
 
@@ -149,12 +149,12 @@ def test_outputs_without_rows_come_batch_by_batch() -> None:
 
     def metric(found: tuple[Array, ...], labels: Array) -> Array:
         seen.append((found[0].shape, float(found[1][0]), labels.tolist()))
-        return top1(found, labels)
+        return np.asarray(top1(found, labels))
 
-    np.testing.assert_array_equal(score(metric, outputs, LABELS, "x"), HITS)
+    np.testing.assert_array_equal(score(as_metric(metric), outputs, LABELS, "x"), HITS)
     assert seen == [((3, 4), 7.0, [0, 1, 2]), ((1, 4), 8.0, [3])]
     with pytest.raises(WorkloadError, match=r"output 'found' has no row for each sample.*one number for a batch"):
-        score(lambda *_: 0.5, outputs, LABELS, "x")
+        score(as_metric(lambda *_: 0.5), outputs, LABELS, "x")
 
 
 def drawing() -> Callable[..., Array]:
@@ -183,12 +183,30 @@ def test_a_trial_shows_what_would_spoil_a_search(case: str) -> None:
     """Scores that change from call to call, or with the number of samples, are refused on the first few."""
     metric, message = TRIALS[case]
     with pytest.raises(WorkloadError, match=message):
-        try_metric(metric, answers(), Labelled(inputs={}, labels=LABELS), "x")
+        try_metric(as_metric(metric), answers(), Labelled(inputs={}, labels=LABELS), "x")
 
 
 def test_a_trial_forgives_last_bits() -> None:
     """Sums on several threads differ in their last bits."""
     calls = itertools.count()
     assert try_metric(
-        lambda *_: 0.75 + 1e-9 * next(calls), answers(), Labelled(inputs={}, labels=LABELS), "x"
+        as_metric(lambda *_: 0.75 + 1e-9 * next(calls)), answers(), Labelled(inputs={}, labels=LABELS), "x"
     ) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("declared", "gives", "message"),
+    [
+        ({"per_sample": True}, 0.5, "gave one number, but declares per_sample=True"),
+        ({"per_sample": False}, HITS, "gave one score a sample, but declares per_sample=False"),
+        ({"bounds": (0.0, 1.0)}, 100 * HITS, "gave 100, but declares bounds from 0 to 1"),
+        ({"bounds": (0.0, 9.0)}, -0.5, "gave -0.5, but declares bounds from 0 to 9"),
+    ],
+)
+def test_what_a_metric_gives_is_what_it_declares(declared: dict[str, Any], gives: Any, message: str) -> None:
+    """Kind of scores and bounds; the last bits of a rounded sum are forgiven."""
+    metric = Metric(name="mine", compute=lambda *_: gives, **declared)
+    with pytest.raises(WorkloadError, match=message):
+        call(metric, (LOGITS,), LABELS, "x")
+    forgiven = Metric(name="mine", compute=lambda *_: 1.0 + 1e-9, bounds=(0.0, 1.0))
+    assert float(call(forgiven, (LOGITS,), LABELS, "x")) == pytest.approx(1.0)

@@ -33,7 +33,7 @@ def latency(ratio: float, low: float | None = None, high: float | None = None, f
 
 
 class Trials:
-    """An evaluator over a measurements that tests write into.
+    """An evaluator over a measurement cache that tests write into.
 
     Args:
         budget: Limits.
@@ -66,13 +66,13 @@ class Trials:
 
     def knows(self, schemes: dict[str, Scheme], timed: LatencyStats) -> None:
         """What the artifact's latency is."""
-        self.measurements.note_latency(self.artifact(schemes), timed)
+        self.measurements.put_latency(self.artifact(schemes), timed)
 
     def scores(self, schemes: dict[str, Scheme], right: int) -> None:
         """So many of the first 64 samples right."""
         hits = np.zeros(64)
         hits[:right] = 1.0
-        self.measurements.note_scored(self.artifact(schemes), SEARCH_PART, Scored(hits, 64))
+        self.measurements.put_scored(self.artifact(schemes), SEARCH_PART, Scored(hits, 64))
 
 
 @pytest.mark.parametrize(

@@ -100,17 +100,22 @@ def quantisable(
 def table(rows: dict[str, dict[Scheme, float]], dropped: dict[tuple[str, Scheme], str]) -> SensitivityTable:
     """A table with the given losses; ``dropped`` rows have NaN."""
     kept = [
-        SensitivityRow(group=group, scheme=scheme, alone=loss, restored=loss, loss=loss)
+        SensitivityRow(group=group, scheme=scheme, single_layer=loss, leave_one_out=loss, loss=loss)
         for group, losses in rows.items()
         for scheme, loss in losses.items()
     ]
     gone = [
         SensitivityRow(
-            group=group, scheme=scheme, alone=float("nan"), restored=float("nan"), loss=float("nan"), dropped=reason
+            group=group,
+            scheme=scheme,
+            single_layer=float("nan"),
+            leave_one_out=float("nan"),
+            loss=float("nan"),
+            dropped=reason,
         )
         for (group, scheme), reason in dropped.items()
     ]
-    return SensitivityTable(measure="kl", samples=8, rows=tuple(kept + gone))
+    return SensitivityTable(divergence_metric="kl", samples=8, rows=tuple(kept + gone))
 
 
 def size_of(_layer: str, scheme: Scheme) -> int:
