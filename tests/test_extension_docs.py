@@ -92,7 +92,7 @@ def test_the_scheme_goes_through_the_main_job(folder: Path, capsys: pytest.Captu
     argv = files.argv("--backend", "my_scheme:DynamicBackend", "--max-drop", "0.5", "--trials", "4", "--quiet")
     assert outcome([*argv, "--precisions", "int4", "--sensitivity-samples", "2", "--out", str(folder / "run")]) == 0
     assert "int4:mse:dynamic" in (folder / "run" / "sensitivity.csv").read_text(encoding="utf-8")
-    config = PrecisionConfig.load(folder / "run" / "configs" / "int8.json")
+    config = PrecisionConfig.load(folder / "run" / "configs" / "int4.json")
     dynamic = replace(config, layers={**config.layers, "fc": Scheme.parse("int4:mse:dynamic")})
     made = folder / "dynamic.json"
     made.write_text(dynamic.to_json(), encoding="utf-8")

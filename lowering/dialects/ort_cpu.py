@@ -5,8 +5,9 @@ Beyond those:
 
 - A quantised Conv needs Q/DQ on its output to become QLinearConv; Gemm and MatMul do not, so their results stay
   floating unless somebody wants 8 bits (a classifier's logits are not rounded).
-- The fast kernels for dense convolutions take input channels by fours: an image's three get a fourth of zeros (half
-  the time of a stem of 64 outputs), for one small Pad. More zeros make narrow ones wide enough (``channel_padding``).
+- The fast kernels for dense convolutions take input channels by fours: an image's three get a fourth of zeros, for one
+  small Pad, where the zeros are few (``ort_cpu_rules.missing_channels``). More zeros make narrow ones wide enough
+  (``channel_padding``). Zeros of weights are added on load and take no place in the file.
 - Layout operators are written on the 8-bit tensor itself instead of being left to the runtime's clean-up; a strided
   Slice with a Pad of channels (a shortcut without parameters) becomes a 1×1 convolution that copies.
 - A Relu or Clip in front of a quantiser is left out: the quantiser's range ends where it would.
@@ -172,13 +173,12 @@ class OrtCpuEmitter(QdqEmitter):
         if bias:
             inputs = [*inputs[:2], bias]
         depthwise = layer.conv_groups > 1
+        zeros: list[int] = []
         if before or behind:
-            widths = [(0, behind), (0, 0 if depthwise else before), *[(0, 0)] * (rounded.integers.ndim - 2)]
-            scales = np.concatenate([rounded.scales, np.ones(behind, np.float32)])
-            rounded = replace(rounded, integers=np.pad(rounded.integers, widths), scales=scales)
+            zeros = [behind, 0 if depthwise else before, *[0] * (rounded.integers.ndim - 2)]
             if behind and len(inputs) > 2 and inputs[2]:
                 inputs[2] = self.writer.constant(np.pad(self.writer.value(inputs[2]), (0, behind)), f"{layer.weight}_b")
-        inputs[1] = write_integer(self.writer, rounded, layer, dequantise=True)
+        inputs[1] = write_integer(self.writer, rounded, layer, dequantise=True, zeros=zeros)
         if depthwise and behind:
             node = with_conv_groups(node, layer.conv_groups + behind)
         self._computed(index, node, inputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import onnx
 
@@ -14,6 +16,9 @@ from bitfront.lowering.storage import pack_groups
 from bitfront.lowering.writer import GraphWriter
 
 _FAST_INPUTS, _FAST_OUTPUTS = 4, 16
+# Zeros of a kernel up to which they pay, whatever it is like; in two dimensions they also pay for kernels that are not
+# too large where they are a third of the channels or less.
+_FEW_ZEROS, _LARGE_KERNEL, _FEW_CHANNELS = 32, 49, 3
 
 # Activations the provider fuses into a floating Gemm before it looks for quantised ones.
 _GEMM_ACTIVATIONS = frozenset(
@@ -36,10 +41,23 @@ def why_no_int8(site: LayerSite) -> str:
 
 
 def missing_channels(layer: Layer, outputs: int) -> int:
-    """How many input channels of zeros let a quantised Conv with so many outputs use the fast kernels."""
+    """How many input channels of zeros let a quantised Conv with so many outputs run faster; 0 where they do not pay.
+
+    Time with zeros over time without, by input channels, one thread (``experiments/channel_padding_study.py``):
+
+    ====================  ====  ====  ====  ====  ====  ====
+    kernel                1     2     3     5     6     7
+    ====================  ====  ====  ====  ====  ====  ====
+    TABLE
+    ====================  ====  ====  ====  ====  ====  ====
+    """
+    channels, *kernel = layer.weight_shape[1:]
+    missing, taps = -channels % _FAST_INPUTS, prod(kernel)
     if layer.conv_groups != 1 or outputs < _FAST_OUTPUTS:
         return 0
-    return -layer.weight_shape[1] % _FAST_INPUTS
+    few = missing * taps <= _FEW_ZEROS
+    wide = len(kernel) == 2 and taps <= _LARGE_KERNEL and _FEW_CHANNELS * missing <= channels
+    return missing if few or wide else 0
 
 
 def with_conv_groups(node: onnx.NodeProto, groups: int) -> onnx.NodeProto:
