@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
+import numpy as np
 import onnx
 
 from bitfront.core import FP32
@@ -21,7 +22,7 @@ from bitfront.lowering.graph import GraphView, attribute, bodies
 from bitfront.lowering.layers import (
     RECURRENT,
     RECURRENT_WEIGHTS,
-    TABLE,
+    TABLE_READERS,
     WEIGHTED,
     Layer,
     PrecisionGroup,
@@ -62,7 +63,7 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect) -> QuantisableLayer
         elif node.op_type in RECURRENT:
             reason = _why_not_recurrent(node, view, dialect)
         elif node.op_type in WEIGHTED:
-            reason = _why_no_layer(node, view)
+            reason = _why_no_layer(node, view, dialect)
         else:
             continue
         if reason:
@@ -71,7 +72,7 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect) -> QuantisableLayer
         if node.op_type in RECURRENT:
             layers += [_layer(index, view, dialect, taken, at, name) for name, at in RECURRENT_WEIGHTS.items()]
         else:
-            layers.append(_layer(index, view, dialect, taken, operand=0 if node.op_type == TABLE else 1))
+            layers.append(_layer(index, view, dialect, taken, operand=0 if node.op_type in TABLE_READERS else 1))
     groups = _groups(layers, view)
     return QuantisableLayers(
         layers=tuple(layers), groups=groups, edges=_edges(layers, groups, view), left_alone=left_alone
@@ -86,7 +87,7 @@ def _inner(node: onnx.NodeProto) -> Iterator[str]:
             yield from _inner(inner)
 
 
-def _why_no_layer(node: onnx.NodeProto, view: GraphView) -> str:
+def _why_no_layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> str:
     weight = view.array(node.input[1])
     if weight is None:
         if node.op_type == "MatMul" and view.array(node.input[0]) is not None:
@@ -108,22 +109,33 @@ def _why_no_layer(node: onnx.NodeProto, view: GraphView) -> str:
     if view.is_captured(node.input[1]) or view.is_output(node.input[1]):
         return "its weight is also read by a subgraph, or is an output"
     for reader in readers:
+        if _reads_rows(node, node.input[1]) and _is_table(reader, view) and stores(dialect, reader.op_type):
+            continue
         if reader.op_type not in WEIGHTED or list(reader.input).index(node.input[1]) != 1:
             return f"its weight is also read by {reader.op_type} '{reader.name}'"
     return ""
 
 
 def _is_table(node: onnx.NodeProto, view: GraphView) -> bool:
-    """Whether a node looks up vectors in a constant floating matrix that is worth being stored smaller."""
-    shape = view.shape(node.input[0]) if node.op_type == TABLE and node.input[0] in view.initializers else None
-    if shape is None or len(shape) != 2 or attribute(node, "axis", 0) not in (0, -2):
+    """Whether a node looks up or cuts out vectors of a constant floating matrix that is worth storing smaller."""
+    if node.op_type not in TABLE_READERS or node.input[0] not in view.initializers:
         return False
-    return view.initializers[node.input[0]].data_type in _FLOATS and prod(size or 0 for size in shape) >= SMALLEST_TABLE
+    table = view.initializers[node.input[0]]
+    if table.data_type not in _FLOATS or prod(table.dims) < SMALLEST_TABLE:
+        return False
+    if node.op_type == "Slice":
+        return len(table.dims) == 2 or (len(table.dims) == 3 and table.dims[0] == 1)
+    return len(table.dims) == 2 and attribute(node, "axis", 0) in (0, -2)
+
+
+def _reads_rows(node: onnx.NodeProto, weight: str) -> bool:
+    """Whether a Gemm multiplies by a table's entries, each of which is one of its channels."""
+    return node.op_type == "Gemm" and bool(attribute(node, "transB", 0)) and list(node.input).index(weight) == 1
 
 
 def _why_no_table(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> str:
     table = node.input[0]
-    if not stores(dialect, TABLE):
+    if not stores(dialect, node.op_type):
         return f"dialect '{dialect.name}' keeps tables as they are"
     if not view.is_float(table):
         return "its table is not float32"
@@ -131,9 +143,10 @@ def _why_no_table(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> st
         return "its table is also read by a subgraph, or is an output"
     for index in view.consumers(table):
         reader = view.nodes[index]
-        if reader.op_type != TABLE or attribute(reader, "axis", 0) not in (0, -2):
+        if not (_is_table(reader, view) or _reads_rows(reader, table)):
             return f"its table is also read by {reader.op_type} '{reader.name}'"
-    return ""
+    value = view.array(table)
+    return "" if value is not None and np.isfinite(value).all() else "its table has values that are not finite"
 
 
 def _why_not_recurrent(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> str:
@@ -182,6 +195,8 @@ def _layer(
         channel_axis = 1
     else:
         channel_axis = 1 if node.op_type in ("ConvTranspose", *RECURRENT) else 0
+    if node.op_type == "Slice":
+        channel_axis = len(shape) - 2
     if weight_name:
         base = f"{node.name}.{weight_name}"
     else:

@@ -15,12 +15,12 @@ import onnx
 
 from bitfront.core import LoweringError, Scheme
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.layers import RECURRENT, TABLE, WEIGHTED, Layer
+from bitfront.lowering.layers import RECURRENT, TABLE_READERS, WEIGHTED, Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import stored_bytes
 
 LAYERS = frozenset(WEIGHTED)
-TABLES = frozenset((TABLE,))
+TABLES = frozenset(TABLE_READERS)
 RECURRENTS = frozenset(RECURRENT)
 
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.lowering.graph import GraphView, bodies
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
-from bitfront.lowering.layers import TABLE, WEIGHTED
+from bitfront.lowering.layers import RECURRENT, WEIGHTED
 
 LARGEST = 1 << 16
 _BYTE_LIMIT = 2**31 - 1
@@ -112,9 +112,9 @@ def _leads_to_weights(view: GraphView) -> set[str]:
     """Tensors that weights, biases and tables are computed from, those included."""
     found: set[str] = set()
     for node in reversed(view.nodes):
-        if node.op_type in WEIGHTED and node.domain in _STANDARD:
+        if node.op_type in (*WEIGHTED, *RECURRENT) and node.domain in _STANDARD:
             found.update(node.input[1:])
-        if node.op_type == TABLE:
+        if node.op_type == "Gather":
             found.add(node.input[0])
         if any(name in found for name in node.output):
             found.update(node.input)

@@ -10,8 +10,9 @@ from bitfront.core import Scheme
 
 # Operators whose second input, where it is constant, is a layer's weight.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-# The operator whose first input, where it is constant, is a table of vectors: an embedding.
-TABLE = "Gather"
+# Operators whose first input, where it is constant, is a table of vectors that are looked up (an embedding) or cut out
+# (positions).
+TABLE_READERS = ("Gather", "Slice")
 # Operators with two weights, W of the inputs and R of the state before, each a layer, and where they stand.
 RECURRENT = ("LSTM", "GRU", "RNN")
 RECURRENT_WEIGHTS = {"W": 1, "R": 2}
@@ -25,12 +26,12 @@ class Layer:
         name: Module path its weight came from (``layer1.0.conv1``), else the ONNX node's name; of a recurrent operator
             the node's with ``.W`` or ``.R``.
         node: Name of its node in the reference graph; the two layers of a recurrent operator share it.
-        op: ``Conv``, ``ConvTranspose``, ``Gemm``, ``MatMul``, ``LSTM``, ``GRU``, ``RNN`` or, for a table that is looked
-            up, ``Gather``.
+        op: ``Conv``, ``ConvTranspose``, ``Gemm``, ``MatMul``, ``LSTM``, ``GRU``, ``RNN`` or, for a table, ``Gather`` or
+            ``Slice``.
         weight: Name of its weight in the reference graph.
         weight_shape: As stored: Conv (out, in // groups, kh, kw), ConvTranspose (in, out // groups, kh, kw),
-            Gemm (in, out) or (out, in) with transB, MatMul (in, out), Gather (entries, width), recurrent operators
-            (directions, gates · hidden, in) or, for R, (directions, gates · hidden, hidden).
+            Gemm (in, out) or (out, in) with transB, MatMul (in, out), Gather (entries, width), Slice (entries, width)
+            or (1, entries, width), recurrent operators (directions, gates · hidden, in) and (…, hidden) for R.
         channel_axis: Axis of the output channels in ``weight_shape``, of the entries of a table.
         conv_groups: The ``group`` attribute; 1 for all but convolutions.
         parameters: Number of weights.

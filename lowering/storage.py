@@ -10,8 +10,8 @@
 | int4               | INT4 initialiser → Cast to INT8 → DequantizeLinear           | 8-bit weight          |
 | … with zeros       | the same with a Pad before DequantizeLinear                  | 8-bit weight          |
 
-So FP16 and INT4 are storage types here: the file shrinks, memory in use does not. Channels of zeros that kernels want are
-not stored, unless they take less than the node would.
+So FP16 and INT4 are storage types here: the file shrinks, memory in use does not. Channels of zeros that kernels want
+are not stored, unless they take less than the node would.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from bitfront.core import SCHEMES, Scheme
 from bitfront.lowering.dialect import LAYERS, TABLES, ComputeType, LayerSite, SchemeSupport
 from bitfront.lowering.dialects.qdq import QdqEmitter
 from bitfront.lowering.graph import GraphView, attribute
-from bitfront.lowering.layers import TABLE, Layer
+from bitfront.lowering.layers import TABLE_READERS, Layer
 from bitfront.lowering.storage import stored_bytes
 
 GROUP_SIZE = 32
@@ -99,7 +99,7 @@ def grouped(
 
 
 def _why_no_product(site: LayerSite) -> str:
-    return "a table is looked up, nothing is multiplied by it" if site.layer.op == TABLE else ""
+    return "a table is looked up, nothing is multiplied by it" if site.layer.op in TABLE_READERS else ""
 
 
 def why_no_plain_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
