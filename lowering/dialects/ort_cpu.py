@@ -30,7 +30,8 @@ import numpy as np
 import onnx
 
 from bitfront.core import SCHEMES
-from bitfront.lowering.dialect import RECURRENTS, TABLES, ComputeType, LayerSite, LoweringRequest, SchemeSupport
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import RECURRENTS, TABLES, LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.channel_padding import padded_channels
 from bitfront.lowering.dialects.ort_cpu_dynamic import (
     OPERATORS,
