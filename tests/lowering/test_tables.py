@@ -25,7 +25,9 @@ def _table(*shape: int) -> NDArray[np.float32]:
 
 
 def _model(
-    nodes: Sequence[onnx.NodeProto], constants: dict[str, NDArray[np.generic]], inputs: dict[str, tuple[int, list[int]]]
+    nodes: Sequence[onnx.NodeProto],
+    constants: dict[str, NDArray[np.generic]],
+    inputs: dict[str, tuple[int, list[int | str]]],
 ) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
