@@ -19,7 +19,8 @@ from bitfront.core import METRICS, Direction, top1
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.passes.prune_groups import Status, find_prune_groups
 from bitfront.report.results import RunResults
-from bitfront.search.commands import arguments, main_job, pass_arguments
+from bitfront.search.arguments import arguments, pass_arguments
+from bitfront.search.commands import main_job
 from bitfront.search.inputs.data.registry import LOADERS
 from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.passes import check_passes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bitfront.core import FP32, CalibrationSettings, ContentStore, UsageError
 from bitfront.core.batching import take_rows
 from bitfront.core.ragged import median_sample, rows_like
-from bitfront.search.commands import arguments, values
+from bitfront.search.arguments import arguments, values
 from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_message, write_prose
 from bitfront.search.inputs.arrays import shown_shape

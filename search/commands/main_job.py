@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitfront.core import ContentStore, Metric, UsageError
-from bitfront.search.commands import arguments, limit_arguments, pass_arguments, values
+from bitfront.search.arguments import arguments, limit_arguments, pass_arguments, values
 from bitfront.search.console import progress
 from bitfront.search.console.secrets import masked_arguments
 from bitfront.search.events import Listener

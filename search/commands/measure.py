@@ -23,7 +23,7 @@ from bitfront.core import (
 )
 from bitfront.core.artifact import load_artifact
 from bitfront.core.files import check_readable
-from bitfront.search.commands import arguments, values
+from bitfront.search.arguments import arguments, values
 from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_prose
 from bitfront.search.inputs.archive import array_names, read_npz

@@ -13,10 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from bitfront.core import Array, CalibrationSettings, ContentStore, PrecisionConfig
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.equivalence import equivalent_to_given, sqnr_db
+from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.fixed_inputs import fix_shared_inputs
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.normalise import steps_to_skip
+from bitfront.lowering.output_difference import sqnr_db
 from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.candidates import uniform
 from tests.references import INTERPRETER, make_reference

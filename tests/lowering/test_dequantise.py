@@ -20,7 +20,8 @@ import bitfront.lowering.dequantised_operators as operators
 from bitfront.core import Array
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.equivalence import equivalent_to_given, sqnr_db
+from bitfront.lowering.equivalence import equivalent_to_given
+from bitfront.lowering.output_difference import sqnr_db
 from bitfront.lowering.reference import ReferenceModel
 from tests.references import INTERPRETER, make_reference
 

@@ -20,7 +20,7 @@ from bitfront.core import (
     RangeMethod,
     UsageError,
 )
-from bitfront.search.commands.values import (
+from bitfront.search.arguments.values import (
     batch_axis,
     check_words,
     data,
