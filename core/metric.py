@@ -5,7 +5,7 @@ metric whose values are better when higher; attributes of the function with the 
 (``direction``, ``unit``, ``bounds``, ``outputs_are``, ``per_sample``, ``compared_with``, ``samples_first``) say
 otherwise.
 
-A metric compares outputs with labels, or with what the given network answers on the same samples, which needs no labels.
+A metric compares outputs with labels, or with the given network's outputs on the same samples, which needs no labels.
 
 Inside the search the greater value is always the better one: ``oriented`` negates the values of a metric that is
 better when lower where they are computed, and turns them back where they are written or shown.
@@ -30,7 +30,7 @@ from bitfront.core.measurement import AccuracyStats
 Array = NDArray[np.generic]
 
 # (outputs of the network in its order and layout, labels) -> per-sample scores (n,) or one number.
-# In place of the labels, an array, a metric that is compared with the given network gets that network's outputs, a tuple.
+# In place of the labels a metric that compares with the given network gets that network's outputs, a tuple.
 # Per-sample scores give the result a confidence interval and let scoring stop early.
 MetricFunction = Callable[[tuple[Array, ...], Any], "NDArray[np.generic] | float"]
 
@@ -41,7 +41,7 @@ OUTPUT_KINDS = ("classes", "values", "unread")
 PERCENT = "%"
 DIRECTION_KEY, UNIT_KEY = "metric_direction", "metric_unit"  # among the settings in ``measurement.json``
 COMPARED_KEY, DETAIL_KEY = "metric_compared_with", "metric_detail"  # there where it is not labels, where there is one
-_NO_OPTIONS: Mapping[str, "MetricOption"] = MappingProxyType({})
+_NO_OPTIONS: Mapping[str, MetricOption] = MappingProxyType({})
 _DECLARED = ("direction", "unit", "bounds", "outputs_are", "per_sample", "compared_with", "samples_first")
 
 
@@ -95,7 +95,8 @@ class MetricInfo:
         object.__setattr__(self, "direction", Direction(self.direction))
         if self.compared_with not in list(ComparedWith):
             raise WorkloadError(
-                f"metric '{self.name}': compared_with is {self.compared_with!r}, expected 'labels', 'given' or 'either'",
+                f"metric '{self.name}': compared_with is {self.compared_with!r}, expected "
+                "'labels', 'given' or 'either'",
                 "say what outputs are held against",
             )
         object.__setattr__(self, "compared_with", ComparedWith(self.compared_with))
@@ -162,8 +163,8 @@ class OutputInfo:
     Attributes:
         name: Its name.
         is_float: Whether it holds floating-point numbers.
-        class_axis: Where it holds scores or probabilities of classes, their axis in an array (n, …); None where it holds
-            other numbers, or the graph does not tell.
+        class_axis: The axis of the classes in an array (n, …), where it holds scores or probabilities of classes; None
+            where it holds other numbers, or the graph does not tell.
     """
 
     name: str
@@ -197,8 +198,8 @@ class Metric(MetricInfo):
         per_sample: Whether there is a score a sample; None where only a call tells.
         classification: Whether labels are class numbers, shape (n,), and the first output has a column for each class,
             which is checked before a search.
-        samples_first: Whether outputs are handed over with the samples on the first axis, (n, …), whatever the network's
-            layout; of samples of different shapes as an array (n,) of each sample's own (``core.ragged``). Always so
+        samples_first: Whether outputs are handed over with the samples on the first axis, (n, …), whatever the
+            network's layout; of samples of different shapes as an array (n,) of each sample's own (``core.ragged``). Always so
             where they are compared with the given network's.
         reads: Names of the outputs that ``compute`` gets, in this order; empty for all in the network's order.
         options: Keyword arguments of ``compute`` that may be set by ``NAME:KEY=VALUE``.
@@ -228,9 +229,7 @@ class Metric(MetricInfo):
                 "write compute=my_function",
             )
 
-    def __call__(
-        self, outputs: tuple[Array, ...], labels: Array | tuple[Array, ...]
-    ) -> NDArray[np.generic] | float:
+    def __call__(self, outputs: tuple[Array, ...], labels: Array | tuple[Array, ...]) -> NDArray[np.generic] | float:
         """Scores of all samples, (n,), or one number."""
         return self.compute(outputs, labels)
 

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bitfront.core.errors import DataError, WorkloadError
 from bitfront.core.metric import Array, ComparedWith, Metric, MetricFunction, OutputInfo
 
@@ -102,7 +105,7 @@ def _on_outputs(
     *,
     compute: MetricFunction,
     places: tuple[int, ...],
-) -> object:
+) -> NDArray[np.generic] | float:
     """A metric's scores from some of the outputs alone."""
     target = tuple(labels[place] for place in places) if isinstance(labels, tuple) else labels
     return compute(tuple(outputs[place] for place in places), target)

@@ -44,7 +44,7 @@ def agreement(outputs: tuple[Array, ...], given: tuple[Array, ...], *, rules: tu
         for found, wanted, rule in zip(outputs, given, rules, strict=True)
         if rule[0] != UNREAD
     ]
-    return np.array(parts, np.float64).min(axis=0)
+    return np.asarray(np.array(parts, np.float64).min(axis=0))
 
 
 def fit_agreement(metric: Metric, outputs: Sequence[OutputInfo], *, numbers_only: bool) -> Metric:

@@ -34,8 +34,8 @@ def mean_average_precision(
             (n, k); or boxes and scores of each class, (n, k, classes), of which the largest counts. Boxes with a score
             of 0 or less fill up and do not count.
         labels: Shape (n, m, 5): class and box of each object; rows of a negative class fill up.
-        boxes: What the four numbers of a box are, in labels as in outputs: two corners, a corner and a size, or a centre
-            and a size.
+        boxes: What the four numbers of a box are, in labels as in outputs: two corners, a corner and a size, or a
+            centre and a size.
         iou: The one threshold of overlap; None for the ten of COCO.
 
     Returns:

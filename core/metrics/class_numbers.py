@@ -31,19 +31,20 @@ def predicted_classes(
     Raises:
         DataError: If the output's shape fits neither.
     """
+    values: NDArray[Any] = row
     axis = _class_axis(row.shape, shape, channels_first=channels_first)
     if axis is not None and row.shape[axis] > 1:
         return np.asarray(row.argmax(axis=axis), dtype=np.int64).reshape(shape), row.shape[axis]
     if row.size == int(np.prod(shape, dtype=np.int64)):
-        values = row.reshape(shape)
+        values = values.reshape(shape)
         if values.dtype.kind == "f":
             return np.asarray(values > threshold, dtype=np.int64), 2
         return values.astype(np.int64), None
     lengths = ", ".join(map(str, shape))
     start, end = (f"{lengths}, " if lengths else ""), (f", {lengths}" if lengths else "")
     raise DataError(
-        f"a sample's output of shape {row.shape} does not fit its labels of shape {shape}: expected class numbers of that "
-        f"shape, or scores ({start}classes) or (classes{end})",
+        f"a sample's output of shape {row.shape} does not fit its labels of shape {shape}: expected class numbers of "
+        f"that shape, or scores ({start}classes) or (classes{end})",
         "bring labels of the output's positions, or name the output that holds the classes, as in --metric NAME:OUTPUT",
     )
 

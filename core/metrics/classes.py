@@ -2,6 +2,8 @@
 
     F1 of a class = 2·tp / (2·tp + fp + fn)
     macro         = mean of it over the classes that occur in labels or predictions
+
+tp, fp and fn are true positives, false positives and false negatives.
 """
 
 from __future__ import annotations
@@ -75,9 +77,7 @@ def f1(
     wanted: list[NDArray[np.int64]] = []
     told: int | None = None
     for row, label in zip(outputs[0], labels, strict=True):
-        predicted, told = predicted_classes(
-            np.asarray(row), np.shape(label), threshold=threshold, channels_first=False
-        )
+        predicted, told = predicted_classes(np.asarray(row), np.shape(label), threshold=threshold, channels_first=False)
         numbers, counted = label_classes(label, told, ignore)
         found.append(predicted[counted].ravel())
         wanted.append(numbers[counted].ravel())

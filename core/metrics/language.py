@@ -37,8 +37,8 @@ def _sample(row: Array, label: Array, ignore: int) -> float:
     if row.shape[:-1] != np.shape(label) or row.ndim == 0:
         lengths = "".join(f"{size}, " for size in np.shape(label))
         raise DataError(
-            f"a sample's output of shape {row.shape} does not fit its labels of shape {np.shape(label)}: expected scores "
-            f"({lengths}vocabulary)",
+            f"a sample's output of shape {row.shape} does not fit its labels of shape {np.shape(label)}: expected "
+            f"scores ({lengths}vocabulary)",
             "bring the next token of each position; fill up with -100 where none is asked for",
         )
     numbers, counted = label_classes(label, row.shape[-1], ignore)

@@ -2,6 +2,8 @@
 
     IoU of a class = tp / (tp + fp + fn), positions of all samples together
     mean           = over the classes that occur in labels or predictions
+
+tp, fp and fn are true positives, false positives and false negatives.
 """
 
 from __future__ import annotations
@@ -17,14 +19,12 @@ MAP_IGNORE = 255
 """What marks positions that do not count, as segmentation data sets have it; all negative labels do not count."""
 
 
-def iou(
-    outputs: tuple[Array, ...], labels: Array, *, ignore: int = MAP_IGNORE, threshold: float = 0.5
-) -> float:
+def iou(outputs: tuple[Array, ...], labels: Array, *, ignore: int = MAP_IGNORE, threshold: float = 0.5) -> float:
     """Mean intersection over union over the classes that occur.
 
     Args:
-        outputs: The first has class numbers (n, h, w), scores (n, classes, h, w) or (n, h, w, classes), or scores of one
-            class (n, 1, h, w).
+        outputs: The first has class numbers (n, h, w), scores (n, classes, h, w) or (n, h, w, classes), or scores of
+            one class (n, 1, h, w).
         labels: Class numbers, shape (n, h, w).
         ignore: Label of positions that do not count; negative ones never do.
         threshold: Above it one score means class 1.

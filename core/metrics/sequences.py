@@ -105,8 +105,8 @@ def _decoded(outputs: tuple[Array, ...], labels: Array, blank: int) -> list[tupl
             tokens = [int(token) for token in array if token >= 0 and token != blank]
         else:
             raise DataError(
-                f"a sample's output of shape {array.shape} and dtype {array.dtype.name} is no sequence: expected scores "
-                "(steps, tokens), or token numbers (length,) as integers",
+                f"a sample's output of shape {array.shape} and dtype {array.dtype.name} is no sequence: expected "
+                "scores (steps, tokens), or token numbers (length,) as integers",
                 "name the output that holds it, as in --metric cer:OUTPUT",
             )
         pairs.append((tokens, [int(token) for token in whole_numbers(label) if token >= 0 and token != blank]))

@@ -37,7 +37,7 @@ def mean_error(outputs: tuple[Array, ...], labels: Array, *, power: int) -> Scor
 
 
 def cosine(outputs: tuple[Array, ...], labels: Array | tuple[Array, ...]) -> Scores:
-    """Cosine of the angle between a sample's output and its label, or the given network's output, all values in one row.
+    """Cosine of the angle between a sample's output and its label, or the given network's output, flattened.
 
     Args:
         outputs: The first has shape (n, …).
@@ -50,7 +50,8 @@ def cosine(outputs: tuple[Array, ...], labels: Array | tuple[Array, ...]) -> Sco
         DataError: If output and labels hold different numbers of values a sample.
     """
     target = labels[0] if isinstance(labels, tuple) else labels
-    return np.array([_cosine(np.asarray(a), np.asarray(b)) for a, b in zip(outputs[0], target, strict=True)], np.float64)
+    pairs = zip(outputs[0], target, strict=True)
+    return np.array([_cosine(np.asarray(found), np.asarray(wanted)) for found, wanted in pairs], np.float64)
 
 
 def _cosine(found: Array, wanted: Array) -> float:

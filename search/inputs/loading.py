@@ -19,8 +19,9 @@ from bitfront.lowering.export import export_reference
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import LABELS, cast, check_classes, check_inputs, check_labels, shown_shape
-from bitfront.search.inputs.data.base import CALIB, EVAL, LoadedData
+from bitfront.search.inputs.data.base import CALIB, LoadedData
 from bitfront.search.inputs.data.registry import load_data
+from bitfront.search.inputs.evaluation import Evaluation, fitted, read_evaluation_data, usual_metric
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import (
@@ -71,6 +72,7 @@ class LoadedWorkload:
         augment: Fields of ``passes.data.Augmentation``.
         data_sources: ``calibration`` and ``evaluation`` → form and text of where they came from; empty for a workload
             that is a Python object.
+        notices: What a person should know of data and metric.
     """
 
     name: str
@@ -83,6 +85,7 @@ class LoadedWorkload:
     students: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     augment: Mapping[str, float] = field(default_factory=dict)
     data_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
 
 def open_source(source: Source) -> Opened:
@@ -103,19 +106,14 @@ def open_source(source: Source) -> Opened:
             metric=read_metric(workload, label),
             workload=workload,
         )
-    for option, value, use in (
-        ("--eval", source.evaluation, "labelled inputs to score candidates with"),
-        ("--calib", source.calibration, "inputs without labels to find activation ranges with"),
-    ):
-        if value is None:
-            raise UsageError(
-                f"{option} is missing: a search needs {use}",
-                f"give {option} {option[2:]}.npz, with arrays named like the network's inputs"
-                + (" and 'labels'" if option == "--eval" else "")
-                + ", or data of another form (docs/data.md)",
-            )
+    if source.calibration is None:
+        raise UsageError(
+            "--calib is missing: a search needs inputs without labels to find activation ranges with",
+            "give --calib calib.npz, with arrays named like the network's inputs, or data of another form "
+            "(docs/data.md)",
+        )
     source.check_files()
-    metric = load_metric(source.metric or "top1")
+    metric = usual_metric(source, load_metric(source.metric) if source.metric is not None else None)
     return Opened(source=source, label=str(source.model), name=source.model.stem, metric=metric, workload=None)
 
 
@@ -136,19 +134,16 @@ def load(
         EngineError: A model, data or workload error.
     """
     source, metric = opened.source, opened.metric
+    evaluation: Evaluation
     model: torch.nn.Module | Path
     if opened.workload is None:
         assert source.model is not None
-        assert source.evaluation is not None
         reference = load_reference(source.model, default_interpreter())
         found = _read(source, source.calibration, CALIB, reference)
-        calibration = found.inputs
-        reference = equivalent_to_given(reference, calibration)
-        labelled, where = _read(source, source.evaluation, EVAL, reference), source.evaluation
-        evaluation = labelled.labelled
-        model = source.model
-        wish = None
-        told = {"calibration": found.to_json(), "evaluation": labelled.to_json()}
+        reference = equivalent_to_given(reference, found.inputs)
+        evaluation = fitted(read_evaluation_data(source, metric, found, reference), reference)
+        where, model, wish = source.evaluation or str(source.calibration), source.model, None
+        told = {"calibration": found.to_json(), "evaluation": evaluation.source}
     else:
         workload = opened.workload
         given, model = read_calibration(workload, opened.label), read_model(workload, opened.label)
@@ -162,16 +157,18 @@ def load(
         arrays, brought = read_evaluation(workload, opened.label)
         inputs = check_inputs(arrays, reference, where)
         labels = check_labels({LABELS: brought}, len(next(iter(inputs.values()))), where)
-        evaluation = Labelled(inputs=inputs, labels=labels)
+        data = Labelled(inputs=inputs, labels=labels)
+        evaluation = fitted(Evaluation(calibration=calibration, data=data, source={}, metric=metric), reference)
         told = {}
     loaded = LoadedWorkload(
         name=opened.name,
         model=model,
-        calibration=calibration,
-        evaluation=_scorable(evaluation, reference, metric, where),
-        metric=metric,
+        calibration=evaluation.calibration,
+        evaluation=_scorable(evaluation.data, reference, evaluation.metric, where),
+        metric=evaluation.metric,
         batch_size=wish,
         data_sources=told,
+        notices=evaluation.notices,
     )
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from bitfront.backends.base import CompiledModel
 from bitfront.backends.batches import FIRST_AXIS, run_outputs
-from bitfront.core import AccuracyStats, Batching, Labelled, Metric, MetricFunction, as_metric
-from bitfront.search.inputs.metrics import Scores, score
+from bitfront.core import AccuracyStats, Array, Batching, Labelled, Metric, MetricFunction, as_metric
+from bitfront.search.inputs.metrics import Scores, score, scored_outputs
+from bitfront.search.measuring.given_outputs import GivenOutputs
 
 Z95 = 1.959963984540054
 # Stages are looked at repeatedly: a pair is told apart at 99 %, so that few are by chance.
@@ -106,6 +107,7 @@ class Scorer:
         first_stage: Samples scored before the first look.
         name: Which part of the data this is, for messages.
         batching: Where the samples are in the network's own arrays.
+        given: The given network's outputs on these samples, for a metric that is compared with them.
 
     Attributes:
         metric: How outputs are scored, as a value.
@@ -120,6 +122,7 @@ class Scorer:
         first_stage: int = FIRST_STAGE,
         name: str,
         batching: Batching = FIRST_AXIS,
+        given: GivenOutputs | None = None,
     ) -> None:
         self._data = data
         self.metric = as_metric(metric)
@@ -127,6 +130,7 @@ class Scorer:
         self._first_stage = first_stage
         self._name = name
         self._batching = batching
+        self._given = given
         self._one_number = self.metric.per_sample is False
 
     def __len__(self) -> int:
@@ -148,13 +152,12 @@ class Scorer:
             WorkloadError: If the metric fails or gives neither one finite score a sample nor one finite number.
         """
         known = scored.scores if scored else np.zeros(0)
-        part = self._data.part(len(known), stop)
-        fresh = self._score(compiled, part)
+        fresh = self._score(compiled, len(known), stop)
         if fresh.ndim == 1:
             return Scored(np.concatenate([known, fresh]), stop)
         self._one_number = True
-        if len(part) < len(self):
-            fresh = self._score(compiled, self._data)
+        if stop - len(known) < len(self):
+            fresh = self._score(compiled, 0, len(self))
         return Scored(np.reshape(fresh, (1,)), len(self))
 
     def complete(self, compiled: CompiledModel, scored: Scored | None) -> Scored:
@@ -168,7 +171,15 @@ class Scorer:
             scored = self.extend(compiled, scored, self.next_stage(scored))
         return scored
 
-    def _score(self, compiled: CompiledModel, part: Labelled) -> Scores:
+    def _score(self, compiled: CompiledModel, start: int, stop: int) -> Scores:
+        part = self._data.part(start, stop)
         outputs = run_outputs(compiled, part.inputs, batch=self._batch, batching=self._batching)
-        scores = score(self.metric, outputs, part.labels, self._name)
+        target: Array | tuple[Array, ...] = part.labels
+        if self._given is not None:
+            target = self._given.of(start, stop, len(self), lambda given: self._outputs(given, part))
+        scores = score(self.metric, outputs, target, self._name)
         return -scores if self.metric.lower_is_better else scores
+
+    def _outputs(self, compiled: CompiledModel, part: Labelled) -> tuple[Array, ...]:
+        outputs = run_outputs(compiled, part.inputs, batch=self._batch, batching=self._batching)
+        return scored_outputs(self.metric, outputs)

@@ -54,7 +54,12 @@ class NpzFolder:
                 parts[name].append((path, self._with_batch_axis(arrays[name], name, request, path)))
             if request.labelled:
                 if LABELS not in arrays:
-                    raise missing_labels(request, f"'{path.name}' has none: add the array '{LABELS}' to every file")
+                    hint = f"'{path.name}' has none: add the array '{LABELS}' to every file"
+                    raise (
+                        DataError(f"{request.where}: labels are missing", hint)
+                        if labels
+                        else missing_labels(request, hint)
+                    )
                 labels.append(np.atleast_1d(arrays[LABELS]))
         joined = {name: _joined(name, found, request) for name, found in parts.items()}
         detail = f"{len(paths)} files in the order of their names"
