@@ -199,8 +199,8 @@ class Metric(MetricInfo):
         classification: Whether labels are class numbers, shape (n,), and the first output has a column for each class,
             which is checked before a search.
         samples_first: Whether outputs are handed over with the samples on the first axis, (n, …), whatever the
-            network's layout; of samples of different shapes as an array (n,) of each sample's own (``core.ragged``). Always so
-            where they are compared with the given network's.
+            network's layout; of samples of different shapes as an array (n,) of each sample's own (``core.ragged``).
+            Always so where they are compared with the given network's.
         reads: Names of the outputs that ``compute`` gets, in this order; empty for all in the network's order.
         options: Keyword arguments of ``compute`` that may be set by ``NAME:KEY=VALUE``.
         fit: Makes the metric for the outputs of one network, where ``compute`` depends on them; None where it does not.

@@ -216,7 +216,10 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
     )
     if evaluation:
         group.add_argument(
-            "--eval", type=data, metavar="DATA", help="evaluation inputs, and their 'labels' if there are any"
+            "--eval",
+            type=data,
+            metavar="DATA",
+            help="evaluation inputs, and their 'labels' if there are any (default: half of --calib, kept apart)",
         )
         group.add_argument(
             "--metric",
