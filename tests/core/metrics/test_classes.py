@@ -63,7 +63,7 @@ def test_f1_of_texts_of_different_lengths() -> None:
         (
             np.zeros((2, 4, 3)),
             np.zeros((2, 5), int),
-            r"output of shape \(4, 3\) does not fit its labels of shape \(5,\).*scores \(5, classes\) or \(classes, 5\)",
+            r"shape \(4, 3\) does not fit its labels of shape \(5,\).*scores \(5, classes\) or \(classes, 5\)",
         ),
     ],
 )

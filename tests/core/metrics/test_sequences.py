@@ -80,7 +80,7 @@ def test_rates_by_hand(text: str, output: Any, labels: Any, expected: float) -> 
 
 
 def test_samples_count_by_their_length() -> None:
-    """One edit in three tokens of two samples, of different numbers of steps; an empty reference has insertions alone."""
+    """One edit in three tokens of two samples of different lengths; an empty reference has insertions alone."""
     rows = ragged([steps([1, 0, 2])[0], steps([3])[0]])
     assert float(METRICS["cer"]((rows,), np.array([[1, 2], [4, -1]]))) == pytest.approx(1 / 3)
     assert float(METRICS["cer"]((rows,), np.array([[1, 2], [-1, -1]]))) == pytest.approx(1 / 2)

@@ -33,7 +33,7 @@ def test_cosine_by_hand() -> None:
 
 
 def test_likelihood_by_hand() -> None:
-    """The softmax of (0, 0) is a half each, of (log 3, 0) three quarters and one; those of a log softmax are the same."""
+    """The softmax of (0, 0) is a half each, of (log 3, 0) three quarters and one quarter."""
     output = np.array([[[0.0, 0.0], [math.log(3), 0.0]], [[HALF, HALF], [9.0, 9.0]]])
     labels = np.array([[1, 0], [0, -100]])
     expected = [(math.log(2) + math.log(4 / 3)) / 2, math.log(2)]
