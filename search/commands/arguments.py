@@ -224,8 +224,8 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
         group.add_argument(
             "--metric",
             metavar="NAME",
-            help=f"{', '.join(METRICS)}, each NAME[:OUTPUT,...][,KEY=VALUE], or your module:function(outputs, labels): "
-            "docs/metrics.md (default: top1; without labels agreement with the network as given)",
+            help=f"{', '.join(METRICS)} (docs/metrics.md), or your module:function(outputs, labels) "
+            "(default: top1; without labels agreement with the network as given)",
         )
     group.add_argument(
         "--data-options",

@@ -20,8 +20,8 @@ from bitfront.search.inputs.arrays import MissingLabelsError
 from bitfront.search.inputs.data.base import EVAL, LoadedData
 from bitfront.search.inputs.data.random_data import RANDOM
 from bitfront.search.inputs.data.registry import load_data
-from bitfront.search.inputs.output_infos import output_infos
 from bitfront.search.inputs.source import Source
+from bitfront.sensitivity.output_infos import output_infos
 
 FEWEST = 4
 _SEED = 0

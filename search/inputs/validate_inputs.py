@@ -17,7 +17,7 @@ from bitfront.core.metric import ComparedWith
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import check_classes
 from bitfront.search.inputs.loading import LoadedWorkload, check_classifier
-from bitfront.search.inputs.metrics import score, scored_outputs
+from bitfront.search.measuring.metrics import score, scored_outputs
 
 SAMPLES = 64
 # Sums on several threads are not taken in one order, so repeated scores may differ in their last bits.

@@ -18,8 +18,8 @@ import numpy as np
 from bitfront.backends.base import CompiledModel
 from bitfront.backends.batches import FIRST_AXIS, run_outputs
 from bitfront.core import AccuracyStats, Array, Batching, Labelled, Metric, MetricFunction, as_metric
-from bitfront.search.inputs.metrics import Scores, score, scored_outputs
 from bitfront.search.measuring.given_outputs import GivenOutputs
+from bitfront.search.measuring.metrics import Scores, score, scored_outputs
 
 Z95 = 1.959963984540054
 # Stages are looked at repeatedly: a pair is told apart at 99 %, so that few are by chance.

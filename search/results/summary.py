@@ -78,12 +78,11 @@ def conditions(results: RunResults) -> str:
     final = all(results.points[id_].accuracy for id_ in results.front)
     samples = f"{settings['holdout_samples']} held-out" if final else f"{settings['search_samples']} of the search's"
     metric, quantity = results.metric, results.metric.quantity
-    scored = metric.text if metric.name == quantity else f"{quantity}: {metric.text}"
     paired = "the network as given" if results.versus == GIVEN_ID else results.versus
     ranges = "; ranges from RANDOM data" * results.random_ranges
     return (
         f"{results.backend} on {results.device['device']}, {threads} thread{'s' * (threads != 1)}, batch {batch}; "
-        f"latency: median, paired with {paired}; Δ and × are to it; {scored} on {samples} samples"
+        f"latency: median, paired with {paired}; Δ and × are to it; {quantity}: {metric.text} on {samples} samples"
         f"{', lower is better' * metric.lower_is_better}{ranges}"
     )
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.lowering.reference import make_reference
-from bitfront.search.inputs.output_infos import output_infos
+from bitfront.sensitivity.output_infos import output_infos
 from tests.references import INTERPRETER
 
 Shape = list[int | str]
