@@ -84,7 +84,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description(JsonValue):
-    """What stands beside the main file of a model that is more than one ONNX file.
+    """Description of a model that is more than one ONNX file; it stands beside its main file.
 
     Attributes:
         schema_version: Version of this form.
@@ -110,7 +110,7 @@ DESCRIPTION_FORM: Form[Description] = Form(
 
 
 def description_file(model: Path) -> Path:
-    """Where the description of a model lies."""
+    """Path of a model's description."""
     return model.with_name(f"{model.name}.json")
 
 

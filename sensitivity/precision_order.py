@@ -34,7 +34,7 @@ def rank(scheme: Scheme) -> PrecisionRank:
 
 
 def _extent(weights: WeightScheme) -> int:
-    """How many weights one scale is for, at most; only compared."""
+    """Largest number of weights that share a scale; only compared."""
     return weights.group_size or _EXTENT[weights.granularity]
 
 

@@ -21,11 +21,16 @@ REFERRING = frozenset(
 )
 # Where first lines are still to be rewritten.
 NOT_YET_COVERED = (
-    *("backends", "bitfront", "core", "lowering", "passes", "report", "sensitivity/precision_order.py"),
-    *("search/console/__init__.py", "search/execution", "search/measuring", "search/policy", "search/proposals"),
-    *("search/results", "search/space", "search/variants"),
+    *("backends", "bitfront", "lowering", "passes", "report"),
+    *("core/backends_file.py", "core/config.py", "core/constraints.py", "core/formatting.py", "core/given_network.py"),
+    *("core/measurement.py", "core/measurement_file.py", "core/metric.py", "core/pareto.py", "core/point.py"),
+    *("core/recipe.py", "core/scheme.py", "core/training_info.py", "core/variant_info.py", "core/workload.py"),
+    *("experiments/zoo", "search/execution", "search/passes", "search/policy", "search/proposals"),
+    *("search/results", "search/variants"),
+    *("search/measuring/accuracy.py", "search/measuring/evaluate.py", "search/measuring/given.py"),
+    *("search/space/pruning.py", "search/space/space.py"),
     *("search/options.py", "search/prepare.py", "search/session.py", "search/trial.py"),
-    *("search/commands/pass_arguments.py", "search/commands/values.py", "search/inputs"),
+    *("search/commands/pass_arguments.py", "search/inputs/metrics.py", "search/inputs/passes.py"),
 )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitfront.core import ContentStore, Metric, UsageError
-from bitfront.search.commands import arguments, pass_arguments, values
+from bitfront.search.commands import arguments, limit_arguments, pass_arguments, values
 from bitfront.search.console import progress
 from bitfront.search.console.secrets import masked_arguments
 from bitfront.search.events import Listener
@@ -49,7 +49,7 @@ input, or output that cannot be written; 130 interrupted (143 SIGTERM, 129 SIGHU
 def build_parser() -> arguments.Parser:
     """The main job's options."""
     parser = arguments.Parser("search", USAGE, DESCRIPTION, EPILOG)
-    arguments.add_budget(parser)
+    limit_arguments.add_budget(parser)
     arguments.add_source(parser, evaluation=True)
     group = parser.add_argument_group("Search")
     arguments.add_precisions(group)
@@ -118,7 +118,7 @@ def all_options(
     Raises:
         UsageError: If one makes no sense.
     """
-    budgets = arguments.budgets_of(args, backends)
+    budgets = limit_arguments.budgets_of(args, backends)
     passes = pass_arguments.passes_of(args)
     return tuple(
         RunOptions(
@@ -282,7 +282,7 @@ def _warn_of_per_cent(floor: float | None, mean: float, listener: Listener) -> N
 
 def _check_limits(args: argparse.Namespace, backends: Sequence[str], metric: Metric) -> None:
     """Refuse limits of a metric of the other direction, and those in per cent of a metric that is a fraction."""
-    for budget in arguments.budgets_of(args, backends).values():
+    for budget in limit_arguments.budgets_of(args, backends).values():
         budget.refuse_other_direction(metric)
     for option, limit in (("--min-acc", args.min_acc), ("--max-drop", args.max_drop)):
         named = isinstance(limit, Mapping)

@@ -159,7 +159,7 @@ def key_value(text: str) -> tuple[str, str]:
 
 
 def data(text: str) -> str:
-    """What names calibration or evaluation data: a path, ``NAME=FILE,…``, or a word; paths are checked like ``path``.
+    """Name of calibration or evaluation data: a path, ``NAME=FILE,…``, or a word; paths are checked like ``path``.
 
     Raises:
         argparse.ArgumentTypeError: If the file system refuses a name.

@@ -55,7 +55,7 @@ class Source:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know of the data: that calibration inputs are random numbers."""
+        """Warnings about the data: that calibration inputs are random numbers."""
         return (RANDOM_WARNING,) if self.calibration == RANDOM else ()
 
     def check_files(self) -> None:

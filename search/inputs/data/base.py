@@ -1,4 +1,4 @@
-"""What a loader of data is given, what it gives, and what each of them needs to say the same way."""
+"""The interface of loaders of data, the data they return, and the errors they share."""
 
 from __future__ import annotations
 
@@ -123,12 +123,12 @@ class LoadedData:
         return Labelled(inputs=self.inputs, labels=self.labels)
 
     def to_json(self) -> dict[str, str]:
-        """What a report keeps."""
+        """Form and text of the data, as reports keep them."""
         return {"form": self.form, "text": self.text}
 
 
 class Loader(Protocol):
-    """One form of data.
+    """A form of data and the way it is read.
 
     Attributes:
         form: Its name, in messages and reports.

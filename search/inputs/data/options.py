@@ -84,7 +84,7 @@ class LoaderOptions:
             raise self._wrong(key, "numbers with commas between, as in 0.485,0.456,0.406 or 1/255") from None
 
     def one_of(self, key: str, words: Iterable[str]) -> str | None:
-        """One of some words.
+        """Value of an option that is one of some words.
 
         Raises:
             UsageError: If it is none of them.

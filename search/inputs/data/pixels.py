@@ -1,4 +1,4 @@
-"""How an image becomes an input of the network: resized, cropped, scaled, laid out.
+"""Images as inputs of the network: resized, cropped, scaled, laid out.
 
     array = (pixel · scale − mean) / std        pixel in 0 … 255, per channel
 
@@ -39,7 +39,7 @@ OPTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePreprocessing:
-    """What is done to an image.
+    """Steps from an image to an array.
 
     Attributes:
         size: Height and width in the end; None leaves them.
@@ -133,7 +133,7 @@ class ImagePreprocessing:
 
 
 def preprocessing(request: DataRequest, name: str) -> ImagePreprocessing:
-    """How images become the input ``name``.
+    """The steps from images to the input ``name``.
 
     Raises:
         DataError: If the input is no image, or its scaling, size or layout is stated nowhere.

@@ -23,7 +23,7 @@ _CROPS_BELOW = 384  # transformers' ConvNeXT stretches to larger sizes, and crop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSettings:
-    """What is stated of images; fields as in ``ImagePreprocessing``, None for what is not stated."""
+    """The image preprocessing that a file states; fields as in ``ImagePreprocessing``, None for what is not stated."""
 
     size: tuple[int, int] | None = None
     resize: str | None = None

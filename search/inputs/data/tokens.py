@@ -164,7 +164,7 @@ def _tokenizer(path: Path) -> Any:
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
-    """What ``tokenizer_config.json`` says; empty where there is none."""
+    """Contents of ``tokenizer_config.json``; empty where there is none."""
     if not path.is_file():
         return {}
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from bitfront.backends.fake import FakeBackend
 from bitfront.core import BackendUnavailableError, Constraints
-from bitfront.search.commands import arguments, inspect, main_job, measure, sensitivity
+from bitfront.search.commands import arguments, inspect, limit_arguments, main_job, measure, sensitivity
 from tests.search.command_line import enter, outcome, write_files
 
 
@@ -31,7 +31,7 @@ class Late(FakeBackend):
 
 def budgets(*words: str, backends: tuple[str, ...] = ("ort-cpu", "openvino")) -> dict[str, Constraints]:
     """What the main job's budget options come to."""
-    return arguments.budgets_of(arguments.parse(main_job.build_parser(), list(words)), backends)
+    return limit_arguments.budgets_of(arguments.parse(main_job.build_parser(), list(words)), backends)
 
 
 def test_one_number_is_every_backends() -> None:
