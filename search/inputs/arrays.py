@@ -28,6 +28,10 @@ FLOAT_CASTS = frozenset(
 )
 
 
+class MissingLabelsError(DataError):
+    """Evaluation data is sound but for its labels: there are none at all."""
+
+
 def read_inputs(path: Path, reference: ReferenceModel) -> dict[str, Array]:
     """The inputs in an ``.npz`` file, as ``check_inputs`` checks them; nothing else of it is unpacked.
 
@@ -177,10 +181,11 @@ def check_labels(arrays: Mapping[str, object], samples: int, source: str) -> Arr
     """The labels of an evaluation file, as many as there are inputs.
 
     Raises:
-        DataError: If there is no array ``labels``, or their number differs.
+        MissingLabelsError: If there is no array ``labels``.
+        DataError: If their number differs.
     """
     if LABELS not in arrays:
-        raise DataError(
+        raise MissingLabelsError(
             f"'{source}': expected an array named '{LABELS}' beside the inputs, got {_listed(list(arrays))}",
             f"add it, for example numpy.savez('{Path(source).name}', ..., {LABELS}=y)",
         )
