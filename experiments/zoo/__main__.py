@@ -1,4 +1,4 @@
-"""What becomes of every network of the zoo when it is searched.
+"""Search every network of the zoo, and tell the results in a table.
 
     scripts/zoo-env
     python -m bitfront.experiments.zoo
