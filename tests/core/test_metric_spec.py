@@ -91,7 +91,7 @@ def test_a_metric_of_your_own_without_labels() -> None:
     """It gets the given network's outputs, a tuple, in place of the labels."""
 
     def gap(outputs: tuple[np.ndarray, ...], given: tuple[np.ndarray, ...]) -> np.ndarray:
-        return np.abs(outputs[0] - given[0]).max(axis=1)
+        return np.asarray(np.abs(outputs[0] - given[0]).max(axis=1))
 
     gap.compared_with, gap.direction = "given", "lower"  # type: ignore[attr-defined]
     metric = fit_metric(as_metric(gap), OUTPUTS, labelled=False)
