@@ -45,7 +45,7 @@ def _float(nodes: list[onnx.NodeProto], weights: dict[str, Array], shape: tuple[
 
 def _images() -> onnx.ModelProto:
     """Convolutions, a Relu that quantisers swallow, a residual sum, a pool, a Gemm."""
-    weights = {
+    weights: dict[str, Array] = {
         "a.weight": _normal(8, 3, 3, 3) / 5,
         "a.bias": _normal(8, seed=1),
         "b.weight": _normal(8, 8, 3, 3, seed=2) / 8,
@@ -68,7 +68,7 @@ def _images() -> onnx.ModelProto:
 
 def _words() -> onnx.ModelProto:
     """MatMul with a bias behind it, a product of two activations, an LSTM."""
-    weights = {
+    weights: dict[str, Array] = {
         "up.weight": _normal(16, 16) / 4,
         "up.bias": _normal(16, seed=1),
         "w": _normal(1, 32, 16, seed=2) / 4,
@@ -92,7 +92,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, *shape: int) -> None:
         self._feeds = iter([{"x": _normal(4, *shape, seed=seed)} for seed in range(8)])
 
-    def get_next(self) -> dict[str, Array] | None:
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         return next(self._feeds, None)
 
 
