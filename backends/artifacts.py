@@ -1,4 +1,4 @@
-"""What a backend that reads one ONNX file takes of an artifact, and refuses where it is anything else."""
+"""Checks of artifacts for backends that read one ONNX file."""
 
 from __future__ import annotations
 

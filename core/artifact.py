@@ -70,7 +70,7 @@ class Artifact:
 
     @property
     def content(self) -> Any:
-        """Everything that tells this artifact from others, for digests: the bytes alone of a plain one."""
+        """Parts that tell this artifact from others, for digests: the bytes alone of a plain one."""
         if self.is_plain:
             return self.data
         others = {name: data for name, data in self.files.items() if name != self.main}

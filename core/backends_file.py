@@ -18,7 +18,7 @@ _FOLDER = r"^[A-Za-z0-9_-]+$"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendEntry(JsonValue):
-    """One backend of a run on several: its name as asked for, and its folder in the run's."""
+    """Backend of a run on several: its name as asked for, and its folder in the run's."""
 
     name: str
     folder: Annotated[str, Field(pattern=_FOLDER)]
@@ -26,7 +26,7 @@ class BackendEntry(JsonValue):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossEvaluation(JsonValue):
-    """What became of one backend's config on another: the point that stands for it there, or the reason for none."""
+    """Result of measuring a backend's config on another: the point that stands for it there, or the reason for none."""
 
     source: str
     id: str

@@ -28,7 +28,7 @@ SMALLEST_RANGE = 1e-35  # between the bounds of a tensor's values: an 8-bit scal
 
 
 class RangeMethod(StrEnum):
-    """How a tensor's quantisation range is read off its calibration values."""
+    """Method by which a tensor's quantisation range is read off its calibration values."""
 
     MINMAX = "minmax"
     PERCENTILE = "percentile"
@@ -38,7 +38,7 @@ class RangeMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationSettings(JsonValue):
-    """How activations are calibrated.
+    """Settings by which activations are calibrated.
 
     Attributes:
         method: Which range method.
@@ -63,7 +63,7 @@ class CalibrationSettings(JsonValue):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionConfig:
-    """One point's decisions.
+    """Decisions of one point: a scheme for each layer, ranges, and what they belong to.
 
     Attributes:
         model: Fingerprint of the given network with its weights.

@@ -1,4 +1,4 @@
-"""What the result must keep to: latency, size and accuracy limits, any combination of them.
+"""Limits that the result must keep to, on latency, size and accuracy, in any combination.
 
 This is the one place that compares what was measured with a limit. Accuracies are given so that greater is better
 (``MetricInfo.oriented``), and the floor that comes of the limits is such a value too.
@@ -21,7 +21,7 @@ ACCURACY_TOLERANCE = 1e-9
 
 
 class Limit(StrEnum):
-    """What is limited."""
+    """Quantity that is limited."""
 
     LATENCY = "latency"
     SIZE = "size"
@@ -30,7 +30,7 @@ class Limit(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitCheck:
-    """One measured value beside its limit.
+    """Measured value beside its limit.
 
     Attributes:
         limit: What is limited.
@@ -47,7 +47,7 @@ class LimitCheck:
 
     @property
     def excess(self) -> float:
-        """How far the value is beyond the bound, in its unit; ≤ 0 is met."""
+        """Distance of the value beyond the bound, in its unit; ≤ 0 is met."""
         return self._excess(self.value)
 
     @property
@@ -167,7 +167,7 @@ class Constraints(JsonValue):
         latency_low_ms: float | None = None,
         accuracy_high: float | None = None,
     ) -> dict[Limit, LimitCheck]:
-        """What was measured beside each limit that is set; what was not measured (None) is left out.
+        """Each limit that is set, beside the measured value; values that were not measured (None) are left out.
 
         Args:
             latency_ms: Median latency.

@@ -1,4 +1,4 @@
-"""How numbers are written for people: units, three significant digits, a real minus sign.
+"""Numbers as they are written for people: units, three significant digits, a real minus sign.
 
 Sizes are decimal (1 kB is 1,000 bytes), as limits are. A metric is written as it says (``MetricInfo.unit``): fractions
 in percent and their changes in points, anything else as the number it is.
@@ -26,7 +26,7 @@ def number(value: float) -> str:
 
 
 def latency(value_ms: float | None) -> str:
-    """Milliseconds."""
+    """Text of a latency in milliseconds."""
     return MISSING if value_ms is None else f"{number(value_ms)} ms"
 
 

@@ -26,11 +26,11 @@ LATENCY_APART = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenNetwork(JsonValue):
-    """What was measured of the given network.
+    """Size, latency and accuracy of the given network.
 
     Attributes:
         size_bytes: Size of its file.
-        latency, accuracy: From a fresh process, on held-back data; None where not measured.
+        latency, accuracy: From a fresh process, on held-out data; None where not measured.
         search_latency, search_accuracy: As the search saw them; None where not measured.
         refused: Why the backend does not run the file as given, in which case all of this is about its FP32 form;
             empty otherwise.
@@ -45,7 +45,7 @@ class GivenNetwork(JsonValue):
 
     @property
     def shown_accuracy(self) -> AccuracyStats | None:
-        """The accuracy on held-back data, else the search's."""
+        """The accuracy on held-out data, else the search's."""
         return self.accuracy or self.search_accuracy
 
 

@@ -1,4 +1,4 @@
-"""What was measured: latency with its spread, size, accuracy with its interval. Never an estimate."""
+"""Measured values: latency with its spread, size, accuracy with its interval. Never an estimate."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class AccuracyStats(JsonValue):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryUsage(JsonValue):
-    """What a compiled model takes, as far as its runtime tells; None where it does not.
+    """Memory that a compiled model takes, as far as its runtime tells; None where it does not.
 
     Attributes:
         engine_bytes: The runtime's own file of the compiled model (a TensorRT plan).

@@ -33,7 +33,7 @@ SPARSITY_COLUMNS = ("group", "sparsity", "kept", "channels", "loss", "dropped")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedLayer(JsonValue):
-    """One layer of the network: its name, operator, number of weights, and the group it was decided in."""
+    """Layer of the network: its name, operator, number of weights, and the group it was decided in."""
 
     name: str
     op: str
@@ -42,7 +42,7 @@ class ReportedLayer(JsonValue):
 
 
 class Settings(TypedDict):
-    """What a run was asked for: shown as written, so there may be more; what is interpreted has its type."""
+    """Options of a run: shown as written, so there may be more; what is interpreted has its type."""
 
     __pydantic_config__ = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)  # type: ignore[misc]
 
@@ -58,7 +58,7 @@ class Settings(TypedDict):
 
 
 class Device(TypedDict):
-    """What a run was measured on: one entry a property, shown as written."""
+    """Device of a run: one entry a property, shown as written."""
 
     __pydantic_config__ = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)  # type: ignore[misc]
 

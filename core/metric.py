@@ -39,7 +39,7 @@ _DECLARED = ("direction", "unit", "bounds", "outputs_are", "per_sample")
 
 
 class Direction(StrEnum):
-    """Which values of a metric are better."""
+    """Direction in which values of a metric are better."""
 
     HIGHER = "higher"
     LOWER = "lower"
@@ -47,7 +47,7 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricInfo:
-    """What is known of a metric without its function.
+    """Properties of a metric without its function: name, direction, unit, bounds.
 
     Attributes:
         name: A built-in metric's, or ``module:function``.
@@ -97,7 +97,7 @@ class MetricInfo:
 
     @property
     def quantity(self) -> str:
-        """What the values are called in tables and limits: ``accuracy``, or ``error`` where lower is better."""
+        """Word for the values in tables and limits: ``accuracy``, or ``error`` where lower is better."""
         return "error" if self.lower_is_better else "accuracy"
 
     def oriented(self, value: float) -> float:
@@ -115,7 +115,7 @@ class MetricInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric(MetricInfo):
-    """How a network's outputs are scored; called as its function is, with (outputs, labels).
+    """Function that scores a network's outputs; called with (outputs, labels).
 
     Attributes:
         compute: (outputs in the network's order, labels) → a score a sample, shape (n,), or one number.

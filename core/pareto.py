@@ -19,7 +19,7 @@ from bitfront.core.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objectives:
-    """What a point is judged by.
+    """Accuracy, latency and size, by which points are compared.
 
     Attributes:
         accuracy: The metric, higher is better.

@@ -16,7 +16,7 @@ from bitfront.core.variant_info import VariantInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point(JsonValue):
-    """One artifact of the run that was kept.
+    """Artifact of the run that was kept, with what was measured of it.
 
     Attributes:
         id: Names its files.
@@ -24,7 +24,7 @@ class Point(JsonValue):
         text: Its schemes in short: ``int8 ×18, int4 ×2``.
         config, model: Paths of its files, relative to the run folder; None where not written.
         size_bytes: Size of the model file.
-        latency, accuracy: As reported: from a fresh process, on held-back data; None where not measured.
+        latency, accuracy: As reported: from a fresh process, on held-out data; None where not measured.
         search_latency, search_accuracy: As the search saw them; None where not measured.
         feasible: Whether it meets every budget.
         violations: Each budget it misses, in words.
@@ -62,5 +62,5 @@ class Point(JsonValue):
 
     @property
     def shown_accuracy(self) -> AccuracyStats | None:
-        """The accuracy on held-back data, else the search's."""
+        """The accuracy on held-out data, else the search's."""
         return self.accuracy or self.search_accuracy

@@ -23,7 +23,7 @@ it.
     timed, footprint,  our code that compiles and times, network, device, backend, threads, batch, calibration inputs,
     here, elsewhere    timing settings; then the artifact, or all that were timed together
     scored             our code that compiles and runs, device, backend, threads, evaluation data, metric's code and
-                       state, seed, share held back; then the artifact and the part of the data
+                       state, seed, share held out; then the artifact and the part of the data
     importances        network, training data, importance, samples, seed
     pace               network, training data, step options
     network            the steps it is made by, which are its content

@@ -1,4 +1,4 @@
-"""What a run spent on training, and which networks its successive halving let go on."""
+"""Training of a run: what it cost, and which variants its successive halving let go on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bitfront.core.document import Count, JsonValue, NonNegative, Number
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungInfo(JsonValue):
-    """One network at one rung of the successive halving.
+    """Variant at one rung of the successive halving.
 
     Attributes:
         network: Its label.

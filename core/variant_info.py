@@ -1,4 +1,4 @@
-"""How a model variant was made from the given network: what was pruned, how it was trained, the accuracy recovered."""
+"""Description of a model variant: what was pruned, how it was trained, the accuracy recovered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ARTIFACT_BEFORE = "qat"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedGroup(JsonValue):
-    """One pruned group: its channels before and after.
+    """Pruned group: its channels before and after.
 
     Attributes:
         name: The group's, which is its first layer's or its branch's module path.
@@ -45,7 +45,7 @@ class PrunedGroup(JsonValue):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInfo(JsonValue):
-    """One pass of a recipe.
+    """Pass of a recipe as it ran: steps, seconds, loss.
 
     Attributes:
         name: The pass's: ``prune``, ``distill``, ``my_package:MyPass``.

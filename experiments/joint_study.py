@@ -4,7 +4,7 @@
 
 Each search is a run as a user would start it, with the same time limit and within the same accuracy drop; pruning
 alone and distillation alone keep FP32. Fronts are those of the finalists: latency as a ratio to FP32 timed beside it in
-a fresh process, accuracy on held-back data. Their hypervolumes share one worst corner: FP32's latency and size, and
+a fresh process, accuracy on held-out data. Their hypervolumes share one worst corner: FP32's latency and size, and
 twice the allowed drop. ``fronts.html`` in ``--out`` shows them. Searches that are finished there already are kept, one
 that was interrupted goes on.
 """
@@ -206,7 +206,7 @@ def _plot(fronts: Sequence[Front]) -> go.Figure:
             )
     figure.update_xaxes(title_text="× FP32's latency", col=1)
     figure.update_xaxes(title_text="× FP32's size", type="log", col=2)
-    figure.update_yaxes(title_text="held-back accuracy, points from FP32")
+    figure.update_yaxes(title_text="held-out accuracy, points from FP32")
     figure.update_layout(template="plotly_white", width=1200, height=520, legend={"orientation": "h", "y": -0.18})
     return figure
 

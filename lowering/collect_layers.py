@@ -8,9 +8,10 @@ Two groups are neighbours when one reads what the other wrote with nothing but g
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
+from types import MappingProxyType
 
 import onnx
 
@@ -18,6 +19,7 @@ from bitfront.core import FP32
 from bitfront.lowering.dialect import Dialect, LayerSite, offers, stores_tables
 from bitfront.lowering.graph import GraphView, attribute, bodies
 from bitfront.lowering.layers import TABLE, WEIGHTED, Layer, PrecisionGroup, QuantisableLayers
+from bitfront.lowering.module_paths import named_by_module
 
 # Other operators with weights people ask about: named as left alone, with the reason, instead of being passed over.
 _UNHANDLED = ("LSTM", "GRU", "RNN", "Einsum", "Attention", "DeformConv")
@@ -30,10 +32,17 @@ _QUANTISED_ALREADY = "it is quantised already"
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 # Elements of the smallest table that is a layer: below, scales and nodes take what the integers save.
 SMALLEST_TABLE = 1024
+_NO_PATHS: Mapping[str, str] = MappingProxyType({})
 
 
-def collect_layers(proto: onnx.ModelProto, dialect: Dialect) -> QuantisableLayers:
-    """List a normalised network's layers, groups and neighbours, with what the dialect offers each layer."""
+def collect_layers(proto: onnx.ModelProto, dialect: Dialect, paths: Mapping[str, str] = _NO_PATHS) -> QuantisableLayers:
+    """List a normalised network's layers, groups and neighbours, with what the dialect offers each layer.
+
+    Args:
+        proto: The network.
+        dialect: Of the runtime.
+        paths: Node name → module path, by which layers without a better name are called.
+    """
     view = GraphView(proto.graph)
     layers: list[Layer] = []
     left_alone: dict[str, str] = {}
@@ -56,6 +65,7 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect) -> QuantisableLayer
             left_alone[node.name] = reason
             continue
         layers.append(_layer(index, view, dialect, taken))
+    layers = named_by_module(layers, paths)
     groups = _groups(layers, view)
     return QuantisableLayers(
         layers=tuple(layers), groups=groups, edges=_edges(layers, groups, view), left_alone=left_alone

@@ -42,7 +42,12 @@ def fix_shared_inputs(reference: ReferenceModel, *data: Inputs | None) -> Refere
         return reference
     told = ", ".join(f"'{name}' is {value:g}" for name, value in made.fixed_inputs.items())
     text = f"'{reference.source}': input {told} in all inputs given, which decides a branch: the network is searched as"
-    return replace(made, given=reference.given, notices=(*reference.notices, f"{text} it answers for that value alone"))
+    return replace(
+        made,
+        given=reference.given,
+        batching=reference.batching,
+        notices=(*reference.notices, f"{text} it answers for that value alone"),
+    )
 
 
 def _has_branches(proto: onnx.ModelProto) -> bool:

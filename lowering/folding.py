@@ -37,7 +37,7 @@ _LEFT = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origins:
-    """Where folded tensors came from.
+    """Nodes and constants that folded tensors came from.
 
     Attributes:
         nodes: Folded tensor → the node that computed it.

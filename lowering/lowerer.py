@@ -23,7 +23,8 @@ from bitfront.core import (
 from bitfront.lowering.calibration import calibrate
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.compact import write_compactly
-from bitfront.lowering.dialect import ComputeType, Dialect, HasSessionSettings, LoweringRequest, support_of
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import Dialect, HasSessionSettings, LoweringRequest, support_of
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.layers import Layer, QuantisableLayers
 from bitfront.lowering.ranges import UNBOUNDED, is_bounded, why_unbounded
@@ -86,7 +87,7 @@ class Lowerer:
     @cached_property
     def quantisable(self) -> QuantisableLayers:
         """The network's quantisable layers and groups, with the schemes that each may take."""
-        return collect_layers(self.reference.proto, self.dialect)
+        return collect_layers(self.reference.proto, self.dialect, self.reference.module_paths)
 
     @cached_property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
@@ -108,6 +109,7 @@ class Lowerer:
             interpreter=self.reference.interpreter,
             store=self._store,
             key=self._key,
+            batching=self.reference.batching,
         )
         return replace_zero_ranges(GraphView(self.reference.proto.graph), found)
 
@@ -136,6 +138,7 @@ class Lowerer:
             bits=bits,
             activations=self.ranges if scheme.weights.group_size is None else None,
             interpreter=self.reference.interpreter,
+            batching=self.reference.batching,
             store=self._store,
             key=self._key if uses_calibration(scheme.weights) else self.reference.fingerprint,
         )
@@ -191,7 +194,7 @@ class Lowerer:
         return support_of(self.dialect, scheme).weight_bytes(found, scheme)
 
     def compute_type(self, scheme: Scheme) -> ComputeType:
-        """What a layer of ``scheme`` computes in."""
+        """Type of arithmetic that a layer of ``scheme`` computes in."""
         return support_of(self.dialect, scheme).compute_type
 
     @property
@@ -225,7 +228,7 @@ class Lowerer:
                 raise LoweringError(f"layer '{layer.name}' cannot be {scheme.text}: {reason}", "leave it at fp32")
 
     def _why_unbounded(self, layer: Layer, scheme: Scheme) -> str:
-        """Why the values a layer reads rule a scheme out; empty where they do not.
+        """Reason why the values that a layer reads rule a scheme out; empty where they do not.
 
         They must have a range to be quantised, and be finite for their second moments (GPTQ).
         """

@@ -37,6 +37,7 @@ from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, ren
 from bitfront.lowering.idle_operators import without_batch_norms, without_dropouts, without_identities
 from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.layer_forms import with_layer_forms
+from bitfront.lowering.module_paths import module_paths
 from bitfront.lowering.opset import with_opset
 
 IR_VERSION = 10
@@ -54,12 +55,14 @@ class Normalised:
     Attributes:
         proto: The network.
         sources: Initialiser → what it was computed from, for those that a file may hold smaller (``lowering.compact``).
+        module_paths: Node name → path of the PyTorch module that it was exported from (``lowering.module_paths``).
         applied_steps: Those of ``RECORDED_STEPS`` that changed the network.
         fixed_inputs: Those of the inputs' fixed numbers that decided a branch.
     """
 
     proto: onnx.ModelProto
     sources: Mapping[str, Source]
+    module_paths: Mapping[str, str]
     applied_steps: tuple[str, ...]
     fixed_inputs: Mapping[str, float]
 
@@ -97,6 +100,7 @@ def normalise(
     return Normalised(
         proto=proto,
         sources=sources_of(proto, folding.origins),
+        module_paths=module_paths(model.graph),
         applied_steps=tuple(applied),
         fixed_inputs={name: fixed_inputs[name] for name in sorted(folding.deciding)},
     )
@@ -138,7 +142,7 @@ def _structured(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
 
 
 def _name_dynamic_axes(graph: onnx.GraphProto) -> None:
-    """Some exporters write a size below 0 for an axis of any size; of first axes it is the batch."""
+    """Name axes of a size below 0, which some exporters write for any size; of first axes it is the batch."""
     taken = {axis.dim_param for value in (*graph.input, *graph.output) for axis in value.type.tensor_type.shape.dim}
     batch = free_name("batch", taken)
     for inner in graphs_of(graph):

@@ -1,4 +1,4 @@
-"""How a layer's weight is stored, as nodes that ONNX Runtime folds when it loads the model.
+"""Storage of a layer's weight, as nodes that ONNX Runtime folds when it loads the model.
 
 | scheme             | written as                                                   | after loading         |
 | ------------------ | ------------------------------------------------------------ | --------------------- |

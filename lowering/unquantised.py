@@ -43,10 +43,10 @@ class UnquantisedOperator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnquantisedWeights:
-    """What a search leaves as it is.
+    """Weights that a search leaves as they are.
 
     Attributes:
-        operators: Operator name → what it is, in the network's order.
+        operators: Operator name → its description, in the network's order.
         total: Weights of the network, layers' included.
     """
 
@@ -134,6 +134,14 @@ def _readers(
         yield node, [held[name] for name in dict.fromkeys(node.input) if name in held]
         for body in bodies(node):
             yield from _readers(body, held)
+
+
+def weight_readers(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, tuple[TensorProto, ...]]]:
+    """Nodes that read weights of two axes or more, each with those it reads, bodies of If, Loop and Scan included."""
+    for node, tensors in _readers(graph, {}):
+        weights = tuple(tensor for tensor in tensors if len(tensor.dims) >= _LEAST_AXES)
+        if weights:
+            yield node, weights
 
 
 def _listed(names: list[str]) -> str:

@@ -137,7 +137,7 @@ class StructuredPrune:
         *,
         scores: Mapping[str, Tensor] | None = None,
     ) -> dict[str, tuple[int, ...]]:
-        """For each of these groups of channels the units that stay, in ascending order."""
+        """Units that stay of each of these groups of channels, in ascending order."""
         known = self.importances(module, groups, data) if scores is None else scores
         kept = {}
         for group in groups:

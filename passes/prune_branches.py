@@ -41,7 +41,7 @@ _FAILURES = (RuntimeError, TypeError, ValueError, KeyError, AttributeError, Asse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """One operand of a sum.
+    """Operand of a sum, which may be removed.
 
     Attributes:
         name: Longest module path that its layers share, with ``.branch`` behind where that is a layer or taken.
@@ -153,7 +153,7 @@ class _Measured(fx.Interpreter):
         self.macs: dict[str, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """As its base does."""
+        """Run a node as the base does, and note the size of what it gives."""
         with FlopCounterMode(display=False) as counter:
             result = super().run_node(n)
         self.macs[n.name] = counter.get_total_flops() // (2 * self._samples)
@@ -170,7 +170,7 @@ class _Masked(fx.Interpreter):
         self._masked = masked
 
     def run_node(self, n: fx.Node) -> Any:
-        """As its base does."""
+        """Run a node as the base does, with the branch's tensor set to zero."""
         result = super().run_node(n)
         return result * 0 if n.name == self._masked else result
 
@@ -283,7 +283,7 @@ def _is_relu(module: nn.Module, node: fx.Node) -> bool:
 def _differs(
     module: nn.Module, graph: fx.Graph, branch: Branch, examples: tuple[Tensor, ...], whole: list[Tensor]
 ) -> str:
-    """Why the network without the branch is not equivalent to the one in which it is masked; empty if it is."""
+    """Reason why the network without the branch is not equivalent to the one in which it is masked; empty if it is."""
     masked = next(_operands(node)[1 - branch.stays] for node in graph.nodes if node.name == branch.total)
     try:
         with torch.no_grad():

@@ -242,7 +242,7 @@ def _differs(
     members: tuple[Member, ...],
     units: tuple[tuple[int, ...], ...],
 ) -> str:
-    """Why removing half of the units is not equivalent to masking what reads them; empty if it is."""
+    """Reason why removing half of the units is not equivalent to masking what reads them; empty if it is."""
     if len(units) < 2:
         return "there is nothing to choose from"
     # Channels here and there: an index that is off by one, or a norm that was forgotten, shows.

@@ -94,7 +94,7 @@ def unit_importances(
 
 
 class _Gates:
-    """One per sample and unit, on the inputs of all layers that read the unit; open until told otherwise.
+    """Gates on the inputs of all layers that read a unit, one per sample and unit; open until told otherwise.
 
     Args:
         groups: Whose units; gates are in their order.
@@ -143,7 +143,7 @@ class _Gates:
 
 
 def _slopes(module: nn.Module, gates: _Gates, batch: Batch) -> Tensor:
-    """Of each sample's loss by each gate, (n, gates)."""
+    """First derivatives of each sample's loss by each gate, (n, gates)."""
     opening = gates.opened(module, len(batch))
     logits, labels = _logits(module, batch), batch.labels
     if labels is None:
@@ -153,7 +153,7 @@ def _slopes(module: nn.Module, gates: _Gates, batch: Batch) -> Tensor:
 
 
 def _curvatures(module: nn.Module, gates: _Gates, batch: Batch) -> Tensor:
-    """Of each sample's loss by each gate, (n, gates), exact in expectation."""
+    """Second derivatives of each sample's loss by each gate, (n, gates), exact in expectation."""
     opening = gates.opened(module, len(batch))
     with sdpa_kernel(SDPBackend.MATH):  # the other kernels of attention have no second derivative
         logits, labels = _logits(module, batch), batch.labels
@@ -197,7 +197,7 @@ def _magnitudes(module: nn.Module, group: PruneGroup) -> Tensor:
 
 
 def _unit_of_channel(group: PruneGroup) -> Tensor:
-    """For each channel of the root the index of its unit."""
+    """Index of the unit of each channel of the root."""
     found = torch.empty(group.channels, dtype=torch.long)
     for index, unit in enumerate(group.units):
         found[list(unit)] = index

@@ -295,7 +295,7 @@ def _stretched(
 
 
 def _tensors(artifact: onnx.ModelProto, stretched: onnx.ModelProto, names: tuple[str, ...]) -> list[str | None]:
-    """Whose range each quantiser of the artifact comes from; None for a scale of the dialect's own."""
+    """Tensor whose range each quantiser of the artifact has; None for a scale of the dialect's own."""
     before, after = activation_quantisers(artifact), activation_quantisers(stretched)
     if len(before) != len(after):
         raise LoweringError(

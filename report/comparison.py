@@ -40,7 +40,7 @@ _AS_GIVEN: Key = frozenset({(GIVEN_ID, "")})  # the file as given, of which nobo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendRun:
-    """One backend of the run.
+    """Backend of the run, with its results.
 
     Attributes:
         name: The backend's, as asked for.
@@ -55,7 +55,7 @@ class BackendRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One config on one backend.
+    """Standing of a config on a backend.
 
     Attributes:
         point: What was measured; None where nothing was.
@@ -82,7 +82,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One config.
+    """Config with its standing on every backend.
 
     Attributes:
         id: ``BACKEND.ID`` where one search found it, the plain id where all have it under the same.
@@ -146,12 +146,14 @@ class Comparison:
         for field, listed in (("name", [b.name for b in file.backends]), ("folder", [b.folder for b in file.backends])):
             if len(set(listed)) < len(listed):
                 raise damaged(path, ValueError(f"backends: two have the {field} '{max(listed, key=listed.count)}'"))
-        exchanged = {(entry.source, entry.id, entry.target): (entry.point, entry.reason) for entry in file.exchange}
+        measured_elsewhere = {
+            (entry.source, entry.id, entry.target): (entry.point, entry.reason) for entry in file.exchange
+        }
         runs = tuple(
             BackendRun(name=entry.name, folder=entry.folder, results=_results(folder, entry.folder))
             for entry in file.backends
         )
-        rows = _rows(runs, exchanged)
+        rows = _rows(runs, measured_elsewhere)
         return cls(name=file.name, command=file.command, runs=runs, rows=rows, for_all=_for_all(runs, rows))
 
 
@@ -178,7 +180,7 @@ def _shown(results: RunResults) -> Iterable[str]:
 
 
 def _rows(
-    runs: Sequence[BackendRun], exchanged: Mapping[tuple[str, str, str], tuple[str | None, str]]
+    runs: Sequence[BackendRun], measured_elsewhere: Mapping[tuple[str, str, str], tuple[str | None, str]]
 ) -> tuple[Row, ...]:
     """Every config that is shown, each with a cell for every backend."""
     by_key: dict[str, dict[Key, Point]] = {}
@@ -200,7 +202,7 @@ def _rows(
             if point is None and key == _AS_GIVEN:
                 point, reason = _stand_in(run)
             elif point is None:
-                point, reason = _through(run, [(source.name, found.id) for source, found in own], exchanged)
+                point, reason = _through(run, [(source.name, found.id) for source, found in own], measured_elsewhere)
             cells[run.name] = _cell(run, point, reason)
         first, point = own[0]
         baseline = point.origin == "baseline"
@@ -228,7 +230,7 @@ def _unshared(rows: Sequence[Row], runs: Sequence[BackendRun]) -> Iterable[Row]:
 
 
 def _stand_in(run: BackendRun) -> tuple[Point | None, str]:
-    """What stands for the network as given where it is no point of its own, else the reason why nothing does."""
+    """Point that stands for the network as given where it is no point of its own; else the reason why none does."""
     if run.results is None:
         return None, "not measured"
     refused = run.results.given.refused if run.results.given else ""
@@ -241,11 +243,11 @@ def _stand_in(run: BackendRun) -> tuple[Point | None, str]:
 def _through(
     run: BackendRun,
     sources: Iterable[tuple[str, str]],
-    exchanged: Mapping[tuple[str, str, str], tuple[str | None, str]],
+    measured_elsewhere: Mapping[tuple[str, str, str], tuple[str | None, str]],
 ) -> tuple[Point | None, str]:
-    """What stands for another backend's config on this one, else the reason why nothing does."""
+    """Point that stands for another backend's config on this one; else the reason why none does."""
     for source, id_ in sources:
-        point, reason = exchanged.get((source, id_, run.name), (None, ""))
+        point, reason = measured_elsewhere.get((source, id_, run.name), (None, ""))
         if point is not None and run.results is not None and point in run.results.points:
             return run.results.points[point], ""
         if reason:

@@ -31,7 +31,7 @@ RULE_SPEED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextCell:
-    """One config on one backend as tables show it.
+    """Standing of a config on a backend as tables show it.
 
     Attributes:
         texts: One a column of ``CELL_COLUMNS``; empty where nothing was measured.
@@ -48,7 +48,7 @@ class TextCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRow:
-    """One config as tables show it: its standing everywhere, its ids, its schemes, and a cell a backend."""
+    """Config as tables show it: its standing everywhere, its ids, its schemes, and a cell a backend."""
 
     id: str
     text: str
@@ -102,7 +102,7 @@ def _cell(results: RunResults | None, cell: Cell) -> TextCell:
 
 
 def _standing(results: RunResults, cell: Cell) -> str:
-    """Which limits are missed, in a few words: the numbers are beside it."""
+    """Limits that are missed, in a few words: the numbers are beside it."""
     assert cell.point is not None
     if cell.point.latency_reproduced is False:
         return NOT_REPRODUCED
@@ -141,7 +141,7 @@ def missing(comparison: Comparison) -> tuple[tuple[str, str, str], ...]:
 
 
 def comparison_frame(comparison: Comparison) -> pd.DataFrame:
-    """One row a config: the contents of ``comparison.csv``; a backend's columns start with its name."""
+    """Contents of ``comparison.csv``, a row a config; a backend's columns start with its name."""
     return pd.DataFrame(
         [
             {

@@ -61,7 +61,7 @@ def whole(text: str) -> int:
 
 
 def whole_or_none(text: str) -> int | None:
-    """As ``whole``; None for an empty cell."""
+    """Read a whole number; None for an empty cell."""
     return whole(text) if text else None
 
 

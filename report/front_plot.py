@@ -129,7 +129,7 @@ def _look(network: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """What a front plot shows at first, and how far its marks reach on the sides that limits rule out."""
+    """Ranges that a front plot shows at first, and how far its marks reach on the sides that limits rule out."""
 
     x: tuple[float, float]
     y: tuple[float, float]

@@ -106,7 +106,7 @@ def _finalize(value: Any) -> Any:
 
 
 def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
-    """What the numbers are tied to: (name, value) rows of the environment table."""
+    """Rows (name, value) of the environment table, to which the numbers are tied."""
     settings, device = results.settings, results.device
     rows = [
         ("Device", device.get("device")),
@@ -141,7 +141,7 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
 
 
 def _compared_with(results: RunResults) -> str | None:
-    """What ratios are to, and its size; of an older run nothing is told."""
+    """Network that ratios are to, and its size; None for an older run, which does not tell."""
     if results.given is None:
         return None
     what = "its FP32 form, which alone runs here" if results.given.refused else AS_GIVEN

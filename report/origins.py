@@ -1,4 +1,4 @@
-"""What is shown for the origins and states of ``trials.csv``; one that is not listed is shown as it is written."""
+"""Words for the origins and states of ``trials.csv``; one that is not listed is shown as it is written."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _STATES = {
 
 
 def origin_text(origin: str) -> str:
-    """What proposed a trial, in words."""
+    """Words for the origin of a trial."""
     return _ORIGINS.get(origin, origin)
 
 
 def state_text(state: str) -> str:
-    """How a trial ended, in words."""
+    """Words for the end of a trial."""
     return _STATES.get(state, state)

@@ -158,7 +158,7 @@ def lay_out_groups(figure: go.Figure, groups: tuple[str, ...], ranked: tuple[str
 
 
 def draw_time(info: TimeInfo) -> go.Figure:
-    """Where the wall clock went, as one stacked bar."""
+    """Plot of where the wall clock went, as one stacked bar."""
     figure = go.Figure()
     for index, (part, seconds) in enumerate(info.parts):
         share = seconds / info.total_s if info.total_s > 0 else 0.0
@@ -188,7 +188,7 @@ def draw_time(info: TimeInfo) -> go.Figure:
 
 
 def layout(height_px: int) -> dict[str, Any]:
-    """What every plot's layout begins with."""
+    """Layout with which every plot's begins."""
     return {
         "height": height_px,
         "margin": {"l": 60, "r": 44, "t": 50, "b": 50},

@@ -110,7 +110,7 @@ class RunResults:
 
     @property
     def base(self) -> GivenNetwork | None:
-        """What points are compared with: the given network, FP32 in an older run; None where it was not measured."""
+        """Network that points are compared with: the given one, or FP32 in an older run; None: not measured."""
         point = self.points.get(self.reference)
         if self.given is not None or point is None:
             return self.given
@@ -124,7 +124,7 @@ class RunResults:
 
     @property
     def versus(self) -> str:
-        """What ``base`` is, in a word."""
+        """Word for what ``base`` is: ``given`` or ``FP32``."""
         return "FP32" if self.given is None or self.given.refused else GIVEN_ID
 
     @property

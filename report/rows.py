@@ -24,9 +24,9 @@ _SHARES = dict[str, Annotated[float, Field(ge=0, le=1)]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One candidate that the search tried; what was not measured is None.
+    """Candidate that the search tried; what was not measured is None.
 
-    ``network`` is a key, empty for the given one; ``pruning`` is prune group → share removed, 1 for a branch.
+    ``variant`` is an id, empty for the given one; ``pruning`` is prune group → share removed, 1 for a branch.
     """
 
     number: int
@@ -41,13 +41,13 @@ class Trial:
     seconds: float | None
     reason: str
     schemes: Mapping[str, Scheme]
-    network: str = ""
+    variant: str = ""
     pruning: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One row of the sensitivity table; NaN where it was not scored.
+    """Row of the sensitivity table; NaN where a value was not scored.
 
     Attributes:
         group: The group that takes the scheme.
@@ -69,7 +69,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparsityScore:
-    """One prune group pruned by itself to one sparsity; NaN is a loss that was not scored.
+    """Loss of a prune group pruned by itself to one sparsity; NaN where it was not scored.
 
     ``loss`` is before any training, ``trained`` after a short one.
     """
@@ -102,7 +102,7 @@ def read_trial(row: Mapping[str, str]) -> Trial:
         seconds=number_or_none(row["seconds"]),
         reason=row["reason"],
         schemes=MappingProxyType(decode_json(_SCHEMES, row["choices"] or "{}")),
-        network=row.get("network") or "",
+        variant=row.get("network") or "",
         pruning=MappingProxyType(decode_json(_SHARES, row.get("pruning") or "{}")),
     )
 

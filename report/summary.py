@@ -22,7 +22,7 @@ _WORTH = 1.1  # times as slow: a point that is less slower is not told of anothe
 
 
 class RunStatus(Enum):
-    """How a run ended for the person who asked."""
+    """End of a run for the person who asked."""
 
     MET = "met"
     MISSED = "missed"
@@ -46,7 +46,7 @@ class RunSummary:
 
 
 def point_text(results: RunResults, point: Point) -> str:
-    """What was measured of a point: ``3.10 ms (0.41 × given), 97.20 % (−0.10 points), 62.0 kB (0.19 ×)``."""
+    """Measured values of a point: ``3.10 ms (0.41 × given), 97.20 % (−0.10 points), 62.0 kB (0.19 ×)``."""
     latency, accuracy = point.shown_latency, point.shown_accuracy
     parts = []
     if latency:
@@ -167,7 +167,7 @@ def _rivals(point: Point, recommended: Point, metric: MetricInfo) -> bool:
 
 
 def _missed(results: RunResults) -> tuple[str, list[str]]:
-    """Why nothing is recommended, in one sentence and those that go with it.
+    """Reason why nothing is recommended, in one sentence, and the sentences that go with it.
 
     A point that is within every limit by numbers that were not reproduced is told apart from one that misses a limit.
     """

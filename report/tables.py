@@ -37,7 +37,7 @@ _SHRUNK = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRow:
-    """One point as the tables show it.
+    """Point as the tables show it.
 
     Attributes:
         id: The point's.
@@ -149,7 +149,7 @@ def _row(results: RunResults, point: Point) -> TableRow:
 
 
 def standing(point: Point, *, limited: bool) -> str:
-    """Which limits a point misses, that it meets them all, or that its latency was not reproduced.
+    """Sentence on the limits: which a point misses, that it meets all, or that its latency was not reproduced.
 
     Args:
         point: The point.
@@ -166,7 +166,7 @@ def _variant_cells(network: VariantInfo | None, metric: MetricInfo) -> tuple[str
 
 
 def pareto_frame(results: RunResults) -> pd.DataFrame:
-    """One row a point of the front, fastest first: the contents of ``pareto.csv``, with what only some runs have."""
+    """Contents of ``pareto.csv``, a row a point of the front, fastest first, with what only some runs have."""
     told, made = _tells_memory(results), _has_variants(results)
     extra = (*(MemoryUsage().to_json() if told else ()), *(NETWORK_CSV_COLUMNS if made else ()))
     rows = []

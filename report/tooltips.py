@@ -112,7 +112,7 @@ def trial_tooltip(results: RunResults, trial: Trial) -> str:
         f"latency {formatting.latency(trial.latency_ms)} median{p90}{share}",
         f"size {formatting.size(trial.size_bytes)}",
         schemes_text(trial.schemes),
-        f"model variant {escape(trial.network[:8])}" if trial.network else "",
+        f"model variant {escape(trial.variant[:8])}" if trial.variant else "",
         variant_format.pruned_groups([share == 1 for share in trial.pruning.values() if share > 0]),
         escape(trial.reason),
     )

@@ -14,7 +14,7 @@ from bitfront.report.tables import table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantDetail:
-    """One model variant, which several points may share.
+    """Model variant, which several points may share.
 
     Attributes:
         label: The variant's.

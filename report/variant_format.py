@@ -1,4 +1,4 @@
-"""How a model variant is described: for tables, tooltips and the page's details."""
+"""Words for a model variant: for tables, tooltips and the page's details."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def recovered(network: VariantInfo, metric: MetricInfo) -> str:
 
 
 def statements(network: VariantInfo, metric: MetricInfo) -> tuple[str, str, str]:
-    """Its size, what was pruned (empty where nothing was), and its training with the accuracy recovered by it."""
+    """Size, pruning (empty where nothing was pruned), and training with the accuracy recovered by it."""
     steps = f", {network.trained_steps:,} steps" if network.trained_steps else ""
     return (
         sizes(network),

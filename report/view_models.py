@@ -1,4 +1,4 @@
-"""What each plot shows, as plain values computed before anything is drawn, so that tests compare them by equality.
+"""View models of the plots: plain values computed before anything is drawn, so that tests compare them by equality.
 
 Texts that end up in a plot are escaped here, because plotly reads a subset of HTML in labels and layer names are the
 user's.
@@ -40,7 +40,7 @@ class Cost(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlotPoint:
-    """One point of a front plot: position in the axes' units, label, tooltip, and the kind of its network."""
+    """Point of a front plot: position in the axes' units, label, tooltip, and the kind of its network."""
 
     x: float
     y: float
@@ -104,7 +104,7 @@ class HeatmapInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivitySeries:
-    """One precision in one context.
+    """Sensitivities of one precision in one context.
 
     Attributes:
         precision: Of the schemes scored.
@@ -141,7 +141,7 @@ class SensitivityInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeInfo:
-    """Where the wall clock went.
+    """Parts of the wall clock.
 
     Attributes:
         parts: (name, seconds), in the order written, without the total.
@@ -156,7 +156,7 @@ class TimeInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Axes:
-    """Where points lie in a front plot: what the horizontal axis is, and the units of both."""
+    """Axes of a front plot: the horizontal quantity, and the units of both."""
 
     cost: Cost
     unit_bytes: int
@@ -170,7 +170,7 @@ class _Axes:
         return (math.nan if x is None else x, math.nan if accuracy is None else accuracy * self.y_scale)
 
     def points(self, results: RunResults, ids: Iterable[str]) -> tuple[PlotPoint, ...]:
-        """Those of ``ids`` that were measured, by rising cost."""
+        """Points among ``ids`` that were measured, by rising cost."""
         found = (self._point(results, results.points[id_]) for id_ in ids)
         return tuple(sorted(filter(_is_drawable, found), key=lambda point: point.x))
 
@@ -186,7 +186,7 @@ class _Axes:
         """Trials that were scored, of model variants or of the given network."""
         found = []
         for trial in results.trials:
-            if bool(trial.network) == variants:
+            if bool(trial.variant) == variants:
                 x, y = self.position(trial.latency_ms, trial.size_bytes, trial.accuracy)
                 label, tooltip = f"trial {trial.number}", trial_tooltip(results, trial)
                 found.append(PlotPoint(x=x, y=y, label=label, tooltip=tooltip))
@@ -194,7 +194,7 @@ class _Axes:
 
 
 def front_info(results: RunResults, cost: Cost) -> FrontInfo:
-    """What the plot of the metric against latency or size shows."""
+    """View model of the plot of the metric against latency or size."""
     unit_bytes, unit = _size_unit(results)
     metric, limit = results.metric, results.accuracy_limit
     axes = _Axes(cost=cost, unit_bytes=unit_bytes, y_scale=100.0 if metric.in_percent else 1.0)
@@ -305,7 +305,7 @@ def time_info(results: RunResults) -> TimeInfo:
 
 
 def trial_states(results: RunResults) -> tuple[tuple[str, int], ...]:
-    """How many trials ended in each state, in words, most frequent first."""
+    """Number of trials that ended in each state, in words, most frequent first."""
     return tuple(Counter(state_text(trial.state) for trial in results.trials).most_common())
 
 

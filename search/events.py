@@ -34,13 +34,13 @@ class SilentListener:
     """A listener that ignores all events."""
 
     def phase(self, name: str, total: int | None) -> None:
-        """Ignore it."""
+        """Ignore the phase."""
 
     def step(self, note: str) -> None:
-        """Ignore it."""
+        """Ignore the step."""
 
     def best(self, text: str) -> None:
-        """Ignore it."""
+        """Ignore the point."""
 
     def warn(self, text: str) -> None:
-        """Ignore it."""
+        """Ignore the warning."""

@@ -13,6 +13,7 @@ from optuna.samplers import RandomSampler
 
 from bitfront.backends.affinity import available_cores
 from bitfront.backends.base import Backend
+from bitfront.backends.sequences import Recurrence
 from bitfront.core import (
     FP32,
     BackendError,
@@ -97,7 +98,7 @@ def prepare(
     runner = _runner(timed, lowerer, backend, options, _measurements(store, identity), watch, builder)
     given = _given(runner, listener)
     _check_engine(given, backend, options)
-    search_scorer, held_out_scorer = _scorers(parts, metric, lowerer.reference)
+    search_scorer, held_out_scorer = _scorers(parts, metric, lowerer.reference, getattr(workload, "recurrence", None))
     write_run(options.out, identity, study=study_name, created=created)
     _check_storage(options, study_name)
     header = {
@@ -128,7 +129,7 @@ def prepare(
 
 
 def _identity(workload: Workload, lowerer: Lowerer, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
-    """What the run folder belongs to."""
+    """Parts of a run's identity, to which its folder belongs."""
     identity = identify(workload, lowerer.reference.fingerprint, device, options)
     if lowerer.reference.given is not None:
         # Files of other bytes may have one normalised form; ratios are to the file.
@@ -169,13 +170,23 @@ def _check_engine(given: Given, backend: Backend, options: RunOptions) -> None:
         )
 
 
-def _scorers(parts: tuple[Labelled, Labelled], metric: Metric, reference: ReferenceModel) -> tuple[Scorer, Scorer]:
-    """Scorers of the search's and of the held-back part of the evaluation data."""
+def _scorers(
+    parts: tuple[Labelled, Labelled], metric: Metric, reference: ReferenceModel, recurrence: Recurrence | None
+) -> tuple[Scorer, Scorer]:
+    """Scorers of the search's and of the held-out part of the evaluation data."""
     batch = reference.fixed_batch or BATCH
     first_stage = -(-FIRST_STAGE // batch) * batch
     search_part, held_back = (
-        Scorer(part, metric, batch=batch, first_stage=first_stage, name=name, batching=reference.batching)
-        for part, name in zip(parts, ("the search's evaluation data", "the held-back data"), strict=True)
+        Scorer(
+            part,
+            metric,
+            batch=batch,
+            first_stage=first_stage,
+            name=name,
+            batching=reference.batching,
+            recurrence=recurrence,
+        )
+        for part, name in zip(parts, ("the search's evaluation data", "the held-out data"), strict=True)
     )
     return search_part, held_back
 
@@ -194,7 +205,7 @@ def _settings_json(
     parts: tuple[Labelled, Labelled],
     command: str,
 ) -> dict[str, Any]:
-    """What results say of how they came about."""
+    """Settings of a run, as results tell them."""
     return {
         "threads": options.threads,
         "batch_size": options.batch_size,
@@ -216,7 +227,7 @@ def _settings_json(
 
 
 def _given(runner: ModelRunner, listener: Listener) -> Given:
-    """What everything is compared with; the listener is told where it is not the file as given."""
+    """Given network as the runner has it; the listener is told where it is not the file as given."""
     quantisable, reference = runner.lowerer.quantisable, runner.lowerer.reference
     try:
         fp32 = runner.lower(quantisable.spread({group.name: FP32 for group in quantisable.groups}))
@@ -239,7 +250,7 @@ def _builder(
     watch: Stopwatch,
     listener: Listener,
 ) -> VariantBuilder:
-    """For a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
+    """Builder of a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
     context = pass_context(
         cast("nn.Module", workload.model),
         lowerer.reference.fingerprint,
@@ -270,7 +281,7 @@ def _measurements(store: ContentStore, identity: Mapping[str, str]) -> Measureme
         return digest({name: identity[name] for name in names if name in identity}, list(more))
 
     # What is kept is one version's of this engine, too: an update may write, compile, time or score otherwise.
-    runtime = ("the device", "--backend", "the backend's code", "--threads")
+    runtime = ("--batch-axis", "--state", "the device", "--backend", "the backend's code", "--threads")
     measuring = engine_code("backends")
     return MeasurementCache(
         store,

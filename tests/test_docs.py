@@ -31,6 +31,7 @@ from bitfront.search.passes.qat import QatPass
 from bitfront.search.passes.registry import selectable
 from tests.backends.conformance import BackendConformance
 from tests.search.command_line import enter, outcome, write_files
+from tests.test_architecture import ALLOWED
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "adding-a-backend.md"
@@ -38,6 +39,7 @@ PASSES_PAGE = PAGE.with_name("passes.md")
 METRIC_PAGE = PAGE.with_name("adding-a-metric.md")
 DATA_PAGE = PAGE.with_name("data.md")
 ROBUSTNESS_PAGE = PAGE.with_name("robustness.md")
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 NAME = "my_runtime:ReferenceBackend"
 
 
@@ -202,3 +204,24 @@ def test_the_passes_page_names_every_option() -> None:
         assert f"| `{option}` | {default} |" in page
     for name in selectable():
         assert f"| `{name}` |" in page
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    """A path with folders is one from the root or from a room of it; a bare name is some file's."""
+    files = [path.relative_to(ROOT).as_posix() for room in ALLOWED for path in (ROOT / room).rglob("*.py")]
+    named = set(re.findall(r"`([\w/]+\.py)`", ARCHITECTURE.read_text(encoding="utf-8"))) - {
+        "tests/test_architecture.py"
+    }
+    assert len(named) > 50
+    assert {name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)} == set()
+
+
+def test_ways_through_the_files_do_not_return() -> None:
+    """No way through the files of the architecture passes one twice."""
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    ways = text.partition("### Four ways through the files")[2].partition("\nWhat a key")[0].split("\n- **")[1:]
+    assert len(ways) == 4
+    for way in ways:
+        passed = re.findall(r"`([\w/]+\.py)`", way)
+        assert [path for path in passed if not (ROOT / path).is_file()] == []
+        assert len(passed) == len(set(passed)) > 5

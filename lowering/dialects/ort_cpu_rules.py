@@ -1,4 +1,4 @@
-"""What ONNX Runtime's CPU provider can do with each operator."""
+"""Abilities of ONNX Runtime's CPU provider with each operator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ARITHMETIC = frozenset(("Add", "Mul", "Concat", "GlobalAveragePool", "LeakyRelu
 
 
 def why_no_int8(site: LayerSite) -> str:
-    """Why a layer cannot compute on 8-bit activations; empty where it can."""
+    """Reason why a layer cannot compute on 8-bit activations; empty where it can."""
     layer, node, view = site.layer, site.node, site.view
     if layer.op == "ConvTranspose":
         return "ONNX Runtime's CPU provider has no integer ConvTranspose; weight-only storage is offered"
@@ -36,7 +36,7 @@ def why_no_int8(site: LayerSite) -> str:
 
 
 def missing_channels(layer: Layer, outputs: int) -> int:
-    """How many input channels of zeros let a quantised Conv with so many outputs use the fast kernels."""
+    """Number of input channels of zeros that let a quantised Conv with so many outputs use the fast kernels."""
     if layer.conv_groups != 1 or outputs < _FAST_OUTPUTS:
         return 0
     return -layer.weight_shape[1] % _FAST_INPUTS

@@ -135,7 +135,7 @@ class QdqEmitter(ABC):
         self.finish_floating(site, inputs)
 
     def _floating_source(self, node: onnx.NodeProto, layer: Layer) -> str:  # noqa: ARG002 (for subclasses)
-        """What a floating layer reads."""
+        """Tensor that a floating layer reads."""
         return self.as_float(node.input[0])
 
     # --- placement -------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ class QdqEmitter(ABC):
         return self._quantised[tensor]
 
     def dequantise(self, tensor: str) -> str:
-        """What a quantised operator reads: the 8-bit form of ``tensor`` behind a DequantizeLinear."""
+        """Tensor that a quantised operator reads: the 8-bit form of ``tensor`` behind a DequantizeLinear."""
         self.as_quantised(tensor)
         if tensor not in self._dequantised:
             if tensor not in self._floats:

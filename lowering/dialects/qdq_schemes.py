@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 
 from bitfront.core import SCHEMES, Scheme
-from bitfront.lowering.dialect import LAYERS, LAYERS_AND_TABLES, TABLES, ComputeType, LayerSite, SchemeSupport
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import LAYERS, LAYERS_AND_TABLES, TABLES, LayerSite, SchemeSupport
 from bitfront.lowering.dialects.qdq import QdqEmitter
 from bitfront.lowering.graph import GraphView, attribute
 from bitfront.lowering.layers import TABLE, Layer
@@ -103,7 +104,7 @@ def _why_no_product(site: LayerSite) -> str:
 
 
 def why_no_plain_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
-    """Why a Gemm is none that multiplies and adds alone; empty where it does, and for other layers."""
+    """Reason why a Gemm does more than multiply and add; empty where it does not, and for other layers."""
     if layer.op != "Gemm":
         return ""
     if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0 or attribute(node, "transA", 0):
@@ -115,13 +116,13 @@ def why_no_plain_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) -> st
 
 
 def why_no_integer_bias(node: onnx.NodeProto, view: GraphView) -> str:
-    """Why a layer's bias cannot be stored in 32 bits; empty where it can, or there is none."""
+    """Reason why a layer's bias cannot be stored in 32 bits; empty where it can, or there is none."""
     bias = view.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     return "" if bias is None or np.isfinite(bias).all() else "its bias has values that are not finite"
 
 
 def why_no_matmul_groups(site: LayerSite) -> str:
-    """Why a layer cannot have a scale per group of ``GROUP_SIZE`` weights; empty where it can."""
+    """Reason why a layer cannot have a scale per group of ``GROUP_SIZE`` weights; empty where it can."""
     layer, node, view = site.layer, site.node, site.view
     if layer.op not in ("Gemm", "MatMul"):
         return "block-wise weights are for Gemm and MatMul"

@@ -31,7 +31,7 @@ FloatArray = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixView:
-    """How one layer's weight is read as rows.
+    """View of a layer's weight as rows.
 
     Attributes:
         op: The layer's operator.
@@ -70,7 +70,7 @@ class MatrixView:
 
     @property
     def channels(self) -> int:
-        """How many scales a weight without groups has."""
+        """Number of scales that a weight without groups has."""
         return self.shape[self.channel_axis]
 
     @property

@@ -56,7 +56,7 @@ def build_parser() -> arguments.Parser:
         "--network",
         type=values.path,
         metavar="ONNX",
-        help="the made network (default: the one in the run folder's networks/)",
+        help="the model variant (default: the one in the run folder's networks/)",
     )
     group.add_argument(
         "--repeat-training", action="store_true", help="prune and train again, even if it is at hand (default: off)"

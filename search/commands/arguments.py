@@ -21,6 +21,7 @@ from bitfront.core import (
     UsageError,
 )
 from bitfront.search.commands.values import (
+    batch_axis,
     check_words,
     data,
     key_value,
@@ -134,6 +135,27 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
             metavar="NAME",
             help=f"{', '.join(METRICS)}, or your module:function(outputs, labels) (default: top1)",
         )
+    add_data_options(group)
+    group.add_argument(
+        "--workload",
+        metavar="MODULE:ATTR",
+        help="a workload object, or a function make(data) (default: a demo on handwritten digits)",
+    )
+    group.add_argument("--data", type=path, metavar="FOLDER", help="folder passed to the workload's function")
+    add_batch_axis(group)
+    group.add_argument(
+        "--state",
+        type=key_value,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="OUT=IN",
+        help="outputs that feed inputs of the next step; samples are sequences, time their second axis (default: none)",
+    )
+
+
+def add_data_options(group: argparse._ArgumentGroup) -> None:
+    """Add the option for how data become inputs."""
     group.add_argument(
         "--data-options",
         type=key_value,
@@ -143,12 +165,19 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
         metavar="KEY=VALUE",
         help="how images and text become inputs: size=224 scale=1/255 mean=... (default: what lies beside the model)",
     )
+
+
+def add_batch_axis(group: argparse._ArgumentGroup) -> None:
+    """Add the option that says which axis of an input or output counts the samples."""
     group.add_argument(
-        "--workload",
-        metavar="MODULE:ATTR",
-        help="a workload object, or a function make(data) (default: a demo on handwritten digits)",
+        "--batch-axis",
+        type=batch_axis,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=AXIS",
+        help="axis of an input or output that counts samples, from 0, or none (default: told from shapes and runs)",
     )
-    group.add_argument("--data", type=path, metavar="FOLDER", help="folder passed to the workload's function")
 
 
 def source_of(args: argparse.Namespace) -> Source:
@@ -165,6 +194,8 @@ def source_of(args: argparse.Namespace) -> Source:
         metric=getattr(args, "metric", None),
         workload=args.workload,
         data=args.data,
+        batch_axes=tuple(args.batch_axis),
+        state=tuple(args.state),
     )
 
 

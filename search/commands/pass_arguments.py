@@ -32,7 +32,7 @@ def passes(text: str) -> tuple[Pass, ...]:
 
 
 def add_passes(parser: argparse.ArgumentParser) -> None:
-    """Which passes, how much they may train, and each pass's own options."""
+    """Add the options for passes: which, how much they may train, and each pass's own."""
     known = selectable()
     group = parser.add_argument_group(
         "Passes",

@@ -199,7 +199,7 @@ def render(state: RunState) -> RenderableType:
         lines.add_row(ProgressBar(total=state.total, completed=min(state.done, state.total), width=60))
     if state.note:
         lines.add_row(Text(state.note, overflow="ellipsis", no_wrap=True))
-    lines.add_row(Text(f"best so far: {state.best}" if state.best else "nothing within budget yet", style="green"))
+    lines.add_row(Text(f"best so far: {state.best}" if state.best else "nothing within the limits yet", style="green"))
     return lines
 
 

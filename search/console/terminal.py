@@ -52,7 +52,7 @@ class Stream(TextIOBase):
         self._fatal = fatal
 
     def __getattr__(self, name: str) -> Any:
-        """Any other attribute of the process's own stream: a person's workload or metric may write to ``buffer``."""
+        """Attribute of the process's own stream: a person's workload or metric may write to ``buffer``."""
         if name == "_inner":  # not made yet
             raise AttributeError(name)
         return getattr(self._inner, name)
@@ -63,7 +63,7 @@ class Stream(TextIOBase):
         return getattr(self._inner, "encoding", None) or "utf-8"
 
     def writable(self) -> bool:
-        """True: what cannot be written is dropped or refused."""
+        """Whether the stream takes text: always, since what cannot be written is dropped or refused."""
         return True
 
     def isatty(self) -> bool:

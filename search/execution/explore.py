@@ -27,7 +27,7 @@ from bitfront.sensitivity.table import SensitivityTable
 
 
 def explore(session: Session, starts: Sequence[Mapping[str, Scheme]] = ()) -> str | None:
-    """Do everything up to the finalists.
+    """Run the search up to the finalists.
 
     Args:
         session: What ``search.prepare`` made.

@@ -23,7 +23,7 @@ from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialContext:
-    """What it takes to try candidates.
+    """Values that trying candidates needs.
 
     Attributes:
         evaluator: Measures them and remembers them.
@@ -78,7 +78,7 @@ class Explorer:
 
     @property
     def trials(self) -> list[Trial]:
-        """Those of this space so far."""
+        """Trials of this space so far."""
         return [t for t in self.context.evaluator.trials if t.candidate.architecture == self.architecture]
 
     @property
@@ -180,7 +180,7 @@ class Explorer:
 
     @property
     def overhead(self) -> FileOverhead:
-        """What files hold besides the groups' weights."""
+        """Model of the bytes that files hold besides the groups' weights."""
         history = History.of(self.space, self.study.live)
         return history.overhead(self.space, self.context.policy.sampler.surrogate.file_overhead_pull)
 

@@ -1,4 +1,4 @@
-"""What may be pruned, and what it costs: sparsities as further variables of the space.
+"""Spaces of prunings and their losses: sparsities as further variables of the space.
 
 Scored on the search's part of the evaluation data, without labels. On inputs that the network was trained on, as those
 for calibration often are, it is so sure of itself that thinner early layers seem to cost nothing.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneContext:
-    """What it takes to score prunings.
+    """Values that scoring prunings needs.
 
     Attributes:
         runner: Runs the given network.

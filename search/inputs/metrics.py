@@ -25,7 +25,7 @@ _HINT = "return one score per sample, or their mean"
 
 
 def score(metric: Metric, outputs: Outputs, labels: Array, where: str) -> Scores:
-    """What a metric makes of a network's outputs.
+    """Score a network's outputs with a metric.
 
     It is called once with all of them, or, where an output has no row a sample and differs from run to run, once for
     each run with what that run gave; then there must be a score a sample.

@@ -1,4 +1,4 @@
-"""What passes train with, read from a workload and checked: ``training``, ``students``, ``augment``.
+"""Inputs of passes, read from a workload and checked: ``training``, ``students``, ``augment``.
 
 They are read only where passes are asked for. Labels beside training inputs are class numbers or left out, since that
 is what a loss can use; a student must answer like the network it learns from.
@@ -32,7 +32,7 @@ _WRITE = "write {'input': x}, or Labelled(inputs={'input': x}, labels=y)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassInputs:
-    """What a workload brings for its passes.
+    """Inputs that a workload brings for its passes.
 
     Attributes:
         training: Inputs, shape (n, …) each; with labels they are class numbers, int64 (n,).

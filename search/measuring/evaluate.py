@@ -92,7 +92,7 @@ class Evaluator:
 
     @property
     def given(self) -> GivenMeasurement | None:
-        """What was measured of the given network; None before ``measure_given``."""
+        """Measurement of the given network; None before ``measure_given``."""
         return self._measured
 
     @property
@@ -171,7 +171,7 @@ class Evaluator:
         return trial
 
     def _attempt(self, candidate: Candidate) -> _Attempt:
-        build = _Build(self._runner, self._runner.layers(candidate), candidate.network)
+        build = _Build(self._runner, self._runner.layers(candidate), candidate.variant)
         lowered = build.lowered()
         if lowered.failure:
             return _Attempt(status=TrialStatus.FAILED, reason=lowered.failure)
@@ -227,7 +227,7 @@ class Evaluator:
             measurements.put_scored(artifact, SEARCH_PART, attempt.scored)
 
     def _hopeless(self, attempt: _Attempt, scored: Scored) -> str:
-        """Why scoring on cannot matter; empty while it can."""
+        """Reason why scoring on cannot matter; empty while it can."""
         checks = self._budget.check(
             accuracy=scored.stats.value,
             accuracy_high=scored.stats.ci_high,
@@ -264,7 +264,7 @@ class Evaluator:
                 yield trial.id, trial.artifact, trial.latency, trial.size_bytes
 
     def _over(self, attempt: _Attempt) -> str:
-        """Which of the limits known before accuracy is surely missed; empty for none."""
+        """Limits known before accuracy that are surely missed, in words; empty for none."""
         assert attempt.latency is not None
         assert attempt.latency_ms is not None
         # The estimate's own uncertainty: a candidate at the limit may hold it, and is worth knowing.
@@ -304,27 +304,27 @@ class _Attempt:
 
 
 class _Build:
-    """One artifact, written and compiled when first needed and at most once."""
+    """Artifact of a candidate, written and compiled when first needed and at most once."""
 
-    def __init__(self, runner: ModelRunner, layers: Mapping[str, Scheme], network: str) -> None:
+    def __init__(self, runner: ModelRunner, layers: Mapping[str, Scheme], variant: str) -> None:
         self._runner = runner
         self._layers = layers
-        self._network = network
+        self._variant = variant
         self._artifact: Artifact | None = None
         self._compiled: CompiledModel | None = None
         self._to_score: CompiledModel | None = None
 
     def lowered(self) -> Lowered:
-        """From the measurements, else written, and noted."""
-        lowered = self._runner.measurements.lowered(self._layers, self._network)
+        """Digest and size of the artifact, from the measurements if there, else of the one written now and kept."""
+        lowered = self._runner.measurements.lowered(self._layers, self._variant)
         if lowered is None:
             artifact = self._written()
             lowered = Lowered(artifact=artifact.digest, size_bytes=artifact.size_bytes)
-            self._runner.measurements.put_lowered(self._layers, lowered, self._network)
+            self._runner.measurements.put_lowered(self._layers, lowered, self._variant)
         return lowered
 
     def compiled(self) -> CompiledModel:
-        """Ready to run."""
+        """Compiled artifact as it is timed."""
         if self._compiled is None:
             artifact = self._written()
             with self._noting():
@@ -332,7 +332,7 @@ class _Build:
         return self._compiled
 
     def scored(self) -> CompiledModel:
-        """Ready to be scored."""
+        """Compiled artifact as it is scored."""
         if self._to_score is None:
             artifact = self._written()
             with self._noting():
@@ -342,7 +342,7 @@ class _Build:
     def _written(self) -> Artifact:
         if self._artifact is None:
             with self._noting():
-                self._artifact = self._runner.lower(self._layers, self._network)
+                self._artifact = self._runner.lower(self._layers, self._variant)
         return self._artifact
 
     @contextmanager
@@ -351,5 +351,5 @@ class _Build:
             yield
         except (LoweringError, BackendError) as error:
             failed = Lowered(artifact="", size_bytes=0, failure=error.message)
-            self._runner.measurements.put_lowered(self._layers, failed, self._network)
+            self._runner.measurements.put_lowered(self._layers, failed, self._variant)
             raise

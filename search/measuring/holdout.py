@@ -13,7 +13,7 @@ def split_holdout(data: Labelled, share: float, seed: int) -> tuple[Labelled, La
 
     Args:
         data: All labelled samples, (n, …).
-        share: Share of the samples that is held back, between 0 and 1.
+        share: Share of the samples that is held out, between 0 and 1.
         seed: The same seed gives the same split.
 
     Returns:

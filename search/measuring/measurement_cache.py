@@ -53,19 +53,19 @@ class MeasurementCache:
         self._scoring = scoring
         self._scores: dict[tuple[str, str], Scored] = {}
 
-    def lowered(self, layers: Mapping[str, Scheme], network: str = "") -> Lowered | None:
+    def lowered(self, layers: Mapping[str, Scheme], variant: str = "") -> Lowered | None:
         """The artifact that layer name → scheme was written as, or None if it never was.
 
         Args:
             layers: Layer name → scheme.
-            network: Key of the network; empty for the given one.
+            variant: Id of the variant; empty for the given one.
         """
-        data = self._store.get_json("lowered", self._schemes_key(layers, network))
+        data = self._store.get_json("lowered", self._schemes_key(layers, variant))
         return Lowered.from_json(data) if data else None
 
-    def put_lowered(self, layers: Mapping[str, Scheme], lowered: Lowered, network: str = "") -> None:
+    def put_lowered(self, layers: Mapping[str, Scheme], lowered: Lowered, variant: str = "") -> None:
         """Keep the artifact that layer name → scheme was written as."""
-        self._store.put_json("lowered", self._schemes_key(layers, network), lowered.to_json())
+        self._store.put_json("lowered", self._schemes_key(layers, variant), lowered.to_json())
 
     def latency(self, artifact: str) -> LatencyStats | None:
         """The artifact's paired latency, or None if it was not timed."""
@@ -110,5 +110,5 @@ class MeasurementCache:
         arrays = {"scores": scored.scores, "samples": np.asarray(scored.samples)}
         self._store.put_arrays("scored", digest(self._scoring, artifact, part), arrays)
 
-    def _schemes_key(self, layers: Mapping[str, Scheme], network: str) -> str:
-        return digest(self._lowering, network, {layer: scheme.text for layer, scheme in layers.items()})
+    def _schemes_key(self, layers: Mapping[str, Scheme], variant: str) -> str:
+        return digest(self._lowering, variant, {layer: scheme.text for layer, scheme in layers.items()})

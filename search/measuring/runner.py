@@ -41,7 +41,7 @@ class ModelRunner:
         measurements: Remembers.
         watch: Clocks.
         variants: Model variants that passes made of the given network, by id.
-        quiet: The given network's latency in the latest timings, in ms: the fastest of them tells a disturbed machine.
+        undisturbed_ms: Latest latencies of the given network; the fastest is that of an undisturbed machine.
     """
 
     lowerer: Lowerer
@@ -53,11 +53,11 @@ class ModelRunner:
     measurements: MeasurementCache
     watch: Stopwatch
     variants: Mapping[str, Variant] = field(default_factory=dict)
-    quiet: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    undisturbed_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
-    def writer(self, network: str) -> Lowerer:
-        """The lowerer of a network by its key; of the given network for an empty one."""
-        return self.variants[network].lowerer if network else self.lowerer
+    def writer(self, variant: str) -> Lowerer:
+        """Lowerer of a variant by its id; of the given network for an empty one."""
+        return self.variants[variant].lowerer if variant else self.lowerer
 
     def layers(self, candidate: Candidate) -> dict[str, Scheme]:
         """Layer name → scheme, every layer of the candidate's network.
@@ -67,29 +67,29 @@ class ModelRunner:
         Raises:
             LoweringError: If its network could not be made.
         """
-        if candidate.pruning and not candidate.network:
+        if candidate.pruning and not candidate.variant:
             raise LoweringError(
                 f"candidate of {candidate.origin}: no network could be made for its pruning",
                 "the search goes on without it",
             )
-        writer = self.writer(candidate.network)
-        if candidate.architecture or not candidate.network:
+        writer = self.writer(candidate.variant)
+        if candidate.architecture or not candidate.variant:
             return writer.quantisable.spread(candidate.schemes)
         wanted = self.lowerer.quantisable.spread(candidate.schemes)
         return {layer.name: nearest(wanted[layer.name], layer.schemes) for layer in writer.quantisable.layers}
 
-    def lower(self, layers: Mapping[str, Scheme], network: str = "") -> Artifact:
+    def lower(self, layers: Mapping[str, Scheme], variant: str = "") -> Artifact:
         """Write a network, the given one by default, with a scheme for each layer."""
         with self.watch.timed(Kind.LOWERING):
-            return self.writer(network).lower(layers)
+            return self.writer(variant).lower(layers)
 
-    def config(self, layers: Mapping[str, Scheme], network: str = "") -> PrecisionConfig:
-        """The reusable config of a network's layers; for a made network it names the given one and the recipe."""
-        config = self.writer(network).config(layers)
-        if not network:
+    def config(self, layers: Mapping[str, Scheme], variant: str = "") -> PrecisionConfig:
+        """The reusable config of a network's layers; of a variant it names the given one and the recipe."""
+        config = self.writer(variant).config(layers)
+        if not variant:
             return config
         given = self.lowerer.reference
-        recipe = self.variants[network].recipe
+        recipe = self.variants[variant].recipe
         return replace(config, model=given.fingerprint, architecture=given.architecture, recipe=recipe)
 
     def compile(self, artifact: Artifact) -> CompiledModel:
@@ -116,12 +116,12 @@ class ModelRunner:
                 batch_size=self.batch_size,
                 clock=self.backend.clock,
             )
-        self.quiet.append(stats[reference].median_ms)
+        self.undisturbed_ms.append(stats[reference].median_ms)
         return stats
 
     def with_known_speed(self, settings: TimingSettings) -> TimingSettings:
         """Timing settings with the given network's fastest known latency, so that disturbed rounds are told."""
-        return replace(settings, undisturbed_ms=min(self.quiet, default=None))
+        return replace(settings, undisturbed_ms=min(self.undisturbed_ms, default=None))
 
 
 def nearest(wanted: Scheme, offered: Sequence[Scheme]) -> Scheme:

@@ -1,4 +1,4 @@
-"""What each of many candidates would add to a front's hypervolume, all at once.
+"""Hypervolume that each of many candidates would add to a front, all at once.
 
 All objectives are minimised here. The box between the best coordinates and ``reference`` is cut at every coordinate
 of the front into a grid whose cells are dominated as a whole or not at all. A candidate's gain is the volume of the

@@ -46,7 +46,7 @@ class RelativeLimits:
 
     @classmethod
     def of(cls, budget: Constraints, history: History) -> RelativeLimits:
-        """What ``budget``, whose accuracy is a floor, means next to the given network; nothing before it was timed."""
+        """Limits of ``budget``, whose accuracy is a floor, next to the given network; none before it was timed."""
         limit = budget.latency_ms / history.reference_ms if budget.latency_ms is not None else math.nan
         return cls(
             ratio=limit if math.isfinite(limit) else None,
@@ -55,7 +55,7 @@ class RelativeLimits:
         )
 
     def met_by(self, observation: Observation) -> bool:
-        """Tell whether a measured point keeps all of them."""
+        """Whether a measured point keeps all limits."""
         beside = (
             (Limit.LATENCY, observation.ratio, self.ratio),
             (Limit.SIZE, observation.size_bytes, self.size_bytes),
@@ -124,7 +124,7 @@ class Surrogate:
         return self.limits.ratio is not None and self.problem.ratio(encoding) > self.limits.ratio + self.error
 
     def scores(self, encodings: Sequence[Encoding]) -> NDArray[np.float64]:
-        """How much each candidate is worth trying, shape (n,)."""
+        """Expected worth of trying each candidate, shape (n,)."""
         ratios = [self.problem.ratio(encoding) for encoding in encodings]
         sizes = [self.problem.size(encoding) / self._bytes for encoding in encodings]
         points = np.stack([-self.accuracy(encodings), ratios, sizes], axis=1)

@@ -1,4 +1,4 @@
-"""Which trials become finalists: measured again, written to files and reported."""
+"""Choice of the finalists among the trials: measured again, written to files and reported."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _nearest(timed: Sequence[Trial], feasible: Sequence[Trial]) -> Iterable[Tria
 
 
 def _near_the_floor(complete: Sequence[Trial]) -> list[Trial]:
-    """Those that miss the accuracy floor by no more than the most accurate one exceeds it."""
+    """Trials that miss the accuracy floor by no more than the most accurate one exceeds it."""
     best = max(trial.objectives.accuracy for trial in complete)
     return [t for t in complete if 2 * t.misses.get(Limit.ACCURACY, 0.0) <= best - t.objectives.accuracy]
 

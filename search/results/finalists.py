@@ -78,23 +78,23 @@ def point_of(trial: Trial, layers: Mapping[str, Scheme], metric: MetricInfo) -> 
     )
 
 
-def write_files(runner: ModelRunner, folder: Path, point: Point, network: str = "") -> tuple[str, str]:
+def write_files(runner: ModelRunner, folder: Path, point: Point, variant: str = "") -> tuple[str, str]:
     """Write a point's config and model; returns their paths relative to ``folder``.
 
     Args:
         runner: Writes them.
         folder: The run folder.
         point: What was decided.
-        network: Key of the network that is quantised; empty for the given one.
+        variant: Id of the variant that is quantised; empty for the given one.
 
     Raises:
         OutputError: If they cannot be written.
     """
     config, model = f"configs/{point.id}.json", f"models/{point.id}.onnx"
     with runner.watch.timed(Kind.LOWERING):
-        document = runner.config(point.layers, network)
+        document = runner.config(point.layers, variant)
     write_text(folder / config, document.to_json())
-    save_artifact(runner.lower(point.layers, network), folder / model)
+    save_artifact(runner.lower(point.layers, variant), folder / model)
     return config, model
 
 

@@ -1,4 +1,4 @@
-"""From trials to the results of a run: who is reported, measured again, judged, written."""
+"""Results of a run from its trials: the finalists, measured again, judged, written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bitfront.search.results.choice import choose_finalists
 from bitfront.search.results.recommend import Selection, select
 from bitfront.search.session import Session
 from bitfront.search.trial import Origin, Trial
-from bitfront.search.variants.info import network_info, train_info
+from bitfront.search.variants.info import train_info, variant_info
 from bitfront.search.variants.variant_files import save_variant
 
 INTERRUPTED = "interrupted"
@@ -36,15 +36,15 @@ def described(session: Session, also: Sequence[Trial] = ()) -> list[tuple[Trial,
     chosen = [trial for trial in choose_finalists(own, session.options.budget) if trial.artifact not in given]
     chosen = sorted([*chosen, *also], key=lambda trial: trial.number)
     points = [finalists.point_of(trial, session.runner.layers(trial.candidate), session.metric) for trial in chosen]
-    made = [_network(session, trial) for trial in chosen]
+    made = [_variant_of(session, trial) for trial in chosen]
     return [(trial, replace(p, network=info)) for trial, p, info in zip(chosen, points, made, strict=True)]
 
 
-def _network(session: Session, trial: Trial) -> VariantInfo | None:
-    """What is to be said of the trial's network; None of the given one."""
-    if session.builder is None or not trial.candidate.network:
+def _variant_of(session: Session, trial: Trial) -> VariantInfo | None:
+    """Description of the trial's variant; None for the given network."""
+    if session.builder is None or not trial.candidate.variant:
         return None
-    info = network_info(session.builder, trial.candidate.network, session.evaluator.trials)
+    info = variant_info(session.builder, trial.candidate.variant, session.evaluator.trials)
     return replace(
         info,
         untrained_accuracy=_as_written(session.metric, info.untrained_accuracy),
@@ -59,7 +59,7 @@ def _as_written(metric: MetricInfo, value: float | None) -> float | None:
 
 def _with_files(session: Session, trial: Trial, point: Point) -> Point:
     """The point with its config, its model and its network written."""
-    folder, key = session.options.out, trial.candidate.network
+    folder, key = session.options.out, trial.candidate.variant
     config, model = finalists.write_files(session.runner, folder, point, key)
     made = point.network
     if made is not None and session.builder is not None:

@@ -1,4 +1,4 @@
-"""Which of two points to prefer, by what the user left open.
+"""Ranking of points, by what the user left open.
 
     latency or size limited    the most accurate; of equals the smaller, then the faster
     accuracy limited alone     the fastest: how much accuracy may be given up was said, what for was not; of equals

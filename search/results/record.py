@@ -32,7 +32,7 @@ CHECKPOINT_S = 10.0
 
 
 class Record:
-    """What a run writes.
+    """Files that a run writes.
 
     Args:
         folder: The run folder.
@@ -107,7 +107,7 @@ class Record:
 
 
 def earlier_split_s(folder: Path) -> Mapping[str, float]:
-    """Where the time of the run in ``folder`` went so far; nothing where it has not said.
+    """Seconds that the run in ``folder`` spent so far, by kind; empty where it has not said.
 
     Raises:
         UsageError: If its ``measurement.json`` is damaged.
@@ -139,7 +139,7 @@ def _trial_row(trial: Trial, metric: MetricInfo) -> Sequence[object]:
         round(trial.seconds, 4),
         trial.reason,
         json.dumps(trial.candidate.texts),
-        trial.candidate.network,
+        trial.candidate.variant,
         json.dumps(dict(trial.candidate.pruning)),
     )
 

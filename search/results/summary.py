@@ -1,4 +1,4 @@
-"""What is printed at the end of a run: the front, the recommended point, where time went, where the files are."""
+"""Summary printed at the end of a run: the front, the recommended point, where time went, where the files are."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _print_table(results: RunResults, stream: TextIO) -> None:
 
 
 def _narrowings(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Narrowing]:
-    """What is left out on a narrow terminal, in this order: first what the report and the lines below say as well."""
+    """Columns left out on a narrow terminal, in this order: first what the report and the lines below say too."""
     limits = headings.index(LIMITS)
     short = tuple(_SHORT.get(row[limits], "missed") for row in rows)
     dropped = ("layers", ZIP_COLUMN, *FOOTPRINT_COLUMNS, NETWORK_COLUMN, headings[_METRIC_CHANGE], LIMITS)
@@ -71,7 +71,7 @@ def _narrowings(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 
 def conditions(results: RunResults) -> str:
-    """What the numbers were measured on and compared with, in one line."""
+    """Line on what the numbers were measured on and compared with."""
     settings = results.settings
     threads, batch = settings["threads"], settings["batch_size"]
     # An interrupted run shows what the search saw, on its own part of the data.
@@ -97,7 +97,7 @@ def time_split(results: RunResults) -> str:
 
 
 def files(folder: Path, results: RunResults) -> list[str]:
-    """Where the report is, and the files to take away, a line each."""
+    """Lines on where the report and the files to take away are."""
     lines = [f"report  {folder / 'report.html'}"]
     point = results.points.get(results.recommended) if results.recommended is not None else None
     if point is not None:

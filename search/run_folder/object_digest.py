@@ -107,7 +107,7 @@ class _Digester:
         self._put(tag, text.encode("utf-8", "surrogatepass"))
 
     def _plain(self, value: Any, path: str) -> bool:
-        """Feed a value without identity (two equal ones may or may not be one object); whether it is one."""
+        """Feed a value without identity (two equal ones may or may not be one object); returns whether it is one."""
         kind = type(value)
         if value is None or value is Ellipsis or value is NotImplemented or kind in (bool, int, float, complex):
             self._text(kind.__name__, repr(value))

@@ -77,7 +77,7 @@ class Study:
             check_trials(url, known)
         self._space = space
         self._sampler = sampler
-        self._family = architecture
+        self._architecture = architecture
         self._live = optuna.create_study(directions=DIRECTIONS)
         self._live.add_trials(known)
         # Enqueued trials need no sampling, and Optuna would sample for them all the same.
@@ -97,7 +97,7 @@ class Study:
         """
         found = self._live.get_trials(deepcopy=False)
         with explain_errors(self._url):
-            return [_read(self._space, frozen, self._family) for frozen in found if _finished(frozen)]
+            return [_read(self._space, frozen, self._architecture) for frozen in found if _finished(frozen)]
 
     def ask(self, candidate: Candidate | None = None) -> tuple[int, Candidate]:
         """Begin a trial of ``candidate``, or of what the sampler proposes; its number and the candidate to try."""
@@ -110,7 +110,7 @@ class Study:
                 origin=Origin.SAMPLER,
                 schemes=self._space.from_params(trial.params),
                 pruning=self._space.pruning_of(trial.params),
-                architecture=self._family,
+                architecture=self._architecture,
             )
         self._asked = trial
         return trial.number, candidate
@@ -182,7 +182,7 @@ def _attributes(trial: Trial) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         "origin": candidate.origin,
         "name": candidate.name,
-        "network": candidate.network,
+        "network": candidate.variant,
         "state": trial.status.value,
     }
     if trial.size_bytes is not None:
@@ -253,7 +253,7 @@ def _read(space: Space, frozen: FrozenTrial, architecture: str = "") -> Trial:
             schemes=schemes,
             name=attributes.name,
             pruning=pruning,
-            network=attributes.network,
+            variant=attributes.network,
             architecture=architecture,
         ),
         status=attributes.state,

@@ -38,7 +38,7 @@ def apply_recipe(
     dialect: str | None,
     warn: Callable[[str], None],
 ) -> Artifact:
-    """Write the artifact of a made network.
+    """Write the artifact of a model variant.
 
     Args:
         config: The config.

@@ -101,7 +101,7 @@ def test_disturbed_rounds_do_not_count() -> None:
     assert stats["int8"].rounds_left_out > 0
 
 
-def test_a_known_quiet_time_is_waited_for() -> None:
+def test_a_known_undisturbed_time_is_waited_for() -> None:
     """A timing that begins in a slow spell goes on until the known speed is back, and no longer than patience."""
     slow_start = Machine(lambda seconds: 1.6 if seconds < 1.0 else 1.0)
     settings = TimingSettings(max_seconds_per_model=0.3, max_rounds=400)

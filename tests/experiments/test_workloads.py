@@ -22,7 +22,7 @@ MAKERS = {
     "squeezenet": workloads.squeezenet,
     "mobilenet": workloads.mobilenet,
 }
-Maker = Callable[[Path | None], Workload]
+WorkloadFactory = Callable[[Path | None], Workload]
 
 
 def _hits(network: nn.Module | Path, data: Labelled) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +31,7 @@ def _normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def _float(nodes: list[onnx.NodeProto], weights: dict[str, Array], shape: tuple[int, ...]) -> onnx.ModelProto:
+def _float(nodes: list[onnx.NodeProto], weights: Mapping[str, Any], shape: tuple[int, ...]) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "g",
@@ -45,7 +45,7 @@ def _float(nodes: list[onnx.NodeProto], weights: dict[str, Array], shape: tuple[
 
 def _images() -> onnx.ModelProto:
     """Convolutions, a Relu that quantisers swallow, a residual sum, a pool, a Gemm."""
-    weights: dict[str, Array] = {
+    weights = {
         "a.weight": _normal(8, 3, 3, 3) / 5,
         "a.bias": _normal(8, seed=1),
         "b.weight": _normal(8, 8, 3, 3, seed=2) / 8,
@@ -68,7 +68,7 @@ def _images() -> onnx.ModelProto:
 
 def _words() -> onnx.ModelProto:
     """MatMul with a bias behind it, a product of two activations, an LSTM."""
-    weights: dict[str, Array] = {
+    weights = {
         "up.weight": _normal(16, 16) / 4,
         "up.bias": _normal(16, seed=1),
         "w": _normal(1, 32, 16, seed=2) / 4,
@@ -92,7 +92,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, *shape: int) -> None:
         self._feeds = iter([{"x": _normal(4, *shape, seed=seed)} for seed in range(8)])
 
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+    def get_next(self) -> Mapping[str, Any] | None:
         return next(self._feeds, None)
 
 

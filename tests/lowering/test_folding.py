@@ -243,7 +243,7 @@ def test_an_embedding_is_a_layer(text: str, share: float, least_db: float, optim
 
 
 def test_tables_that_are_not_tied_are_stored_both() -> None:
-    """A transposed table of the same size, but other numbers, is no twin of the embedding's."""
+    """A transposed table of the same size, but other numbers, is not tied to the embedding."""
     model = _language_model()
     model.graph.initializer.append(numpy_helper.from_array(_normal(400, 64, seed=4) / 4, "F"))
     next(entry for entry in model.graph.node if entry.op_type == "Transpose").input[0] = "F"

@@ -27,7 +27,7 @@ def _normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def _model(nodes: list[onnx.NodeProto], shapes: dict[str, Shape], constants: Mapping[str, Array]) -> onnx.ModelProto:
+def _model(nodes: list[onnx.NodeProto], shapes: dict[str, Shape], constants: Mapping[str, Any]) -> onnx.ModelProto:
     kinds = {"ids": TensorProto.INT32, "segments": TensorProto.INT32, "mask": TensorProto.INT32}
     graph = helper.make_graph(
         nodes,
@@ -40,7 +40,7 @@ def _model(nodes: list[onnx.NodeProto], shapes: dict[str, Shape], constants: Map
     return onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=opsets, ir_version=10))
 
 
-def _searched(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> ReferenceModel:
+def _searched(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> ReferenceModel:
     """The normalised network, after it was compared with the given one on other inputs."""
     found = equivalent_to_given(replace(make_reference(model, "net"), given=model.SerializeToString()), feeds)
     assert (found.skipped_steps, found.notices) == ((), ())
@@ -220,7 +220,7 @@ def test_embeddings(mask: bool) -> None:
         ),
     ]
     shapes: dict[str, Shape] = {name: ("n", "s") for name in ("ids", "segments", *(["mask"] if mask else []))}
-    constants: dict[str, Array] = {
+    constants = {
         "words": _normal(50, 32),
         "places": _normal(40, 32, seed=1),
         "kinds": _normal(2, 32, seed=2),

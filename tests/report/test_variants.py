@@ -54,7 +54,7 @@ def test_networks_and_training_are_read_in_full(results: RunResults) -> None:
         assert VariantInfo.from_json(json.loads(json.dumps(network.to_json()))) == network
     assert TrainInfo.from_json(json.loads(json.dumps(TRAIN.to_json()))) == TRAIN
     assert len(results.sparsities) == 6 * 3 + 2
-    assert results.trials[-1].network.startswith("5f3a")
+    assert results.trials[-1].variant.startswith("5f3a")
     assert dict(results.trials[-4].pruning) == {group.name: 1 - group.kept_fraction for group in NETWORKS["p64"].pruned}
 
 
@@ -184,7 +184,7 @@ def test_pareto_csv_has_the_networks(tmp_path: Path) -> None:
 
 
 def test_fronts_have_a_mark_for_each_kind(results: RunResults) -> None:
-    """One legend entry a kind of network, quantisation-aware training with a dot, trials of made networks apart."""
+    """One legend entry a kind of network, quantisation-aware training with a dot, trials of variants apart."""
     info = front_info(results, Cost.LATENCY)
     traces = {trace.name: trace for trace in draw_front(info).data}
     fronts = [name for name in traces if name.startswith("front: ")]

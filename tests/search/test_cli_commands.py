@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,23 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "int8:mse" in said
     assert "Refused:" in said
     assert "block32" in said
+    assert "Weights that stay as they are: 0.0% of 248." in said
+    assert "Time" not in said
+
+
+def test_inspect_tells_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--profile`` runs the network, on random inputs if need be; the shares of time sum to 1."""
+    files = write_files(tmp_path)
+    for calib in ([], ["--calib", str(files.calib)]):
+        assert outcome(["inspect", str(files.net), "--profile", *calib]) == 0
+        said = capsys.readouterr().out
+        assert "  time  " in said
+        line = said[said.index("Time in layers that may take another precision: ") :].partition("(")[0]
+        assert sum(map(float, re.findall(r"([\d.]+)%", line))) == pytest.approx(100, abs=0.16)
+    assert outcome(["inspect", str(files.net), "--profile", "--backend", "fake"]) == 0
+    assert "fake does not tell what its operators take" in capsys.readouterr().out
+    assert outcome(["inspect", str(files.net), "--calib", str(files.calib)]) == 2
+    assert "--calib has no effect without --profile" in capsys.readouterr().err
 
 
 def test_sensitivity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

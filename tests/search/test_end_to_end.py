@@ -42,7 +42,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 
 def test_recommended_model_is_what_was_measured(found: Found) -> None:
-    """The file's size and its accuracy on the held-back samples are those reported."""
+    """The file's size and its accuracy on the held-out samples are those reported."""
     outcome, workload, _ = found
     assert outcome.exit_code == 0
     point = outcome.points[str(outcome.recommended)]

@@ -123,7 +123,7 @@ def test_names_in_a_study_lead_nowhere(ran: Ran, capsys: pytest.CaptureFixture[s
 
 
 def test_what_is_no_network_of_a_run(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A made network's file that is a pipe is not waited for, and one that would read other files is refused."""
+    """A model variant's file that is a pipe is not waited for, and one that would read other files is refused."""
     data = json.loads(ran.config.read_text())
     steps = [{"pass": "prune", "options": {}}]
     data["recipe"] = {"steps": steps, "data": "0" * 64, "network": "e" * 64, "architecture": "0" * 64}

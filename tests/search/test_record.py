@@ -44,7 +44,7 @@ def trial(candidate: Candidate) -> Trial:
 
 def test_trials_csv_has_each_number_in_its_column(tmp_path: Path) -> None:
     """The trial's own median, its p90 beside it."""
-    candidate = Candidate(origin=Origin.SOLVER, schemes={"fc": toy.INT8}, network="key", pruning={"conv": 0.5})
+    candidate = Candidate(origin=Origin.SOLVER, schemes={"fc": toy.INT8}, variant="key", pruning={"conv": 0.5})
     Record(tmp_path, {}, top1).write_trials([trial(candidate)])
     with (tmp_path / "trials.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)

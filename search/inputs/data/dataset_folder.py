@@ -32,7 +32,7 @@ _TEXT = ("string", "large_string")
 
 @dataclass(frozen=True, slots=True)
 class DatasetFolder:
-    """The loader."""
+    """Loader of data sets on disk."""
 
     form: str = "dataset"
     described: str = "a folder of datasets.Dataset.save_to_disk"

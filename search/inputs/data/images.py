@@ -32,7 +32,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class ImageFolder:
-    """The loader."""
+    """Loader of folders of images."""
 
     form: str = "images"
     described: str = "a folder of images"

@@ -122,7 +122,7 @@ def test_live_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         "0 of 3",
         "p00 (baseline): complete",
         "best so far: 97 %, 1 ms",
-        "nothing within budget yet",
+        "nothing within the limits yet",
         "the machine is busy [really]",
     ):
         assert words in stream.getvalue()

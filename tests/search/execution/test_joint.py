@@ -180,7 +180,7 @@ def test_limits_hold_for_every_network_that_is_made_on_purpose(found: Found, tmp
 
 
 def test_students_and_sparse_networks_have_spaces_of_their_own(found: Found) -> None:
-    """Their ids carry the family's name, and a student's layers are its own."""
+    """Their ids carry the architecture's name, and a student's layers are its own."""
     students = found.points(STUDENT)
     assert students
     for point in students:
@@ -301,8 +301,8 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     assert found.outcome.exit_code in (0, 3)
     assert found.results.complete
     assert not set(before) & set(found.trainings)
-    known = [(trial.number, trial.origin, trial.network, dict(trial.schemes)) for trial in found.results.trials]
-    assert all((t.number, t.origin, t.network, dict(t.schemes)) in known for t in first.trials)
+    known = [(trial.number, trial.origin, trial.variant, dict(trial.schemes)) for trial in found.results.trials]
+    assert all((t.number, t.origin, t.variant, dict(t.schemes)) in known for t in first.trials)
     assert first.train is not None
     assert found.results.train is not None
     assert found.results.train.spent_s >= first.train.spent_s

@@ -134,7 +134,7 @@ def test_bad_metric_is_explained(result: object, message: str) -> None:
 
 @given(st.integers(2, 40), st.floats(0.01, 0.99), st.integers(0, 100))
 def test_split_keeps_every_sample_once_and_no_part_empty(samples: int, share: float, seed: int) -> None:
-    """Search part and held-back part are a partition, the same for the same seed."""
+    """Search part and held-out part are a partition, the same for the same seed."""
     data = Labelled(inputs={"x": np.arange(samples)}, labels=np.arange(samples))
     search, held = split_holdout(data, share, seed)
     assert len(search) >= 1

@@ -85,7 +85,7 @@ def test_stopwatch_closes_what_an_error_leaves() -> None:
     assert watch.split_s()["solver"] == 1
 
 
-def test_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
+def test_the_cache_gives_back_what_was_put(tmp_path: Path) -> None:
     """Another cache over the same folder finds a measurement, unless it is about something else."""
     layers = {"fc": INT8}
     store = ContentStore(tmp_path)

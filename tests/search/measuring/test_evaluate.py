@@ -126,8 +126,8 @@ def test_a_baseline_is_scored_in_full_though_its_equal_was_stopped() -> None:
     assert baseline.status is TrialStatus.COMPLETE
     assert baseline.accuracy is not None
     assert baseline.accuracy.samples == SAMPLES
-    twin = trials.evaluator.run(4, Candidate(origin=Origin.BASELINE, schemes=ALL_INT4, name="another"))
-    assert (twin.status, twin.reason) == (TrialStatus.REPEATED, "the same artifact as trial 3")
+    duplicate = trials.evaluator.run(4, Candidate(origin=Origin.BASELINE, schemes=ALL_INT4, name="another"))
+    assert (duplicate.status, duplicate.reason) == (TrialStatus.REPEATED, "the same artifact as trial 3")
 
 
 def test_a_baseline_over_a_limit_is_scored_in_full() -> None:

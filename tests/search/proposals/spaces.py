@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from bitfront.core import FP16, FP32, SCHEMES, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.search.space.pruning import PruneVariable
 from bitfront.search.space.space import Encoding, GroupSpace, Space
@@ -32,7 +32,7 @@ def chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FP32) -> S
                 schemes=(FP32, FP16, INT8, INT4),
                 losses=(0.0, low / 100, low, 30 * low),
                 size_bytes=(size, size // 2, size // 4, size // 8),
-                arithmetic=(ComputeType.FP32, fp16, ComputeType.INT8, ComputeType.INT8),
+                compute_types=(ComputeType.FP32, fp16, ComputeType.INT8, ComputeType.INT8),
             )
         )
     return Space(groups=tuple(spaces), edges=tuple((g, g + 1) for g in range(groups - 1)))
