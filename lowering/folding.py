@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.lowering.graph import GraphView, bodies
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
-from bitfront.lowering.layers import WEIGHTED
+from bitfront.lowering.layers import RECURRENT, WEIGHTED
 
 LARGEST = 1 << 16
 _BYTE_LIMIT = 2**31 - 1
