@@ -9,7 +9,6 @@ them.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ def time_shares(executed: Sequence[ExecutedLayer], names: Collection[str]) -> Ti
     total = sum(layer.latency_us or 0.0 for layer in timed)
     if not total:
         return None
-    named, others = dict.fromkeys(names, 0.0), Counter[str]()
+    named, others = dict.fromkeys(names, 0.0), dict[str, float]()
     longest = sorted(named, key=len, reverse=True)
     for layer in timed:
         share = (layer.latency_us or 0.0) / total
@@ -51,8 +50,8 @@ def time_shares(executed: Sequence[ExecutedLayer], names: Collection[str]) -> Ti
         for name in found:
             named[name] += share / len(found)
         if not found:
-            others[layer.kind] += share
-    return TimeShares(named=named, others=dict(others.most_common()))
+            others[layer.kind] = others.get(layer.kind, 0.0) + share
+    return TimeShares(named=named, others=dict(sorted(others.items(), key=lambda item: -item[1])))
 
 
 def _named(node: str, longest: Sequence[str]) -> list[str]:

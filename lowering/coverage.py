@@ -54,8 +54,8 @@ def weight_holders(reference: ReferenceModel, quantisable: QuantisableLayers) ->
         quantisable: Its quantisable layers.
     """
     layers: dict[str, list[Layer]] = {}
-    for layer in quantisable.layers:
-        layers.setdefault(layer.node, []).append(layer)
+    for known in quantisable.layers:
+        layers.setdefault(known.node, []).append(known)
     reasons = unquantised_operators(reference.proto, quantisable)
     readers = list(weight_readers(reference.proto.graph))
     total = sum(_sizes([tensor for _, tensors in readers for tensor in tensors], reference).values())

@@ -18,8 +18,8 @@ class Layer:
     """A weighted operator whose weight may be quantised.
 
     Attributes:
-        name: Module path its weight came from (``layer1.0.conv1``), else the one that PyTorch's exporter noted at its node
-            (``lowering.module_paths``), else the ONNX node's name; with ``#2`` and so on where others have it.
+        name: Module path its weight came from (``layer1.0.conv1``), else the one that PyTorch's exporter noted at its
+            node (``lowering.module_paths``), else the ONNX node's name; with ``#2`` and so on where others have it.
         node: Name of its node in the reference graph.
         op: ``Conv``, ``ConvTranspose``, ``Gemm``, ``MatMul`` or, for a table that is looked up, ``Gather``.
         weight: Name of its weight in the reference graph.

@@ -58,7 +58,9 @@ def test_what_is_no_layer_is_listed_with_its_share() -> None:
     )
     net.weight("inner", 8, 2, fan_in=8)
     flag = net.op(
-        "Greater", [net.op("ReduceSum", ["x"], "sum", keepdims=0), net.constant("zero", np.float32(0))], "flag"
+        "Greater",
+        [net.op("ReduceSum", ["x"], "sum", keepdims=0), net.constant("zero", np.array(0, np.float32))],
+        "flag",
     )
     net.nodes.append(helper.make_node("If", [flag], ["chosen"], name="choice", then_branch=body, else_branch=body))
     found = holders_of(net, [layer, scaled, "added", "picked", "chosen"])
