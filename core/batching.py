@@ -29,26 +29,37 @@ class Batching:
     Attributes:
         inputs: Input name → axis; None for an input whose one value all samples share. 0 for those that are not named.
         outputs: Output name → axis as the network declares it; None where it declares none. 0 for those not named.
-        fixed: The batch size the network insists on; None where it is dynamic.
+        fixed: The batch size the network insists on; None where it is dynamic. 1 where each run is one sample: then
+            an input without a batch axis may have a value of its own in each, and an output without one is the sample's
+            row, whatever its shape.
+        certain: Outputs whose axis was seen in runs or said by a person, not only declared.
     """
 
     inputs: Mapping[str, int | None] = field(default_factory=lambda: _NOTHING)
     outputs: Mapping[str, int | None] = field(default_factory=lambda: _NOTHING)
     fixed: int | None = None
+    certain: frozenset[str] = frozenset()
+
+    @property
+    def single(self) -> bool:
+        """Whether each run is one sample."""
+        return self.fixed == 1
 
     def input_axis(self, name: str) -> int | None:
-        """The batch axis of an input, None where all samples share it."""
+        """The batch axis of an input, None where it has none."""
         return self.inputs.get(name, 0)
 
     def output_axes(self, name: str) -> tuple[int, ...]:
         """Candidate batch axes of an output, the declared one first; a run shows which one it is."""
         declared = self.outputs.get(name, 0)
+        if name in self.certain:
+            return () if declared is None else (declared,)
         return (0,) if declared is None else tuple(dict.fromkeys((declared, 0)))
 
     @property
     def undeclared_outputs(self) -> bool:
         """Whether an output declares no batch axis, as some exporters write for outputs that do have one."""
-        return None in self.outputs.values()
+        return any(axis is None and name not in self.certain for name, axis in self.outputs.items())
 
     def feed(self, samples: Inputs) -> dict[str, Array]:
         """Arrays as the network reads them, from arrays of samples (n, …), at least one.

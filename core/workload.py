@@ -56,6 +56,9 @@ class Workload(Protocol):
 
     Optional attributes, read only where they are used:
         batch_size: Samples per timed inference unless ``--batch-size`` says otherwise; a positive whole number.
+        state: Output name → the input that it feeds at the next step: samples are sequences then, (n, time, …) or a
+            list of (time, …), whose states begin at zero or at given arrays. Accuracy is that of whole sequences,
+            latency that of a step.
         training: ``Inputs`` or ``Labelled``, needed by ``--passes``: what pruning, distillation and
             quantisation-aware training read. Prepared like ``calibration``; labels are class numbers, shape (n,).
         students: A list of ``torch.nn.Module``, smaller architectures to train by distillation; same inputs and

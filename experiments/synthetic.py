@@ -17,7 +17,7 @@ import numpy as np
 
 from bitfront.core import FP16, FP32, SCHEMES
 from bitfront.core.pareto import Objectives
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.space.space import ActivationType, Encoding, GroupSpace, Space
 
 _INT8 = SCHEMES["int8:mse"]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bitfront.core import (
     Array,
+    Batching,
     CalibrationSettings,
     ContentStore,
     DataError,
@@ -54,6 +55,7 @@ def calibrate(
     interpreter: Interpreter,
     store: ContentStore,
     key: str,
+    batching: Batching | None = None,
 ) -> dict[str, Range]:
     """Ranges of the named tensors on the first ``settings.samples`` inputs.
 
@@ -65,6 +67,7 @@ def calibrate(
         interpreter: Runs the network.
         store: Where ranges are kept.
         key: Digest of the network and the inputs.
+        batching: Where the samples are in the network's inputs; None takes what its graph declares.
 
     Returns:
         Tensor → (low, high) in the order asked for, low ≤ 0 ≤ high and low < high; (0, 0) for a tensor that is
@@ -82,7 +85,7 @@ def calibrate(
         return {name: (float(kept[name][0]), float(kept[name][1])) if kept[name] else UNBOUNDED for name in names}
     ranges = {}
     if names:
-        ranges = _measure(_Probe(reference, inputs, settings.samples, names, interpreter), settings)
+        ranges = _measure(_Probe(reference, inputs, settings.samples, names, interpreter, batching), settings)
     written = {name: list(bounds) if is_bounded(bounds) else None for name, bounds in ranges.items()}
     store.put_json(_KIND, entry, written)
     return {name: ranges[name] for name in names}
@@ -137,6 +140,7 @@ class _Probe:
         samples: int,
         tensors: Sequence[str],
         interpreter: Interpreter,
+        batching: Batching | None,
     ) -> None:
         self.tensors = tuple(tensors)
         graph_inputs = [value.name for value in reference.graph.input]
@@ -156,7 +160,7 @@ class _Probe:
         self._answers = [value.name for value in reference.graph.output if value.name not in graph_inputs]
         self._inner = list(dict.fromkeys([*inner, *self._answers]))
         self._graph = _with_outputs(reference, inner, interpreter)
-        self._batching = infer_batching(reference.graph)
+        self._batching = batching or infer_batching(reference.graph)
         self._fixed = self._batching.fixed is not None
         self._size = self._batching.fixed or self._chunk_size()
 

@@ -13,7 +13,7 @@ import onnx
 
 from bitfront.lowering.layers import Layer, QuantisableLayers
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.lowering.unquantised import unquantised_operators, weight_readers
+from bitfront.lowering.unquantised import unquantised_weights, weight_readers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +54,10 @@ def weight_holders(reference: ReferenceModel, quantisable: QuantisableLayers) ->
         quantisable: Its quantisable layers.
     """
     layers: dict[str, list[Layer]] = {}
-    for known in quantisable.layers:
-        layers.setdefault(known.node, []).append(known)
-    reasons = unquantised_operators(reference.proto, quantisable)
+    for each in quantisable.layers:
+        layers.setdefault(each.node, []).append(each)
+    left = unquantised_weights(reference.proto, quantisable).operators
+    reasons = {name: operator.reason for name, operator in left.items()}
     readers = list(weight_readers(reference.proto.graph))
     total = sum(_sizes([tensor for _, tensors in readers for tensor in tensors], reference).values())
     counted: set[str] = set()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import onnx
 
 from bitfront.core import LoweringError, Scheme
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.layers import TABLE, WEIGHTED, Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
@@ -22,20 +22,6 @@ from bitfront.lowering.storage import stored_bytes
 LAYERS = frozenset(WEIGHTED)
 LAYERS_AND_TABLES = LAYERS | {TABLE}
 TABLES = frozenset((TABLE,))
-
-
-class ComputeType(Enum):
-    """Type of arithmetic that a scheme computes in on a runtime, on which its speed depends.
-
-    ``FP16`` is 16-bit floating arithmetic where that is faster than ``FP32``; ``WEIGHT_ONLY`` is a fused kernel of
-    floating activations and integer weights (a mixed-input matrix product). A runtime converts activations where
-    ``INT8``, ``FP16`` and the other two meet.
-    """
-
-    FP32 = "float"
-    FP16 = "half"
-    INT8 = "integer"
-    WEIGHT_ONLY = "block"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

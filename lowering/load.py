@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +18,20 @@ from bitfront.lowering.opset import OPSET, opset_of
 from bitfront.lowering.reference import ReferenceModel, make_reference
 
 
-def load_reference(path: Path, interpreter: Interpreter, *, skipped: Collection[str] = ()) -> ReferenceModel:
+def load_reference(
+    path: Path,
+    interpreter: Interpreter,
+    *,
+    skipped: Collection[str] = (),
+    fixed_inputs: Mapping[str, float] | None = None,
+) -> ReferenceModel:
     """Load, check and normalise an ONNX file.
 
     Args:
         path: The file; its external data must lie in the same folder or below it.
         interpreter: Computes constants; kept with the network.
         skipped: Steps of normalising to leave out.
+        fixed_inputs: Input of one element → the number it always is, by which branches may be decided.
 
     Raises:
         ModelError: If the file is missing, truncated, too large or no valid ONNX, or its external data is missing or
@@ -49,7 +56,8 @@ def load_reference(path: Path, interpreter: Interpreter, *, skipped: Collection[
         raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
     sort_nodes(model.graph)
     _check(model, path)
-    return replace(make_reference(model, str(path), interpreter, skipped=skipped), given=given)
+    made = make_reference(model, str(path), interpreter, skipped=skipped, fixed_inputs=fixed_inputs)
+    return replace(made, given=given)
 
 
 def _check(model: onnx.ModelProto, path: Path) -> None:

@@ -23,7 +23,8 @@ from bitfront.core import (
 from bitfront.lowering.calibration import calibrate
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.compact import write_compactly
-from bitfront.lowering.dialect import ComputeType, Dialect, HasSessionSettings, LoweringRequest, support_of
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import Dialect, HasSessionSettings, LoweringRequest, support_of
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.layers import Layer, QuantisableLayers
 from bitfront.lowering.ranges import UNBOUNDED, is_bounded, why_unbounded
@@ -108,6 +109,7 @@ class Lowerer:
             interpreter=self.reference.interpreter,
             store=self._store,
             key=self._key,
+            batching=self.reference.batching,
         )
         return replace_zero_ranges(GraphView(self.reference.proto.graph), found)
 
@@ -136,6 +138,7 @@ class Lowerer:
             bits=bits,
             activations=self.ranges if scheme.weights.group_size is None else None,
             interpreter=self.reference.interpreter,
+            batching=self.reference.batching,
             store=self._store,
             key=self._key if uses_calibration(scheme.weights) else self.reference.fingerprint,
         )
@@ -181,6 +184,8 @@ class Lowerer:
                 if self._on_grid(layer, schemes[layer.name]) is not None
             },
             skipped_steps=self.reference.skipped_steps,
+            applied_steps=self.reference.applied_steps,
+            fixed_inputs=self.reference.fixed_inputs,
         )
 
     def weight_bytes(self, layer: str, scheme: Scheme) -> int:

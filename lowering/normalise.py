@@ -23,13 +23,18 @@ import onnx_ir.passes.common as passes
 from onnx import helper
 
 from bitfront.core import ModelError
+from bitfront.lowering.attention_forms import split_attention
+from bitfront.lowering.branches import take_known_branches
 from bitfront.lowering.canonical_forms import merge_slices, pool_globally
 from bitfront.lowering.compact import Source, sources_of
+from bitfront.lowering.dequantise import with_floating_arithmetic, with_floating_weights
 from bitfront.lowering.folding import Folding, fold_constants
 from bitfront.lowering.full_precision import in_fp32
 from bitfront.lowering.fused_forms import split_fused
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
+from bitfront.lowering.idle_operators import without_batch_norms, without_dropouts, without_identities
 from bitfront.lowering.interpreter import Interpreter
+from bitfront.lowering.layer_forms import with_layer_forms
 from bitfront.lowering.module_paths import module_paths
 from bitfront.lowering.opset import with_opset
 
@@ -49,15 +54,24 @@ class Normalised:
         proto: The network.
         sources: Initialiser → what it was computed from, for those that a file may hold smaller (``lowering.compact``).
         module_paths: Node name → path of the PyTorch module that it was exported from (``lowering.module_paths``).
+        applied_steps: Those of ``RECORDED_STEPS`` that changed the network.
+        fixed_inputs: Those of the inputs' fixed numbers that decided a branch.
     """
 
     proto: onnx.ModelProto
     sources: Mapping[str, Source]
     module_paths: Mapping[str, str]
+    applied_steps: tuple[str, ...]
+    fixed_inputs: Mapping[str, float]
 
 
 def normalise(
-    model: onnx.ModelProto, source: str, interpreter: Interpreter, *, skipped: Collection[str] = ()
+    model: onnx.ModelProto,
+    source: str,
+    interpreter: Interpreter,
+    *,
+    skipped: Collection[str] = (),
+    fixed_inputs: Mapping[str, float],
 ) -> Normalised:
     """Bring a network to the form the module describes.
 
@@ -66,18 +80,28 @@ def normalise(
         source: File or module it came from, for messages.
         interpreter: Computes constants.
         skipped: Steps to leave out, of ``OPTIONAL_STEPS``.
+        fixed_inputs: Input of one element → the number it always is, by which branches may be decided.
 
     Raises:
         ModelError: If the model cannot be converted.
     """
-    folding = Folding(interpreter=interpreter)
+    folding = Folding(interpreter=interpreter, fixed=fixed_inputs)
+    applied = []
     with _quiet():
         proto = _in_form(model, folding, source)
         for name, rewrite in OPTIONAL_STEPS.items():
             if name not in skipped:
-                proto = _with_names_of(proto, _stepped(rewrite, proto, folding, source))
+                before, proto = proto, _with_names_of(proto, _stepped(rewrite, proto, folding, source))
+                if proto is not before and name in RECORDED_STEPS:
+                    applied.append(name)
         proto = _stepped(_finished, proto, folding, source)
-    return Normalised(proto=proto, sources=sources_of(proto, folding.origins), module_paths=module_paths(model.graph))
+    return Normalised(
+        proto=proto,
+        sources=sources_of(proto, folding.origins),
+        module_paths=module_paths(model.graph),
+        applied_steps=tuple(applied),
+        fixed_inputs={name: fixed_inputs[name] for name in sorted(folding.deciding)},
+    )
 
 
 def _in_form(model: onnx.ModelProto, folding: Folding, source: str) -> onnx.ModelProto:
@@ -136,19 +160,35 @@ def _without_fused(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     return _with_shapes(split)
 
 
-def _without_dropouts(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    # A Dropout whose mask nobody reads is an identity at inference, which training_mode says it is not.
-    graph = ir.from_proto(proto)
-    for node in list(graph.graph):
-        if node.op_type == "Dropout" and node.domain == "" and (len(node.outputs) < 2 or not node.outputs[1].uses()):
-            source, result = node.inputs[0], node.outputs[0]
-            mode = node.inputs[2] if len(node.inputs) > 2 else None
-            training = mode is not None and (mode.const_value is None or bool(mode.const_value.numpy()))
-            if source is None or result.is_graph_output() or training:
-                continue
-            result.replace_all_uses_with(source)
-            graph.graph.remove(node, safe=True)
-    return ir.to_proto(graph)
+def _with_known_branches(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    return _named(proto, take_known_branches(proto, folding))
+
+
+def _with_floating_arithmetic(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    return _named(proto, with_floating_arithmetic(proto, folding))
+
+
+def _with_floating_weights(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    return _named(proto, with_floating_weights(proto, folding))
+
+
+def _with_attention_layers(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
+    split = onnx.ModelProto()
+    split.CopyFrom(proto)
+    return _named(proto, split if split_attention(split.graph) else proto)
+
+
+def _with_layer_forms(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    changed = _named(proto, with_layer_forms(proto))
+    return proto if changed is proto else fold_constants(changed, folding)
+
+
+def _named(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
+    """``after`` with its nodes named and its shapes inferred; the same object as before where nothing changed."""
+    if after is before:
+        return before
+    _name_nodes(after.graph)
+    return _with_shapes(after)
 
 
 def _simplified(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
@@ -187,43 +227,6 @@ def _with_inputs_of(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.Mod
     return after
 
 
-def _without_batch_norms(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    from onnxscript.rewriter import rewrite
-    from onnxscript.rewriter.rules.common import (
-        fuse_batchnorm_into_conv_rule,
-        fuse_batchnorm_into_conv_transpose_rule,
-        fuse_batchnorm_into_gemm_rule,
-    )
-
-    rules = [
-        fuse_batchnorm_into_conv_rule,
-        fuse_batchnorm_into_conv_transpose_rule,
-        fuse_batchnorm_into_gemm_rule,
-    ]
-    graph = ir.from_proto(proto)
-    rewrite(graph, pattern_rewrite_rules=rules)
-    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
-    return ir.to_proto(graph)
-
-
-def _without_identities(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    """Remove the graph's Identity nodes; those of bodies stay, since a body may not return what is not its own."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(proto)
-    outputs = {value.name for value in proto.graph.output}
-    names: dict[str, str] = {}
-    kept = onnx.GraphProto()
-    for node in bare.graph.node:
-        if node.op_type == "Identity" and node.domain == "" and node.output[0] not in outputs:
-            names[node.output[0]] = names.get(node.input[0], node.input[0])
-        else:
-            rename_tensors(node, names)
-            kept.node.append(node)
-    del bare.graph.node[:]
-    bare.graph.node.extend(kept.node)
-    return bare
-
-
 def _with_merged_slices(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     merged = onnx.ModelProto()
     merged.CopyFrom(proto)
@@ -238,18 +241,38 @@ def _with_global_pools(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     return pooled
 
 
+# The step that changes answers by as much as the network's own quantisation does.
+QUANTISED_ARITHMETIC = "quantised-arithmetic"
 # What may be left out where it changes what a network answers; names are kept in configs.
 OPTIONAL_STEPS: Mapping[str, Rewrite] = {
     "fused": _without_fused,
-    "dropouts": _without_dropouts,
+    "branches": _with_known_branches,
+    QUANTISED_ARITHMETIC: _with_floating_arithmetic,
+    "quantised-weights": _with_floating_weights,
+    "attention": _with_attention_layers,
+    "dropouts": without_dropouts,
     "constants": fold_constants,
     "full-precision": in_fp32,
+    "layer-forms": _with_layer_forms,
     "simplify": _simplified,
-    "batch-norms": _without_batch_norms,
-    "identities": _without_identities,
+    "batch-norms": without_batch_norms,
+    "identities": without_identities,
     "slices": _with_merged_slices,
     "global-means": _with_global_pools,
 }
+# Steps that a config names where they changed its network: configs that were written before there were these name none.
+RECORDED_STEPS = frozenset(("branches", QUANTISED_ARITHMETIC, "quantised-weights", "attention", "layer-forms"))
+
+
+def steps_to_skip(skipped: Collection[str], applied: Collection[str]) -> tuple[str, ...]:
+    """Steps to leave out so that a network comes out as it did when a config was written.
+
+    Args:
+        skipped: What the config says was left out.
+        applied: What the config says was applied, of ``RECORDED_STEPS``.
+    """
+    absent = RECORDED_STEPS - frozenset(applied)
+    return tuple(step for step in OPTIONAL_STEPS if step in skipped or step in absent)
 
 
 def _finished(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:

@@ -13,6 +13,7 @@ from optuna.samplers import RandomSampler
 
 from bitfront.backends.affinity import available_cores
 from bitfront.backends.base import Backend
+from bitfront.backends.sequences import Recurrence
 from bitfront.core import (
     FP32,
     BackendError,
@@ -97,7 +98,7 @@ def prepare(
     runner = _runner(timed, lowerer, backend, options, _measurements(store, identity), watch, builder)
     given = _given(runner, listener)
     _check_engine(given, backend, options)
-    search_scorer, held_out_scorer = _scorers(parts, metric, lowerer.reference)
+    search_scorer, held_out_scorer = _scorers(parts, metric, lowerer.reference, getattr(workload, "recurrence", None))
     write_run(options.out, identity, study=study_name, created=created)
     _check_storage(options, study_name)
     header = {
@@ -169,12 +170,22 @@ def _check_engine(given: Given, backend: Backend, options: RunOptions) -> None:
         )
 
 
-def _scorers(parts: tuple[Labelled, Labelled], metric: Metric, reference: ReferenceModel) -> tuple[Scorer, Scorer]:
+def _scorers(
+    parts: tuple[Labelled, Labelled], metric: Metric, reference: ReferenceModel, recurrence: Recurrence | None
+) -> tuple[Scorer, Scorer]:
     """Scorers of the search's and of the held-out part of the evaluation data."""
     batch = reference.fixed_batch or BATCH
     first_stage = -(-FIRST_STAGE // batch) * batch
     search_part, held_back = (
-        Scorer(part, metric, batch=batch, first_stage=first_stage, name=name, batching=reference.batching)
+        Scorer(
+            part,
+            metric,
+            batch=batch,
+            first_stage=first_stage,
+            name=name,
+            batching=reference.batching,
+            recurrence=recurrence,
+        )
         for part, name in zip(parts, ("the search's evaluation data", "the held-out data"), strict=True)
     )
     return search_part, held_back
@@ -270,7 +281,7 @@ def _measurements(store: ContentStore, identity: Mapping[str, str]) -> Measureme
         return digest({name: identity[name] for name in names if name in identity}, list(more))
 
     # What is kept is one version's of this engine, too: an update may write, compile, time or score otherwise.
-    runtime = ("the device", "--backend", "the backend's code", "--threads")
+    runtime = ("--batch-axis", "--state", "the device", "--backend", "the backend's code", "--threads")
     measuring = engine_code("backends")
     return MeasurementCache(
         store,

@@ -31,7 +31,7 @@ from bitfront.backends.temporary import temporary_folder
 from bitfront.core import Array, BackendError, Inputs
 
 CPU_PROVIDER = "CPUExecutionProvider"
-_ERRORS_ONLY = 3
+_SILENT = 4  # what fails is raised, and said by the caller
 _NUMPY_TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -100,7 +100,7 @@ def start_session(
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _SILENT
     for key, value in setup.settings.items():
         options.add_session_config_entry(key, value)
     if files is not None and files.optimised is not None:

@@ -14,7 +14,7 @@ from bitfront.core import FP32, CalibrationSettings, ContentStore
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.unquantised import unquantised_operators
+from bitfront.lowering.unquantised import unquantised_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,10 @@ def coverage_of(path: Path) -> Coverage:
         weights=max(weight_count(onnx.load(str(path))), weight_count(reference.proto)),
         searchable=sum(weights.values()),
         integer=sum(integer.values()),
-        left_alone=dict(unquantised_operators(reference.proto, quantisable)) | dict(quantisable.left_alone),
+        left_alone={
+            name: each.reason for name, each in unquantised_weights(reference.proto, quantisable).operators.items()
+        }
+        | dict(quantisable.left_alone),
     )
 
 

@@ -35,7 +35,8 @@ import numpy as np
 import onnx
 
 from bitfront.core import Precision
-from bitfront.lowering.dialect import ComputeType, LayerSite, LoweringRequest, SchemeSupport
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
 from bitfront.lowering.dialects.qdq import QdqEmitter
 from bitfront.lowering.dialects.qdq_schemes import (

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from bitfront.lowering.dialect import ComputeType, LayerSite, LoweringRequest, SchemeSupport
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.channel_padding import padded_channels
 from bitfront.lowering.dialects.ort_cpu_rules import (
     is_arithmetic,

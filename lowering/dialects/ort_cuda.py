@@ -30,7 +30,8 @@ import numpy as np
 import onnx
 
 from bitfront.core import FP32
-from bitfront.lowering.dialect import LAYERS, ComputeType, LayerSite, LoweringRequest, SchemeSupport
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import LAYERS, LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.fp16_writer import write_fp16_casts
 from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect, OrtCpuEmitter
 from bitfront.lowering.dialects.qdq import QdqEmitter

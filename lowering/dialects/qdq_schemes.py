@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 
 from bitfront.core import SCHEMES, Scheme
-from bitfront.lowering.dialect import LAYERS, LAYERS_AND_TABLES, TABLES, ComputeType, LayerSite, SchemeSupport
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import LAYERS, LAYERS_AND_TABLES, TABLES, LayerSite, SchemeSupport
 from bitfront.lowering.dialects.qdq import QdqEmitter
 from bitfront.lowering.graph import GraphView, attribute
 from bitfront.lowering.layers import TABLE, Layer

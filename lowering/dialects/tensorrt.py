@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from bitfront.core import SCHEMES
-from bitfront.lowering.dialect import ComputeType, LayerSite, LoweringRequest, SchemeSupport, never
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import LayerSite, LoweringRequest, SchemeSupport, never
 from bitfront.lowering.dialects.tensorrt_placement import fp16_nodes, quantised_reads
 from bitfront.lowering.dialects.tensorrt_rules import why_no_fp16, why_no_groups, why_no_int8
 from bitfront.lowering.fp16 import FP16_MAX, fp16_constant, require_fp16, stays_fp32

@@ -57,13 +57,19 @@ class LayerwiseEngine:
         layers: Layers of that network.
         calibration: One array (n, …) per network input.
         interpreter: Runs the pieces.
+        batching: Where the samples are in the network's inputs; None takes what its graph declares.
 
     Raises:
         DataError: If there are no calibration samples.
     """
 
     def __init__(
-        self, reference: onnx.ModelProto, layers: Sequence[Layer], calibration: Inputs, interpreter: Interpreter
+        self,
+        reference: onnx.ModelProto,
+        layers: Sequence[Layer],
+        calibration: Inputs,
+        interpreter: Interpreter,
+        batching: Batching | None = None,
     ) -> None:
         self._model = reference
         self._interpreter = interpreter
@@ -71,7 +77,7 @@ class LayerwiseEngine:
         self._steps = _plan(self._view, layers)
         self.layers = tuple(step.layer for step in self._steps)
         self._pieces: dict[tuple[int, ...], _Piece] = {}
-        chunks = _chunks(self._view, calibration, infer_batching(reference.graph))
+        chunks = _chunks(self._view, calibration, batching or infer_batching(reference.graph))
         fitting = self._fitting_chunks(chunks[0], len(chunks))
         self._float: list[Tensors] = [dict(chunk) for chunk in chunks[:fitting]]
         self._rounded: list[Tensors] = [dict(chunk) for chunk in chunks[:fitting]]

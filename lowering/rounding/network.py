@@ -17,7 +17,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from bitfront.core import ContentStore, DataError, Granularity, Inputs, LoweringError, ModelError, WeightScheme, digest
+from bitfront.core import (
+    Batching,
+    ContentStore,
+    DataError,
+    Granularity,
+    Inputs,
+    LoweringError,
+    ModelError,
+    WeightScheme,
+    digest,
+)
 from bitfront.core.scheme_text import method_word
 from bitfront.lowering.graph import GraphView, attribute
 from bitfront.lowering.interpreter import Interpreter
@@ -51,6 +61,7 @@ def round_network(
     bits: int | None = None,
     activations: Mapping[str, tuple[float, float]] | None,
     interpreter: Interpreter,
+    batching: Batching | None = None,
     store: ContentStore,
     key: str,
 ) -> Mapping[str, RoundedWeight]:
@@ -65,6 +76,7 @@ def round_network(
         activations: Ranges of the FP32 network's tensors where layers will compute on 8-bit activations: scales are
             then kept large enough for 32-bit biases (``bias_overflow``). None for weight-only schemes.
         interpreter: Runs the network; not asked by methods without calibration.
+        batching: Where the samples are in the network's inputs; None takes what its graph declares.
         store: Where results are kept.
         key: Identifies network and calibration inputs.
 
@@ -100,7 +112,7 @@ def round_network(
         if (arrays := store.get_arrays(KIND, keys[layer.name])) is not None
     }
     if len(done) < len(ordered):
-        engine = LayerwiseEngine(reference, ordered, calibration, interpreter) if calibrated else None
+        engine = LayerwiseEngine(reference, ordered, calibration, interpreter, batching) if calibrated else None
         for layer in ordered:
             if engine is not None:
                 done[layer.name] = rounder.round_in_order(layer, engine, done)

@@ -108,7 +108,7 @@ def _given(config: PrecisionConfig, args: argparse.Namespace) -> Artifact:
         if asked:
             raise UsageError(f"{option}: the config is of the given network, which no pass has changed", "leave it out")
     source = arguments.source_of(args)
-    reference, calibration = load_network(source, config.skipped_steps)
+    reference, calibration = load_network(source, config)
     for notice in source.notices:
         _warn(notice)
     return apply_config(

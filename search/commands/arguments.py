@@ -21,6 +21,7 @@ from bitfront.core import (
     UsageError,
 )
 from bitfront.search.commands.values import (
+    batch_axis,
     check_words,
     data,
     key_value,
@@ -141,6 +142,16 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
         help="a workload object, or a function make(data) (default: a demo on handwritten digits)",
     )
     group.add_argument("--data", type=path, metavar="FOLDER", help="folder passed to the workload's function")
+    add_batch_axis(group)
+    group.add_argument(
+        "--state",
+        type=key_value,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="OUT=IN",
+        help="outputs that feed inputs of the next step; samples are sequences, time their second axis (default: none)",
+    )
 
 
 def add_data_options(group: argparse._ArgumentGroup) -> None:
@@ -153,6 +164,19 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="how images and text become inputs: size=224 scale=1/255 mean=... (default: what lies beside the model)",
+    )
+
+
+def add_batch_axis(group: argparse._ArgumentGroup) -> None:
+    """Add the option that says which axis of an input or output counts the samples."""
+    group.add_argument(
+        "--batch-axis",
+        type=batch_axis,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=AXIS",
+        help="axis of an input or output that counts samples, from 0, or none (default: told from shapes and runs)",
     )
 
 
@@ -170,6 +194,8 @@ def source_of(args: argparse.Namespace) -> Source:
         metric=getattr(args, "metric", None),
         workload=args.workload,
         data=args.data,
+        batch_axes=tuple(args.batch_axis),
+        state=tuple(args.state),
     )
 
 

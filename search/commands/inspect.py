@@ -56,6 +56,7 @@ def build_parser() -> arguments.Parser:
         help="inputs to run it on, one of median size (default: random)",
     )
     arguments.add_data_options(group)
+    arguments.add_batch_axis(group)
     return parser
 
 
@@ -78,6 +79,7 @@ def run(argv: Sequence[str]) -> int:
         data=args.data,
         calibration=args.calib or drawn,
         data_options=tuple(args.data_options or ()),
+        batch_axes=tuple(args.batch_axis),
     )
 
     from bitfront.lowering.coverage import weight_holders

@@ -64,6 +64,7 @@ def build_parser() -> arguments.Parser:
     group.add_argument(
         "--inputs", type=values.path, metavar="NPZ", help="arrays named like the inputs (default: random normal values)"
     )
+    arguments.add_batch_axis(group)
     group.add_argument(
         "--profile", action="store_true", help="also list what each model runs, operator by operator (default: off)"
     )
@@ -85,7 +86,7 @@ def run(argv: Sequence[str]) -> int:
     reference = next(iter(artifacts))
     declared = {label: declared_inputs(artifact.data) for label, artifact in artifacts.items()}
     _check_alike(declared, reference)
-    layouts = {label: batching(artifact.data) for label, artifact in artifacts.items()}
+    layouts = {label: batching(artifact.data, dict(args.batch_axis)) for label, artifact in artifacts.items()}
     batch = _batch(args.batch_size, {label: found.fixed for label, found in layouts.items() if found.fixed})
     wanted, layout = declared[reference], layouts[reference]
     _check_memory(wanted, layout, batch)
@@ -199,13 +200,21 @@ def declared_inputs(model: bytes) -> Declared:
     }
 
 
-def batching(model: bytes) -> Batching:
-    """The batch axes of a model's inputs and outputs."""
+def batching(model: bytes, told: Mapping[str, int | None]) -> Batching:
+    """The batch axes of a model's inputs and outputs.
+
+    Args:
+        model: The file.
+        told: Input or output → axis, as a person says.
+
+    Raises:
+        UsageError: If one is no input or output, or does not have that axis.
+    """
     import onnx
 
     from bitfront.lowering.batching import infer_batching
 
-    return infer_batching(onnx.load_model_from_string(model).graph)
+    return infer_batching(onnx.load_model_from_string(model).graph, told)
 
 
 def _label(models: Sequence[Path], index: int) -> str:
@@ -287,7 +296,7 @@ def _given(path: Path, declared: Declared, layout: Batching, batch: int) -> dict
     for name, array in read_npz(path, tuple(declared)).items():
         (shape, dtype), axis, where = declared[name], layout.input_axis(name), f"'{path}': array '{name}'"
         if not fits(array.shape, shape, axis):
-            hint = "give arrays of the shapes that 'search inspect' shows"
+            hint = f"give arrays of the shapes that 'search inspect' shows, or say --batch-axis {name}=AXIS"
             raise DataError(f"{where}: expected shape {shown_shape(shape, axis)}, got {array.shape}", hint)
         if not array.size:
             raise DataError(f"{where} holds no samples", "give one sample or more")

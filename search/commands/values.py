@@ -158,6 +158,20 @@ def key_value(text: str) -> tuple[str, str]:
     return key, value
 
 
+def batch_axis(text: str) -> tuple[str, int | None]:
+    """An input's or output's name and its batch axis from ``NAME=AXIS``; None for ``NAME=none``.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is neither.
+    """
+    name, _, axis = (part.strip() for part in text.rpartition("="))
+    if name and axis.lower() == "none":
+        return name, None
+    if not name or not (axis.isascii() and axis.isdigit() and len(axis) < 4):
+        raise argparse.ArgumentTypeError(f"expected NAME=AXIS, an axis counted from 0 or none, got '{quoted(text)}'")
+    return name, int(axis)
+
+
 def data(text: str) -> str:
     """Name of calibration or evaluation data: a path, ``NAME=FILE,…``, or a word; paths are checked like ``path``.
 

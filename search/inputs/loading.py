@@ -6,21 +6,30 @@ and cast.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitfront.backends.registry import default_interpreter
-from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload
+from bitfront.backends.sequences import Recurrence
+from bitfront.core import Array, DataError, Inputs, Labelled, Metric, ModelError, PrecisionConfig, UsageError, Workload
 from bitfront.core.files import check_readable
-from bitfront.lowering.equivalence import equivalent_to_given
-from bitfront.lowering.export import export_reference
+from bitfront.lowering.fixed_inputs import fix_shared_inputs
 from bitfront.lowering.load import load_reference
-from bitfront.lowering.reference import ReferenceModel
-from bitfront.search.inputs.arrays import LABELS, cast, check_classes, check_inputs, check_labels, shown_shape
+from bitfront.lowering.measured_batching import measured_batching, single_batching
+from bitfront.lowering.normalise import steps_to_skip
+from bitfront.lowering.reference import ReferenceModel, with_batch_axes
+from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels, shown_shape
 from bitfront.search.inputs.data.base import CALIB, EVAL, LoadedData
 from bitfront.search.inputs.data.registry import load_data
+from bitfront.search.inputs.exporting import exported
+from bitfront.search.inputs.layout.network import compared, laid_out, stepped
+from bitfront.search.inputs.layout.sequences import (
+    check_sequences,
+    read_sequences,
+    recurrence_of,
+)
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import (
@@ -33,6 +42,7 @@ from bitfront.search.inputs.workloads import (
     read_metric,
     read_model,
     read_name,
+    read_state,
 )
 from bitfront.search.passes.options import PassOptions
 
@@ -71,6 +81,9 @@ class LoadedWorkload:
         augment: Fields of ``passes.data.Augmentation``.
         data_sources: ``calibration`` and ``evaluation`` → form and text of where they came from; empty for a workload
             that is a Python object.
+        batch_axes: (input or output, batch axis) where a person said it.
+        recurrence: How the network is run over ``evaluation``, whose samples are sequences; None where they are not.
+            Samples of ``calibration`` are single steps either way.
     """
 
     name: str
@@ -83,6 +96,8 @@ class LoadedWorkload:
     students: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     augment: Mapping[str, float] = field(default_factory=dict)
     data_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    batch_axes: tuple[tuple[str, int | None], ...] = ()
+    recurrence: Recurrence | None = None
 
 
 def open_source(source: Source) -> Opened:
@@ -140,30 +155,45 @@ def load(
     if opened.workload is None:
         assert source.model is not None
         assert source.evaluation is not None
-        reference = load_reference(source.model, default_interpreter())
-        found = _read(source, source.calibration, CALIB, reference)
-        calibration = found.inputs
-        reference = equivalent_to_given(reference, calibration)
-        labelled, where = _read(source, source.evaluation, EVAL, reference), source.evaluation
-        evaluation = labelled.labelled
-        model = source.model
-        wish = None
-        told = {"calibration": found.to_json(), "evaluation": labelled.to_json()}
+        reference = laid_out(load_reference(source.model, default_interpreter()), source)
+        where, model, wish, state = source.evaluation, source.model, None, dict(source.state)
+        if state:
+            assert source.calibration is not None
+            brought = read_sequences(source.calibration, reference, state)
+            reference, calibration = stepped(reference, brought, state, source.calibration)
+            arrays = read_sequences(where, reference, state, labelled=True)
+            told = {}
+        else:
+            found = _read(source, source.calibration, CALIB, reference)
+            reference, calibration = compared(reference, found.inputs), found.inputs
+            labelled = _read(source, where, EVAL, reference)
+            evaluation = labelled.labelled
+            told = {"calibration": found.to_json(), "evaluation": labelled.to_json()}
     else:
         workload = opened.workload
         given, model = read_calibration(workload, opened.label), read_model(workload, opened.label)
         if passes is not None:
             check_module(model, opened.label)
         wish = read_batch_size(workload, opened.label)
-        reference = _reference(model, given, opened.name, asked_batch)
-        calibration = check_inputs(given, reference, f"{opened.label}: calibration")
-        reference = equivalent_to_given(reference, calibration)
-        where = f"{opened.label}: evaluation"
-        arrays, brought = read_evaluation(workload, opened.label)
-        inputs = check_inputs(arrays, reference, where)
-        labels = check_labels({LABELS: brought}, len(next(iter(inputs.values()))), where)
-        evaluation = Labelled(inputs=inputs, labels=labels)
-        told = {}
+        reference = _reference(model, given, opened.name, asked_batch, batch_axes=source.batch_axes)
+        where, told = f"{opened.label}: evaluation", {}
+        state = dict(source.state) or read_state(workload, opened.label)
+        named, labels = read_evaluation(workload, opened.label)
+        arrays = {**named, LABELS: labels}
+        if state:
+            reference, calibration = stepped(reference, given, state, f"{opened.label}: calibration")
+        else:
+            calibration = check_inputs(given, reference, f"{opened.label}: calibration")
+            reference = compared(reference, calibration)
+            evaluation = _labelled(check_inputs(named, reference, where), arrays, where)
+    recurrence = recurrence_of(reference, state) if state else None
+    if recurrence is not None:
+        evaluation = _labelled(check_sequences(arrays, reference, recurrence, where), arrays, where)
+    else:
+        fixed = fix_shared_inputs(reference, calibration, evaluation.inputs)
+        if fixed is not reference:
+            reference = compared(fixed, calibration)
+        reference = single_batching(reference, evaluation.inputs)
     loaded = LoadedWorkload(
         name=opened.name,
         model=model,
@@ -172,25 +202,28 @@ def load(
         metric=metric,
         batch_size=wish,
         data_sources=told,
+        batch_axes=source.batch_axes,
+        recurrence=recurrence,
     )
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 
 
-def load_network(source: Source, skipped: Collection[str] | None = None) -> tuple[ReferenceModel, Inputs | None]:
+def load_network(source: Source, config: PrecisionConfig | None = None) -> tuple[ReferenceModel, Inputs | None]:
     """The network, and the calibration inputs where the source has them; no evaluation data needed.
 
     Args:
         source: Where they are.
-        skipped: Steps of normalising to leave out; None finds those that change what the network answers.
+        config: Whose network it is: it says which steps of normalising made it; None finds those that keep what the
+            network answers.
 
     Raises:
         EngineError: A model, data or workload error.
     """
-    return load_to_score(source, skipped)[:2]
+    return load_to_score(source, config)[:2]
 
 
 def load_to_score(
-    source: Source, skipped: Collection[str] | None = None
+    source: Source, config: PrecisionConfig | None = None
 ) -> tuple[ReferenceModel, Inputs | None, Metric | None]:
     """The network, and the calibration inputs and the metric where the source has them; no evaluation data needed.
 
@@ -199,18 +232,32 @@ def load_to_score(
     """
     if source.model is not None:
         source.check_files()
-        reference = load_reference(source.model, default_interpreter(), skipped=skipped or ())
+        reference = laid_out(_read_network(source.model, config), source)
         inputs, metric = None, None
-        if source.calibration is not None:
+        if source.calibration is not None and source.state:
+            brought = read_sequences(source.calibration, reference, dict(source.state))
+            reference, inputs = stepped(reference, brought, dict(source.state), source.calibration)
+        elif source.calibration is not None:
             inputs = _read(source, source.calibration, CALIB, reference).inputs
     else:
         name = source.workload or DEFAULT_WORKLOAD
         workload, label = load_workload(name, source.data), f"workload '{name}'"
         calibration, model = read_calibration(workload, label), read_model(workload, label)
-        reference = _reference(model, calibration, read_name(workload, label), None, skipped or ())
-        inputs = check_inputs(calibration, reference, f"{label}: calibration")
+        network = read_name(workload, label)
+        reference = _reference(model, calibration, network, None, config, batch_axes=source.batch_axes)
+        state, where = dict(source.state) or read_state(workload, label), f"{label}: calibration"
+        if state:
+            reference, inputs = stepped(reference, calibration, state, where)
+        else:
+            inputs = check_inputs(calibration, reference, where)
         metric = read_metric(workload, label)
-    return (equivalent_to_given(reference, inputs) if skipped is None else reference), inputs, metric
+    if config is None:
+        return compared(fix_shared_inputs(reference, inputs), inputs), inputs, metric
+    return reference if inputs is None else measured_batching(reference, inputs), inputs, metric
+
+
+def _labelled(inputs: Inputs, arrays: Mapping[str, object], where: str) -> Labelled:
+    return Labelled(inputs=inputs, labels=check_labels(arrays, len(next(iter(inputs.values()))), where))
 
 
 def batch_size(asked: int | None, workload: LoadedWorkload, reference: ReferenceModel) -> int:
@@ -223,8 +270,10 @@ def batch_size(asked: int | None, workload: LoadedWorkload, reference: Reference
     own = reference.fixed_batch
     if own is not None and asked is not None and asked != own:
         raise UsageError(
-            f"--batch-size: got {asked}, but '{reference.source}' has a fixed batch of {own}",
-            "leave the option out, or export the network with a dynamic batch",
+            f"--batch-size: got {asked}, but '{reference.source}' "
+            + (f"has a fixed batch of {own}" if own > 1 else "takes one sample at a time"),
+            "leave the option out, export the network with a dynamic batch, or say which axis counts the samples with "
+            "--batch-axis",
         )
     size = own or asked or workload.batch_size or 1
     samples = min(len(workload.evaluation), *(len(array) for array in workload.calibration.values()))
@@ -246,8 +295,9 @@ def classes(reference: ReferenceModel, use: str) -> int | None:
     Raises:
         DataError: If the first output can be no classifier's.
     """
-    sizes = reference.output_shapes[reference.output_names[0]]
-    if sizes is None:
+    first = reference.output_names[0]
+    sizes = reference.output_shapes[first]
+    if sizes is None or (reference.batching.single and reference.batching.outputs.get(first, 0) is None):
         return None
     # (n, classes), or trailing axes of size 1 that a global pooling left behind.
     check_classifier(reference, sizes, use)
@@ -315,36 +365,23 @@ def _with_passes(
 
 def _reference(
     model: torch.nn.Module | Path,
-    inputs: Inputs,
+    inputs: Mapping[str, Array | list[Array]],
     name: str,
     asked_batch: int | None,
-    skipped: Collection[str] = (),
+    config: PrecisionConfig | None = None,
+    batch_axes: Sequence[tuple[str, int | None]] = (),
 ) -> ReferenceModel:
     if not isinstance(model, Path):
-        return _exported(model, inputs, name, asked_batch)
+        return with_batch_axes(exported(model, inputs, name, asked_batch), dict(batch_axes))
     check_readable(model, ModelError, "an ONNX file")
-    return load_reference(model, default_interpreter(), skipped=skipped)
+    return with_batch_axes(_read_network(model, config), dict(batch_axes))
 
 
-def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: int | None) -> ReferenceModel:
-    inputs = _in_parameters_type(module, inputs)
-    try:
-        return export_reference(module, inputs, default_interpreter(), name=name)
-    except ModelError:
-        if asked_batch is None:
-            raise
-    return export_reference(module, inputs, default_interpreter(), name=name, batch=asked_batch)
-
-
-def _in_parameters_type(module: torch.nn.Module, inputs: Inputs) -> Inputs:
-    """Floating inputs as float32 where that is what the module computes in: it refuses any other floating type."""
-    kinds = {str(parameter.dtype) for parameter in module.parameters() if parameter.is_floating_point()}
-    if kinds != {"torch.float32"}:
-        return inputs
-    return {
-        name: cast(array, "float32", f"calibration: array '{name}'") if array.dtype.kind == "f" else array
-        for name, array in inputs.items()
-    }
+def _read_network(model: Path, config: PrecisionConfig | None) -> ReferenceModel:
+    if config is None:
+        return load_reference(model, default_interpreter())
+    skipped = steps_to_skip(config.skipped_steps, config.applied_steps)
+    return load_reference(model, default_interpreter(), skipped=skipped, fixed_inputs=config.fixed_inputs)
 
 
 def _scorable(evaluation: Labelled, reference: ReferenceModel, metric: Metric, source: str) -> Labelled:

@@ -26,6 +26,8 @@ class Source:
         metric: Built-in name or ``module:function``; None is ``top1``.
         workload: ``module:attribute``; None without a model is the embedded demo.
         data: Folder for a callable workload.
+        state: (output, input that it feeds at the next step) where samples are sequences.
+        batch_axes: (input or output, axis that counts its samples, None for none) where a person says it.
     """
 
     model: Path | None = None
@@ -35,6 +37,8 @@ class Source:
     metric: str | None = None
     workload: str | None = None
     data: Path | None = None
+    batch_axes: tuple[tuple[str, int | None], ...] = ()
+    state: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.model is not None and (self.workload is not None or self.data is not None):

@@ -12,7 +12,9 @@ import numpy as np
 
 from bitfront.backends.base import Backend
 from bitfront.backends.batches import Outputs, run_outputs
+from bitfront.backends.sequences import run_sequences
 from bitfront.core import Array, Artifact, DataError, Labelled, Metric, ModelError, WorkloadError
+from bitfront.core.ragged import is_ragged
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import check_classes
 from bitfront.search.inputs.loading import LoadedWorkload, check_classifier
@@ -42,22 +44,27 @@ def check_reference(
     # A whole number of batches: a network that takes one batch only, though its axis is dynamic, shows here.
     wanted = max(SAMPLES // batch_size, 1) * batch_size
     part = workload.evaluation.part(0, wanted)
-    outputs = run_outputs(compiled, part.inputs, batch=batch_size, batching=reference.batching)
+    if workload.recurrence is not None:
+        outputs = run_sequences(compiled, part.inputs, workload.recurrence, batch=batch_size)
+    else:
+        outputs = run_outputs(compiled, part.inputs, batch=batch_size, batching=reference.batching)
     for output in outputs.each:
-        for array in output.parts if output.axis is not None else ():
+        for array in output.parts if output.by_sample else ():
             _check_finite(array, output.name, reference)
-    if all(output.axis is None for output in outputs.each):
+    if not any(output.by_sample for output in outputs.each):
         shapes = ", ".join(f"'{output.name}' {output.parts[0].shape}" for output in outputs.each)
         raise DataError(
             f"'{reference.source}': no output has a row for each of {outputs.counts[0]} samples; got {shapes}",
-            "export the network so that its answer has the batch as an axis",
+            "say which axis of an input or output counts the samples with --batch-axis NAME=AXIS, or with INPUT=none "
+            "that each run is one sample",
         )
     metric = workload.metric
     if metric.classification:
         first = outputs.each[0]
-        shape = first.parts[0].shape
+        whole = first.whole
+        shape = first.parts[0].shape if whole is None or is_ragged(whole) else whole.shape
         check_classifier(reference, shape, metric.name)
-        if first.axis != 0:
+        if first.axis != 0 and not (first.axis is None and first.single):
             raise DataError(
                 f"'{reference.source}': output '{first.name}' has no row for each of {outputs.counts[0]} samples, got "
                 f"shape {shape}: {metric.name} cannot read it",

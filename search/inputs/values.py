@@ -8,7 +8,8 @@ of numbers, PyTorch tensors. Refused by name: masked entries, Python objects, te
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -62,6 +63,35 @@ def as_array(value: object, where: str, kinds: str = NUMBERS) -> Array:
         ) from error
     except MemoryError as error:
         raise DataError(f"{where}: does not fit into memory", "give fewer samples") from error
+
+
+def as_samples(value: object, where: str, rank: int) -> list[Array] | None:
+    """Samples brought one by one: a list, tuple or array of objects that holds an array of ``rank`` axes for each.
+
+    Args:
+        value: Anything.
+        where: Names it in messages.
+        rank: Axes of one sample.
+
+    Returns:
+        The samples as arrays of the engine; None where the value is something else.
+
+    Raises:
+        DataError: If a sample is no array of numbers.
+    """
+    if not is_sample_list(value) or any(sample.ndim != rank for sample in value):
+        return None
+    return [as_array(sample, f"{where}: sample {index}") for index, sample in enumerate(value)]
+
+
+def is_sample_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether a value is a sequence of arrays or tensors."""
+    if isinstance(value, np.ndarray):
+        if value.ndim != 1 or not value.dtype.hasobject:
+            return False
+    elif not isinstance(value, list | tuple):
+        return False
+    return len(value) > 0 and all(isinstance(sample, np.ndarray) or _is_tensor(sample) for sample in value)
 
 
 def check_dtype(dtype: np.dtype[Any], where: str, kinds: str = NUMBERS) -> None:

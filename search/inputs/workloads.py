@@ -22,7 +22,7 @@ from bitfront.core import (
     as_metric,
 )
 from bitfront.core.naming import failed, load_attribute
-from bitfront.search.inputs.values import as_array
+from bitfront.search.inputs.values import as_array, is_sample_list
 
 if TYPE_CHECKING:
     import torch
@@ -123,8 +123,11 @@ def read_model(workload: Workload, label: str) -> torch.nn.Module | Path:
     return cast("torch.nn.Module", model)
 
 
-def read_calibration(workload: Workload, label: str) -> dict[str, Array]:
+def read_calibration(workload: Workload, label: str) -> dict[str, Array | list[Array]]:
     """The workload's calibration inputs as arrays of the engine, not yet compared with the network.
+
+    Returns:
+        Input name → array, or a list of arrays where it brings samples one by one.
 
     Raises:
         WorkloadError: If they are no mapping of names.
@@ -132,7 +135,14 @@ def read_calibration(workload: Workload, label: str) -> dict[str, Array]:
     """
     where = f"{label}: calibration"
     found: object = call_user_code(where, lambda: workload.calibration)
-    return {name: as_array(value, f"'{where}': array '{name}'") for name, value in named_arrays(found, where).items()}
+    arrays: dict[str, Array | list[Array]] = {}
+    for name, value in named_arrays(found, where).items():
+        place = f"'{where}': array '{name}'"
+        if is_sample_list(value):
+            arrays[name] = [as_array(sample, f"{place}: sample {index}") for index, sample in enumerate(value)]
+        else:
+            arrays[name] = as_array(value, place)
+    return arrays
 
 
 def read_evaluation(workload: Workload, label: str) -> tuple[dict[str, object], object]:
@@ -163,6 +173,21 @@ def read_batch_size(workload: Workload, label: str) -> int | None:
     if isinstance(wish, bool) or not isinstance(wish, int | np.integer) or wish < 1:
         raise WorkloadError(f"{label}: expected a positive whole batch_size, got {wish!r}", "write batch_size = 8")
     return int(wish)
+
+
+def read_state(workload: Workload, label: str) -> dict[str, str]:
+    """Output → the input that it feeds at the next step; empty where samples are no sequences.
+
+    Raises:
+        WorkloadError: If it is no mapping of names.
+    """
+    found: object = call_user_code(f"{label}: state", lambda: getattr(workload, "state", None) or {})
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for pair in found.items() for name in pair):
+        raise WorkloadError(
+            f"{label}: state is {_kind(found)}, expected a mapping of output to input",
+            "write state = {'stateN': 'state'}",
+        )
+    return dict(found)
 
 
 def read_metric(workload: Workload, label: str) -> Metric:

@@ -17,6 +17,7 @@ import numpy as np
 
 from bitfront.backends.base import CompiledModel
 from bitfront.backends.batches import FIRST_AXIS, run_outputs
+from bitfront.backends.sequences import Recurrence, run_sequences
 from bitfront.core import AccuracyStats, Batching, Labelled, Metric, MetricFunction, as_metric
 from bitfront.search.inputs.metrics import Scores, score
 
@@ -106,6 +107,7 @@ class Scorer:
         first_stage: Samples scored before the first look.
         name: Which part of the data this is, for messages.
         batching: Where the samples are in the network's own arrays.
+        recurrence: How the network is run over samples that are sequences; None where they are not.
 
     Attributes:
         metric: How outputs are scored, as a value.
@@ -120,6 +122,7 @@ class Scorer:
         first_stage: int = FIRST_STAGE,
         name: str,
         batching: Batching = FIRST_AXIS,
+        recurrence: Recurrence | None = None,
     ) -> None:
         self._data = data
         self.metric = as_metric(metric)
@@ -127,6 +130,7 @@ class Scorer:
         self._first_stage = first_stage
         self._name = name
         self._batching = batching
+        self._recurrence = recurrence
         self._one_number = self.metric.per_sample is False
 
     def __len__(self) -> int:
@@ -169,6 +173,9 @@ class Scorer:
         return scored
 
     def _score(self, compiled: CompiledModel, part: Labelled) -> Scores:
-        outputs = run_outputs(compiled, part.inputs, batch=self._batch, batching=self._batching)
+        if self._recurrence is not None:
+            outputs = run_sequences(compiled, part.inputs, self._recurrence, batch=self._batch)
+        else:
+            outputs = run_outputs(compiled, part.inputs, batch=self._batch, batching=self._batching)
         scores = score(self.metric, outputs, part.labels, self._name)
         return -scores if self.metric.lower_is_better else scores

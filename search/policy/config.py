@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

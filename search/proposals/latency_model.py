@@ -47,7 +47,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.core import Precision
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.policy.config import DEFAULTS, LatencyPriorConfig
 from bitfront.search.space.pruning import Pruning
 from bitfront.search.space.space import UNPRUNED, ActivationType, Assignment, Encoding, Space

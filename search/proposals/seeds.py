@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from bitfront.core import Precision, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.policy.config import DEFAULTS, SeedingConfig
 from bitfront.search.proposals.file_overhead import NO_FILE_OVERHEAD, FileOverhead
 from bitfront.search.proposals.ilp_instance import IlpInstance

@@ -100,6 +100,10 @@ def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], op
         "--sensitivity-samples": str(options.sensitivity_samples),
         "the calibration settings": json.dumps(options.calibration.to_json(), sort_keys=True),
     }
+    if told := getattr(workload, "batch_axes", ()):
+        identity["--batch-axis"] = " ".join(f"{name}={'none' if axis is None else axis}" for name, axis in sorted(told))
+    if (recurrence := getattr(workload, "recurrence", None)) is not None:
+        identity["--state"] = " ".join(f"{output}={name}" for output, name in sorted(recurrence.state.items()))
     if ":" in options.backend:
         identity["the backend's code"] = code_identity(load_attribute(options.backend, "--backend"), options.backend)
     return identity if options.passes is None else identity | _identify_passes(workload, options.passes)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from bitfront.core import FP32, ConfigError, Precision, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.lowering.layers import PrecisionGroup, QuantisableLayers
 from bitfront.search.space.pruning import PREFIX, PruneVariable, Pruning, PruningEffects, SparsityIndices
 from bitfront.sensitivity.table import SensitivityTable

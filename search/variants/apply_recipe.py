@@ -57,7 +57,7 @@ def apply_recipe(
         EngineError: For everything the person can mend.
     """
     writer = dialect_of_config(config.dialect, dialect)
-    given, calibration = load_network(source, config.skipped_steps)
+    given, calibration = load_network(source, config)
     _check_given(config, given, allow_new_weights)
     path = network or run / variant_file(recipe)
     if network is not None or (path.is_file() and not repeat and given.fingerprint == config.model):

@@ -313,18 +313,12 @@ def test_names_of_computed_tensors_are_free_or_changed() -> None:
 
 
 def test_what_must_not_be_folded() -> None:
-    """Random tensors are drawn in every run, quantised weights stay quantised."""
+    """Random tensors are drawn in every run."""
     nodes = [
         node("RandomNormal", [], ["r"], shape=[16, 16]),
-        node("DequantizeLinear", ["q", "s"], ["w"]),
-        node("MatMul", ["x", "w"], ["a"], name="fc"),
-        node("MatMul", ["a", "r"], ["y"], name="drawn"),
+        node("MatMul", ["x", "r"], ["y"], name="drawn"),
     ]
-    weights: dict[str, Array] = {"q": np.ones((16, 16), np.int8), "s": np.array(0.1, np.float32)}
-    reference = make_reference(_model(nodes, weights, inputs=16), "net")
-    assert {"RandomNormal", "DequantizeLinear"} <= {made.op_type for made in reference.proto.graph.node}
+    reference = make_reference(_model(nodes, {}, inputs=16), "net")
+    assert "RandomNormal" in {made.op_type for made in reference.proto.graph.node}
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), None, CalibrationSettings(), ContentStore(None))
-    assert lowerer.quantisable.left_alone == {
-        "fc": "it is quantised already",
-        "drawn": "its weight is computed at run time",
-    }
+    assert lowerer.quantisable.left_alone == {"drawn": "its weight is computed at run time"}

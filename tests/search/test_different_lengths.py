@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from bitfront.backends import get_backend
 from bitfront.backends.batches import run_outputs
-from bitfront.core import Array, CalibrationSettings, ContentStore, Inputs, RangeMethod
+from bitfront.core import Array, Artifact, CalibrationSettings, ContentStore, Inputs, RangeMethod
 from bitfront.core.ragged import ragged
 from bitfront.lowering.calibration import calibrate
 from tests.references import INTERPRETER, load_reference
@@ -48,7 +48,7 @@ def per_token() -> onnx.ModelProto:
 
 
 def answers(net: onnx.ModelProto, inputs: Inputs, backend: str = "ort-cpu") -> tuple[Array, ...] | None:
-    compiled = get_backend(backend).compile(net.SerializeToString(), threads=1)
+    compiled = get_backend(backend).compile(Artifact.onnx(net.SerializeToString()), threads=1)
     return run_outputs(compiled, inputs).whole
 
 
@@ -70,7 +70,7 @@ def test_outputs_are_those_of_padded_samples(backend: str) -> None:
 
 def test_rows_of_different_lengths() -> None:
     """An output of a row a token has no whole; its rows are repeated up to the longest."""
-    compiled = get_backend("ort-cpu").compile(per_token().SerializeToString(), threads=1)
+    compiled = get_backend("ort-cpu").compile(Artifact.onnx(per_token().SerializeToString()), threads=1)
     rows = [np.array([1, 2]), np.array([3, 4, 5])]
     outputs = run_outputs(compiled, {"input_ids": ragged(rows)})
     assert outputs.whole is None

@@ -35,7 +35,8 @@ from bitfront.core import (
     Scheme,
     top1,
 )
-from bitfront.lowering.dialect import ComputeType, Dialect, support_of
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import Dialect, support_of
 from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
 from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.lowering.lowerer import Lowerer

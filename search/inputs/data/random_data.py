@@ -91,9 +91,11 @@ class RandomData:
         if length is None and any(size is None for place, size in enumerate(shape) if place != axis):
             raise DataError(
                 f"{request.where}: input '{name}' has dynamic axes besides the batch: {shown_shape(shape, axis)}",
-                "say their size with --data-options length=N",
+                f"say their size with --data-options length=N, or which counts samples with --batch-axis {name}=AXIS",
             )
         sizes = [samples if place == axis else size or length or 1 for place, size in enumerate(shape)]
+        if axis is None and request.reference.batching.single:
+            sizes = [samples, *sizes]  # a value for each sample: there may be no other way to tell them apart
         dtype = np.dtype(request.reference.input_types[name])
         if dtype.kind == "f":
             return generator.standard_normal(sizes).astype(dtype)

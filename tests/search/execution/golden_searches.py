@@ -19,7 +19,7 @@ from torch import nn
 
 from bitfront.core import AccuracyStats, Constraints, LatencyStats, RecipeStep, digest
 from bitfront.experiments.synthetic import Synthetic
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.events import SilentListener
 from bitfront.search.passes.trainings import TrainingBudget
 from bitfront.search.proposals import seeds

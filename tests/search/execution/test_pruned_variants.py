@@ -12,7 +12,7 @@ import pytest
 from torch import nn
 
 from bitfront.core import FP32, ModelError
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.execution.pruned_variants import solved
 from bitfront.search.policy.config import DEFAULTS
 from bitfront.search.policy.targets import Target

@@ -13,7 +13,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from bitfront.core import Constraints, top1
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.execution import proposed_variants
 from bitfront.search.execution.explorer import TrialContext
 from bitfront.search.execution.joint import JointSearch

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from bitfront.core import FP16, FP32, SCHEMES, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.search.space.pruning import PruneVariable
 from bitfront.search.space.space import Encoding, GroupSpace, Space

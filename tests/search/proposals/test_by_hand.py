@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitfront.core import FP32, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.proposals.file_overhead import fit_file_overhead
 from bitfront.search.proposals.ilp_instance import IlpInstance, keeps
 from bitfront.search.proposals.latency_model import group_weights

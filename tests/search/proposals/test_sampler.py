@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from bitfront.core import FP32, Constraints, Precision
 from bitfront.experiments.sampler_study import budget_of, run_study, volumes
 from bitfront.experiments.synthetic import Synthetic
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.proposals.history import History
 from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import fit_latency_model

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bitfront.core import FP16, FP32, Precision, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.proposals.file_overhead import FileOverhead
 from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import LatencyModel, fit_latency_model

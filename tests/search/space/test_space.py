@@ -8,7 +8,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 
 from bitfront.core import FP16, FP32, ConfigError, Precision, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.space.space import ActivationType, GroupSpace, Space, build_space
 from tests.search.proposals.spaces import (
     INT4,
