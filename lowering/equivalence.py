@@ -215,7 +215,7 @@ def _answers(reference: ReferenceModel, feeds: Inputs) -> list[Array] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Output:
-    """One output of the given network, and the same output under disturbed constants and inputs.
+    """Output of the given network, and the same output under disturbed constants and inputs.
 
     Attributes:
         last_place: A unit in the last place of the largest value it can have; 0 where that is not known.

@@ -26,7 +26,7 @@ def without_dropouts(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
 
 
 def without_batch_norms(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    """With batch norms folded into the layers before them."""
+    """Fold batch norms into the layers before them."""
     from onnxscript.rewriter import rewrite
     from onnxscript.rewriter.rules.common import (
         fuse_batchnorm_into_conv_rule,

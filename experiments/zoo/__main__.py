@@ -1,4 +1,4 @@
-"""What becomes of every network of the zoo when it is searched.
+"""Study of the zoo: what becomes of every network of it when it is searched.
 
     scripts/zoo-env
     python -m bitfront.experiments.zoo

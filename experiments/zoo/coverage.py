@@ -1,4 +1,4 @@
-"""How many of a file's weights a search decides over."""
+"""Number of a file's weights that a search decides over."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bitfront.lowering.unquantised import unquantised_weights
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """What a search may decide over.
+    """Layers and weights that a search may decide over.
 
     Attributes:
         layers: Layers that may take another precision than FP32.

@@ -1,4 +1,4 @@
-"""How near outputs are to those of the network as it was given: the zoo's measure, for want of labels.
+"""Nearness of outputs to those of the network as it was given: the zoo's measure, for want of labels.
 
     noise of one output = mean (x̂ − x)² / mean x²,  SQNR = −10 log₁₀ noise dB
 
@@ -25,7 +25,7 @@ def labels_of(outputs: Sequence[Sequence[Array]]) -> NDArray[np.float32]:
 
 
 def fidelity(outputs: tuple[Array, ...], labels: Array) -> NDArray[np.float64]:
-    """One minus the noise-to-signal ratio of each sample, at least 0, averaged over outputs; shape (n,).
+    """Score each sample by 1 − its noise-to-signal ratio, at least 0, averaged over outputs; shape (n,).
 
     An output counts the samples on its first axis of their number; one that counts none isn't read, though its values
     stand among the labels.

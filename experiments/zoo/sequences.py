@@ -149,7 +149,7 @@ class Llama(nn.Module):
 
 
 class DecoderStep(nn.Module):
-    """One step of a decoder with its keys and values so far: they come in and go out, (n, heads, length, size)."""
+    """Step of a decoder with its keys and values so far: they come in and go out, (n, heads, length, size)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class Translator(nn.Module):
 
 
 class Tagger(nn.Module):
-    """Two recurrent layers of a kind, in both directions, between an embedding and a classifier of each word."""
+    """Tagger: two recurrent layers of a kind, in both directions, between an embedding and a classifier of each word."""
 
     def __init__(self, kind: Callable[..., nn.Module]) -> None:
         super().__init__()

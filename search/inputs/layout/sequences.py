@@ -28,7 +28,7 @@ _CHUNK = 64
 
 
 def recurrence_of(reference: ReferenceModel, state: Mapping[str, str]) -> Recurrence:
-    """How the network is run over sequences.
+    """Description of how the network is run over sequences.
 
     Args:
         reference: The network of one step.
@@ -140,7 +140,7 @@ def steps_of(inputs: Inputs, reference: ReferenceModel, recurrence: Recurrence) 
 
 
 def first_steps(inputs: Inputs, recurrence: Recurrence) -> dict[str, Array]:
-    """What the network reads at the first step, (n, …) each; arguments as for ``steps_of``."""
+    """Inputs of the network at the first step, (n, …) each; arguments as for ``steps_of``."""
     still = {*recurrence.shared, *recurrence.state.values()}
     return {n: array if n in still else np.stack([sample[0] for sample in array]) for n, array in inputs.items()}
 
