@@ -118,6 +118,11 @@ class ActivationScheme(JsonValue):
             )
 
     @property
+    def is_dynamic(self) -> bool:
+        """Whether scales are found anew for each input."""
+        return self.mode is ActivationMode.DYNAMIC
+
+    @property
     def is_static(self) -> bool:
         """Whether the layer computes on integers whose scales come from calibration."""
         return self.mode is ActivationMode.STATIC

@@ -264,6 +264,7 @@ SCHEMES = SchemeRegistry(
         "fp16": "FP16 weights; FP16 arithmetic where the runtime has it",
         "int8:nearest": "W8A8, a scale per channel from the largest weight",
         "int8:mse": "W8A8, a scale per channel of least squared error",
+        "int8:mse:dynamic": "W8A8, likewise, activations quantised at run time",
         "int4:mse": "W4A8, a scale per channel of least squared error",
         "int4:gptq": "W4A8, a scale per channel, rounded by GPTQ",
         "int8:mse:weight-only": "W8A16, a scale per channel of least squared error",

@@ -149,8 +149,8 @@ def _check_values(config: PrecisionConfig, lowerer: Lowerer) -> None:
             raise ConfigError(
                 f"the config has scales for layer '{name}', whose scheme {scheme.text} has none of its own", _RESTORE
             )
-        channels = layer.weight_shape[layer.channel_axis]
-        if len(scales) != channels:
+        if len(scales) != layer.channels:
             raise ConfigError(
-                f"layer '{name}': expected {channels} scales, one a channel, got {len(scales)} in the config", _RESTORE
+                f"layer '{name}': expected {layer.channels} scales, one a channel, got {len(scales)} in the config",
+                _RESTORE,
             )

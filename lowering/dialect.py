@@ -15,13 +15,13 @@ import onnx
 from bitfront.core import LoweringError, Scheme
 from bitfront.lowering.compute_type import ComputeType
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.layers import TABLE, WEIGHTED, Layer
+from bitfront.lowering.layers import RECURRENT, TABLE_READERS, WEIGHTED, Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import stored_bytes
 
 LAYERS = frozenset(WEIGHTED)
-LAYERS_AND_TABLES = LAYERS | {TABLE}
-TABLES = frozenset((TABLE,))
+TABLES = frozenset(TABLE_READERS)
+RECURRENTS = frozenset(RECURRENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -157,6 +157,6 @@ def support_of(dialect: Dialect, scheme: Scheme) -> SchemeSupport[Any]:
     )
 
 
-def stores_tables(dialect: Dialect) -> bool:
-    """Whether a dialect can store tables that are looked up (embeddings) in other types than FP32."""
-    return any(TABLE in support.operators for support in dialect.schemes)
+def stores(dialect: Dialect, op: str) -> bool:
+    """Whether a dialect can store weights of an operator (tables, recurrent weights) in other types than FP32."""
+    return any(op in support.operators for support in dialect.schemes)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bitfront.core import (
     FP32,
+    ActivationMode,
     Artifact,
     CalibrationSettings,
     ContentStore,
@@ -232,7 +233,7 @@ class Lowerer:
 
         They must have a range to be quantised, and be finite for their second moments (GPTQ).
         """
-        if not scheme.activations.is_static and not uses_calibration(scheme.weights):
+        if scheme.activations.mode is ActivationMode.NONE and not uses_calibration(scheme.weights):
             return ""
         source = self._sources[layer.node]
         return "" if is_bounded(self.ranges.get(source, (0.0, 0.0))) else why_unbounded(source)

@@ -119,8 +119,8 @@ def _why(node: onnx.NodeProto, weight: TensorProto) -> str:
     if weight.data_type in _INTEGERS:
         return f"{held}: they are integers already"
     return (
-        f"{held}: only Conv, ConvTranspose, Gemm and MatMul are layers, and Gather from tables of {SMALLEST_TABLE:,} "
-        "elements on"
+        f"{held}: only Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU and RNN are layers, and Gather from tables of "
+        f"{SMALLEST_TABLE:,} elements on"
     )
 
 

@@ -177,4 +177,6 @@ def summarise(layers: Mapping[str, Scheme]) -> str:
 def _label(scheme: Scheme) -> str:
     if scheme.weights.group_size is not None:
         return f"{scheme.precision} blocks"
+    if scheme.activations.is_dynamic:
+        return f"{scheme.precision} dynamic"
     return f"{scheme.precision} weight-only" if scheme.is_weight_only else scheme.precision.value

@@ -36,7 +36,7 @@ import onnx
 
 from bitfront.core import Precision
 from bitfront.lowering.compute_type import ComputeType
-from bitfront.lowering.dialect import LayerSite, LoweringRequest, SchemeSupport
+from bitfront.lowering.dialect import RECURRENTS, LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
 from bitfront.lowering.dialects.qdq import QdqEmitter
 from bitfront.lowering.dialects.qdq_schemes import (
@@ -82,7 +82,7 @@ class OpenVinoDialect:
 
     name = "openvino"
     schemes: Sequence[SchemeSupport[Any]] = qdq_schemes(
-        why_no_int8=why_no_int8, why_no_groups=why_no_groups, fp16=ComputeType.FP16, tables=False
+        why_no_int8=why_no_int8, why_no_groups=why_no_groups, fp16=ComputeType.FP16, stored=RECURRENTS
     )
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:

@@ -31,7 +31,7 @@ from bitfront.core import (
 from bitfront.core.scheme_text import method_word
 from bitfront.lowering.graph import GraphView, attribute
 from bitfront.lowering.interpreter import Interpreter
-from bitfront.lowering.layers import Layer
+from bitfront.lowering.layers import RECURRENT, Layer
 from bitfront.lowering.ranges import is_bounded
 from bitfront.lowering.rounding.bias_overflow import layer_bias, min_scales_for_bias
 from bitfront.lowering.rounding.gptq import shrinkage
@@ -140,6 +140,8 @@ class _NetworkRounder:
 
     def _own_min_scales(self, layer: Layer) -> NDArray[np.float64] | None:
         node = self._node(layer)
+        if layer.op in RECURRENT:
+            return None
         bounds = self.activations.get(node.input[0]) if self.activations is not None else None
         view = MatrixView.of(layer)
         bias = layer_bias(self.view, node, view.channels * (view.groups if view.shares_scales else 1))

@@ -123,9 +123,10 @@ def _artifacts(executor: VariantExecutor) -> list[Trial]:
 
 
 def _has_trainable_integers(executor: VariantExecutor, trial: Trial) -> bool:
-    """Whether it has integer weights to train, and none in blocks, which training does not know."""
+    """Whether it has integer weights to train, and neither blocks nor dynamic activations, which training ignores."""
     schemes = executor.context.layers(trial.candidate).values()
-    return any(scheme.precision.is_integer for scheme in schemes) and not any(s.weights.group_size for s in schemes)
+    unknown = any(scheme.weights.group_size or scheme.activations.is_dynamic for scheme in schemes)
+    return any(scheme.precision.is_integer for scheme in schemes) and not unknown
 
 
 def _train_artifacts(executor: VariantExecutor, artifact: ArtifactPass) -> None:

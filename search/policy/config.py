@@ -100,7 +100,12 @@ class LatencyPriorConfig:
     noise_grid: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     gains: Mapping[ComputeType, float] = field(
         default_factory=lambda: MappingProxyType(
-            {ComputeType.INT8: -0.6, ComputeType.WEIGHT_ONLY: -0.3, ComputeType.FP16: -0.4}
+            {
+                ComputeType.INT8: -0.6,
+                ComputeType.WEIGHT_ONLY: -0.3,
+                ComputeType.FP16: -0.4,
+                ComputeType.DYNAMIC_INT8: -0.3,
+            }
         )
     )
     conversions: float = 0.4

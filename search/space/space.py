@@ -40,7 +40,10 @@ UNPRUNED: Pruning = {}
 _ASCENDING = (Precision.INT4, Precision.INT8, Precision.FP16, Precision.FP32)  # lowest first
 
 
-COMPUTE_ORDER = (ComputeType.INT8, ComputeType.WEIGHT_ONLY, ComputeType.FP16, ComputeType.FP32)
+COMPUTE_ORDER = (
+    *(ComputeType.INT8, ComputeType.DYNAMIC_INT8, ComputeType.WEIGHT_ONLY),
+    *(ComputeType.FP16, ComputeType.FP32),
+)
 """In the order in which a uniform precision prefers them."""
 
 

@@ -58,10 +58,11 @@ def test_arithmetic_is_the_dialects() -> None:
 
 
 def test_domains_are_what_is_converted_between() -> None:
-    """Blocks are multiplied with floating activations; everything else has tensors of its own type."""
+    """Blocks and what quantises its input itself have floating activations; all else has tensors of its own type."""
     assert {kind: ActivationType.of(kind) for kind in ComputeType} == {
         ComputeType.FP32: ActivationType.FLOAT, ComputeType.FP16: ActivationType.HALF,
         ComputeType.INT8: ActivationType.INTEGER, ComputeType.WEIGHT_ONLY: ActivationType.FLOAT,
+        ComputeType.DYNAMIC_INT8: ActivationType.FLOAT,
     }  # fmt: skip
 
 
