@@ -160,7 +160,7 @@ def _why_no_table(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> st
 
 
 def _why_not_recurrent(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> str:
-    """Why W and R of a recurrent operator are no layers; empty where both are."""
+    """Reason why W and R of a recurrent operator are no layers; empty where both are."""
     if not stores(dialect, node.op_type):
         return f"dialect '{dialect.name}' keeps weights of {node.op_type} as they are"
     for name, operand in RECURRENT_WEIGHTS.items():

@@ -21,12 +21,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from bitfront.core import Array, Inputs, ModelError
 from bitfront.core.batching import take_rows
 from bitfront.core.ragged import rows_like
+from bitfront.lowering.array_differences import LARGEST_DB, is_array, is_float, near, same, sqnr_db, wide
 from bitfront.lowering.graph import GraphView, graphs_of
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
 from bitfront.lowering.normalise import OPTIONAL_STEPS, QUANTISED_ARITHMETIC
@@ -39,7 +39,6 @@ _STRICT_DB = 90.0
 _MARGIN_DB = 6.0
 # Below this the network's own rounding is as large as its answers: nothing can be told from a comparison.
 _CHAOTIC_DB = 10.0
-_LARGEST_DB = 300.0
 # Type → (relative size of one rounding, how many of them the given network is disturbed by).
 _ROUNDINGS: Mapping[int, tuple[float, int]] = {
     TensorProto.FLOAT: (2.0**-24, 64),
@@ -136,7 +135,7 @@ def _in_floating_point(kept: ReferenceModel, inputs: Inputs | None) -> Reference
         differing = [
             text
             for output, value in zip(outputs, found, strict=True)
-            if not _near(output.value, value, _STRICT_DB)
+            if not near(output.value, value, _STRICT_DB)
             and (text := _difference(output, value, strict=False, cause="its own quantisation"))
         ]
     text = f"'{kept.source}' is quantised already"
@@ -239,7 +238,7 @@ class _GivenAnswers:
         self._values = graph.run(feeds)
         again = graph.run(feeds)
         self._steady = [
-            _is_array(one) and _is_array(two) and _same(one, two) for one, two in zip(self._values, again, strict=True)
+            is_array(one) and is_array(two) and same(one, two) for one, two in zip(self._values, again, strict=True)
         ]
         self._kind = int(TensorProto.FLOAT)
         self._outputs: list[_Output] | None = None
@@ -261,7 +260,7 @@ class _GivenAnswers:
         pairs = [
             place
             for place, value in enumerate(found)
-            if self._steady[place] and not _near(self._values[place], value, _STRICT_DB)
+            if self._steady[place] and not near(self._values[place], value, _STRICT_DB)
         ]
         if not pairs:
             return []
@@ -339,85 +338,44 @@ def _disturb_model(model: onnx.ModelProto, size: float, generator: np.random.Gen
 
 
 def _disturb(array: Array, size: float, generator: np.random.Generator) -> Array:
-    if not _is_float(array):
+    if not is_float(array):
         return array
     factors = 1 + size * generator.uniform(-1, 1, array.shape)
     with np.errstate(over="ignore"):
         changed: Array = np.asarray(array.astype(np.float64) * factors).astype(array.dtype)
     # A mask of the type's least number stays finite.
-    return np.where(np.isinf(_wide(changed)), array, changed)
+    return np.where(np.isinf(wide(changed)), array, changed)
 
 
 def _difference(output: _Output, found: Array, *, strict: bool, cause: str = "rounding") -> str:
     """Sentence on how an output differs beyond what ``cause`` explains; empty where it does not."""
-    if not _is_array(found) or output.value.shape != found.shape:
+    if not is_array(found) or output.value.shape != found.shape:
         moving = any(run.shape != output.value.shape for run in output.disturbed)
-        got = found.shape if _is_array(found) else type(found).__name__
+        got = found.shape if is_array(found) else type(found).__name__
         return "" if moving else f"output '{output.name}' has shape {got}, given {output.value.shape}"
     if output.value.dtype != found.dtype:
         return f"output '{output.name}' is {found.dtype}, given {output.value.dtype}"
     alike = [run for run in output.disturbed if run.shape == output.value.shape]
-    if not _is_float(output.value):
+    if not is_float(output.value):
         steady = np.ones(output.value.shape, bool)
         for run in alike:
             steady &= run == output.value
         wrong = int((steady & (found != output.value)).sum())
         return f"output '{output.name}' differs in {wrong} of {found.size} elements" if wrong else ""
     near = sqnr_db(output.value, found)
-    own = min((sqnr_db(output.value, run) for run in alike), default=_LARGEST_DB)
+    own = min((sqnr_db(output.value, run) for run in alike), default=LARGEST_DB)
     if own < _CHAOTIC_DB:
         return ""
     least = min(_STRICT_DB, own - _MARGIN_DB) if strict else own - _MARGIN_DB
     if near >= least:
         return ""
-    largest = float(np.nanmax(np.abs(_wide(output.value) - _wide(found)), initial=0.0))
+    largest = float(np.nanmax(np.abs(wide(output.value) - wide(found)), initial=0.0))
     if largest <= output.last_place * _LAST_PLACES and largest < np.inf:
         return ""
     return (
         f"output '{output.name}' differs by {largest:.3g} at most, an SQNR of {near:.1f} dB where {cause} explains "
         f"{least:.0f} dB"
     )
-
-
-def sqnr_db(wanted: Array, found: Array) -> float:
-    """Signal to noise of ``found`` in dB, infinite and undefined elements left out where both have the same ones.
-
-    −300 where one has such an element and the other has not, 300 where they are equal.
-    """
-    one, other = _wide(wanted), _wide(found)
-    odd = ~np.isfinite(one) | ~np.isfinite(other)
-    if not np.array_equal(one[odd], other[odd], equal_nan=True):
-        return -_LARGEST_DB
-    one, other = one[~odd], other[~odd]
-    noise, signal = float(((one - other) ** 2).sum()), float((one**2).sum())
-    if noise == 0:
-        return _LARGEST_DB
-    return float(np.clip(10 * np.log10(max(signal, 1e-300) / noise), -_LARGEST_DB, _LARGEST_DB))
-
-
-def _near(wanted: Array, found: Array, least_db: float) -> bool:
-    if not _is_array(found) or wanted.shape != found.shape or wanted.dtype != found.dtype:
-        return False
-    return sqnr_db(wanted, found) >= least_db if _is_float(wanted) else bool(np.array_equal(wanted, found))
-
-
-def _same(one: Array, other: Array) -> bool:
-    if one.shape != other.shape:
-        return False
-    return bool(np.array_equal(_wide(one), _wide(other), equal_nan=True) if _is_float(one) else (one == other).all())
-
-
-def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray)
-
-
-def _is_float(array: Array) -> bool:
-    return bool(np.issubdtype(array.dtype, np.floating)) or array.dtype.name == "bfloat16"
-
-
-def _wide(array: Array) -> NDArray[np.float64]:
-    wide: NDArray[np.float64] = array.astype(np.float64)
-    return wide
 
 
 def _first_line(error: Exception) -> str:

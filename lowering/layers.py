@@ -60,7 +60,7 @@ class Layer:
 
     @property
     def channels(self) -> int:
-        """How many scales the weight has where each channel has one."""
+        """Number of scales that the weight has where each channel has one."""
         return prod(self.weight_shape[axis] for axis in self.channel_axes)
 
 

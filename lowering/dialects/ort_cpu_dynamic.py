@@ -30,7 +30,7 @@ OPERATORS = frozenset(("LSTM", "Gemm", "MatMul"))
 
 
 def why_not_dynamic(site: LayerSite) -> str:
-    """Why a layer's input cannot be quantised at run time; empty where it can."""
+    """Reason why a layer's input cannot be quantised at run time; empty where it can."""
     layer = site.layer
     if layer.op == "LSTM":
         return "DynamicQuantizeLSTM has no layout attribute" if attribute(site.node, "layout", 0) else ""

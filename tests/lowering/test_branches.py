@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.core import Array, CalibrationSettings, ContentStore, PrecisionConfig
 from bitfront.lowering.apply import apply_config
+from bitfront.lowering.array_differences import sqnr_db
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.equivalence import equivalent_to_given, sqnr_db
+from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.fixed_inputs import fix_shared_inputs
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.normalise import steps_to_skip

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import bitfront.lowering.normalise
 from bitfront.core import Array, CalibrationSettings, ContentStore, Inputs, ModelError, PrecisionConfig
 from bitfront.lowering.apply import apply_config
+from bitfront.lowering.array_differences import sqnr_db
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.equivalence import (
     _difference,
@@ -22,7 +23,6 @@ from bitfront.lowering.equivalence import (
     _Output,
     equivalent_to_given,
     outputs_within_one,
-    sqnr_db,
 )
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.opset import with_opset
