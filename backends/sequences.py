@@ -18,7 +18,7 @@ from bitfront.core import Array, Batching, DataError, Inputs
 
 
 class StepModel(Protocol):
-    """Runner of one step: a compiled model, or a graph in the interpreter."""
+    """Model of one step: a compiled one, or a graph in the interpreter."""
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ class StepModel(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recurrence:
-    """Recurrence of a network over sequences: which outputs feed which inputs.
+    """Description of how a network is run over sequences.
 
     Attributes:
         state: Output → the input that it feeds at the next step.
@@ -45,7 +45,7 @@ class Recurrence:
     batching: Batching
 
     def steps(self, model: StepModel, inputs: Inputs) -> Iterator[tuple[dict[str, Array], tuple[Array, ...]]]:
-        """Inputs and outputs of each step, samples first.
+        """Inputs and answers of each step, samples first.
 
         Args:
             model: The network.

@@ -81,7 +81,7 @@ def _condition(
 
 @dataclass(slots=True)
 class _Needed:
-    """Node that a tensor of nested graphs, outermost first, is computed by."""
+    """Tensors that a tensor of nested graphs, outermost first, is computed from."""
 
     scopes: Sequence[onnx.GraphProto]
     folding: Folding
@@ -120,7 +120,7 @@ class _Needed:
 
     @property
     def _handed(self) -> set[str]:
-        """Names of values that bodies are handed by their Loop or Scan."""
+        """Tensors that bodies are handed by their Loop or Scan."""
         return {value.name for graph in self.scopes[1:] for value in graph.input}
 
 

@@ -105,8 +105,3 @@ def _sizes(tensors: Sequence[onnx.TensorProto], reference: ReferenceModel) -> di
         same = [constant.name for constant in source.constants if prod(constant.dims) == size] if source else []
         sizes[same[0] if len(same) == 1 else tensor.name] = size
     return sizes
-
-
-def fixed_share(holders: Sequence[WeightHolder]) -> float:
-    """Share of the weights that no other scheme can be given, 0 to 1."""
-    return sum(holder.share for holder in holders if holder.is_fixed)

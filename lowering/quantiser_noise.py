@@ -1,4 +1,4 @@
-"""Noise that a network's own quantisation adds to its answers: the network with that much noise added once more.
+"""Noise of a network's own quantisation in its answers: the network with that much noise added once more.
 
 Rounding to a grid of step s is noise of variance s²/12. Behind every quantiser the quantised tensor is moved to the
 next step up or down, each with a probability of 1/12, which adds noise of variance s²/6. Operators that quantise their

@@ -1,4 +1,4 @@
-"""Search every network of the zoo, and tell the results in a table.
+"""Study of the zoo: what becomes of every network of it when it is searched.
 
     scripts/zoo-env
     python -m bitfront.experiments.zoo

@@ -1,4 +1,4 @@
-"""Share of a file's weights that a search decides over."""
+"""Number of a file's weights that a search decides over."""
 
 from __future__ import annotations
 

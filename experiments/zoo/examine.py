@@ -1,4 +1,4 @@
-"""Examination of a network of the zoo: searched as a person would search it, then measured beside ONNX Runtime's own tools.
+"""Examination of a network of the zoo: searched as a person would, then measured beside ONNX Runtime's own tools.
 
 The search is a process of its own (``search --model … --calib … --eval …``), so that a crash is that network's alone.
 What it recommends and its uniform INT8 baseline are timed with the given file and with what ``quantize_static`` and
@@ -37,7 +37,7 @@ PEERS: Mapping[str, Callable[[bytes, Sequence[Feed]], bytes]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Effort that is spent on one network.
+    """Amount of work for one network.
 
     Attributes:
         calibration, evaluation: Samples of each.
@@ -71,7 +71,7 @@ class QuantisedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """Results for one network.
+    """Findings on one network.
 
     Attributes:
         network: Its name.
@@ -197,7 +197,7 @@ def _reason(said: str) -> str:
 
 
 def _tried(problems: list[str], what: str, attempt: Callable[[], T]) -> T | None:
-    """Result of ``attempt``; None where it fails, which is noted: here failures are results."""
+    """Return what ``attempt`` gives; None where it fails, which is noted: here failures are results."""
     try:
         return attempt()
     except EngineError as error:

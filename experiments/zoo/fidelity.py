@@ -25,7 +25,7 @@ def labels_of(outputs: Sequence[Sequence[Array]]) -> NDArray[np.float32]:
 
 
 def fidelity(outputs: tuple[Array, ...], labels: Array) -> NDArray[np.float64]:
-    """Noise-to-signal ratio of each sample taken from 1, at least 0, averaged over outputs; shape (n,).
+    """Score each sample by 1 − its noise-to-signal ratio, at least 0, averaged over outputs; shape (n,).
 
     An output counts the samples on its first axis of their number; one that counts none isn't read, though its values
     stand among the labels.

@@ -1,4 +1,4 @@
-"""Networks of the zoo: an ONNX file each, and how one sample for it is made."""
+"""Network of the zoo: an ONNX file, and how one sample for it is made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MakeFeed = Callable[[np.random.Generator], dict[str, Array]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZooNetwork:
-    """Network with its inputs.
+    """Network of the zoo and its inputs.
 
     Attributes:
         name: Short, unique in the zoo.

@@ -180,7 +180,7 @@ class Translator(nn.Module):
 
 
 class Tagger(nn.Module):
-    """Tagger of two recurrent layers of a kind, in both directions, between an embedding and a classifier of each word."""
+    """Tagger: two layers of a recurrent kind, in both directions, an embedding and a classifier around."""
 
     def __init__(self, kind: Callable[..., nn.Module]) -> None:
         super().__init__()

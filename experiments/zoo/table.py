@@ -33,7 +33,7 @@ def losses(examined: Examined, max_drop: float) -> dict[str, list[str]]:
 
 
 def rows(all_examined: Iterable[Examined], max_drop: float) -> list[tuple[str, ...]]:
-    """Rows, one for each version of each network; a network of which nothing runs has one too."""
+    """Rows of the table, one for each version of each network; a network of which nothing runs has one too."""
     made = []
     for examined in all_examined:
         lost = losses(examined, max_drop)

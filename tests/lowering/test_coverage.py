@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 
 from bitfront.core import CalibrationSettings, ContentStore
-from bitfront.lowering.coverage import WeightHolder, fixed_share, weight_holders
+from bitfront.lowering.coverage import WeightHolder, weight_holders
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from tests.lowering.topologies import Net
@@ -20,6 +20,11 @@ def holders_of(net: Net, outputs: list[str]) -> dict[str, WeightHolder]:
     dialect = get_dialect("ort-cpu")
     quantisable = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None)).quantisable
     return {holder.name: holder for holder in weight_holders(reference, quantisable)}
+
+
+def fixed_share(found: dict[str, WeightHolder]) -> float:
+    """Share of the weights that no other scheme can be given."""
+    return sum(holder.share for holder in found.values() if holder.is_fixed)
 
 
 def test_shared_weights_count_once() -> None:
@@ -40,7 +45,7 @@ def test_shared_weights_count_once() -> None:
     assert weights == {"table": 2048, "n_c": 2048, "table#2": 0, "n_d": 0}
     assert found["n_d"].shape == (32, 64)
     assert sum(holder.share for holder in found.values()) == pytest.approx(1)
-    assert fixed_share(list(found.values())) == 0
+    assert fixed_share(found) == 0
 
 
 def test_what_is_no_layer_is_listed_with_its_share() -> None:
@@ -70,4 +75,4 @@ def test_what_is_no_layer_is_listed_with_its_share() -> None:
     assert "PRelu with weights of 1×8" in found["n_scaled"].reason
     assert "subgraph of If" in found["inside"].reason
     assert not any(name in found for name in ("n_added", "n_picked"))
-    assert fixed_share(list(found.values())) == pytest.approx(24 / 88)
+    assert fixed_share(found) == pytest.approx(24 / 88)

@@ -1,1 +1,1 @@
-"""Layout of samples in what a person brings: one in each file, or a sequence in each sample."""
+"""Layouts of samples in what a person brings: one in each file, or a sequence in each sample."""

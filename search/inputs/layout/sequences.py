@@ -28,7 +28,7 @@ _CHUNK = 64
 
 
 def recurrence_of(reference: ReferenceModel, state: Mapping[str, str]) -> Recurrence:
-    """Recurrence by which the network is run over sequences.
+    """Description of how the network is run over sequences.
 
     Args:
         reference: The network of one step.
