@@ -15,7 +15,7 @@ import numpy as np
 
 from bitfront.core import Array, DataError, Labelled, ModelError
 from bitfront.core.ragged import ragged
-from bitfront.search.inputs.archive import array_names, read_npz
+from bitfront.search.inputs.data.archive import array_names, read_npz
 from bitfront.search.inputs.values import LABEL_KINDS, as_array, as_samples, is_sample_list
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitfront.core import Array, DataError
-from bitfront.search.inputs.archive import array_names, read_npz
 from bitfront.search.inputs.arrays import LABELS, check_names, fits, shown_shape
+from bitfront.search.inputs.data.archive import array_names, read_npz
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room, missing_labels
 
 if TYPE_CHECKING:

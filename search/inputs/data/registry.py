@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from bitfront.core import DataError
 from bitfront.search.inputs.data.base import CALIB, EVAL, DataRequest, LoadedData, Loader
 from bitfront.search.inputs.data.dataset_folder import DatasetFolder
-from bitfront.search.inputs.data.images import ImageFolder
 from bitfront.search.inputs.data.npy_files import NpyFiles
 from bitfront.search.inputs.data.npz_file import NpzFile
 from bitfront.search.inputs.data.npz_folder import NpzFolder
 from bitfront.search.inputs.data.options import LoaderOptions, split_scopes, unknown_key
 from bitfront.search.inputs.data.random_data import RandomData
 from bitfront.search.inputs.data.text_file import TextFile
+from bitfront.search.inputs.images.images import ImageFolder
 
 if TYPE_CHECKING:
     from bitfront.lowering.reference import ReferenceModel
