@@ -48,6 +48,11 @@ GIVEN: dict[str, tuple[list[str], dict[str, object]]] = {
         ["--model", "n", "--data-options", "size=8", "eval:mean=0.5,0.4", "--data-options", "std=1"],
         {"data_options": (("size", "8"), ("eval:mean", "0.5,0.4"), ("std", "1"))},
     ),
+    "--batch-axis": (
+        ["--model", "n", "--batch-axis", "x=1", "sr=none"],
+        {"batch_axes": (("x", 1), ("sr", None))},
+    ),
+    "--state": (["--model", "n", "--state", "out=in"], {"state": (("out", "in"),)}),
     "--metric": (["--model", "n", "--metric", "m:f"], {"metric": "m:f"}),
     "--workload": (["m:w"], {"workload": "m:w"}),
     "--data": (["."], {"data": Path()}),
@@ -124,7 +129,9 @@ def test_every_option_arrives(option: str) -> None:
         assert after[name + "@" if option in SOURCES else name] == value
 
 
-SOURCES = {"--model", "--calib", "--eval", "--data-options", "--metric", "--workload", "--data"}
+SOURCES = {
+    *("--model", "--calib", "--eval", "--data-options", "--batch-axis", "--state", "--metric", "--workload", "--data"),
+}
 
 
 def test_the_check_sees_a_dropped_option(monkeypatch: pytest.MonkeyPatch) -> None:
