@@ -11,7 +11,7 @@ from bitfront.lowering.graph import rename_tensors
 
 
 def without_dropouts(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    """Without Dropouts whose mask nobody reads: identities at inference, which training_mode says they are not."""
+    """Remove Dropouts whose mask nobody reads: identities at inference, which training_mode says they are not."""
     graph = ir.from_proto(proto)
     for node in list(graph.graph):
         if node.op_type == "Dropout" and node.domain == "" and (len(node.outputs) < 2 or not node.outputs[1].uses()):
@@ -46,7 +46,7 @@ def without_batch_norms(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
 
 
 def without_identities(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    """Without the graph's own Identity nodes; those of bodies stay, since a body may not return what is not its own."""
+    """Remove the graph's own Identity nodes; those of bodies stay, since a body may not return what is not its own."""
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     outputs = {value.name for value in proto.graph.output}

@@ -207,7 +207,7 @@ def test_one_layer_alone(tmp_path: Path) -> None:
 
 def test_long_lists_are_cut() -> None:
     """Twenty reasons and a count of the others."""
-    alone = {f"rnn{i}": "its R is computed at run time" for i in range(30)}
+    alone = {f"rnn{i}": f"its R{i} is computed at run time" for i in range(30)}
     quantisable = QuantisableLayers(layers=(), groups=(), edges=(), left_alone=alone)
     lowerer = SimpleNamespace(quantisable=quantisable, reference=SimpleNamespace(proto=_weightless()))
     found = why_only_fp32(cast(Lowerer, lowerer), tuple(Precision))
