@@ -1,4 +1,4 @@
-"""The built-in metrics, chosen by name: one entry of ``METRICS`` each. All give one score a sample."""
+"""The built-in metrics, chosen by name: one entry of ``METRICS`` each; their functions are in ``core.metrics``."""
 
 from __future__ import annotations
 
@@ -8,64 +8,54 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from bitfront.core.metric import (
+    COMPARED_KEY,
+    DETAIL_KEY,
+    DIRECTION_KEY,
+    PERCENT,
+    UNIT_KEY,
+    ComparedWith,
+    Direction,
+    Metric,
+    MetricFunction,
+    MetricInfo,
+    MetricOption,
+)
+from bitfront.core.metrics.agreement import fit_agreement
+from bitfront.core.metrics.boxes import FORMATS, mean_average_precision
+from bitfront.core.metrics.classes import AVERAGES, TOKEN_IGNORE, f1, top_k
+from bitfront.core.metrics.language import negative_log_likelihood
+from bitfront.core.metrics.segmentation import MAP_IGNORE, iou
+from bitfront.core.metrics.sequences import BLANK, character_error_rate, word_error_rate
+from bitfront.core.metrics.values import cosine, mean_error
 
-from bitfront.core.errors import DataError
-from bitfront.core.metric import DIRECTION_KEY, UNIT_KEY, Array, Direction, Metric, MetricInfo
-
-Scores = NDArray[np.float64]
-
-
-def top_k(outputs: tuple[Array, ...], labels: Array, *, k: int) -> Scores:
-    """Whether the label is among the ``k`` largest entries of the first output; of equal entries the first are larger.
-
-    Args:
-        outputs: The first has scores or probabilities of classes, shape (n, classes) or (n, classes, 1…).
-        labels: Class numbers, shape (n,).
-        k: How many.
-
-    Returns:
-        1.0 where it is, else 0.0; shape (n,).
-
-    Raises:
-        DataError: If there are no more than ``k`` classes: every label would be among the largest.
-    """
-    scores: NDArray[Any] = outputs[0].reshape(len(labels), -1)
-    if k == 1:
-        return np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64)
-    classes = scores.shape[1]
-    if classes <= k:
-        raise DataError(f"top{k} of {classes} classes counts every sample as a hit", "score it with --metric top1")
-    wanted = labels.astype(np.int64)[:, None]
-    own = np.take_along_axis(scores, wanted, axis=1)
-    ahead = (scores > own) | ((scores == own) & (np.arange(classes) < wanted))
-    return np.asarray(ahead.sum(axis=1) < k, dtype=np.float64)
+DEFAULT, WITHOUT_LABELS = "top1", "agreement"
+"""The metrics of data with labels, and of data without, unless one is named."""
 
 
-def mean_error(outputs: tuple[Array, ...], labels: Array, *, power: int) -> Scores:
-    """Mean over a sample's values of ``|output − label| ** power``, of the first output.
+def _one_of(words: tuple[str, ...]) -> MetricOption:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(text)
+        return text
 
-    Args:
-        outputs: The first has shape (n, …).
-        labels: As many values a sample, shape (n, …).
-        power: 1 for absolute, 2 for squared errors.
+    return MetricOption(parse=parse, text=f"{', '.join(words[:-1])} or {words[-1]} (default: {words[0]})")
 
-    Returns:
-        Shape (n,).
 
-    Raises:
-        DataError: If output and labels hold different numbers of values a sample.
-    """
-    found = np.asarray(outputs[0], dtype=np.float64).reshape(len(labels), -1)
-    wanted = np.asarray(labels, dtype=np.float64).reshape(len(labels), -1)
-    if found.shape != wanted.shape:
-        raise DataError(
-            f"the first output of shape {outputs[0].shape} and labels of shape {labels.shape} hold different numbers "
-            "of values a sample",
-            "bring labels of the output's shape, or name another metric",
-        )
-    return np.asarray((np.abs(found - wanted) ** power).mean(axis=1), dtype=np.float64)
+def _fraction(text: str) -> float:
+    if not 0 < (value := float(text)) < 1:
+        raise ValueError(text)
+    return value
+
+
+def _ignore(default: int) -> MetricOption:
+    return MetricOption(parse=int, text=f"the label of positions that do not count (default: {default})")
+
+
+_THRESHOLD = MetricOption(parse=float, text="what one score has to exceed for class 1 (default: 0.5)")
+_BLANK = MetricOption(parse=int, text=f"the number of the token that means none (default: {BLANK})")
+_SEPARATOR = MetricOption(parse=int, text="the number of the token between words")
+_IOU = MetricOption(parse=_fraction, text="one threshold of overlap between 0 and 1 (default: the ten of COCO)")
 
 
 def _classification(name: str, k: int) -> Metric:
@@ -91,14 +81,91 @@ def _regression(name: str, power: int) -> Metric:
     )
 
 
+def _all_samples(name: str, compute: MetricFunction, reads: tuple[str, ...], **options: MetricOption) -> Metric:
+    """A fraction that is computed of all samples together."""
+    return Metric(
+        name=name,
+        compute=compute,
+        unit=PERCENT,
+        bounds=(0.0, 1.0),
+        outputs_are=reads,
+        per_sample=False,
+        samples_first=True,
+        options=MappingProxyType(options),
+    )
+
+
+def _error_rate(name: str, compute: MetricFunction, **options: MetricOption) -> Metric:
+    return Metric(
+        name=name,
+        compute=compute,
+        direction=Direction.LOWER,
+        unit=PERCENT,
+        bounds=(0.0, math.inf),
+        outputs_are=("classes",),
+        per_sample=False,
+        samples_first=True,
+        options=MappingProxyType(options),
+    )
+
+
+def _agreement(name: str, *, numbers_only: bool) -> Metric:
+    return Metric(
+        name=name,
+        compute=_unfitted,
+        unit=PERCENT,
+        bounds=(0.0, 1.0),
+        compared_with=ComparedWith.GIVEN,
+        per_sample=True,
+        fit=partial(fit_agreement, numbers_only=numbers_only),
+    )
+
+
+def _unfitted(*_: object) -> float:
+    raise AssertionError("fit_metric decides how each output is compared")
+
+
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         metric.name: metric
         for metric in (
             _classification("top1", k=1),
             _classification("top5", k=5),
+            _all_samples(
+                "f1",
+                f1,
+                ("classes",),
+                average=_one_of(AVERAGES),
+                ignore=_ignore(TOKEN_IGNORE),
+                threshold=_THRESHOLD,
+            ),
+            _all_samples("iou", iou, ("classes",), ignore=_ignore(MAP_IGNORE), threshold=_THRESHOLD),
+            _all_samples("map", mean_average_precision, ("values",) * 3, boxes=_one_of(FORMATS), iou=_IOU),
+            _error_rate("cer", character_error_rate, blank=_BLANK),
+            _error_rate("wer", word_error_rate, blank=_BLANK, separator=_SEPARATOR),
+            Metric(
+                name="nats",
+                compute=negative_log_likelihood,
+                direction=Direction.LOWER,
+                unit="nats",
+                bounds=(0.0, math.inf),
+                outputs_are=("classes",),
+                per_sample=True,
+                samples_first=True,
+                options=MappingProxyType({"ignore": _ignore(TOKEN_IGNORE)}),
+            ),
             _regression("mae", power=1),
             _regression("mse", power=2),
+            Metric(
+                name="cosine",
+                compute=cosine,
+                bounds=(-1.0, 1.0),
+                compared_with=ComparedWith.EITHER,
+                outputs_are=("values",),
+                per_sample=True,
+            ),
+            _agreement("agreement", numbers_only=False),
+            _agreement("fidelity", numbers_only=True),
         )
     }
 )
@@ -117,4 +184,6 @@ def info_from_settings(settings: Mapping[str, Any]) -> MetricInfo:
         name=name,
         direction=settings.get(DIRECTION_KEY, Direction.HIGHER),
         unit=settings.get(UNIT_KEY, usual),
+        compared_with=settings.get(COMPARED_KEY, ComparedWith.LABELS),
+        detail=settings.get(DETAIL_KEY, ""),
     )

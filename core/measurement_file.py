@@ -15,7 +15,7 @@ from bitfront.core.constraints import Constraints
 from bitfront.core.document import Count, Form, JsonValue, NonNegative
 from bitfront.core.errors import DataError, UsageError
 from bitfront.core.given_network import GivenNetwork
-from bitfront.core.metric import Direction
+from bitfront.core.metric import ComparedWith, Direction
 from bitfront.core.point import Point
 from bitfront.core.training_info import TrainInfo
 
@@ -49,6 +49,8 @@ class Settings(TypedDict):
     metric: str
     metric_direction: NotRequired[Direction]
     metric_unit: NotRequired[str]
+    metric_compared_with: NotRequired[ComparedWith]
+    metric_detail: NotRequired[str]
     threads: Count
     batch_size: Count
     holdout_samples: Count

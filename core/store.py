@@ -24,6 +24,8 @@ it.
     here, elsewhere    timing settings; then the artifact, or all that were timed together
     scored             our code that compiles and runs, device, backend, threads, evaluation data, metric's code and
                        state, seed, share held out; then the artifact and the part of the data
+    given-outputs      the same as scored, the given network; then its artifact, the part of the data, batch, places of
+                       the samples
     importances        network, training data, importance, samples, seed
     pace               network, training data, step options
     network            the steps it is made by, which are its content

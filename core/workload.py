@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import numpy as np
+
 from bitfront.core.metric import Array, Metric, MetricFunction
 
 if TYPE_CHECKING:
@@ -21,11 +23,21 @@ class Labelled:
 
     Attributes:
         inputs: One array per network input, laid out like ``Workload.calibration``; in the engine (n, …) each.
-        labels: Shape (n, …), whatever the metric reads.
+        labels: Shape (n, …), whatever the metric reads; (n, 0) where there are none.
     """
 
     inputs: Inputs
     labels: Array
+
+    @classmethod
+    def without_labels(cls, inputs: Inputs) -> Labelled:
+        """Make evaluation data of inputs alone, (n, …) each."""
+        return cls(inputs=inputs, labels=np.zeros((len(next(iter(inputs.values()))), 0), np.int64))
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there are labels."""
+        return not (self.labels.ndim == 2 and self.labels.shape[1] == 0)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,7 +62,8 @@ class Workload(Protocol):
         calibration: Inputs without labels, one array per network input, shape (n, …), or with the samples on the
             batch axis that an ONNX file declares; an input without one is a value all samples share. For a torch module
             the keys name the exported network's inputs, in the order of ``forward``'s arguments.
-        evaluation: Labelled inputs; part of them is held out from the search.
+        evaluation: Labelled inputs, or ``Labelled.without_labels(inputs)`` for a metric that reads none; part of them
+            is held out from the search.
         metric: How outputs are scored: a built-in metric such as ``top1`` or its name, a ``Metric``, or a function as
             ``core.metric`` says.
 

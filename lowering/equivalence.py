@@ -5,7 +5,7 @@ rounds weights anew, and a network given in FP16 is coarse itself. How much that
 network: its constants and inputs are changed by a few roundings of the type it computes in, and
 
 - a floating output may differ by about as much as that changes it (SQNR in dB), in FP32 by no more than
-  ``_STRICT_DB`` where it is well conditioned;
+  ``STRICT_DB`` where it is well conditioned;
 - behind a Sigmoid, Softmax or Tanh it may differ by a few units in the last place of 1, their own error however small
   the result is;
 - other outputs may differ only where that changes them too: ties of ArgMax, TopK, comparisons.
@@ -16,8 +16,8 @@ run as given; ``ReferenceModel.notices`` says so.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -26,19 +26,23 @@ from onnx import TensorProto, numpy_helper
 from bitfront.core import Array, Inputs, ModelError
 from bitfront.core.batching import take_rows
 from bitfront.core.ragged import rows_like
-from bitfront.lowering.array_differences import LARGEST_DB, is_array, is_float, near, same, sqnr_db, wide
 from bitfront.lowering.graph import GraphView, graphs_of
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
 from bitfront.lowering.normalise import OPTIONAL_STEPS, QUANTISED_ARITHMETIC
+from bitfront.lowering.output_difference import (
+    STRICT_DB,
+    Output,
+    difference,
+    disturbed_array,
+    is_array,
+    is_near,
+    is_same,
+)
 from bitfront.lowering.quantiser_noise import with_quantiser_noise
 from bitfront.lowering.reference import ReferenceModel, make_reference
 
 _SAMPLES = 4
 _DISTURBED_RUNS = 3
-_STRICT_DB = 90.0
-_MARGIN_DB = 6.0
-# Below this the network's own rounding is as large as its answers: nothing can be told from a comparison.
-_CHAOTIC_DB = 10.0
 # Type → (relative size of one rounding, how many of them the given network is disturbed by).
 _ROUNDINGS: Mapping[int, tuple[float, int]] = {
     TensorProto.FLOAT: (2.0**-24, 64),
@@ -47,7 +51,6 @@ _ROUNDINGS: Mapping[int, tuple[float, int]] = {
 }
 # Operators whose own error is absolute, a few units in the last place of 1 however small their result is.
 _WITHIN_ONE = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Tanh"})
-_LAST_PLACES = 4
 _MOVING = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather"})
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
@@ -129,14 +132,14 @@ def _in_floating_point(kept: ReferenceModel, inputs: Inputs | None) -> Reference
             except InterpreterError:
                 continue
         outputs = [
-            _Output(name=name, value=wanted[place], disturbed=[run[place] for run in runs], last_place=0.0)
+            Output(name=name, value=wanted[place], disturbed=[run[place] for run in runs], last_place=0.0)
             for place, name in enumerate(kept.output_names)
         ]
         differing = [
             text
             for output, value in zip(outputs, found, strict=True)
-            if not near(output.value, value, _STRICT_DB)
-            and (text := _difference(output, value, strict=False, cause="its own quantisation"))
+            if not is_near(output.value, value, STRICT_DB)
+            and (text := difference(output, value, strict=False, cause="its own quantisation"))
         ]
     text = f"'{kept.source}' is quantised already"
     if differing:
@@ -212,20 +215,6 @@ def _answers(reference: ReferenceModel, feeds: Inputs) -> list[Array] | None:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Output:
-    """Output of the given network, and the same output under disturbed constants and inputs.
-
-    Attributes:
-        last_place: A unit in the last place of the largest value it can have; 0 where that is not known.
-    """
-
-    name: str
-    value: Array
-    disturbed: Sequence[Array]
-    last_place: float
-
-
 class _GivenAnswers:
     """The given network's answers; raises ``InterpreterError`` where it does not run."""
 
@@ -238,10 +227,10 @@ class _GivenAnswers:
         self._values = graph.run(feeds)
         again = graph.run(feeds)
         self._steady = [
-            is_array(one) and is_array(two) and same(one, two) for one, two in zip(self._values, again, strict=True)
+            is_array(one) and is_array(two) and is_same(one, two) for one, two in zip(self._values, again, strict=True)
         ]
         self._kind = int(TensorProto.FLOAT)
-        self._outputs: list[_Output] | None = None
+        self._outputs: list[Output] | None = None
 
     def notices(self, source: str) -> list[str]:
         """Sentences on what could not be compared."""
@@ -260,15 +249,15 @@ class _GivenAnswers:
         pairs = [
             place
             for place, value in enumerate(found)
-            if self._steady[place] and not near(self._values[place], value, _STRICT_DB)
+            if self._steady[place] and not is_near(self._values[place], value, STRICT_DB)
         ]
         if not pairs:
             return []
         outputs = self._disturbed()
-        texts = [_difference(outputs[place], found[place], strict=self._kind == TensorProto.FLOAT) for place in pairs]
+        texts = [difference(outputs[place], found[place], strict=self._kind == TensorProto.FLOAT) for place in pairs]
         return [text for text in texts if text]
 
-    def _disturbed(self) -> list[_Output]:
+    def _disturbed(self) -> list[Output]:
         if self._outputs is None:
             model = onnx.load_model_from_string(self.data)
             self._kind = _coarsest(model)
@@ -277,7 +266,7 @@ class _GivenAnswers:
                 generator = np.random.default_rng(seed)
                 size, count = _ROUNDINGS[self._kind]
                 changed = _disturb_model(model, size * count, generator)
-                feeds = {name: _disturb(array, size * count, generator) for name, array in self._feeds.items()}
+                feeds = {name: disturbed_array(array, size * count, generator) for name, array in self._feeds.items()}
                 try:
                     runs.append(self._interpreter.load(changed, optimised=False).run(feeds))
                 except InterpreterError:
@@ -285,7 +274,7 @@ class _GivenAnswers:
             bounded = outputs_within_one(model.graph)
             last_place = 2 * _ROUNDINGS[self._kind][0]
             self._outputs = [
-                _Output(
+                Output(
                     name=name,
                     value=self._values[place],
                     disturbed=[run[place] for run in runs],
@@ -332,50 +321,9 @@ def _disturb_model(model: onnx.ModelProto, size: float, generator: np.random.Gen
         tensors = [*graph.initializer, *(e.t for node in graph.node for e in node.attribute if e.HasField("t"))]
         for tensor in tensors:
             if tensor.data_type in _FLOATS:
-                value = _disturb(numpy_helper.to_array(tensor), size, generator)
+                value = disturbed_array(numpy_helper.to_array(tensor), size, generator)
                 tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     return changed
-
-
-def _disturb(array: Array, size: float, generator: np.random.Generator) -> Array:
-    if not is_float(array):
-        return array
-    factors = 1 + size * generator.uniform(-1, 1, array.shape)
-    with np.errstate(over="ignore"):
-        changed: Array = np.asarray(array.astype(np.float64) * factors).astype(array.dtype)
-    # A mask of the type's least number stays finite.
-    return np.where(np.isinf(wide(changed)), array, changed)
-
-
-def _difference(output: _Output, found: Array, *, strict: bool, cause: str = "rounding") -> str:
-    """Sentence on how an output differs beyond what ``cause`` explains; empty where it does not."""
-    if not is_array(found) or output.value.shape != found.shape:
-        moving = any(run.shape != output.value.shape for run in output.disturbed)
-        got = found.shape if is_array(found) else type(found).__name__
-        return "" if moving else f"output '{output.name}' has shape {got}, given {output.value.shape}"
-    if output.value.dtype != found.dtype:
-        return f"output '{output.name}' is {found.dtype}, given {output.value.dtype}"
-    alike = [run for run in output.disturbed if run.shape == output.value.shape]
-    if not is_float(output.value):
-        steady = np.ones(output.value.shape, bool)
-        for run in alike:
-            steady &= run == output.value
-        wrong = int((steady & (found != output.value)).sum())
-        return f"output '{output.name}' differs in {wrong} of {found.size} elements" if wrong else ""
-    near = sqnr_db(output.value, found)
-    own = min((sqnr_db(output.value, run) for run in alike), default=LARGEST_DB)
-    if own < _CHAOTIC_DB:
-        return ""
-    least = min(_STRICT_DB, own - _MARGIN_DB) if strict else own - _MARGIN_DB
-    if near >= least:
-        return ""
-    largest = float(np.nanmax(np.abs(wide(output.value) - wide(found)), initial=0.0))
-    if largest <= output.last_place * _LAST_PLACES and largest < np.inf:
-        return ""
-    return (
-        f"output '{output.name}' differs by {largest:.3g} at most, an SQNR of {near:.1f} dB where {cause} explains "
-        f"{least:.0f} dB"
-    )
 
 
 def _first_line(error: Exception) -> str:

@@ -19,12 +19,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.lowering.graph import GraphView, bodies
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
-from bitfront.lowering.layers import WEIGHTED
+from bitfront.lowering.layers import RECURRENT, WEIGHTED
 
 LARGEST = 1 << 16
 _BYTE_LIMIT = 2**31 - 1
 _STANDARD = ("", "ai.onnx")
-_RECURRENT = ("LSTM", "GRU", "RNN")
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 _LEFT = frozenset(
     (
@@ -126,7 +125,7 @@ def _leads_to_weights(view: GraphView) -> set[str]:
             found.update(name for name in node.input if name in fixed)
         if node.op_type in WEIGHTED and node.domain in _STANDARD:
             found.update(node.input[1:])
-        if node.op_type in _RECURRENT:
+        if node.op_type in RECURRENT:
             found.update(node.input[1:3])
         if node.op_type == "Gather":
             found.add(node.input[0])

@@ -1,10 +1,12 @@
 """Normalising: the one form that every network is brought to before it is read, in named steps.
 
-Opset 21 or newer, functions inlined, what ONNX Runtime fused split again, constants lifted to initialisers, no
-initialiser among the graph inputs, FP32 throughout, constant expressions folded, batch norm folded into the layer
-before it, chains of slices merged, means over all positions written as GlobalAveragePool, identities and dropouts gone,
-nodes sorted and named, shapes inferred, metadata stripped. Numerics stay those of the network up to rounding, which
-``lowering.equivalence`` checks; a step that changes them can be left out.
+Opset 21 or newer, functions inlined, what ONNX Runtime fused split again, branches of known condition taken, quantised
+layers in floating point, weights of attention operators beside them, constants lifted to initialisers, no initialiser
+among the graph inputs, FP32 throughout, constant expressions folded, products with constants in the forms of layers,
+batch norm folded into the layer before it, chains of slices merged, means over all positions written as
+GlobalAveragePool, identities and dropouts gone, nodes sorted and named, shapes inferred, metadata stripped. Numerics
+stay those of the network up to rounding, which ``lowering.equivalence`` checks; a step that changes them can be left
+out. Where a network was quantised already, that comparison allows what its own quantisation changes.
 
 Not handled: batch norms with no layer before them stay as they are (floating glue).
 """

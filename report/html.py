@@ -118,7 +118,7 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
         ("Backend", results.backend),
         ("Threads", settings.get("threads")),
         ("Batch size", settings.get("batch_size")),
-        ("Metric", f"{results.metric.name}, {results.metric.direction} is better"),
+        ("Metric", f"{results.metric.text}, {results.metric.direction} is better"),
         ("Held-out samples", settings.get("holdout_samples")),
         ("Search samples", settings.get("search_samples")),
         ("Calibration data", settings.get("data", {}).get("calibration", {}).get("text")),

@@ -67,9 +67,9 @@ def limit_texts(results: RunResults) -> tuple[str, ...]:
     if budget.latency_ms is not None:
         texts.append(f"latency ≤ {formatting.latency(budget.latency_ms)}")
     if budget.min_accuracy is not None:
-        texts.append(f"accuracy ≥ {formatting.metric_value(budget.min_accuracy, metric)}")
+        texts.append(f"{metric.quantity} ≥ {formatting.metric_value(budget.min_accuracy, metric)}")
     if budget.max_drop is not None:
-        texts.append(f"accuracy {_within(budget.max_drop, results)}")
+        texts.append(f"{metric.quantity} {_within(budget.max_drop, results)}")
     if budget.max_error is not None:
         texts.append(f"error ≤ {formatting.metric_value(budget.max_error, metric)}")
     if budget.max_rise is not None:

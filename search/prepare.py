@@ -30,13 +30,14 @@ from bitfront.core import (
     digest,
 )
 from bitfront.core.batching import take_rows
+from bitfront.core.metric import ComparedWith
 from bitfront.core.ragged import is_ragged, median_sample, rows_like
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.events import Listener
 from bitfront.search.measuring.accuracy import BATCH, FIRST_STAGE, Scorer
 from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.measuring.given import Given, open_given
+from bitfront.search.measuring.given_outputs import GivenOutputs
 from bitfront.search.measuring.holdout import split_holdout
 from bitfront.search.measuring.measurement_cache import MeasurementCache
 from bitfront.search.measuring.runner import QUICK, ModelRunner
@@ -95,10 +96,12 @@ def prepare(
     parts = split_holdout(workload.evaluation, options.holdout, options.seed)
     store = ContentStore(options.out / "cache")
     builder = _builder(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
-    runner = _runner(timed, lowerer, backend, options, _measurements(store, identity), watch, builder)
+    measurements = _measurements(store, identity, metric)
+    runner = _runner(timed, lowerer, backend, options, measurements, watch, builder)
     given = _given(runner, listener)
     _check_engine(given, backend, options)
-    search_scorer, held_out_scorer = _scorers(parts, metric, lowerer.reference, getattr(workload, "recurrence", None))
+    recurrence = getattr(workload, "recurrence", None)
+    search_scorer, held_out_scorer = _scorers(parts, metric, runner, given, store, recurrence)
     write_run(options.out, identity, study=study_name, created=created)
     _check_storage(options, study_name)
     header = {
@@ -171,13 +174,24 @@ def _check_engine(given: Given, backend: Backend, options: RunOptions) -> None:
 
 
 def _scorers(
-    parts: tuple[Labelled, Labelled], metric: Metric, reference: ReferenceModel, recurrence: Recurrence | None
+    parts: tuple[Labelled, Labelled],
+    metric: Metric,
+    runner: ModelRunner,
+    given: Given,
+    store: ContentStore,
+    recurrence: Recurrence | None,
 ) -> tuple[Scorer, Scorer]:
     """Scorers of the search's and of the held-out part of the evaluation data."""
+    reference = runner.lowerer.reference
     batch = reference.fixed_batch or BATCH
     first_stage = -(-FIRST_STAGE // batch) * batch
-    search_part, held_back = (
-        Scorer(
+
+    def scorer(part: Labelled, name: str) -> Scorer:
+        answers = None
+        if metric.compared_with is not ComparedWith.LABELS:
+            key = digest(runner.measurements.scoring, given.artifact, name, batch)
+            answers = GivenOutputs(lambda: runner.compile_to_score(given.model), store, key)
+        return Scorer(
             part,
             metric,
             batch=batch,
@@ -185,10 +199,11 @@ def _scorers(
             name=name,
             batching=reference.batching,
             recurrence=recurrence,
+            given=answers,
         )
-        for part, name in zip(parts, ("the search's evaluation data", "the held-out data"), strict=True)
-    )
-    return search_part, held_back
+
+    search_part, held_out = parts
+    return scorer(search_part, "the search's evaluation data"), scorer(held_out, "the held-out data")
 
 
 def _check_storage(options: RunOptions, study_name: str) -> None:
@@ -276,13 +291,15 @@ def _offered(backend: Backend, options: RunOptions, listener: Listener) -> tuple
     return replace(options, precisions=kept), {precision.value: reason for precision, reason in reasons.items()}
 
 
-def _measurements(store: ContentStore, identity: Mapping[str, str]) -> MeasurementCache:
+def _measurements(store: ContentStore, identity: Mapping[str, str], metric: Metric) -> MeasurementCache:
     def key(names: Sequence[str], *more: Any) -> str:
         return digest({name: identity[name] for name in names if name in identity}, list(more))
 
     # What is kept is one version's of this engine, too: an update may write, compile, time or score otherwise.
     runtime = ("--batch-axis", "--state", "the device", "--backend", "the backend's code", "--threads")
     measuring = engine_code("backends")
+    # Scores against the given network's outputs are about that network too.
+    against = () if metric.compared_with is ComparedWith.LABELS else ("the network", GIVEN_FILE)
     return MeasurementCache(
         store,
         lowering=key(
@@ -293,7 +310,7 @@ def _measurements(store: ContentStore, identity: Mapping[str, str]) -> Measureme
             ("the network", GIVEN_FILE, *runtime, "--batch-size", "the calibration data"),
             *(QUICK.to_json(), CLOSE.to_json(), measuring),
         ),
-        scoring=key((*runtime, "the evaluation data", "the metric", "--seed", "--holdout"), measuring),
+        scoring=key((*runtime, "the evaluation data", "the metric", "--seed", "--holdout", *against), measuring),
     )
 
 

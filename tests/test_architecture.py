@@ -33,7 +33,7 @@ RUNTIMES = {room: frozenset({"torch", "onnxruntime"}) for room in ("core", "repo
 RUNTIMES["lowering"] = frozenset({"onnxruntime"})
 DEFERRED_ROOMS = TORCH_ROOMS
 # A command starts, lists the passes, and may be interrupted, before libraries are loaded.
-DEFERRING = ("search/cli.py", "search/commands/", "search/passes/")
+DEFERRING = ("search/cli.py", "search/arguments/", "search/commands/", "search/passes/")
 MAX_LINES = 400
 MEDIAN_LINES = 150
 ROOM_LINES = 2000  # of a folder of search/ without those below it

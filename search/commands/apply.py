@@ -17,7 +17,7 @@ from bitfront.core import (
     UsageError,
 )
 from bitfront.core.artifact import save_artifact
-from bitfront.search.commands import arguments, pass_arguments, values
+from bitfront.search.arguments import arguments, pass_arguments, values
 from bitfront.search.console.terminal import write_lines, write_message
 from bitfront.search.run_folder import folder as run_folder
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitfront.core import BackendError, Precision
-from bitfront.search.commands import arguments
+from bitfront.search.arguments import arguments
 from bitfront.search.console.tables import write_table
 from bitfront.search.console.terminal import write_prose
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from bitfront.core import CalibrationSettings, ContentStore, UsageError
-from bitfront.search.commands import arguments, values
+from bitfront.search.arguments import arguments, values
 from bitfront.search.console import inspection
 from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_message, write_prose

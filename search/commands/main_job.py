@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitfront.core import ContentStore, Metric, UsageError
-from bitfront.search.commands import arguments, limit_arguments, pass_arguments, values
+from bitfront.search.arguments import arguments, limit_arguments, pass_arguments, values
 from bitfront.search.console import progress
 from bitfront.search.console.secrets import masked_arguments
 from bitfront.search.events import Listener
@@ -230,7 +230,7 @@ def _search(
 
     listener.phase("load", None)
     workload, reference = load(opened, args.batch_size, pass_arguments.passes_of(args))
-    for notice in (*reference.notices, *opened.source.notices):
+    for notice in (*reference.notices, *opened.source.notices, *workload.notices):
         listener.warn(notice)
     options = options_of(args, out, batch_size(args.batch_size, workload, reference))
     mean = check_reference(reference, backend, workload, threads=options.threads, batch_size=options.batch_size)
@@ -256,7 +256,7 @@ def _search_on_backends(
 
     listener.phase("load", None)
     workload, reference = load(opened, args.batch_size)
-    for notice in (*reference.notices, *opened.source.notices):
+    for notice in (*reference.notices, *opened.source.notices, *workload.notices):
         listener.warn(notice)
     folders = {name: out / label for name, label in folder_names(tuple(backends)).items()}
     size = batch_size(args.batch_size, workload, reference)

@@ -23,11 +23,11 @@ from bitfront.core import (
 )
 from bitfront.core.artifact import load_artifact
 from bitfront.core.files import check_readable
-from bitfront.search.commands import arguments, values
+from bitfront.search.arguments import arguments, values
 from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_prose
-from bitfront.search.inputs.archive import array_names, read_npz
 from bitfront.search.inputs.arrays import LABELS, cast, fits, shown_shape
+from bitfront.search.inputs.data.archive import array_names, read_npz
 
 if TYPE_CHECKING:
     from bitfront.backends.base import Backend, CompiledModel, ExecutedLayer

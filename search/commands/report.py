@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from bitfront.search.commands import arguments, values
+from bitfront.search.arguments import arguments, values
 
 USAGE = "search report RUN [options]"
 DESCRIPTION = """\

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bitfront.core import CalibrationSettings, ContentStore, Precision, UsageError, as_metric, write_text
 from bitfront.core.cells import frame_text
-from bitfront.search.commands import arguments, values
+from bitfront.search.arguments import arguments, values
 from bitfront.search.console import progress
 from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_lines, write_prose

@@ -15,7 +15,7 @@ import numpy as np
 
 from bitfront.core import Array, DataError, Labelled, ModelError
 from bitfront.core.ragged import ragged
-from bitfront.search.inputs.archive import array_names, read_npz
+from bitfront.search.inputs.data.archive import array_names, read_npz
 from bitfront.search.inputs.values import LABEL_KINDS, as_array, as_samples, is_sample_list
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ LABELS = "labels"
 FLOAT_CASTS = frozenset(
     {("float64", "float32"), ("float16", "float32"), ("float16", "float64"), ("float32", "float64")}
 )
+
+
+class MissingLabelsError(DataError):
+    """Evaluation data is sound but for its labels: there are none at all."""
 
 
 def read_inputs(path: Path, reference: ReferenceModel) -> dict[str, Array]:
@@ -177,10 +181,11 @@ def check_labels(arrays: Mapping[str, object], samples: int, source: str) -> Arr
     """The labels of an evaluation file, as many as there are inputs.
 
     Raises:
-        DataError: If there is no array ``labels``, or their number differs.
+        MissingLabelsError: If there is no array ``labels``.
+        DataError: If their number differs.
     """
     if LABELS not in arrays:
-        raise DataError(
+        raise MissingLabelsError(
             f"'{source}': expected an array named '{LABELS}' beside the inputs, got {_listed(list(arrays))}",
             f"add it, for example numpy.savez('{Path(source).name}', ..., {LABELS}=y)",
         )

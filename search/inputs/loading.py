@@ -15,21 +15,19 @@ from bitfront.backends.registry import default_interpreter
 from bitfront.backends.sequences import Recurrence
 from bitfront.core import Array, DataError, Inputs, Labelled, Metric, ModelError, PrecisionConfig, UsageError, Workload
 from bitfront.core.files import check_readable
+from bitfront.core.metric import ComparedWith
 from bitfront.lowering.fixed_inputs import fix_shared_inputs
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.measured_batching import measured_batching, single_batching
 from bitfront.lowering.normalise import steps_to_skip
 from bitfront.lowering.reference import ReferenceModel, with_batch_axes
 from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels, shown_shape
-from bitfront.search.inputs.data.base import CALIB, EVAL, LoadedData
+from bitfront.search.inputs.data.base import CALIB, LoadedData
 from bitfront.search.inputs.data.registry import load_data
+from bitfront.search.inputs.evaluation import Evaluation, fitted, read_evaluation_data, usual_metric
 from bitfront.search.inputs.exporting import exported
 from bitfront.search.inputs.layout.network import compared, laid_out, stepped
-from bitfront.search.inputs.layout.sequences import (
-    check_sequences,
-    read_sequences,
-    recurrence_of,
-)
+from bitfront.search.inputs.layout.sequences import check_sequences, read_sequences, recurrence_of
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import (
@@ -84,6 +82,7 @@ class LoadedWorkload:
         batch_axes: (input or output, batch axis) where a person said it.
         recurrence: How the network is run over ``evaluation``, whose samples are sequences; None where they are not.
             Samples of ``calibration`` are single steps either way.
+        notices: What a person should know of data and metric.
     """
 
     name: str
@@ -98,6 +97,7 @@ class LoadedWorkload:
     data_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     batch_axes: tuple[tuple[str, int | None], ...] = ()
     recurrence: Recurrence | None = None
+    notices: tuple[str, ...] = ()
 
 
 def open_source(source: Source) -> Opened:
@@ -118,19 +118,14 @@ def open_source(source: Source) -> Opened:
             metric=read_metric(workload, label),
             workload=workload,
         )
-    for option, value, use in (
-        ("--eval", source.evaluation, "labelled inputs to score candidates with"),
-        ("--calib", source.calibration, "inputs without labels to find activation ranges with"),
-    ):
-        if value is None:
-            raise UsageError(
-                f"{option} is missing: a search needs {use}",
-                f"give {option} {option[2:]}.npz, with arrays named like the network's inputs"
-                + (" and 'labels'" if option == "--eval" else "")
-                + ", or data of another form (docs/data.md)",
-            )
+    if source.calibration is None:
+        raise UsageError(
+            "--calib is missing: a search needs inputs without labels to find activation ranges with",
+            "give --calib calib.npz, with arrays named like the network's inputs, or data of another form "
+            "(docs/data.md)",
+        )
     source.check_files()
-    metric = load_metric(source.metric or "top1")
+    metric = usual_metric(source, load_metric(source.metric) if source.metric is not None else None)
     return Opened(source=source, label=str(source.model), name=source.model.stem, metric=metric, workload=None)
 
 
@@ -151,24 +146,24 @@ def load(
         EngineError: A model, data or workload error.
     """
     source, metric = opened.source, opened.metric
+    evaluation: Evaluation
     model: torch.nn.Module | Path
     if opened.workload is None:
         assert source.model is not None
-        assert source.evaluation is not None
+        assert source.calibration is not None
         reference = laid_out(load_reference(source.model, default_interpreter()), source)
-        where, model, wish, state = source.evaluation, source.model, None, dict(source.state)
+        where, model, wish, state = source.evaluation or source.calibration, source.model, None, dict(source.state)
         if state:
-            assert source.calibration is not None
             brought = read_sequences(source.calibration, reference, state)
             reference, calibration = stepped(reference, brought, state, source.calibration)
-            arrays = read_sequences(where, reference, state, labelled=True)
+            labelled = metric.compared_with is not ComparedWith.GIVEN
+            arrays = read_sequences(where, reference, state, labelled=labelled)
             told = {}
         else:
             found = _read(source, source.calibration, CALIB, reference)
-            reference, calibration = compared(reference, found.inputs), found.inputs
-            labelled = _read(source, where, EVAL, reference)
-            evaluation = labelled.labelled
-            told = {"calibration": found.to_json(), "evaluation": labelled.to_json()}
+            reference = compared(reference, found.inputs)
+            evaluation = read_evaluation_data(source, metric, found, reference)
+            told = {"calibration": found.to_json(), "evaluation": evaluation.source}
     else:
         workload = opened.workload
         given, model = read_calibration(workload, opened.label), read_model(workload, opened.label)
@@ -185,25 +180,31 @@ def load(
         else:
             calibration = check_inputs(given, reference, f"{opened.label}: calibration")
             reference = compared(reference, calibration)
-            evaluation = _labelled(check_inputs(named, reference, where), arrays, where)
+            data = _labelled(check_inputs(named, reference, where), arrays, where)
+            evaluation = Evaluation(calibration=calibration, data=data, source={}, metric=metric)
     recurrence = recurrence_of(reference, state) if state else None
     if recurrence is not None:
-        evaluation = _labelled(check_sequences(arrays, reference, recurrence, where), arrays, where)
+        sequences = check_sequences(arrays, reference, recurrence, where)
+        unlabelled = LABELS not in arrays
+        data = Labelled.without_labels(sequences) if unlabelled else _labelled(sequences, arrays, where)
+        evaluation = Evaluation(calibration=calibration, data=data, source={}, metric=metric)
     else:
-        fixed = fix_shared_inputs(reference, calibration, evaluation.inputs)
+        fixed = fix_shared_inputs(reference, evaluation.calibration, evaluation.data.inputs)
         if fixed is not reference:
-            reference = compared(fixed, calibration)
-        reference = single_batching(reference, evaluation.inputs)
+            reference = compared(fixed, evaluation.calibration)
+        reference = single_batching(reference, evaluation.data.inputs)
+    evaluation = fitted(evaluation, reference, stepwise=recurrence is not None)
     loaded = LoadedWorkload(
         name=opened.name,
         model=model,
-        calibration=calibration,
-        evaluation=_scorable(evaluation, reference, metric, where),
-        metric=metric,
+        calibration=evaluation.calibration,
+        evaluation=_scorable(evaluation.data, reference, evaluation.metric, where),
+        metric=evaluation.metric,
         batch_size=wish,
         data_sources=told,
         batch_axes=source.batch_axes,
         recurrence=recurrence,
+        notices=evaluation.notices,
     )
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 

@@ -23,7 +23,8 @@ class Source:
         model: ONNX file.
         calibration, evaluation: A path, ``NAME=FILE.npy,…`` or, for calibration, ``random``.
         data_options: (key, value) of how the two are read.
-        metric: Built-in name or ``module:function``; None is ``top1``.
+        metric: A built-in metric as ``core.metric_spec`` has it, or ``module:function``; None is ``top1``, and
+            ``agreement`` where there are no labels.
         workload: ``module:attribute``; None without a model is the embedded demo.
         data: Folder for a callable workload.
         state: (output, input that it feeds at the next step) where samples are sequences.

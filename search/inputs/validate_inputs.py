@@ -14,11 +14,12 @@ from bitfront.backends.base import Backend
 from bitfront.backends.batches import Outputs, run_outputs
 from bitfront.backends.sequences import run_sequences
 from bitfront.core import Array, Artifact, DataError, Labelled, Metric, ModelError, WorkloadError
+from bitfront.core.metric import ComparedWith
 from bitfront.core.ragged import is_ragged
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import check_classes
 from bitfront.search.inputs.loading import LoadedWorkload, check_classifier
-from bitfront.search.inputs.metrics import score
+from bitfront.search.measuring.metrics import score, scored_outputs
 
 SAMPLES = 64
 # Sums on several threads are not taken in one order, so repeated scores may differ in their last bits.
@@ -71,7 +72,8 @@ def check_reference(
                 "name a metric that reads another output with --metric module:function",
             )
         check_classes(workload.evaluation.labels, shape[1], f"{workload.name}: evaluation", use=metric.name)
-    return try_metric(metric, outputs, part, f"the first samples of {workload.name}")
+    where = workload.data_sources.get("evaluation", {}).get("text", workload.name)
+    return try_metric(metric, outputs, part, f"the first samples of {where}")
 
 
 def try_metric(metric: Metric, outputs: Outputs, part: Labelled, where: str) -> float:
@@ -89,8 +91,8 @@ def try_metric(metric: Metric, outputs: Outputs, part: Labelled, where: str) -> 
     Raises:
         WorkloadError: If it fails, gives other scores for the same samples, or scores of another kind for fewer.
     """
-    scores = score(metric, _copy(outputs), part.labels, where)
-    again = score(metric, _copy(outputs), part.labels, where)
+    scores = score(metric, _copy(outputs), _target(metric, outputs, part.labels), where)
+    again = score(metric, _copy(outputs), _target(metric, outputs, part.labels), where)
     if scores.shape != again.shape or not np.allclose(scores, again, rtol=_RELATIVE, atol=_ABSOLUTE):
         raise WorkloadError(
             f"the metric on {where}: gave {_shown(scores)} for outputs that it gave {_shown(again)} for a moment later",
@@ -99,13 +101,18 @@ def try_metric(metric: Metric, outputs: Outputs, part: Labelled, where: str) -> 
     if outputs.whole is not None and len(part) > 1:
         count = (len(part) + 1) // 2
         fewer = Outputs(each=tuple(output.first(count) for output in _copy(outputs).each), counts=(count,))
-        some = score(metric, fewer, part.labels[:count], where)
+        some = score(metric, fewer, _target(metric, fewer, part.labels[:count]), where)
         if some.ndim != scores.ndim:
             raise WorkloadError(
                 f"the metric on {where}: gave {_shown(scores)} for {len(part)} samples and {_shown(some)} for {count}",
                 "return one score per sample always, or one number always",
             )
     return float(scores.mean())
+
+
+def _target(metric: Metric, outputs: Outputs, labels: Array) -> Array | tuple[Array, ...]:
+    """Target that outputs are tried against: labels, or themselves where the given network's count."""
+    return labels if metric.compared_with is ComparedWith.LABELS else scored_outputs(metric, outputs)
 
 
 def _copy(outputs: Outputs) -> Outputs:

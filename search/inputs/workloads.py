@@ -21,6 +21,7 @@ from bitfront.core import (
     WorkloadError,
     as_metric,
 )
+from bitfront.core.metric_spec import metric_of
 from bitfront.core.naming import failed, load_attribute
 from bitfront.search.inputs.values import as_array, is_sample_list
 
@@ -60,13 +61,14 @@ def load_workload(name: str, data: Path | None) -> Workload:
 
 
 def load_metric(name: str) -> Metric:
-    """A built-in metric, or the function or ``Metric`` at ``module:function``.
+    """A built-in metric as ``core.metric_spec`` writes it, or the function or ``Metric`` at ``module:function``.
 
     Raises:
         WorkloadError: If it is unknown or no function.
     """
-    if name in METRICS:
-        return METRICS[name]
+    metric = metric_of(name, METRICS)
+    if metric is not None:
+        return metric
     if ":" not in name:
         raise WorkloadError(
             f"--metric: unknown metric '{name}'; built in: {', '.join(METRICS)}",

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitfront.backends.base import CompiledModel
-from bitfront.backends.batches import FIRST_AXIS, run_outputs
+from bitfront.backends.batches import FIRST_AXIS, Outputs, run_outputs
 from bitfront.backends.sequences import Recurrence, run_sequences
-from bitfront.core import AccuracyStats, Batching, Labelled, Metric, MetricFunction, as_metric
-from bitfront.search.inputs.metrics import Scores, score
+from bitfront.core import AccuracyStats, Array, Batching, Inputs, Labelled, Metric, MetricFunction, as_metric
+from bitfront.search.measuring.given_outputs import GivenOutputs
+from bitfront.search.measuring.metrics import Scores, score, scored_outputs
 
 Z95 = 1.959963984540054
 # Stages are looked at repeatedly: a pair is told apart at 99 %, so that few are by chance.
@@ -108,6 +109,7 @@ class Scorer:
         name: Which part of the data this is, for messages.
         batching: Where the samples are in the network's own arrays.
         recurrence: How the network is run over samples that are sequences; None where they are not.
+        given: The given network's outputs on these samples, for a metric that is compared with them.
 
     Attributes:
         metric: How outputs are scored, as a value.
@@ -123,6 +125,7 @@ class Scorer:
         name: str,
         batching: Batching = FIRST_AXIS,
         recurrence: Recurrence | None = None,
+        given: GivenOutputs | None = None,
     ) -> None:
         self._data = data
         self.metric = as_metric(metric)
@@ -131,6 +134,7 @@ class Scorer:
         self._name = name
         self._batching = batching
         self._recurrence = recurrence
+        self._given = given
         self._one_number = self.metric.per_sample is False
 
     def __len__(self) -> int:
@@ -152,13 +156,12 @@ class Scorer:
             WorkloadError: If the metric fails or gives neither one finite score a sample nor one finite number.
         """
         known = scored.scores if scored else np.zeros(0)
-        part = self._data.part(len(known), stop)
-        fresh = self._score(compiled, part)
+        fresh = self._score(compiled, len(known), stop)
         if fresh.ndim == 1:
             return Scored(np.concatenate([known, fresh]), stop)
         self._one_number = True
-        if len(part) < len(self):
-            fresh = self._score(compiled, self._data)
+        if stop - len(known) < len(self):
+            fresh = self._score(compiled, 0, len(self))
         return Scored(np.reshape(fresh, (1,)), len(self))
 
     def complete(self, compiled: CompiledModel, scored: Scored | None) -> Scored:
@@ -172,10 +175,18 @@ class Scorer:
             scored = self.extend(compiled, scored, self.next_stage(scored))
         return scored
 
-    def _score(self, compiled: CompiledModel, part: Labelled) -> Scores:
-        if self._recurrence is not None:
-            outputs = run_sequences(compiled, part.inputs, self._recurrence, batch=self._batch)
-        else:
-            outputs = run_outputs(compiled, part.inputs, batch=self._batch, batching=self._batching)
-        scores = score(self.metric, outputs, part.labels, self._name)
+    def _score(self, compiled: CompiledModel, start: int, stop: int) -> Scores:
+        part = self._data.part(start, stop)
+        outputs = self._run(compiled, part.inputs)
+        target: Array | tuple[Array, ...] = part.labels
+        if self._given is not None:
+            target = self._given.of(
+                start, stop, len(self), lambda given: scored_outputs(self.metric, self._run(given, part.inputs))
+            )
+        scores = score(self.metric, outputs, target, self._name)
         return -scores if self.metric.lower_is_better else scores
+
+    def _run(self, compiled: CompiledModel, inputs: Inputs) -> Outputs:
+        if self._recurrence is not None:
+            return run_sequences(compiled, inputs, self._recurrence, batch=self._batch)
+        return run_outputs(compiled, inputs, batch=self._batch, batching=self._batching)

@@ -44,13 +44,16 @@ class MeasurementCache:
         lowering: What an artifact depends on besides its schemes.
         timing: What a latency depends on besides the artifact.
         scoring: What scores depend on besides the artifact and the part of the data.
+
+    Attributes:
+        scoring: As given.
     """
 
     def __init__(self, store: ContentStore, *, lowering: str, timing: str, scoring: str) -> None:
         self._store = store
         self._lowering = lowering
         self._timing = timing
-        self._scoring = scoring
+        self.scoring = scoring
         self._scores: dict[tuple[str, str], Scored] = {}
 
     def lowered(self, layers: Mapping[str, Scheme], variant: str = "") -> Lowered | None:
@@ -98,7 +101,7 @@ class MeasurementCache:
     def scored(self, artifact: str, part: str) -> Scored | None:
         """The artifact's scores so far on one part of the evaluation data, or None if there are none."""
         if (artifact, part) not in self._scores:
-            data = self._store.get_arrays("scored", digest(self._scoring, artifact, part))
+            data = self._store.get_arrays("scored", digest(self.scoring, artifact, part))
             if data is None:
                 return None
             self._scores[artifact, part] = Scored(data["scores"].astype(np.float64), int(data["samples"]))
@@ -108,7 +111,7 @@ class MeasurementCache:
         """Keep the artifact's scores so far."""
         self._scores[artifact, part] = scored
         arrays = {"scores": scored.scores, "samples": np.asarray(scored.samples)}
-        self._store.put_arrays("scored", digest(self._scoring, artifact, part), arrays)
+        self._store.put_arrays("scored", digest(self.scoring, artifact, part), arrays)
 
     def _schemes_key(self, layers: Mapping[str, Scheme], variant: str) -> str:
         return digest(self._lowering, variant, {layer: scheme.text for layer, scheme in layers.items()})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bitfront.core import RecipeStep, UsageError, digest
 from bitfront.core.variant_info import PrunedGroup
-from bitfront.search.commands import values
+from bitfront.search.arguments import values
 from bitfront.search.passes.base import Argument, PassContext, StructuralPass
 
 if TYPE_CHECKING:

@@ -82,7 +82,7 @@ def conditions(results: RunResults) -> str:
     ranges = "; ranges from RANDOM data" * results.random_ranges
     return (
         f"{results.backend} on {results.device['device']}, {threads} thread{'s' * (threads != 1)}, batch {batch}; "
-        f"latency: median, paired with {paired}; Δ and × are to it; {quantity}: {metric.name} on {samples} samples"
+        f"latency: median, paired with {paired}; Δ and × are to it; {quantity}: {metric.text} on {samples} samples"
         f"{', lower is better' * metric.lower_is_better}{ranges}"
     )
 

@@ -26,6 +26,7 @@ from bitfront.core import (
     write_text,
 )
 from bitfront.core.document import Form, JsonValue
+from bitfront.core.metric import ComparedWith
 from bitfront.core.naming import load_attribute
 from bitfront.search.options import RunOptions
 from bitfront.search.passes.options import PassOptions
@@ -73,7 +74,8 @@ def metric_identity(metric: Metric) -> str:
     if metric == as_metric(metric.compute):
         return identity  # whatever it declares are attributes of the function
     declared = (metric.name, metric.direction, metric.unit, metric.bounds, metric.outputs_are, metric.per_sample)
-    return f"{identity} {declared!r}"
+    compared = f" {metric.compared_with}" if metric.compared_with is not ComparedWith.LABELS else ""
+    return f"{identity} {declared!r}{compared}"
 
 
 def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:

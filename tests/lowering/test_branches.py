@@ -12,12 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.core import Array, CalibrationSettings, ContentStore, PrecisionConfig
 from bitfront.lowering.apply import apply_config
-from bitfront.lowering.array_differences import sqnr_db
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.fixed_inputs import fix_shared_inputs
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.normalise import steps_to_skip
+from bitfront.lowering.output_difference import sqnr_db
 from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.candidates import uniform
 from tests.references import INTERPRETER, make_reference
@@ -54,7 +54,7 @@ def _model(nodes: list[onnx.NodeProto], constants: dict[str, Array], *inputs: on
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
-def _by_rate() -> onnx.ModelProto:
+def by_rate() -> onnx.ModelProto:
     """One branch for a rate of 16,000, and within the other another branch for 8,000."""
     inner = _body(
         "inner",
@@ -88,7 +88,7 @@ def _rate(value: int, count: int = 8) -> Array:
 @pytest.mark.parametrize(("rate", "layer"), [(16000, "fast_layer"), (8000, "slow_layer"), (1, "odd_layer")])
 def test_a_shared_input_decides_a_branch(rate: int, layer: str) -> None:
     """The branch that the data takes stands in the graph, nested ones too; a notice says for which value."""
-    model = _by_rate()
+    model = by_rate()
     assert _operators(_given(model)).count("If") == 1
     data = {"x": _normal(8, 16), "rate": _rate(rate)}
     found = equivalent_to_given(fix_shared_inputs(_given(model), data, data), data)
@@ -104,7 +104,7 @@ def test_a_shared_input_decides_a_branch(rate: int, layer: str) -> None:
 @pytest.mark.parametrize("other", [{"x": _normal(8, 16), "rate": _rate(8000)}, {"x": _normal(8, 16)}])
 def test_an_input_that_differs_decides_nothing(other: dict[str, Array]) -> None:
     """Calibration at one rate and evaluation at another, or at none that is known, keep both branches."""
-    reference = _given(_by_rate())
+    reference = _given(by_rate())
     assert fix_shared_inputs(reference, {"x": _normal(8, 16), "rate": _rate(16000)}, other) is reference
     assert fix_shared_inputs(reference, None) is reference
 
@@ -180,7 +180,7 @@ def test_constant_conditions_need_no_data() -> None:
 
 def test_a_config_gives_the_same_artifact() -> None:
     """It holds the input's value; one that was written before there was this step leaves the If."""
-    model = _by_rate()
+    model = by_rate()
     data = {"x": _normal(8, 16), "rate": _rate(16000)}
     found = equivalent_to_given(fix_shared_inputs(_given(model), data), data)
     store, dialect = ContentStore(None), get_dialect("ort-cpu")

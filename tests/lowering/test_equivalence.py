@@ -15,17 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 import bitfront.lowering.normalise
 from bitfront.core import Array, CalibrationSettings, ContentStore, Inputs, ModelError, PrecisionConfig
 from bitfront.lowering.apply import apply_config
-from bitfront.lowering.array_differences import sqnr_db
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.equivalence import (
-    _difference,
-    _disturb,
-    _Output,
-    equivalent_to_given,
-    outputs_within_one,
-)
+from bitfront.lowering.equivalence import equivalent_to_given, outputs_within_one
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.opset import with_opset
+from bitfront.lowering.output_difference import Output, difference, disturbed_array, sqnr_db
 from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
@@ -322,11 +316,11 @@ def test_an_input_without_axes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_disturbed_masks_stay_finite() -> None:
     """The least number of FP16 is a usual mask; a rounding more must neither leave the type's range nor warn of it."""
     least = np.finfo(np.float16).min
-    found = _disturb(np.full(64, least), 2.0**-8, np.random.default_rng(0))
+    found = disturbed_array(np.full(64, least), 2.0**-8, np.random.default_rng(0))
     assert np.isfinite(found).all()
     assert (found == least).any()
     assert (found > least).any()
-    assert np.isinf(_disturb(np.full(4, -np.inf, np.float16), 2.0**-8, np.random.default_rng(0))).all()
+    assert np.isinf(disturbed_array(np.full(4, -np.inf, np.float16), 2.0**-8, np.random.default_rng(0))).all()
 
 
 def test_made_up_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,6 +363,6 @@ def test_an_absolute_error_of_a_bounded_output_explains_itself(behind: str) -> N
     assert outputs_within_one(model.graph) == {"y"}
     small = np.full((4, 4), 2e-7, np.float32)
     for last_place, told in ((2.0**-23, False), (0.0, True)):
-        output = _Output(name="y", value=small, disturbed=[small], last_place=last_place)
-        assert bool(_difference(output, small + np.float32(1.8e-7), strict=True)) == told
-        assert _difference(output, small + np.float32(1e-3), strict=True)
+        output = Output(name="y", value=small, disturbed=[small], last_place=last_place)
+        assert bool(difference(output, small + np.float32(1.8e-7), strict=True)) == told
+        assert difference(output, small + np.float32(1e-3), strict=True)

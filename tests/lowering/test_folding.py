@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.core import FP32, Array, CalibrationSettings, ContentStore, Scheme
-from bitfront.lowering.array_differences import sqnr_db
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.output_difference import sqnr_db
 from tests.lowering.candidates import uniform
 from tests.references import INTERPRETER, make_reference
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.core import Array
-from bitfront.lowering.array_differences import sqnr_db
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.equivalence import equivalent_to_given
+from bitfront.lowering.output_difference import sqnr_db
 from bitfront.lowering.reference import ReferenceModel
 from tests.references import INTERPRETER, make_reference
 

@@ -12,7 +12,8 @@ import pytest
 
 from bitfront.core import CalibrationSettings, Constraints, Precision, RangeMethod
 from bitfront.search import cli
-from bitfront.search.commands import apply, arguments, inspect, main_job, measure, report, sensitivity, values
+from bitfront.search.arguments import arguments, values
+from bitfront.search.commands import apply, inspect, main_job, measure, report, sensitivity
 from bitfront.search.inputs.source import Source
 from bitfront.search.options import RunOptions
 from bitfront.search.passes.distill import DistillPass

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 
 from bitfront.core import Array, DataError, Inputs, Labelled, UsageError
-from bitfront.search.inputs.arrays import LABELS, check_inputs, check_labels
+from bitfront.search.inputs.arrays import LABELS, MissingLabelsError, check_inputs, check_labels
 from bitfront.search.inputs.data.options import LoaderOptions
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class DataRequest:
         options: What ``--data-options`` says to this loader.
         model: The ONNX file, beside which preprocessing files are looked for.
         reference: The network.
+        labelled: Whether labels are needed.
     """
 
     spec: str
@@ -42,6 +43,7 @@ class DataRequest:
     options: LoaderOptions
     model: Path
     reference: ReferenceModel
+    labelled: bool = False
 
     @property
     def where(self) -> str:
@@ -49,14 +51,9 @@ class DataRequest:
         return f"{self.option}: '{self.spec}'"
 
     @property
-    def labelled(self) -> bool:
-        """Whether labels are needed."""
-        return self.option == EVAL
-
-    @property
     def most(self) -> int | None:
         """Samples to read at most; None for all."""
-        return self.options.positive("samples") or (None if self.labelled else CALIBRATION_SAMPLES)
+        return self.options.positive("samples") or (None if self.option == EVAL else CALIBRATION_SAMPLES)
 
     def only_input(self) -> str:
         """The network's one input, which has the samples on its first axis.
@@ -120,8 +117,9 @@ class LoadedData:
 
     @property
     def labelled(self) -> Labelled:
-        """Inputs and labels; only of data that was asked for with labels."""
-        assert self.labels is not None
+        """Inputs and labels, as far as there are any."""
+        if self.labels is None:
+            return Labelled.without_labels(self.inputs)
         return Labelled(inputs=self.inputs, labels=self.labels)
 
     def to_json(self) -> dict[str, str]:
@@ -209,9 +207,9 @@ def shuffled(count: int, most: int | None) -> list[int]:
     return [int(index) for index in np.random.default_rng(SHUFFLE_SEED).permutation(count)[:most]]
 
 
-def missing_labels(request: DataRequest, hint: str) -> DataError:
-    """The error for evaluation data without labels."""
-    return DataError(f"{request.where}: has no labels, and candidates are scored on labelled samples", hint)
+def missing_labels(request: DataRequest, hint: str) -> MissingLabelsError:
+    """Return the error for evaluation data without labels."""
+    return MissingLabelsError(f"{request.where}: has no labels", hint)
 
 
 def _described(spec: str, count: int, detail: str) -> str:

@@ -15,10 +15,11 @@ from typing import Any
 
 from bitfront.core import Array, DataError
 from bitfront.search.inputs.arrays import LABELS
-from bitfront.search.inputs.data import pixels, tokens
+from bitfront.search.inputs.data import tokens
 from bitfront.search.inputs.data.arrow_files import numbers, read_table
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, library, missing_labels, shuffled
-from bitfront.search.inputs.data.images import prepared_images
+from bitfront.search.inputs.images import pixels
+from bitfront.search.inputs.images.images import prepared_images
 
 STATE_FILE, INFO_FILE, SPLITS_FILE = "state.json", "dataset_info.json", "dataset_dict.json"
 _OPTIONS = {

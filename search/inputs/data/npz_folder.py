@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitfront.core import Array, DataError
-from bitfront.search.inputs.archive import array_names, read_npz
 from bitfront.search.inputs.arrays import LABELS, check_names, fits, shown_shape
+from bitfront.search.inputs.data.archive import array_names, read_npz
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room, missing_labels
 
 if TYPE_CHECKING:
@@ -59,7 +59,12 @@ class NpzFolder:
                 parts[name].append((path, self._with_batch_axis(arrays[name], name, request, path)))
             if request.labelled:
                 if LABELS not in arrays:
-                    raise missing_labels(request, f"'{path.name}' has none: add the array '{LABELS}' to every file")
+                    hint = f"'{path.name}' has none: add the array '{LABELS}' to every file"
+                    raise (
+                        DataError(f"{request.where}: labels are missing", hint)
+                        if labels
+                        else missing_labels(request, hint)
+                    )
                 labels.append(arrays[LABELS])
         counts = [_samples_in(index, parts, request.reference) for index in range(len(paths))]
         one_each = _has_no_batch(request.reference)

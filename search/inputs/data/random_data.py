@@ -54,7 +54,7 @@ class RandomData:
         if option != CALIB:
             raise UsageError(
                 f"{option}: '{spec}': random inputs have no labels, so nothing can be scored on them",
-                "give labelled inputs; only --calib may be random. A file of that name is ./random",
+                "give real inputs; only --calib may be random. A file of that name is ./random",
             )
 
     def load(self, request: DataRequest) -> LoadedData:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from bitfront.core import DataError
 from bitfront.search.inputs.data.base import CALIB, EVAL, DataRequest, LoadedData, Loader
 from bitfront.search.inputs.data.dataset_folder import DatasetFolder
-from bitfront.search.inputs.data.images import ImageFolder
 from bitfront.search.inputs.data.npy_files import NpyFiles
 from bitfront.search.inputs.data.npz_file import NpzFile
 from bitfront.search.inputs.data.npz_folder import NpzFolder
 from bitfront.search.inputs.data.options import LoaderOptions, split_scopes, unknown_key
 from bitfront.search.inputs.data.random_data import RandomData
 from bitfront.search.inputs.data.text_file import TextFile
+from bitfront.search.inputs.images.images import ImageFolder
 
 if TYPE_CHECKING:
     from bitfront.lowering.reference import ReferenceModel
@@ -71,15 +71,31 @@ def check_data(specs: Mapping[str, str | None], options: Sequence[tuple[str, str
 
 
 def load_data(
-    spec: str, option: str, options: Sequence[tuple[str, str]], model: Path, reference: ReferenceModel
+    spec: str,
+    option: str,
+    options: Sequence[tuple[str, str]],
+    model: Path,
+    reference: ReferenceModel,
+    *,
+    labelled: bool | None = None,
 ) -> LoadedData:
     """Calibration or evaluation data for a network, checked; arguments as in ``DataRequest``.
 
+    Labels are needed for ``--eval`` unless ``labelled`` says otherwise.
+
     Raises:
+        MissingLabelsError: If labels are needed, and nothing else is missing.
         DataError: If it is damaged, or does not fit the network.
         UsageError: If an option makes no sense.
     """
     loader = find_loader(spec, option)
     values = {key: value for key, value in split_scopes(options, option).items() if key in loader.options}
-    request = DataRequest(spec=spec, option=option, options=LoaderOptions(values), model=model, reference=reference)
+    request = DataRequest(
+        spec=spec,
+        option=option,
+        options=LoaderOptions(values),
+        model=model,
+        reference=reference,
+        labelled=option == EVAL if labelled is None else labelled,
+    )
     return loader.load(request)

@@ -9,8 +9,8 @@ import numpy as np
 
 from bitfront.core import Array, Batching
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.search.inputs.archive import array_names, read_npz
 from bitfront.search.inputs.arrays import LABELS
+from bitfront.search.inputs.data.archive import array_names, read_npz
 from bitfront.search.inputs.data.npz_folder import npz_files
 
 _LOOKED_AT = 8  # files

@@ -19,8 +19,8 @@ from bitfront.core.batching import take_rows
 from bitfront.core.ragged import equal_shapes, ragged, stacked
 from bitfront.lowering.interpreter import InterpreterError
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.search.inputs.archive import array_names, read_npz
 from bitfront.search.inputs.arrays import LABELS, cast, check_finite, fits, shown_shape
+from bitfront.search.inputs.data.archive import array_names, read_npz
 from bitfront.search.inputs.data.npz_folder import npz_files
 from bitfront.search.inputs.values import as_array, as_samples
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import DTypeLike
 
 from bitfront.core import Array, DataError, Inputs, Labelled, Metric, UsageError, WorkloadError, top1
-from bitfront.search.inputs.archive import read_npz
 from bitfront.search.inputs.arrays import cast, check_classes, check_inputs
+from bitfront.search.inputs.data.archive import read_npz
 from bitfront.search.inputs.loading import batch_size, load, open_source
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import load_metric, load_workload

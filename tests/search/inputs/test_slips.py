@@ -53,7 +53,7 @@ SLIPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "metric takes one argument": ("metric = staticmethod(lambda outputs: 1.0)", ("cannot be called with",)),
     "metric is async": ("async def metric(self, outputs, labels): return 1.0", ("metric is an async function",)),
     "metric is a generator": ("def metric(self, outputs, labels): yield 1.0", ("metric is a generator",)),
-    "metric is unknown": ("metric = 'top9'", ("unknown metric 'top9'", "top1, top5, mae, mse")),
+    "metric is unknown": ("metric = 'top9'", ("unknown metric 'top9'", "built in: top1, top5, f1")),
     "metric is no function": ("metric = 0.9", ("metric is a float",)),
     "metric raises": (
         "def metric(self, outputs, labels): raise ValueError('mine')",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitfront.core import Constraints, ContentStore, MemoryUsage
+from bitfront.core import Constraints, ContentStore, MemoryUsage, top1
 from bitfront.search.measuring.accuracy import Scored
 from bitfront.search.measuring.measurement_cache import Lowered, MeasurementCache
 from bitfront.search.options import RunOptions
@@ -66,10 +66,10 @@ def known(measurements: MeasurementCache) -> set[str]:
 def test_a_change_hides_what_depends_on_it(part: str) -> None:
     """And what does not is still found: nothing is measured twice for nothing."""
     store = ContentStore(None)
-    fill(_measurements(store, IDENTITY))
-    assert known(_measurements(store, IDENTITY)) == EVERYTHING
+    fill(_measurements(store, IDENTITY, top1))
+    assert known(_measurements(store, IDENTITY, top1)) == EVERYTHING
     assert part in IDENTITY
-    changed = _measurements(store, {**IDENTITY, part: "another"})
+    changed = _measurements(store, {**IDENTITY, part: "another"}, top1)
     assert EVERYTHING - known(changed) >= DEPENDS[part]
 
 

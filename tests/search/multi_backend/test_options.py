@@ -9,7 +9,8 @@ import pytest
 
 from bitfront.backends.fake import FakeBackend
 from bitfront.core import BackendUnavailableError, Constraints
-from bitfront.search.commands import arguments, inspect, limit_arguments, main_job, measure, sensitivity
+from bitfront.search.arguments import arguments, limit_arguments
+from bitfront.search.commands import inspect, main_job, measure, sensitivity
 from tests.search.command_line import enter, outcome, write_files
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from bitfront.core import Array, DataError, UsageError
 from bitfront.search.inputs.arrays import shown_shape
 from bitfront.search.inputs.data.base import DataRequest
-from bitfront.search.inputs.data.preprocessor_config import CONFIG_FILE, PixelSettings, read_config
+from bitfront.search.inputs.images.preprocessor_config import CONFIG_FILE, PixelSettings, read_config
 
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic")
 """Pillow's resampling filters, each at its number."""

@@ -20,7 +20,7 @@ from bitfront.core import (
     RangeMethod,
     UsageError,
 )
-from bitfront.search.commands.values import (
+from bitfront.search.arguments.values import (
     batch_axis,
     check_words,
     data,
@@ -129,11 +129,17 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
         help="calibration inputs, no labels needed; or random, which is no more than a guess",
     )
     if evaluation:
-        group.add_argument("--eval", type=data, metavar="DATA", help="evaluation inputs, and their 'labels'")
+        group.add_argument(
+            "--eval",
+            type=data,
+            metavar="DATA",
+            help="evaluation inputs, and their 'labels' if there are any (default: half of --calib, kept apart)",
+        )
         group.add_argument(
             "--metric",
             metavar="NAME",
-            help=f"{', '.join(METRICS)}, or your module:function(outputs, labels) (default: top1)",
+            help=f"{', '.join(METRICS)} (docs/metrics.md), or your module:function(outputs, labels) "
+            "(default: top1; without labels agreement with the network as given)",
         )
     add_data_options(group)
     group.add_argument(

@@ -13,8 +13,8 @@ import torch
 
 from bitfront.backends.batches import Output, Outputs
 from bitfront.core import Array, Labelled, Metric, WorkloadError, as_metric, top1
-from bitfront.search.inputs.metrics import call, score
 from bitfront.search.inputs.validate_inputs import try_metric
+from bitfront.search.measuring.metrics import call, score
 
 HITS = np.array([1.0, 0.0, 1.0, 1.0])
 LABELS = np.arange(4)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from bitfront.core import UsageError
-from bitfront.search.commands import values
+from bitfront.search.arguments import values
 from bitfront.search.passes.base import Pass
 from bitfront.search.passes.options import DEFAULT_TRAINING_LIMIT_S, PassOptions
 from bitfront.search.passes.registry import get_pass, selectable

@@ -18,8 +18,8 @@ import numpy as np
 from bitfront.core import Array, DataError
 from bitfront.search.inputs.arrays import is_uneven
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room, library, shuffled
-from bitfront.search.inputs.data.image_labels import read_labels
-from bitfront.search.inputs.data.pixels import OPTIONS, ImagePreprocessing, preprocessing
+from bitfront.search.inputs.images.image_labels import read_labels
+from bitfront.search.inputs.images.pixels import OPTIONS, ImagePreprocessing, preprocessing
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _OPTIONS = {

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from bitfront.core import BYTES_PER_MB, Constraints, UsageError
-from bitfront.search.commands.values import Limit, limit
+from bitfront.search.arguments.values import Limit, limit
 
 BUDGET = (
     "limits the result must meet, any combination; recommended is the most accurate point within them, or the\n"

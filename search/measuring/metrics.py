@@ -1,4 +1,4 @@
-"""Calling a person's metric, the one place that does: what it gives is checked before it is believed.
+"""Calling a metric, the one place that does: what it gives is checked before it is believed.
 
 Scores may come as an array, a PyTorch tensor, a list, booleans, or one column; they leave as float64, one a sample or
 one number. A metric cannot spoil the labels: it gets a copy.
@@ -12,8 +12,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.backends.batches import Outputs
-from bitfront.core import Array, DataError, Metric, WorkloadError
+from bitfront.backends.batches import Output, Outputs
+from bitfront.core import Array, BackendError, DataError, Metric, WorkloadError
+from bitfront.core.ragged import ragged
 from bitfront.search.inputs.values import as_array
 from bitfront.search.inputs.workloads import call_user_code
 
@@ -24,7 +25,7 @@ _LARGEST = 1e100  # squares of it can be added up, too
 _HINT = "return one score per sample, or their mean"
 
 
-def score(metric: Metric, outputs: Outputs, labels: Array, where: str) -> Scores:
+def score(metric: Metric, outputs: Outputs, target: Array | tuple[Array, ...], where: str) -> Scores:
     """Score a network's outputs with a metric.
 
     It is called once with all of them, or, where an output has no row a sample and differs from run to run, once for
@@ -33,16 +34,25 @@ def score(metric: Metric, outputs: Outputs, labels: Array, where: str) -> Scores
     Args:
         metric: The person's.
         outputs: Of all samples.
-        labels: One a sample.
+        target: Labels, one a sample; or the given network's outputs on these samples, as ``scored_outputs`` gives them.
         where: Names the samples in messages.
 
     Returns:
         Scores of all samples, (n,), or one number, ().
 
     Raises:
+        DataError: If a built-in metric cannot read the outputs or the labels.
+        BackendError: If an output that is read is NaN.
         WorkloadError: If the metric fails, or gives neither one finite score a sample nor one finite number.
     """
-    whole = outputs.whole
+    if metric.samples_first:
+        try:
+            found = scored_outputs(metric, outputs)
+            return call(metric, found, target, where, count=sum(outputs.counts))
+        except DataError as error:
+            raise DataError(f"metric '{metric.name}' on {where}: {error.message}", error.hint) from error
+    assert not isinstance(target, tuple), "the given network's outputs have the samples first"
+    labels, whole = target, outputs.whole
     if whole is not None:
         return call(metric, whole, labels, where)
     parts, start = [], 0
@@ -61,17 +71,81 @@ def score(metric: Metric, outputs: Outputs, labels: Array, where: str) -> Scores
     return np.concatenate(parts)
 
 
-def call(metric: Metric, outputs: tuple[Array, ...], labels: Array, where: str) -> Scores:
+def scored_outputs(metric: Metric, outputs: Outputs) -> tuple[Array, ...]:
+    """Arrange outputs as a metric that wants the samples first gets them.
+
+    Returns:
+        One array (n, …) for each output, or (n,) of each sample's own where their shapes differ; (n, 0) for what it
+        does not read.
+
+    Raises:
+        DataError: If an output that it reads has no row a sample.
+        BackendError: If such an output is NaN.
+    """
+    count, found = sum(outputs.counts), []
+    for index, output in enumerate(outputs.each):
+        rows = _samples_first(output)
+        if metric.reading(index) == "unread" or (rows is None and metric.outputs_are is None):
+            rows = np.zeros((count, 0), np.float32)
+        elif rows is None:
+            raise DataError(
+                f"output '{output.name}' has no row for each of {count} samples, got shape {output.parts[0].shape}",
+                "name another output, as in --metric NAME:OUTPUT",
+            )
+        else:
+            _check_numbers(output)
+        found.append(rows)
+    return tuple(found)
+
+
+def _samples_first(output: Output) -> Array | None:
+    if not output.by_sample:
+        return None
+    whole = output.whole
+    if output.axis is None:
+        return whole
+    if whole is not None:
+        return np.moveaxis(whole, output.axis, 0)
+    return ragged([sample for part in output.parts for sample in np.moveaxis(part, output.axis, 0)])
+
+
+def _check_numbers(output: Output) -> None:
+    bad = sum(int(np.isnan(part).sum()) for part in output.parts if part.dtype.kind == "f")
+    if bad:
+        total = sum(part.size for part in output.parts)
+        raise BackendError(
+            f"output '{output.name}' is NaN on {bad} of {total} values", "the network in this form cannot be scored"
+        )
+
+
+def call(
+    metric: Metric,
+    outputs: tuple[Array, ...],
+    target: Array | tuple[Array, ...],
+    where: str,
+    *,
+    count: int | None = None,
+) -> Scores:
     """Call a metric once.
+
+    Args:
+        metric: The person's.
+        outputs: What it reads.
+        target: Labels, or the given network's outputs.
+        where: Names the samples in messages.
+        count: How many samples there are; None for as many as labels.
 
     Raises:
         WorkloadError: If it fails, or gives neither one finite score a sample nor one finite number.
     """
     shapes = ", ".join(str(output.shape) for output in outputs)
-    what = f"the metric on {where} (outputs {shapes}, labels {labels.shape})"
-    found: object = call_user_code(what, lambda: metric(outputs, labels.copy()))
+    copied = tuple(array.copy() for array in target) if isinstance(target, tuple) else target.copy()
+    against = "the given network's outputs" if isinstance(copied, tuple) else f"labels {copied.shape}"
+    what = f"the metric on {where} (outputs {shapes}, {against})"
+    found: object = call_user_code(what, lambda: metric(outputs, copied))
     scores = _numbers(found, f"the metric on {where}")
-    if scores.shape == (len(labels), 1):
+    count = len(target) if count is None else count
+    if scores.shape == (count, 1):
         scores = scores[:, 0]
     if (np.abs(scores) > _LARGEST).any() and np.isfinite(scores).all():
         raise WorkloadError(
@@ -80,9 +154,9 @@ def call(metric: Metric, outputs: tuple[Array, ...], labels: Array, where: str) 
             "scale it: larger ones cannot be added up",
         )
     _check_declared(metric, scores, f"the metric on {where}")
-    if scores.ndim > 1 or (scores.ndim == 1 and len(scores) != len(labels)) or not np.isfinite(scores).all():
+    if scores.ndim > 1 or (scores.ndim == 1 and len(scores) != count) or not np.isfinite(scores).all():
         raise WorkloadError(
-            f"the metric on {where}: expected {len(labels)} finite scores or one finite number, got an array "
+            f"the metric on {where}: expected {count} finite scores or one finite number, got an array "
             f"of shape {scores.shape} with {int((~np.isfinite(scores)).sum())} NaN or infinite entries",
             _HINT,
         )

@@ -25,10 +25,10 @@ def read_labels(request: DataRequest, folder: Path, images: Sequence[Path]) -> l
     names = [path.relative_to(folder).parts for path in images]
     alone = next((path for path, parts in zip(images, names, strict=True) if len(parts) == 1), None)
     if alone is not None:
-        raise missing_labels(
-            request,
-            f"'{alone.name}' lies in no class folder: give each class a folder, or --data-options labels=labels.txt",
-        )
+        hint = f"'{alone.name}' lies in no class folder: give each class a folder, or --data-options labels=labels.txt"
+        if any(len(parts) > 1 for parts in names):
+            raise DataError(f"{request.where}: labels are missing", hint)
+        raise missing_labels(request, hint)
     return _from_folders(request, [parts[0] for parts in names])
 
 
