@@ -159,9 +159,9 @@ def test_tables_are_read_column_by_column(folder: Path) -> None:
     results = RunResults.load(folder)
     (read,), (scored,) = results.trials, results.scores
     numbers = ("number", "size_bytes", "latency_ms", "latency_p90_ms", "ratio", "accuracy", "accuracy_samples")
-    for name in (*numbers, "seconds", "origin", "state", "reason", "network"):
+    for name in (*numbers, "seconds", "origin", "state", "reason"):
         assert getattr(read, name) == trial[name], name
-    assert dict(read.pruning) == {"conv1": 0.5}
+    assert (read.variant, dict(read.pruning)) == ("key", {"conv1": 0.5})
     assert [scheme.text for scheme in read.schemes.values()] == ["int8:mse"]
     assert (scored.group, scored.scheme.text, scored.dropped) == ("conv1", "int8:mse", "")
     assert (scored.single_layer, scored.leave_one_out, scored.loss) == (0.1, 0.2, 0.3)

@@ -48,6 +48,8 @@ GIVEN: dict[str, tuple[list[str], dict[str, object]]] = {
         ["--model", "n", "--data-options", "size=8", "eval:mean=0.5,0.4", "--data-options", "std=1"],
         {"data_options": (("size", "8"), ("eval:mean", "0.5,0.4"), ("std", "1"))},
     ),
+    "--batch-axis": (["--model", "n", "--batch-axis", "h=1", "s=none"], {"batch_axes": (("h", 1), ("s", None))}),
+    "--state": (["--model", "n", "--state", "h_out=h"], {"state": (("h_out", "h"),)}),
     "--metric": (["--model", "n", "--metric", "m:f"], {"metric": "m:f"}),
     "--workload": (["m:w"], {"workload": "m:w"}),
     "--data": (["."], {"data": Path()}),
@@ -124,7 +126,17 @@ def test_every_option_arrives(option: str) -> None:
         assert after[name + "@" if option in SOURCES else name] == value
 
 
-SOURCES = {"--model", "--calib", "--eval", "--data-options", "--metric", "--workload", "--data"}
+SOURCES = {
+    "--model",
+    "--calib",
+    "--eval",
+    "--data-options",
+    "--batch-axis",
+    "--state",
+    "--metric",
+    "--workload",
+    "--data",
+}
 
 
 def test_the_check_sees_a_dropped_option(monkeypatch: pytest.MonkeyPatch) -> None:
