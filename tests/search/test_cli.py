@@ -48,8 +48,11 @@ GIVEN: dict[str, tuple[list[str], dict[str, object]]] = {
         ["--model", "n", "--data-options", "size=8", "eval:mean=0.5,0.4", "--data-options", "std=1"],
         {"data_options": (("size", "8"), ("eval:mean", "0.5,0.4"), ("std", "1"))},
     ),
-    "--batch-axis": (["--model", "n", "--batch-axis", "h=1", "s=none"], {"batch_axes": (("h", 1), ("s", None))}),
-    "--state": (["--model", "n", "--state", "h_out=h"], {"state": (("h_out", "h"),)}),
+    "--batch-axis": (
+        ["--model", "n", "--batch-axis", "x=1", "sr=none"],
+        {"batch_axes": (("x", 1), ("sr", None))},
+    ),
+    "--state": (["--model", "n", "--state", "out=in"], {"state": (("out", "in"),)}),
     "--metric": (["--model", "n", "--metric", "m:f"], {"metric": "m:f"}),
     "--workload": (["m:w"], {"workload": "m:w"}),
     "--data": (["."], {"data": Path()}),
@@ -127,15 +130,7 @@ def test_every_option_arrives(option: str) -> None:
 
 
 SOURCES = {
-    "--model",
-    "--calib",
-    "--eval",
-    "--data-options",
-    "--batch-axis",
-    "--state",
-    "--metric",
-    "--workload",
-    "--data",
+    *("--model", "--calib", "--eval", "--data-options", "--batch-axis", "--state", "--metric", "--workload", "--data"),
 }
 
 
