@@ -1,4 +1,4 @@
-"""The order of rooms and modules (``tests.import_rules``) holds, modules are short, and breaks of the rules are found."""
+"""Rooms and modules keep their order (``tests.import_rules``) and stay short; planted breaks of the rules are found."""
 
 from __future__ import annotations
 
