@@ -11,6 +11,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+# Operators whose result is elements of their first input, moved about and otherwise as they are.
+MOVING = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather"))
+
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The node's subgraphs: branches of If, bodies of Loop and Scan."""

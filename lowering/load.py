@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from bitfront.core import ModelError
+from bitfront.core.formatting import first_line
 from bitfront.lowering.external import check_sizes, load_external_data
 from bitfront.lowering.graph import graphs_of, sort_nodes
 from bitfront.lowering.interpreter import Interpreter
@@ -44,7 +45,7 @@ def load_reference(
         model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, ValueError, OSError, RecursionError) as error:
         raise ModelError(
-            f"'{path}' is no readable ONNX file ({_first_line(error)})", "it may be truncated: copy or export it again"
+            f"'{path}' is no readable ONNX file ({first_line(error)})", "it may be truncated: copy or export it again"
         ) from error
     if not model.graph.node:
         raise ModelError(f"'{path}' holds no network: its graph is empty", "it may be truncated: export it again")
@@ -53,7 +54,7 @@ def load_reference(
     try:
         given = bytes(model.SerializeToString())
     except (EncodeError, ValueError) as error:
-        raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
+        raise ModelError(f"'{path}' is no valid ONNX model: {first_line(error)}", "export it again") from error
     sort_nodes(model.graph)
     _check(model, path)
     made = make_reference(model, str(path), interpreter, skipped=skipped, fixed_inputs=fixed_inputs)
@@ -95,7 +96,7 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
         EncodeError,
         DecodeError,
     ) as error:
-        raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
+        raise ModelError(f"'{path}' is no valid ONNX model: {first_line(error)}", "export it again") from error
 
 
 def _checkable(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -110,7 +111,3 @@ def _checkable(model: onnx.ModelProto) -> onnx.ModelProto:
             entry.version = OPSET
     newer.ir_version = max(newer.ir_version, IR_VERSION)
     return newer
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

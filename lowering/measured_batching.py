@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitfront.core import Array, Batching, Inputs
 from bitfront.core.batching import take_rows
 from bitfront.core.ragged import is_ragged, rows_like
 from bitfront.lowering.interpreter import InterpretedGraph, InterpreterError
+from bitfront.lowering.output_difference import widened
 from bitfront.lowering.reference import ReferenceModel
 
 _LOOKED_AT = 8  # samples, of which the first and the last are run
@@ -143,15 +143,10 @@ def _alike(wanted: Array, found: Array) -> bool:
     """Whether two arrays of one shape hold the same, but for rounding."""
     if wanted.dtype.kind != "f":
         return bool(np.array_equal(wanted, found))
-    one, two = _wide(wanted), _wide(found)
+    one, two = widened(wanted), widened(found)
     usable = np.isfinite(one) & np.isfinite(two)
     if not np.array_equal(np.isnan(one), np.isnan(two)):
         return False
     noise, signal = float(((one - two)[usable] ** 2).sum()), float((one[usable] ** 2).sum())
     near = np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING, equal_nan=True)
     return near or noise * 10 ** (_LEAST_DB / 10) <= signal
-
-
-def _wide(array: Array) -> NDArray[np.float64]:
-    wide: NDArray[np.float64] = array.astype(np.float64)
-    return wide
