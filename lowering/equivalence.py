@@ -207,7 +207,7 @@ def _repaired(reference: ReferenceModel, given: _GivenAnswers, found: list[str])
 
 
 def _noticed(reference: ReferenceModel, *texts: str) -> ReferenceModel:
-    return replace(reference, notices=(*reference.notices, *texts))
+    return replace(reference, notices=tuple(dict.fromkeys((*reference.notices, *texts))))
 
 
 def _answers(reference: ReferenceModel, feeds: Inputs) -> list[Array] | None:
