@@ -165,9 +165,10 @@ def _alike(wanted: Array, found: Array) -> bool:
     if wanted.dtype.kind != "f":
         return bool(np.array_equal(wanted, found))
     one, two = widened(wanted), widened(found)
-    usable = np.isfinite(one) & np.isfinite(two)
-    if not np.array_equal(np.isnan(one), np.isnan(two)):
+    usable = np.isfinite(one)
+    if not np.array_equal(usable, np.isfinite(two)) or not np.array_equal(one[~usable], two[~usable], equal_nan=True):
         return False
-    noise, signal = float(((one - two)[usable] ** 2).sum()), float((one[usable] ** 2).sum())
-    near = np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING, equal_nan=True)
+    one, two = one[usable], two[usable]
+    noise, signal = float(((one - two) ** 2).sum()), float((one**2).sum())
+    near = np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING)
     return near or noise * 10 ** (_LEAST_DB / 10) <= signal

@@ -116,7 +116,7 @@ def test_a_config_of_one_branch_refuses_other_data() -> None:
     check_fixed_inputs(fixed, data)
     check_fixed_inputs(fixed, {"x": _normal(8, 16)})
     for other in (_rate(8000), np.array([16000, 8000])):
-        with pytest.raises(ConfigError, match="input 'rate' of 16000 alone.*the data has 8000") as caught:
+        with pytest.raises(ConfigError, match=r"input 'rate' of 16000 alone.*the data has 8000") as caught:
             check_fixed_inputs(fixed, {"x": _normal(8, 16), "rate": other})
         assert "search the network again" in caught.value.hint
 

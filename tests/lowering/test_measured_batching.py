@@ -155,10 +155,19 @@ def test_a_value_a_sample_in_runs_of_several(batch: int) -> None:
             assert check(net, own) is net
             continue
         with pytest.raises(
-            DataError, match="'rate' has no batch axis and a value of its own.*takes 4 samples"
+            DataError, match=r"'rate' has no batch axis and a value of its own.*takes 4 samples"
         ) as caught:
             check(net, own)
         assert "--batch-axis rate=AXIS" in caught.value.hint
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.filterwarnings("error")
+def test_outputs_with_infinities(sign: int) -> None:
+    """A mask's infinities are the same however many samples are run."""
+    mask = np.array([0, sign * np.inf, 0, 0], np.float32)
+    net = reference([node("Add", ["y", "mask"], "m")], {"m": ("n", 3, 4)}, weights={"mask": mask})
+    assert measured_batching(net, {"x": samples()}).batching.fixed is None
 
 
 def test_inputs_that_do_not_run_are_left_to_what_reads_them_next() -> None:
