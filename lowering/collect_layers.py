@@ -60,7 +60,7 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect, paths: Mapping[str,
     left_alone: dict[str, str] = {}
     taken: set[str] = set()
     for index, node in enumerate(view.nodes):
-        left_alone.update((name, f"it stands in a subgraph of {node.op_type} '{node.name}'") for name in _inner(node))
+        left_alone.update((name, in_subgraph(node)) for name in _inner(node))
         if node.op_type in _UNHANDLED:
             left_alone[node.name] = f"{node.op_type} is not supported as a layer; it stays as it is"
         if _QUANTISED.fullmatch(node.op_type):
@@ -87,6 +87,11 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect, paths: Mapping[str,
     return QuantisableLayers(
         layers=tuple(layers), groups=groups, edges=_edges(layers, groups, view), left_alone=left_alone
     )
+
+
+def in_subgraph(node: onnx.NodeProto) -> str:
+    """Reason why an operator in a body of an If, Loop or Scan of the network is no layer."""
+    return f"it stands in a subgraph of {node.op_type} '{node.name}'"
 
 
 def _inner(node: onnx.NodeProto) -> Iterator[str]:
