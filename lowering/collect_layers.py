@@ -19,7 +19,7 @@ import onnx
 
 from bitfront.core import FP32
 from bitfront.lowering.dialect import Dialect, LayerSite, offers, stores
-from bitfront.lowering.graph import MOVING, GraphView, attribute, bodies
+from bitfront.lowering.graph import FLOATS, MOVING, GraphView, attribute, bodies
 from bitfront.lowering.layers import (
     RECURRENT,
     RECURRENT_WEIGHTS,
@@ -39,7 +39,6 @@ _QUANTISED = re.compile(
     r"|QLinearConvTranspose|GatherBlockQuantized|DynamicQuantize(MatMul|LSTM)"
 )
 _QUANTISED_ALREADY = "it is quantised already"
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 # Elements of the smallest table that is a layer: below, scales and nodes take what the integers save.
 SMALLEST_TABLE = 1024
 _NO_PATHS: Mapping[str, str] = MappingProxyType({})
@@ -136,7 +135,7 @@ def _is_table(node: onnx.NodeProto, view: GraphView) -> bool:
     if node.op_type not in TABLE_READERS or node.input[0] not in view.initializers:
         return False
     table = view.initializers[node.input[0]]
-    if table.data_type not in _FLOATS or prod(table.dims) < SMALLEST_TABLE:
+    if table.data_type not in FLOATS or prod(table.dims) < SMALLEST_TABLE:
         return False
     if node.op_type == "Slice":
         return len(table.dims) == 2 or (len(table.dims) == 3 and table.dims[0] == 1)

@@ -15,13 +15,12 @@ import onnx
 from onnx import TensorProto
 
 from bitfront.lowering.collect_layers import SMALLEST_TABLE, in_subgraph
-from bitfront.lowering.graph import bodies
+from bitfront.lowering.graph import FLOATS, bodies
 from bitfront.lowering.layers import RECURRENT, TABLE_READERS, WEIGHTED, Layer, QuantisableLayers, may_be_weight
 from bitfront.lowering.reference import ReferenceModel
 
 _LEAST_AXES = 2
 _MOST_NAMES = 12  # of operators that one reason is given for
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _QUANTISED = (
     *(TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4),
     *(TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2, TensorProto.FLOAT8E5M2FNUZ),
@@ -97,7 +96,7 @@ def weight_holders(reference: ReferenceModel, quantisable: QuantisableLayers) ->
     for reading in readings:
         node, layer, tensors = reading.node, reading.layer, reading.weights
         weights = sum(prod(tensor.dims) for key, tensor in tensors.items() if counted[key] is reading)
-        reason = quantisable.left_alone.get(node.name) or reading.subgraph or _why_no_layer(node, tensors.values())
+        reason = quantisable.left_alone.get(node.name) or reading.subgraph or _why_unquantised(node, tensors.values())
         found.append(
             WeightHolder(
                 name=layer.name if layer else node.name,
@@ -177,7 +176,7 @@ def _nodes(
 
 
 def _is_weight(tensor: TensorProto) -> bool:
-    return len(tensor.dims) >= _LEAST_AXES and tensor.data_type in (*_FLOATS, *_QUANTISED)
+    return len(tensor.dims) >= _LEAST_AXES and tensor.data_type in FLOATS.union(_QUANTISED)
 
 
 def _source(tensor: TensorProto, reference: ReferenceModel) -> str:
@@ -187,7 +186,7 @@ def _source(tensor: TensorProto, reference: ReferenceModel) -> str:
     return same[0] if len(same) == 1 else tensor.name
 
 
-def _why_no_layer(node: onnx.NodeProto, weights: Iterable[TensorProto]) -> str:
+def _why_unquantised(node: onnx.NodeProto, weights: Iterable[TensorProto]) -> str:
     """Reason why an operator that reads weights is no quantisable layer, where no better one is known."""
     weight = max(weights, key=lambda tensor: prod(tensor.dims))
     held = f"{node.op_type} with weights of {'×'.join(map(str, weight.dims))}"

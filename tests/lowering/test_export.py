@@ -19,7 +19,7 @@ from bitfront.experiments.networks import ResNetCifar
 from bitfront.lowering import export
 from bitfront.lowering.calibration import run_network
 from bitfront.lowering.export import Exporter
-from bitfront.lowering.reference import ReferenceModel, read_reference
+from bitfront.lowering.reference import ReferenceModel, make_reference, read_reference
 from tests.passes.nets import trained_looking
 from tests.references import INTERPRETER, export_reference
 
@@ -225,10 +225,11 @@ def test_disagreement_is_seen(monkeypatch: pytest.MonkeyPatch, exports: list[nn.
 
 def test_nothing_is_known_of_how_a_variant_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph is what a file of it is read as, whatever steps made it, and whatever constants were computed from."""
-    real = export.make_reference
 
     def told(*args: Any, **more: Any) -> ReferenceModel:
-        return replace(real(*args, **more), applied_steps=("layer-forms",), skipped_steps=("slices",), notices=("so",))
+        return replace(
+            make_reference(*args, **more), applied_steps=("layer-forms",), skipped_steps=("slices",), notices=("so",)
+        )
 
     monkeypatch.setattr(export, "make_reference", told)
     for name in ("pooled", "literal"):  # the second one is exported anew for another width

@@ -207,6 +207,6 @@ def test_a_network_made_of_another_has_its_axes() -> None:
     told = with_batch_axes(reference(further, {"y": None, "z": ("n", 3, 4), "v": None}), {"z": 1, "v": None, "x": 1})
     made = with_batching_of(reference([node("Relu", ["y"], "w2")], {"y": ("n", 3, 4), "w2": ("n", 3, 4)}), told)
     assert dict(made.batching.inputs) == {"x": 1}
-    assert (made.batching.fixed, made.batching.certain) == (3, {"w2"})
+    assert (made.batching.fixed, made.batching.certain) == (3, frozenset({"w2"}))
     assert made.batching.output_axes("w2") == (1,)
     assert set(made.batching.outputs) <= {"y", "w2"}
