@@ -146,7 +146,7 @@ class _Reading:
 
 
 def _readings(reference: ReferenceModel, quantisable: QuantisableLayers) -> Iterator[_Reading]:
-    """What each operator reads, a reading for each layer that it is, in the network's order."""
+    """Readings of each operator, one for each layer that it is, in the network's order."""
     layers = {(layer.node, layer.weight): layer for layer in quantisable.layers}
     sources = {tensor.name: _source(tensor, reference) for tensor in reference.proto.graph.initializer}
     for node, read, subgraph in _nodes(reference.proto.graph, {}, (), ""):

@@ -47,7 +47,7 @@ def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _key(part: onnx.NodeProto | onnx.FunctionProto) -> tuple[str, str, str]:
-    """What ties a call to its function."""
+    """Domain, name and overload, which tie a call to its function."""
     return part.domain, part.op_type if isinstance(part, onnx.NodeProto) else part.name, part.overload
 
 
