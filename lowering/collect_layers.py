@@ -19,7 +19,7 @@ import onnx
 
 from bitfront.core import FP32
 from bitfront.lowering.dialect import Dialect, LayerSite, offers, stores
-from bitfront.lowering.graph import MOVING, GraphView, attribute, bodies
+from bitfront.lowering.graph import FLOATS, MOVING, GraphView, attribute, bodies
 from bitfront.lowering.layers import (
     RECURRENT,
     RECURRENT_WEIGHTS,
@@ -39,7 +39,6 @@ _QUANTISED = re.compile(
     r"|QLinearConvTranspose|GatherBlockQuantized|DynamicQuantize(MatMul|LSTM)"
 )
 _QUANTISED_ALREADY = "it is quantised already"
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 # Elements of the smallest table that is a layer: below, scales and nodes take what the integers save.
 SMALLEST_TABLE = 1024
 _NO_PATHS: Mapping[str, str] = MappingProxyType({})
@@ -60,7 +59,7 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect, paths: Mapping[str,
     left_alone: dict[str, str] = {}
     taken: set[str] = set()
     for index, node in enumerate(view.nodes):
-        left_alone.update((name, f"it stands in a subgraph of {node.op_type} '{node.name}'") for name in _inner(node))
+        left_alone.update((name, in_subgraph(node)) for name in _inner(node))
         if node.op_type in _UNHANDLED:
             left_alone[node.name] = f"{node.op_type} is not supported as a layer; it stays as it is"
         if _QUANTISED.fullmatch(node.op_type):
@@ -87,6 +86,11 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect, paths: Mapping[str,
     return QuantisableLayers(
         layers=tuple(layers), groups=groups, edges=_edges(layers, groups, view), left_alone=left_alone
     )
+
+
+def in_subgraph(node: onnx.NodeProto) -> str:
+    """Reason why an operator in a body of an If, Loop or Scan of the network is no layer."""
+    return f"it stands in a subgraph of {node.op_type} '{node.name}'"
 
 
 def _inner(node: onnx.NodeProto) -> Iterator[str]:
@@ -131,7 +135,7 @@ def _is_table(node: onnx.NodeProto, view: GraphView) -> bool:
     if node.op_type not in TABLE_READERS or node.input[0] not in view.initializers:
         return False
     table = view.initializers[node.input[0]]
-    if table.data_type not in _FLOATS or prod(table.dims) < SMALLEST_TABLE:
+    if table.data_type not in FLOATS or prod(table.dims) < SMALLEST_TABLE:
         return False
     if node.op_type == "Slice":
         return len(table.dims) == 2 or (len(table.dims) == 3 and table.dims[0] == 1)

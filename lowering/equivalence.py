@@ -27,7 +27,7 @@ from bitfront.core import Array, Inputs, ModelError
 from bitfront.core.batching import take_rows
 from bitfront.core.formatting import first_line
 from bitfront.core.ragged import rows_like
-from bitfront.lowering.graph import MOVING, GraphView, graphs_of
+from bitfront.lowering.graph import FLOATS, MOVING, GraphView, constants_of
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
 from bitfront.lowering.normalise import OPTIONAL_STEPS, QUANTISED_ARITHMETIC
 from bitfront.lowering.output_difference import (
@@ -54,7 +54,6 @@ _ROUNDINGS: Mapping[int, tuple[float, int]] = {
 _WITHIN_ONE = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Tanh"})
 # Operators whose results lie within the ends of their first input's values.
 _WITHIN_INPUT = MOVING | {"Cast"}
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 def equivalent_to_given(reference: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:
@@ -319,10 +318,8 @@ def _coarsest(model: onnx.ModelProto) -> int:
 def _disturb_model(model: onnx.ModelProto, size: float, generator: np.random.Generator) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    for graph in graphs_of(changed.graph):
-        tensors = [*graph.initializer, *(e.t for node in graph.node for e in node.attribute if e.HasField("t"))]
-        for tensor in tensors:
-            if tensor.data_type in _FLOATS:
-                value = disturbed_array(numpy_helper.to_array(tensor), size, generator)
-                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    for tensor in constants_of(changed):
+        if tensor.data_type in FLOATS:
+            value = disturbed_array(numpy_helper.to_array(tensor), size, generator)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     return changed

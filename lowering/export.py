@@ -60,7 +60,8 @@ class Exporter:
     """Exports modules that mostly have the same structure: really the first time, by exchanging weights then.
 
     What ``reference`` gives depends on the module alone, not on those before it, and is what ``export_reference``
-    gives up to the names of inner tensors.
+    gives up to the names of inner tensors. It is the graph alone, as a run keeps it: of how that was normalised nothing
+    is known.
 
     Args:
         inputs: As for ``export_reference``; what modules and graphs are compared on.
@@ -91,8 +92,7 @@ class Exporter:
             self._graphs[structure] = program.model_proto
             reference = self._filled(self._graphs[structure], module)
         reference = reference or self._exported_anew(module)
-        # A model variant is kept as its graph alone, and is known by that.
-        return read_reference(reference.proto, self._name, self._interpreter) if reference.sources else reference
+        return read_reference(reference.proto, self._name, self._interpreter)
 
     def _exported_anew(self, module: torch.nn.Module) -> ReferenceModel:
         return export_reference(module, self._inputs, self._interpreter, name=self._name, batch=self._batch)
@@ -106,7 +106,7 @@ class Exporter:
             return None
         program = torch.onnx.ONNXProgram(ir.from_proto(proto), None)
         try:
-            reference = replace(make_reference(_optimised(program), self._name, self._interpreter), module_paths={})
+            reference = make_reference(_optimised(program), self._name, self._interpreter)
             found = run_network(reference.proto, self._inputs, self._interpreter)
         except (ModelError, *_FAILURES):
             return None  # widths that were written into the graph

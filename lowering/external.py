@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from bitfront.core import ModelError
 from bitfront.core.formatting import first_line
-from bitfront.lowering.graph import graphs_of
+from bitfront.lowering.graph import constants_of
 
 LIMIT = 2**31 - 1  # bytes of one protobuf message
 _BITS: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
@@ -122,13 +122,4 @@ def _whole(text: str, what: str, tensor: TensorProto, path: Path) -> int:
 
 def external_tensors(model: onnx.ModelProto) -> list[TensorProto]:
     """Tensors of a model, its subgraphs and functions that keep their data in another file."""
-    found: list[TensorProto] = []
-    nodes = [node for function in model.functions for node in function.node]
-    for graph in graphs_of(model.graph):
-        found += graph.initializer
-        nodes += graph.node
-    for node in nodes:
-        for attribute in node.attribute:
-            found += [attribute.t] if attribute.HasField("t") else []
-            found += attribute.tensors
-    return [tensor for tensor in found if tensor.data_location == TensorProto.EXTERNAL]
+    return [tensor for tensor in constants_of(model) if tensor.data_location == TensorProto.EXTERNAL]

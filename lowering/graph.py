@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
+# Types of floating numbers that a network computes in.
+FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
 # Operators whose result is elements of their first input, moved about and otherwise as they are.
 MOVING = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather"))
 
@@ -38,6 +40,25 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     for node in graph.node:
         for body in bodies(node):
             yield from graphs_of(body)
+
+
+def nodes_of(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a model: of its graph, of its functions and, at any depth, of their nodes' subgraphs."""
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in nodes:
+            yield node
+            for body in bodies(node):
+                yield from (inner for graph in graphs_of(body) for inner in graph.node)
+
+
+def constants_of(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every initialiser of a model and every tensor that a node has as an attribute, in functions and bodies too."""
+    yield from model.graph.initializer
+    for node in nodes_of(model):
+        for body in bodies(node):
+            yield from body.initializer
+        for entry in node.attribute:
+            yield from (*([entry.t] if entry.HasField("t") else []), *entry.tensors)
 
 
 def tensor_names(graph: onnx.GraphProto) -> set[str]:

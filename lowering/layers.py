@@ -18,6 +18,20 @@ RECURRENT = ("LSTM", "GRU", "RNN")
 RECURRENT_WEIGHTS = {"W": 1, "R": 2}
 
 
+def may_be_weight(op: str, operand: int) -> bool:
+    """Whether a constant that an operator reads is a weight; biases and states of those that may be layers are none.
+
+    Args:
+        op: Operator type.
+        operand: Position of the constant among the operator's inputs.
+    """
+    if op in RECURRENT:
+        return operand in RECURRENT_WEIGHTS.values()
+    if op in TABLE_READERS:
+        return operand == 0
+    return operand <= 1 or op not in WEIGHTED
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """A weight that may be quantised, and the operator it belongs to.

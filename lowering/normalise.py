@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import onnx
-import onnx.inliner
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnx import helper
@@ -32,6 +31,7 @@ from bitfront.lowering.compact import Source, sources_of
 from bitfront.lowering.dequantise import with_floating_arithmetic, with_floating_weights
 from bitfront.lowering.folding import Folding, fold_constants
 from bitfront.lowering.full_precision import in_fp32
+from bitfront.lowering.functions import without_functions
 from bitfront.lowering.fused_forms import split_fused
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
 from bitfront.lowering.idle_operators import without_batch_norms, without_dropouts, without_identities
@@ -108,9 +108,7 @@ def normalise(
 
 def _in_form(model: onnx.ModelProto, folding: Folding, source: str) -> onnx.ModelProto:
     """The model without functions, at one opset, its constants initialisers and its dynamic axes named."""
-    plain = model
-    if model.functions:
-        plain = _stepped(lambda proto, _: onnx.inliner.inline_local_functions(proto), model, folding, source)
+    plain = _stepped(lambda proto, _: without_functions(proto), model, folding, source)
     return _stepped(_structured, with_opset(plain, source), folding, source)
 
 

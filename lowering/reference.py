@@ -157,6 +157,24 @@ def with_batch_axes(reference: ReferenceModel, told: Mapping[str, int | None]) -
     return replace(reference, batching=infer_batching(graph, told, inferred=reference.proto.graph))
 
 
+def with_batching_of(reference: ReferenceModel, origin: ReferenceModel) -> ReferenceModel:
+    """The reference model of a network made from another one, with that one's batch axes, told and measured ones too.
+
+    Args:
+        reference: Its outputs are those of ``origin``, in order; they may be called otherwise.
+        origin: The network it was made from.
+    """
+    batching, outputs = origin.batching, dict(zip(origin.output_names, reference.output_names, strict=False))
+    return replace(
+        reference,
+        batching=replace(
+            batching,
+            outputs={outputs[name]: axis for name, axis in batching.outputs.items() if name in outputs},
+            certain=frozenset(outputs[name] for name in batching.certain if name in outputs),
+        ),
+    )
+
+
 def _shape(kind: onnx.TypeProto.Tensor) -> tuple[int | None, ...] | None:
     if not kind.HasField("shape"):
         return None

@@ -11,10 +11,10 @@ import onnx
 
 from bitfront.backends.registry import default_interpreter
 from bitfront.core import FP32, CalibrationSettings, ContentStore
+from bitfront.lowering.coverage import unquantised, weight_holders
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.load import load_reference
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.unquantised import unquantised_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +60,10 @@ def coverage_of(path: Path) -> Coverage:
         searchable=sum(weights.values()),
         integer=sum(integer.values()),
         left_alone={
-            name: each.reason for name, each in unquantised_weights(reference.proto, quantisable).operators.items()
-        }
-        | dict(quantisable.left_alone),
+            name: each.reason
+            for each in unquantised(weight_holders(reference, quantisable), quantisable)
+            for name in each.names
+        },
     )
 
 

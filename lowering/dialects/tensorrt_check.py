@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from bitfront.lowering.fp16 import stays_fp32
-from bitfront.lowering.graph import GraphView, attribute
+from bitfront.lowering.graph import FLOATS, GraphView, attribute
 from bitfront.lowering.layers import WEIGHTED
 
-_FLOATING = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
 _SINGLE_TYPED_EXCEPT = frozenset(("Cast", "QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan"))
 _BLOCK_SIZES = (64, 128)
 
@@ -283,7 +282,7 @@ def _one_type(graph: _Graph) -> Found:
             graph.type_of(name)
             for position, name in enumerate(node.input)
             if name and not stays_fp32(node.op_type, position)
-        } & _FLOATING
+        } & FLOATS
         if len(kinds) > 1:
             names = ", ".join(TensorProto.DataType.Name(kind) for kind in sorted(kinds))
             yield node, f"expected floating operands of one type, got {names}"

@@ -67,7 +67,7 @@ def run(argv: Sequence[str]) -> int:
         batch_axes=tuple(args.batch_axis),
     )
 
-    from bitfront.lowering.coverage import weight_holders
+    from bitfront.lowering.coverage import unquantised, weight_holders
     from bitfront.lowering.dialects.registry import get_dialect
     from bitfront.lowering.lowerer import Lowerer
     from bitfront.search.inputs.loading import load_network
@@ -105,7 +105,7 @@ def run(argv: Sequence[str]) -> int:
         ("Schemes", inspection.scheme_lines(quantisable.layers)),
         ("Groups of several layers", inspection.group_lines(quantisable)),
         ("Refused", inspection.refusal_lines(quantisable.layers)),
-        ("Left as they are", inspection.left_alone_lines(holders, quantisable, times)),
+        ("Left as they are", inspection.left_alone_lines(unquantised(holders, quantisable), times)),
     ):
         if lines:
             write_prose(sys.stdout, "", f"{title}:", *(f"  {line}" for line in lines))

@@ -10,7 +10,7 @@ from bitfront.core.formatting import MISSING
 
 if TYPE_CHECKING:
     from bitfront.backends.time_shares import TimeShares
-    from bitfront.lowering.coverage import WeightHolder
+    from bitfront.lowering.coverage import Unquantised, WeightHolder
     from bitfront.lowering.layers import Layer, QuantisableLayers
 
 COLUMNS = ("layer", "operator", "weight", "parameters", "share", "group", "supported precisions")
@@ -63,26 +63,12 @@ def sum_lines(holders: Sequence[WeightHolder], times: TimeShares | None) -> list
     return lines
 
 
-def left_alone_lines(
-    holders: Sequence[WeightHolder], quantisable: QuantisableLayers, times: TimeShares | None = None
-) -> list[str]:
-    """Operators with the reason that they share, a line each, those with most weights first."""
-    share = {holder.name: holder.share for holder in holders}
-    reasons = dict(quantisable.left_alone) | {holder.name: holder.reason for holder in holders if holder.reason}
-    found: dict[str, list[str]] = {}
-    for name, reason in sorted(reasons.items(), key=lambda item: -share.get(item[0], 0.0)):
-        found.setdefault(reason, []).append(name)
-
-    def shares(names: Sequence[str]) -> str:
-        weights = f"{sum(share.get(name, 0.0) for name in names):.1%} of the weights"
-        return f"{weights}, {sum(times.named[name] for name in names):.1%} of the time" if times else weights
-
-    return [f"{_listed(names)}: {reason} ({shares(names)})" for reason, names in found.items()]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
+def left_alone_lines(left: Sequence[Unquantised], times: TimeShares | None = None) -> list[str]:
+    """Operators with the reason that they share, a line each."""
+    return [
+        each.line(*([f"{sum(times.named[name] for name in each.names):.1%} of the time"] if times else []))
+        for each in left
+    ]
 
 
 def scheme_lines(layers: Sequence[Layer]) -> list[str]:

@@ -90,7 +90,15 @@ class ModelRunner:
             return config
         given = self.lowerer.reference
         recipe = self.variants[variant].recipe
-        return replace(config, model=given.fingerprint, architecture=given.architecture, recipe=recipe)
+        return replace(
+            config,
+            model=given.fingerprint,
+            architecture=given.architecture,
+            skipped_steps=given.skipped_steps,
+            applied_steps=given.applied_steps,
+            fixed_inputs=given.fixed_inputs,
+            recipe=recipe,
+        )
 
     def compile(self, artifact: Artifact) -> CompiledModel:
         """Compile for timing."""

@@ -49,7 +49,6 @@ from bitfront.search.space.pruning import SparsityIndices
 from bitfront.search.space.space import ActivationType, Encoding
 
 _OBJECTIVE_SCALE = 1e4  # HiGHS stops within an absolute gap of 1e-6; losses span five orders of magnitude
-_LEAST_LOSS = 1e-300  # the largest loss below it is not scaled up at once, which overflows
 _UNITS = 1e5  # the largest cost of a row in units; an x off by HiGHS's tolerance is then a tenth of a unit
 _MAX_CUTS = 12
 _MAX_COMBINATIONS = 64  # of levels, a group
@@ -200,10 +199,8 @@ class _Program:
         loss[: self._y] = weighted
         scale = problem.prune_weight * weights[len(self._groups) :]
         loss[self._y + self._edges :] = [scale[p] * problem.pruning_effects.prunes[p].losses[level] for p, level in z]
-        peak = float(np.abs(loss).max(initial=0.0))
-        if 0 < peak < _LEAST_LOSS:
-            loss, peak = loss / peak, 1.0
-        self._objective = loss * (_OBJECTIVE_SCALE / peak if peak > 0 else 1.0)
+        peak = float(np.abs(loss).max(initial=0.0)) or 1.0
+        self._objective = loss / peak * _OBJECTIVE_SCALE  # in this order: the scale over the peak may be too large
         upper = np.ones(len(loss))
         upper[: self._y] = [column.allowed for column in flat]
         self._bounds = Bounds(np.zeros(len(loss)), upper)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bitfront.core import Precision
+from bitfront.lowering.coverage import unquantised, weight_holders
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.unquantised import unquantised_weights
 
 _MOST = 20
 
@@ -22,8 +22,8 @@ def why_only_fp32(lowerer: Lowerer, precisions: Sequence[Precision], dropped: It
     quantisable = lowerer.quantisable
     if not quantisable.layers:
         first = "The network has no layer that can take another precision: FP32 as given is the only point."
-        left = unquantised_weights(lowerer.reference.proto, quantisable)
-        reasons = left.lines() or ["none of its operators holds weights"]
+        left = unquantised(weight_holders(lowerer.reference, quantisable), quantisable)
+        reasons = [each.line() for each in left] or ["none of its operators holds weights"]
     else:
         first = "No layer may take another precision than FP32: FP32 as given is the only point."
         if set(precisions) <= {Precision.FP32}:

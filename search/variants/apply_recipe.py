@@ -61,7 +61,7 @@ def apply_recipe(
     _check_given(config, given, allow_new_weights)
     path = network or run / variant_file(recipe)
     if network is not None or (path.is_file() and not repeat and given.fingerprint == config.model):
-        reference = load_variant_file(path, recipe, given.interpreter)
+        reference = load_variant_file(path, recipe, given)
         return apply_config(
             config, reference, calibration=calibration, store=store, allow_new_weights=False, dialect=dialect
         )

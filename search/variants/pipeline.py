@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bitfront.core import ConfigError, Recipe, RecipeStep, digest
 from bitfront.lowering.export import Exporter
 from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.reference import with_batching_of
 from bitfront.search.passes.base import ArtifactPass, Pass, PassContext, StructuralPass, TrainingPass
 from bitfront.search.passes.registry import applicable, pass_of
 from bitfront.search.passes.trainings import Finished
@@ -254,7 +255,7 @@ class PassPipeline:
         assert state.module is not None
         module = bake(state.module).eval()
         given = self._given
-        reference = self._exporter.reference(module)
+        reference = with_batching_of(self._exporter.reference(module), given.reference)
         settings = replace(given.settings, samples=min(given.settings.samples, CALIBRATION_SAMPLES))
         return module, Lowerer(reference, given.dialect, given.calibration, settings, self.context.store)
 

@@ -9,8 +9,7 @@ from google.protobuf.message import DecodeError
 
 from bitfront.core import ConfigError, Recipe, write_bytes
 from bitfront.lowering.external import external_tensors
-from bitfront.lowering.interpreter import Interpreter
-from bitfront.lowering.reference import ReferenceModel, read_reference
+from bitfront.lowering.reference import ReferenceModel, read_reference, with_batching_of
 from bitfront.search.variants.pipeline import Variant
 
 FOLDER = "networks"
@@ -29,8 +28,8 @@ def variant_file(recipe: Recipe) -> Path:
     return Path(FOLDER) / f"{recipe.network[:16]}.onnx"
 
 
-def load_variant_file(path: Path, recipe: Recipe, interpreter: Interpreter) -> ReferenceModel:
-    """The graph of a recipe's variant, read from a file.
+def load_variant_file(path: Path, recipe: Recipe, given: ReferenceModel) -> ReferenceModel:
+    """The graph of a recipe's variant, read from a file; the batch axes are those of the network it was made from.
 
     Raises:
         ConfigError: If the file cannot be read, or is another network.
@@ -45,7 +44,7 @@ def load_variant_file(path: Path, recipe: Recipe, interpreter: Interpreter) -> R
     if outside:
         name = outside[0].name
         raise ConfigError(f"'{path}': tensor '{name}' keeps its data in another file, expected one file", _HINT)
-    reference = read_reference(proto, str(path), interpreter)
+    reference = with_batching_of(read_reference(proto, str(path), given.interpreter), given)
     if reference.fingerprint != recipe.network:
         raise ConfigError(f"'{path}' is not the network that the config was made for", _HINT)
     return reference

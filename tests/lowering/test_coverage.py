@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -86,3 +87,80 @@ def test_operators_that_share_what_no_layer_reads() -> None:
     found = holders_of(net, [net.op("Mul", [added, shift], "scaled")])
     assert {name: holder.weights for name, holder in found.items()} == {"n_added": 64, "n_scaled": 0}
     assert all(f"{holder.op} with weights of 8×8" in holder.reason for holder in found.values())
+
+
+def test_a_layer_has_what_others_read_before_it() -> None:
+    """Weights of a layer count for it, though an operator that is none reads them first, in another order."""
+    net = Net(("batch", 8))
+    table = net.weight("table", 16, 8, fan_in=8)
+    rows = net.op("Gather", [table, net.op("ArgMax", ["x"], "places", axis=1, keepdims=0)], "rows")
+    turned = net.op("Transpose", [table], "turned", perm=[1, 0])
+    found = holders_of(net, [rows, net.op("Add", [rows, "x"], "added"), net.op("MatMul", ["x", turned], "layer")])
+    assert {name: holder.weights for name, holder in found.items()} == {"n_rows": 0, "n_layer": 128}
+    assert found["n_rows"].reason
+    assert fixed_share(found) == 0
+
+
+def test_biases_are_no_weights() -> None:
+    """Those of operators that may be layers, whether they are or not; their layers have all of the weights."""
+    net = Net(("batch", 8))
+    weights = [net.weight(name, 1, 16, 8 if name == "w" else 4, fan_in=8) for name in ("w", "r")]
+    steps = net.op("Unsqueeze", ["x", net.constant("first", np.array([0]))], "steps")
+    net.nodes.append(
+        helper.make_node(
+            "LSTM", [steps, *weights, net.weight("b", 1, 32, fan_in=32)], ["", "last"], name="lstm", hidden_size=4
+        )
+    )
+    net.op("Gemm", ["x", net.weight("v", 8, 4, fan_in=8), net.weight("c", 1, 4, fan_in=4)], "dense")
+    found = holders_of(net, ["last", "dense"])
+    assert {name: holder.weights for name, holder in found.items()} == {"lstm.W": 128, "lstm.R": 64, "n_dense": 32}
+    assert all(holder.layer is not None and holder.layer.parameters == holder.weights for holder in found.values())
+
+
+def _body(reads: str, name: str, inputs: list[tuple[str, int]], outputs: list[tuple[str, int]]) -> onnx.GraphProto:
+    """Multiplies by a weight and a slope of its own, which every body calls alike."""
+    weights = Net()
+    weights.rng = np.random.default_rng(sum(map(ord, name)))  # what is equal would be one
+    held = {"own": (8, 8), "slope": (1, 8)}
+    for tensor, shape in held.items():
+        weights.weight(tensor, *shape, fan_in=8)
+    nodes = [
+        helper.make_node("MatMul", [reads, "own"], ["product"], name=f"{name}_product"),
+        helper.make_node("PRelu", ["product", "slope"], ["next"], name=f"{name}_slope"),
+        helper.make_node("Identity", ["on"], ["still"], name=f"{name}_on"),
+    ]
+    starts, ends = (
+        [helper.make_tensor_value_info(each, kind, None) for each, kind in group] for group in (inputs, outputs)
+    )
+    return helper.make_graph(nodes[: 1 + len(outputs)], name, starts, ends, weights.initializers)
+
+
+FLOAT, INT64, BOOL = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.BOOL
+
+
+@pytest.mark.parametrize("op", ["If", "Loop", "Scan"])
+def test_weights_in_bodies(op: str) -> None:
+    """Each counts, whatever others are called, and stays as it is since it stands where it does."""
+    net = Net(("batch", 8))
+    layer = net.op("MatMul", ["x", net.weight("w", 8, 8, fan_in=8)], "layer")
+    if op == "If":
+        flag = net.op("Cast", [net.op("ReduceMax", ["x"], "most", keepdims=0)], "flag", to=BOOL)
+        bodies = {name: _body("x", name, [], [("next", FLOAT)]) for name in ("then_branch", "else_branch")}
+        net.nodes.append(helper.make_node("If", [flag], ["y"], name="control", **bodies))
+    elif op == "Loop":
+        body = _body("h", "body", [("i", INT64), ("on", BOOL), ("h", FLOAT)], [("still", BOOL), ("next", FLOAT)])
+        times = net.constant("times", np.array(2))
+        net.nodes.append(helper.make_node("Loop", [times, "", "x"], ["y"], name="control", body=body))
+        bodies = {"body": body}
+    else:
+        body = _body("h", "body", [("h", FLOAT)], [("next", FLOAT)])
+        net.nodes.append(helper.make_node("Scan", ["x"], ["y"], name="control", body=body, num_scan_inputs=1))
+        bodies = {"body": body}
+    found = holders_of(net, [layer, "y"])
+    inner = [name for each in bodies for name in (f"{each}_product", f"{each}_slope")]
+    assert set(found) == {"n_layer", *inner}
+    total = 64 + 72 * len(bodies)
+    for name in inner:
+        assert found[name].share == pytest.approx((64 if name.endswith("product") else 8) / total)
+        assert found[name].reason == f"it stands in a subgraph of {op} 'control'"
+    assert fixed_share(found) == pytest.approx(1 - 64 / total)

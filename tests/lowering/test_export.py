@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +19,7 @@ from bitfront.experiments.networks import ResNetCifar
 from bitfront.lowering import export
 from bitfront.lowering.calibration import run_network
 from bitfront.lowering.export import Exporter
-from bitfront.lowering.reference import ReferenceModel
+from bitfront.lowering.reference import ReferenceModel, make_reference, read_reference
 from tests.passes.nets import trained_looking
 from tests.references import INTERPRETER, export_reference
 
@@ -219,3 +221,19 @@ def test_disagreement_is_seen(monkeypatch: pytest.MonkeyPatch, exports: list[nn.
     found = exporter.reference(module)
     assert len(exports) == 3
     assert anonymous(found) == anonymous(export_reference(module, images("pooled"), name="pooled"))
+
+
+def test_nothing_is_known_of_how_a_variant_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph is what a file of it is read as, whatever steps made it, and whatever constants were computed from."""
+
+    def told(*args: Any, **more: Any) -> ReferenceModel:
+        return replace(
+            make_reference(*args, **more), applied_steps=("layer-forms",), skipped_steps=("slices",), notices=("so",)
+        )
+
+    monkeypatch.setattr(export, "make_reference", told)
+    for name in ("pooled", "literal"):  # the second one is exported anew for another width
+        exporter = Exporter(images(name), INTERPRETER, name)
+        for width in (16, 8):
+            found = exporter.reference(made(name, width, 2))
+            assert found == read_reference(found.proto, name, INTERPRETER)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bitfront.core import Array, DataError, UsageError
 from bitfront.core.ragged import ragged
 from bitfront.lowering.measured_batching import measured_batching, single_batching
-from bitfront.lowering.reference import ReferenceModel, with_batch_axes
+from bitfront.lowering.reference import ReferenceModel, with_batch_axes, with_batching_of
 from tests.references import make_reference
 
 Shape = tuple[int | str | None, ...]
@@ -199,3 +199,14 @@ def test_a_fixed_axis_that_is_said_fixes_the_batch() -> None:
     assert (net.batching.input_axis("h"), net.batching.fixed) == (None, None)
     found = with_batch_axes(net, {"h": 1}).batching
     assert (dict(found.inputs), found.fixed) == ({"x": 0, "h": 1}, 1)
+
+
+def test_a_network_made_of_another_has_its_axes() -> None:
+    """Outputs in order, whatever they are called; what only one of them has follows nothing."""
+    further = [node("Relu", ["y"], "z"), node("Neg", ["y"], "v")]
+    told = with_batch_axes(reference(further, {"y": None, "z": ("n", 3, 4), "v": None}), {"z": 1, "v": None, "x": 1})
+    made = with_batching_of(reference([node("Relu", ["y"], "w2")], {"y": ("n", 3, 4), "w2": ("n", 3, 4)}), told)
+    assert dict(made.batching.inputs) == {"x": 1}
+    assert (made.batching.fixed, made.batching.certain) == (3, frozenset({"w2"}))
+    assert made.batching.output_axes("w2") == (1,)
+    assert set(made.batching.outputs) <= {"y", "w2"}

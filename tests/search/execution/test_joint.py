@@ -28,7 +28,7 @@ from bitfront.search.run import RunResult
 from bitfront.search.variants.variant_files import load_variant_file, variant_file
 from bitfront.sensitivity.divergence_metric import KL
 from bitfront.sensitivity.sparsity import score_sparsities
-from tests.references import INTERPRETER
+from tests.references import export_reference
 from tests.search.command_line import enter, outcome
 from tests.search.execution.joint_runs import ResidualWorkload, options, quick, search
 from tests.search.toy_runs import Heard
@@ -212,11 +212,13 @@ def test_training_is_accounted_for(found: Found) -> None:
 
 def test_configs_rebuild_their_models(found: Found) -> None:
     """With the run's graphs, byte for byte."""
-    folder, calibration = found.outcome.folder, ResidualWorkload().calibration
+    folder, workload = found.outcome.folder, ResidualWorkload()
+    calibration = workload.calibration
+    given = export_reference(workload.model, calibration, name=workload.name)
     for point in found.results.points.values():
         config = PrecisionConfig.load(folder / str(point.config))
         if config.recipe is not None:
-            reference = load_variant_file(folder / variant_file(config.recipe), config.recipe, INTERPRETER)
+            reference = load_variant_file(folder / variant_file(config.recipe), config.recipe, given)
             store = ContentStore(folder / "cache")
             model = apply_config(config, reference, calibration=calibration, store=store, allow_new_weights=False).data
             assert model == (folder / str(point.model)).read_bytes()

@@ -182,6 +182,18 @@ def test_sensitivity_and_inspect_say_so(name: str, tmp_path: Path, capsys: pytes
     assert reason.replace("none of its", "None of its") in said
 
 
+def test_weights_of_branches_are_told_with_their_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Inspection and results say the same of them."""
+    files = _files(tmp_path, _branches())
+    told = "else_branch_product, then_branch_product: it stands in a subgraph of If 'choice' (100.0% of the weights)"
+    assert outcome(["inspect", str(files.net)]) == 0
+    said = capsys.readouterr().out
+    assert told in " ".join(said.split())
+    assert "Weights that stay as they are: 100.0% of 128." in said
+    assert outcome(files.argv(*SMALL, "--backend", "fake", "--out", str(tmp_path / "run"))) == 0
+    assert told in _results(tmp_path / "run")["only_fp32"]
+
+
 def test_layers_that_may_take_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """FP32 alone was asked for; and layers whose every scheme is refused are told with why."""
     files = write_files(tmp_path)
@@ -209,7 +221,7 @@ def test_long_lists_are_cut() -> None:
     """Twenty reasons and a count of the others."""
     alone = {f"rnn{i}": f"its weight {i} is computed at run time" for i in range(30)}
     quantisable = QuantisableLayers(layers=(), groups=(), edges=(), left_alone=alone)
-    lowerer = SimpleNamespace(quantisable=quantisable, reference=SimpleNamespace(proto=_weightless()))
+    lowerer = SimpleNamespace(quantisable=quantisable, reference=make_reference(_weightless(), "net"))
     found = why_only_fp32(cast(Lowerer, lowerer), tuple(Precision))
     assert len(found) == 22
     assert found[-1] == "and 10 more"

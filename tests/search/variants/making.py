@@ -114,19 +114,20 @@ def pipeline(
     limit_s: float | None = None,
     store: ContentStore | None = None,
     on_step: Callable[[str], None] = lambda _: None,
+    reference: ReferenceModel | None = None,
 ) -> PassPipeline:
     """As a run makes it, anew."""
-    store = store or ContentStore(folder)
+    store, reference = store or ContentStore(folder), reference or given()
     settings = CalibrationSettings(samples=32)
     context = pass_context(
         workload.model,
-        given().fingerprint,
+        reference.fingerprint,
         workload.training,
         students={"Tiny-1": tiny()},
         augment=workload.augment,
         trainings=Trainings(store, TrainingBudget(limit_s), on_step),
     )
-    lowerer = Lowerer(given(), get_dialect("ort-cpu"), workload.calibration, settings, store)
+    lowerer = Lowerer(reference, get_dialect("ort-cpu"), workload.calibration, settings, store)
     return PassPipeline(context, lowerer, "small")
 
 
