@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from bitfront.core import (
@@ -28,6 +30,7 @@ from bitfront.lowering.compute_type import ComputeType
 from bitfront.lowering.dialect import Dialect, HasSessionSettings, LoweringRequest, support_of
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.layers import Layer, QuantisableLayers
+from bitfront.lowering.parts import NetworkPart, network_parts
 from bitfront.lowering.ranges import UNBOUNDED, is_bounded, why_unbounded
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.lowering.rounding.matrix import MatrixView
@@ -91,6 +94,11 @@ class Lowerer:
         return collect_layers(self.reference.proto, self.dialect, self.reference.module_paths)
 
     @cached_property
+    def parts(self) -> Mapping[str, NetworkPart]:
+        """Group name → the group's layers as a network of their own, for every group that has one."""
+        return network_parts(self.reference.proto, self.quantisable)
+
+    @cached_property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
         """Tensor name → (low, high) of every floating activation of the network; ``UNBOUNDED`` for what has none.
 
@@ -150,15 +158,34 @@ class Lowerer:
         Raises:
             LoweringError: If a layer is missing or may not take its scheme.
         """
-        layers = self.quantisable.layers
-        self._check(schemes)
+        self._check(schemes, self.quantisable.layers)
+        return self._written(self.reference.proto, self.quantisable.layers, schemes, correct_bias=True)
+
+    def lower_part(self, part: NetworkPart, scheme: Scheme) -> Artifact:
+        """The artifact of a part whose layers all take one scheme, with the ranges and weights of the whole network.
+
+        Biases are not corrected: the corrections that come with weights rounded on data make up for rounded layers
+        before them, too, which a part does not have.
+
+        Raises:
+            LoweringError: If a layer may not take the scheme.
+        """
+        schemes = {layer.name: scheme for layer in part.layers}
+        self._check(schemes, part.layers)
+        return self._written(part.model, part.layers, schemes, correct_bias=False)
+
+    def _written(
+        self, network: onnx.ModelProto, layers: tuple[Layer, ...], schemes: Mapping[str, Scheme], *, correct_bias: bool
+    ) -> Artifact:
         weights = {
             layer.name: self._rounded(layer, schemes[layer.name])
             for layer in layers
             if schemes[layer.name].precision.is_integer
         }
+        if not correct_bias:
+            weights = {name: replace(rounded, bias_correction=None) for name, rounded in weights.items()}
         request = LoweringRequest(
-            reference=self.reference.proto,
+            reference=network,
             layers=layers,
             schemes=schemes,
             ranges=self._needed_ranges(schemes),
@@ -170,7 +197,7 @@ class Lowerer:
 
     def config(self, schemes: Mapping[str, Scheme]) -> PrecisionConfig:
         """The reusable config of layer name → scheme."""
-        self._check(schemes)
+        self._check(schemes, self.quantisable.layers)
         return PrecisionConfig(
             model=self.reference.fingerprint,
             architecture=self.reference.architecture,
@@ -215,8 +242,8 @@ class Lowerer:
         names = [*view.inputs, *(name for node in view.nodes for name in node.output)]
         return [name for name in names if name and view.is_float(name)]
 
-    def _check(self, schemes: Mapping[str, Scheme]) -> None:
-        for layer in self.quantisable.layers:
+    def _check(self, schemes: Mapping[str, Scheme], layers: Iterable[Layer]) -> None:
+        for layer in layers:
             scheme = schemes.get(layer.name)
             if scheme is None:
                 raise LoweringError(f"layer '{layer.name}' has no scheme", "give every layer of the network one")

@@ -72,7 +72,6 @@ def sensitivity_context(session: Session) -> SensitivityContext:
         outputs_read=session.outputs_read,
         precisions=options.precisions,
         samples=options.sensitivity_samples,
-        threads=options.threads,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from bitfront.core import ContentStore, Inputs, OutputsRead, Precision
@@ -27,7 +28,6 @@ class SensitivityContext:
         outputs_read: What the metric reads of the outputs.
         precisions: What layers may take.
         samples: Calibration samples of each score.
-        threads: Of the runtime.
     """
 
     runner: ModelRunner
@@ -37,7 +37,6 @@ class SensitivityContext:
     outputs_read: OutputsRead
     precisions: tuple[Precision, ...]
     samples: int
-    threads: int
 
 
 def calibrate_and_score(context: SensitivityContext) -> SensitivityTable:
@@ -67,7 +66,7 @@ def score_network(context: SensitivityContext, variant: str, samples: int) -> Se
         samples=samples,
         read=output_readings(runner.writer(variant).reference.proto, context.outputs_read),
         precisions=context.precisions,
-        threads=context.threads,
+        threads=os.cpu_count() or 1,  # nothing is timed
         store=context.store,
         on_step=context.listener.step,
         batching=runner.lowerer.reference.batching,

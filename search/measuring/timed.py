@@ -15,6 +15,8 @@ from bitfront.backends.host import HostModel
 from bitfront.core import Array, Artifact, Inputs, Precision, Scheme
 from bitfront.lowering.layers import QuantisableLayers
 from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.parts import NetworkPart
+from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.measuring.stopwatch import Kind, Stopwatch
 
 
@@ -102,10 +104,25 @@ class TimedLowerer:
         """The inner lowerer's quantisable layers."""
         return self._inner.quantisable
 
+    @property
+    def reference(self) -> ReferenceModel:
+        """The inner lowerer's network."""
+        return self._inner.reference
+
+    @property
+    def parts(self) -> Mapping[str, NetworkPart]:
+        """The inner lowerer's parts."""
+        return self._inner.parts
+
     def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
         """Lower with the inner lowerer."""
         with self._watch.timed(Kind.LOWERING):
             return self._inner.lower(schemes)
+
+    def lower_part(self, part: NetworkPart, scheme: Scheme) -> Artifact:
+        """Lower a part with the inner lowerer."""
+        with self._watch.timed(Kind.LOWERING):
+            return self._inner.lower_part(part, scheme)
 
 
 class TimedSampler(BaseSampler):
