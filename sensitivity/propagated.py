@@ -2,20 +2,21 @@
 
     local error   a group's part (``lowering.parts``) runs on what it reads in the FP32 network, as each scheme has it
                   written, on its backend; its squared difference from the FP32 results, summed, is the scheme's energy
-    probes        the errors of one or two schemes a group, the largest and one far below it, are added to the FP32
+    probes        the errors of a few schemes a group, the largest and one far below it, are added to the FP32
                   network's results in that place (``injection``), which gives their divergence; others follow from
-                  their energy: divergence ∝ energy^b, with b between the two probes, 1 without a second
+                  their energy: divergence ∝ energy^b, with b between two probes, 1 without a second. Errors whose
+                  mean a corrected bias takes away reach less far than others, and have a probe of their own
     leave one out the errors of all groups' lowest schemes are added at once, and all but one group's; the difference
-                  is that group's, and its other schemes' in proportion to their energies
+                  is that group's, and that of its schemes with smaller errors in proportion to their divergence
 
-The work is a run of each part for each scheme, and three runs of the network a group, whatever number of schemes there
+The work is a run of each part for each scheme, and four runs of the network a group, whatever number of schemes there
 is; nothing but parts is written and compiled.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,12 +59,14 @@ class GroupScores:
     Attributes:
         energies: Scheme → sum of its squared errors; FP32's is 0.
         probes: Scheme whose error was carried to the outputs → divergence of each sample, (n,).
+        corrected: Schemes whose mean error a corrected bias takes away.
         refused: Scheme → why it leaves the space.
         leave_one_out: Scheme → leave-one-out score and its standard error.
     """
 
     energies: dict[Scheme, float] = field(default_factory=dict)
     probes: dict[Scheme, Scores] = field(default_factory=dict)
+    corrected: frozenset[Scheme] = frozenset()
     refused: dict[Scheme, str] = field(default_factory=dict)
     leave_one_out: dict[Scheme, tuple[float, float]] = field(default_factory=dict)
 
@@ -83,7 +86,13 @@ class GroupScores:
     def single_layer(self) -> dict[Scheme, float]:
         """Scheme → mean divergence with everything else in FP32; not a number where an error is none."""
         known = {scheme: (self.energies[scheme], float(values.mean())) for scheme, values in self.probes.items()}
-        return {scheme: _carried(energy, scheme, known) for scheme, energy in self.energies.items()}
+        found = {}
+        for scheme, energy in self.energies.items():
+            alike = {
+                each: pair for each, pair in known.items() if (each in self.corrected) == (scheme in self.corrected)
+            }
+            found[scheme] = known[scheme][1] if scheme in known else _carried(energy, list((alike or known).values()))
+        return found
 
 
 def propagated_scores(
@@ -127,7 +136,13 @@ def propagated_scores(
     )
     key = digest(context, "propagated", _VERSION, divergence_metric)
     blocks = list(_blocks(run.network, inputs, lowerer.reference.fixed_batch or 1))
-    found = {name: GroupScores(energies={FP32: 0.0}) for name in parts}
+    found = {
+        name: GroupScores(
+            energies={FP32: 0.0},
+            corrected=frozenset(s for s in offered[name] if _corrected_axis(part, s) is not None),
+        )
+        for name, part in parts.items()
+    }
     for name in parts:
         for scheme in offered[name][1:]:
             try:
@@ -249,7 +264,8 @@ class _Propagation:
         if schemes and not errors:
             return None
         usable = {scheme: energy for scheme, energy in zip(schemes, energies, strict=True) if scheme in errors}
-        carried = {scheme.text: self.carried(errors[scheme], block) for scheme in known.probes or _probes(usable)}
+        probes = known.probes or _probes(usable, known.corrected)
+        carried = {scheme.text: self.carried(errors[scheme], block) for scheme in probes}
         return {
             "schemes": np.array(texts),
             "energies": np.array(energies),
@@ -307,18 +323,19 @@ def _energy(errors: Errors) -> float:
     return float(sum(np.square(array, dtype=np.float64).sum() for run in errors for array in run.values()))
 
 
-def _probes(energies: Mapping[Scheme, float]) -> list[Scheme]:
-    """The scheme of the largest finite error and one far below it, and all whose errors are not finite."""
+def _probes(energies: Mapping[Scheme, float], corrected: Collection[Scheme]) -> list[Scheme]:
+    """The scheme of the largest finite error, one far below it, the largest corrected one; all that are not finite."""
     finite = sorted((s for s, e in energies.items() if 0 < e < math.inf), key=lambda s: (-energies[s], s.text))
-    far = [scheme for scheme in finite if energies[scheme] * _FAR <= energies[finite[0]]]
-    return [*finite[:1], *far[:1], *(scheme for scheme, energy in energies.items() if not math.isfinite(energy))]
+    plain = [scheme for scheme in finite if scheme not in corrected]
+    far = [scheme for scheme in plain if energies[scheme] * _FAR <= energies[plain[0]]]
+    others = [scheme for scheme in finite if scheme in corrected]
+    infinite = [scheme for scheme, energy in energies.items() if not math.isfinite(energy)]
+    return [*plain[:1], *far[:1], *others[:1], *infinite]
 
 
-def _carried(energy: float, scheme: Scheme, known: Mapping[Scheme, tuple[float, float]]) -> float:
+def _carried(energy: float, known: Sequence[tuple[float, float]]) -> float:
     """Divergence that an energy comes to, by the (energy, divergence) that are known."""
-    if scheme in known:
-        return known[scheme][1]
-    usable = sorted(pair for pair in known.values() if 0 < pair[0] < math.inf and 0 < pair[1] < math.inf)
+    usable = sorted(pair for pair in known if 0 < pair[0] < math.inf and 0 < pair[1] < math.inf)
     if energy == 0 or not usable:
         return 0.0
     slope = 1.0
@@ -352,14 +369,14 @@ def _leave_one_out(
         differences = {name: np.concatenate(values) for name, values in parts.items()}
         store.put_arrays(_KIND, own, differences)
     for name, scheme in low.items():
-        values, energies = differences[name], found[name].energies
+        values = differences[name]
         found[name].leave_one_out[FP32] = (0.0, 0.0)
         if not np.isfinite(values).all():
             continue
         mean, error = mean_and_error(values)
         for each in best_of_each_rank(scores[name]).values():
-            share = energies[each] / energies[scheme] if energies[scheme] > 0 else 0.0
-            if each != FP32 and math.isfinite(share):
+            share = scores[name][each] / scores[name][scheme] if scores[name][scheme] > 0 else 0.0
+            if each != FP32 and share <= 1:
                 found[name].leave_one_out[each] = (mean * share, error * share)
 
 

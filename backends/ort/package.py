@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -59,6 +60,7 @@ def check_flavours(installed: Callable[[str], bool], extra: str) -> None:
         )
 
 
+@cache
 def _installed(name: str) -> bool:
     try:
         version(name)

@@ -1,8 +1,8 @@
 """Networks of well-known shapes with random weights, for studies of cost: what they answer does not matter.
 
-    chain      residual blocks of two 3×3 convolutions of 32 channels on 16×16 maps, as many layers as asked for
-    resnet50   bottleneck blocks 3, 4, 6, 3 (He et al., arXiv:1512.03385, table 1) on 224×224 images
-    encoder    post-norm transformer encoder (Devlin et al., arXiv:1810.04805): 12 layers of width 768 by default
+chain      residual blocks of two 3×3 convolutions of 32 channels on 16×16 maps, as many layers as asked for
+resnet50   bottleneck blocks 3, 4, 6, 3 (He et al., arXiv:1512.03385, table 1) on 224×224 images
+encoder    post-norm transformer encoder (Devlin et al., arXiv:1810.04805): 12 layers of width 768 by default
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, positions, width) to the same."""
-        split = [
-            part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
-        ]
+        split = [part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)]
         scores = split[0] @ split[1].transpose(-1, -2) / split[0].shape[-1] ** 0.5
         mixed = (scores.softmax(-1) @ split[2]).transpose(1, 2).flatten(2)
         x = self.attention_norm(x + self.output(mixed))
