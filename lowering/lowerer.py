@@ -35,6 +35,7 @@ from bitfront.lowering.rounding.methods import uses_calibration
 from bitfront.lowering.rounding.network import round_network
 from bitfront.lowering.rounding.scales import INTEGER_RANGES, nearest_integers
 from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.stored_layers import store_weights
 from bitfront.lowering.zero_ranges import replace_zero_ranges
 
 
@@ -147,10 +148,13 @@ class Lowerer:
     def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
         """The artifact for layer name → scheme (every layer); the same schemes give the same bytes.
 
+        Layers that are only stored stay FP32 where they are not named: older configs do not.
+
         Raises:
             LoweringError: If a layer is missing or may not take its scheme.
         """
         layers = self.quantisable.layers
+        schemes = {layer.name: FP32 for layer in layers if layer.stored_only} | dict(schemes)
         self._check(schemes)
         weights = {
             layer.name: self._rounded(layer, schemes[layer.name])
@@ -159,17 +163,20 @@ class Lowerer:
         }
         request = LoweringRequest(
             reference=self.reference.proto,
-            layers=layers,
+            layers=tuple(layer for layer in layers if not layer.stored_only),
             schemes=schemes,
             ranges=self._needed_ranges(schemes),
             weights=weights,
         )
-        model = write_compactly(self.dialect.write(request), self.reference.sources)
+        written = self.dialect.write(request)
+        store_weights(written, layers, schemes, weights)
+        model = write_compactly(written, self.reference.sources)
         settings = self.dialect.session_settings(request) if isinstance(self.dialect, HasSessionSettings) else None
         return Artifact.onnx(bytes(model.SerializeToString(deterministic=True)), settings)
 
     def config(self, schemes: Mapping[str, Scheme]) -> PrecisionConfig:
-        """The reusable config of layer name → scheme."""
+        """The reusable config of layer name → scheme; layers that are only stored may be left out."""
+        schemes = {layer.name: FP32 for layer in self.quantisable.layers if layer.stored_only} | dict(schemes)
         self._check(schemes)
         return PrecisionConfig(
             model=self.reference.fingerprint,
@@ -242,7 +249,9 @@ class Lowerer:
     def _sources(self) -> Mapping[str, str]:
         """Name of each layer's node → the tensor it reads."""
         nodes = {node.name: node for node in self.reference.proto.graph.node}
-        return {layer.node: str(nodes[layer.node].input[0]) for layer in self.quantisable.layers}
+        return {
+            layer.node: str(nodes[layer.node].input[0]) for layer in self.quantisable.layers if not layer.stored_only
+        }
 
     def _needed_ranges(self, schemes: Mapping[str, Scheme]) -> Mapping[str, tuple[float, float]]:
         """All ranges, or none where no layer has integers; weight scales heed them too (``rounding/bias_overflow.py``).

@@ -15,8 +15,8 @@ from math import prod
 import onnx
 from onnx import TensorProto
 
-from bitfront.lowering.collect_layers import SMALLEST_TABLE
 from bitfront.lowering.graph import bodies
+from bitfront.lowering.layer_sites import SMALLEST_TABLE
 from bitfront.lowering.layers import QuantisableLayers
 
 _LEAST_SHARE = 0.01

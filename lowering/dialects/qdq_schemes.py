@@ -33,17 +33,17 @@ def qdq_schemes(
     """
     operators, floats = LAYERS | (stored & TABLES), LAYERS | stored
     entries = (
-        floating("fp32", floats),
-        floating("fp16", floats, compute_type=fp16),
+        floating("fp32", floats, storage=True),
+        floating("fp16", floats, compute_type=fp16, storage=True),
         static("int8:nearest", operators, why_no_int8),
         static("int8:mse", operators, why_no_int8),
         static("int4:mse", operators, why_no_int8),
         static("int4:gptq", operators, why_no_int8),
-        floating("int8:mse:weight-only", floats),
+        floating("int8:mse:weight-only", floats, storage=True),
         floating("int4:gptq:weight-only", operators, why_not=_why_no_product),
         grouped("int4:mse:block32", why_no_groups),
     )
-    return (*entries, floating("int4:mse:weight-only", stored)) if stored else entries
+    return (*entries, floating("int4:mse:weight-only", stored, storage=True)) if stored else entries
 
 
 def floating(
@@ -52,6 +52,7 @@ def floating(
     *,
     compute_type: ComputeType = ComputeType.FP32,
     why_not: Reason = lambda _: "",
+    storage: bool = False,
 ) -> SchemeSupport[QdqEmitter]:
     """A scheme of floating activations, its weights unfolded when the model is loaded."""
 
@@ -59,7 +60,12 @@ def floating(
         emitter.floating_layer(site)
 
     return SchemeSupport(
-        scheme=SCHEMES[text], compute_type=compute_type, write=write, why_not=why_not, operators=operators
+        scheme=SCHEMES[text],
+        compute_type=compute_type,
+        write=write,
+        why_not=why_not,
+        operators=operators,
+        storage=storage,
     )
 
 
