@@ -74,7 +74,9 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect, paths: Mapping[str,
             found[index] = [_with_offers(site, dialect)]
     stored = _stored_layers(view, dialect, found, refused, taken)
     held = {layer.node for own in stored.found.values() for layer in own}
-    left_alone = {name: why for name, why in (stored.left_alone | left_alone).items() if name not in held}
+    left_alone = {
+        name: why for name, why in (stored.left_alone | left_alone | stored.sharing).items() if name not in held
+    }
     found |= {index: [*found.get(index, ()), *own] for index, own in stored.found.items()}
     layers = named_by_module([layer for index in sorted(found) for layer in found[index]], paths)
     groups = _groups(layers, view)
@@ -92,8 +94,8 @@ def _stored_layers(
     view: GraphView, dialect: Dialect, found: Mapping[int, list[Layer]], refused: Mapping[int, str], taken: set[str]
 ) -> StoredLayers:
     """Layers of which only the storage is chosen: in bodies, and of operators that were refused as others."""
-    stored = StoredLayers(dialect=dialect, taken=taken, outputs=frozenset(view.outputs))
-    stored.claimed |= {id(view.initializers[layer.weight]): layer.name for own in found.values() for layer in own}
+    others = frozenset(id(view.initializers[layer.weight]) for own in found.values() for layer in own)
+    stored = StoredLayers(dialect=dialect, taken=taken, outputs=frozenset(view.outputs), others=others)
     for index, node in enumerate(view.nodes):
         if index in refused:
             stored.add(index, view, index, refused[index])
@@ -186,7 +188,8 @@ def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[PrecisionGroup, .
     nodes = {node.name: node for node in view.nodes}
     seen: dict[tuple[str, str], int] = {}
     for index, layer in enumerate(layers):
-        keys = [("weight", layer.weight), ("node", layer.node)]
+        # A weight that is only stored is one layer, and others in other bodies may be called alike.
+        keys = [("node", layer.node)] if layer.stored_only else [("weight", layer.weight), ("node", layer.node)]
         if any(scheme.activations.is_static for scheme in layer.schemes):
             keys.append(("input", nodes[layer.node].input[0]))
         for key in keys:

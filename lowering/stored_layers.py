@@ -34,17 +34,21 @@ class StoredLayers:
         dialect: Says which schemes are a matter of storage alone.
         taken: Names that layers have.
         outputs: Names of the graph's outputs.
-        claimed: Weight → the layer that it is, by the identity of its tensor.
+        others: Identities of weights that are other layers' already, which are written for these alone.
+        claimed: Identity of a weight → the layer that it is here.
         found: Index of a node of the main graph → the layers that it, or a body of it, holds.
         left_alone: Node name → why it is no layer.
+        sharing: Node name → the same, of nodes that read a weight of a layer found before.
     """
 
     dialect: Dialect
     taken: set[str]
     outputs: frozenset[str]
+    others: frozenset[int]
     claimed: dict[int, str] = field(default_factory=dict)
     found: dict[int, list[Layer]] = field(default_factory=dict)
     left_alone: dict[str, str] = field(default_factory=dict)
+    sharing: dict[str, str] = field(default_factory=dict)
 
     def add(self, index: int, view: GraphView, place: int, why: str) -> None:
         """Take a node's constant weights as layers, or note why they are none.
@@ -57,9 +61,13 @@ class StoredLayers:
         """
         node = view.nodes[index]
         sites = list(_weights(node, view))
-        reasons = {operand: self._why_not(node, operand, view) for operand, _ in sites}
-        if reason := next(filter(None, reasons.values()), ""):
+        reasons = [self._why_not(node, operand, view) for operand, _ in sites]
+        if reason := next(filter(None, reasons), ""):
             self.left_alone[node.name] = reason
+            return
+        weights = [id(view.initializers[_root(node.input[operand], view)]) for operand, _ in sites]
+        if first := next((self.claimed[weight] for weight in weights if weight in self.claimed), ""):
+            self.sharing[node.name] = f"its weight is stored as that of layer '{first}' is"
             return
         for operand, name in sites:
             root = _root(node.input[operand], view)
@@ -97,16 +105,16 @@ class StoredLayers:
         tensor = view.initializers.get(weight)
         if tensor is None:
             return QUANTISED_ALREADY if is_quantised(weight, view) else "its weight is computed at run time"
-        if not any(support.storage for support in self.dialect.schemes):
-            return f"dialect '{self.dialect.name}' keeps it as it is: only its storage could be chosen"
+        if not any(support.storage and node.op_type in support.operators for support in self.dialect.schemes):
+            return f"dialect '{self.dialect.name}' has no storage for weights of {node.op_type} that others may read"
         if not view.is_float(weight):
             return f"its weight is {onnx.TensorProto.DataType.Name(tensor.data_type).lower()}, only float32 is handled"
         if node.op_type == "MatMul" and len(tensor.dims) != 2:
             return f"its constant operand has {len(tensor.dims)} axes, only 2 are handled"
         if weight in self.outputs:
             return "its weight is an output as well"
-        if id(tensor) in self.claimed:
-            return f"its weight is stored as layer '{self.claimed[id(tensor)]}'s is"
+        if id(tensor) in self.others:
+            return "its weight is also read by a layer that has it for itself"
         value = numpy_helper.to_array(tensor)
         return (
             "" if value.size and np.isfinite(value).all() else "its weight is empty, or has values that are not finite"
@@ -114,7 +122,7 @@ class StoredLayers:
 
 
 def _weights(node: onnx.NodeProto, view: GraphView) -> Iterator[tuple[int, str]]:
-    """Where a node's weights stand among its inputs, and what the operator calls each where it has several."""
+    """Positions of a node's weights among its inputs, each with the operator's name for it where it has several."""
     if node.op_type in RECURRENT:
         yield from ((operand, name) for name, operand in RECURRENT_WEIGHTS.items())
     elif node.op_type == "MatMul":

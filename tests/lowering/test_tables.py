@@ -101,15 +101,14 @@ def test_a_head_that_shares_its_table(text: str) -> None:
     assert sum(tuple(tensor.dims) == (ENTRIES, WIDTH) for tensor in stored) == 1
 
 
-def test_a_table_multiplied_by_its_columns_is_none() -> None:
-    """A Gemm that reads a table without transposing it has other channels: both stay as they are."""
+def test_a_table_multiplied_by_its_columns_is_only_stored() -> None:
+    """A Gemm that reads a table without transposing it has other channels: both read what is stored for the table."""
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["embedded"], name="embed"),
         helper.make_node("Gemm", ["embedded", "table"], ["y"], name="head"),
     ]
     model = _model(nodes, {"table": _table(ENTRIES, ENTRIES)}, {"ids": (TensorProto.INT64, ["n"])})
     lowerer = _lowerer(model, {"ids": np.arange(8)})
-    assert lowerer.quantisable.left_alone == {
-        "embed": "its table is also read by Gemm 'head'",
-        "head": "its weight is also read by Gather 'embed'",
-    }
+    (layer,) = lowerer.quantisable.layers
+    assert (layer.name, layer.stored_only) == ("embed", True)
+    assert lowerer.quantisable.left_alone == {"head": "its weight is stored as that of layer 'embed' is"}
