@@ -31,7 +31,7 @@ from bitfront.core import (
 from bitfront.core.scheme_text import method_word
 from bitfront.lowering.graph import GraphView, attribute
 from bitfront.lowering.interpreter import Interpreter
-from bitfront.lowering.layers import RECURRENT, Layer
+from bitfront.lowering.layers import RECURRENT, TABLE_READERS, Layer
 from bitfront.lowering.ranges import is_bounded
 from bitfront.lowering.rounding.bias_overflow import layer_bias, min_scales_for_bias
 from bitfront.lowering.rounding.gptq import shrinkage
@@ -173,9 +173,9 @@ class _NetworkRounder:
                 f"layer '{layer.name}': weight '{layer.weight}' has values that are not finite",
                 "export the network again from a checkpoint whose weights are finite",
             )
-        if self.weights.group_size is not None and layer.op not in ("Gemm", "MatMul"):
+        if self.weights.group_size is not None and layer.op not in ("Gemm", "MatMul", *TABLE_READERS):
             raise LoweringError(
-                f"layer '{layer.name}': group_size {self.weights.group_size} applies to Gemm and MatMul, this is a "
+                f"layer '{layer.name}': group_size {self.weights.group_size} applies to Gemm, MatMul and tables, this is a "
                 f"{layer.op}",
                 "leave group_size out for this layer",
             )
