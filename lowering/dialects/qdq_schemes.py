@@ -94,7 +94,7 @@ def grouped(
     weight_bytes: Callable[[Layer, Scheme], int] = stored_bytes,
     operators: frozenset[str] = LAYERS,
 ) -> SchemeSupport[QdqEmitter]:
-    """A scheme of floating activations and integer weights with a scale per group, in a fused kernel where one reads it."""
+    """A scheme of floating activations and integer weights with a scale per group, in a fused kernel or folded."""
 
     def write(emitter: QdqEmitter, site: LayerSite) -> None:
         emitter.grouped_layer(site)

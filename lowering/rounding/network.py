@@ -175,8 +175,8 @@ class _NetworkRounder:
             )
         if self.weights.group_size is not None and layer.op not in ("Gemm", "MatMul", *TABLE_READERS):
             raise LoweringError(
-                f"layer '{layer.name}': group_size {self.weights.group_size} applies to Gemm, MatMul and tables, this is a "
-                f"{layer.op}",
+                f"layer '{layer.name}': group_size {self.weights.group_size} applies to Gemm, MatMul and tables, "
+                f"this is a {layer.op}",
                 "leave group_size out for this layer",
             )
         return RoundingProblem(
