@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from bitfront.backends.base import Backend
 
 
+def timed_by(run: Callable[[], object], clock: Clock) -> Timer:
+    """A timer that reads the clock after every call of ``run``."""
+
+    def timed(count: int) -> NDArray[np.int64]:
+        stamps = np.empty(count + 1, dtype=np.int64)
+        stamps[0] = clock()
+        for index in range(1, count + 1):
+            run()
+            stamps[index] = clock()
+        return np.diff(stamps)
+
+    return timed
+
+
 class HostModel(ABC):
     """A base for compiled models; what a runtime can tell or time better, its model overrides."""
 
@@ -26,17 +40,8 @@ class HostModel(ABC):
 
     def timer(self, inputs: Inputs, clock: Clock) -> Timer:
         """A timer that reads the clock after every run, one run at a time."""
-
-        def timed(count: int) -> NDArray[np.int64]:
-            run = self.run
-            stamps = np.empty(count + 1, dtype=np.int64)
-            stamps[0] = clock()
-            for index in range(1, count + 1):
-                run(inputs)
-                stamps[index] = clock()
-            return np.diff(stamps)
-
-        return timed
+        run = self.run
+        return timed_by(lambda: run(inputs), clock)
 
     def profile(self, inputs: Inputs) -> tuple[ExecutedLayer, ...]:  # noqa: ARG002 (the protocol's signature)
         """Empty: the runtime does not tell its layers."""

@@ -113,9 +113,10 @@ def _scales(config: PrecisionConfig) -> dict[str, NDArray[np.float32]]:
 
 
 def _check_layers(config: PrecisionConfig, lowerer: Lowerer) -> None:
-    own = {layer.name for layer in lowerer.quantisable.layers}
+    own = {layer.name: layer for layer in lowerer.quantisable.layers}
     missing = [name for name in config.layers if name not in own]
-    extra = sorted(own - set(config.layers))
+    # Configs that were written before weights were stored for other readers leave those out: they stay FP32.
+    extra = sorted(name for name, layer in own.items() if name not in config.layers and not layer.stored_only)
     if missing or extra:
         parts = [f"not in the network: {', '.join(missing)}"] if missing else []
         parts += [f"not in the config: {', '.join(extra)}"] if extra else []

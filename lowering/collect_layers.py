@@ -8,8 +8,7 @@ Two groups are neighbours when one reads what the other wrote with nothing but g
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from types import MappingProxyType
@@ -17,9 +16,9 @@ from types import MappingProxyType
 import numpy as np
 import onnx
 
-from bitfront.core import FP32
 from bitfront.lowering.dialect import Dialect, LayerSite, offers, stores
-from bitfront.lowering.graph import FLOATS, MOVING, GraphView, attribute, bodies
+from bitfront.lowering.graph import GraphView, attribute
+from bitfront.lowering.layer_sites import QUANTISED, QUANTISED_ALREADY, UNHANDLED, is_quantised, is_table, layer_at
 from bitfront.lowering.layers import (
     RECURRENT,
     RECURRENT_WEIGHTS,
@@ -30,17 +29,8 @@ from bitfront.lowering.layers import (
     QuantisableLayers,
 )
 from bitfront.lowering.module_paths import named_by_module
+from bitfront.lowering.stored_layers import StoredLayers
 
-# Other operators with weights people ask about: named as left alone, with the reason, instead of being passed over.
-_UNHANDLED = ("Einsum", "Attention", "DeformConv")
-# Operators that compute on quantised weights, of any domain.
-_QUANTISED = re.compile(
-    r"QLinear(Conv|MatMul)|QGemm|QAttention|QEmbedLayerNormalization|QMoE|(MatMul|Conv)Integer\w*|MatMul(NBits|BnB4|Fp8)"
-    r"|QLinearConvTranspose|GatherBlockQuantized|DynamicQuantize(MatMul|LSTM)"
-)
-_QUANTISED_ALREADY = "it is quantised already"
-# Elements of the smallest table that is a layer: below, scales and nodes take what the integers save.
-SMALLEST_TABLE = 1024
 _NO_PATHS: Mapping[str, str] = MappingProxyType({})
 # What joins layers to a group, in words.
 _RELATIONS = {"weight": "share the weight", "node": "belong to", "input": "read the same activation"}
@@ -55,18 +45,18 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect, paths: Mapping[str,
         paths: Node name → module path, by which layers without a better name are called.
     """
     view = GraphView(proto.graph)
-    layers: list[Layer] = []
+    found: dict[int, list[Layer]] = {}
     left_alone: dict[str, str] = {}
     taken: set[str] = set()
+    refused: dict[int, str] = {}
     for index, node in enumerate(view.nodes):
-        left_alone.update((name, in_subgraph(node)) for name in _inner(node))
-        if node.op_type in _UNHANDLED:
+        if node.op_type in UNHANDLED:
             left_alone[node.name] = f"{node.op_type} is not supported as a layer; it stays as it is"
-        if _QUANTISED.fullmatch(node.op_type):
-            left_alone[node.name] = _QUANTISED_ALREADY
+        if QUANTISED.fullmatch(node.op_type):
+            left_alone[node.name] = QUANTISED_ALREADY
         if node.domain not in ("", "ai.onnx"):
             continue
-        if _is_table(node, view):
+        if is_table(node, view):
             reason = _why_no_table(node, view, dialect)
         elif node.op_type in RECURRENT:
             reason = _why_not_recurrent(node, view, dialect)
@@ -75,30 +65,42 @@ def collect_layers(proto: onnx.ModelProto, dialect: Dialect, paths: Mapping[str,
         else:
             continue
         if reason:
-            left_alone[node.name] = reason
-            continue
-        if node.op_type in RECURRENT:
-            layers += [_layer(index, view, dialect, taken, at, name) for name, at in RECURRENT_WEIGHTS.items()]
+            left_alone[node.name] = refused[index] = reason
+        elif node.op_type in RECURRENT:
+            sites = [layer_at(index, view, taken, at, weight_name=name) for name, at in RECURRENT_WEIGHTS.items()]
+            found[index] = [_with_offers(site, dialect) for site in sites]
         else:
-            layers.append(_layer(index, view, dialect, taken, operand=0 if node.op_type in TABLE_READERS else 1))
-    layers = named_by_module(layers, paths)
+            site = layer_at(index, view, taken, 0 if node.op_type in TABLE_READERS else 1)
+            found[index] = [_with_offers(site, dialect)]
+    stored = _stored_layers(view, dialect, found, refused, taken)
+    held = {layer.node for own in stored.found.values() for layer in own}
+    left_alone = {
+        name: why for name, why in (stored.left_alone | left_alone | stored.sharing).items() if name not in held
+    }
+    found |= {index: [*found.get(index, ()), *own] for index, own in stored.found.items()}
+    layers = named_by_module([layer for index in sorted(found) for layer in found[index]], paths)
     groups = _groups(layers, view)
     return QuantisableLayers(
         layers=tuple(layers), groups=groups, edges=_edges(layers, groups, view), left_alone=left_alone
     )
 
 
-def in_subgraph(node: onnx.NodeProto) -> str:
-    """Reason why an operator in a body of an If, Loop or Scan of the network is no layer."""
-    return f"it stands in a subgraph of {node.op_type} '{node.name}'"
+def _with_offers(site: LayerSite, dialect: Dialect) -> Layer:
+    schemes, refused = offers(dialect, site)
+    return replace(site.layer, schemes=schemes, refused=refused)
 
 
-def _inner(node: onnx.NodeProto) -> Iterator[str]:
-    for body in bodies(node):
-        for inner in body.node:
-            if inner.op_type in (*WEIGHTED, *RECURRENT, *_UNHANDLED) or _QUANTISED.fullmatch(inner.op_type):
-                yield inner.name or next(filter(None, inner.output), inner.op_type)
-            yield from _inner(inner)
+def _stored_layers(
+    view: GraphView, dialect: Dialect, found: Mapping[int, list[Layer]], refused: Mapping[int, str], taken: set[str]
+) -> StoredLayers:
+    """Layers of which only the storage is chosen: in bodies, and of operators that were refused as others."""
+    others = frozenset(id(view.initializers[layer.weight]) for own in found.values() for layer in own)
+    stored = StoredLayers(dialect=dialect, taken=taken, outputs=frozenset(view.outputs), others=others)
+    for index, node in enumerate(view.nodes):
+        if index in refused:
+            stored.add(index, view, index, refused[index])
+        stored.add_bodies(node, view, index)
+    return stored
 
 
 def _why_no_layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> str:
@@ -106,8 +108,8 @@ def _why_no_layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> st
     if weight is None:
         if node.op_type == "MatMul" and view.array(node.input[0]) is not None:
             return "its constant operand is the left one; only a constant right operand is a layer's weight"
-        if _is_quantised(node.input[1], view):
-            return _QUANTISED_ALREADY
+        if is_quantised(node.input[1], view):
+            return QUANTISED_ALREADY
         return "its weight is computed at run time"
     if not view.is_float(node.input[1]):
         return f"its weight is {weight.dtype}, only float32 is handled"
@@ -123,23 +125,11 @@ def _why_no_layer(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> st
     if view.is_captured(node.input[1]) or view.is_output(node.input[1]):
         return "its weight is also read by a subgraph, or is an output"
     for reader in readers:
-        if _reads_rows(node, node.input[1]) and _is_table(reader, view) and stores(dialect, reader.op_type):
+        if _reads_rows(node, node.input[1]) and is_table(reader, view) and stores(dialect, reader.op_type):
             continue
         if reader.op_type not in WEIGHTED or list(reader.input).index(node.input[1]) != 1:
             return f"its weight is also read by {reader.op_type} '{reader.name}'"
     return ""
-
-
-def _is_table(node: onnx.NodeProto, view: GraphView) -> bool:
-    """Whether a node looks up or cuts out vectors of a constant floating matrix that is worth storing smaller."""
-    if node.op_type not in TABLE_READERS or node.input[0] not in view.initializers:
-        return False
-    table = view.initializers[node.input[0]]
-    if table.data_type not in FLOATS or prod(table.dims) < SMALLEST_TABLE:
-        return False
-    if node.op_type == "Slice":
-        return len(table.dims) == 2 or (len(table.dims) == 3 and table.dims[0] == 1)
-    return len(table.dims) == 2 and attribute(node, "axis", 0) in (0, -2)
 
 
 def _reads_rows(node: onnx.NodeProto, weight: str) -> bool:
@@ -157,7 +147,7 @@ def _why_no_table(node: onnx.NodeProto, view: GraphView, dialect: Dialect) -> st
         return "its table is also read by a subgraph, or is an output"
     for index in view.consumers(table):
         reader = view.nodes[index]
-        if not (_is_table(reader, view) or _reads_rows(reader, table)):
+        if not (is_table(reader, view) or _reads_rows(reader, table)):
             return f"its table is also read by {reader.op_type} '{reader.name}'"
     value = view.array(table)
     return "" if value is not None and np.isfinite(value).all() else "its table has values that are not finite"
@@ -170,7 +160,7 @@ def _why_not_recurrent(node: onnx.NodeProto, view: GraphView, dialect: Dialect) 
     for name, operand in RECURRENT_WEIGHTS.items():
         weight = node.input[operand]
         if weight not in view.initializers:
-            return _QUANTISED_ALREADY if _is_quantised(weight, view) else f"its {name} is computed at run time"
+            return QUANTISED_ALREADY if is_quantised(weight, view) else f"its {name} is computed at run time"
         if not view.is_float(weight):
             return f"its {name} is not float32"
         if not prod(view.initializers[weight].dims):
@@ -186,56 +176,6 @@ def _why_not_recurrent(node: onnx.NodeProto, view: GraphView, dialect: Dialect) 
     return ""
 
 
-def _is_quantised(weight: str, view: GraphView) -> bool:
-    """Whether a tensor is a quantised constant, moved about at most."""
-    while (index := view.producer(weight)) is not None:
-        node = view.nodes[index]
-        if node.op_type == "DequantizeLinear":
-            return node.input[0] in view.initializers
-        if node.op_type not in (*MOVING, "Cast"):
-            return False
-        weight = node.input[0]
-    return False
-
-
-def _layer(
-    index: int, view: GraphView, dialect: Dialect, taken: set[str], operand: int, weight_name: str = ""
-) -> Layer:
-    """The layer of one weight; ``weight_name`` is what the operator calls it where it has several."""
-    node = view.nodes[index]
-    weight = node.input[operand]
-    shape = tuple(view.initializers[weight].dims)
-    if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
-        channel_axis = 1
-    else:
-        channel_axis = 1 if node.op_type in ("ConvTranspose", *RECURRENT) else 0
-    if node.op_type == "Slice":
-        channel_axis = len(shape) - 2
-    if weight_name:
-        base = f"{node.name}.{weight_name}"
-    else:
-        base = weight.removesuffix(".weight") if weight.endswith(".weight") else node.name
-    name, suffix = base, 2
-    while name in taken:
-        name, suffix = f"{base}#{suffix}", suffix + 1
-    taken.add(name)
-    bare = Layer(
-        name=name,
-        node=node.name,
-        op=node.op_type,
-        weight=weight,
-        weight_shape=shape,
-        channel_axis=channel_axis,
-        conv_groups=int(attribute(node, "group", 1)),
-        parameters=prod(shape),
-        schemes=(FP32,),
-        refused={},
-        operand=operand,
-    )
-    schemes, refused = offers(dialect, LayerSite(layer=bare, node=node, view=view, index=index))
-    return replace(bare, schemes=schemes, refused=refused)
-
-
 def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[PrecisionGroup, ...]:
     parent = list(range(len(layers)))
 
@@ -248,7 +188,8 @@ def _groups(layers: Sequence[Layer], view: GraphView) -> tuple[PrecisionGroup, .
     nodes = {node.name: node for node in view.nodes}
     seen: dict[tuple[str, str], int] = {}
     for index, layer in enumerate(layers):
-        keys = [("weight", layer.weight), ("node", layer.node)]
+        # A weight that is only stored is one layer, and others in other bodies may be called alike.
+        keys = [("node", layer.node)] if layer.stored_only else [("weight", layer.weight), ("node", layer.node)]
         if any(scheme.activations.is_static for scheme in layer.schemes):
             keys.append(("input", nodes[layer.node].input[0]))
         for key in keys:

@@ -14,8 +14,8 @@ from math import prod
 import onnx
 from onnx import TensorProto
 
-from bitfront.lowering.collect_layers import SMALLEST_TABLE, in_subgraph
 from bitfront.lowering.graph import FLOATS, bodies
+from bitfront.lowering.layer_sites import SMALLEST_TABLE
 from bitfront.lowering.layers import RECURRENT, TABLE_READERS, WEIGHTED, Layer, QuantisableLayers, may_be_weight
 from bitfront.lowering.reference import ReferenceModel
 
@@ -172,7 +172,11 @@ def _nodes(
             subgraph,
         )
         for place, body in enumerate(bodies(node)):
-            yield from _nodes(body, held, (*scope, f"{node.name}/{place}"), subgraph or in_subgraph(node))
+            yield from _nodes(body, held, (*scope, f"{node.name}/{place}"), subgraph or _in_subgraph(node))
+
+
+def _in_subgraph(node: onnx.NodeProto) -> str:
+    return f"it stands in a subgraph of {node.op_type} '{node.name}'"
 
 
 def _is_weight(tensor: TensorProto) -> bool:

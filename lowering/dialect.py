@@ -77,6 +77,8 @@ class SchemeSupport(Generic[E]):
         write: Adds a layer of it to the graph that is being built.
         why_not: Why a layer may not take it; empty where it may.
         operators: The kinds of layers that it is a question for; others neither may take it nor are told why not.
+        storage: Whether it says how a weight is stored and no more, so that weights of any readers, in bodies of If,
+            Loop and Scan too, may take it: a Cast or a product that the runtime folds when the model is loaded.
         weight_bytes: Bytes that a layer's weights, scales and zero points take in the file.
     """
 
@@ -85,6 +87,7 @@ class SchemeSupport(Generic[E]):
     write: Callable[[E, LayerSite], None]
     why_not: Callable[[LayerSite], str] = _for_every_layer
     operators: frozenset[str] = LAYERS
+    storage: bool = False
     weight_bytes: Callable[[Layer, Scheme], int] = stored_bytes
 
 

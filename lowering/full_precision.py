@@ -21,10 +21,14 @@ _TYPE_ATTRIBUTES = frozenset(("to", "dtype", "output_dtype", "output_datatype", 
 
 
 def compute_types(proto: onnx.ModelProto) -> frozenset[int]:
-    """The types other than FP32 that weighted operators compute in."""
-    view = GraphView(proto.graph)
+    """The types other than FP32 that weighted operators compute in, those in bodies of If, Loop and Scan too."""
+    views = [GraphView(proto.graph)]
+    for graph in graphs_of(proto.graph):
+        if graph is not proto.graph:
+            views.append(GraphView(graph, views[0].initializers))
     found = {
         view.element_type(node.input[1])
+        for view in views
         for node in view.nodes
         if node.op_type in (*WEIGHTED, *RECURRENT) and node.domain in ("", "ai.onnx") and len(node.input) > 1
     }

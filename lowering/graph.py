@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -140,12 +141,16 @@ class GraphView:
 
     Args:
         graph: Topologically sorted; must not change while the view is in use.
+        outer: Initialisers of the graphs around a body, by name.
     """
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto] = MappingProxyType({})) -> None:
         self.graph = graph
         self.nodes: tuple[onnx.NodeProto, ...] = tuple(graph.node)
-        self.initializers: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self.initializers: dict[str, onnx.TensorProto] = {
+            **outer,
+            **{tensor.name: tensor for tensor in graph.initializer},
+        }
         self.inputs: tuple[str, ...] = tuple(value.name for value in graph.input)
         self.outputs: tuple[str, ...] = tuple(value.name for value in graph.output)
         self._output_set = frozenset(self.outputs)

@@ -53,6 +53,8 @@ class Layer:
         schemes: Schemes that the layer may take, ``fp32`` first; never empty.
         refused: Scheme text → why the layer may not take it.
         operand: Position of the weight among the node's inputs.
+        stored_only: Whether only the storage of its weight is chosen, whatever reads it (``lowering.stored_layers``);
+            the node may stand in a body of If, Loop or Scan, the weight there or around it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Layer:
     schemes: tuple[Scheme, ...]
     refused: Mapping[str, str]
     operand: int = 1
+    stored_only: bool = False
 
     @property
     def channel_axes(self) -> tuple[int, ...]:

@@ -38,6 +38,7 @@ from bitfront.lowering.rounding.methods import uses_calibration
 from bitfront.lowering.rounding.network import round_network
 from bitfront.lowering.rounding.scales import INTEGER_RANGES, nearest_integers
 from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.stored_layers import store_weights
 from bitfront.lowering.zero_ranges import replace_zero_ranges
 
 
@@ -155,11 +156,15 @@ class Lowerer:
     def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
         """The artifact for layer name → scheme (every layer); the same schemes give the same bytes.
 
+        Layers that are only stored stay FP32 where they are not named: older configs do not.
+
         Raises:
             LoweringError: If a layer is missing or may not take its scheme.
         """
-        self._check(schemes, self.quantisable.layers)
-        return self._written(self.reference.proto, self.quantisable.layers, schemes, correct_bias=True)
+        layers = self.quantisable.layers
+        schemes = {layer.name: FP32 for layer in layers if layer.stored_only} | dict(schemes)
+        self._check(schemes, layers)
+        return self._written(self.reference.proto, layers, schemes, correct_bias=True)
 
     def lower_part(self, part: NetworkPart, scheme: Scheme) -> Artifact:
         """The artifact of a part whose layers all take one scheme, with the ranges and weights of the whole network.
@@ -186,17 +191,20 @@ class Lowerer:
             weights = {name: replace(rounded, bias_correction=None) for name, rounded in weights.items()}
         request = LoweringRequest(
             reference=network,
-            layers=layers,
+            layers=tuple(layer for layer in layers if not layer.stored_only),
             schemes=schemes,
             ranges=self._needed_ranges(schemes),
             weights=weights,
         )
-        model = write_compactly(self.dialect.write(request), self.reference.sources)
+        written = self.dialect.write(request)
+        store_weights(written, layers, schemes, weights)
+        model = write_compactly(written, self.reference.sources)
         settings = self.dialect.session_settings(request) if isinstance(self.dialect, HasSessionSettings) else None
         return Artifact.onnx(bytes(model.SerializeToString(deterministic=True)), settings)
 
     def config(self, schemes: Mapping[str, Scheme]) -> PrecisionConfig:
-        """The reusable config of layer name → scheme."""
+        """The reusable config of layer name → scheme; layers that are only stored may be left out."""
+        schemes = {layer.name: FP32 for layer in self.quantisable.layers if layer.stored_only} | dict(schemes)
         self._check(schemes, self.quantisable.layers)
         return PrecisionConfig(
             model=self.reference.fingerprint,
@@ -269,7 +277,9 @@ class Lowerer:
     def _sources(self) -> Mapping[str, str]:
         """Name of each layer's node → the tensor it reads."""
         nodes = {node.name: node for node in self.reference.proto.graph.node}
-        return {layer.node: str(nodes[layer.node].input[0]) for layer in self.quantisable.layers}
+        return {
+            layer.node: str(nodes[layer.node].input[0]) for layer in self.quantisable.layers if not layer.stored_only
+        }
 
     def _needed_ranges(self, schemes: Mapping[str, Scheme]) -> Mapping[str, tuple[float, float]]:
         """All ranges, or none where no layer has integers; weight scales heed them too (``rounding/bias_overflow.py``).

@@ -26,7 +26,7 @@ class ReferenceModel:
         fingerprint: Digest of the whole network.
         architecture: Digest of the network without its floating-point weights' values.
         input_shapes: Input name → shape, None for a dynamic axis.
-        input_types: Input name → numpy dtype name.
+        input_types: Input name → numpy dtype name; float32 for BF16, which numpy does not have.
         output_names: In order.
         output_shapes: Output name → shape as far as known; None for an unknown rank.
         interpreter: Runs the network and graphs cut from it.
@@ -137,7 +137,7 @@ def read_reference(proto: onnx.ModelProto, source: str, interpreter: Interpreter
         fingerprint=digest(proto.SerializeToString(deterministic=True)),
         architecture=digest(_without_values(proto)),
         input_shapes={name: _shape(kind) or () for name, kind in inputs.items()},
-        input_types={name: str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) for name, kind in inputs.items()},
+        input_types={name: _numpy_type(kind.elem_type) for name, kind in inputs.items()},
         output_names=tuple(outputs),
         output_shapes={name: _shape(kind) for name, kind in outputs.items()},
         interpreter=interpreter,
@@ -173,6 +173,11 @@ def with_batching_of(reference: ReferenceModel, origin: ReferenceModel) -> Refer
             certain=frozenset(outputs[name] for name in batching.certain if name in outputs),
         ),
     )
+
+
+def _numpy_type(kind: int) -> str:
+    held = onnx.TensorProto.FLOAT if kind == onnx.TensorProto.BFLOAT16 else kind
+    return str(onnx.helper.tensor_dtype_to_np_dtype(held))
 
 
 def _shape(kind: onnx.TypeProto.Tensor) -> tuple[int | None, ...] | None:

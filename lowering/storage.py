@@ -6,6 +6,7 @@
 | fp16               | FLOAT16 initialiser → Cast                                   | float weight          |
 | int8 weight-only   | INT8 initialiser → Cast → Mul(scale)                         | float weight          |
 | int4 weight-only   | INT4 initialiser → Cast → Mul(scale)                         | float weight          |
+| int4 block, tables | INT4 initialiser (blocks) → Cast → Mul(scale) → Reshape      | float weight          |
 | int8               | INT8 initialiser → DequantizeLinear                          | 8-bit weight          |
 | int4               | INT4 initialiser → Cast to INT8 → DequantizeLinear           | 8-bit weight          |
 | … with zeros       | the same with a Pad before DequantizeLinear                  | 8-bit weight          |
@@ -98,6 +99,27 @@ def write_integer(
     wide = writer.fresh(f"{layer.weight}_w")
     writer.node("Cast", [integers], [wide], attributes={"to": TensorProto.FLOAT})
     writer.node("Mul", [wide, scale], [result])
+    return result
+
+
+def write_blocks(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, group_size: int) -> str:
+    """INT4 storage of a table with a scale per group of each vector; returns the name of the float tensor.
+
+    Args:
+        writer: Where to.
+        rounded: Codes (entries, width), scales (entries, width / group_size).
+        layer: The layer.
+        group_size: Elements a group.
+    """
+    entries, width = layer.weight_shape
+    codes = rounded.integers.reshape(entries, width // group_size, group_size)
+    integers = writer.int4_constant(codes, f"{layer.weight}_4")
+    scales = writer.constant(rounded.scales.reshape(entries, -1, 1), f"{layer.weight}_s")
+    shape = writer.constant(np.array([entries, width], np.int64), f"{layer.weight}_n")
+    wide, scaled, result = (writer.fresh(f"{layer.weight}_{part}") for part in ("w", "g", "f"))
+    writer.node("Cast", [integers], [wide], attributes={"to": TensorProto.FLOAT})
+    writer.node("Mul", [wide, scales], [scaled])
+    writer.node("Reshape", [scaled, shape], [result])
     return result
 
 

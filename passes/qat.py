@@ -214,7 +214,7 @@ class Qat:
         nodes = {node.name: node for node in view.nodes}
         weights: dict[str, TrainedWeight] = {}
         layers = {}
-        for layer in lowerer.quantisable.layers:
+        for layer in (each for each in lowerer.quantisable.layers if not each.stored_only):
             scheme, node = schemes[layer.name], nodes[layer.node]
             if layer.weight not in weights:
                 rounded, value = start.get(layer.name), view.array(layer.weight)

@@ -106,7 +106,7 @@ def _values(
     nodes = {node.name: node for node in GraphView(lowerer.reference.proto.graph).nodes}
     values: dict[str, NDArray[np.float32]] = {}
     scales: dict[str, NDArray[np.float32]] = {}
-    for layer in lowerer.quantisable.layers:
+    for layer in (each for each in lowerer.quantisable.layers if not each.stored_only):
         trained = network.layer(layer.name)
         values[layer.weight] = trained.weight.weight.numpy().copy()
         if trained.weight.scales is not None:

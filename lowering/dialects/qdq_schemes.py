@@ -33,17 +33,17 @@ def qdq_schemes(
     """
     operators, floats = LAYERS | (stored & TABLES), LAYERS | stored
     entries = (
-        floating("fp32", floats),
-        floating("fp16", floats, compute_type=fp16),
+        floating("fp32", floats, storage=True),
+        floating("fp16", floats, compute_type=fp16, storage=True),
         static("int8:nearest", operators, why_no_int8),
         static("int8:mse", operators, why_no_int8),
         static("int4:mse", operators, why_no_int8),
         static("int4:gptq", operators, why_no_int8),
-        floating("int8:mse:weight-only", floats),
+        floating("int8:mse:weight-only", floats, storage=True),
         floating("int4:gptq:weight-only", operators, why_not=_why_no_product),
-        grouped("int4:mse:block32", why_no_groups),
+        grouped("int4:mse:block32", why_no_groups, operators=operators),
     )
-    return (*entries, floating("int4:mse:weight-only", stored)) if stored else entries
+    return (*entries, floating("int4:mse:weight-only", stored, storage=True)) if stored else entries
 
 
 def floating(
@@ -52,6 +52,7 @@ def floating(
     *,
     compute_type: ComputeType = ComputeType.FP32,
     why_not: Reason = lambda _: "",
+    storage: bool = False,
 ) -> SchemeSupport[QdqEmitter]:
     """A scheme of floating activations, its weights unfolded when the model is loaded."""
 
@@ -59,7 +60,12 @@ def floating(
         emitter.floating_layer(site)
 
     return SchemeSupport(
-        scheme=SCHEMES[text], compute_type=compute_type, write=write, why_not=why_not, operators=operators
+        scheme=SCHEMES[text],
+        compute_type=compute_type,
+        write=write,
+        why_not=why_not,
+        operators=operators,
+        storage=storage,
     )
 
 
@@ -83,9 +89,12 @@ def static(text: str, operators: frozenset[str], why_not: Reason) -> SchemeSuppo
 
 
 def grouped(
-    text: str, why_not: Reason, weight_bytes: Callable[[Layer, Scheme], int] = stored_bytes
+    text: str,
+    why_not: Reason,
+    weight_bytes: Callable[[Layer, Scheme], int] = stored_bytes,
+    operators: frozenset[str] = LAYERS,
 ) -> SchemeSupport[QdqEmitter]:
-    """A scheme of floating activations and integer weights with a scale per group, in a fused kernel."""
+    """A scheme of floating activations and integer weights with a scale per group, in a fused kernel or folded."""
 
     def write(emitter: QdqEmitter, site: LayerSite) -> None:
         emitter.grouped_layer(site)
@@ -95,6 +104,7 @@ def grouped(
         compute_type=ComputeType.WEIGHT_ONLY,
         write=write,
         why_not=why_not,
+        operators=operators,
         weight_bytes=weight_bytes,
     )
 
@@ -124,6 +134,8 @@ def why_no_integer_bias(node: onnx.NodeProto, view: GraphView) -> str:
 def why_no_matmul_groups(site: LayerSite) -> str:
     """Reason why a layer cannot have a scale per group of ``GROUP_SIZE`` weights; empty where it can."""
     layer, node, view = site.layer, site.node, site.view
+    if layer.op in TABLE_READERS:
+        return _why_no_table_groups(site)
     if layer.op not in ("Gemm", "MatMul"):
         return "block-wise weights are for Gemm and MatMul"
     if not view.is_float(node.input[0]):
@@ -132,3 +144,12 @@ def why_no_matmul_groups(site: LayerSite) -> str:
     if reduction < GROUP_SIZE:
         return f"its {reduction} inputs are fewer than the block size {GROUP_SIZE}"
     return why_no_plain_gemm(layer, node, view)
+
+
+def _why_no_table_groups(site: LayerSite) -> str:
+    shape, view = site.layer.weight_shape, site.view
+    if len(shape) != 2 or shape[1] % GROUP_SIZE:
+        return f"its vectors are no whole number of blocks of {GROUP_SIZE}"
+    if any(view.nodes[reader].op_type not in TABLE_READERS for reader in view.consumers(site.layer.weight)):
+        return "its table is a product's weight too, which would hold the blocks a second time"
+    return ""

@@ -6,7 +6,7 @@ A layer computes, within each convolution group g, ``y = rows[g] @ columns[g]``,
     Conv           (o·g, in/g, *kernel)   k = (in/g, *kernel)
     ConvTranspose  (in, o, *kernel)       k = (in/g, *kernel)
     Gemm           (o, in) with transB    k = in
-    Gemm, MatMul   (in, o)                k = in
+    Gemm, MatMul   (in, o)                k = in; (o, in) of a MatMul that reads it transposed, or from the left
     Gather, Slice  ([1,] o, k)            an entry of a table is a channel
     LSTM, GRU, RNN (g, o, k)              a direction is a group, a row of a gate a channel
 
@@ -58,7 +58,7 @@ class MatrixView:
             "Conv": len(shape) >= 3 and axis == 0 and shape[0] % layer.conv_groups == 0,
             "ConvTranspose": len(shape) >= 3 and axis == 1 and shape[0] % layer.conv_groups == 0,
             "Gemm": len(shape) == 2 and axis in (0, 1) and layer.conv_groups == 1,
-            "MatMul": len(shape) == 2 and axis == 1 and layer.conv_groups == 1,
+            "MatMul": len(shape) == 2 and axis in (0, 1) and layer.conv_groups == 1,
             **dict.fromkeys(TABLE_READERS, axis == len(shape) - 2 and all(size == 1 for size in shape[:axis])),
             **dict.fromkeys(RECURRENT, len(shape) == 3 and axis == 1),
         }

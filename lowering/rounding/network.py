@@ -31,7 +31,7 @@ from bitfront.core import (
 from bitfront.core.scheme_text import method_word
 from bitfront.lowering.graph import GraphView, attribute
 from bitfront.lowering.interpreter import Interpreter
-from bitfront.lowering.layers import RECURRENT, Layer
+from bitfront.lowering.layers import RECURRENT, TABLE_READERS, Layer
 from bitfront.lowering.ranges import is_bounded
 from bitfront.lowering.rounding.bias_overflow import layer_bias, min_scales_for_bias
 from bitfront.lowering.rounding.gptq import shrinkage
@@ -40,6 +40,7 @@ from bitfront.lowering.rounding.layerwise import LayerwiseEngine
 from bitfront.lowering.rounding.matrix import MatrixView
 from bitfront.lowering.rounding.methods import RoundingProblem, methods_for, uses_calibration
 from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.stored_layers import stored_array
 
 # Raise it whenever the same settings would give other integers, scales or corrections than before.
 SCHEMA = 7
@@ -139,9 +140,9 @@ class _NetworkRounder:
         return np.max(known, axis=0) if known and self.weights.group_size is None else None
 
     def _own_min_scales(self, layer: Layer) -> NDArray[np.float64] | None:
-        node = self._node(layer)
-        if layer.op in RECURRENT:
+        if layer.op in RECURRENT or layer.stored_only:
             return None
+        node = self._node(layer)
         bounds = self.activations.get(node.input[0]) if self.activations is not None else None
         view = MatrixView.of(layer)
         bias = layer_bias(self.view, node, view.channels * (view.groups if view.shares_scales else 1))
@@ -161,7 +162,7 @@ class _NetworkRounder:
 
     def _problem(self, layer: Layer, moments: SecondMoments | None) -> RoundingProblem:
         view = MatrixView.of(layer)
-        weight = self.view.array(layer.weight)
+        weight = stored_array(self.view.graph, layer) if layer.stored_only else self.view.array(layer.weight)
         if weight is None or weight.shape != layer.weight_shape:
             raise LoweringError(
                 f"layer '{layer.name}': the network has no weight '{layer.weight}' of its shape",
@@ -172,10 +173,10 @@ class _NetworkRounder:
                 f"layer '{layer.name}': weight '{layer.weight}' has values that are not finite",
                 "export the network again from a checkpoint whose weights are finite",
             )
-        if self.weights.group_size is not None and layer.op not in ("Gemm", "MatMul"):
+        if self.weights.group_size is not None and layer.op not in ("Gemm", "MatMul", *TABLE_READERS):
             raise LoweringError(
-                f"layer '{layer.name}': group_size {self.weights.group_size} applies to Gemm and MatMul, this is a "
-                f"{layer.op}",
+                f"layer '{layer.name}': group_size {self.weights.group_size} applies to Gemm, MatMul and tables, "
+                f"this is a {layer.op}",
                 "leave group_size out for this layer",
             )
         return RoundingProblem(

@@ -4,7 +4,9 @@ Recommended is the point that ``ranking_key`` puts first of those that are withi
 reproduced, but never one that a baseline beats. A point whose latency was not reproduced is neither on the front nor
 recommended, nor does it beat another. The network as given is recommended only where nothing else is left, or where it
 is told apart from what would be recommended, being more accurate (faster, where accuracy alone is limited): nobody
-needs a search to deploy it. Accuracies are compared so that greater is better (``MetricInfo.oriented``).
+needs a search to deploy it. Nor is a point recommended that is surely slower than it and no more accurate for a file
+that is less than a tenth smaller (a network that was quantised already, in FP32). Accuracies are compared so that
+greater is better (``MetricInfo.oriented``).
 
     y beats p    y is within every limit too, is no less accurate, neither surely slower nor surely larger, and surely
                  better in one:
@@ -29,6 +31,8 @@ from bitfront.core.pareto import Objectives, pareto_front
 from bitfront.core.point import Point
 from bitfront.search.results.ranking import LATENCY_TIE, SIZE_TIE, choose_best, ranking_key
 
+# Share of the given file that a point must save where it is slower and no more accurate.
+_SMALLER = 0.1
 Checks = Mapping[Limit, LimitCheck]
 
 
@@ -159,7 +163,9 @@ def _recommended(
     """The id to take of points within every limit; the network as given last, unless surely preferred."""
     yardsticks = [point for point in within if point.id in baselines]
     unbeaten = [point for point in within if not any(beats(yardstick, point, metric) for yardstick in yardsticks)]
-    by_id = {point.id: point for point in unbeaten or within}
+    file = next((point for point in within if point.id == GIVEN_ID), None)
+    worth = [point for point in unbeaten if file is None or not _is_worth_keeping(file, point, metric)]
+    by_id = {point.id: point for point in worth or unbeaten or within}
     given = by_id.pop(GIVEN_ID, None)
     chosen = choose_best({id_: objectives_of(point, metric) for id_, point in by_id.items()}, budget)
     if given is None:
@@ -169,6 +175,15 @@ def _recommended(
     best = by_id[chosen]
     surely = _surely_faster(given, best) if budget.accuracy_alone else _surely_more_accurate(given, best, metric)
     return GIVEN_ID if surely else chosen
+
+
+def _is_worth_keeping(given: Point, other: Point, metric: MetricInfo) -> bool:
+    """Whether all that another point has to offer beside the file as given is a file less than a tenth smaller."""
+    return (
+        objectives_of(given, metric).accuracy >= objectives_of(other, metric).accuracy
+        and _surely_faster(given, other)
+        and other.size_bytes > (1 - _SMALLER) * given.size_bytes
+    )
 
 
 def _nearest(checks: Mapping[str, Checks]) -> dict[str, str]:

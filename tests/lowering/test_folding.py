@@ -316,7 +316,7 @@ def test_an_embedding_given_in_half() -> None:
 
 
 def test_tables_that_are_no_layers() -> None:
-    """Small tables, tables along other axes and tables that something else reads are left, by name where large."""
+    """Small tables and tables along other axes are left; one that something else reads is only stored."""
     nodes = [
         node("Gather", ["small", "ids"], ["a"], name="small"),
         node("Gather", ["other", "ids"], ["b"], name="other", axis=1),
@@ -334,9 +334,10 @@ def test_tables_that_are_no_layers() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     reference = make_reference(model, "net", skipped=("constants", "simplify"))
     found = collect_layers(reference.proto, get_dialect("ort-cpu"))
-    assert found.layers == ()
-    assert set(found.left_alone) == {"read"}
-    assert "its table is also read by Neg" in found.left_alone["read"]
+    (layer,) = found.layers
+    assert (layer.name, layer.stored_only) == ("read", True)
+    assert "its table is also read by Neg" in layer.refused["int4:gptq:weight-only"]
+    assert not found.left_alone
     other = collect_layers(make_reference(_language_model(), "net").proto, get_dialect("openvino"))
     assert other.left_alone == {"embedding": "dialect 'openvino' keeps tables as they are"}
 

@@ -82,12 +82,13 @@ def test_left_alone_with_reasons() -> None:
     model = net.model(["dynamic", "left", "row", "tied", "chosen"])
     model.graph.input.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, ()))
     quantisable = quantisable_of(model)
-    assert quantisable.layers == ()
-    reasons = {name: reason for name, reason in quantisable.left_alone.items()}
-    assert "computed at run time" in reasons["n_dynamic"]
-    assert "left one" in reasons["n_left"]
-    assert "also read by" in reasons["n_tied"]
-    assert any("subgraph of If" in reason for reason in reasons.values())
+    stored = {layer.node: layer for layer in quantisable.layers}
+    assert list(stored) == ["n_left", "inside"]
+    assert all(layer.stored_only for layer in stored.values())
+    assert "left one" in stored["n_left"].refused["int8:mse"]
+    assert "body of If 'choice'" in stored["inside"].refused["int8:mse"]
+    assert quantisable.left_alone["n_dynamic"] == "its weight is computed at run time"
+    assert quantisable.left_alone["n_tied"] == "its weight is stored as that of layer 'table' is"
 
 
 def test_quantised_operators_are_left_alone_by_name() -> None:
@@ -122,7 +123,7 @@ def test_quantised_operators_are_left_alone_by_name() -> None:
     assert found.layers == ()
     already = {name for name, reason in found.left_alone.items() if reason == "it is quantised already"}
     assert already == {"n_whole", "n_floating", "qlinear", "nbits"}
-    assert found.left_alone["inside"] == "it stands in a subgraph of If 'choice'"
+    assert found.left_alone["inside"] == "its weight is computed at run time"
 
 
 def test_an_empty_weight_is_no_layer() -> None:

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfront.backends import get_backend
 from bitfront.core import CalibrationSettings, ContentStore, Inputs
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
@@ -78,6 +79,42 @@ def test_a_mask_is_no_table() -> None:
     assert lowerer.quantisable.left_alone == {"positions": "its table has values that are not finite"}
 
 
+def test_blocks_of_a_table_are_folded_on_load() -> None:
+    """Four bits with a scale per 32 elements are closer than with one a vector, and leave a Gather alone behind."""
+    table = _table(ENTRIES, 4 * WIDTH) * np.repeat([1.0, 0.1, 4.0, 1.0], WIDTH).astype(np.float32)
+    model = _model(
+        [helper.make_node("Gather", ["table", "ids"], ["y"], name="embed")],
+        {"table": table},
+        {"ids": (TensorProto.INT64, ["n"])},
+    )
+    inputs = {"ids": np.random.default_rng(0).integers(0, ENTRIES, 40)}
+    lowerer = _lowerer(model, inputs)
+    blocks, rows = (lowerer.lower(uniform(lowerer, f"int4:mse:{kind}")) for kind in ("block32", "weight-only"))
+    (expected,), (found,), (coarse,) = (
+        outputs_of(data, inputs) for data in (model.SerializeToString(), blocks.data, rows.data)
+    )
+    assert sqnr_db(expected, found) > max(18.0, sqnr_db(expected, coarse) + 2)
+    assert blocks.size_bytes < 0.25 * model.ByteSize()
+    (layer,) = lowerer.quantisable.layers
+    scheme = next(each for each in layer.schemes if each.text == "int4:mse:block32")
+    assert abs(lowerer.weight_bytes(layer.name, scheme) + 600 - blocks.size_bytes) < 400
+    compiled = get_backend("ort-cpu").compile(blocks, threads=1)
+    assert compiled.operators() == ("Gather",)
+
+
+@pytest.mark.parametrize(
+    ("width", "reason"), [(40, "no whole number of blocks"), (WIDTH, "a product's weight too")], ids=["width", "head"]
+)
+def test_blocks_that_would_not_pay(width: int, reason: str) -> None:
+    """Vectors of no whole number of blocks, and tables of a head, which has a packed copy of its own, have none."""
+    head = [helper.make_node("Gemm", ["embedded", "table"], ["y"], transB=1, name="head")]
+    last = head if width == WIDTH else [helper.make_node("Tanh", ["embedded"], ["y"], name="tanh")]
+    nodes = [helper.make_node("Gather", ["table", "ids"], ["embedded"], name="embed"), *last]
+    model = _model(nodes, {"table": _table(ENTRIES, width)}, {"ids": (TensorProto.INT64, ["n"])})
+    layer = _lowerer(model, {"ids": np.arange(8)}).quantisable.layers[0]
+    assert reason in layer.refused["int4:mse:block32"]
+
+
 @pytest.mark.parametrize("text", ["fp16", "int8:mse:weight-only"])
 def test_a_head_that_shares_its_table(text: str) -> None:
     """An embedding that a Gemm reads as rows is one group with it, and is stored once."""
@@ -101,15 +138,14 @@ def test_a_head_that_shares_its_table(text: str) -> None:
     assert sum(tuple(tensor.dims) == (ENTRIES, WIDTH) for tensor in stored) == 1
 
 
-def test_a_table_multiplied_by_its_columns_is_none() -> None:
-    """A Gemm that reads a table without transposing it has other channels: both stay as they are."""
+def test_a_table_multiplied_by_its_columns_is_only_stored() -> None:
+    """A Gemm that reads a table without transposing it has other channels: both read what is stored for the table."""
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["embedded"], name="embed"),
         helper.make_node("Gemm", ["embedded", "table"], ["y"], name="head"),
     ]
     model = _model(nodes, {"table": _table(ENTRIES, ENTRIES)}, {"ids": (TensorProto.INT64, ["n"])})
     lowerer = _lowerer(model, {"ids": np.arange(8)})
-    assert lowerer.quantisable.left_alone == {
-        "embed": "its table is also read by Gemm 'head'",
-        "head": "its weight is also read by Gather 'embed'",
-    }
+    (layer,) = lowerer.quantisable.layers
+    assert (layer.name, layer.stored_only) == ("embed", True)
+    assert lowerer.quantisable.left_alone == {"head": "its weight is stored as that of layer 'embed' is"}

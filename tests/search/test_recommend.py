@@ -313,6 +313,20 @@ def test_file_as_given_is_the_last_resort() -> None:
     assert summarise_run([given_file, *larger, worse], Constraints(latency_ms=4.0), BASELINES).recommended == "int8"
 
 
+@pytest.mark.parametrize(("size", "recommended"), [(980, "int8"), (800, "fp32")])
+def test_a_slower_file_that_is_hardly_smaller_is_left(size: int, recommended: str) -> None:
+    """FP32 of a network that was quantised already, which gains a fiftieth of the file, leaves the next one."""
+    points = [
+        point("given", 0.9, 5.0, 1000),
+        point("fp32", 0.9, 6.0, size),
+        point("int8", 0.89, 4.9, 500, error=(0.02, 0.0)),
+    ]
+    budget = Constraints(size_bytes=2000)
+    assert summarise_run(points, budget, BASELINES).recommended == recommended
+    left = summarise_run(points[:2], budget, BASELINES).recommended
+    assert left == ("given" if recommended == "int8" else "fp32")
+
+
 @pytest.mark.parametrize(("slower", "recommended"), [(1.5, "given"), (1.01, "p1")])
 def test_where_accuracy_alone_is_limited_a_slower_network_is_no_gain(slower: float, recommended: str) -> None:
     """Smaller and slower than the file as given is not what was asked for; as fast is."""

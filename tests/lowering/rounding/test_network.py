@@ -391,5 +391,7 @@ def test_weights_that_are_not_finite_are_refused() -> None:
 def test_blocks_are_refused_for_convolutions() -> None:
     """The message names the layer and its operator."""
     model, layers = residual_network()
-    with pytest.raises(LoweringError, match="layer 'a': group_size 16 applies to Gemm and MatMul, this is a Conv"):
+    with pytest.raises(
+        LoweringError, match="layer 'a': group_size 16 applies to Gemm, MatMul and tables, this is a Conv"
+    ):
         _round(model, layers, {}, method="mse", group_size=16)
