@@ -47,7 +47,7 @@ class InjectedNetwork:
         self._graph = reference.interpreter.load(model)
 
     def read(self, inputs: Inputs) -> tuple[Outputs, Tensors]:
-        """What the network answers without errors, and the tensors that parts read and write.
+        """Answers without errors, the samples first, and the tensors that parts read and write.
 
         Args:
             inputs: Samples, (n, …) each.
@@ -56,7 +56,7 @@ class InjectedNetwork:
         return self._run(inputs, None, taken), taken
 
     def answers(self, inputs: Inputs, errors: Sequence[Mapping[str, Array]]) -> Outputs:
-        """What the network answers with errors, the samples first; empty for an output without a row a sample.
+        """Answers with errors, the samples first; empty for an output without a row a sample.
 
         Args:
             inputs: Samples, (n, …) each.
@@ -80,7 +80,7 @@ class InjectedNetwork:
 
 @dataclass(slots=True, kw_only=True)
 class _Runs:
-    """One pass over the samples, as ``run_outputs`` makes it."""
+    """Pass over the samples, as ``run_outputs`` makes it."""
 
     graph: InterpretedGraph
     input_shapes: Mapping[str, tuple[int | None, ...]]

@@ -180,12 +180,12 @@ class _Block:
 
     @property
     def reference(self) -> Outputs:
-        """What the network answers."""
+        """Answers of the network."""
         return self._known()[0]
 
     @property
     def tensors(self) -> Tensors:
-        """What parts read and write, run by run."""
+        """Tensors that parts read and write, run by run."""
         return self._known()[1]
 
     def forget(self) -> None:

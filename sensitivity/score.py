@@ -39,7 +39,7 @@ _NOT_MEASURED = (math.nan, math.nan)
 
 
 class Scoring(Enum):
-    """How schemes are scored."""
+    """Ways of scoring schemes."""
 
     PROPAGATED = "propagated"
     WHOLE = "whole"

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions and a shortcut."""
+    """Residual block of two 3×3 convolutions."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -141,7 +141,7 @@ FLOAT, INT64, BOOL = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.Tensor
 
 @pytest.mark.parametrize("op", ["If", "Loop", "Scan"])
 def test_weights_in_bodies(op: str) -> None:
-    """Each counts, whatever others are called, and stays as it is since it stands where it does."""
+    """Each counts, whatever others are called; what no layer is stays as it is since it stands where it does."""
     net = Net(("batch", 8))
     layer = net.op("MatMul", ["x", net.weight("w", 8, 8, fan_in=8)], "layer")
     if op == "If":
@@ -163,5 +163,7 @@ def test_weights_in_bodies(op: str) -> None:
     total = 64 + 72 * len(bodies)
     for name in inner:
         assert found[name].share == pytest.approx((64 if name.endswith("product") else 8) / total)
-        assert found[name].reason == f"it stands in a subgraph of {op} 'control'"
-    assert fixed_share(found) == pytest.approx(1 - 64 / total)
+        is_layer = name.endswith("product")
+        assert found[name].reason == ("" if is_layer else f"it stands in a subgraph of {op} 'control'")
+        assert (found[name].layer is not None) == is_layer
+    assert fixed_share(found) == pytest.approx(8 * len(bodies) / total)

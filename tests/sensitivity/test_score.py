@@ -29,7 +29,7 @@ from bitfront.core import (
 from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.sensitivity.divergence import kl_divergence
 from bitfront.sensitivity.divergence_metric import OutputReading
-from bitfront.sensitivity.score import planned_steps, score_sensitivities
+from bitfront.sensitivity.score import Scoring, planned_steps, score_sensitivities
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 SCHEMES = tuple(
@@ -181,6 +181,7 @@ def _score(
         threads=1,
         store=store or ContentStore(None),
         on_step=on_step,
+        scoring=Scoring.WHOLE,
     )
 
 
