@@ -28,6 +28,8 @@ from bitfront.lowering.graph import GraphView, graphs_of
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
 from bitfront.lowering.normalise import OPTIONAL_STEPS
 from bitfront.lowering.reference import ReferenceModel, make_reference
+from bitfront.lowering.shapes import infer_shapes
+from bitfront.lowering.weight_files import WeightFile, detach_one, has_detached, tensor_array
 
 _SAMPLES = 4
 _DISTURBED_RUNS = 3
@@ -114,12 +116,13 @@ def random_inputs(reference: ReferenceModel) -> Inputs | None:
 
 def _repaired(reference: ReferenceModel, given: _GivenAnswers, found: list[str]) -> tuple[ReferenceModel, list[str]]:
     """The network normalised in as many steps as keep its answers; as it was where none do."""
-    model = onnx.load_model_from_string(given.data)
     skipped = set(OPTIONAL_STEPS)
 
     def attempt(steps: set[str]) -> tuple[ReferenceModel | None, list[str]]:
         try:
-            made = make_reference(model, reference.source, reference.interpreter, skipped=steps)
+            made = make_reference(
+                given.model, reference.source, reference.interpreter, skipped=steps, weights=reference.weights
+            )
         except ModelError as error:
             return None, [error.message]
         made = replace(made, given=reference.given)
@@ -160,11 +163,11 @@ class _Output:
 class _GivenAnswers:
     """The given network's answers; raises ``InterpreterError`` where it does not run."""
 
-    def __init__(self, data: bytes, feeds: Inputs, interpreter: Interpreter) -> None:
-        self.data = data
+    def __init__(self, model: onnx.ModelProto, feeds: Inputs, interpreter: Interpreter) -> None:
+        self.model = model
         self._feeds = feeds
         self._interpreter = interpreter
-        graph = interpreter.load(data, optimised=False)
+        graph = interpreter.load(model, optimised=False)
         self._names = graph.output_names
         self._values = graph.run(feeds)
         again = graph.run(feeds)
@@ -201,13 +204,13 @@ class _GivenAnswers:
 
     def _disturbed(self) -> list[_Output]:
         if self._outputs is None:
-            model = onnx.load_model_from_string(self.data)
-            self._kind = _coarsest(model)
+            self._kind = _coarsest(self.model)
             runs = []
             for seed in range(_DISTURBED_RUNS):
                 generator = np.random.default_rng(seed)
                 size, count = _ROUNDINGS[self._kind]
-                changed = _disturb_model(model, size * count, generator)
+                weights = WeightFile() if has_detached(self.model) else None
+                changed = _disturb_model(self.model, size * count, generator, weights)
                 feeds = {name: _disturb(array, size * count, generator) for name, array in self._feeds.items()}
                 try:
                     runs.append(self._interpreter.load(changed, optimised=False).run(feeds))
@@ -223,7 +226,7 @@ class _GivenAnswers:
 def _coarsest(model: onnx.ModelProto) -> int:
     """The coarsest floating type that an activation of the network has."""
     try:
-        view = GraphView(onnx.shape_inference.infer_shapes(model).graph)
+        view = GraphView(infer_shapes(model).graph)
     except (onnx.shape_inference.InferenceError, RuntimeError):
         view = GraphView(model.graph)
     constant = set(view.initializers) - set(view.inputs)
@@ -236,15 +239,19 @@ def _coarsest(model: onnx.ModelProto) -> int:
     return next((kind for kind in (TensorProto.BFLOAT16, TensorProto.FLOAT16) if kind in found), TensorProto.FLOAT)
 
 
-def _disturb_model(model: onnx.ModelProto, size: float, generator: np.random.Generator) -> onnx.ModelProto:
+def _disturb_model(
+    model: onnx.ModelProto, size: float, generator: np.random.Generator, weights: WeightFile | None
+) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     for graph in graphs_of(changed.graph):
         tensors = [*graph.initializer, *(e.t for node in graph.node for e in node.attribute if e.HasField("t"))]
         for tensor in tensors:
             if tensor.data_type in _FLOATS:
-                value = _disturb(numpy_helper.to_array(tensor), size, generator)
+                value = _disturb(tensor_array(tensor), size, generator)
                 tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+                if weights is not None and graph.name == changed.graph.name:
+                    detach_one(tensor, weights)
     return changed
 
 

@@ -20,6 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 from bitfront.lowering.graph import GraphView, bodies
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
 from bitfront.lowering.layers import TABLE, WEIGHTED
+from bitfront.lowering.shapes import infer_shapes
+from bitfront.lowering.weight_files import WeightFile
 
 LARGEST = 1 << 16
 _BYTE_LIMIT = 2**31 - 1
@@ -53,10 +55,12 @@ class Folding:
     Attributes:
         interpreter: Computes them.
         origins: Where folded tensors came from.
+        weights: Where large results go; None keeps them in the model.
     """
 
     interpreter: Interpreter
     origins: Origins = field(default_factory=Origins)
+    weights: WeightFile | None = None
 
 
 def fold_constants(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
@@ -144,7 +148,7 @@ def _compute(
     alone.graph.initializer.extend(constants[name] for name in dict.fromkeys(filter(None, node.input)))
     alone.graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
     try:
-        inferred = onnx.shape_inference.infer_shapes(alone, data_prop=True)
+        inferred = infer_shapes(alone, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return []
     for value in inferred.graph.output:

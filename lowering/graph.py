@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+
+from bitfront.lowering.weight_files import tensor_array
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -156,7 +157,7 @@ class GraphView:
     def array(self, tensor: str) -> NDArray[Any] | None:
         """The value of an initialiser; None for anything else."""
         proto = self.initializers.get(tensor)
-        return None if proto is None else numpy_helper.to_array(proto)
+        return None if proto is None else tensor_array(proto)
 
     def element_type(self, tensor: str) -> int:
         """The ``TensorProto`` type of the tensor's elements; 0 where it is not known."""

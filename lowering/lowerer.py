@@ -33,6 +33,7 @@ from bitfront.lowering.rounding.methods import uses_calibration
 from bitfront.lowering.rounding.network import round_network
 from bitfront.lowering.rounding.scales import INTEGER_RANGES, nearest_integers
 from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.serialise import artifact_of
 from bitfront.lowering.zero_ranges import replace_zero_ranges
 
 
@@ -162,7 +163,7 @@ class Lowerer:
         )
         model = write_compactly(self.dialect.write(request), self.reference.sources)
         settings = self.dialect.session_settings(request) if isinstance(self.dialect, HasSessionSettings) else None
-        return Artifact.onnx(bytes(model.SerializeToString(deterministic=True)), settings)
+        return artifact_of(model, settings)
 
     def config(self, schemes: Mapping[str, Scheme]) -> PrecisionConfig:
         """The reusable config of layer name → scheme."""

@@ -31,6 +31,8 @@ from bitfront.lowering.fused_forms import split_fused
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
 from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.opset import with_opset
+from bitfront.lowering.shapes import infer_shapes
+from bitfront.lowering.weight_files import ROOT, WeightFile, detach
 
 IR_VERSION = 10
 # Elements of a constant that simplifying may make of known shapes; larger ones are folded with their origin kept.
@@ -54,7 +56,12 @@ class Normalised:
 
 
 def normalise(
-    model: onnx.ModelProto, source: str, interpreter: Interpreter, *, skipped: Collection[str] = ()
+    model: onnx.ModelProto,
+    source: str,
+    interpreter: Interpreter,
+    *,
+    skipped: Collection[str] = (),
+    weights: WeightFile | None = None,
 ) -> Normalised:
     """Bring a network to the form the module describes.
 
@@ -63,11 +70,12 @@ def normalise(
         source: File or module it came from, for messages.
         interpreter: Computes constants.
         skipped: Steps to leave out, of ``OPTIONAL_STEPS``.
+        weights: Where large initialisers go that steps make; None keeps them in the model.
 
     Raises:
         ModelError: If the model cannot be converted.
     """
-    folding = Folding(interpreter=interpreter)
+    folding = Folding(interpreter=interpreter, weights=weights)
     with _quiet():
         proto = _in_form(model, folding, source)
         for name, rewrite in OPTIONAL_STEPS.items():
@@ -87,7 +95,10 @@ def _in_form(model: onnx.ModelProto, folding: Folding, source: str) -> onnx.Mode
 
 def _stepped(rewrite: Rewrite, proto: onnx.ModelProto, folding: Folding, source: str) -> onnx.ModelProto:
     try:
-        return rewrite(proto, folding)
+        made = rewrite(proto, folding)
+        if folding.weights is not None:
+            detach(made, folding.weights)
+        return made
     except (*_FAILURES, onnx.onnx_cpp2py_export.checker.ValidationError) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
@@ -101,7 +112,7 @@ def _structured(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     named.CopyFrom(proto)
     _name_nodes(named.graph)
     _close_bodies(named.graph)
-    graph = ir.from_proto(named)
+    graph = _to_ir(named)
     ir.passes.Sequential(
         passes.RemoveInitializersFromInputsPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -135,7 +146,7 @@ def _without_fused(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
 
 def _without_dropouts(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     # A Dropout whose mask nobody reads is an identity at inference, which training_mode says it is not.
-    graph = ir.from_proto(proto)
+    graph = _to_ir(proto)
     for node in list(graph.graph):
         if node.op_type == "Dropout" and node.domain == "" and (len(node.outputs) < 2 or not node.outputs[1].uses()):
             source, result = node.inputs[0], node.outputs[0]
@@ -151,7 +162,7 @@ def _without_dropouts(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
 def _simplified(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
     from onnxscript import optimizer
 
-    graph = ir.from_proto(proto)
+    graph = _to_ir(proto)
     optimizer.optimize_ir(
         graph,
         input_size_limit=_SMALL,
@@ -197,7 +208,7 @@ def _without_batch_norms(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
         fuse_batchnorm_into_conv_transpose_rule,
         fuse_batchnorm_into_gemm_rule,
     ]
-    graph = ir.from_proto(proto)
+    graph = _to_ir(proto)
     rewrite(graph, pattern_rewrite_rules=rules)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     return ir.to_proto(graph)
@@ -250,7 +261,7 @@ OPTIONAL_STEPS: Mapping[str, Rewrite] = {
 
 
 def _finished(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    graph = ir.from_proto(proto)
+    graph = _to_ir(proto)
     ir.passes.Sequential(
         passes.RemoveUnusedNodesPass(),
         passes.TopologicalSortPass(),
@@ -318,10 +329,16 @@ def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     bare.CopyFrom(proto)
     del bare.graph.value_info[:]
     try:
-        return onnx.shape_inference.infer_shapes(bare, data_prop=True)
+        return infer_shapes(bare, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError):
         # Exported shapes that disagree with inferred ones: go on with what is known without them.
         return bare
+
+
+def _to_ir(proto: onnx.ModelProto) -> ir.Model:
+    graph = ir.from_proto(proto)
+    ir.external_data.set_base_dir(graph.graph, ROOT)
+    return graph
 
 
 @contextmanager

@@ -12,8 +12,10 @@ from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.compact import Source
 from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.normalise import OPTIONAL_STEPS, normalise
+from bitfront.lowering.serialise import copy_fields, file_of
+from bitfront.lowering.weight_files import LIMIT, WeightFile, has_detached, inline_bytes
 
-_PROTO_LIMIT = 2**31 - 1
+_VALUES = ("raw_data", "float_data", "external_data", "data_location")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,8 @@ class ReferenceModel:
 
     Attributes:
         source: File or module it came from, for messages.
-        proto: Normalised ONNX model (``lowering.normalise``); never modified.
+        proto: Normalised ONNX model (``lowering.normalise``), with the large initialisers of a large network detached
+            (``lowering.weight_files``); never modified.
         fingerprint: Digest of the whole network.
         architecture: Digest of the network without its floating-point weights' values.
         input_shapes: Input name → shape, None for a dynamic axis.
@@ -30,12 +33,13 @@ class ReferenceModel:
         output_names: In order.
         output_shapes: Output name → shape as far as known; None for an unknown rank.
         interpreter: Runs the network and graphs cut from it.
-        given: The network as it was given, before anything was normalised, as one ONNX file; None where it was
-            exported from a module, whose export is ``proto``.
+        given: The network as it was given, before anything was normalised; None where it was exported from a module,
+            whose export is ``proto``.
         sources: Initialiser of ``proto`` → what it was computed from in the given network; written files hold that
             where it is smaller.
         skipped_steps: Steps of normalising that were left out, since they would have changed what the network answers.
         notices: What a person should know of how the network was read.
+        weights: Holds detached initialisers; None where none are.
     """
 
     source: str
@@ -47,10 +51,11 @@ class ReferenceModel:
     output_names: tuple[str, ...]
     output_shapes: Mapping[str, tuple[int | None, ...] | None]
     interpreter: Interpreter = field(repr=False, compare=False)
-    given: bytes | None = None
+    given: onnx.ModelProto | None = None
     sources: Mapping[str, Source] = field(default_factory=dict)
     skipped_steps: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    weights: WeightFile | None = field(default=None, repr=False, compare=False)
 
     @property
     def fixed_batch(self) -> int | None:
@@ -64,7 +69,12 @@ class ReferenceModel:
 
 
 def make_reference(
-    model: onnx.ModelProto, source: str, interpreter: Interpreter, *, skipped: Collection[str] = ()
+    model: onnx.ModelProto,
+    source: str,
+    interpreter: Interpreter,
+    *,
+    skipped: Collection[str] = (),
+    weights: WeightFile | None = None,
 ) -> ReferenceModel:
     """Normalise a checked model; returns it with its fingerprints.
 
@@ -73,13 +83,19 @@ def make_reference(
         source: File or module it came from, for messages.
         interpreter: Computes constants; kept with the network.
         skipped: Steps of normalising to leave out.
+        weights: Where large initialisers go that normalising makes; None keeps them in the model.
 
     Raises:
         ModelError: If it cannot be normalised, has no input or no output, or is too large for one file.
     """
-    found = normalise(model, source, interpreter, skipped=skipped)
+    found = normalise(model, source, interpreter, skipped=skipped, weights=weights)
     steps = tuple(step for step in OPTIONAL_STEPS if step in skipped)
-    made = replace(read_reference(found.proto, source, interpreter), sources=found.sources, skipped_steps=steps)
+    made = replace(
+        read_reference(found.proto, source, interpreter),
+        sources=found.sources,
+        skipped_steps=steps,
+        weights=weights,
+    )
     if not found.sources:
         return made
     # What is written depends on what constants are computed from as well.
@@ -101,9 +117,10 @@ def read_reference(proto: onnx.ModelProto, source: str, interpreter: Interpreter
             f"{len(proto.graph.output)} outputs; at least one of each is needed",
             "export the network with its input and its output; 'search inspect' shows what a file holds",
         )
-    if proto.ByteSize() > _PROTO_LIMIT:
+    size = inline_bytes(proto.graph.initializer)
+    if size > LIMIT and not has_detached(proto):
         raise ModelError(
-            f"'{source}': {proto.ByteSize():,} bytes do not fit one ONNX file (at most {_PROTO_LIMIT:,})",
+            f"'{source}': {size:,} bytes do not fit one ONNX file (at most {LIMIT:,})",
             "search a part of the network, or a smaller one",
         )
     inputs = {value.name: value.type.tensor_type for value in proto.graph.input}
@@ -116,7 +133,7 @@ def read_reference(proto: onnx.ModelProto, source: str, interpreter: Interpreter
     return ReferenceModel(
         source=source,
         proto=proto,
-        fingerprint=digest(proto.SerializeToString(deterministic=True)),
+        fingerprint=digest(file_of(proto)),
         architecture=digest(_without_values(proto)),
         input_shapes={name: _shape(kind) or () for name, kind in inputs.items()},
         input_types={name: str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) for name, kind in inputs.items()},
@@ -133,10 +150,9 @@ def _shape(kind: onnx.TypeProto.Tensor) -> tuple[int | None, ...] | None:
 
 
 def _without_values(proto: onnx.ModelProto) -> bytes:
-    bare = onnx.ModelProto()
-    bare.CopyFrom(proto)
-    for tensor in bare.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            for field in ("raw_data", "float_data"):
-                tensor.ClearField(field)
+    bare = copy_fields(proto, lambda field: field.name != "graph")
+    bare.graph.CopyFrom(copy_fields(proto.graph, lambda field: field.name != "initializer"))
+    for tensor in proto.graph.initializer:
+        left_out = _VALUES if tensor.data_type == onnx.TensorProto.FLOAT else ()
+        bare.graph.initializer.append(copy_fields(tensor, lambda field, names=left_out: field.name not in names))
     return bytes(bare.SerializeToString(deterministic=True))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from bitfront.backends.affinity import pinned
-from bitfront.backends.artifacts import single_onnx_file
+from bitfront.backends.artifacts import external_data_folder
 from bitfront.backends.base import Capabilities, CompiledModel, DeviceFingerprint
 from bitfront.backends.device import DOT_PRODUCT_INSTRUCTIONS, cpu_fingerprint
 from bitfront.backends.host import HostBackend
@@ -44,13 +45,19 @@ class OrtCpuBackend(HostBackend):
         """
         if threads < 1:
             raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
-        model = single_onnx_file(artifact, self.name, settings=True)
+        kept = ExitStack()
+        folder = external_data_folder(artifact, self.name, kept)
         setup = cpu_setup(threads=threads, left_out=self._left_out, settings=artifact.settings)
+        setup, model = replace(setup, folder=folder), artifact.data
         # The session starts its worker threads here, and they keep the cores it is on.
-        with pinned(threads):
-            session = start_session(model, setup)
+        try:
+            with pinned(threads):
+                session = start_session(model, setup)
+        except BaseException:
+            kept.close()
+            raise
         # What tells of operators and profiles does so on one thread.
-        return SessionModel(session, model, self.name, replace(setup, threads=1))
+        return SessionModel(session, model, self.name, replace(setup, threads=1), kept)
 
     def fingerprint(self) -> DeviceFingerprint:
         """This processor and ONNX Runtime's version.

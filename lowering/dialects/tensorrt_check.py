@@ -20,6 +20,7 @@ from onnx import TensorProto
 
 from bitfront.lowering.fp16 import stays_fp32
 from bitfront.lowering.graph import GraphView, attribute
+from bitfront.lowering.shapes import infer_shapes
 
 _WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 _FLOATING = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
@@ -50,7 +51,7 @@ class _Graph:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        inferred = onnx.shape_inference.infer_shapes(model)
+        inferred = infer_shapes(model)
         self.view = GraphView(inferred.graph)
         self._types = {
             value.name: value.type.tensor_type.elem_type

@@ -12,8 +12,9 @@ import numpy as np
 
 from bitfront.backends.base import Backend
 from bitfront.backends.batches import Outputs, run_outputs
-from bitfront.core import Array, Artifact, DataError, Labelled, Metric, ModelError, WorkloadError, top1
+from bitfront.core import Array, DataError, Labelled, Metric, ModelError, WorkloadError, top1
 from bitfront.lowering.reference import ReferenceModel
+from bitfront.lowering.serialise import artifact_of
 from bitfront.search.inputs.arrays import check_classes
 from bitfront.search.inputs.loading import LoadedWorkload, check_classifier
 from bitfront.search.inputs.metrics import score
@@ -37,7 +38,7 @@ def check_reference(
         WorkloadError: If the metric fails, or gives other scores when it is called again.
         BackendError: If the runtime refuses the network, or this batch.
     """
-    model = Artifact.onnx(reference.proto.SerializeToString(deterministic=True))
+    model = artifact_of(reference.proto)
     compiled = backend.compile(model, threads=threads, batch_size=batch_size)
     # A whole number of batches: a network that takes one batch only, though its axis is dynamic, shows here.
     wanted = max(SAMPLES // batch_size, 1) * batch_size
