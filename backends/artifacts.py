@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from contextlib import ExitStack
+from itertools import accumulate
 from pathlib import Path
+
+import onnx
 
 from bitfront.core import Artifact, BackendError
 from bitfront.core.artifact import ONNX
-from bitfront.core.blob import Blob, FileRange
-from bitfront.core.files import write_bytes
-from bitfront.core.temporary import temporary_folder
+from bitfront.core.blob import Blob, FileRange, Part
+from bitfront.lowering.weight_files import ROOT, WeightFile, is_detached, refer
 
 
 def single_onnx_file(artifact: Artifact, backend: str, *, settings: bool = False) -> bytes:
@@ -36,16 +39,18 @@ def single_onnx_file(artifact: Artifact, backend: str, *, settings: bool = False
     return artifact.data
 
 
-def external_data_folder(artifact: Artifact, backend: str, kept: ExitStack) -> Path | None:
-    """Where the external data of an ONNX model lies; None of a single file.
+def onnx_with_data(artifact: Artifact, backend: str, kept: ExitStack) -> tuple[bytes, Path | None]:
+    """An ONNX model's bytes, and the folder that locations of its external data are relative to; None of a single file.
+
+    External data that lies in files already is referred to there; the rest is written to a temporary folder.
 
     Args:
         artifact: The artifact.
         backend: The backend's name, for messages.
-        kept: Closed when the folder is not needed any longer: data that is no file yet is written to a temporary one.
+        kept: Closed when the model is not needed any longer.
 
     Raises:
-        BackendError: If it is of another format.
+        BackendError: If it is of another format, or its data is not where it says.
         OutputError: If there is no room for the data.
     """
     if artifact.format != ONNX:
@@ -55,20 +60,45 @@ def external_data_folder(artifact: Artifact, backend: str, kept: ExitStack) -> P
         )
     others = {name: data for name, data in artifact.files.items() if name != artifact.main}
     if not others:
-        return None
-    folders = {_folder_of(name, data) for name, data in others.items()}
-    if len(folders) == 1 and (found := folders.pop()) is not None:
-        return found
-    folder = kept.enter_context(temporary_folder())
-    for name, data in others.items():
-        write_bytes(folder / name, data)
-    return folder
+        return artifact.data, None
+    model = onnx.load_model_from_string(artifact.data)
+    written: WeightFile | None = None
+    places = {name: _places(data) for name, data in others.items()}
+    for tensor in filter(is_detached, model.graph.initializer):
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location, offset, length = entries.get("location", ""), int(entries.get("offset", "0")), int(entries["length"])
+        part = _part_at(places.get(location, []), offset, length)
+        if part is None:
+            raise BackendError(
+                f"{backend}: tensor '{tensor.name}' keeps its data in '{location}', which is not with the model",
+                "copy the model with all files beside it",
+            )
+        if not isinstance(part, FileRange):
+            if written is None:
+                written = WeightFile()
+                kept.callback(written.close)
+            part = written.append(Blob([part]))
+        refer(tensor, part)
+    return bytes(model.SerializeToString()), ROOT
 
 
-def _folder_of(name: str, data: bytes | Blob) -> Path | None:
-    """The folder in which a file of this name and content lies; None where that is not known."""
-    if isinstance(data, bytes) or len(data.parts) != 1 or not isinstance(part := data.parts[0], FileRange):
+def _places(data: bytes | Blob) -> list[tuple[int, bytes | Part]]:
+    """Where each part of a file begins, in order."""
+    parts = (data,) if isinstance(data, bytes) else data.parts
+    return list(zip(accumulate((len(part) for part in parts), initial=0), parts, strict=False))
+
+
+def _part_at(places: list[tuple[int, bytes | Part]], offset: int, length: int) -> bytes | Part | None:
+    """The bytes from ``offset`` on; None where no single part holds them."""
+    place = bisect_right(places, offset, key=lambda entry: entry[0]) - 1
+    if place < 0:
         return None
-    whole = part.offset == 0 and part.path.is_file() and part.path.stat().st_size == part.length
-    folder = Path(*part.path.parts[: -len(Path(name).parts)])
-    return folder if whole and folder / name == part.path else None
+    start, part = places[place]
+    inside = offset - start
+    if inside + length > len(part):
+        return None
+    if isinstance(part, FileRange):
+        return FileRange(path=part.path, offset=part.offset + inside, length=length)
+    if isinstance(part, bytes):
+        return part[inside : inside + length]
+    return part if len(part) == length else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -70,13 +69,10 @@ class FileRange:
         """
         if not self.length:
             return memoryview(b"")
-        return memoryview(_mapped(self.path))[self.offset : self.offset + self.length]
-
-
-@lru_cache(maxsize=16)
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        before = self.offset % mmap.ALLOCATIONGRANULARITY
+        with self.path.open("rb") as file:
+            whole = mmap.mmap(file.fileno(), before + self.length, offset=self.offset - before, access=mmap.ACCESS_READ)
+        return memoryview(whole)[before:]
 
 
 class Blob:

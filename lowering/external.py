@@ -6,7 +6,6 @@ be able to read anything else on the machine.
 
 from __future__ import annotations
 
-from math import prod
 from pathlib import Path
 
 import onnx
@@ -16,10 +15,9 @@ from bitfront.core import ModelError
 from bitfront.core.blob import FileRange
 from bitfront.lowering import weight_files
 from bitfront.lowering.graph import graphs_of
-from bitfront.lowering.weight_files import WeightFile, refer
+from bitfront.lowering.weight_files import WeightFile, inline_bytes, refer
 
 _WIDEST = 8  # bytes of the largest element
-_BITS: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
 
 
 def network_bytes(path: Path, model: onnx.ModelProto) -> int:
@@ -81,8 +79,7 @@ def _stored_range(tensor: TensorProto, path: Path) -> FileRange:
         )
     if any(size < 0 for size in tensor.dims):
         raise ModelError(f"'{path}': tensor '{tensor.name}' has shape {tuple(tensor.dims)}", "export it again")
-    width = _BITS.get(tensor.data_type) or 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    wanted = (prod(tensor.dims) * width + 7) // 8
+    wanted = inline_bytes([tensor])
     if length != wanted:
         raise ModelError(
             f"'{path}': tensor '{tensor.name}' of shape {tuple(tensor.dims)} takes {wanted:,} bytes, but its external "

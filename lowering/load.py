@@ -51,7 +51,14 @@ def load_reference(path: Path, interpreter: Interpreter, *, skipped: Collection[
     load_external_data(model, path, weights)
     for place, data in inside.items():
         assert weights is not None, "the file alone is large enough"
-        _detach_inside(model.graph.initializer[place], data, weights)
+        tensor = model.graph.initializer[place]
+        if (wanted := inline_bytes([tensor])) != data.length:
+            raise ModelError(
+                f"'{path}': tensor '{tensor.name}' of shape {tuple(tensor.dims)} takes {wanted:,} bytes, but its data "
+                f"has {data.length:,}",
+                "it may be damaged: copy or export it again",
+            )
+        refer(tensor, weights.append(data))
     try:
         file_of(model)
     except (EncodeError, ValueError) as error:
@@ -78,14 +85,6 @@ def _parsed(path: Path) -> tuple[onnx.ModelProto, dict[int, FileRange]]:
     if path.stat().st_size >= weight_files.DETACHED_NETWORK:
         return read_large(path)
     return onnx.load(str(path), load_external_data=False), {}
-
-
-def _detach_inside(tensor: onnx.TensorProto, data: FileRange, weights: WeightFile) -> None:
-    """Detach a tensor that was read without its bytes, unless they do not fit its shape: the checker says so."""
-    if inline_bytes([tensor]) == data.length:
-        refer(tensor, weights.append(data))
-    else:
-        tensor.raw_data = b"".join(data.blocks())
 
 
 def _check(model: onnx.ModelProto, path: Path) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from bitfront.core import Batching, ModelError, digest
+from bitfront.core import Artifact, Batching, ModelError, digest
 from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.compact import Source
 from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.normalise import OPTIONAL_STEPS, normalise
-from bitfront.lowering.serialise import copy_fields, file_of
+from bitfront.lowering.serialise import artifact_of, copy_fields, file_of, message_of
 from bitfront.lowering.weight_files import LIMIT, WeightFile, has_detached, inline_bytes
 
 _VALUES = ("raw_data", "float_data", "external_data", "data_location")
@@ -63,6 +63,11 @@ class ReferenceModel:
         return self.batching.fixed
 
     @property
+    def given_artifact(self) -> Artifact | None:
+        """The network as it was given, as it is deployed; None where it was exported from a module."""
+        return None if self.given is None else artifact_of(self.given)
+
+    @property
     def batching(self) -> Batching:
         """Which axis of each input and output counts the samples."""
         return infer_batching(self.proto.graph)
@@ -99,9 +104,7 @@ def make_reference(
     if not found.sources:
         return made
     # What is written depends on what constants are computed from as well.
-    written = [
-        part.SerializeToString(deterministic=True) for name in sorted(found.sources) for part in found.sources[name]
-    ]
+    written = [message_of(part) for name in sorted(found.sources) for part in found.sources[name]]
     return replace(made, fingerprint=digest(made.fingerprint, written))
 
 

@@ -48,6 +48,13 @@ def file_of(model: onnx.ModelProto) -> bytes | Blob:
     return Blob(_model_parts(model))
 
 
+def message_of(part: onnx.NodeProto | TensorProto) -> bytes | Blob:
+    """A node or a tensor as a message of its own: what ``SerializeToString(deterministic=True)`` gives of it whole."""
+    if isinstance(part, TensorProto) and is_detached(part):
+        return Blob(_tensor_parts(part))
+    return bytes(part.SerializeToString(deterministic=True))
+
+
 def artifact_of(model: onnx.ModelProto, settings: Mapping[str, str] | None = None) -> Artifact:
     """The model as it is deployed: one file, or two beyond ``weight_files.LIMIT``, the second with the large weights.
 

@@ -50,6 +50,10 @@ class WeightFile:
         self._size = 0
         weakref.finalize(self, self._folder.close)
 
+    def close(self) -> None:
+        """Remove the file now."""
+        self._folder.close()
+
     def append(self, data: Part) -> FileRange:
         """Write bytes behind those that are there.
 
@@ -143,7 +147,9 @@ def varint_bytes(number: int) -> int:
 def inline_bytes(tensors: Iterable[TensorProto]) -> int:
     """Bytes of elements in all, from shapes and types."""
     return sum(
-        prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        (prod(tensor.dims) + 1) // 2
+        if tensor.data_type in _PACKED
+        else prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         for tensor in tensors
         if tensor.data_type in helper.get_all_tensor_dtypes() and tensor.data_type != TensorProto.STRING
     )

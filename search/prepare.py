@@ -30,7 +30,6 @@ from bitfront.core import (
 )
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.lowering.serialise import artifact_of, file_of
 from bitfront.search.events import Listener
 from bitfront.search.measuring.accuracy import BATCH, FIRST_STAGE, Scorer
 from bitfront.search.measuring.evaluate import Evaluator
@@ -121,9 +120,9 @@ def prepare(
 def _identity(workload: Workload, lowerer: Lowerer, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
     """What the run folder belongs to."""
     identity = identify(workload, lowerer.reference.fingerprint, device, options)
-    if lowerer.reference.given is not None:
+    if (given := lowerer.reference.given_artifact) is not None:
         # Files of other bytes may have one normalised form; ratios are to the file.
-        identity |= {GIVEN_FILE: digest(file_of(lowerer.reference.given))}
+        identity |= {GIVEN_FILE: digest(given.content)}
     if options.policy != DEFAULTS:
         identity |= {"the search policy": digest(repr(options.policy))}
     return identity
@@ -210,8 +209,7 @@ def _given(runner: ModelRunner, listener: Listener) -> Given:
     quantisable, reference = runner.lowerer.quantisable, runner.lowerer.reference
     try:
         fp32 = runner.lower(quantisable.spread({group.name: FP32 for group in quantisable.groups}))
-        file = None if reference.given is None else artifact_of(reference.given)
-        given = open_given(file, fp32, runner.compile, runner.inputs)
+        given = open_given(reference.given_artifact, fp32, runner.compile, runner.inputs)
     except (LoweringError, BackendError) as error:
         raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
     if given.refused:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from bitfront.backends.affinity import pinned
-from bitfront.backends.artifacts import external_data_folder
+from bitfront.backends.artifacts import onnx_with_data
 from bitfront.backends.base import Capabilities, CompiledModel, DeviceFingerprint
 from bitfront.backends.device import DOT_PRODUCT_INSTRUCTIONS, cpu_fingerprint
 from bitfront.backends.host import HostBackend
@@ -46,9 +46,9 @@ class OrtCpuBackend(HostBackend):
         if threads < 1:
             raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
         kept = ExitStack()
-        folder = external_data_folder(artifact, self.name, kept)
+        model, folder = onnx_with_data(artifact, self.name, kept)
         setup = cpu_setup(threads=threads, left_out=self._left_out, settings=artifact.settings)
-        setup, model = replace(setup, folder=folder), artifact.data
+        setup = replace(setup, folder=folder)
         # The session starts its worker threads here, and they keep the cores it is on.
         try:
             with pinned(threads):
