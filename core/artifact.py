@@ -160,5 +160,5 @@ def load_artifact(path: Path) -> Artifact:
     found = DESCRIPTION_FORM.load(beside)
     if path.name in found.files:
         raise ConfigError(f"'{beside}': file '{path.name}' is the model itself", DESCRIPTION_FORM.hint)
-    files = {path.name: data, **{name: file_blob(path.parent / name) for name in found.files}}
+    files: dict[str, bytes | Blob] = {path.name: data, **{name: file_blob(path.parent / name) for name in found.files}}
     return Artifact(files=files, main=path.name, format=found.format, settings=dict(found.settings))

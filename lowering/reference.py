@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor
 
 from bitfront.core import Artifact, Batching, ModelError, digest
 from bitfront.lowering.batching import infer_batching
@@ -152,10 +153,14 @@ def _shape(kind: onnx.TypeProto.Tensor) -> tuple[int | None, ...] | None:
     return tuple(axis.dim_value if axis.dim_value > 0 else None for axis in kind.shape.dim)
 
 
+def _is_no_value(field: FieldDescriptor) -> bool:
+    return field.name not in _VALUES
+
+
 def _without_values(proto: onnx.ModelProto) -> bytes:
     bare = copy_fields(proto, lambda field: field.name != "graph")
     bare.graph.CopyFrom(copy_fields(proto.graph, lambda field: field.name != "initializer"))
     for tensor in proto.graph.initializer:
-        left_out = _VALUES if tensor.data_type == onnx.TensorProto.FLOAT else ()
-        bare.graph.initializer.append(copy_fields(tensor, lambda field, names=left_out: field.name not in names))
+        is_weight = tensor.data_type == onnx.TensorProto.FLOAT
+        bare.graph.initializer.append(copy_fields(tensor, _is_no_value) if is_weight else tensor)
     return bytes(bare.SerializeToString(deterministic=True))

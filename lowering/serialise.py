@@ -101,7 +101,7 @@ def _aligned(data: Any) -> Iterator[bytes | Part]:
 
 def _referring(model: onnx.ModelProto, file: str, lengths: Mapping[str, int]) -> onnx.ModelProto:
     """The model with the named initialisers in ``file``, in their order."""
-    main = copy_fields(model, lambda field: field.number != _GRAPH)
+    main: onnx.ModelProto = copy_fields(model, lambda field: field.number != _GRAPH)
     main.graph.CopyFrom(copy_fields(model.graph, lambda field: field.number != _INITIALIZER))
     place = 0
     for tensor in model.graph.initializer:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class RawData:
         """The number of bytes."""
         return self._length
 
-    def blocks(self) -> Iterable[bytes]:
+    def blocks(self) -> Iterator[bytes]:
         """All of them as one block."""
         yield self._tensor.raw_data
 

@@ -66,10 +66,11 @@ def divergence(measure: str, reference: Outputs, outputs: Outputs) -> Floats:
                 "the FP32 network's outputs hold NaN or infinity on the calibration inputs",
                 "check that the inputs are scaled as the network expects, and that it runs in FP32",
             )
-        rows = len(wanted)
-        broken = (~np.isfinite(output) & (output != wanted)).reshape(rows, -1).any(axis=1)
-        whole = np.where(broken.reshape(-1, *[1] * (output.ndim - 1)), np.array(0, output.dtype), output)
-        part = kl_divergence(wanted, whole, int(axis or 1)) if rule == KL else noise_to_signal(wanted, whole)
+        broken = np.concatenate([_broken(*pair) for pair in zip(_parts(wanted), _parts(output), strict=True)])
+        if broken.any():
+            output = output.copy()
+            output[broken] = 0
+        part = kl_divergence(wanted, output, int(axis or 1)) if rule == KL else noise_to_signal(wanted, output)
         part[broken] = np.nan
         found[rule].append(part)
     kinds = [np.sum(found[KL], axis=0), *(np.mean(found[rule], axis=0) for rule in (NSR, CHANGED) if found[rule])]
@@ -123,6 +124,11 @@ def _parts(array: Array) -> Iterator[Floats]:
     step = max(1, _ENTRIES // max(1, array[:1].size))
     for start in range(0, max(1, len(array)), step):
         yield np.asarray(array[start : start + step], dtype=np.float64)
+
+
+def _broken(reference: Floats, output: Floats) -> NDArray[np.bool_]:
+    """Whether each sample of the output holds what is not finite and not the reference's."""
+    return np.asarray((~np.isfinite(output) & (output != reference)).reshape(len(output), -1).any(axis=1))
 
 
 def _power(values: Floats) -> Floats:

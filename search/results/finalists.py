@@ -169,7 +169,13 @@ def memory_usage(runner: ModelRunner, artifact: str, name: str, built: Built) ->
 
 def compressed_bytes(file: Path) -> int:
     """Size of a model's files, deflated: what weights of few values or many zeros take in an archive."""
-    return sum(len(zlib.compress(data, 9)) for data in load_artifact(file).files.values())
+    total = 0
+    for data in load_artifact(file).files.values():
+        packer = zlib.compressobj(9)
+        for block in (data,) if isinstance(data, bytes) else data.blocks():
+            total += len(packer.compress(block))
+        total += len(packer.flush())
+    return total
 
 
 def write_engine(folder: Path, name: str, model: CompiledModel) -> str | None:
