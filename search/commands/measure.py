@@ -182,10 +182,10 @@ def read_model(path: Path) -> Artifact:
             return artifact
         model = onnx.load(str(path), load_external_data=False)
         if network_bytes(path, model) > LIMIT:
-            names = {
-                entry.value for t in external_tensors(model) for entry in t.external_data if entry.key == "location"
-            }
-            files = {path.name: artifact.data, **{name: file_blob(path.parent / name) for name in sorted(names)}}
+            entries = (entry for tensor in external_tensors(model) for entry in tensor.external_data)
+            names = {entry.value for entry in entries if entry.key == "location"}
+            main = {path.name: artifact.files[artifact.main]}
+            files = main | {name: file_blob(path.parent / name) for name in sorted(names)}
             return Artifact(files=files, main=path.name, settings=artifact.settings)
         return Artifact.onnx(onnx.load(str(path)).SerializeToString(deterministic=True), artifact.settings)
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:

@@ -20,6 +20,7 @@ from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.serialise import artifact_of, file_of
 from bitfront.lowering.shapes import infer_shapes
 from bitfront.lowering.weight_files import has_detached, is_detached, stored_bytes, tensor_array
+from bitfront.search.commands.measure import read_model
 from tests.references import load_reference
 
 WIDTH = 64
@@ -140,6 +141,19 @@ def test_two_files_beyond_the_limit(tmp_path: Path, text: str, monkeypatch: pyte
     (plain,) = backend.compile(artifact_of(whole), threads=1).run(feeds)
     np.testing.assert_array_equal(one, plain)
     assert backend.compile(loaded, threads=1).operators()
+
+
+@pytest.mark.usefixtures("_small_limits")
+def test_file_that_was_given_is_measured_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``search measure`` reads a model beyond the limit without joining its files."""
+    path = _saved(_decoder(), tmp_path, external=True)
+    joined = read_model(path)
+    monkeypatch.setattr(weight_files, "LIMIT", 20_000)
+    apart = read_model(path)
+    assert (len(joined.files), len(apart.files)) == (1, 2)
+    backend = get_backend("ort-cpu")
+    one, other = (backend.compile(each, threads=1).run(INPUTS)[0] for each in (joined, apart))
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.usefixtures("_small_limits")
