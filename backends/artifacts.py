@@ -55,7 +55,7 @@ def onnx_with_data(artifact: Artifact, backend: str, kept: ExitStack) -> tuple[b
     """
     if artifact.format != ONNX:
         raise BackendError(
-            f"{backend} reads ONNX files, got the format '{artifact.format}'",
+            f"{backend} reads ONNX files, got {len(artifact.files)} of format '{artifact.format}'",
             "choose the --backend that the model was written for",
         )
     others = {name: data for name, data in artifact.files.items() if name != artifact.main}
@@ -63,6 +63,7 @@ def onnx_with_data(artifact: Artifact, backend: str, kept: ExitStack) -> tuple[b
         return artifact.data, None
     model = onnx.load_model_from_string(artifact.data)
     written: WeightFile | None = None
+    used: set[str] = set()
     places = {name: _places(data) for name, data in others.items()}
     for tensor in filter(is_detached, model.graph.initializer):
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -79,6 +80,13 @@ def onnx_with_data(artifact: Artifact, backend: str, kept: ExitStack) -> tuple[b
                 kept.callback(written.close)
             part = written.append(Blob([part]))
         refer(tensor, part)
+        used.add(location)
+    if used != set(others):
+        raise BackendError(
+            f"{backend} reads an ONNX file and what it refers to, got {len(artifact.files)} of format "
+            f"'{artifact.format}', and nothing refers to {', '.join(sorted(set(others) - used))}",
+            "choose the --backend that the model was written for",
+        )
     return bytes(model.SerializeToString()), ROOT
 
 
