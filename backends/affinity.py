@@ -1,4 +1,4 @@
-"""Which processor cores a timed thread may use: as many as it has threads, one to a physical core first.
+"""Processor cores that a timed thread may use: as many as it has threads, one to a physical core first.
 
 A single thread stays on the core the scheduler gave it, which was free a moment ago. Several threads get a fixed
 set, so that a runtime's thread pool (started when a model is compiled, inheriting the compiling thread's cores)

@@ -1,4 +1,4 @@
-"""What backends take of an artifact: a single ONNX file, or one with external data; anything else is refused."""
+"""Checks of artifacts for backends, which read one ONNX file or one with external data."""
 
 from __future__ import annotations
 

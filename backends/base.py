@@ -52,7 +52,7 @@ class DeviceFingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a runtime can do on this machine, found by compiling and running small graphs.
+    """Abilities of a runtime on this machine, found by compiling and running small graphs.
 
     Attributes:
         supported: Name of what was probed (``int8-conv``, ``int4-conv``, ``int4-matmul-block``, ``fp16-storage``, …)
@@ -66,7 +66,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutedLayer:
-    """One operator of a compiled model: what the runtime made of the nodes of the artifact.
+    """Operator of a compiled model: what the runtime made of the nodes of the artifact.
 
     Attributes:
         name: The runtime's name for it.
@@ -180,7 +180,7 @@ class Backend(Protocol):
         ...
 
     def capabilities(self) -> Capabilities:
-        """What probes show that the runtime does here; takes seconds at most, cached by the backend."""
+        """Abilities that probes show of the runtime here; takes seconds at most, cached by the backend."""
         ...
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:

@@ -2,7 +2,7 @@
 
 A model with a fixed batch gets chunks of exactly that size; the last one is filled up by repeating its last sample and
 what comes out for the filling is thrown away. A model with a dynamic batch gets chunks of at most ``batch`` samples,
-the last one shorter. Where the batch axis of an input or output lies is in ``precision.batching``.
+the last one shorter. Where the batch axis of an input or output lies is in ``core.batching``.
 
 An output that declares no batch axis may be a constant, a value of the whole batch, or have one all the same, because
 its exporter wrote the sizes of an example. Runs of two sizes tell them apart, so one sample fewer is run at first.
@@ -12,50 +12,96 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from bitfront.backends.base import CompiledModel
 from bitfront.core import Array, Batching, DataError, Inputs
+from bitfront.core.ragged import equal_shapes, is_ragged, ragged
 
 FIRST_AXIS = Batching()
 """Every input and output has its samples on the first axis."""
 
 
+class RunnableModel(Protocol):
+    """The part of a compiled model that running needs."""
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Input name → shape; None for a dynamic axis."""
+        ...
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in the model's order."""
+        ...
+
+    def run(self, inputs: Inputs) -> tuple[Array, ...]:
+        """The outputs of one run, in order."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """One output of a model over all samples.
+    """Output of a model over all samples.
 
     Attributes:
         name: The output's name.
-        axis: Which axis counts the samples; None for an output that has no row a sample.
+        axis: Which axis counts the samples; None for an output that has no such axis.
         parts: What each run gave, as the network lays it out, without the rows of samples that only filled a batch.
+        single: Whether each run was one sample, so that what it gave is the sample's row where no axis counts samples.
     """
 
     name: str
     axis: int | None
     parts: tuple[Array, ...]
+    single: bool = False
+
+    @property
+    def by_sample(self) -> bool:
+        """Whether there is a row a sample."""
+        return self.axis is not None or self.single
 
     @property
     def whole(self) -> Array | None:
-        """The output for all samples at once, as the network lays it out; None where runs differ and have no rows.
+        """The output for all samples at once, as the network lays it out.
 
-        An output that was the same in every run is taken for a constant.
+        Where each run was one sample and no axis counts them, that is the runs' outputs stacked, (n, …), or an array
+        (n,) of them where their shapes differ (``core.ragged``). Else None where runs differ and have no rows, or where
+        samples of different shapes have rows of different shapes, and what was the same in every run is taken for a
+        constant.
         """
+        if self.axis is None and self.single:
+            return _stacked(self.parts)
         if self.axis is not None:
+            if len({_without(part.shape, self.axis) for part in self.parts}) > 1:
+                return None
             return self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts, axis=self.axis)
         first = self.parts[0]
         return first if all(_equal(first, part) for part in self.parts[1:]) else None
 
     @property
     def rows(self) -> Array | None:
-        """The output with the samples first, (n, …); None where it has no row a sample."""
-        whole = self.whole
-        return None if self.axis is None or whole is None else np.moveaxis(whole, self.axis, 0)
+        """The output with the samples first, (n, …); None where it has no row a sample.
+
+        Rows of different shapes are repeated along each axis up to the longest, so that a mean over positions stays
+        about that of the sample's own.
+        """
+        if not self.by_sample:
+            return None
+        whole, axis = self.whole, self.axis or 0
+        if whole is not None and not is_ragged(whole):
+            return np.moveaxis(whole, axis, 0)
+        parts = [np.moveaxis(part, axis, 0) if self.axis is not None else part[None] for part in self.parts]
+        longest = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
+        return np.concatenate([_repeated(part, longest) for part in parts])
 
     def first(self, count: int) -> Output:
         """The output of the first ``count`` samples alone, where it has a row a sample."""
         whole = self.whole
+        if self.axis is None and self.single:
+            return replace(self, parts=self.parts[:count])
         if self.axis is None or whole is None:
             return self
         rows = np.moveaxis(whole, self.axis, 0)[:count]
@@ -122,13 +168,14 @@ def padded(inputs: Inputs, size: int) -> dict[str, Array]:
 
 
 def run_outputs(
-    compiled: CompiledModel, inputs: Inputs, *, batch: int = 64, batching: Batching = FIRST_AXIS
+    compiled: RunnableModel, inputs: Inputs, *, batch: int = 64, batching: Batching = FIRST_AXIS
 ) -> Outputs:
     """Run a model over all samples.
 
     Args:
         compiled: The model.
-        inputs: Arrays (n, …), at least one for each of the model's inputs; others are left out.
+        inputs: Arrays (n, …), at least one for each of the model's inputs; others are left out. Of samples whose shapes
+            differ (``core.ragged``), neighbours of one shape are run together.
         batch: Samples a run where the model's batch is dynamic.
         batching: Where the samples are in the model's own arrays.
 
@@ -144,8 +191,12 @@ def run_outputs(
         )
     wanted = {name: inputs[name] for name in compiled.input_shapes}
     count = sample_count(wanted)
-    fixed = fixed_batch(compiled.input_shapes, batching)
-    counts = _counts(count, fixed or min(batch, count), uneven=fixed is None and batching.undeclared_outputs)
+    fixed = fixed_batch(compiled.input_shapes, batching) or batching.fixed
+    size = fixed or min(batch, count)
+    if any(is_ragged(array) for array in wanted.values()):
+        counts = [stop - start for start, stop in equal_shapes(wanted, count, size)]
+    else:
+        counts = _counts(count, size, uneven=fixed is None and batching.undeclared_outputs)
     ran = [fixed or real for real in counts]
 
     columns: list[tuple[Array, ...]] = []
@@ -158,7 +209,7 @@ def run_outputs(
     for name, parts in zip(compiled.output_names, zip(*columns, strict=True), strict=True):
         axis = next((a for a in batching.output_axes(name) if _counts_samples(parts, a, ran)), None)
         cut = tuple(_cut(part, real, axis) for part, real in zip(parts, counts, strict=True))
-        each.append(Output(name=name, axis=axis, parts=cut))
+        each.append(Output(name=name, axis=axis, parts=cut, single=batching.single))
     return Outputs(each=tuple(each), counts=tuple(counts))
 
 
@@ -189,9 +240,13 @@ def rows_of(outputs: Outputs) -> tuple[Array | None, ...]:
         shapes = ", ".join(f"'{output.name}' {output.parts[0].shape}" for output in outputs.each)
         raise DataError(
             f"no output has a row for each of {outputs.counts[0]} samples; the shapes are {shapes}",
-            "export the network so that the first axis of its answer is the batch",
+            "say which axis counts the samples with --batch-axis INPUT=AXIS, INPUT=none where each run is one sample",
         )
     return rows
+
+
+def _stacked(parts: Sequence[Array]) -> Array:
+    return np.stack(parts) if len({part.shape for part in parts}) == 1 else ragged(parts)
 
 
 def _batch_of(shape: tuple[int | None, ...], axis: int | None) -> int | None:
@@ -214,6 +269,18 @@ def _cut(part: Array, real: int, axis: int | None) -> Array:
     if axis is None or part.shape[axis] == real:
         return part
     return np.moveaxis(np.moveaxis(part, axis, 0)[:real], 0, axis)
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _repeated(part: Array, longest: Sequence[int]) -> Array:
+    """An array (n, …) with every axis but the first repeated from its beginning up to a length."""
+    for axis, size in enumerate(longest, 1):
+        if 0 < part.shape[axis] < size:
+            part = np.take(part, np.arange(size) % part.shape[axis], axis=axis)
+    return part
 
 
 def _equal(one: Array, other: Array) -> bool:

@@ -43,7 +43,7 @@ def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def cpu_fingerprint(runtime: str) -> DeviceFingerprint:
-    """This machine's processor as the device.
+    """Return this machine's processor as the device.
 
     Args:
         runtime: Runtime's name and exact version.

@@ -42,7 +42,7 @@ _FASTEST = 0.1
 
 
 def undisturbed_rounds(times: Times, reference: Times, known_ms: float | None) -> NDArray[np.bool_]:
-    """Which rounds count for a model, (rounds,).
+    """Mask of the rounds that count for a model, (rounds,).
 
     Args:
         times: Times of the model's runs in ns, (rounds, runs).
@@ -66,7 +66,7 @@ def _undisturbed(times: Times, known_ms: float | None) -> NDArray[np.bool_]:
 
 
 def runs_per_slot(pilot_ns: float, slot_ns: float, most: int) -> int:
-    """How many back-to-back runs fill a slot of ``slot_ns``: at least 1, at most ``most``."""
+    """Number of back-to-back runs that fill a slot of ``slot_ns``: at least 1, at most ``most``."""
     return max(1, min(most, math.ceil(slot_ns / max(pilot_ns, 1.0))))
 
 

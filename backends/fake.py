@@ -53,7 +53,7 @@ class SimulatedClock:
         self._now_ns = 0
 
     def __call__(self) -> int:
-        """Now, in nanoseconds since it was made."""
+        """Nanoseconds since the clock was made."""
         return self._now_ns
 
     def advance(self, milliseconds: float) -> None:
@@ -107,7 +107,7 @@ class FakeModel(HostModel):
 
 
 class FakeBackend(HostBackend):
-    """The backend.
+    """Backend that compiles artifacts as the fake runtime would.
 
     Args:
         costs_ms: Operator type (after fusion) → milliseconds; others take 0.02 ms.

@@ -1,4 +1,4 @@
-"""What the fake backend's runtime would fuse: a small model of ONNX Runtime's Q/DQ handling, on operator types only.
+"""Fusions of the fake backend's runtime: a small model of ONNX Runtime's Q/DQ handling, on operator types only.
 
 Not handled: subgraphs (one operator each), zero points, and shapes; a layer is integer by its neighbours alone.
 """

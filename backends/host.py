@@ -1,4 +1,4 @@
-"""What most runtimes share: runs timed from the host, nothing told about memory or layers, every precision of use."""
+"""Base of backends that time runs from the host, tell nothing of memory or layers, and profit from every precision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class HostModel(ABC):
 
     @abstractmethod
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
-        """See ``CompiledModel.run``."""
+        """Run the model once; see ``CompiledModel.run``."""
 
     def timer(self, inputs: Inputs, clock: Clock) -> Timer:
         """A timer that reads the clock after every run, one run at a time."""
@@ -39,15 +39,15 @@ class HostModel(ABC):
         return timed
 
     def profile(self, inputs: Inputs) -> tuple[ExecutedLayer, ...]:  # noqa: ARG002 (the protocol's signature)
-        """No layers: the runtime does not tell."""
+        """Empty: the runtime does not tell its layers."""
         return ()
 
     def memory_usage(self) -> MemoryUsage:
-        """Unknown: the runtime does not tell."""
+        """Empty: the runtime does not tell its memory."""
         return MemoryUsage()
 
     def engine(self) -> bytes | None:
-        """None: the runtime has no file of a compiled model."""
+        """Bytes of the compiled model; None, as the runtime has no file of it."""
         return None
 
 
@@ -60,9 +60,9 @@ class HostBackend:
         return time.perf_counter_ns
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:
-        """No precision."""
+        """Precisions that do not pay on the runtime: none."""
         return {}
 
     def proxy_backend(self: Backend) -> Backend:
-        """This backend itself."""
+        """Backend on which sensitivities are scored: this one itself."""
         return self

@@ -185,7 +185,7 @@ def _conv(x: Floats, w: Floats) -> Floats:
 
 
 def _conv_transpose(x: Floats, w: Floats) -> Floats:
-    """At stride 1 and this padding a convolution with the kernel turned around; ``w`` is (in, out, 3, 3)."""
+    """Transposed convolution, here a convolution with the kernel turned around; ``w`` is (in, out, 3, 3)."""
     return _conv(x, w[:, :, ::-1, ::-1].swapaxes(0, 1))
 
 

@@ -1,4 +1,4 @@
-"""What a runtime really does with each way of writing a layer: compile a small graph, run it, look at what it became.
+"""Probes of a runtime: compile a small graph for each way of writing a layer, run it, look at what it became.
 
 A probe passes when its output is within the error that its own quantisation allows (half an output step, not a
 tolerance relative to the values, which a wrong scale would pass) and when the operators left are those wanted.
@@ -30,7 +30,7 @@ def run_probes(backend: Backend, probes: Iterable[Probe] | None = None) -> Capab
 
 
 def shortcoming(backend: Backend, probe: Probe) -> str:
-    """Why the probe fails on the backend; empty where it passes."""
+    """Reason why the probe fails on the backend; empty where it passes."""
     try:
         compiled = backend.compile(probe.artifact, threads=1)
         (y,) = compiled.run({"x": probe.x})

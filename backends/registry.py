@@ -72,5 +72,5 @@ def get_backend(name: str) -> Backend:
 
 
 def default_interpreter() -> Interpreter:
-    """What runs graphs while networks are lowered: ONNX Runtime on the processor, whatever the backend."""
+    """Interpreter of networks that are lowered: ONNX Runtime on the processor, whatever the backend."""
     return OrtInterpreter()

@@ -23,8 +23,7 @@ import contextlib
 import gc
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -40,6 +39,7 @@ from bitfront.backends.estimates import (
     undisturbed_rounds,
 )
 from bitfront.core import Inputs, LatencyStats, UsageError
+from bitfront.core.document import JsonValue
 
 _PILOT_RUNS = 3
 _PATIENCE = 2
@@ -49,7 +49,7 @@ _NS_PER_MS = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimingSettings:
+class TimingSettings(JsonValue):
     """Durations, rounds and precision of a timing.
 
     Attributes:
@@ -86,15 +86,6 @@ class TimingSettings:
                 f"timing settings: {self} cannot be met",
                 f"slots, runs and seconds are positive, {FEWEST_ROUNDS} <= min_rounds <= max_rounds",
             )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON, one key a field."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TimingSettings:
-        """Read ``to_json``'s form."""
-        return cls(**data)
 
 
 QUICK = TimingSettings(slot_ms=5.0, min_rounds=8, max_rounds=30, max_seconds_per_model=0.4)

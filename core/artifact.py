@@ -71,7 +71,7 @@ class Artifact:
 
     @property
     def content(self) -> Any:
-        """Everything that tells this artifact from others, for digests: the bytes alone of a plain one."""
+        """Parts that tell this artifact from others, for digests: the bytes alone of a plain one."""
         if self.is_plain:
             return self.files[self.main]
         others = {name: data for name, data in self.files.items() if name != self.main}
@@ -85,7 +85,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description(JsonValue):
-    """What stands beside the main file of a model that is more than one ONNX file.
+    """Description of a model that is more than one ONNX file; it stands beside its main file.
 
     Attributes:
         schema_version: Version of this form.
@@ -111,7 +111,7 @@ DESCRIPTION_FORM: Form[Description] = Form(
 
 
 def description_file(model: Path) -> Path:
-    """Where the description of a model lies."""
+    """Path of a model's description."""
     return model.with_name(f"{model.name}.json")
 
 

@@ -1,4 +1,4 @@
-"""Which axis of a network's inputs and outputs counts the samples.
+"""The batch axis of a network's inputs and outputs.
 
 The engine holds samples along the first axis of every array, whatever a network's own layout is: (layers, batch, width)
 for a recurrent state, or no axis at all for a rate that all samples share. ``Batching.samples`` and ``Batching.feed``
@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.core.workload import Array, Inputs
+from bitfront.core.metric import Array
+from bitfront.core.ragged import stacked
+from bitfront.core.workload import Inputs
 
 _NOTHING: Mapping[str, int | None] = MappingProxyType({})
 
@@ -27,37 +29,51 @@ class Batching:
     Attributes:
         inputs: Input name → axis; None for an input whose one value all samples share. 0 for those that are not named.
         outputs: Output name → axis as the network declares it; None where it declares none. 0 for those not named.
-        fixed: The batch size the network insists on; None where it is dynamic.
+        fixed: The batch size the network insists on; None where it is dynamic. 1 where each run is one sample: then
+            an input without a batch axis may have a value of its own in each, and an output without one is the sample's
+            row, whatever its shape.
+        certain: Outputs whose axis was seen in runs or said by a person, not only declared.
     """
 
     inputs: Mapping[str, int | None] = field(default_factory=lambda: _NOTHING)
     outputs: Mapping[str, int | None] = field(default_factory=lambda: _NOTHING)
     fixed: int | None = None
+    certain: frozenset[str] = frozenset()
+
+    @property
+    def single(self) -> bool:
+        """Whether each run is one sample."""
+        return self.fixed == 1
 
     def input_axis(self, name: str) -> int | None:
-        """The batch axis of an input, None where all samples share it."""
+        """The batch axis of an input, None where it has none."""
         return self.inputs.get(name, 0)
 
     def output_axes(self, name: str) -> tuple[int, ...]:
-        """Axes of an output that may count the samples, the declared one first; which one does shows in a run."""
+        """Candidate batch axes of an output, the declared one first; a run shows which one it is."""
         declared = self.outputs.get(name, 0)
+        if name in self.certain:
+            return () if declared is None else (declared,)
         return (0,) if declared is None else tuple(dict.fromkeys((declared, 0)))
 
     @property
     def undeclared_outputs(self) -> bool:
-        """Whether an output declares no batch axis, which some exporters say of outputs that do have one."""
-        return None in self.outputs.values()
+        """Whether an output declares no batch axis, as some exporters write for outputs that do have one."""
+        return any(axis is None and name not in self.certain for name, axis in self.outputs.items())
 
     def feed(self, samples: Inputs) -> dict[str, Array]:
         """Arrays as the network reads them, from arrays of samples (n, …), at least one.
 
         Args:
             samples: Input name → array (n, …); one that all samples share is repeated n times, or a view that seems so.
+
+        Raises:
+            DataError: If samples of different shapes are among them.
         """
-        return {name: _placed(array, self.input_axis(name)) for name, array in samples.items()}
+        return {name: _placed(stacked(array), self.input_axis(name)) for name, array in samples.items()}
 
     def samples(self, name: str, array: Array, count: int) -> Array:
-        """One of the network's own arrays with the samples first, (n, …).
+        """An array as the network reads it, rearranged with the samples first, (n, …).
 
         Args:
             name: The input.
@@ -71,7 +87,7 @@ class Batching:
 
 
 def take_rows(array: Array, rows: NDArray[np.integer[Any]]) -> Array:
-    """Some samples of an array (n, …); a value that all samples share is still held once."""
+    """The given samples of an array (n, …); a value that all samples share is still held once."""
     if array.ndim and array.strides[0] == 0:
         return np.broadcast_to(array[0], (len(rows), *array.shape[1:]))
     taken: Array = array[rows]

@@ -21,12 +21,12 @@ _FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
 
 
 def guard(text: str) -> str:
-    """``text`` as a cell that is text to a spreadsheet; ``unguard`` gives ``text`` back."""
+    """Escape ``text`` so that no spreadsheet takes it for a formula; ``unguard`` gives ``text`` back."""
     return _GUARD + text if text[:1] in _FORMULA or _is_guarded(text) else text
 
 
 def unguard(text: str) -> str:
-    """The text that ``guard`` made a cell of."""
+    """Undo ``guard``."""
     return text[1:] if _is_guarded(text) else text
 
 

@@ -28,7 +28,7 @@ SMALLEST_RANGE = 1e-35  # between the bounds of a tensor's values: an 8-bit scal
 
 
 class RangeMethod(StrEnum):
-    """How a tensor's quantisation range is read off its calibration values."""
+    """Method by which a tensor's quantisation range is read off its calibration values."""
 
     MINMAX = "minmax"
     PERCENTILE = "percentile"
@@ -38,7 +38,7 @@ class RangeMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationSettings(JsonValue):
-    """How activations are calibrated.
+    """Settings by which activations are calibrated.
 
     Attributes:
         method: Which range method.
@@ -63,7 +63,7 @@ class CalibrationSettings(JsonValue):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionConfig:
-    """One point's decisions.
+    """Decisions of one point: a scheme for each layer, ranges, and what they belong to.
 
     Attributes:
         model: Fingerprint of the given network with its weights.
@@ -78,6 +78,8 @@ class PrecisionConfig:
         recipe: How the network that ``ranges``, ``layers`` and ``scales`` speak of was made from the given one; None
             where it is the given one.
         skipped_steps: Steps of normalising that the network was made without (``lowering.normalise``).
+        applied_steps: Steps that changed the network, of those that ``lowering.normalise`` records.
+        fixed_inputs: Input → the one number for which a branch of the given network was taken.
     """
 
     model: str
@@ -90,11 +92,14 @@ class PrecisionConfig:
     scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     recipe: Recipe | None = None
     skipped_steps: tuple[str, ...] = ()
+    applied_steps: tuple[str, ...] = ()
+    fixed_inputs: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranges", MappingProxyType(dict(self.ranges)))
         object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
         object.__setattr__(self, "scales", MappingProxyType(dict(self.scales)))
+        object.__setattr__(self, "fixed_inputs", MappingProxyType(dict(self.fixed_inputs)))
 
     def to_json(self) -> str:
         """The file's text: the same config always gives the same bytes."""
@@ -113,6 +118,10 @@ class PrecisionConfig:
             data["recipe"] = self.recipe.to_json()
         if self.skipped_steps:
             data["skipped_steps"] = list(self.skipped_steps)
+        if self.applied_steps:
+            data["applied_steps"] = list(self.applied_steps)
+        if self.fixed_inputs:
+            data["fixed_inputs"] = dict(self.fixed_inputs)
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
@@ -169,6 +178,8 @@ class ConfigFile(JsonValue):
     scales: dict[str, Scales] = field(default_factory=dict)
     recipe: Recipe | None = None
     skipped_steps: tuple[str, ...] = ()
+    applied_steps: tuple[str, ...] = ()
+    fixed_inputs: dict[str, float] = field(default_factory=dict)
 
 
 CONFIG_FORM = Form(
@@ -196,4 +207,6 @@ def _config(file: ConfigFile) -> PrecisionConfig:
         scales=file.scales,
         recipe=file.recipe,
         skipped_steps=file.skipped_steps,
+        applied_steps=file.applied_steps,
+        fixed_inputs=file.fixed_inputs,
     )

@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 class JsonValue:
-    """A dataclass that JSON can be read into; a subclass whose JSON differs from its fields writes its own."""
+    """A dataclass with a strict JSON form, one key a field; a subclass whose JSON differs overrides ``to_json``."""
 
     __slots__ = ()
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -164,7 +164,11 @@ class Form(Generic[T]):
 
 
 def _check_finite(data: Any) -> None:
-    """Fields that are kept as they are written may hold any JSON, but Python reads NaN and 1e999 too."""
+    """Refuse NaN and infinity, which Python reads from JSON, in fields that hold any JSON.
+
+    Raises:
+        MalformedError: If there is one.
+    """
     for path, item in walk(data):
         if isinstance(item, float) and not math.isfinite(item):
             raise MalformedError(f"{field_name(path)}: expected a finite number, got {shown(item)}")
@@ -201,7 +205,7 @@ _PATTERNS = {
 
 
 def _what(kind: str, message: str, context: Mapping[str, Any]) -> str:
-    """One of pydantic's messages in the words of ours."""
+    """A pydantic message in this program's words."""
     match kind:
         case "json_invalid":
             return f"it cannot be read as JSON: {context['error']}"

@@ -18,7 +18,7 @@ The command line prints both and exits with 2. ``assert`` is kept for our own in
 
 
 class EngineError(Exception):
-    """Root of the tree.
+    """Root of the error tree: anything a person can mend.
 
     Args:
         message: What happened; names the file, layer or option, what was expected and what came.
@@ -55,7 +55,7 @@ class ConfigError(EngineError):
 
 
 class MalformedError(ConfigError, ValueError):
-    """JSON or text that is not of the form asked for; whoever knows the file names it."""
+    """JSON or text that is not of the form asked for; the caller that knows the file adds its name."""
 
 
 class LoweringError(EngineError):

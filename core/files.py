@@ -86,7 +86,7 @@ def write_bytes(path: Path, data: bytes | Blob) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Like ``write_bytes``, in UTF-8."""
+    """Write text in UTF-8, as ``write_bytes`` writes bytes."""
     write_bytes(path, text.encode())
 
 

@@ -78,7 +78,7 @@ def parse_json(text: str) -> Any:
 
 
 def walk(data: Any) -> Iterator[tuple[tuple[int | str, ...], Any]]:
-    """(path, value) of a value and of all that it holds; not by recursion, since nesting may be deep."""
+    """Iterate over (path, value) of a value and of all that it holds; not by recursion, since nesting may be deep."""
     waiting: list[tuple[tuple[int | str, ...], Any]] = [((), data)]
     while waiting:
         place, item = waiting.pop()

@@ -1,4 +1,4 @@
-"""What was measured: latency with its spread, size, accuracy with its interval. Never an estimate."""
+"""Measured values: latency with its spread, size, accuracy with its interval. Never an estimate."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class AccuracyStats(JsonValue):
     """A metric's mean on a number of samples with its 95 % interval.
 
     Attributes:
-        value: The metric, higher is better; a fraction for ``top1``.
+        value: The metric; a fraction for ``top1``.
         ci_low, ci_high: 95 % interval of ``value``; equal to it where the metric has no per-sample scores.
         samples: How many samples were scored.
     """
@@ -49,10 +49,14 @@ class AccuracyStats(JsonValue):
     ci_high: Number
     samples: Count
 
+    def negated(self) -> AccuracyStats:
+        """The same of the metric's negative: value and interval with the other sign, its ends exchanged."""
+        return AccuracyStats(value=-self.value, ci_low=-self.ci_high, ci_high=-self.ci_low, samples=self.samples)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryUsage(JsonValue):
-    """What a compiled model takes, as far as its runtime tells; None where it does not.
+    """Memory that a compiled model takes, as far as its runtime tells; None where it does not.
 
     Attributes:
         engine_bytes: The runtime's own file of the compiled model (a TensorRT plan).

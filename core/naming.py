@@ -59,7 +59,7 @@ def load_attribute(name: str, option: str, failure: type[EngineError] = UsageErr
 
 
 def failed(what: str, error: BaseException) -> str:
-    """Words for an error out of a person's own code, with the line it came from."""
+    """Describe an error raised by a person's own code, with the line it came from."""
     frames = traceback.extract_tb(error.__traceback__)
     # A person's own line rather than the library's that it called.
     own = [frame for frame in frames if not _is_library(frame.filename)] or frames[-1:]

@@ -1,4 +1,4 @@
-"""What may be done to a layer's weights and to its activations: the two halves of a scheme, as frozen values.
+"""Quantisation of a layer's weights and of its activations: the two halves of a scheme, as frozen values.
 
 Both say more than any runtime here can write today (scales for a whole tensor, zero points, dynamic activations), so
 that a new scheme needs no new field. Whether one can be written is a dialect's to say (``lowering.dialect``).
@@ -37,7 +37,7 @@ class Precision(StrEnum):
 
 
 class Granularity(StrEnum):
-    """What one scale is for."""
+    """Extent of one scale."""
 
     TENSOR = "tensor"
     CHANNEL = "channel"
@@ -46,7 +46,7 @@ class Granularity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightScheme:
-    """How a layer's weights are stored, and how their scales and integers are found.
+    """Storage of a layer's weights, and the methods that find their scales and integers.
 
     Attributes:
         dtype: Storage type. For floating types the other fields keep their defaults and mean nothing.
@@ -98,7 +98,7 @@ class ActivationMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationScheme(JsonValue):
-    """How a layer's input is quantised.
+    """Quantisation of a layer's input.
 
     Attributes:
         mode: ``none`` is floating; ``static`` scales come from calibration, ``dynamic`` ones from each input.
@@ -116,6 +116,11 @@ class ActivationScheme(JsonValue):
                 "floating ones none",
                 "write for example static int8",
             )
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether scales are found anew for each input."""
+        return self.mode is ActivationMode.DYNAMIC
 
     @property
     def is_static(self) -> bool:

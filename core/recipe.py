@@ -1,4 +1,4 @@
-"""How a network was made from the one a person gave: the passes in their order, with their options.
+"""Recipe by which a network was made from the one a person gave: the passes in their order, with their options.
 
 A recipe holds decisions and fingerprints, no weights: the passes give the same network again from the same module and
 training inputs, on a CPU to the last bit. The options are each pass's own JSON and are read by that pass alone, so a
@@ -32,7 +32,7 @@ def pass_name(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeStep(JsonValue):
-    """One pass.
+    """Pass of a recipe, with its options.
 
     Attributes:
         name: The pass's, or ``module:attribute`` of one from another package.
@@ -86,7 +86,7 @@ class RecipeStep(JsonValue):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe(JsonValue):
-    """How a network was made from the one that was given.
+    """Passes by which a network was made from the given one, with fingerprints of data and result.
 
     Attributes:
         steps: The passes in their order, one at least.

@@ -1,4 +1,4 @@
-"""What a layer may become: one scheme for its weights, one for its activations, and the registry of those in use.
+"""Quantisation scheme of a layer, one part for its weights, one for its activations; and the registry of those in use.
 
 A scheme has a short text form (``core.scheme_text``), used in tables, on the command line and as an Optuna category:
 
@@ -33,7 +33,7 @@ from bitfront.core.scheme_text import METHOD_PATTERN, method_word, methods_of, r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
-    """What one layer becomes.
+    """Quantisation scheme of a layer.
 
     Attributes:
         weights: How its weights are stored and rounded.
@@ -51,7 +51,7 @@ class Scheme:
             )
 
     def __lt__(self, other: Scheme) -> bool:
-        """By storage type, method, weight-only, group size, then by what no text of today says."""
+        """Whether it comes first: by storage type, method, weight-only, group size, then by what no text form says."""
         return self._order < other._order
 
     @property
@@ -111,7 +111,7 @@ class Scheme:
         return weights.dtype, weights.granularity, weights.group_size, weights.symmetric, self.activations
 
     def to_json(self) -> dict[str, Any]:
-        """One layer's entry in a config file, defaults left out."""
+        """Return the layer's entry in a config file, defaults left out."""
         weights, activations = self.weights, self.activations
         data: dict[str, Any] = {"precision": weights.dtype.value}
         if weights.dtype.is_integer:
@@ -146,7 +146,7 @@ def _method(word: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemeFile(JsonValue):
-    """One layer's scheme in a config file.
+    """Written form of a layer's scheme in a config file.
 
     Attributes:
         precision: Storage type of the weights.
@@ -185,7 +185,7 @@ class SchemeFile(JsonValue):
 
     @property
     def scheme(self) -> Scheme:
-        """The scheme."""
+        """Scheme of the layer."""
         scale_method, rounding_method = methods_of(self.rounding)
         weights = WeightScheme(
             dtype=self.precision,
@@ -254,7 +254,7 @@ class SchemeRegistry(Mapping[str, Scheme]):
         return iter(self._schemes)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of schemes."""
         return len(self._schemes)
 
 
@@ -264,6 +264,7 @@ SCHEMES = SchemeRegistry(
         "fp16": "FP16 weights; FP16 arithmetic where the runtime has it",
         "int8:nearest": "W8A8, a scale per channel from the largest weight",
         "int8:mse": "W8A8, a scale per channel of least squared error",
+        "int8:mse:dynamic": "W8A8, likewise, activations quantised at run time",
         "int4:mse": "W4A8, a scale per channel of least squared error",
         "int4:gptq": "W4A8, a scale per channel, rounded by GPTQ",
         "int8:mse:weight-only": "W8A16, a scale per channel of least squared error",

@@ -167,7 +167,7 @@ def _with_bits(bits: int, named: ActivationScheme | None, dtype: Precision) -> A
 
 
 def _part(word: str) -> tuple[str, Any]:
-    """What one word after the type says, and of which part."""
+    """Meaning of one word after the type, and the part it is about."""
     if word in METHODS or _PAIR.fullmatch(word):
         return "method", word
     if word in (Granularity.TENSOR, Granularity.CHANNEL):

@@ -13,16 +13,19 @@ it.
     kind               key made of
     ranges             schema, ONNX Runtime's version, network, calibration inputs used, calibration settings, tensors
     rounded            schema, network, (methods that calibrate: calibration inputs, the layers before), bits, method,
-                       block size, layer, lower limits of its scales
+                       group size, layer, lower limits of its scales
     sensitivity        schema, FP32 artifact, inputs, backend, device; then the artifact's bytes
-    sparsity           schema, network, measure, options, inputs, training inputs and labels read; then group, sparsity
+    sparsity           schema, network, divergence metric, options, inputs, training inputs and labels read; then group,
+                       sparsity
     granularity        schema, backend, device, threads, batch, multiples, precisions
     lowered            our code that writes networks, versions of onnx and NumPy, network, calibration inputs and
                        settings, device, backend, threads; then the network made by passes, schemes
     timed, footprint,  our code that compiles and times, network, device, backend, threads, batch, calibration inputs,
     here, elsewhere    timing settings; then the artifact, or all that were timed together
     scored             our code that compiles and runs, device, backend, threads, evaluation data, metric's code and
-                       state, seed, share held back; then the artifact and the part of the data
+                       state, seed, share held out; then the artifact and the part of the data
+    given-outputs      the same as scored, the given network; then its artifact, the part of the data, batch, places of
+                       the samples
     importances        network, training data, importance, samples, seed
     pace               network, training data, step options
     network            the steps it is made by, which are its content
@@ -69,7 +72,12 @@ def digest(*parts: Any) -> str:
 def _feed(state: Any, part: Any) -> None:
     if isinstance(part, np.ndarray):
         if part.dtype.hasobject:
-            raise TypeError("cannot digest an array of Python objects")  # its bytes are addresses
+            if part.ndim != 1 or not all(isinstance(sample, np.ndarray) for sample in part):
+                raise TypeError("cannot digest an array of Python objects")  # its bytes are addresses
+            state.update(f"r{len(part)}:".encode())  # samples of different shapes (core.ragged)
+            for sample in part:
+                _feed(state, sample)
+            return
         state.update(f"a{part.dtype.newbyteorder('=').str}{part.shape or (1,)}".encode())
         for rows in _blocks(part):
             state.update(np.asarray(rows, dtype=rows.dtype.newbyteorder("="), order="C").tobytes())
@@ -108,7 +116,7 @@ def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 class ContentStore:
-    """Entries under ``folder``; a store without a folder keeps them in memory."""
+    """A store of entries by kind and key, in files under ``folder``; without a folder, in memory."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -116,7 +124,7 @@ class ContentStore:
 
     @property
     def folder(self) -> Path | None:
-        """Where entries lie; None keeps them in memory."""
+        """The folder of the entries; None for a store in memory."""
         return self._folder
 
     def get_arrays(self, kind: str, key: str) -> dict[str, NDArray[Any]] | None:

@@ -1,31 +1,20 @@
-"""What a person brings: a network, calibration inputs, labelled inputs and a metric."""
+"""Workload, which a person brings: a network, calibration inputs, labelled inputs and a metric."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bitfront.core.errors import WorkloadError
+from bitfront.core.metric import Array, Metric, MetricFunction
 
 if TYPE_CHECKING:
     import torch
 
-Array = NDArray[np.generic]
 Inputs = Mapping[str, Array]
-
-# (outputs of the network in its order and layout, labels) -> per-sample scores (n,) or one number; higher is better.
-# Per-sample scores give the result a confidence interval and let scoring stop early.
-Metric = Callable[[tuple[Array, ...], Array], "NDArray[np.generic] | float"]
-
-# What a metric reads of a network: one of OUTPUT_KINDS for all outputs, or one each from the first on; None: unknown.
-OutputsRead = str | tuple[str, ...] | None
-OUTPUT_KINDS = ("classes", "values", "unread")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +23,21 @@ class Labelled:
 
     Attributes:
         inputs: One array per network input, laid out like ``Workload.calibration``; in the engine (n, …) each.
-        labels: Shape (n, …), whatever the metric reads.
+        labels: Shape (n, …), whatever the metric reads; (n, 0) where there are none.
     """
 
     inputs: Inputs
     labels: Array
+
+    @classmethod
+    def without_labels(cls, inputs: Inputs) -> Labelled:
+        """Make evaluation data of inputs alone, (n, …) each."""
+        return cls(inputs=inputs, labels=np.zeros((len(next(iter(inputs.values()))), 0), np.int64))
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there are labels."""
+        return not (self.labels.ndim == 2 and self.labels.shape[1] == 0)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,12 +62,16 @@ class Workload(Protocol):
         calibration: Inputs without labels, one array per network input, shape (n, …), or with the samples on the
             batch axis that an ONNX file declares; an input without one is a value all samples share. For a torch module
             the keys name the exported network's inputs, in the order of ``forward``'s arguments.
-        evaluation: Labelled inputs; part of them is held back from the search.
-        metric: How outputs are scored; ``top1`` is built in. Its attribute ``outputs_are`` may say what the outputs
-            hold: see ``outputs_read``.
+        evaluation: Labelled inputs, or ``Labelled.without_labels(inputs)`` for a metric that reads none; part of them
+            is held out from the search.
+        metric: How outputs are scored: a built-in metric such as ``top1`` or its name, a ``Metric``, or a function as
+            ``core.metric`` says.
 
     Optional attributes, read only where they are used:
         batch_size: Samples per timed inference unless ``--batch-size`` says otherwise; a positive whole number.
+        state: Output name → the input that it feeds at the next step: samples are sequences then, (n, time, …) or a
+            list of (time, …), whose states begin at zero or at given arrays. Accuracy is that of whole sequences,
+            latency that of a step.
         training: ``Inputs`` or ``Labelled``, needed by ``--passes``: what pruning, distillation and
             quantisation-aware training read. Prepared like ``calibration``; labels are class numbers, shape (n,).
         students: A list of ``torch.nn.Module``, smaller architectures to train by distillation; same inputs and
@@ -89,41 +92,4 @@ class Workload(Protocol):
     def evaluation(self) -> Labelled: ...  # noqa: D102 - see the class
 
     @property
-    def metric(self) -> Metric: ...  # noqa: D102 - see the class
-
-
-def top1(outputs: tuple[Array, ...], labels: Array) -> NDArray[np.generic]:
-    """Per-sample top-1 hits of the first output, logits or probabilities of shape (n, classes) or (n, classes, 1…).
-
-    Returns:
-        1.0 where the largest entry is the label, else 0.0; shape (n,).
-    """
-    scores = outputs[0].reshape(len(labels), -1)
-    return np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64)
-
-
-def outputs_read(metric: Metric) -> OutputsRead:
-    """What a metric reads, as its attribute ``outputs_are`` declares it; the first output's classes for ``top1``.
-
-    ``"classes"`` are scores or probabilities of classes, ``"values"`` are numbers whose size matters; ``"unread"``
-    outputs do not count. A word is about every output, a sequence of words about the first ones, those behind being
-    unread.
-
-    Raises:
-        WorkloadError: If the attribute is something else.
-    """
-    while isinstance(metric, partial):
-        metric = metric.func
-    if metric is top1:
-        return ("classes",)
-    found = getattr(metric, "outputs_are", None)
-    if found is None:
-        return None
-    words = (found,) if isinstance(found, str) else tuple(found) if isinstance(found, tuple | list) else (None,)
-    if not words or any(word not in OUTPUT_KINDS for word in words) or set(words) == {"unread"}:
-        raise WorkloadError(
-            f"the metric's outputs_are: expected one of {', '.join(OUTPUT_KINDS)}, or a sequence of them that reads an "
-            f"output, got {found!r}",
-            "write for example metric.outputs_are = 'values'",
-        )
-    return found if isinstance(found, str) else tuple(found)
+    def metric(self) -> Metric | MetricFunction: ...  # noqa: D102 - see the class

@@ -36,7 +36,7 @@ _EXTRA = "install the 'demo' extra"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """How the network is trained.
+    """Settings of the network's training.
 
     Attributes:
         epochs: Passes over the training half.
@@ -54,7 +54,7 @@ class Training:
 
 
 class DigitsWorkload:
-    """Satisfies ``precision.Workload``; data and network are made when first read.
+    """The demonstration's ``Workload``; data and network are made when first read.
 
     Args:
         training: How the network is trained.
@@ -64,7 +64,7 @@ class DigitsWorkload:
     name = "digits"
     # FP32 is well above 5 ms for 28 images on one server core, all-INT8 well below.
     batch_size = 28
-    metric: Metric = staticmethod(top1)
+    metric: Metric = top1
     augment: Mapping[str, float] = MappingProxyType({"shift": 1})  # a mirrored digit is another one, or none
 
     def __init__(self, training: Training | None = None, cache: Path | None = None) -> None:
@@ -84,7 +84,7 @@ class DigitsWorkload:
 
     @property
     def evaluation(self) -> Labelled:
-        """The other half, 899 images with labels."""
+        """The evaluation half, 899 images with labels."""
         return self._halves[1]
 
     @property

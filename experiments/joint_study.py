@@ -4,7 +4,7 @@
 
 Each search is a run as a user would start it, with the same time limit and within the same accuracy drop; pruning
 alone and distillation alone keep FP32. Fronts are those of the finalists: latency as a ratio to FP32 timed beside it in
-a fresh process, accuracy on held-back data. Their hypervolumes share one worst corner: FP32's latency and size, and
+a fresh process, accuracy on held-out data. Their hypervolumes share one worst corner: FP32's latency and size, and
 twice the allowed drop. ``fronts.html`` in ``--out`` shows them. Searches that are finished there already are kept, one
 that was interrupted goes on.
 """
@@ -23,10 +23,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bitfront.core import BackendError, EngineError, write_text
-from bitfront.report.front import Objectives, hypervolume, pareto_front
-from bitfront.report.given import GivenNetwork
+from bitfront.core.given_network import GivenNetwork
+from bitfront.core.pareto import Objectives, hypervolume, pareto_front
+from bitfront.core.point import Point
 from bitfront.report.html import plot_page
-from bitfront.report.results import Point, RunResults
+from bitfront.report.results import RunResults
 from bitfront.search.console.tables import plain_table
 
 MINUTES = 20.0
@@ -43,7 +44,7 @@ SEARCHES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """What one search found.
+    """Result of one search of the study.
 
     Attributes:
         name: The search's.
@@ -117,7 +118,9 @@ def _front(folder: Path, name: str, max_drop: float) -> Front:
     reference = results.base
     assert reference is not None
     assert reference.accuracy is not None
-    measured = [p for p in results.points.values() if p.latency is not None and p.accuracy is not None and p.held]
+    measured = [
+        p for p in results.points.values() if p.latency is not None and p.accuracy is not None and p.latency_reproduced
+    ]
     objectives = [_objectives(point, reference) for point in measured]
     kept = pareto_front(objectives)
     corner = Objectives(accuracy=reference.accuracy.value - 2 * max_drop, latency_ms=1.0, size_bytes=1.0)
@@ -203,7 +206,7 @@ def _plot(fronts: Sequence[Front]) -> go.Figure:
             )
     figure.update_xaxes(title_text="× FP32's latency", col=1)
     figure.update_xaxes(title_text="× FP32's size", type="log", col=2)
-    figure.update_yaxes(title_text="held-back accuracy, points from FP32")
+    figure.update_yaxes(title_text="held-out accuracy, points from FP32")
     figure.update_layout(template="plotly_white", width=1200, height=520, legend={"orientation": "h", "y": -0.18})
     return figure
 

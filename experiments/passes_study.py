@@ -1,4 +1,4 @@
-"""What the passes do to CIFAR-10 ResNet-20: half of its multiply-adds removed, recovered without labels, quantised.
+"""Study of the passes on CIFAR-10 ResNet-20: half of its multiply-adds removed, recovered without labels, quantised.
 
     python -m bitfront.experiments.passes_study --data ../shared/data
 
@@ -47,7 +47,7 @@ QUANTISED = ("int8:mse", "int4:gptq")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """One network on the way.
+    """A network at one stage of the study.
 
     Attributes:
         name: What was done to it.

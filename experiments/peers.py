@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from bitfront.core import Artifact, BackendUnavailableError, Inputs, UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A peer's result.
+    """A network as another tool quantised it.
 
     Attributes:
         name: Of the tool.
@@ -54,13 +54,18 @@ def quantised_by_peer(backend: Backend, model: bytes, inputs: Inputs, *, threads
         return Peer(name="nncf", compiled=compiled, size_bytes=size_bytes)
     if backend.name != "ort-cpu":
         raise UsageError(f"there is no tool to compare '{backend.name}' with", "use ort-cpu or openvino")
-    quantised = quantize_static(model, inputs)
+    quantised = quantize_static(model, _samples(inputs))
     compiled = backend.compile(Artifact.onnx(quantised), threads=threads, batch_size=batch_size)
     return Peer(name="quantize_static", compiled=compiled, size_bytes=len(quantised))
 
 
-def quantize_static(model: bytes, inputs: Inputs) -> bytes:
-    """ONNX Runtime's own: U8 activations, S8 weights per channel, Q/DQ, min-max."""
+def quantize_static(model: bytes, samples: Sequence[Mapping[str, np.ndarray]]) -> bytes:
+    """Quantise with ONNX Runtime, calibrated: U8 activations, S8 weights per channel, Q/DQ, min-max.
+
+    Args:
+        model: The network's bytes.
+        samples: What the network is fed, one after the other.
+    """
     from onnxruntime import quantization
 
     class Reader(_Feed, quantization.CalibrationDataReader):  # type: ignore[misc] # ships no types
@@ -71,7 +76,7 @@ def quantize_static(model: bytes, inputs: Inputs) -> bytes:
         quantization.quantize_static(
             onnx.load_from_string(model),
             str(result),
-            Reader(inputs),
+            Reader(samples),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -80,8 +85,18 @@ def quantize_static(model: bytes, inputs: Inputs) -> bytes:
         return result.read_bytes()
 
 
+def quantize_dynamic(model: bytes) -> bytes:
+    """Quantise with ONNX Runtime, without calibration: S8 weights, activations quantised while it runs."""
+    from onnxruntime import quantization
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "quantised.onnx"
+        quantization.quantize_dynamic(onnx.load_from_string(model), str(result))
+        return result.read_bytes()
+
+
 def quantise_with_nncf(model: bytes, inputs: Inputs) -> Any:
-    """NNCF's, an ``openvino.Model``: default preset, fast bias correction.
+    """Quantise with NNCF, an ``openvino.Model``: default preset, fast bias correction.
 
     Raises:
         BackendUnavailableError: If NNCF or OpenVINO is missing.
@@ -103,8 +118,8 @@ def quantise_with_nncf(model: bytes, inputs: Inputs) -> Any:
 class _Feed:
     """Calibration inputs as ``quantize_static`` reads them, one sample at a time."""
 
-    def __init__(self, inputs: Inputs) -> None:
-        self._left = iter(_samples(inputs))
+    def __init__(self, samples: Sequence[Mapping[str, np.ndarray]]) -> None:
+        self._left = iter(samples)
 
     def get_next(self) -> Mapping[str, np.ndarray] | None:
         """The next sample; None at the end."""

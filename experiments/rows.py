@@ -1,4 +1,4 @@
-"""What the studies' tables share."""
+"""Rows and cells shared by the studies' tables."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ LATENCY = ("median ms", "p90 ms", "× FP32 [95 %]")
 
 
 def uniform(lowerer: Lowerer, text: str) -> dict[str, Scheme]:
-    """Layer name → the choice of that text, FP32 where the layer does not offer it."""
+    """Layer name → the scheme of that text, FP32 where the layer does not offer it."""
     scheme = Scheme.parse(text)
     return {layer.name: scheme if scheme in layer.schemes else FP32 for layer in lowerer.quantisable.layers}
 
 
 def latency_cells(latency: LatencyStats) -> tuple[str, ...]:
-    """One cell a column of ``LATENCY``."""
+    """Cells of a table row, one per column of ``LATENCY``."""
     return (
         f"{latency.median_ms:.3f}",
         f"{latency.p90_ms:.3f}",

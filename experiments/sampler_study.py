@@ -1,4 +1,4 @@
-"""Which sampler earns its place: a benchmark of ours against random search, TPE and NSGA-II on synthetic problems.
+"""Benchmark of our sampler against random search, TPE and NSGA-II on synthetic problems.
 
     python -m bitfront.experiments.sampler_study --trials 60 --seeds 2
     python -m bitfront.experiments.sampler_study --ablate
@@ -13,6 +13,7 @@ Trials that break the latency or the size budget are recorded with their constra
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 import warnings
@@ -23,9 +24,9 @@ from statistics import mean
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from bitfront.core import Constraints, Precision
+from bitfront.core import Constraints, Limit, Precision
+from bitfront.core.pareto import Objectives, hypervolume
 from bitfront.experiments.synthetic import Synthetic
-from bitfront.report.front import Objectives, hypervolume
 from bitfront.search.policy.config import DEFAULTS, SamplerConfig
 from bitfront.search.proposals.sampler import FrontSampler
 from bitfront.search.space.space import Encoding, Space
@@ -82,14 +83,14 @@ def run_study(problem: Synthetic, sampler: BaseSampler, budget: Constraints, tri
         encoding = space.encode(space.from_params(trial.params))
         point = problem.measure(encoding)
         encodings.append(encoding)
-        violations = budget.violations(
+        checks = budget.check(
             latency_ms=point.latency_ms,
             size_bytes=point.size_bytes,
             accuracy=point.accuracy,
             reference_accuracy=fp32.accuracy,
         )
-        for name, violation in zip(("latency", "size", "accuracy"), violations, strict=True):
-            trial.set_constraint(name, violation)
+        for limit in Limit:
+            trial.set_constraint(limit.value, checks[limit].excess if limit in checks else -math.inf)
         trial.set_user_attr("ratio", point.latency_ms / fp32.latency_ms)
         trial.set_user_attr("latency_ms", point.latency_ms)
         trial.set_user_attr("size_bytes", point.size_bytes)

@@ -3,7 +3,7 @@
     python -m bitfront.experiments.search_study --workload bitfront.experiments.workloads:resnet20 --data ../shared/data
 
 Two searches: one for latency within ``--max-drop 0.01``, one with a size budget of 0.20 × FP32 as well. Of each:
-the recommended point on the held-back data, the front timed once more in a further process, every saved model rebuilt
+the recommended point on the held-out data, the front timed once more in a further process, every saved model rebuilt
 from its config, and where the wall clock went.
 """
 
@@ -92,7 +92,7 @@ def _check(
             reached(chosen, reference),
             f"{chosen['id']}: {ratio:.3f} ×, size {size:.3f} ×",
         ),
-        (f"{name}: drop on held-back data ≤ {MAX_DROP}", drop <= MAX_DROP + 1e-9, f"{drop:+.4f}"),
+        (f"{name}: drop on held-out data ≤ {MAX_DROP}", drop <= MAX_DROP + 1e-9, f"{drop:+.4f}"),
         (f"{name}: front holds its latency within 5 % in another process", worst <= HELD, f"{worst:.1%} ({where})"),
         (
             f"{name}: configs rebuild their models byte for byte",

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitfront.core import FP16, FP32, SCHEMES
-from bitfront.lowering.dialect import ComputeType
-from bitfront.report.front import Objectives
+from bitfront.core.pareto import Objectives
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.space.space import ActivationType, Encoding, GroupSpace, Space
 
 _INT8 = SCHEMES["int8:mse"]
@@ -31,7 +31,7 @@ _PAIR_FACTOR = 0.5  # extra loss of two neighbouring INT4 groups, as a share of 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthetic:
-    """One problem.
+    """A synthetic search problem.
 
     Attributes:
         space: What a sampler sees, the erring losses included.
@@ -65,7 +65,7 @@ class Synthetic:
                     schemes=(FP32, FP16, _INT8, _INT4),
                     losses=(0.0, *(loss * math.exp(rng.normal(0.0, 0.6)) for loss in row[1:])),
                     size_bytes=tuple(int(weights[g] * bits // 8) for bits in (32, 16, 8, 4)),
-                    arithmetic=(ComputeType.FP32, fp16, ComputeType.INT8, ComputeType.INT8),
+                    compute_types=(ComputeType.FP32, fp16, ComputeType.INT8, ComputeType.INT8),
                 )
             )
         edges = sorted({(g, g + 1) for g in range(groups - 1)} | {(g, g + 3) for g in range(0, groups - 3, 3)})
@@ -87,7 +87,7 @@ class Synthetic:
     def truth(self, encoding: Encoding) -> Objectives:
         """Accuracy, latency and size without noise."""
         schemes = [group.schemes[i] for group, i in zip(self.space.groups, encoding, strict=True)]
-        kinds = [group.arithmetic[i] for group, i in zip(self.space.groups, encoding, strict=True)]
+        kinds = [group.compute_types[i] for group, i in zip(self.space.groups, encoding, strict=True)]
         domains = [ActivationType.of(kind) for kind in kinds]
         ratio = sum(
             share * (self.left[kind][g] if kind in self.left else 1.0)

@@ -1,4 +1,4 @@
-"""What each precision gives when every layer has it, beside the runtime's own tool on the same network.
+"""Study of uniform precisions, beside the runtime's own quantiser on the same network.
 
     python -m bitfront.experiments.uniform_study --data ../shared/data
     python -m bitfront.experiments.uniform_study --backend openvino --data ../shared/data
@@ -25,7 +25,7 @@ import numpy as np
 from bitfront.backends import THOROUGH, CompiledModel, get_backend, time_paired
 from bitfront.backends.batches import run_batches
 from bitfront.backends.registry import default_interpreter
-from bitfront.core import CalibrationSettings, ContentStore, EngineError, outputs_read
+from bitfront.core import CalibrationSettings, ContentStore, EngineError, as_metric
 from bitfront.experiments.peers import quantised_by_peer
 from bitfront.experiments.rows import LATENCY, latency_cells, uniform
 from bitfront.lowering.dialects.registry import get_dialect
@@ -35,7 +35,7 @@ from bitfront.lowering.lowerer import Lowerer
 from bitfront.search.console.tables import plain_table
 from bitfront.search.inputs.workloads import load_workload
 from bitfront.sensitivity.divergence import divergence
-from bitfront.sensitivity.measure import choose, readings
+from bitfront.sensitivity.divergence_metric import choose_divergence_metric, output_readings
 
 INTEGER = ("int8:nearest", "int8:mse", "int4:mse", "int4:gptq")
 OURS = ("fp32", "fp16", *INTEGER, "int8:mse:weight-only", "int4:gptq:weight-only")
@@ -95,8 +95,8 @@ def _study(options: argparse.Namespace) -> None:
     scores = {
         name: np.asarray(workload.metric(found, evaluation.labels), dtype=float) for name, found in outputs.items()
     }
-    read = readings(reference.proto, outputs_read(workload.metric))
-    measure = choose(read, outputs["fp32"], len(evaluation))
+    read = output_readings(reference.proto, as_metric(workload.metric).outputs_are)
+    measure = choose_divergence_metric(read, outputs["fp32"], len(evaluation))
     rows = []
     for name, found in outputs.items():
         latency, change = stats[name], scores[name] - scores["fp32"]

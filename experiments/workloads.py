@@ -59,7 +59,7 @@ class ImageWorkload:
         batch_size: Samples per timed inference unless ``--batch-size`` says otherwise.
     """
 
-    metric: Metric = staticmethod(top1)
+    metric: Metric = top1
 
     def __init__(
         self,

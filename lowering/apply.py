@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.core import Artifact, ConfigError, ContentStore, DataError, Inputs, PrecisionConfig
+from bitfront.lowering.collect_layers import collect_layers
+from bitfront.lowering.dialect import Dialect
 from bitfront.lowering.dialects.registry import dialect_of_config
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.reference import ReferenceModel
@@ -40,6 +44,7 @@ def apply_config(
         DataError: If calibration inputs are needed and missing.
     """
     writer = dialect_of_config(config.dialect, dialect)
+    reference = _as_named(config, reference, writer)
     model = config.model if config.recipe is None else config.recipe.network
     same_weights = reference.fingerprint == model
     lowerer = Lowerer(
@@ -61,8 +66,16 @@ def apply_config(
     return lowerer.lower(config.layers)
 
 
+def _as_named(config: PrecisionConfig, reference: ReferenceModel, dialect: Dialect) -> ReferenceModel:
+    """The network with its layers called as in the config, which may be older than names by modules."""
+    layers = collect_layers(reference.proto, dialect, reference.module_paths).layers
+    return (
+        reference if {layer.name for layer in layers} >= config.layers.keys() else replace(reference, module_paths={})
+    )
+
+
 def _check_new_weights(source: str, calibration: Inputs | None, *, allow_new_weights: bool) -> None:
-    """Other weights than the config's were allowed, and there are inputs to find ranges and rounding anew with."""
+    """Refuse weights other than the config's, unless allowed and with inputs to find ranges and rounding anew."""
     if not allow_new_weights:
         raise ConfigError(
             f"the config was made for other weights than those of '{source}'; the layers are the same",
@@ -136,8 +149,8 @@ def _check_values(config: PrecisionConfig, lowerer: Lowerer) -> None:
             raise ConfigError(
                 f"the config has scales for layer '{name}', whose scheme {scheme.text} has none of its own", _RESTORE
             )
-        channels = layer.weight_shape[layer.channel_axis]
-        if len(scales) != channels:
+        if len(scales) != layer.channels:
             raise ConfigError(
-                f"layer '{name}': expected {channels} scales, one a channel, got {len(scales)} in the config", _RESTORE
+                f"layer '{name}': expected {layer.channels} scales, one a channel, got {len(scales)} in the config",
+                _RESTORE,
             )

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bitfront.core import (
     Array,
+    Batching,
     CalibrationSettings,
     ContentStore,
     DataError,
@@ -30,6 +31,7 @@ from bitfront.core import (
     RangeMethod,
     digest,
 )
+from bitfront.core.ragged import equal_shapes, is_ragged, stacked
 from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.interpreter import InterpretedGraph, Interpreter, InterpreterError
 from bitfront.lowering.ranges import BINS, UNBOUNDED, Histogram, count_into, is_bounded, is_zero, range_of, usable_range
@@ -53,6 +55,7 @@ def calibrate(
     interpreter: Interpreter,
     store: ContentStore,
     key: str,
+    batching: Batching | None = None,
 ) -> dict[str, Range]:
     """Ranges of the named tensors on the first ``settings.samples`` inputs.
 
@@ -64,6 +67,7 @@ def calibrate(
         interpreter: Runs the network.
         store: Where ranges are kept.
         key: Digest of the network and the inputs.
+        batching: Where the samples are in the network's inputs; None takes what its graph declares.
 
     Returns:
         Tensor → (low, high) in the order asked for, low ≤ 0 ≤ high and low < high; (0, 0) for a tensor that is
@@ -81,7 +85,7 @@ def calibrate(
         return {name: (float(kept[name][0]), float(kept[name][1])) if kept[name] else UNBOUNDED for name in names}
     ranges = {}
     if names:
-        ranges = _measure(_Probe(reference, inputs, settings.samples, names, interpreter), settings)
+        ranges = _measure(_Probe(reference, inputs, settings.samples, names, interpreter, batching), settings)
     written = {name: list(bounds) if is_bounded(bounds) else None for name, bounds in ranges.items()}
     store.put_json(_KIND, entry, written)
     return {name: ranges[name] for name in names}
@@ -102,7 +106,7 @@ def run_network(reference: onnx.ModelProto, inputs: Inputs, interpreter: Interpr
 
 
 def _measure(probe: _Probe, settings: CalibrationSettings) -> dict[str, Range]:
-    """One pass for the extremes and, unless they are the answer, one for the histograms."""
+    """Ranges from one pass for the extremes and, unless these are the answer, one for the histograms."""
     extremes = dict.fromkeys(probe.tensors, (0.0, 0.0))
     for name, values, _ in probe.values():
         if values.size and is_bounded(extremes[name]):
@@ -136,6 +140,7 @@ class _Probe:
         samples: int,
         tensors: Sequence[str],
         interpreter: Interpreter,
+        batching: Batching | None,
     ) -> None:
         self.tensors = tuple(tensors)
         graph_inputs = [value.name for value in reference.graph.input]
@@ -155,7 +160,7 @@ class _Probe:
         self._answers = [value.name for value in reference.graph.output if value.name not in graph_inputs]
         self._inner = list(dict.fromkeys([*inner, *self._answers]))
         self._graph = _with_outputs(reference, inner, interpreter)
-        self._batching = infer_batching(reference.graph)
+        self._batching = batching or infer_batching(reference.graph)
         self._fixed = self._batching.fixed is not None
         self._size = self._batching.fixed or self._chunk_size()
 
@@ -165,12 +170,12 @@ class _Probe:
         A network with a fixed batch sees some samples twice where their number is no multiple of it. What they gave
         before is not counted again in tensors whose first axis may be the batch.
         """
-        for start in range(0, self._count, self._size):
-            stop = min(start + self._size, self._count)
+        uneven = any(is_ragged(array) for array in self._inputs.values())
+        for start, stop in equal_shapes(self._inputs, self._count, self._size):
             rows = np.arange(start, stop)
-            if self._fixed:  # filled up from the first samples
-                rows = np.arange(start, start + self._size) % self._count
-            feed = {name: array[rows] for name, array in self._inputs.items()}
+            if self._fixed:  # filled up from the first samples, or from its own where samples have other shapes
+                rows = np.resize(rows, self._size) if uneven else np.arange(start, start + self._size) % self._count
+            feed = {name: stacked(array[rows]) for name, array in self._inputs.items()}
             for name, array in feed.items():
                 if (bad := _bad_samples(array, np.isnan, rows)).size:
                     raise _no_numbers(f"calibration input '{name}'", bad, feed)

@@ -1,4 +1,4 @@
-"""One form for operators without weights that can be written in several: slices, means over all positions."""
+"""Canonical form of operators without weights that can be written in several: slices, means over all positions."""
 
 from __future__ import annotations
 

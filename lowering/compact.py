@@ -25,7 +25,7 @@ _WORTH_SHARING = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Source:
-    """What one constant of a network is computed from.
+    """Nodes and constants that one constant of a network is computed from.
 
     Attributes:
         nodes: In order; the last one writes the constant.
@@ -87,7 +87,7 @@ def _with_sources(model: onnx.ModelProto, sources: Mapping[str, Source]) -> onnx
 
 
 class _Held:
-    """What a file holds while constants are taken for nodes."""
+    """Constants and nodes that a file holds, while the former are taken for the latter."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model

@@ -1,4 +1,4 @@
-"""How one runtime wants schemes written in ONNX: a dialect is a table of schemes and a writer.
+"""Dialect of a runtime: how it wants schemes written in ONNX, as a table of schemes and a writer.
 
 For each scheme a dialect says, in one ``SchemeSupport``: which layers may take it or why they may not, what it computes
 in, how many bytes it takes in the file, and how a layer of it is written.
@@ -8,34 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import onnx
 
 from bitfront.core import LoweringError, Scheme
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.lowering.graph import GraphView
-from bitfront.lowering.layers import TABLE, WEIGHTED, Layer
+from bitfront.lowering.layers import RECURRENT, TABLE_READERS, WEIGHTED, Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import stored_bytes
 
 LAYERS = frozenset(WEIGHTED)
-LAYERS_AND_TABLES = LAYERS | {TABLE}
-TABLES = frozenset((TABLE,))
-
-
-class ComputeType(Enum):
-    """What a scheme computes in on a runtime, which is what its speed depends on.
-
-    ``FP16`` is 16-bit floating arithmetic where that is faster than ``FP32``; ``WEIGHT_ONLY`` is a fused kernel of
-    floating activations and integer weights (a mixed-input matrix product). A runtime converts activations where
-    ``INT8``, ``FP16`` and the other two meet.
-    """
-
-    FP32 = "float"
-    FP16 = "half"
-    INT8 = "integer"
-    WEIGHT_ONLY = "block"
+TABLES = frozenset(TABLE_READERS)
+RECURRENTS = frozenset(RECURRENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,7 +69,7 @@ E = TypeVar("E")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SchemeSupport(Generic[E]):
-    """What a dialect makes of one scheme; ``E`` is what it builds a graph with.
+    """Entry of a dialect's table: how it supports one scheme. ``E`` is what it builds a graph with.
 
     Attributes:
         scheme: The scheme.
@@ -103,11 +89,11 @@ class SchemeSupport(Generic[E]):
 
 
 class Dialect(Protocol):
-    """How a runtime wants schemes written."""
+    """Quantisation spec of a runtime: the schemes it takes, and how they are written."""
 
     @property
     def name(self) -> str:
-        """Kept in configs; the same for every backend that reads this dialect."""
+        """Name that configs keep; the same for every backend that reads this dialect."""
         ...
 
     @property
@@ -157,7 +143,7 @@ def offers(dialect: Dialect, site: LayerSite) -> tuple[tuple[Scheme, ...], dict[
 
 
 def support_of(dialect: Dialect, scheme: Scheme) -> SchemeSupport[Any]:
-    """What a dialect makes of a scheme.
+    """Entry of a scheme in a dialect's table.
 
     Raises:
         LoweringError: If it does not know it.
@@ -171,6 +157,6 @@ def support_of(dialect: Dialect, scheme: Scheme) -> SchemeSupport[Any]:
     )
 
 
-def stores_tables(dialect: Dialect) -> bool:
-    """Whether a dialect can store tables that are looked up (embeddings) in other types than FP32."""
-    return any(TABLE in support.operators for support in dialect.schemes)
+def stores(dialect: Dialect, op: str) -> bool:
+    """Whether a dialect can store weights of an operator (tables, recurrent weights) in other types than FP32."""
+    return any(op in support.operators for support in dialect.schemes)

@@ -5,7 +5,9 @@ rounds weights anew, and a network given in FP16 is coarse itself. How much that
 network: its constants and inputs are changed by a few roundings of the type it computes in, and
 
 - a floating output may differ by about as much as that changes it (SQNR in dB), in FP32 by no more than
-  ``_STRICT_DB`` where it is well conditioned;
+  ``STRICT_DB`` where it is well conditioned;
+- behind a Sigmoid, Softmax or Tanh it may differ by a few units in the last place of 1, their own error however small
+  the result is;
 - other outputs may differ only where that changes them too: ties of ArgMax, TopK, comparisons.
 
 Not compared: outputs that the given network itself draws anew in every run, and networks that the interpreter cannot
@@ -14,36 +16,44 @@ run as given; ``ReferenceModel.notices`` says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from bitfront.core import Array, Inputs, ModelError
 from bitfront.core.batching import take_rows
+from bitfront.core.ragged import rows_like
 from bitfront.lowering.graph import GraphView, graphs_of
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
-from bitfront.lowering.normalise import OPTIONAL_STEPS
+from bitfront.lowering.normalise import OPTIONAL_STEPS, QUANTISED_ARITHMETIC
+from bitfront.lowering.output_difference import (
+    STRICT_DB,
+    Output,
+    difference,
+    disturbed_array,
+    is_array,
+    is_near,
+    is_same,
+)
+from bitfront.lowering.quantiser_noise import with_quantiser_noise
 from bitfront.lowering.reference import ReferenceModel, make_reference
 from bitfront.lowering.shapes import infer_shapes
 from bitfront.lowering.weight_files import WeightFile, detach_one, has_detached, tensor_array
 
 _SAMPLES = 4
 _DISTURBED_RUNS = 3
-_STRICT_DB = 90.0
-_MARGIN_DB = 6.0
-# Below this the network's own rounding is as large as its answers: nothing can be told from a comparison.
-_CHAOTIC_DB = 10.0
-_LARGEST_DB = 300.0
 # Type → (relative size of one rounding, how many of them the given network is disturbed by).
 _ROUNDINGS: Mapping[int, tuple[float, int]] = {
     TensorProto.FLOAT: (2.0**-24, 64),
     TensorProto.FLOAT16: (2.0**-11, 8),
     TensorProto.BFLOAT16: (2.0**-8, 4),
 }
+# Operators whose own error is absolute, a few units in the last place of 1 however small their result is.
+_WITHIN_ONE = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Tanh"})
+_MOVING = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather"})
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -59,6 +69,10 @@ def equivalent_to_given(reference: ReferenceModel, inputs: Inputs | None) -> Ref
     """
     if reference.given is None:
         return reference
+    if QUANTISED_ARITHMETIC in reference.applied_steps:
+        skipped = {*reference.skipped_steps, QUANTISED_ARITHMETIC}
+        kept = _normalised(reference, skipped)
+        return _in_floating_point(equivalent_to_given(replace(kept, notices=reference.notices), inputs), inputs)
     feeds = random_inputs(reference) if inputs is None else first_batch(reference, inputs)
     if feeds is None:
         return reference
@@ -84,6 +98,60 @@ def equivalent_to_given(reference: ReferenceModel, inputs: Inputs | None) -> Ref
     return _noticed(reference, *given.notices(reference.source))
 
 
+def _normalised(reference: ReferenceModel, skipped: Collection[str]) -> ReferenceModel:
+    """The network normalised anew, without some steps."""
+    assert reference.given is not None
+    made = make_reference(
+        reference.given,
+        reference.source,
+        reference.interpreter,
+        skipped=skipped,
+        fixed_inputs=reference.fixed_inputs,
+        weights=reference.weights,
+    )
+    return replace(made, given=reference.given, batching=reference.batching)
+
+
+def _in_floating_point(kept: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:
+    """A network that is quantised already in floating point, where that changes what it answers as its quantisers do.
+
+    Args:
+        kept: The network as it computes, on integers.
+        inputs: As of ``equivalent_to_given``.
+    """
+    wide = _normalised(kept, set(kept.skipped_steps) - {QUANTISED_ARITHMETIC})
+    feeds = random_inputs(kept) if inputs is None else first_batch(kept, inputs)
+    wanted, found = (None, None) if feeds is None else (_answers(kept, feeds), _answers(wide, feeds))
+    if feeds is None or wanted is None:
+        return kept
+    if found is None:
+        differing = [f"it does not run in {kept.interpreter.name}"]
+    else:
+        runs = []
+        for seed in range(_DISTURBED_RUNS):
+            noisy = with_quantiser_noise(kept.proto, 1000 * seed)
+            try:
+                runs.append(kept.interpreter.load(noisy, optimised=False).run(feeds))
+            except InterpreterError:
+                continue
+        outputs = [
+            Output(name=name, value=wanted[place], disturbed=[run[place] for run in runs], last_place=0.0)
+            for place, name in enumerate(kept.output_names)
+        ]
+        differing = [
+            text
+            for output, value in zip(outputs, found, strict=True)
+            if not is_near(output.value, value, STRICT_DB)
+            and (text := difference(output, value, strict=False, cause="its own quantisation"))
+        ]
+    text = f"'{kept.source}' is quantised already"
+    if differing:
+        stay = f"{text}, and its quantised layers stay as they are: in floating point {'; '.join(differing)}"
+        return _noticed(kept, stay)
+    searched = f"{text}: it is searched from its layers in floating point, which answer within what that changes"
+    return replace(wide, notices=(*kept.notices, searched))
+
+
 def first_batch(reference: ReferenceModel, inputs: Inputs) -> Inputs | None:
     """A few samples as the network reads them, as many as it insists on; None where an input is missing or empty.
 
@@ -94,8 +162,8 @@ def first_batch(reference: ReferenceModel, inputs: Inputs) -> Inputs | None:
     if any(name not in inputs or not len(inputs[name]) for name in reference.input_shapes):
         return None
     count = reference.fixed_batch or _SAMPLES
-    rows = {name: np.arange(count) % len(inputs[name]) for name in reference.input_shapes}
-    return reference.batching.feed({name: take_rows(inputs[name], rows[name]) for name in rows})
+    rows = rows_like({name: inputs[name] for name in reference.input_shapes}, 0, count)
+    return reference.batching.feed({name: take_rows(inputs[name], rows) for name in reference.input_shapes})
 
 
 def random_inputs(reference: ReferenceModel) -> Inputs | None:
@@ -120,18 +188,17 @@ def _repaired(reference: ReferenceModel, given: _GivenAnswers, found: list[str])
 
     def attempt(steps: set[str]) -> tuple[ReferenceModel | None, list[str]]:
         try:
-            made = make_reference(
-                given.model, reference.source, reference.interpreter, skipped=steps, weights=reference.weights
-            )
+            made = _normalised(reference, steps)
         except ModelError as error:
             return None, [error.message]
-        made = replace(made, given=reference.given)
         return made, given.differences(made)
 
     best, left = attempt(skipped)
     if best is None or left:
         return reference, left or found
     for step in OPTIONAL_STEPS:
+        if step == QUANTISED_ARITHMETIC and step in reference.skipped_steps:
+            continue  # judged by itself
         made, differing = attempt(skipped - {step})
         if made is not None and not differing:
             best, skipped = made, skipped - {step}
@@ -151,15 +218,6 @@ def _answers(reference: ReferenceModel, feeds: Inputs) -> list[Array] | None:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Output:
-    """One output of the given network, and the same output under disturbed constants and inputs."""
-
-    name: str
-    value: Array
-    disturbed: Sequence[Array]
-
-
 class _GivenAnswers:
     """The given network's answers; raises ``InterpreterError`` where it does not run."""
 
@@ -172,13 +230,13 @@ class _GivenAnswers:
         self._values = graph.run(feeds)
         again = graph.run(feeds)
         self._steady = [
-            _is_array(one) and _is_array(two) and _same(one, two) for one, two in zip(self._values, again, strict=True)
+            is_array(one) and is_array(two) and is_same(one, two) for one, two in zip(self._values, again, strict=True)
         ]
         self._kind = int(TensorProto.FLOAT)
-        self._outputs: list[_Output] | None = None
+        self._outputs: list[Output] | None = None
 
     def notices(self, source: str) -> list[str]:
-        """What could not be compared, in words."""
+        """Sentences on what could not be compared."""
         drawn = [name for name, steady in zip(self._names, self._steady, strict=True) if not steady]
         if not drawn:
             return []
@@ -186,7 +244,7 @@ class _GivenAnswers:
         return [f"'{source}': output {listed} differs from run to run as given, so it was not compared"]
 
     def differences(self, reference: ReferenceModel) -> list[str]:
-        """In which outputs the normalised network answers otherwise, in words; empty where it is equivalent."""
+        """Sentences on outputs in which the normalised network answers otherwise; empty where it is equivalent."""
         try:
             found = self._interpreter.load(reference.proto, optimised=False).run(self._feeds)
         except InterpreterError as error:
@@ -194,15 +252,15 @@ class _GivenAnswers:
         pairs = [
             place
             for place, value in enumerate(found)
-            if self._steady[place] and not _near(self._values[place], value, _STRICT_DB)
+            if self._steady[place] and not is_near(self._values[place], value, STRICT_DB)
         ]
         if not pairs:
             return []
         outputs = self._disturbed()
-        texts = [_difference(outputs[place], found[place], strict=self._kind == TensorProto.FLOAT) for place in pairs]
+        texts = [difference(outputs[place], found[place], strict=self._kind == TensorProto.FLOAT) for place in pairs]
         return [text for text in texts if text]
 
-    def _disturbed(self) -> list[_Output]:
+    def _disturbed(self) -> list[Output]:
         if self._outputs is None:
             self._kind = _coarsest(self.model)
             runs = []
@@ -211,16 +269,36 @@ class _GivenAnswers:
                 size, count = _ROUNDINGS[self._kind]
                 weights = WeightFile() if has_detached(self.model) else None
                 changed = _disturb_model(self.model, size * count, generator, weights)
-                feeds = {name: _disturb(array, size * count, generator) for name, array in self._feeds.items()}
+                feeds = {name: disturbed_array(array, size * count, generator) for name, array in self._feeds.items()}
                 try:
                     runs.append(self._interpreter.load(changed, optimised=False).run(feeds))
                 except InterpreterError:
                     continue  # a constant may have to be exact
+            bounded = outputs_within_one(self.model.graph)
+            last_place = 2 * _ROUNDINGS[self._kind][0]
             self._outputs = [
-                _Output(name=name, value=self._values[place], disturbed=[run[place] for run in runs])
+                Output(
+                    name=name,
+                    value=self._values[place],
+                    disturbed=[run[place] for run in runs],
+                    last_place=last_place if name in bounded else 0.0,
+                )
                 for place, name in enumerate(self._names)
             ]
         return self._outputs
+
+
+def outputs_within_one(graph: onnx.GraphProto) -> set[str]:
+    """Outputs whose values a Sigmoid, Softmax or Tanh keeps within −1 and 1, whatever moves them about behind it."""
+    makers = {output: node for node in graph.node for output in node.output}
+    found = set()
+    for value in graph.output:
+        node = makers.get(value.name)
+        while node is not None and node.op_type in _MOVING:
+            node = makers.get(node.input[0])
+        if node is not None and node.op_type in _WITHIN_ONE:
+            found.add(value.name)
+    return found
 
 
 def _coarsest(model: onnx.ModelProto) -> int:
@@ -248,91 +326,11 @@ def _disturb_model(
         tensors = [*graph.initializer, *(e.t for node in graph.node for e in node.attribute if e.HasField("t"))]
         for tensor in tensors:
             if tensor.data_type in _FLOATS:
-                value = _disturb(tensor_array(tensor), size, generator)
+                value = disturbed_array(tensor_array(tensor), size, generator)
                 tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
                 if weights is not None and graph.name == changed.graph.name:
                     detach_one(tensor, weights)
     return changed
-
-
-def _disturb(array: Array, size: float, generator: np.random.Generator) -> Array:
-    if not _is_float(array):
-        return array
-    factors = 1 + size * generator.uniform(-1, 1, array.shape)
-    with np.errstate(over="ignore"):
-        changed: Array = np.asarray(array.astype(np.float64) * factors).astype(array.dtype)
-    # A mask of the type's least number stays finite.
-    return np.where(np.isinf(_wide(changed)), array, changed)
-
-
-def _difference(output: _Output, found: Array, *, strict: bool) -> str:
-    """How an output differs beyond rounding, in words; empty where it does not."""
-    if not _is_array(found) or output.value.shape != found.shape:
-        moving = any(run.shape != output.value.shape for run in output.disturbed)
-        got = found.shape if _is_array(found) else type(found).__name__
-        return "" if moving else f"output '{output.name}' has shape {got}, given {output.value.shape}"
-    if output.value.dtype != found.dtype:
-        return f"output '{output.name}' is {found.dtype}, given {output.value.dtype}"
-    alike = [run for run in output.disturbed if run.shape == output.value.shape]
-    if not _is_float(output.value):
-        steady = np.ones(output.value.shape, bool)
-        for run in alike:
-            steady &= run == output.value
-        wrong = int((steady & (found != output.value)).sum())
-        return f"output '{output.name}' differs in {wrong} of {found.size} elements" if wrong else ""
-    near = sqnr_db(output.value, found)
-    own = min((sqnr_db(output.value, run) for run in alike), default=_LARGEST_DB)
-    if own < _CHAOTIC_DB:
-        return ""
-    least = min(_STRICT_DB, own - _MARGIN_DB) if strict else own - _MARGIN_DB
-    if near >= least:
-        return ""
-    largest = float(np.nanmax(np.abs(_wide(output.value) - _wide(found)), initial=0.0))
-    return (
-        f"output '{output.name}' differs by {largest:.3g} at most, an SQNR of {near:.1f} dB where rounding explains "
-        f"{least:.0f} dB"
-    )
-
-
-def sqnr_db(wanted: Array, found: Array) -> float:
-    """Signal to noise of ``found`` in dB, infinite and undefined elements left out where both have the same ones.
-
-    −300 where one has such an element and the other has not, 300 where they are equal.
-    """
-    one, other = _wide(wanted), _wide(found)
-    odd = ~np.isfinite(one) | ~np.isfinite(other)
-    if not np.array_equal(one[odd], other[odd], equal_nan=True):
-        return -_LARGEST_DB
-    one, other = one[~odd], other[~odd]
-    noise, signal = float(((one - other) ** 2).sum()), float((one**2).sum())
-    if noise == 0:
-        return _LARGEST_DB
-    return float(np.clip(10 * np.log10(max(signal, 1e-300) / noise), -_LARGEST_DB, _LARGEST_DB))
-
-
-def _near(wanted: Array, found: Array, least_db: float) -> bool:
-    if not _is_array(found) or wanted.shape != found.shape or wanted.dtype != found.dtype:
-        return False
-    return sqnr_db(wanted, found) >= least_db if _is_float(wanted) else bool(np.array_equal(wanted, found))
-
-
-def _same(one: Array, other: Array) -> bool:
-    if one.shape != other.shape:
-        return False
-    return bool(np.array_equal(_wide(one), _wide(other), equal_nan=True) if _is_float(one) else (one == other).all())
-
-
-def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray)
-
-
-def _is_float(array: Array) -> bool:
-    return bool(np.issubdtype(array.dtype, np.floating)) or array.dtype.name == "bfloat16"
-
-
-def _wide(array: Array) -> NDArray[np.float64]:
-    wide: NDArray[np.float64] = array.astype(np.float64)
-    return wide
 
 
 def _first_line(error: Exception) -> str:

@@ -54,7 +54,7 @@ def export_reference(
     """
     program = _optimised(_program(module, inputs, name, batch))
     exported = replace(make_reference(program, name, interpreter), given=program)
-    return replace(equivalent_to_given(exported, inputs), given=None)
+    return replace(equivalent_to_given(exported, inputs), given=None, module_paths={})
 
 
 class Exporter:
@@ -92,7 +92,7 @@ class Exporter:
             self._graphs[structure] = program.model_proto
             reference = self._filled(self._graphs[structure], module)
         reference = reference or self._exported_anew(module)
-        # A made network is kept as its graph alone, and is known by that.
+        # A model variant is kept as its graph alone, and is known by that.
         return read_reference(reference.proto, self._name, self._interpreter) if reference.sources else reference
 
     def _exported_anew(self, module: torch.nn.Module) -> ReferenceModel:
@@ -107,7 +107,7 @@ class Exporter:
             return None
         program = torch.onnx.ONNXProgram(ir.from_proto(proto), None)
         try:
-            reference = make_reference(_optimised(program), self._name, self._interpreter)
+            reference = replace(make_reference(_optimised(program), self._name, self._interpreter), module_paths={})
             found = run_network(reference.proto, self._inputs, self._interpreter)
         except (ModelError, *_FAILURES):
             return None  # widths that were written into the graph

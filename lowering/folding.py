@@ -10,7 +10,7 @@ Left in the graph: what is drawn at random, nodes with bodies, operators outside
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -19,17 +19,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.lowering.graph import GraphView, bodies
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
-from bitfront.lowering.layers import TABLE, WEIGHTED
+from bitfront.lowering.layers import RECURRENT, WEIGHTED
 from bitfront.lowering.shapes import infer_shapes
 from bitfront.lowering.weight_files import WeightFile
 
 LARGEST = 1 << 16
 _BYTE_LIMIT = 2**31 - 1
 _STANDARD = ("", "ai.onnx")
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 _LEFT = frozenset(
     (
         *("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"),
-        *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"),
+        *RANDOM,
         "Dropout",
     )
 )
@@ -37,7 +38,7 @@ _LEFT = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origins:
-    """Where folded tensors came from.
+    """Nodes and constants that folded tensors came from.
 
     Attributes:
         nodes: Folded tensor → the node that computed it.
@@ -55,11 +56,15 @@ class Folding:
     Attributes:
         interpreter: Computes them.
         origins: Where folded tensors came from.
+        fixed: Input → the one number that it always is, as far as branches are concerned.
+        deciding: Those of ``fixed`` that decided a branch (``lowering.branches``).
         weights: Where large results go; None keeps them in the model.
     """
 
     interpreter: Interpreter
     origins: Origins = field(default_factory=Origins)
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    deciding: set[str] = field(default_factory=set)
     weights: WeightFile | None = None
 
 
@@ -115,10 +120,18 @@ def _without_folded(
 def _leads_to_weights(view: GraphView) -> set[str]:
     """Tensors that weights, biases and tables are computed from, those included."""
     found: set[str] = set()
+    fixed = set(view.initializers)
+    for node in view.nodes:
+        if all(name in fixed for name in node.input if name):
+            fixed.update(node.output)
     for node in reversed(view.nodes):
+        if node.op_type in ("MatMul", "Einsum"):
+            found.update(name for name in node.input if name in fixed)
         if node.op_type in WEIGHTED and node.domain in _STANDARD:
             found.update(node.input[1:])
-        if node.op_type == TABLE:
+        if node.op_type in RECURRENT:
+            found.update(node.input[1:3])
+        if node.op_type == "Gather":
             found.add(node.input[0])
         if any(name in found for name in node.output):
             found.update(node.input)

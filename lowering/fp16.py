@@ -1,4 +1,4 @@
-"""Which part of a graph runs in FP16, and where values are cast; decided for a whole graph at once.
+"""Placement of FP16 in a graph: which part runs in it, and where values are cast; decided for a whole graph at once.
 
 Layers of the caller's choosing do. The operators between layers (glue) follow them: one runs in FP16 when everything
 floating that it computes on was written in FP16, so that a region is cast once on its way in and once on its way out.
@@ -46,7 +46,7 @@ _FP32_OPERANDS: Mapping[str, frozenset[int]] = {"Resize": frozenset((2,))}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fp16Placement:
-    """Which nodes run in FP16, and which tensors are cast.
+    """Nodes that run in FP16, and tensors that are cast.
 
     Attributes:
         nodes: Indices of the nodes that run in FP16, layers included.

@@ -13,7 +13,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from bitfront.lowering.folding import Folding, Origins
 from bitfront.lowering.graph import GraphView, free_name, graphs_of, rename_tensors, tensor_names
-from bitfront.lowering.layers import WEIGHTED
+from bitfront.lowering.layers import RECURRENT, WEIGHTED
 from bitfront.lowering.weight_files import detach_one, tensor_array
 
 HALF_TYPES = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))
@@ -27,7 +27,7 @@ def compute_types(proto: onnx.ModelProto) -> frozenset[int]:
     found = {
         view.element_type(node.input[1])
         for node in view.nodes
-        if node.op_type in WEIGHTED and node.domain in ("", "ai.onnx") and len(node.input) > 1
+        if node.op_type in (*WEIGHTED, *RECURRENT) and node.domain in ("", "ai.onnx") and len(node.input) > 1
     }
     return frozenset(found) & (HALF_TYPES | {TensorProto.DOUBLE})
 

@@ -59,15 +59,18 @@ def free_name(name: str, taken: set[str]) -> str:
 
 
 def rename_tensors(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    """Give tensors that a node, or a body of it, reads or writes other names, in place."""
+    """Give tensors that a node reads or writes, or a body of it reads from around it, other names, in place."""
     for found in (node.input, node.output):
         for place, name in enumerate(found):
             found[place] = names.get(name, name)
     for body in bodies(node):
         own = {value.name for value in (*body.input, *body.initializer)}
+        own.update(name for inner in body.node for name in inner.output)
         outer = {name: new for name, new in names.items() if name not in own}
         for inner in body.node:
             rename_tensors(inner, outer)
+        for value in body.output:
+            value.name = outer.get(value.name, value.name)
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,13 +24,20 @@ from bitfront.lowering.weight_files import WeightFile, inline_bytes, refer
 from bitfront.lowering.wire import read_large
 
 
-def load_reference(path: Path, interpreter: Interpreter, *, skipped: Collection[str] = ()) -> ReferenceModel:
+def load_reference(
+    path: Path,
+    interpreter: Interpreter,
+    *,
+    skipped: Collection[str] = (),
+    fixed_inputs: Mapping[str, float] | None = None,
+) -> ReferenceModel:
     """Load, check and normalise an ONNX file.
 
     Args:
         path: The file; its external data must lie in the same folder or below it.
         interpreter: Computes constants; kept with the network.
         skipped: Steps of normalising to leave out.
+        fixed_inputs: Input of one element → the number it always is, by which branches may be decided.
 
     Raises:
         ModelError: If the file is missing, truncated, too large or no valid ONNX, or its external data is missing or
@@ -67,7 +74,7 @@ def load_reference(path: Path, interpreter: Interpreter, *, skipped: Collection[
     given.CopyFrom(model)
     sort_nodes(model.graph)
     _check(model, path)
-    made = make_reference(model, str(path), interpreter, skipped=skipped, weights=weights)
+    made = make_reference(model, str(path), interpreter, skipped=skipped, fixed_inputs=fixed_inputs, weights=weights)
     return replace(made, given=given)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bitfront.core import (
     FP32,
+    ActivationMode,
     Artifact,
     CalibrationSettings,
     ContentStore,
@@ -23,7 +24,8 @@ from bitfront.core import (
 from bitfront.lowering.calibration import calibrate
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.compact import write_compactly
-from bitfront.lowering.dialect import ComputeType, Dialect, HasSessionSettings, LoweringRequest, support_of
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import Dialect, HasSessionSettings, LoweringRequest, support_of
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.layers import Layer, QuantisableLayers
 from bitfront.lowering.ranges import UNBOUNDED, is_bounded, why_unbounded
@@ -87,7 +89,7 @@ class Lowerer:
     @cached_property
     def quantisable(self) -> QuantisableLayers:
         """The network's quantisable layers and groups, with the schemes that each may take."""
-        return collect_layers(self.reference.proto, self.dialect)
+        return collect_layers(self.reference.proto, self.dialect, self.reference.module_paths)
 
     @cached_property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
@@ -109,6 +111,7 @@ class Lowerer:
             interpreter=self.reference.interpreter,
             store=self._store,
             key=self._key,
+            batching=self.reference.batching,
         )
         return replace_zero_ranges(GraphView(self.reference.proto.graph), found)
 
@@ -137,6 +140,7 @@ class Lowerer:
             bits=bits,
             activations=self.ranges if scheme.weights.group_size is None else None,
             interpreter=self.reference.interpreter,
+            batching=self.reference.batching,
             store=self._store,
             key=self._key if uses_calibration(scheme.weights) else self.reference.fingerprint,
         )
@@ -182,6 +186,8 @@ class Lowerer:
                 if self._on_grid(layer, schemes[layer.name]) is not None
             },
             skipped_steps=self.reference.skipped_steps,
+            applied_steps=self.reference.applied_steps,
+            fixed_inputs=self.reference.fixed_inputs,
         )
 
     def weight_bytes(self, layer: str, scheme: Scheme) -> int:
@@ -190,7 +196,7 @@ class Lowerer:
         return support_of(self.dialect, scheme).weight_bytes(found, scheme)
 
     def compute_type(self, scheme: Scheme) -> ComputeType:
-        """What a layer of ``scheme`` computes in."""
+        """Type of arithmetic that a layer of ``scheme`` computes in."""
         return support_of(self.dialect, scheme).compute_type
 
     @property
@@ -224,11 +230,11 @@ class Lowerer:
                 raise LoweringError(f"layer '{layer.name}' cannot be {scheme.text}: {reason}", "leave it at fp32")
 
     def _why_unbounded(self, layer: Layer, scheme: Scheme) -> str:
-        """Why the values a layer reads rule a scheme out; empty where they do not.
+        """Reason why the values that a layer reads rule a scheme out; empty where they do not.
 
         They must have a range to be quantised, and be finite for their second moments (GPTQ).
         """
-        if not scheme.activations.is_static and not uses_calibration(scheme.weights):
+        if scheme.activations.mode is ActivationMode.NONE and not uses_calibration(scheme.weights):
             return ""
         source = self._sources[layer.node]
         return "" if is_bounded(self.ranges.get(source, (0.0, 0.0))) else why_unbounded(source)

@@ -1,10 +1,12 @@
 """Normalising: the one form that every network is brought to before it is read, in named steps.
 
-Opset 21 or newer, functions inlined, what ONNX Runtime fused split again, constants lifted to initialisers, no
-initialiser among the graph inputs, FP32 throughout, constant expressions folded, batch norm folded into the layer
-before it, chains of slices merged, means over all positions written as GlobalAveragePool, identities and dropouts gone,
-nodes sorted and named, shapes inferred, metadata stripped. Numerics stay those of the network up to rounding, which
-``lowering.equivalence`` checks; a step that changes them can be left out.
+Opset 21 or newer, functions inlined, what ONNX Runtime fused split again, branches of known condition taken, quantised
+layers in floating point, weights of attention operators beside them, constants lifted to initialisers, no initialiser
+among the graph inputs, FP32 throughout, constant expressions folded, products with constants in the forms of layers,
+batch norm folded into the layer before it, chains of slices merged, means over all positions written as
+GlobalAveragePool, identities and dropouts gone, nodes sorted and named, shapes inferred, metadata stripped. Numerics
+stay those of the network up to rounding, which ``lowering.equivalence`` checks; a step that changes them can be left
+out. Where a network was quantised already, that comparison allows what its own quantisation changes.
 
 Not handled: batch norms with no layer before them stay as they are (floating glue).
 """
@@ -23,16 +25,23 @@ import onnx_ir.passes.common as passes
 from onnx import helper
 
 from bitfront.core import ModelError
+from bitfront.lowering.attention_forms import split_attention
+from bitfront.lowering.branches import take_known_branches
 from bitfront.lowering.canonical_forms import merge_slices, pool_globally
 from bitfront.lowering.compact import Source, sources_of
+from bitfront.lowering.dequantise import with_floating_arithmetic, with_floating_weights
 from bitfront.lowering.folding import Folding, fold_constants
 from bitfront.lowering.full_precision import in_fp32
 from bitfront.lowering.fused_forms import split_fused
 from bitfront.lowering.graph import GraphView, bodies, free_name, graphs_of, rename_tensors, tensor_names
+from bitfront.lowering.idle_operators import without_batch_norms, without_dropouts, without_identities
 from bitfront.lowering.interpreter import Interpreter
+from bitfront.lowering.layer_forms import with_layer_forms
+from bitfront.lowering.module_paths import module_paths
 from bitfront.lowering.opset import with_opset
 from bitfront.lowering.shapes import infer_shapes
-from bitfront.lowering.weight_files import ROOT, WeightFile, detach
+from bitfront.lowering.to_ir import to_ir
+from bitfront.lowering.weight_files import WeightFile, detach
 
 IR_VERSION = 10
 # Elements of a constant that simplifying may make of known shapes; larger ones are folded with their origin kept.
@@ -49,10 +58,16 @@ class Normalised:
     Attributes:
         proto: The network.
         sources: Initialiser → what it was computed from, for those that a file may hold smaller (``lowering.compact``).
+        module_paths: Node name → path of the PyTorch module that it was exported from (``lowering.module_paths``).
+        applied_steps: Those of ``RECORDED_STEPS`` that changed the network.
+        fixed_inputs: Those of the inputs' fixed numbers that decided a branch.
     """
 
     proto: onnx.ModelProto
     sources: Mapping[str, Source]
+    module_paths: Mapping[str, str]
+    applied_steps: tuple[str, ...]
+    fixed_inputs: Mapping[str, float]
 
 
 def normalise(
@@ -61,6 +76,7 @@ def normalise(
     interpreter: Interpreter,
     *,
     skipped: Collection[str] = (),
+    fixed_inputs: Mapping[str, float],
     weights: WeightFile | None = None,
 ) -> Normalised:
     """Bring a network to the form the module describes.
@@ -70,19 +86,29 @@ def normalise(
         source: File or module it came from, for messages.
         interpreter: Computes constants.
         skipped: Steps to leave out, of ``OPTIONAL_STEPS``.
+        fixed_inputs: Input of one element → the number it always is, by which branches may be decided.
         weights: Where large initialisers go that steps make; None keeps them in the model.
 
     Raises:
         ModelError: If the model cannot be converted.
     """
-    folding = Folding(interpreter=interpreter, weights=weights)
+    folding = Folding(interpreter=interpreter, fixed=fixed_inputs, weights=weights)
+    applied = []
     with _quiet():
         proto = _in_form(model, folding, source)
         for name, rewrite in OPTIONAL_STEPS.items():
             if name not in skipped:
-                proto = _with_names_of(proto, _stepped(rewrite, proto, folding, source))
+                before, proto = proto, _with_names_of(proto, _stepped(rewrite, proto, folding, source))
+                if proto is not before and name in RECORDED_STEPS:
+                    applied.append(name)
         proto = _stepped(_finished, proto, folding, source)
-    return Normalised(proto=proto, sources=sources_of(proto, folding.origins))
+    return Normalised(
+        proto=proto,
+        sources=sources_of(proto, folding.origins),
+        module_paths=module_paths(model.graph),
+        applied_steps=tuple(applied),
+        fixed_inputs={name: fixed_inputs[name] for name in sorted(folding.deciding)},
+    )
 
 
 def _in_form(model: onnx.ModelProto, folding: Folding, source: str) -> onnx.ModelProto:
@@ -112,7 +138,7 @@ def _structured(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     named.CopyFrom(proto)
     _name_nodes(named.graph)
     _close_bodies(named.graph)
-    graph = _to_ir(named)
+    graph = to_ir(named)
     ir.passes.Sequential(
         passes.RemoveInitializersFromInputsPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -124,7 +150,7 @@ def _structured(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
 
 
 def _name_dynamic_axes(graph: onnx.GraphProto) -> None:
-    """Some exporters write a size below 0 for an axis of any size; of first axes it is the batch."""
+    """Name axes of a size below 0, which some exporters write for any size; of first axes it is the batch."""
     taken = {axis.dim_param for value in (*graph.input, *graph.output) for axis in value.type.tensor_type.shape.dim}
     batch = free_name("batch", taken)
     for inner in graphs_of(graph):
@@ -144,25 +170,41 @@ def _without_fused(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     return _with_shapes(split)
 
 
-def _without_dropouts(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    # A Dropout whose mask nobody reads is an identity at inference, which training_mode says it is not.
-    graph = _to_ir(proto)
-    for node in list(graph.graph):
-        if node.op_type == "Dropout" and node.domain == "" and (len(node.outputs) < 2 or not node.outputs[1].uses()):
-            source, result = node.inputs[0], node.outputs[0]
-            mode = node.inputs[2] if len(node.inputs) > 2 else None
-            training = mode is not None and (mode.const_value is None or bool(mode.const_value.numpy()))
-            if source is None or result.is_graph_output() or training:
-                continue
-            result.replace_all_uses_with(source)
-            graph.graph.remove(node, safe=True)
-    return ir.to_proto(graph)
+def _with_known_branches(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    return _named(proto, take_known_branches(proto, folding))
+
+
+def _with_floating_arithmetic(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    return _named(proto, with_floating_arithmetic(proto, folding))
+
+
+def _with_floating_weights(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    return _named(proto, with_floating_weights(proto, folding))
+
+
+def _with_attention_layers(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
+    split = onnx.ModelProto()
+    split.CopyFrom(proto)
+    return _named(proto, split if split_attention(split.graph) else proto)
+
+
+def _with_layer_forms(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
+    changed = _named(proto, with_layer_forms(proto))
+    return proto if changed is proto else fold_constants(changed, folding)
+
+
+def _named(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
+    """``after`` with its nodes named and its shapes inferred; the same object as before where nothing changed."""
+    if after is before:
+        return before
+    _name_nodes(after.graph)
+    return _with_shapes(after)
 
 
 def _simplified(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
     from onnxscript import optimizer
 
-    graph = _to_ir(proto)
+    graph = to_ir(proto)
     optimizer.optimize_ir(
         graph,
         input_size_limit=_SMALL,
@@ -195,43 +237,6 @@ def _with_inputs_of(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.Mod
     return after
 
 
-def _without_batch_norms(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    from onnxscript.rewriter import rewrite
-    from onnxscript.rewriter.rules.common import (
-        fuse_batchnorm_into_conv_rule,
-        fuse_batchnorm_into_conv_transpose_rule,
-        fuse_batchnorm_into_gemm_rule,
-    )
-
-    rules = [
-        fuse_batchnorm_into_conv_rule,
-        fuse_batchnorm_into_conv_transpose_rule,
-        fuse_batchnorm_into_gemm_rule,
-    ]
-    graph = _to_ir(proto)
-    rewrite(graph, pattern_rewrite_rules=rules)
-    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
-    return ir.to_proto(graph)
-
-
-def _without_identities(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    """Without the graph's own Identity nodes; those of bodies stay, since a body may not return what is not its own."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(proto)
-    outputs = {value.name for value in proto.graph.output}
-    names: dict[str, str] = {}
-    kept = onnx.GraphProto()
-    for node in bare.graph.node:
-        if node.op_type == "Identity" and node.domain == "" and node.output[0] not in outputs:
-            names[node.output[0]] = names.get(node.input[0], node.input[0])
-        else:
-            rename_tensors(node, names)
-            kept.node.append(node)
-    del bare.graph.node[:]
-    bare.graph.node.extend(kept.node)
-    return bare
-
-
 def _with_merged_slices(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     merged = onnx.ModelProto()
     merged.CopyFrom(proto)
@@ -246,22 +251,42 @@ def _with_global_pools(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     return pooled
 
 
+# The step that changes answers by as much as the network's own quantisation does.
+QUANTISED_ARITHMETIC = "quantised-arithmetic"
 # What may be left out where it changes what a network answers; names are kept in configs.
 OPTIONAL_STEPS: Mapping[str, Rewrite] = {
     "fused": _without_fused,
-    "dropouts": _without_dropouts,
+    "branches": _with_known_branches,
+    QUANTISED_ARITHMETIC: _with_floating_arithmetic,
+    "quantised-weights": _with_floating_weights,
+    "attention": _with_attention_layers,
+    "dropouts": without_dropouts,
     "constants": fold_constants,
     "full-precision": in_fp32,
+    "layer-forms": _with_layer_forms,
     "simplify": _simplified,
-    "batch-norms": _without_batch_norms,
-    "identities": _without_identities,
+    "batch-norms": without_batch_norms,
+    "identities": without_identities,
     "slices": _with_merged_slices,
     "global-means": _with_global_pools,
 }
+# Steps that a config names where they changed its network: configs that were written before there were these name none.
+RECORDED_STEPS = frozenset(("branches", QUANTISED_ARITHMETIC, "quantised-weights", "attention", "layer-forms"))
+
+
+def steps_to_skip(skipped: Collection[str], applied: Collection[str]) -> tuple[str, ...]:
+    """Steps to leave out so that a network comes out as it did when a config was written.
+
+    Args:
+        skipped: What the config says was left out.
+        applied: What the config says was applied, of ``RECORDED_STEPS``.
+    """
+    absent = RECORDED_STEPS - frozenset(applied)
+    return tuple(step for step in OPTIONAL_STEPS if step in skipped or step in absent)
 
 
 def _finished(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    graph = _to_ir(proto)
+    graph = to_ir(proto)
     ir.passes.Sequential(
         passes.RemoveUnusedNodesPass(),
         passes.TopologicalSortPass(),
@@ -333,12 +358,6 @@ def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     except (onnx.shape_inference.InferenceError, RuntimeError):
         # Exported shapes that disagree with inferred ones: go on with what is known without them.
         return bare
-
-
-def _to_ir(proto: onnx.ModelProto) -> ir.Model:
-    graph = ir.from_proto(proto)
-    ir.external_data.set_base_dir(graph.graph, ROOT)
-    return graph
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which operators run on 8-bit tensors, decided for a whole graph at once.
+"""Placement of 8-bit tensors: which operators run on them, decided for a whole graph at once.
 
 Layers with quantised activations do. The operators between them follow their neighbours:
 
@@ -25,7 +25,7 @@ from bitfront.lowering.graph import GraphView
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Which nodes run on 8-bit tensors, by index.
+    """Nodes that run on 8-bit tensors, by index.
 
     Attributes:
         quantised: Nodes that run on 8-bit tensors, layers included.

@@ -65,7 +65,7 @@ class Histogram:
 
     @property
     def origin(self) -> float:
-        """Where zero lies, in bins from the left."""
+        """Position of zero, in bins from the left."""
         return len(self.counts) * (0.0 - self.low) / (self.high - self.low)
 
 
@@ -75,7 +75,7 @@ def is_bounded(bounds: tuple[float, float]) -> bool:
 
 
 def why_unbounded(tensor: str) -> str:
-    """Why a tensor that is not bounded stays floating, in words."""
+    """Sentence that says why a tensor that is not bounded stays floating."""
     return f"tensor '{tensor}' holds NaN, infinities or masks (from {MASK:g} on) on the calibration inputs"
 
 

@@ -36,9 +36,14 @@ class ReferenceModel:
         interpreter: Runs the network and graphs cut from it.
         given: The network as it was given, before anything was normalised; None where it was exported from a module,
             whose export is ``proto``.
+        batching: Which axis of each input and output counts the samples.
         sources: Initialiser of ``proto`` → what it was computed from in the given network; written files hold that
             where it is smaller.
         skipped_steps: Steps of normalising that were left out, since they would have changed what the network answers.
+        module_paths: Node → path of the PyTorch module that it was exported from, by which layers of a file are called
+            whose weights do not tell it; empty for a network that was exported for the search.
+        applied_steps: Steps of normalising that changed the network, of ``normalise.RECORDED_STEPS``.
+        fixed_inputs: Input → the one number it always is, for inputs that decided which branch of an If is searched.
         notices: What a person should know of how the network was read.
         weights: Holds detached initialisers; None where none are.
     """
@@ -53,8 +58,12 @@ class ReferenceModel:
     output_shapes: Mapping[str, tuple[int | None, ...] | None]
     interpreter: Interpreter = field(repr=False, compare=False)
     given: onnx.ModelProto | None = None
+    batching: Batching = field(default_factory=Batching)
     sources: Mapping[str, Source] = field(default_factory=dict)
     skipped_steps: tuple[str, ...] = ()
+    module_paths: Mapping[str, str] = field(default_factory=dict)
+    applied_steps: tuple[str, ...] = ()
+    fixed_inputs: Mapping[str, float] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     weights: WeightFile | None = field(default=None, repr=False, compare=False)
 
@@ -64,14 +73,14 @@ class ReferenceModel:
         return self.batching.fixed
 
     @property
+    def runnable(self) -> onnx.ModelProto:
+        """The network as it was given; ``proto`` where it was exported from a module."""
+        return self.proto if self.given is None else self.given
+
+    @property
     def given_artifact(self) -> Artifact | None:
         """The network as it was given, as it is deployed; None where it was exported from a module."""
         return None if self.given is None else artifact_of(self.given)
-
-    @property
-    def batching(self) -> Batching:
-        """Which axis of each input and output counts the samples."""
-        return infer_batching(self.proto.graph)
 
 
 def make_reference(
@@ -80,6 +89,7 @@ def make_reference(
     interpreter: Interpreter,
     *,
     skipped: Collection[str] = (),
+    fixed_inputs: Mapping[str, float] | None = None,
     weights: WeightFile | None = None,
 ) -> ReferenceModel:
     """Normalise a checked model; returns it with its fingerprints.
@@ -89,17 +99,22 @@ def make_reference(
         source: File or module it came from, for messages.
         interpreter: Computes constants; kept with the network.
         skipped: Steps of normalising to leave out.
+        fixed_inputs: Input of one element → the number it always is, by which branches may be decided.
         weights: Where large initialisers go that normalising makes; None keeps them in the model.
 
     Raises:
         ModelError: If it cannot be normalised, has no input or no output, or is too large for one file.
     """
-    found = normalise(model, source, interpreter, skipped=skipped, weights=weights)
-    steps = tuple(step for step in OPTIONAL_STEPS if step in skipped)
+    found = normalise(model, source, interpreter, skipped=skipped, fixed_inputs=fixed_inputs or {}, weights=weights)
     made = replace(
         read_reference(found.proto, source, interpreter),
         sources=found.sources,
-        skipped_steps=steps,
+        skipped_steps=tuple(step for step in OPTIONAL_STEPS if step in skipped),
+        applied_steps=found.applied_steps,
+        fixed_inputs=found.fixed_inputs,
+        module_paths=found.module_paths,
+        # The given graph's: sizes that inference fills in may be those of other axes.
+        batching=infer_batching(model.graph, inferred=found.proto.graph),
         weights=weights,
     )
     if not found.sources:
@@ -144,7 +159,20 @@ def read_reference(proto: onnx.ModelProto, source: str, interpreter: Interpreter
         output_names=tuple(outputs),
         output_shapes={name: _shape(kind) for name, kind in outputs.items()},
         interpreter=interpreter,
+        batching=infer_batching(proto.graph),
     )
+
+
+def with_batch_axes(reference: ReferenceModel, told: Mapping[str, int | None]) -> ReferenceModel:
+    """The reference model with the batch axes that a person says: input or output → axis, None for none.
+
+    Raises:
+        UsageError: If one is no input or output, or does not have that axis.
+    """
+    if not told:
+        return reference
+    graph = reference.runnable.graph
+    return replace(reference, batching=infer_batching(graph, told, inferred=reference.proto.graph))
 
 
 def _shape(kind: onnx.TypeProto.Tensor) -> tuple[int | None, ...] | None:

@@ -1,4 +1,4 @@
-"""How a layer's weight is stored, as nodes that ONNX Runtime folds when it loads the model.
+"""Storage of a layer's weight, as nodes that ONNX Runtime folds when it loads the model.
 
 | scheme             | written as                                                   | after loading         |
 | ------------------ | ------------------------------------------------------------ | --------------------- |
@@ -8,11 +8,15 @@
 | int4 weight-only   | INT4 initialiser → Cast → Mul(scale)                         | float weight          |
 | int8               | INT8 initialiser → DequantizeLinear                          | 8-bit weight          |
 | int4               | INT4 initialiser → Cast to INT8 → DequantizeLinear           | 8-bit weight          |
+| … with zeros       | the same with a Pad before DequantizeLinear                  | 8-bit weight          |
 
-So FP16 and INT4 are storage types here: the file shrinks, memory in use does not.
+So FP16 and INT4 are storage types here: the file shrinks, memory in use does not. Channels of zeros that kernels want
+are not stored, unless they take less than the node would.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +28,8 @@ from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.writer import GraphWriter
 
 _FP16_MAX = float(np.finfo(np.float16).max)
+# What a Pad takes in a file, its constant included.
+_PAD_BYTES = 160
 
 
 def write_fp16(writer: GraphWriter, weight: NDArray[np.float32], layer: Layer) -> str:
@@ -44,7 +50,9 @@ def write_fp16(writer: GraphWriter, weight: NDArray[np.float32], layer: Layer) -
     return result
 
 
-def write_integer(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, dequantise: bool) -> str:
+def write_integer(
+    writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, dequantise: bool, zeros: Sequence[int] = ()
+) -> str:
     """Integer storage with one scale per output channel; returns the name of the float tensor.
 
     Args:
@@ -52,18 +60,32 @@ def write_integer(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, 
         rounded: Codes of the weight's shape, scales (channels,).
         layer: The layer.
         dequantise: Whether integer arithmetic is to find a DequantizeLinear (else Cast and Mul, folded at load).
+        zeros: How many zeros each axis has behind its integers when the model is loaded, and scales of 1 as many as the
+            channels; with ``dequantise`` alone. Empty for none.
     """
-    scales = rounded.scales.reshape(-1)
+    scales, codes = rounded.scales.reshape(-1), rounded.integers
+    pads = [0] * codes.ndim + list(zeros)
+    if zeros:
+        assert dequantise, "only integer arithmetic wants channels of zeros"
+        scales = np.concatenate([scales, np.ones(zeros[layer.channel_axis], np.float32)])
+        padded = np.pad(codes, [(0, count) for count in zeros])
+        if (padded.size - codes.size) * rounded.bits // 8 <= _PAD_BYTES:
+            codes, pads = padded, []
     result = writer.fresh(f"{layer.weight}_f")
     if rounded.bits == 4:
-        integers = writer.int4_constant(rounded.integers, f"{layer.weight}_4")
+        integers = writer.int4_constant(codes, f"{layer.weight}_4")
     else:
-        integers = writer.constant(rounded.integers, f"{layer.weight}_8")
+        integers = writer.constant(codes, f"{layer.weight}_8")
     if dequantise:
         if rounded.bits == 4:
             wide = writer.fresh(f"{layer.weight}_8")
             writer.node("Cast", [integers], [wide], attributes={"to": TensorProto.INT8})
             integers = wide
+        if any(pads):
+            wider = writer.fresh(f"{layer.weight}_p")
+            amounts = writer.constant(np.array(pads, np.int64), f"{layer.weight}_n")
+            writer.node("Pad", [integers, amounts], [wider])
+            integers = wider
         scale = writer.constant(scales, f"{layer.weight}_s")
         inputs = [integers, scale]
         if layer.op == "Gemm":
@@ -71,8 +93,7 @@ def write_integer(writer: GraphWriter, rounded: RoundedWeight, layer: Layer, *, 
             inputs.append(writer.constant(np.zeros(scales.shape, np.int8), f"{layer.weight}_z"))
         writer.node("DequantizeLinear", inputs, [result], attributes={"axis": layer.channel_axis})
         return result
-    shape = [1] * len(layer.weight_shape)
-    shape[layer.channel_axis] = -1
+    shape = [size if axis in layer.channel_axes else 1 for axis, size in enumerate(layer.weight_shape)]
     scale = writer.constant(scales.reshape(shape), f"{layer.weight}_s")
     wide = writer.fresh(f"{layer.weight}_w")
     writer.node("Cast", [integers], [wide], attributes={"to": TensorProto.FLOAT})
@@ -91,7 +112,7 @@ def stored_bytes(layer: Layer, scheme: Scheme, *, scale_bytes: int = 4) -> int:
     stored = (layer.parameters * scheme.precision.bits + 7) // 8
     if not scheme.precision.is_integer:
         return stored
-    channels = layer.weight_shape[layer.channel_axis]
+    channels = layer.channels
     if (group_size := scheme.weights.group_size) is not None:
         groups = -(-layer.weight_shape[1 - layer.channel_axis] // group_size)
         return channels * groups * (group_size * scheme.precision.bits // 8 + scale_bytes)

@@ -1,4 +1,4 @@
-"""Where a training keeps its state so that a killed run goes on in the middle.
+"""Checkpoints of trainings, so that a killed run goes on in the middle.
 
 A state is bytes; whoever makes the checkpoint chooses a name that holds for that training alone, such as a digest
 of the module, the data and the options. A damaged state counts as none.
@@ -20,10 +20,10 @@ KIND = "training"
 
 
 class Checkpoint(Protocol):
-    """One slot for the state of one training."""
+    """Slot for the state of one training."""
 
     def load(self) -> bytes | None:
-        """What was saved last, or None."""
+        """Return the state that was saved last, or None."""
 
     def save(self, state: bytes) -> None:
         """Keep ``state``, in one step, instead of what was there."""
@@ -31,7 +31,7 @@ class Checkpoint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredCheckpoint:
-    """In a content store.
+    """Checkpoint in a content store.
 
     Attributes:
         store: Where.
@@ -42,12 +42,12 @@ class StoredCheckpoint:
     key: str
 
     def load(self) -> bytes | None:
-        """See ``Checkpoint``."""
+        """Return the state that was saved last in the store, or None."""
         arrays = self.store.get_arrays(KIND, self.key)
         return None if arrays is None or "state" not in arrays else arrays["state"].tobytes()
 
     def save(self, state: bytes) -> None:
-        """See ``Checkpoint``."""
+        """Keep ``state`` in the store instead of what was there."""
         self.store.put_arrays(KIND, self.key, {"state": np.frombuffer(state, np.uint8)})
 
 
@@ -59,7 +59,7 @@ def pack(state: dict[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Any] | None:
-    """What ``pack`` packed, on the CPU; None where that is damaged. Nothing in it is executed."""
+    """Return what ``pack`` packed, on the CPU; None where that is damaged. Nothing in it is executed."""
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, OSError, KeyError, pickle.UnpicklingError):

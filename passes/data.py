@@ -1,4 +1,4 @@
-"""What passes train on: arrays as a workload holds them, cut into batches in an order that follows from a seed.
+"""Training data: arrays as a workload holds them, cut into batches in an order that follows from a seed.
 
 The rows of step s depend on (seed, s) alone, and so do the random numbers of augmentation, drawn by numpy whatever
 the device: a training that is resumed in the middle sees what it would have seen.
@@ -53,7 +53,7 @@ class TrainingData:
         return Batch(inputs=inputs, labels=labels)
 
     def batches(self, size: int, device: torch.device, limit: int | None = None) -> Iterator[Batch]:
-        """All samples in order, or the first ``limit``, ``size`` at a time."""
+        """Batches of all samples in order, or of the first ``limit``, ``size`` at a time."""
         count = len(self) if limit is None else min(limit, len(self))
         for start in range(0, count, size):
             yield self.batch(np.arange(start, min(start + size, count)), device)
@@ -61,7 +61,7 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Some samples as tensors.
+    """Tensors of some samples.
 
     Attributes:
         inputs: One tensor per argument of ``forward``, shape (n, …).
@@ -95,7 +95,7 @@ class Augmentation:
             )
 
     def apply(self, batch: Batch, generator: np.random.Generator) -> Batch:
-        """Another version of each image; inputs that are no images (n, c, h, w) stay as they are."""
+        """Augmented version of each image; inputs that are no images (n, c, h, w) stay as they are."""
         if not self.mirror and not self.shift:
             return batch
         return Batch(inputs=tuple(self._image(x, generator) for x in batch.inputs), labels=batch.labels)

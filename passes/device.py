@@ -1,4 +1,4 @@
-"""Where a module lies, and running it without leaving a trace: modes and random state are put back."""
+"""Device of a module, and running it without leaving a trace: modes and random state are put back."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def tensors_in(outputs: object) -> list[Tensor]:
 
 
 def difference(what: str, outputs: list[Tensor], wanted: list[Tensor], whole: list[Tensor]) -> str:
-    """Why a network without ``what`` is not equivalent to the network with it masked; empty if it is.
+    """Reason why a network without ``what`` is not equivalent to the network with it masked; empty if it is.
 
     Args:
         what: Is removed, for the message.

@@ -110,7 +110,7 @@ class TensorQuantiser(nn.Module):
         return quantise(values, self.step(), self.low, self.high, sharing=values[:1].numel())
 
     def value_of(self, code: int) -> Tensor:
-        """What a code stands for."""
+        """Number that an integer stands for."""
         value: Tensor = self.step() * (code - self.zero_point)
         return value
 

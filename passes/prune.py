@@ -1,4 +1,4 @@
-"""Structured pruning: channels, heads and residual branches go for good, so that latency and size really fall.
+"""Structured pruning: channels, heads and residual branches are removed, so that latency and size really fall.
 
 Which groups exist is decided by ``prune_groups``, which of their units go by ``prune_importance``, how many by the
 sparsity asked for and by the sizes that the runtime's kernels like. A branch goes by name alone.
@@ -82,7 +82,7 @@ class StructuredPrune:
         groups: Sequence[PruneGroup] | None = None,
         scores: Mapping[str, Tensor] | None = None,
     ) -> nn.Module:
-        """A smaller copy.
+        """A pruned copy of a module.
 
         Args:
             module: The trained network, without parametrisations; left as it is.
@@ -107,8 +107,8 @@ class StructuredPrune:
             graph = DependencyGraph(smaller, examples)
             for group in channels:
                 stays = set(kept[group.name])
-                gone = [c for index, unit in enumerate(group.units) if index not in stays for c in unit]
-                remove_units(smaller, graph, (group.name, group.heads), sorted(gone), len(stays))
+                removed = [c for index, unit in enumerate(group.units) if index not in stays for c in unit]
+                remove_units(smaller, graph, (group.name, group.heads), sorted(removed), len(stays))
         if branches:
             # Channels first: a trace has widths and heads in it as they were.
             known = find_branches(module, examples)
@@ -137,7 +137,7 @@ class StructuredPrune:
         *,
         scores: Mapping[str, Tensor] | None = None,
     ) -> dict[str, tuple[int, ...]]:
-        """For each of these groups of channels the units that stay, in ascending order."""
+        """Units that stay of each of these groups of channels, in ascending order."""
         known = self.importances(module, groups, data) if scores is None else scores
         kept = {}
         for group in groups:
@@ -162,6 +162,6 @@ class StructuredPrune:
                     f"pruning: group '{group.name}' is {what}, got a sparsity of {self.sparsity[group.name]:g}",
                     "0 keeps the group whole, 1 removes a branch",
                 )
-        gone = {layer for group in chosen if group.branch for layer in group.layers}
-        channels = [group for group in chosen if not group.branch and not gone.issuperset(group.parts(0, 1))]
+        removed = {layer for group in chosen if group.branch for layer in group.layers}
+        channels = [group for group in chosen if not group.branch and not removed.issuperset(group.parts(0, 1))]
         return channels, {group.name for group in chosen if group.branch}

@@ -5,8 +5,8 @@ alone, and at least as many multiply-adds as are for the other one alone. To rem
 the sum's place (Veit et al., arXiv:1605.06431, section 4.1, delete residual modules in this way). Sums are found in
 the graph that ``torch.fx`` traces; what is left is a ``GraphModule`` with the module paths it had.
 
-Proof, on the network itself: the graph computes what the module does, the network without the branch what the graph
-does with the branch's output multiplied by zero, and gradients still reach the weights.
+Equivalence check, on the network itself: the graph computes what the module does, the network without the branch what
+the graph does with the branch's output masked (multiplied by zero), and gradients still reach the weights.
 
 Not handled: a ``forward`` that fx cannot trace (branches on values, loops over a tensor), sums with a factor
 (``alpha``). What ``forward`` does in evaluation mode is what the graph does in training too, batch norm and dropout
@@ -41,7 +41,7 @@ _FAILURES = (RuntimeError, TypeError, ValueError, KeyError, AttributeError, Asse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """One operand of a sum.
+    """Operand of a sum, which may be removed.
 
     Attributes:
         name: Longest module path that its layers share, with ``.branch`` behind where that is a layer or taken.
@@ -63,7 +63,7 @@ class Branch:
 
 
 def find_branches(module: nn.Module, examples: tuple[Tensor, ...]) -> tuple[Branch, ...]:
-    """Every residual branch in the order of computation, not yet proved.
+    """Every residual branch in the order of computation, not yet checked.
 
     Args:
         module: The trained network; left as it is.
@@ -93,8 +93,14 @@ def find_branches(module: nn.Module, examples: tuple[Tensor, ...]) -> tuple[Bran
     return tuple(found)
 
 
-def proved(module: nn.Module, branches: Iterable[Branch], examples: tuple[Tensor, ...]) -> tuple[Branch, ...]:
-    """The branches of ``find_branches``, those that cannot be removed with the reason; arguments as there."""
+def checked(module: nn.Module, branches: Iterable[Branch], examples: tuple[Tensor, ...]) -> tuple[Branch, ...]:
+    """The branches of ``find_branches`` after the equivalence check: those that fail have the reason.
+
+    Args:
+        module: As there.
+        branches: As found.
+        examples: As there.
+    """
     traced = copy.deepcopy(module).eval().requires_grad_(True)
     graph = _trace(traced)
     whole = outputs_of(module, examples)
@@ -147,7 +153,7 @@ class _Measured(fx.Interpreter):
         self.macs: dict[str, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """As its base does."""
+        """Run a node as the base does, and note the size of what it gives."""
         with FlopCounterMode(display=False) as counter:
             result = super().run_node(n)
         self.macs[n.name] = counter.get_total_flops() // (2 * self._samples)
@@ -156,17 +162,17 @@ class _Measured(fx.Interpreter):
         return result
 
 
-class _Silenced(fx.Interpreter):
+class _Masked(fx.Interpreter):
     """Runs a graph with one node's result multiplied by zero."""
 
-    def __init__(self, module: nn.Module, graph: fx.Graph, silent: str) -> None:
+    def __init__(self, module: nn.Module, graph: fx.Graph, masked: str) -> None:
         super().__init__(module, graph=graph)
-        self._silent = silent
+        self._masked = masked
 
     def run_node(self, n: fx.Node) -> Any:
-        """As its base does."""
+        """Run a node as the base does, with the branch's tensor set to zero."""
         result = super().run_node(n)
-        return result * 0 if n.name == self._silent else result
+        return result * 0 if n.name == self._masked else result
 
 
 def _trace(module: nn.Module) -> fx.Graph:
@@ -207,24 +213,24 @@ def _operands(node: fx.Node) -> list[fx.Node]:
 
 
 def _branch(module: nn.Module, run: _Measured, node: fx.Node, taken: set[str]) -> Branch | None:
-    """What can be removed of a sum; None if nothing can."""
+    """The operand of a sum that can be removed; None if there is none."""
     operands = _operands(node)
     shapes = {run.shapes.get(operand.name) for operand in operands}
     if len(operands) != 2 or operands[0] is operands[1] or len(shapes) != 1 or None in shapes:
         return None
     slices = [_only_for(operand, node) for operand in operands]
     macs = [sum(run.macs[own.name] for own in nodes) for nodes in slices]
-    candidates = [(gone, _layers(module, slices[gone])) for gone in (0, 1) if macs[gone] == max(macs)]
-    gone, layers = next(((gone, layers) for gone, layers in candidates if layers), (0, ()))
+    candidates = [(side, _layers(module, slices[side])) for side in (0, 1) if macs[side] == max(macs)]
+    removed, layers = next(((side, layers) for side, layers in candidates if layers), (0, ()))
     if not layers:
         return None
     return Branch(
         name=_name(layers, taken),
         layers=layers,
         weights=sum(module.get_parameter(f"{name}.weight").numel() for name in layers),
-        macs=macs[gone],
+        macs=macs[removed],
         total=node.name,
-        stays=1 - gone,
+        stays=1 - removed,
     )
 
 
@@ -277,11 +283,11 @@ def _is_relu(module: nn.Module, node: fx.Node) -> bool:
 def _differs(
     module: nn.Module, graph: fx.Graph, branch: Branch, examples: tuple[Tensor, ...], whole: list[Tensor]
 ) -> str:
-    """Why the network without the branch is not the one in which it is silent; empty if it is."""
-    silent = next(_operands(node)[1 - branch.stays] for node in graph.nodes if node.name == branch.total)
+    """Reason why the network without the branch is not equivalent to the one in which it is masked; empty if it is."""
+    masked = next(_operands(node)[1 - branch.stays] for node in graph.nodes if node.name == branch.total)
     try:
         with torch.no_grad():
-            wanted = tensors_in(_Silenced(module, graph, silent.name).run(*examples))
+            wanted = tensors_in(_Masked(module, graph, masked.name).run(*examples))
         shallower = without(module, copy.deepcopy(graph), (branch,))
         outputs = tensors_in(shallower(*examples))
         trained = list(shallower.parameters())

@@ -1,4 +1,4 @@
-"""What a module costs on paper: weights, and multiply-adds per sample as torch's own flop counter sees them.
+"""Theoretical costs of a module: weights, and multiply-adds per sample as torch's own flop counter sees them.
 
 The counter sees convolutions and matrix products, functional ones included; additions, norms and activations are not
 counted. Latency is another matter, and measured.

@@ -1,4 +1,4 @@
-"""Which channels depend on which: Torch-Pruning's dependency graph (Fang et al., arXiv:2301.12900), read as values.
+"""Channels that depend on each other: Torch-Pruning's dependency graph (Fang et al., arXiv:2301.12900), as values.
 
 Removing an output channel of one layer removes the matching channel of its batch norm, of every layer that is added
 to it, and the matching inputs of every layer that reads it. The library finds these by tracing; here its answer is
@@ -30,7 +30,7 @@ LAYERS = (*CONVOLUTIONS, nn.Linear)
 
 
 class Role(StrEnum):
-    """Which side of a layer the channels of a group are on."""
+    """Side of a layer that the channels of a group are on."""
 
     PRODUCER = "producer"  # they are its outputs
     CONSUMER = "consumer"  # it reads them
@@ -100,7 +100,7 @@ class DependencyGraph:
             ) from error
 
     def roots(self) -> Iterator[str]:
-        """One layer per group, the first in the order of definition."""
+        """Layers that stand for the groups, one each: the first in the order of definition."""
         seen: set[str] = set()
         for name, part in self._module.named_modules():
             if name in seen or not isinstance(part, LAYERS) or part not in self._graph.module2node:
@@ -112,7 +112,7 @@ class DependencyGraph:
             yield name
 
     def members(self, root: str, channels: Sequence[int] | None = None) -> tuple[Member, ...]:
-        """All that goes with these output channels of ``root``; None is all of them."""
+        """Channels that go with these output channels of ``root``; None is all of them."""
         merged: dict[tuple[str, Role], dict[int, int]] = {}
         for item in self._group(root, channels):
             role = self._role(item.dep)

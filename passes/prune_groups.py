@@ -1,10 +1,10 @@
-"""What can be removed from a network, each proved on the network itself before it is offered.
+"""The groups of channels and branches that can be removed, each checked on the network itself before it is offered.
 
 A group of channels is named after its first layer's module path, which is the layer's name in the exported network
-too. Proof: half of its units are removed from a copy, and the result must equal the whole network with the columns
-that read them set to zero, up to rounding. That refuses whatever tracing cannot see: widths written into ``forward``
-(the zero-padded shortcut of the CIFAR residual networks fixes the width of each stage's stream; the channels inside
-the blocks are free), norms over channels, reshapes that mix heads.
+too. Equivalence check: half of its units are removed from a copy, and the result must equal the whole network with the
+columns that read them set to zero, up to rounding. That refuses whatever tracing cannot see: widths written into
+``forward`` (the zero-padded shortcut of the CIFAR residual networks fixes the width of each stage's stream; the
+channels inside the blocks are free), norms over channels, reshapes that mix heads.
 
 Attention heads are tried where channels alone do not pass: channels of one head go together, and the module's own
 count of heads (``num_heads``, ``heads`` …) follows.
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from bitfront.core import Inputs, ModelError
 from bitfront.passes.equivalence import difference, outputs_of
-from bitfront.passes.prune_branches import Branch, find_branches, proved
+from bitfront.passes.prune_branches import Branch, checked, find_branches
 from bitfront.passes.prune_counts import example_tensors, layer_macs
 from bitfront.passes.prune_graph import LAYERS, DependencyGraph, Member, Role, units_of, weight_rows
 
@@ -102,7 +102,7 @@ class PruneGroup:
         return rounded_channels(len(self.units), sparsity, math.lcm(round_to, size) // size)
 
     def parts(self, sparsity: float, round_to: int) -> dict[str, float]:
-        """Layer → the share of its weights and multiply-adds that stays, 0 to 1; arguments as for ``kept``."""
+        """Layer → the fraction of its weights and multiply-adds that stays; arguments as for ``kept``."""
         return _parts(self.members, 1 - self.kept(sparsity, round_to) / len(self.units))
 
 
@@ -129,7 +129,7 @@ def find_prune_groups(module: nn.Module, inputs: Inputs) -> tuple[PruneGroup, ..
     found: list[PruneGroup] = []
     for root in graph.roots():
         members = graph.members(root)
-        units, heads, reason = _prove(module, examples, graph, root, members)
+        units, heads, reason = _checked_units(module, examples, graph, root, members)
         status = Status.FIXED if reason else Status.PRUNABLE
         if not found and not reason:
             status, reason = Status.KEPT, "the network's first layer is in it"
@@ -152,7 +152,7 @@ def find_prune_groups(module: nn.Module, inputs: Inputs) -> tuple[PruneGroup, ..
             )
         )
     try:
-        branches = proved(module, find_branches(module, examples), examples)
+        branches = checked(module, find_branches(module, examples), examples)
     except ModelError as error:
         return (*found, _branch_group(Branch(name=UNTRACED, reason=error.message), whole))
     return (*found, *(_branch_group(branch, whole) for branch in branches))
@@ -213,10 +213,10 @@ def mask_columns(module: nn.Module, members: tuple[Member, ...], channels: set[i
         weight.index_fill_(axis, torch.tensor(sorted(own), dtype=torch.long, device=weight.device), 0.0)
 
 
-def _prove(
+def _checked_units(
     module: nn.Module, examples: tuple[Tensor, ...], graph: DependencyGraph, root: str, members: tuple[Member, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], str, str]:
-    """(units, where heads are counted, why it cannot be pruned)."""
+    """The units of a group by the equivalence check: (units, where heads are counted, why it cannot be pruned)."""
     units = units_of(graph, module, root)
     roles = {member.role for member in members}
     if Role.OUTPUT in roles or Role.CONSUMER not in roles:
@@ -242,7 +242,7 @@ def _differs(
     members: tuple[Member, ...],
     units: tuple[tuple[int, ...], ...],
 ) -> str:
-    """Why removing half of the units is not the same as not reading them; empty if it is."""
+    """Reason why removing half of the units is not equivalent to masking what reads them; empty if it is."""
     if len(units) < 2:
         return "there is nothing to choose from"
     # Channels here and there: an index that is off by one, or a norm that was forgotten, shows.
@@ -266,10 +266,10 @@ def _head_counters(module: nn.Module, root: str, units: int) -> list[tuple[str, 
     return [(path, count) for path, count in found if isinstance(count, int) and count > 1 and units % count == 0]
 
 
-def _parts(members: tuple[Member, ...], gone: float) -> dict[str, float]:
-    """Layer → the share of it that stays once that fraction of the units is gone."""
+def _parts(members: tuple[Member, ...], removed: float) -> dict[str, float]:
+    """Layer → the fraction of its weights that stays once the fraction ``removed`` of the units is removed."""
     stays: dict[str, float] = {}
     for member in members:
         if member.share > 0:  # a layer that produces and reads these channels shrinks twice
-            stays[member.layer] = stays.get(member.layer, 1.0) * (1 - member.share * gone)
+            stays[member.layer] = stays.get(member.layer, 1.0) * (1 - member.share * removed)
     return stays

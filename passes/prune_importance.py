@@ -1,4 +1,4 @@
-r"""How much the network would miss each unit of a group, by what it does in all members at once.
+r"""Importances of prunable units, each by its effect in all layers of its group at once.
 
 Every unit gets a gate per sample, a factor of 1 on its channels wherever a layer reads them. With g and h the first and
 second derivatives of one sample's loss with respect to such a gate, closing it changes the loss by −g + h/2, to second
@@ -43,7 +43,7 @@ _PROBES = 2  # random signs per sample
 
 
 class Importance(StrEnum):
-    """See the module."""
+    """The criterion by which units are ranked; formulas above."""
 
     MAGNITUDE = "magnitude"
     TAYLOR = "taylor"
@@ -61,7 +61,7 @@ def unit_importances(
     batch_size: int = 128,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """For each group by name the importance of its units, float64 (units,), on the CPU.
+    """Group → importance of its units, float64 (units,), on the CPU.
 
     Args:
         module: The network; left as it is.
@@ -94,7 +94,7 @@ def unit_importances(
 
 
 class _Gates:
-    """One per sample and unit, on the inputs of all layers that read the unit; open until told otherwise.
+    """Gates on the inputs of all layers that read a unit, one per sample and unit; open until told otherwise.
 
     Args:
         groups: Whose units; gates are in their order.
@@ -143,7 +143,7 @@ class _Gates:
 
 
 def _slopes(module: nn.Module, gates: _Gates, batch: Batch) -> Tensor:
-    """Of each sample's loss by each gate, (n, gates)."""
+    """First derivatives of each sample's loss by each gate, (n, gates)."""
     opening = gates.opened(module, len(batch))
     logits, labels = _logits(module, batch), batch.labels
     if labels is None:
@@ -153,7 +153,7 @@ def _slopes(module: nn.Module, gates: _Gates, batch: Batch) -> Tensor:
 
 
 def _curvatures(module: nn.Module, gates: _Gates, batch: Batch) -> Tensor:
-    """Of each sample's loss by each gate, (n, gates), exact in expectation."""
+    """Second derivatives of each sample's loss by each gate, (n, gates), exact in expectation."""
     opening = gates.opened(module, len(batch))
     with sdpa_kernel(SDPBackend.MATH):  # the other kernels of attention have no second derivative
         logits, labels = _logits(module, batch), batch.labels
@@ -197,7 +197,7 @@ def _magnitudes(module: nn.Module, group: PruneGroup) -> Tensor:
 
 
 def _unit_of_channel(group: PruneGroup) -> Tensor:
-    """For each channel of the root the index of its unit."""
+    """Index of the unit of each channel of the root."""
     found = torch.empty(group.channels, dtype=torch.long)
     for index, unit in enumerate(group.units):
         found[list(unit)] = index

@@ -17,8 +17,9 @@ Afterwards the learned scales are the network's: ``QatResult.reference`` has the
 all three. Weights that are zero at the start, in the network and in its integers, stay zero: a sparse network stays
 sparse. Fewer than four bits are a matter of training alone: integers of fewer levels, stored in four bits.
 
-Not handled: weights in blocks, operators that ``qat_operators`` does not know, a constant Add behind a MatMul (stays as
-it is), a Clip on a tensor with several readers whose bound moves to another code as the scale is learned.
+Not handled: weights in blocks, dynamic activations, operators that ``qat_operators`` does not know, a constant Add
+behind a MatMul (stays as it is), a Clip on a tensor with several readers whose bound moves to another code as the scale
+is learned.
 """
 
 from __future__ import annotations
@@ -158,6 +159,11 @@ class Qat:
                     f"layer '{layer.name}': weights in blocks ({schemes[layer.name].text}) cannot be trained",
                     "give the layer a scheme without blocks, or leave out the pass 'qat'",
                 )
+            if schemes[layer.name].activations.is_dynamic:
+                raise LoweringError(
+                    f"layer '{layer.name}': dynamic activations ({schemes[layer.name].text}) cannot be trained",
+                    "give the layer a scheme of static or floating activations, or leave out the pass 'qat'",
+                )
         start = self._start(lowerer, schemes)
         weights = {
             name: RoundedWeight(
@@ -295,7 +301,7 @@ def _stretched(
 
 
 def _tensors(artifact: onnx.ModelProto, stretched: onnx.ModelProto, names: tuple[str, ...]) -> list[str | None]:
-    """Whose range each quantiser of the artifact comes from; None for a scale of the dialect's own."""
+    """Tensor whose range each quantiser of the artifact has; None for a scale of the dialect's own."""
     before, after = activation_quantisers(artifact), activation_quantisers(stretched)
     if len(before) != len(after):
         raise LoweringError(

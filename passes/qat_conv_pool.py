@@ -63,8 +63,8 @@ def conv_transpose(node: Node) -> Operator:
         if around is not None:
             raise node.refused("has unequal pads, which is not handled")
         more = list(node.attribute("output_padding", [0] * rank))
-        family = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
-        convolve: Callable[..., Tensor] = family[rank - 1]
+        convolutions = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
+        convolve: Callable[..., Tensor] = convolutions[rank - 1]
         return (convolve(source, weight, x[2] if len(x) > 2 else None, strides, own, more, groups, dilations),)
 
     return run
@@ -90,7 +90,7 @@ def max_pool(node: Node) -> Operator:
 
 
 def average_pool(node: Node) -> Operator:
-    """AveragePool."""
+    """Average pooling."""
     kernel = list(node.attribute("kernel_shape", []))
     strides, dilations, pads = _window(node, len(kernel))
     own, around = _split_pads(pads)
@@ -102,5 +102,5 @@ def average_pool(node: Node) -> Operator:
 
 
 def global_average_pool(_: Node) -> Operator:
-    """GlobalAveragePool."""
+    """Average over all positions."""
     return lambda x: (given(x[0]).mean(dim=tuple(range(2, given(x[0]).dim())), keepdim=True),)

@@ -24,7 +24,7 @@ _WITHIN = 0.25
 
 
 class TrainedWeight(nn.Module):
-    """One weight; layers that share it share this."""
+    """Weight that is trained; layers that share it share this."""
 
     weight: Tensor
 
@@ -46,7 +46,7 @@ class TrainedWeight(nn.Module):
 
 
 class TrainedLayer(nn.Module):
-    """One layer's operands.
+    """Operands of a layer that is trained.
 
     Args:
         weight: Its weight.

@@ -1,4 +1,4 @@
-"""An artifact as a torch module: it computes what the written ONNX graph says, and its weights and scales train.
+"""A written artifact as a torch module: it computes what the written ONNX graph says, and its weights and scales train.
 
 The graph is the one a dialect wrote, so fake quantisation stands exactly where the runtime will find Q/DQ, whatever
 the dialect folds, moves or widens. In it
@@ -37,7 +37,7 @@ _ENDS = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationQuantiser:
-    """One QuantizeLinear of an artifact that reads an activation.
+    """QuantizeLinear node of an artifact that reads an activation.
 
     Attributes:
         node: Its index.
@@ -109,7 +109,7 @@ def _quantisers(model: onnx.ModelProto, constants: Mapping[str, Tensor]) -> tupl
 
 
 class ArtifactNetwork(nn.Module):
-    """One artifact; ``forward`` takes and gives what the network does, a lone output without a tuple around it.
+    """Artifact as a module; ``forward`` takes and gives what the network does, a lone output without a tuple around it.
 
     Args:
         artifact: As a dialect wrote it, or a reference network.
@@ -168,7 +168,7 @@ class ArtifactNetwork(nn.Module):
         return found
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """One tensor (n, …) per input → the outputs."""
+        """Compute the outputs from one tensor (n, …) per input."""
         values: dict[str, Tensor] = dict(zip(self.input_names, inputs, strict=True))
         values.update({name: getattr(self, buffer) for name, buffer in self._constants.items()})
         for step, spent in zip(self._program, self._spent, strict=True):

@@ -1,4 +1,4 @@
-"""What quantisation-aware training leaves behind, in the terms of lowering: a network, ranges and scales.
+"""The result of quantisation-aware training in the terms of lowering: a network, ranges and scales.
 
 The artifact written from it is checked to have the learned quantisers; a dialect that gives one scale to several
 tensors may not be able to.

@@ -32,7 +32,7 @@ _AUGMENT = 1  # keeps the stream of augmentation apart from that of the order
 
 
 class Ended(StrEnum):
-    """Why a training ended."""
+    """Reason for the end of a training."""
 
     FINISHED = "finished"
     STOPPED = "stopped"  # by the one who watches
@@ -41,7 +41,7 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a training stands.
+    """Progress of a training: steps, loss, seconds.
 
     Attributes:
         step: Steps done.
@@ -72,14 +72,14 @@ class ParameterGroup:
 Grouping = Callable[[str, nn.Parameter], ParameterGroup]
 
 
-def usual_groups(name: str, parameter: nn.Parameter) -> ParameterGroup:  # noqa: ARG001 - a Grouping
-    """No weight decay for biases, norms and scales: all that has one axis or none."""
+def default_groups(name: str, parameter: nn.Parameter) -> ParameterGroup:  # noqa: ARG001 - a Grouping
+    """Group of a parameter: without weight decay for biases, norms and scales, which have one axis or none."""
     return ParameterGroup(weight_decay=float(parameter.dim() > 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supervision:
-    """What accompanies a training and is no part of its result.
+    """Observation and limits of a training, which are no part of its result.
 
     Attributes:
         every: Steps between reports and saved states.
@@ -98,7 +98,7 @@ class Supervision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What a training came to.
+    """Result of a training beside the module.
 
     Attributes:
         ended: Why it ended.
@@ -110,12 +110,12 @@ class Trained:
 
     @property
     def steps(self) -> int:
-        """Steps done."""
+        """Number of steps done."""
         return self.reports[-1].step if self.reports else 0
 
     @property
     def seconds(self) -> float:
-        """Time spent."""
+        """Seconds spent."""
         return self.reports[-1].seconds if self.reports else 0.0
 
 
@@ -127,7 +127,7 @@ def train(
     *,
     supervision: Supervision | None = None,
     adapters: nn.Module | None = None,
-    grouping: Grouping = usual_groups,
+    grouping: Grouping = default_groups,
 ) -> Trained:
     """Train ``module`` in place, on the device it lies on; its modes are restored.
 
@@ -199,7 +199,7 @@ class _Run:
         return self.supervision.clock() - self._started
 
     def update(self, loss: Loss, module: nn.Module, batch: Batch) -> None:
-        """One step."""
+        """Update the weights by one step."""
         rate = self.options.learning_rate_at(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
@@ -213,7 +213,7 @@ class _Run:
         self.step += 1
 
     def report(self, module: nn.Module) -> None:
-        """After ``every`` steps, and at the end: say where it stands, save, and see whether it ends here."""
+        """Report after ``every`` steps and at the end: tell the progress, save, and see whether it ends here."""
         last = self.step == self.options.steps
         late = self.supervision.budget_s is not None and self.seconds >= self.supervision.budget_s
         if not (last or late or self.step % self.supervision.every == 0):

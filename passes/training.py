@@ -1,4 +1,4 @@
-"""The options of a training: how many steps, how large, and what may change with them. They serialise whole.
+"""The options of a training: steps, batches, learning rate and its schedule, augmentation. They serialise whole.
 
 learning rate at step s of S, W = ⌈warmup · S⌉:
     s < W    learning_rate · (s + 1) / W
@@ -17,14 +17,14 @@ from bitfront.passes.data import Augmentation
 
 
 class Optimiser(StrEnum):
-    """How gradients become steps."""
+    """Rule by which gradients become steps."""
 
     SGD = "sgd"  # with Nesterov momentum
     ADAM = "adam"  # with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101)
 
 
 class Schedule(StrEnum):
-    """How the learning rate goes on after the warm-up."""
+    """Course of the learning rate after the warm-up."""
 
     COSINE = "cosine"
     CONSTANT = "constant"
@@ -32,7 +32,7 @@ class Schedule(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """One training.
+    """Options of a training.
 
     Attributes:
         steps: Updates of the weights.

@@ -1,11 +1,11 @@
-"""A run on several backends, read back: one row a config, one cell a backend, and what is best everywhere.
+"""A run on several backends, read back: one row a config, one cell a backend, and the best config for all of them.
 
 Two points are the same config where every layer has the same scheme. The network as given is a row of its own where a
 backend lists it; on one where its FP32 form makes no difference that stands for it. A config that a backend measured
 under another one's id (two configs may be written as the same file) is found through ``backends.json``.
 
-``everywhere`` is the config to take where one has to serve all backends. Of those that meet every limit on every
-backend, and whose latency held, it is
+``for_all`` is the config to take where one has to serve all backends. Of those that meet every limit on every
+backend, and whose latency was reproduced, it is
 
     where accuracy alone is limited, on all backends   the one whose worst slowdown is least: on each backend its
                                                        latency over that of the fastest such config there
@@ -23,28 +23,24 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import Field
+from bitfront.core import FP32, MetricInfo
+from bitfront.core.backends_file import BACKENDS_FILE, BACKENDS_FORM
+from bitfront.core.given_network import GIVEN_ID
+from bitfront.core.measurement_file import MEASUREMENT_FILE
+from bitfront.core.point import Point
+from bitfront.report.csv_fields import damaged
+from bitfront.report.results import RunResults
 
-from bitfront.core import FP32, DataError, UsageError
-from bitfront.core.document import Form, JsonValue
-from bitfront.report.fields import DAMAGED, damaged
-from bitfront.report.given import GIVEN_ID
-from bitfront.report.results import MEASUREMENT_FILE, Point, RunResults
-
-BACKENDS_FILE = "backends.json"
-SCHEMA_VERSION = 1
-_FOLDER = r"^[A-Za-z0-9_-]+$"
-GUEST = "exchange"  # origin of points that another backend's search found
+IMPORTED = "exchange"  # origin of points that another backend's search found
 
 Key = frozenset[tuple[str, str]]
 _AS_GIVEN: Key = frozenset({(GIVEN_ID, "")})  # the file as given, of which nobody decided a layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Party:
-    """One backend of the run.
+class BackendRun:
+    """Backend of the run, with its results.
 
     Attributes:
         name: The backend's, as asked for.
@@ -59,7 +55,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One config on one backend.
+    """Standing of a config on a backend.
 
     Attributes:
         point: What was measured; None where nothing was.
@@ -80,13 +76,13 @@ class Cell:
 
     @property
     def sound(self) -> bool:
-        """Whether it meets every limit there and its latency held."""
-        return self.point is not None and self.point.feasible and self.point.held is not False
+        """Whether it meets every limit there and its latency was reproduced."""
+        return self.point is not None and self.point.feasible and self.point.latency_reproduced is not False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One config.
+    """Config with its standing on every backend.
 
     Attributes:
         id: ``BACKEND.ID`` where one search found it, the plain id where all have it under the same.
@@ -112,21 +108,26 @@ class Comparison:
     Attributes:
         name: The workload's.
         command: What was typed.
-        parties: The backends, in the order searched.
+        runs: The backends, in the order searched.
         rows: Every config on some front, recommended, nearest or uniform; by falling worst-case speed.
-        everywhere: Id of the row to take for all backends; None where none meets every limit everywhere.
+        for_all: Id of the row to take for all backends; None where none meets every limit everywhere.
     """
 
     name: str
     command: str
-    parties: tuple[Party, ...]
+    runs: tuple[BackendRun, ...]
     rows: tuple[Row, ...]
-    everywhere: str | None
+    for_all: str | None
 
     @property
     def measured(self) -> tuple[tuple[str, RunResults], ...]:
         """(name, results) of the backends that have any."""
-        return tuple((party.name, party.results) for party in self.parties if party.results is not None)
+        return tuple((run.name, run.results) for run in self.runs if run.results is not None)
+
+    @property
+    def metric(self) -> MetricInfo:
+        """The metric, which is the same on all backends that have measured any."""
+        return self.measured[0][1].metric
 
     def row(self, id_: str) -> Row:
         """The row called ``id_``."""
@@ -145,57 +146,15 @@ class Comparison:
         for field, listed in (("name", [b.name for b in file.backends]), ("folder", [b.folder for b in file.backends])):
             if len(set(listed)) < len(listed):
                 raise damaged(path, ValueError(f"backends: two have the {field} '{max(listed, key=listed.count)}'"))
-        exchanged = {(entry.source, entry.id, entry.target): (entry.point, entry.reason) for entry in file.exchange}
-        parties = tuple(
-            Party(name=entry.name, folder=entry.folder, results=_results(folder, entry.folder))
+        measured_elsewhere = {
+            (entry.source, entry.id, entry.target): (entry.point, entry.reason) for entry in file.exchange
+        }
+        runs = tuple(
+            BackendRun(name=entry.name, folder=entry.folder, results=_results(folder, entry.folder))
             for entry in file.backends
         )
-        rows = _rows(parties, exchanged)
-        return cls(
-            name=file.name, command=file.command, parties=parties, rows=rows, everywhere=_everywhere(parties, rows)
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendEntry(JsonValue):
-    """One backend of a run on several: its name as asked for, and its folder in the run's."""
-
-    name: str
-    folder: Annotated[str, Field(pattern=_FOLDER)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeEntry(JsonValue):
-    """What became of one backend's config on another: the point that stands for it there, or the reason for none."""
-
-    source: str
-    id: str
-    target: str
-    point: str | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendsFile(JsonValue):
-    """A run on several backends: which there are, and what became of each config on the others."""
-
-    schema_version: Literal[1]
-    name: str
-    command: str
-    backends: Annotated[tuple[BackendEntry, ...], Field(min_length=1)]
-    exchange: tuple[ExchangeEntry, ...]
-
-
-BACKENDS_FORM = Form(
-    kind=BackendsFile,
-    name="backends",
-    version=SCHEMA_VERSION,
-    problem="is damaged",
-    hint=DAMAGED,
-    failure=DataError,
-    version_hint="render the report with the version of this program that ran the search",
-    version_failure=UsageError,
-)
+        rows = _rows(runs, measured_elsewhere)
+        return cls(name=file.name, command=file.command, runs=runs, rows=rows, for_all=_for_all(runs, rows))
 
 
 def is_comparison(folder: Path) -> bool:
@@ -221,85 +180,85 @@ def _shown(results: RunResults) -> Iterable[str]:
 
 
 def _rows(
-    parties: Sequence[Party], exchanged: Mapping[tuple[str, str, str], tuple[str | None, str]]
+    runs: Sequence[BackendRun], measured_elsewhere: Mapping[tuple[str, str, str], tuple[str | None, str]]
 ) -> tuple[Row, ...]:
     """Every config that is shown, each with a cell for every backend."""
     by_key: dict[str, dict[Key, Point]] = {}
     shown: dict[Key, None] = {}
-    for party in parties:
-        results = party.results
+    for run in runs:
+        results = run.results
         points = results.points.values() if results else ()
         # A search's own point stands before another backend's of the same config.
-        ordered = sorted(points, key=lambda point: point.origin == GUEST, reverse=True)
-        by_key[party.name] = {_key(point): point for point in ordered}
+        ordered = sorted(points, key=lambda point: point.origin == IMPORTED, reverse=True)
+        by_key[run.name] = {_key(point): point for point in ordered}
         shown |= {_key(results.points[id_]): None for id_ in _shown(results)} if results else {}
     rows = []
     for key in shown:
-        sources = [(party, by_key[party.name][key]) for party in parties if key in by_key[party.name]]
-        own = [(party, point) for party, point in sources if point.origin != GUEST] or sources
+        sources = [(run, by_key[run.name][key]) for run in runs if key in by_key[run.name]]
+        own = [(run, point) for run, point in sources if point.origin != IMPORTED] or sources
         cells = {}
-        for party in parties:
-            point, reason = by_key[party.name].get(key), ""
+        for run in runs:
+            point, reason = by_key[run.name].get(key), ""
             if point is None and key == _AS_GIVEN:
-                point, reason = _stand_in(party)
+                point, reason = _stand_in(run)
             elif point is None:
-                point, reason = _through(party, [(source.name, found.id) for source, found in own], exchanged)
-            cells[party.name] = _cell(party, point, reason)
+                point, reason = _through(run, [(source.name, found.id) for source, found in own], measured_elsewhere)
+            cells[run.name] = _cell(run, point, reason)
         first, point = own[0]
         baseline = point.origin == "baseline"
         shared = baseline and len(own) > 1 and len({found.id for _, found in own}) == 1
         rows.append(
             Row(
                 id=point.id if shared else f"{first.folder}.{point.id}",
-                aliases=() if shared else tuple(f"{party.folder}.{found.id}" for party, found in own[1:]),
+                aliases=() if shared else tuple(f"{run.folder}.{found.id}" for run, found in own[1:]),
                 text=point.text,
                 layers={layer: scheme.text for layer, scheme in point.layers.items()},
                 baseline=baseline,
                 cells=cells,
             )
         )
-    return tuple(sorted(_unshared(rows, parties), key=_worst_ratio))
+    return tuple(sorted(_unshared(rows, runs), key=_worst_ratio))
 
 
-def _unshared(rows: Sequence[Row], parties: Sequence[Party]) -> Iterable[Row]:
+def _unshared(rows: Sequence[Row], runs: Sequence[BackendRun]) -> Iterable[Row]:
     """Rows whose ids are all different: two backends' ``int8`` may be two configs."""
     taken: set[str] = set()
     for row in rows:
-        id_ = row.id if row.id not in taken else f"{parties[0].folder}.{row.id}"
+        id_ = row.id if row.id not in taken else f"{runs[0].folder}.{row.id}"
         taken.add(id_)
         yield replace(row, id=id_)
 
 
-def _stand_in(party: Party) -> tuple[Point | None, str]:
-    """What stands for the network as given where it is no point of its own, else the reason why nothing does."""
-    if party.results is None:
+def _stand_in(run: BackendRun) -> tuple[Point | None, str]:
+    """Point that stands for the network as given where it is no point of its own; else the reason why none does."""
+    if run.results is None:
         return None, "not measured"
-    refused = party.results.given.refused if party.results.given else ""
+    refused = run.results.given.refused if run.results.given else ""
     if refused:
         return None, refused
-    point = party.results.points.get(party.results.reference)
+    point = run.results.points.get(run.results.reference)
     return point, "" if point else "not measured"
 
 
 def _through(
-    party: Party, sources: Iterable[tuple[str, str]], exchanged: Mapping[tuple[str, str, str], tuple[str | None, str]]
+    run: BackendRun,
+    sources: Iterable[tuple[str, str]],
+    measured_elsewhere: Mapping[tuple[str, str, str], tuple[str | None, str]],
 ) -> tuple[Point | None, str]:
-    """What stands for another backend's config on this one, else the reason why nothing does."""
+    """Point that stands for another backend's config on this one; else the reason why none does."""
     for source, id_ in sources:
-        point, reason = exchanged.get((source, id_, party.name), (None, ""))
-        if point is not None and party.results is not None and point in party.results.points:
-            return party.results.points[point], ""
+        point, reason = measured_elsewhere.get((source, id_, run.name), (None, ""))
+        if point is not None and run.results is not None and point in run.results.points:
+            return run.results.points[point], ""
         if reason:
             return None, reason
     return None, "not measured"
 
 
-def _cell(party: Party, point: Point | None, reason: str) -> Cell:
-    if point is None or party.results is None:
+def _cell(run: BackendRun, point: Point | None, reason: str) -> Cell:
+    if point is None or run.results is None:
         return Cell(point=None, reason=reason)
-    return Cell(
-        point=point, on_front=point.id in party.results.front, recommended=point.id == party.results.recommended
-    )
+    return Cell(point=point, on_front=point.id in run.results.front, recommended=point.id == run.results.recommended)
 
 
 def _worst_ratio(row: Row) -> tuple[bool, float]:
@@ -308,17 +267,19 @@ def _worst_ratio(row: Row) -> tuple[bool, float]:
     return len(known) < len(ratios), max(known, default=math.inf)
 
 
-def _everywhere(parties: Sequence[Party], rows: Sequence[Row]) -> str | None:
+def _for_all(runs: Sequence[BackendRun], rows: Sequence[Row]) -> str | None:
     """The rule of the module's first lines."""
     found = [row for row in rows if all(cell.sound for cell in row.cells.values())]
     if not found:
         return None
-    fastest = {party.name: min(_latency_ms(row.cells[party.name]) for row in found) for party in parties}
-    speed_alone = all(party.results is not None and party.results.budget.accuracy_alone for party in parties)
+    fastest = {run.name: min(_latency_ms(row.cells[run.name]) for row in found) for run in runs}
+    speed_alone = all(run.results is not None and run.results.budget.accuracy_alone for run in runs)
+
+    results = {run.name: run.results for run in runs}
 
     def rank(row: Row) -> tuple[float, float, int]:
         slowdown = max(_latency_ms(cell) / fastest[name] for name, cell in row.cells.items())
-        worst = min(_accuracy(cell) for cell in row.cells.values())
+        worst = min(_accuracy(results[name], cell) for name, cell in row.cells.items())
         size = max(cell.point.size_bytes for cell in row.cells.values() if cell.point)
         return (slowdown, -worst, size) if speed_alone else (-worst, slowdown, size)
 
@@ -331,7 +292,9 @@ def _latency_ms(cell: Cell) -> float:
     return cell.point.shown_latency.median_ms
 
 
-def _accuracy(cell: Cell) -> float:
+def _accuracy(results: RunResults | None, cell: Cell) -> float:
+    """The metric of a cell that was measured, greater being better."""
+    assert results is not None
     assert cell.point is not None
     assert cell.point.shown_accuracy is not None
-    return cell.point.shown_accuracy.value
+    return results.metric.oriented(cell.point.shown_accuracy.value)

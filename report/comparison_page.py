@@ -6,22 +6,23 @@ from urllib.parse import quote
 
 import plotly.graph_objects as go
 
-from bitfront.report import plots, wording
+from bitfront.core import formatting
+from bitfront.core.given_network import FP32_ID, GIVEN_ID
+from bitfront.report import plots
 from bitfront.report.comparison import Comparison, Row
 from bitfront.report.comparison_tables import (
     CELL_COLUMNS,
     LEGEND,
     cell_columns,
-    everywhere_text,
+    for_all_text,
     missing,
     rule,
     text_rows,
 )
-from bitfront.report.given import FP32_ID, GIVEN_ID
-from bitfront.report.hovers import escape
 from bitfront.report.html import Plot, as_plot, facts, fill
-from bitfront.report.infos import Mark
-from bitfront.report.verdict import budget_texts, verdict
+from bitfront.report.summary import limit_texts, summarise_run
+from bitfront.report.tooltips import escape
+from bitfront.report.view_models import PlotPoint
 
 _REFERENCES = (GIVEN_ID, FP32_ID)  # the first that was measured on both
 _FAR = 2.0  # times the slowest mark
@@ -32,11 +33,11 @@ def comparison_page(comparison: Comparison) -> str:
     return fill(
         "comparison.html.j2",
         comparison=comparison,
-        headline=everywhere_text(comparison),
-        verdicts={name: verdict(results) for name, results in comparison.measured},
-        budgets={name: budget_texts(results) for name, results in comparison.measured},
-        addresses={party.name: f"./{quote(party.folder)}/report.html" for party in comparison.parties},
-        columns={party.name: cell_columns(party.results) for party in comparison.parties},
+        headline=for_all_text(comparison),
+        summaries={name: summarise_run(results) for name, results in comparison.measured},
+        limits={name: limit_texts(results) for name, results in comparison.measured},
+        addresses={run.name: f"./{quote(run.folder)}/report.html" for run in comparison.runs},
+        columns={run.name: cell_columns(run.results) for run in comparison.runs},
         width=len(CELL_COLUMNS),
         rows=text_rows(comparison),
         legend=LEGEND,
@@ -59,9 +60,9 @@ def latency_plots(comparison: Comparison) -> tuple[Plot, ...]:
     return tuple(made)
 
 
-def latency_marks(comparison: Comparison, first: str, second: str) -> dict[str, tuple[Mark, ...]]:
+def latency_marks(comparison: Comparison, first: str, second: str) -> dict[str, tuple[PlotPoint, ...]]:
     """Legend entry → marks: every config that both measured, in one entry each."""
-    kinds: dict[str, list[Mark]] = {
+    kinds: dict[str, list[PlotPoint]] = {
         "baselines": [], "on no front": [], f"on {first}'s front": [], f"on {second}'s front": [], "on both fronts": [],
         "for all backends": [],
     }  # fmt: skip
@@ -70,7 +71,7 @@ def latency_marks(comparison: Comparison, first: str, second: str) -> dict[str, 
         if mark is None:
             continue
         here, there = row.cells[first].on_front, row.cells[second].on_front
-        if row.id == comparison.everywhere:
+        if row.id == comparison.for_all:
             kinds["for all backends"].append(mark)
         elif row.baseline:
             kinds["baselines"].append(mark)
@@ -83,25 +84,29 @@ def latency_marks(comparison: Comparison, first: str, second: str) -> dict[str, 
     return {kind: tuple(marks) for kind, marks in kinds.items()}
 
 
-def _mark(comparison: Comparison, row: Row, first: str, second: str) -> Mark | None:
+def _mark(comparison: Comparison, row: Row, first: str, second: str) -> PlotPoint | None:
     points = [row.cells[name].point for name in (first, second)]
     latencies = [point.shown_latency if point else None for point in points]
     if latencies[0] is None or latencies[1] is None:
         return None
-    metric = comparison.measured[0][1].metric
-    versus = {name: results.versus for name, results in comparison.measured}
+    results = dict(comparison.measured)
     lines = [f"<b>{escape(row.id)}</b>", escape(row.text)]
     for name, point, latency in zip((first, second), points, latencies, strict=True):
         if point is not None and latency is not None:
             accuracy = point.shown_accuracy
-            lines.append(
-                f"{escape(name)}: {wording.latency(latency.median_ms)}, {wording.ratio(latency.ratio)} {versus[name]}, "
-                f"{wording.accuracy(accuracy.value if accuracy else None, metric)}, {wording.size(point.size_bytes)}"
+            parts = (
+                formatting.latency(latency.median_ms),
+                f"{formatting.ratio(latency.ratio)} {results[name].versus}",
+                formatting.metric_value(accuracy.value if accuracy else None, results[name].metric),
+                formatting.size(point.size_bytes),
             )
-    return Mark(x=latencies[0].median_ms, y=latencies[1].median_ms, label=escape(row.id), hover="<br>".join(lines))
+            lines.append(f"{escape(name)}: {', '.join(parts)}")
+    return PlotPoint(
+        x=latencies[0].median_ms, y=latencies[1].median_ms, label=escape(row.id), tooltip="<br>".join(lines)
+    )
 
 
-def _draw(marks: dict[str, tuple[Mark, ...]], first: str, second: str, comparison: Comparison) -> go.Figure:
+def _draw(marks: dict[str, tuple[PlotPoint, ...]], first: str, second: str, comparison: Comparison) -> go.Figure:
     looks = (
         {"color": plots.BASELINE_COLOUR, "size": 11, "symbol": "diamond"},
         {"color": "#8a8f98", "size": 8, "symbol": "circle-open"},
@@ -126,10 +131,10 @@ def _draw(marks: dict[str, tuple[Mark, ...]], first: str, second: str, compariso
             trace.update(mode="markers+text", text=[mark.label for mark in found], textposition=sides)
         figure.add_trace(trace)
     figure.update_layout(**plots.layout(470), legend=plots.LEGEND_ABOVE, hovermode="closest")
-    budgets = {name: results.budget.latency_ms for name, results in comparison.measured}
+    limits = {name: results.budget.latency_ms for name, results in comparison.measured}
     every = [mark for found in marks.values() for mark in found]
-    across = _limit(first, budgets[first], max(mark.x for mark in every))
-    up = _limit(second, budgets[second], max(mark.y for mark in every))
+    across = _limit(first, limits[first], max(mark.x for mark in every))
+    up = _limit(second, limits[second], max(mark.y for mark in every))
     figure.update_xaxes(title=across[0], rangemode="tozero", zeroline=False)
     figure.update_yaxes(title=up[0], rangemode="tozero", zeroline=False)
     if across[1] is not None:
@@ -139,9 +144,9 @@ def _draw(marks: dict[str, tuple[Mark, ...]], first: str, second: str, compariso
     return figure
 
 
-def _limit(backend: str, budget: float | None, slowest: float) -> tuple[str, float | None]:
-    """An axis' title, and the budget to draw: one far beyond every mark would press them into a corner, and is told."""
+def _limit(backend: str, limit: float | None, slowest: float) -> tuple[str, float | None]:
+    """An axis' title, and the limit to draw: one far beyond every mark would press them into a corner, and is told."""
     title = f"median latency on {escape(backend)} (ms)"
-    if budget is None or budget <= _FAR * slowest:
-        return title, budget
-    return f"{title}, budget {budget:.4g} is beyond", None
+    if limit is None or limit <= _FAR * slowest:
+        return title, limit
+    return f"{title}, limit {limit:.4g} is beyond", None

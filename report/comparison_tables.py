@@ -7,20 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from bitfront.report import wording
+from bitfront.core import formatting
 from bitfront.report.comparison import Cell, Comparison, Row
 from bitfront.report.results import RunResults
-from bitfront.report.tables import NOT_REPRODUCED, VERSUS
-from bitfront.report.verdict import budget_texts, describe
+from bitfront.report.summary import limit_texts, point_text
+from bitfront.report.tables import LATENCY_RATIO, LIMITS, MET, NOT_REPRODUCED
 
-CELL_COLUMNS = ("", "latency", VERSUS, "accuracy", "size", "budgets")
-RECOMMENDED, ON_FRONT, EVERYWHERE = "★", "●", "◆"
+CELL_COLUMNS = ("", "latency", LATENCY_RATIO, "accuracy", "size", LIMITS)
+RECOMMENDED, ON_FRONT, FOR_ALL = "★", "●", "◆"
 LEGEND = (
-    f"{RECOMMENDED} recommended on that backend, {ON_FRONT} on its front, {EVERYWHERE} the one to take where a single "
+    f"{RECOMMENDED} recommended on that backend, {ON_FRONT} on its front, {FOR_ALL} the one to take where a single "
     "config has to serve all"
 )
 RULE_ACCURACY = (
-    "of the configs within every limit on every backend, the one whose lowest accuracy is best; of equals the one "
+    "of the configs within every limit on every backend, the one whose worst {quantity} is best; of equals the one "
     "whose worst slowdown against the fastest of them is least"
 )
 RULE_SPEED = (
@@ -31,7 +31,7 @@ RULE_SPEED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextCell:
-    """One config on one backend as tables show it.
+    """Standing of a config on a backend as tables show it.
 
     Attributes:
         texts: One a column of ``CELL_COLUMNS``; empty where nothing was measured.
@@ -48,30 +48,29 @@ class TextCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRow:
-    """One config as tables show it: its standing everywhere, its ids, its schemes, and a cell a backend."""
+    """Config as tables show it: its standing everywhere, its ids, its schemes, and a cell a backend."""
 
     id: str
     text: str
-    everywhere: bool
+    for_all: bool
     baseline: bool
     cells: tuple[TextCell, ...]
 
 
 def cell_columns(results: RunResults | None) -> tuple[str, ...]:
-    """``CELL_COLUMNS`` of one backend, with what its ratios are to."""
-    return tuple(
-        f"{VERSUS} {results.versus}" if results is not None and name == VERSUS else name for name in CELL_COLUMNS
-    )
+    """``CELL_COLUMNS`` of one backend, ``accuracy`` as its metric is called."""
+    quantity = results.metric.quantity if results is not None else "accuracy"
+    return tuple(name.replace("accuracy", quantity) for name in CELL_COLUMNS)
 
 
 def text_rows(comparison: Comparison) -> tuple[TextRow, ...]:
     """The comparison's rows as text."""
-    results = {party.name: party.results for party in comparison.parties}
+    results = {run.name: run.results for run in comparison.runs}
     return tuple(
         TextRow(
             id=" = ".join((row.id, *row.aliases)),
             text=row.text,
-            everywhere=row.id == comparison.everywhere,
+            for_all=row.id == comparison.for_all,
             baseline=row.baseline,
             cells=tuple(_cell(results[name], cell) for name, cell in row.cells.items()),
         )
@@ -87,10 +86,10 @@ def _cell(results: RunResults | None, cell: Cell) -> TextCell:
         mark = RECOMMENDED if cell.recommended else ON_FRONT if cell.on_front else ""
         texts = (
             mark,
-            wording.latency(latency.median_ms if latency else None),
-            wording.ratio(cell.ratio),
-            wording.accuracy(accuracy.value if accuracy else None, results.metric),
-            wording.size(point.size_bytes),
+            formatting.latency(latency.median_ms if latency else None),
+            formatting.ratio(cell.ratio),
+            formatting.metric_value(accuracy.value if accuracy else None, results.metric),
+            formatting.size(point.size_bytes),
             _standing(results, cell),
         )
     return TextCell(
@@ -103,34 +102,35 @@ def _cell(results: RunResults | None, cell: Cell) -> TextCell:
 
 
 def _standing(results: RunResults, cell: Cell) -> str:
-    """Which limits are missed, in a few words: the numbers are beside it."""
+    """Limits that are missed, in a few words: the numbers are beside it."""
     assert cell.point is not None
-    if cell.point.held is False:
+    if cell.point.latency_reproduced is False:
         return NOT_REPRODUCED
     missed = [violation.split(" ", 1)[0] for violation in cell.point.violations]
     if missed:
         return f"{'/'.join(missed)} missed"
-    return "met" if budget_texts(results) and cell.point.feasible else wording.MISSING
+    return MET if limit_texts(results) and cell.point.feasible else formatting.MISSING
 
 
 def rule(comparison: Comparison) -> str:
-    """How ``everywhere`` was chosen, in words."""
+    """The rule by which ``for_all`` was chosen, in words."""
     speed = all(results.budget.accuracy_alone for _, results in comparison.measured)
-    return RULE_SPEED if speed else RULE_ACCURACY
+    quantity = comparison.metric.quantity if comparison.measured else "accuracy"
+    return RULE_SPEED if speed else RULE_ACCURACY.format(quantity=quantity)
 
 
-def everywhere_text(comparison: Comparison) -> str:
+def for_all_text(comparison: Comparison) -> str:
     """The config for all backends in one sentence."""
-    names = " and ".join(party.name for party in comparison.parties)
-    if comparison.everywhere is None:
+    names = " and ".join(run.name for run in comparison.runs)
+    if comparison.for_all is None:
         return f"No single config meets every limit on {names}."
-    row = comparison.row(comparison.everywhere)
+    row = comparison.row(comparison.for_all)
     parts = []
     for name, results in comparison.measured:
         point = row.cells[name].point
         assert point is not None
-        parts.append(f"{name} {describe(results, point)}")
-    return f"{EVERYWHERE} {row.id} serves {names}: {'; '.join(parts)}"
+        parts.append(f"{name} {point_text(results, point)}")
+    return f"{FOR_ALL} {row.id} serves {names}: {'; '.join(parts)}"
 
 
 def missing(comparison: Comparison) -> tuple[tuple[str, str, str], ...]:
@@ -141,13 +141,13 @@ def missing(comparison: Comparison) -> tuple[tuple[str, str, str], ...]:
 
 
 def comparison_frame(comparison: Comparison) -> pd.DataFrame:
-    """One row a config: the contents of ``comparison.csv``; a backend's columns start with its name."""
+    """Contents of ``comparison.csv``, a row a config; a backend's columns start with its name."""
     return pd.DataFrame(
         [
             {
                 "config": row.id,
                 "layers": row.text,
-                "everywhere": row.id == comparison.everywhere,
+                "everywhere": row.id == comparison.for_all,
                 **{f"{name}:{key}": value for name, cell in row.cells.items() for key, value in _values(cell).items()},
             }
             for row in comparison.rows
@@ -161,9 +161,9 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         "schema_version": 1,
         "name": comparison.name,
         "command": comparison.command,
-        "everywhere": comparison.everywhere,
+        "everywhere": comparison.for_all,
         "everywhere_rule": rule(comparison),
-        "backends": {party.name: _party(party.folder, party.results) for party in comparison.parties},
+        "backends": {run.name: _party(run.folder, run.results) for run in comparison.runs},
         "configs": {row.id: _config(row) for row in comparison.rows},
     }
 
@@ -201,7 +201,7 @@ def _values(cell: Cell) -> dict[str, Any]:
         "recommended": cell.recommended,
         "on_front": cell.on_front,
         "feasible": point.feasible if point else None,
-        "held": point.held if point else None,
+        "held": point.latency_reproduced if point else None,
         "latency_ms": latency.median_ms if latency else None,
         "latency_p90_ms": latency.p90_ms if latency else None,
         "ratio": latency.ratio if latency else None,

@@ -9,7 +9,7 @@ and script, plotly.js, and plot data, which is JSON without ``<``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -20,15 +20,16 @@ import plotly.graph_objects as go
 import plotly.offline
 from markupsafe import Markup
 
+from bitfront.core import formatting
 from bitfront.core.display import visible_lines
-from bitfront.report import plots, pruning_plots, wording
-from bitfront.report.given import AS_GIVEN, GIVEN_ID
-from bitfront.report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info, trial_states
-from bitfront.report.network_details import halving_rows, network_details, training_text
+from bitfront.core.given_network import AS_GIVEN, GIVEN_ID
+from bitfront.report import front_plot, plots, pruning_plots
 from bitfront.report.pruning import kept_info, sparsity_info
 from bitfront.report.results import RunResults
+from bitfront.report.summary import limit_texts, summarise_run
 from bitfront.report.tables import NETWORK_COLUMN, NETWORK_COLUMNS, TableRow, columns, table
-from bitfront.report.verdict import budget_texts, verdict
+from bitfront.report.variant_details import halving_rows, training_text, variant_details
+from bitfront.report.view_models import Cost, front_info, heatmap_info, sensitivity_info, time_info, trial_states
 
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -52,8 +53,8 @@ def page(results: RunResults) -> str:
     return fill(
         "page.html.j2",
         results=results,
-        verdict=verdict(results),
-        budgets=budget_texts(results),
+        summary=summarise_run(results),
+        limits=limit_texts(results),
         columns=columns(results),
         network_column=NETWORK_COLUMN,
         network_columns=NETWORK_COLUMNS,
@@ -61,7 +62,7 @@ def page(results: RunResults) -> str:
         timed_again=all(results.points[row.id].latency and results.points[row.id].accuracy for row in rows),
         links=_links(results, rows),
         fronts=_front_plots(results),
-        networks=[(network, network.file and "./" + quote(network.file)) for network in network_details(results)],
+        networks=[(network, network.file and "./" + quote(network.file)) for network in variant_details(results)],
         training=training_text(results.train) if results.train else "",
         halving=halving_rows(results.train, results.metric) if results.train else (),
         kept=_kept_plot(results),
@@ -72,14 +73,16 @@ def page(results: RunResults) -> str:
         trial_states=trial_states(results),
         facts=facts(results),
         as_given=GIVEN_ID,
-        unsure=any(row.baseline and not row.on_front and results.points[row.id].held is False for row in rows),
+        unsure=any(
+            row.baseline and not row.on_front and results.points[row.id].latency_reproduced is False for row in rows
+        ),
         compared_with="the network as given" if results.versus == GIVEN_ID else "the FP32 network",
     )
 
 
-def plot_page(title: str, figure: go.Figure) -> str:
-    """A page of one figure."""
-    return fill("plot_page.html.j2", title=title, plot=as_plot("plot", title, "", figure))
+def plot_page(title: str, figure: go.Figure, notices: Sequence[str] = ()) -> str:
+    """A page of one figure, with what has to be known first above it."""
+    return fill("plot_page.html.j2", title=title, plot=as_plot("plot", title, "", figure), notices=notices)
 
 
 def fill(template: str, **values: Any) -> str:
@@ -103,7 +106,7 @@ def _finalize(value: Any) -> Any:
 
 
 def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
-    """What the numbers are tied to: (name, value) rows of the environment table."""
+    """Rows (name, value) of the environment table, to which the numbers are tied."""
     settings, device = results.settings, results.device
     rows = [
         ("Device", device.get("device")),
@@ -115,13 +118,16 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
         ("Backend", results.backend),
         ("Threads", settings.get("threads")),
         ("Batch size", settings.get("batch_size")),
-        ("Metric", results.metric),
-        ("Held-back samples", settings.get("holdout_samples")),
+        ("Metric", f"{results.metric.text}, {results.metric.direction} is better"),
+        ("Held-out samples", settings.get("holdout_samples")),
         ("Search samples", settings.get("search_samples")),
+        ("Calibration data", settings.get("data", {}).get("calibration", {}).get("text")),
+        ("Evaluation data", settings.get("data", {}).get("evaluation", {}).get("text")),
+        ("Latency measured on", settings.get("data", {}).get("timing", {}).get("text")),
         ("Calibration", settings.get("calibration")),
         ("Precisions", settings.get("precisions")),
         ("Passes", settings.get("passes")),
-        *((f"Left out: {name}", why) for name, why in (settings.get("withheld") or {}).items()),
+        *((f"Not offered: {name}", why) for name, why in (settings.get("withheld") or {}).items()),
         ("Trials asked for", settings.get("trials")),
         ("Seed", settings.get("seed")),
         ("Network", results.source),
@@ -135,11 +141,11 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
 
 
 def _compared_with(results: RunResults) -> str | None:
-    """What ratios are to, and its size; of an older run nothing is told."""
+    """Network that ratios are to, and its size; None for an older run, which does not tell."""
     if results.given is None:
         return None
     what = "its FP32 form, which alone runs here" if results.given.refused else AS_GIVEN
-    return f"{what}, {wording.size(results.given.size_bytes)}"
+    return f"{what}, {formatting.size(results.given.size_bytes)}"
 
 
 def _text(value: Any) -> str:
@@ -170,7 +176,10 @@ def _front_plots(results: RunResults) -> tuple[Plot, ...]:
         return ()
     return tuple(
         as_plot(
-            f"front-{cost.value}", f"Accuracy against {cost.value}", "", plots.draw_front(front_info(results, cost))
+            f"front-{cost.value}",
+            f"{results.metric.quantity.capitalize()} against {cost.value}",
+            "",
+            front_plot.draw_front(front_info(results, cost)),
         )
         for cost in Cost
     )
@@ -183,8 +192,8 @@ def _heatmap_plot(results: RunResults) -> Plot | None:
     note = "Bits a weight takes in the file, per layer in network order; points from the fastest to the slowest."
     if any(precision is None for row in info.precisions for precision in row):
         note += " Empty where a pruned network has no such layer."
-    if info.strangers:
-        note += f" Without a column, having none of these layers: {', '.join(info.strangers)}."
+    if info.without_layers:
+        note += f" Without a column, having none of these layers: {', '.join(info.without_layers)}."
     return as_plot("precisions", "Precision per layer", note, plots.draw_heatmap(info))
 
 
@@ -193,8 +202,8 @@ def _kept_plot(results: RunResults) -> Plot | None:
     if not info.groups:
         return None
     note = (
-        "Share of the channels that stays, per prune group and pruned point, from the fastest to the slowest; grey "
-        "where the group was left whole, gone where a residual branch was removed."
+        "Kept channels, per prune group and pruned point, from the fastest to the slowest; grey where the group was "
+        "left whole, removed where a residual branch was."
     )
     return as_plot("kept", "What was pruned", note, pruning_plots.draw_kept(info))
 
@@ -217,9 +226,9 @@ def _sensitivity_plot(results: RunResults) -> Plot | None:
     if not info.series:
         return None
     note = (
-        "How far the outputs move from FP32's on calibration inputs. Alone: only this group is changed. Restored: "
-        "everything else is at its lowest precision, and the damage that this group adds is shown. The lowest marks "
-        "stand for zero or less; the pointer shows the value."
+        "How far the outputs move from FP32's on calibration inputs. Single-layer: only this group is changed. "
+        "Leave-one-out: everything else is at its lowest precision, and what this group adds is shown. The lowest "
+        "marks stand for zero or less; the pointer shows the value."
     )
     return as_plot("sensitivity", "Sensitivity", note, plots.draw_sensitivity(info))
 
@@ -230,7 +239,7 @@ def _time_plot(results: RunResults) -> Plot | None:
         return None
     work = "solver, calibration and training" if results.train else "solver and calibration"
     note = (
-        f"{wording.duration(info.total_s)} in all, {info.useful:.0%} of it in the runtime (inference and compilation), "
-        f"{work}."
+        f"{formatting.duration(info.total_s)} in all, {info.useful:.0%} of it in the runtime (inference and "
+        f"compilation), {work}."
     )
     return as_plot("time", "Where the time went", note, plots.draw_time(info))

@@ -1,4 +1,4 @@
-"""What the plots of pruning show: which groups each point's network lost, and how much each sparsity alone hurts."""
+"""View models of pruning: the channels that each point's network kept, and the divergence at each sparsity."""
 
 from __future__ import annotations
 
@@ -6,49 +6,50 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bitfront.report.hovers import escape, kept_hover, sparsity_hover
-from bitfront.report.network import PrunedGroup
-from bitfront.report.results import Point, RunResults
+from bitfront.core.point import Point
+from bitfront.core.variant_info import PrunedGroup
+from bitfront.report.results import RunResults
 from bitfront.report.rows import SparsityScore
 from bitfront.report.tables import table
+from bitfront.report.tooltips import escape, kept_tooltip, sparsity_tooltip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptInfo:
-    """Channels that stay, per prune group and point.
+    """Kept channels, per prune group and point.
 
     Attributes:
         groups: Rows: groups that some point's network lost channels of.
         points: Columns, fastest first: points whose network was pruned.
-        shares: One tuple a row: the share that stays in each column, 1 where the group was left whole.
-        hovers: The same shape.
+        kept: One tuple a row: the fraction kept in each column, 1 where the group was left whole.
+        tooltips: The same shape.
         recommended: Column of the recommended point, None without one.
     """
 
     groups: tuple[str, ...]
     points: tuple[str, ...]
-    shares: tuple[tuple[float, ...], ...]
-    hovers: tuple[tuple[str, ...], ...]
+    kept: tuple[tuple[float, ...], ...]
+    tooltips: tuple[tuple[str, ...], ...]
     recommended: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparsitySeries:
-    """One level of sparsity, before or after training.
+    """Scores at one sparsity, before or after training.
 
     Attributes:
-        sparsity: The share removed; 1 for branches, which go as a whole.
+        sparsity: The fraction removed; 1 for branches, which go as a whole.
         trained: Whether it is what a short training leaves.
         groups: Groups with a score.
         values: What is drawn: the score, raised to ``SparsityInfo.floor`` where a log axis could not show it.
-        hovers: The score as measured.
+        tooltips: The score as measured.
     """
 
     sparsity: float
     trained: bool
     groups: tuple[str, ...]
     values: tuple[float, ...]
-    hovers: tuple[str, ...]
+    tooltips: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +80,15 @@ def kept_info(results: RunResults) -> KeptInfo:
     names = sorted(sample, key=_order(results))
 
     def cell(point: Point, groups: dict[str, PrunedGroup], name: str) -> str:
-        return kept_hover(point, groups.get(name), sample[name])
+        return kept_tooltip(point, groups.get(name), sample[name])
 
     return KeptInfo(
         groups=tuple(escape(name) for name in names),
         points=tuple(escape(point.id) for point, _ in pruned),
-        shares=tuple(tuple(groups[name].share if name in groups else 1.0 for _, groups in pruned) for name in names),
-        hovers=tuple(tuple(cell(point, groups, name) for point, groups in pruned) for name in names),
+        kept=tuple(
+            tuple(groups[name].kept_fraction if name in groups else 1.0 for _, groups in pruned) for name in names
+        ),
+        tooltips=tuple(tuple(cell(point, groups, name) for point, groups in pruned) for name in names),
         recommended=next((column for column, (p, _) in enumerate(pruned) if p.id == results.recommended), None),
     )
 
@@ -120,7 +123,7 @@ def sparsity_info(scores: Sequence[SparsityScore]) -> SparsityInfo:
                         trained=trained,
                         groups=tuple(escape(score.group) for score in shown),
                         values=tuple(max(loss, floor) for loss in shown.values()),
-                        hovers=tuple(sparsity_hover(score) for score in shown),
+                        tooltips=tuple(sparsity_tooltip(score) for score in shown),
                     )
                 )
     return SparsityInfo(

@@ -22,23 +22,23 @@ BRANCH_LOOK = {"color": "#cc79a7", "size": 10, "symbol": "x"}
 
 
 def draw_kept(info: KeptInfo) -> go.Figure:
-    """Share of channels that stays per group (rows) and point (columns); the recommended column is framed."""
+    """Fraction of channels kept per group (rows) and point (columns); the recommended column is framed."""
     columns, rows = list(range(len(info.points))), list(range(len(info.groups)))
     figure = go.Figure(
         go.Heatmap(
             x=columns,
             y=rows,
-            z=[list(row) for row in info.shares],
+            z=[list(row) for row in info.kept],
             zmin=0,
             zmax=1,
             colorscale=[list(stop) for stop in KEPT_SCALE],
             showscale=False,
             xgap=2,
             ygap=1,
-            text=[[_share_text(share) for share in row] for row in info.shares],
+            text=[[_kept_text(kept) for kept in row] for row in info.kept],
             texttemplate="%{text}" if len(columns) <= plots.MAX_TEXT_COLUMNS else None,
             textfont={"size": 10, "color": "rgba(0, 0, 0, 0.75)"},
-            hovertext=[list(row) for row in info.hovers],
+            hovertext=[list(row) for row in info.tooltips],
             hovertemplate=plots.HOVER,
         )
     )
@@ -46,8 +46,8 @@ def draw_kept(info: KeptInfo) -> go.Figure:
     return figure
 
 
-def _share_text(share: float) -> str:
-    return "" if share == 1 else "gone" if share == 0 else f"{share:.0%}"
+def _kept_text(kept: float) -> str:
+    return "" if kept == 1 else "removed" if kept == 0 else f"{kept:.0%}"
 
 
 def draw_sparsity(info: SparsityInfo) -> go.Figure:
@@ -66,7 +66,7 @@ def draw_sparsity(info: SparsityInfo) -> go.Figure:
                 mode="markers",
                 showlegend=not series.trained,  # the words above the plot say what open marks are
                 marker={**look, "symbol": f"{look['symbol']}-open"} if series.trained else look,
-                hovertext=list(series.hovers),
+                hovertext=list(series.tooltips),
                 hovertemplate=plots.HOVER,
             )
         )

@@ -12,11 +12,11 @@ from bitfront.report.comparison import Comparison
 from bitfront.report.comparison_page import comparison_page
 from bitfront.report.comparison_tables import comparison_frame, comparison_json
 from bitfront.report.html import page, plot_page
-from bitfront.report.infos import sensitivity_info
 from bitfront.report.plots import draw_sensitivity
 from bitfront.report.results import RunResults
 from bitfront.report.rows import Score
 from bitfront.report.tables import pareto_frame
+from bitfront.report.view_models import sensitivity_info
 
 
 def render(folder: Path) -> Path:
@@ -56,10 +56,15 @@ def render_comparison(folder: Path) -> Comparison:
     return comparison
 
 
-def render_sensitivity(scores: Sequence[Score], path: Path) -> None:
+def render_sensitivity(scores: Sequence[Score], path: Path, *, notices: Sequence[str] = ()) -> None:
     """Write the sensitivity chart alone, as a page that works offline.
+
+    Args:
+        scores: What it shows.
+        path: The page.
+        notices: What has to be known of the data, shown above the chart.
 
     Raises:
         OutputError: If ``path`` cannot be written.
     """
-    write_text(path, plot_page("Sensitivity", draw_sensitivity(sensitivity_info(scores))))
+    write_text(path, plot_page("Sensitivity", draw_sensitivity(sensitivity_info(scores)), notices))

@@ -14,22 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NotRequired
+from typing import Any
 
-from pydantic import ConfigDict
-from typing_extensions import TypedDict
-
-from bitfront.core import AccuracyStats, Constraints, DataError, LatencyStats, MemoryUsage, UsageError
-from bitfront.core.document import Count, Form, JsonValue, NonNegative, PathBelow
+from bitfront.core import Constraints, MetricInfo, UsageError, WorkloadError
+from bitfront.core.builtin_metrics import info_from_settings
+from bitfront.core.given_network import GIVEN_ID, GivenNetwork
 from bitfront.core.json_text import field_name, shown
-from bitfront.core.scheme import SchemeText
-from bitfront.report.fields import DAMAGED, damaged, read_csv
-from bitfront.report.given import GIVEN_ID, GivenNetwork
-from bitfront.report.network import NetworkInfo
-from bitfront.report.rows import (
+from bitfront.core.measurement_file import (
+    MEASUREMENT_FILE,
+    MEASUREMENT_FORM,
     SCORE_COLUMNS,
     SPARSITY_COLUMNS,
     TRIAL_COLUMNS,
+    MeasurementFile,
+    ReportedLayer,
+)
+from bitfront.core.point import Point
+from bitfront.core.training_info import TrainInfo
+from bitfront.report.csv_fields import damaged, read_csv
+from bitfront.report.rows import (
     Score,
     SparsityScore,
     Trial,
@@ -37,71 +40,6 @@ from bitfront.report.rows import (
     read_sparsity_score,
     read_trial,
 )
-from bitfront.report.training import TrainInfo
-
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportedLayer(JsonValue):
-    """One layer of the network: its name, operator, number of weights, and the group it was decided in."""
-
-    name: str
-    op: str
-    parameters: Count
-    group: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point(JsonValue):
-    """One artifact of the run that was kept.
-
-    Attributes:
-        id: Names its files.
-        origin: What proposed it: ``baseline``, ``ladder``, ``solver``, ``sampler``, …
-        text: Its schemes in short: ``int8 ×18, int4 ×2``.
-        config, model: Paths of its files, relative to the run folder; None where not written.
-        size_bytes: Size of the model file.
-        latency, accuracy: As reported: from a fresh process, on held-back data; None where not measured.
-        search_latency, search_accuracy: As the search saw them; None where not measured.
-        feasible: Whether it meets every budget.
-        violations: Each budget it misses, in words.
-        held: Whether its latency ratio held in the fresh process; None where it was not timed again.
-        layers: Layer name → scheme; empty for the network as it was given.
-        footprint: What the compiled model takes; None where not asked, or where the runtime does not tell.
-        engine: Path of the runtime's own file, relative to the run folder; None where not written.
-        network: The network it was made from; None for the given one.
-        compressed_bytes: Size of the model file deflated; None where not measured.
-    """
-
-    id: str
-    origin: str
-    text: str
-    config: PathBelow | None
-    model: PathBelow | None
-    size_bytes: Count
-    latency: LatencyStats | None
-    search_latency: LatencyStats | None
-    accuracy: AccuracyStats | None
-    search_accuracy: AccuracyStats | None
-    feasible: bool
-    violations: tuple[str, ...]
-    held: bool | None
-    layers: Mapping[str, SchemeText]
-    footprint: MemoryUsage | None = None
-    engine: PathBelow | None = None
-    network: NetworkInfo | None = None
-    compressed_bytes: Count | None = None
-
-    @property
-    def shown_latency(self) -> LatencyStats | None:
-        """The finalists' timing, else the search's."""
-        return self.latency or self.search_latency
-
-    @property
-    def shown_accuracy(self) -> AccuracyStats | None:
-        """The accuracy on held-back data, else the search's."""
-        return self.accuracy or self.search_accuracy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,13 +99,18 @@ class RunResults:
     only_fp32: tuple[str, ...] = ()
 
     @property
-    def metric(self) -> str:
-        """Name of the metric."""
-        return str(self.settings["metric"])
+    def metric(self) -> MetricInfo:
+        """The metric, as far as it is known without its function."""
+        return info_from_settings(self.settings)
+
+    @property
+    def random_ranges(self) -> bool:
+        """Whether activation ranges come from random numbers."""
+        return bool(self.settings.get("data", {}).get("calibration", {}).get("form") == "random")
 
     @property
     def base(self) -> GivenNetwork | None:
-        """What points are compared with: the given network, FP32 in an older run; None where it was not measured."""
+        """Network that points are compared with: the given one, or FP32 in an older run; None: not measured."""
         point = self.points.get(self.reference)
         if self.given is not None or point is None:
             return self.given
@@ -181,15 +124,15 @@ class RunResults:
 
     @property
     def versus(self) -> str:
-        """What ``base`` is, in a word."""
+        """Word for what ``base`` is: ``given`` or ``FP32``."""
         return "FP32" if self.given is None or self.given.refused else GIVEN_ID
 
     @property
-    def accuracy_floor(self) -> float | None:
-        """The accuracy the budget asks for; None without one, or while the given network's is needed and unknown."""
+    def accuracy_limit(self) -> float | None:
+        """The metric's worst value within the limits; None without one, or while the given network's is unknown."""
         known = self.base.shown_accuracy if self.base else None
-        floor = self.budget.accuracy_floor(known.value if known else -math.inf)
-        return floor if math.isfinite(floor) else None
+        floor = self.budget.accuracy_floor(self.metric.oriented(known.value) if known else -math.inf)
+        return self.metric.oriented(floor) if math.isfinite(floor) else None
 
     @classmethod
     def load(cls, folder: Path) -> RunResults:
@@ -215,90 +158,8 @@ class RunResults:
         )
 
 
-class Settings(TypedDict):
-    """What a run was asked for: shown as written, so there may be more; what is interpreted has its type."""
-
-    __pydantic_config__ = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)  # type: ignore[misc]
-
-    metric: str
-    threads: Count
-    batch_size: Count
-    holdout_samples: Count
-    search_samples: Count
-    withheld: NotRequired[dict[str, str]]
-
-
-class Device(TypedDict):
-    """What a run was measured on: one entry a property, shown as written."""
-
-    __pydantic_config__ = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)  # type: ignore[misc]
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelPart(JsonValue):
-    """The network of a run."""
-
-    source: str
-    fingerprint: str
-    parameters: Count
-    layers: tuple[ReportedLayer, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendPart(JsonValue):
-    """The runtime of a run."""
-
-    name: str
-    dialect: str
-    device: Device
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasurementFile(JsonValue):
-    """Everything a run measured, and what it decided from that."""
-
-    schema_version: Literal[1]
-    name: str
-    created: str
-    model: ModelPart
-    backend: BackendPart
-    settings: Settings
-    budget: Constraints
-    complete: bool
-    stopped: str | None
-    reference: str
-    baselines: tuple[str, ...]
-    front: tuple[str, ...]
-    recommended: str | None
-    nearest: dict[str, str]
-    points: dict[str, Point]
-    time_split_s: dict[str, NonNegative]
-    train: TrainInfo | None = None
-    given: GivenNetwork | None = None
-    only_fp32: tuple[str, ...] = ()
-
-
-MEASUREMENT_FILE = "measurement.json"
-MEASUREMENT_FORM = Form(
-    kind=MeasurementFile,
-    name="measurement",
-    version=SCHEMA_VERSION,
-    problem="is damaged",
-    hint=DAMAGED,
-    failure=DataError,
-    version_hint="render the report with the version of this program that ran the search",
-    version_failure=UsageError,
-)
-
-
 def _results(file: MeasurementFile) -> RunResults:
     points = file.points
-    for id_, point in points.items():
-        if point.id != id_:
-            raise ValueError(f"{field_name(('points', id_, 'id'))}: expected the same, got {shown(point.id)}")
-        _check_intervals(point)
     results = RunResults(
         name=file.name,
         created=file.created,
@@ -324,6 +185,21 @@ def _results(file: MeasurementFile) -> RunResults:
         given=file.given,
         time_split_s=MappingProxyType(file.time_split_s),
     )
+    _check(results)
+    return results
+
+
+def _check(results: RunResults) -> None:
+    """Refuse what no field's form tells.
+
+    Raises:
+        ValueError: If ids, intervals, the metric or the time split make no sense.
+    """
+    points = results.points
+    for id_, point in points.items():
+        if point.id != id_:
+            raise ValueError(f"{field_name(('points', id_, 'id'))}: expected the same, got {shown(point.id)}")
+        _check_intervals(point)
     named = (*results.front, *results.nearest.values(), *filter(None, (results.recommended,)))
     unknown = [id_ for id_ in named if id_ not in points]
     if unknown:
@@ -332,7 +208,10 @@ def _results(file: MeasurementFile) -> RunResults:
         raise ValueError(f"point {shown(unmeasured[0])} is on the front but was not measured")
     if "total" not in results.time_split_s:
         raise ValueError("time_split_s.total: is missing")
-    return results
+    try:
+        _ = results.metric
+    except WorkloadError as error:
+        raise ValueError(f"settings: {error.message}") from error
 
 
 def _check_intervals(point: Point) -> None:

@@ -1,4 +1,4 @@
-"""The rows of a run's tables as values: what was tried, and what each scheme and each pruning costs alone.
+"""The rows of a run's tables as values: trials, and the sensitivity of each group to each scheme and each sparsity.
 
 Columns that came later (``network``, ``pruning``, ``trained``) may be missing.
 """
@@ -16,14 +16,7 @@ from pydantic import Field
 from bitfront.core import Scheme
 from bitfront.core.document import decode_json
 from bitfront.core.scheme import SchemeText
-from bitfront.report.fields import cell, number_or_none, share, whole, whole_or_none
-
-TRIAL_COLUMNS = (
-    "number", "origin", "state", "size_bytes", "latency_ms", "latency_p90_ms", "ratio", "accuracy", "accuracy_samples",
-    "seconds", "reason", "choices",
-)  # fmt: skip
-SCORE_COLUMNS = ("group", "choice", "alone", "restored", "loss", "dropped")
-SPARSITY_COLUMNS = ("group", "sparsity", "kept", "channels", "loss", "dropped")
+from bitfront.report.csv_fields import cell, number_or_none, share, whole, whole_or_none
 
 _SCHEMES = dict[str, SchemeText]
 _SHARES = dict[str, Annotated[float, Field(ge=0, le=1)]]
@@ -31,9 +24,9 @@ _SHARES = dict[str, Annotated[float, Field(ge=0, le=1)]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One candidate the search looked at; what was not measured is None.
+    """Candidate that the search tried; what was not measured is None.
 
-    ``network`` is a key, empty for the given one; ``pruning`` is prune group → share removed, 1 for a branch.
+    ``variant`` is an id, empty for the given one; ``pruning`` is prune group → share removed, 1 for a branch.
     """
 
     number: int
@@ -48,25 +41,38 @@ class Trial:
     seconds: float | None
     reason: str
     schemes: Mapping[str, Scheme]
-    network: str = ""
+    variant: str = ""
     pruning: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One row of the sensitivity table; NaN where it was not scored."""
+    """Row of the sensitivity table; NaN where a value was not scored.
+
+    Attributes:
+        group: The group that takes the scheme.
+        scheme: What it takes.
+        single_layer: Divergence where only this group is changed; column ``alone``.
+        leave_one_out: Divergence that this group adds where everything else is at its lowest precision; column
+            ``restored``.
+        loss: What the search reckons with.
+        dropped: Why the scheme is not offered; empty where it is.
+    """
 
     group: str
     scheme: Scheme
-    alone: float
-    restored: float
+    single_layer: float
+    leave_one_out: float
     loss: float
     dropped: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparsityScore:
-    """A prune group alone at one level; NaN are losses not scored, ``trained`` being what a short training leaves."""
+    """Loss of a prune group pruned by itself to one sparsity; NaN where it was not scored.
+
+    ``loss`` is before any training, ``trained`` after a short one.
+    """
 
     group: str
     sparsity: float
@@ -96,7 +102,7 @@ def read_trial(row: Mapping[str, str]) -> Trial:
         seconds=number_or_none(row["seconds"]),
         reason=row["reason"],
         schemes=MappingProxyType(decode_json(_SCHEMES, row["choices"] or "{}")),
-        network=row.get("network") or "",
+        variant=row.get("network") or "",
         pruning=MappingProxyType(decode_json(_SHARES, row.get("pruning") or "{}")),
     )
 
@@ -111,8 +117,8 @@ def read_score(row: Mapping[str, str]) -> Score:
     return Score(
         group=row["group"],
         scheme=Scheme.parse(row["choice"]),
-        alone=math.nan if alone is None else alone,
-        restored=math.nan if restored is None else restored,
+        single_layer=math.nan if alone is None else alone,
+        leave_one_out=math.nan if restored is None else restored,
         loss=math.nan if loss is None else loss,
         dropped=row["dropped"],
     )

@@ -7,40 +7,43 @@ from typing import Any
 
 import pandas as pd
 
-from bitfront.core import MemoryUsage
-from bitfront.report import network_words, wording
-from bitfront.report.network import NetworkInfo
-from bitfront.report.results import Point, RunResults
+from bitfront.core import MemoryUsage, MetricInfo, formatting
+from bitfront.core.point import Point
+from bitfront.core.variant_info import VariantInfo
+from bitfront.report import variant_format
+from bitfront.report.results import RunResults
 
-VERSUS = "vs"
-"""Of three columns; a table's headings say what the run compares with, too: ``vs given``."""
-COLUMNS = ("", "id", "accuracy", VERSUS, "latency", "p90", VERSUS, "size", VERSUS, "budgets", "layers")
+LATENCY_RATIO, SIZE_RATIO = "latency ×", "size ×"
+"""Of what points are compared with, as is the change of the metric."""
+LIMITS = "limits"
+COLUMNS = ("", "id", "accuracy", "Δ accuracy", "latency", "p90", LATENCY_RATIO, "size", SIZE_RATIO, LIMITS, "layers")
+"""Of a metric that is better when lower ``accuracy`` is called ``error``."""
 NOT_REPRODUCED = "latency not reproduced"
-"""Of a point that was timed otherwise in a fresh process, whatever budgets it seems to meet."""
+"""Of a point that was timed otherwise in a fresh process, whatever limits it seems to meet."""
 
 FOOTPRINT_COLUMNS = ("engine", "weights", "activations")
 """Beside the sizes, where a runtime told any of them."""
-DEFLATED_COLUMN = "deflated"
+ZIP_COLUMN = "zip size"
 """Beside the sizes, where there are other networks and a file shrinks by more than a tenth when it is compressed."""
 NETWORK_COLUMN = "network"
-"""Before the budgets, where a point has another network than the given one."""
-NETWORK_COLUMNS = ("training", "bought")
+"""Before the limits, where a point has another network than the given one."""
+NETWORK_COLUMNS = ("training", "accuracy recovered")
 """After ``NETWORK_COLUMN`` on the page, which has the room."""
-_BESIDE = COLUMNS.index("budgets")
+_BESIDE = COLUMNS.index(LIMITS)
 MET = "met"
-"""The budgets' cell of a point that misses none."""
+"""The cell in ``LIMITS`` of a point that misses none."""
 _SHRUNK = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRow:
-    """One point as the tables show it.
+    """Point as the tables show it.
 
     Attributes:
         id: The point's.
         recommended, on_front, baseline, feasible: What it is.
         cells: Its text, one a column; the first is ``★`` for the recommended point.
-        network_cells: One each of ``NETWORK_COLUMNS``; empty where every point has the given network.
+        variant_cells: One each of ``NETWORK_COLUMNS``; empty where every point has the given network.
     """
 
     id: str
@@ -49,34 +52,34 @@ class TableRow:
     baseline: bool
     feasible: bool
     cells: tuple[str, ...]
-    network_cells: tuple[str, ...] = ()
+    variant_cells: tuple[str, ...] = ()
 
 
 def columns(results: RunResults) -> tuple[str, ...]:
     """Headings of ``table``: ``COLUMNS``, with those of what only some runs have."""
-    named = [f"{VERSUS} {results.versus}" if column == VERSUS else column for column in COLUMNS]
+    named = [column.replace("accuracy", results.metric.quantity) for column in COLUMNS]
     return (
         *named[:_BESIDE],
-        *((DEFLATED_COLUMN,) if _shrinks(results) else ()),
-        *(FOOTPRINT_COLUMNS if _told(results) else ()),
-        *((NETWORK_COLUMN,) if _made(results) else ()),
+        *((ZIP_COLUMN,) if _compresses(results) else ()),
+        *(FOOTPRINT_COLUMNS if _tells_memory(results) else ()),
+        *((NETWORK_COLUMN,) if _has_variants(results) else ()),
         *named[_BESIDE:],
     )
 
 
-def _told(results: RunResults) -> bool:
+def _tells_memory(results: RunResults) -> bool:
     return any(point.footprint for point in results.points.values())
 
 
-def _made(results: RunResults) -> bool:
+def _has_variants(results: RunResults) -> bool:
     return any(point.network for point in results.points.values())
 
 
-def _shrinks(results: RunResults) -> bool:
-    return _made(results) and any(deflated_bytes(point) is not None for point in results.points.values())
+def _compresses(results: RunResults) -> bool:
+    return _has_variants(results) and any(zip_bytes(point) is not None for point in results.points.values())
 
 
-def deflated_bytes(point: Point) -> int | None:
+def zip_bytes(point: Point) -> int | None:
     """Size of the compressed file; None where unknown, or hardly less than that of the file."""
     known = point.compressed_bytes
     return known if known is not None and known < _SHRUNK * point.size_bytes else None
@@ -89,7 +92,7 @@ def size_ratio(results: RunResults, point: Point) -> float | None:
 
 
 def accuracy_difference(results: RunResults, point: Point) -> float | None:
-    """Accuracy minus that of what points are compared with, on the same data; None where one was not scored on it."""
+    """The metric minus that of what points are compared with, on the same data; None where one was not scored on it."""
     base = results.base
     if base is None:
         return None
@@ -117,8 +120,8 @@ def _row(results: RunResults, point: Point) -> TableRow:
     recommended = point.id == results.recommended
     latency, accuracy = point.shown_latency, point.shown_accuracy
     limited = any(limit is not None for limit in results.budget.to_json().values())
-    footprint = (point.footprint or MemoryUsage()).to_json().values() if _told(results) else ()
-    made = _made(results)
+    footprint = (point.footprint or MemoryUsage()).to_json().values() if _tells_memory(results) else ()
+    made = _has_variants(results)
     return TableRow(
         id=point.id,
         recommended=recommended,
@@ -128,43 +131,43 @@ def _row(results: RunResults, point: Point) -> TableRow:
         cells=(
             "★" if recommended else "",
             point.id,
-            wording.accuracy(accuracy.value if accuracy else None, results.metric),
-            wording.accuracy_change(accuracy_difference(results, point), results.metric),
-            wording.latency(latency.median_ms if latency else None),
-            wording.latency(latency.p90_ms if latency else None),
-            wording.ratio(latency.ratio if latency else None),
-            wording.size(point.size_bytes),
-            wording.ratio(size_ratio(results, point)),
-            *((wording.size(deflated_bytes(point)),) if _shrinks(results) else ()),
-            *map(wording.size, footprint),
-            *((network_words.name(point.network),) if made else ()),
+            formatting.metric_value(accuracy.value if accuracy else None, results.metric),
+            formatting.metric_change(accuracy_difference(results, point), results.metric),
+            formatting.latency(latency.median_ms if latency else None),
+            formatting.latency(latency.p90_ms if latency else None),
+            formatting.ratio(latency.ratio if latency else None),
+            formatting.size(point.size_bytes),
+            formatting.ratio(size_ratio(results, point)),
+            *((formatting.size(zip_bytes(point)),) if _compresses(results) else ()),
+            *map(formatting.size, footprint),
+            *((variant_format.name(point.network),) if made else ()),
             standing(point, limited=limited),
-            point.text or wording.MISSING,
+            point.text or formatting.MISSING,
         ),
-        network_cells=_network_cells(point.network, results.metric) if made else (),
+        variant_cells=_variant_cells(point.network, results.metric) if made else (),
     )
 
 
 def standing(point: Point, *, limited: bool) -> str:
-    """Which budgets a point misses, that it meets them all, or that its latency was not reproduced.
+    """Sentence on the limits: which a point misses, that it meets all, or that its latency was not reproduced.
 
     Args:
         point: The point.
-        limited: Whether there is any budget.
+        limited: Whether there is any limit.
     """
-    against = [*point.violations, *((NOT_REPRODUCED,) if point.held is False else ())]
-    return "; ".join(against) or ("met" if point.feasible and limited else wording.MISSING)
+    against = [*point.violations, *((NOT_REPRODUCED,) if point.latency_reproduced is False else ())]
+    return "; ".join(against) or (MET if point.feasible and limited else formatting.MISSING)
 
 
-def _network_cells(network: NetworkInfo | None, metric: str) -> tuple[str, ...]:
+def _variant_cells(network: VariantInfo | None, metric: MetricInfo) -> tuple[str, ...]:
     if network is None:
-        return (wording.MISSING, wording.MISSING)
-    return (network_words.training(network), network_words.bought(network, metric))
+        return (formatting.MISSING, formatting.MISSING)
+    return (variant_format.training(network), variant_format.recovered(network, metric))
 
 
 def pareto_frame(results: RunResults) -> pd.DataFrame:
-    """One row a point of the front, fastest first: the contents of ``pareto.csv``, with what only some runs have."""
-    told, made = _told(results), _made(results)
+    """Contents of ``pareto.csv``, a row a point of the front, fastest first, with what only some runs have."""
+    told, made = _tells_memory(results), _has_variants(results)
     extra = (*(MemoryUsage().to_json() if told else ()), *(NETWORK_CSV_COLUMNS if made else ()))
     rows = []
     for entry in table(results):
@@ -190,16 +193,16 @@ def pareto_frame(results: RunResults) -> pd.DataFrame:
                 "model": point.model,
                 "compressed_bytes": point.compressed_bytes,
                 **(point.footprint or MemoryUsage()).to_json(),
-                **_network_values(point.network),
+                **_variant_values(point.network),
             }
         )
     frame = pd.DataFrame(rows, columns=[*PARETO_COLUMNS, *extra])
     return frame.astype({name: "Int64" for name in _WHOLE_COLUMNS if name in extra})
 
 
-def _network_values(network: NetworkInfo | None) -> dict[str, Any]:
+def _variant_values(network: VariantInfo | None) -> dict[str, Any]:
     if network is None:
-        return {"network": network_words.GIVEN, "macs_share": 1.0, "parameters_share": 1.0, "train_s": 0.0}
+        return {"network": variant_format.GIVEN, "macs_share": 1.0, "parameters_share": 1.0, "train_s": 0.0}
     return {
         "network": network.label,
         "pruned": " ".join(f"{group.name}:{group.kept}/{group.channels}" for group in network.pruned),

@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
-from bitfront.search.console.interruption import EXIT_INTERRUPTED, watched
+from bitfront.search.console.interruption import EXIT_INTERRUPTED, handle_signals
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before onnxruntime can be imported: a tool that runs on private models sends nothing anywhere.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with watched() as interruptions:
+    with handle_signals() as interruptions:
         try:
             code = _answer(arguments)
         except KeyboardInterrupt:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(arguments: list[str]) -> int:
-    """Run what is asked for, errors of ours said in words; what was written has arrived when it returns."""
+    """Run the command asked for; errors of ours are printed in words, and output is flushed when it returns."""
     from bitfront.core.errors import EngineError
     from bitfront.search.console.secrets import masked_text
     from bitfront.search.console.terminal import standard_streams, write_message

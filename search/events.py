@@ -1,4 +1,4 @@
-"""What a run tells the outside while it works; the command line's progress display listens."""
+"""Progress events of a run; the command line's progress display listens to them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """Hears of a run's progress. Calls come from one thread, in order."""
+    """A receiver of a run's progress events. Calls come from one thread, in order."""
 
     def phase(self, name: str, total: int | None) -> None:
-        """A phase begins (``calibrate``, ``sensitivity``, ``search``, ``finalists``, ``report``).
+        """Begin a phase (``calibrate``, ``sensitivity``, ``search``, ``finalists``, ``report``).
 
         Args:
             name: The phase.
@@ -18,29 +18,29 @@ class Listener(Protocol):
         ...
 
     def step(self, note: str) -> None:
-        """One step of the phase is done; ``note`` says which, in a few words."""
+        """Count a finished step of the phase; ``note`` names it in a few words."""
         ...
 
     def best(self, text: str) -> None:
-        """A new best feasible point, in words (accuracy, latency, size)."""
+        """Report a new best feasible point, in words (accuracy, latency, size)."""
         ...
 
     def warn(self, text: str) -> None:
-        """Something the user should know that is no error."""
+        """Report something the user should know that is no error."""
         ...
 
 
-class Silent:
-    """A listener that says nothing."""
+class SilentListener:
+    """A listener that ignores all events."""
 
     def phase(self, name: str, total: int | None) -> None:
-        """Ignore it."""
+        """Ignore the phase."""
 
     def step(self, note: str) -> None:
-        """Ignore it."""
+        """Ignore the step."""
 
     def best(self, text: str) -> None:
-        """Ignore it."""
+        """Ignore the point."""
 
     def warn(self, text: str) -> None:
-        """Ignore it."""
+        """Ignore the warning."""

@@ -1,4 +1,4 @@
-"""Everything a run is asked to do, validated once, in one frozen value."""
+"""The options of a run, validated once, in one frozen value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RunOptions:
         time_limit_s: Wall-clock limit of the search phase in seconds; None is none.
         seed: Seeds the sampler and every random draw.
         calibration: How activations are calibrated.
-        holdout: Share of the evaluation data held back from the search for the final scores.
+        holdout: Share of the evaluation data held out of the search for the final scores.
         sensitivity_samples: Calibration samples each sensitivity score is taken on.
         out: The run folder.
         storage: Optuna storage URL; None is SQLite in the run folder.

@@ -13,6 +13,7 @@ from optuna.samplers import RandomSampler
 
 from bitfront.backends.affinity import available_cores
 from bitfront.backends.base import Backend
+from bitfront.backends.sequences import Recurrence
 from bitfront.core import (
     FP32,
     BackendError,
@@ -25,16 +26,19 @@ from bitfront.core import (
     Precision,
     UsageError,
     Workload,
+    as_metric,
     digest,
-    outputs_read,
 )
+from bitfront.core.batching import take_rows
+from bitfront.core.metric import ComparedWith
+from bitfront.core.ragged import is_ragged, median_sample, rows_like
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.events import Listener
 from bitfront.search.measuring.accuracy import BATCH, FIRST_STAGE, Scorer
 from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.measuring.given import Given, open_given
-from bitfront.search.measuring.holdout import split
+from bitfront.search.measuring.given_outputs import GivenOutputs
+from bitfront.search.measuring.holdout import split_holdout
 from bitfront.search.measuring.measurement_cache import MeasurementCache
 from bitfront.search.measuring.runner import QUICK, ModelRunner
 from bitfront.search.measuring.stopwatch import Stopwatch
@@ -45,7 +49,7 @@ from bitfront.search.passes.trainings import TrainingBudget, Trainings
 from bitfront.search.policy.config import DEFAULTS
 from bitfront.search.results.finalists import CLOSE, Rerun
 from bitfront.search.results.record import Record, earlier_split_s
-from bitfront.search.run_folder.identity import check_folder, identify, metric_name, write_run
+from bitfront.search.run_folder.identity import check_folder, identify, write_run
 from bitfront.search.run_folder.sources import engine_code
 from bitfront.search.run_folder.storage import default_storage
 from bitfront.search.run_folder.study import Study
@@ -66,13 +70,15 @@ def prepare(
     """Check the folder, split the data, compile the given network.
 
     Raises:
-        UsageError: If the run folder belongs to something else, or an engine is asked for where there is none.
+        UsageError: If the run folder belongs to something else, a limit is about a metric of the other direction, or an
+            engine is asked for where there is none.
         DataError: If there is too little evaluation data.
         WorkloadError: If the metric declares its outputs as nothing that is known.
         BackendError: If neither the given file nor FP32 can be compiled.
         OutputError: If the run folder cannot be written.
     """
-    read = outputs_read(workload.metric)
+    metric = as_metric(workload.metric)
+    options.budget.refuse_other_direction(metric)
     watch = Stopwatch(before_s=earlier_split_s(options.out) if options.resume else None)
     options, withheld = _offered(backend, options, listener)
     device = backend.fingerprint().to_json()
@@ -81,13 +87,21 @@ def prepare(
     created = earlier["created"] if earlier else datetime.now(UTC).isoformat(timespec="seconds")
     study_name = f"search-{digest(identity, options.budget.to_json())[:16]}"
 
-    parts = split(workload.evaluation, options.holdout, options.seed)
+    data = dict(getattr(workload, "data_sources", {}))
+    timed = _timed_batch(workload.calibration, options.batch_size)
+    if any(map(is_ragged, workload.calibration.values())):
+        shapes = ", ".join(f"{name} {array[0].shape}" for name, array in timed.items())
+        data["timing"] = {"form": "median", "text": f"a sample of median size: {shapes}"}
+        listener.warn(f"calibration samples differ in shape: latency is measured on {data['timing']['text']}")
+    parts = split_holdout(workload.evaluation, options.holdout, options.seed)
     store = ContentStore(options.out / "cache")
     builder = _builder(workload, lowerer, options.passes, store, watch, listener) if options.passes else None
-    runner = _runner(workload, lowerer, backend, options, _measurements(store, identity), watch, builder)
+    measurements = _measurements(store, identity, metric)
+    runner = _runner(timed, lowerer, backend, options, measurements, watch, builder)
     given = _given(runner, listener)
     _check_engine(given, backend, options)
-    search_scorer, held_back_scorer = _scorers(parts, workload.metric, lowerer.reference)
+    recurrence = getattr(workload, "recurrence", None)
+    search_scorer, held_out_scorer = _scorers(parts, metric, runner, given, store, recurrence)
     write_run(options.out, identity, study=study_name, created=created)
     _check_storage(options, study_name)
     header = {
@@ -95,7 +109,7 @@ def prepare(
         "created": created,
         "model": _model_json(lowerer),
         "backend": {"name": backend.name, "dialect": backend.dialect, "device": device},
-        "settings": _settings_json(workload.metric, options, withheld, parts, command),
+        "settings": _settings_json(metric, options, withheld, data, parts, command),
         "budget": options.budget.to_json(),
     }
     return Session(
@@ -104,13 +118,13 @@ def prepare(
         runner=runner,
         given=given,
         evaluator=Evaluator(runner, search_scorer, options.budget, given, scoring=options.policy.scoring),
-        rerun=Rerun(scorer=held_back_scorer, backend=options.backend),
-        record=Record(options.out, header),
+        rerun=Rerun(scorer=held_out_scorer, backend=options.backend),
+        record=Record(options.out, header, metric),
         store=store,
         calibration=workload.calibration,
         unseen=parts[0].inputs,
-        metric=metric_name(workload.metric),
-        outputs_read=read,
+        metric=metric,
+        outputs_read=metric.outputs_are,
         builder=builder,
         study_name=study_name,
         earlier_study=earlier["study"] if earlier else None,
@@ -118,7 +132,7 @@ def prepare(
 
 
 def _identity(workload: Workload, lowerer: Lowerer, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
-    """What the run folder belongs to."""
+    """Parts of a run's identity, to which its folder belongs."""
     identity = identify(workload, lowerer.reference.fingerprint, device, options)
     if (given := lowerer.reference.given_artifact) is not None:
         # Files of other bytes may have one normalised form; ratios are to the file.
@@ -129,7 +143,7 @@ def _identity(workload: Workload, lowerer: Lowerer, device: Mapping[str, Any], o
 
 
 def _runner(
-    workload: Workload,
+    timed: Inputs,
     lowerer: Lowerer,
     backend: Backend,
     options: RunOptions,
@@ -137,11 +151,10 @@ def _runner(
     watch: Stopwatch,
     builder: VariantBuilder | None,
 ) -> ModelRunner:
-    batch = _first_batch(workload.calibration, options.batch_size)
     return ModelRunner(
         lowerer=lowerer,
         backend=backend,
-        inputs=lowerer.reference.batching.feed(batch),
+        inputs=lowerer.reference.batching.feed(timed),
         threads=options.threads,
         batch_size=options.batch_size,
         cores=max(options.threads, available_cores()),
@@ -160,15 +173,37 @@ def _check_engine(given: Given, backend: Backend, options: RunOptions) -> None:
         )
 
 
-def _scorers(parts: tuple[Labelled, Labelled], metric: Metric, reference: ReferenceModel) -> tuple[Scorer, Scorer]:
-    """Scorers of the search's and of the held-back part of the evaluation data."""
+def _scorers(
+    parts: tuple[Labelled, Labelled],
+    metric: Metric,
+    runner: ModelRunner,
+    given: Given,
+    store: ContentStore,
+    recurrence: Recurrence | None,
+) -> tuple[Scorer, Scorer]:
+    """Scorers of the search's and of the held-out part of the evaluation data."""
+    reference = runner.lowerer.reference
     batch = reference.fixed_batch or BATCH
     first_stage = -(-FIRST_STAGE // batch) * batch
-    search_part, held_back = (
-        Scorer(part, metric, batch=batch, first_stage=first_stage, name=name, batching=reference.batching)
-        for part, name in zip(parts, ("the search's evaluation data", "the held-back data"), strict=True)
-    )
-    return search_part, held_back
+
+    def scorer(part: Labelled, name: str) -> Scorer:
+        answers = None
+        if metric.compared_with is not ComparedWith.LABELS:
+            key = digest(runner.measurements.scoring, given.artifact, name, batch)
+            answers = GivenOutputs(lambda: runner.compile_to_score(given.model), store, key)
+        return Scorer(
+            part,
+            metric,
+            batch=batch,
+            first_stage=first_stage,
+            name=name,
+            batching=reference.batching,
+            recurrence=recurrence,
+            given=answers,
+        )
+
+    search_part, held_out = parts
+    return scorer(search_part, "the search's evaluation data"), scorer(held_out, "the held-out data")
 
 
 def _check_storage(options: RunOptions, study_name: str) -> None:
@@ -181,10 +216,11 @@ def _settings_json(
     metric: Metric,
     options: RunOptions,
     withheld: Mapping[str, str],
+    data: Mapping[str, Mapping[str, str]],
     parts: tuple[Labelled, Labelled],
     command: str,
 ) -> dict[str, Any]:
-    """What results say of how they came about."""
+    """Settings of a run, as results tell them."""
     return {
         "threads": options.threads,
         "batch_size": options.batch_size,
@@ -193,8 +229,9 @@ def _settings_json(
         "time_limit_s": options.time_limit_s,
         "precisions": [precision.value for precision in options.precisions],
         "withheld": withheld,
-        "metric": metric_name(metric),
+        **metric.settings(),
         "calibration": options.calibration.to_json(),
+        "data": data,
         "sensitivity_samples": options.sensitivity_samples,
         "holdout_samples": len(parts[1]),
         "search_samples": len(parts[0]),
@@ -205,7 +242,7 @@ def _settings_json(
 
 
 def _given(runner: ModelRunner, listener: Listener) -> Given:
-    """What everything is compared with; the listener is told where it is not the file as given."""
+    """Given network as the runner has it; the listener is told where it is not the file as given."""
     quantisable, reference = runner.lowerer.quantisable, runner.lowerer.reference
     try:
         fp32 = runner.lower(quantisable.spread({group.name: FP32 for group in quantisable.groups}))
@@ -228,7 +265,7 @@ def _builder(
     watch: Stopwatch,
     listener: Listener,
 ) -> VariantBuilder:
-    """For a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
+    """Builder of a workload that has a torch module and training inputs, as ``search.inputs`` saw to."""
     context = pass_context(
         cast("nn.Module", workload.model),
         lowerer.reference.fingerprint,
@@ -254,13 +291,15 @@ def _offered(backend: Backend, options: RunOptions, listener: Listener) -> tuple
     return replace(options, precisions=kept), {precision.value: reason for precision, reason in reasons.items()}
 
 
-def _measurements(store: ContentStore, identity: Mapping[str, str]) -> MeasurementCache:
+def _measurements(store: ContentStore, identity: Mapping[str, str], metric: Metric) -> MeasurementCache:
     def key(names: Sequence[str], *more: Any) -> str:
         return digest({name: identity[name] for name in names if name in identity}, list(more))
 
     # What is kept is one version's of this engine, too: an update may write, compile, time or score otherwise.
-    runtime = ("the device", "--backend", "the backend's code", "--threads")
+    runtime = ("--batch-axis", "--state", "the device", "--backend", "the backend's code", "--threads")
     measuring = engine_code("backends")
+    # Scores against the given network's outputs are about that network too.
+    against = () if metric.compared_with is ComparedWith.LABELS else ("the network", GIVEN_FILE)
     return MeasurementCache(
         store,
         lowering=key(
@@ -271,18 +310,20 @@ def _measurements(store: ContentStore, identity: Mapping[str, str]) -> Measureme
             ("the network", GIVEN_FILE, *runtime, "--batch-size", "the calibration data"),
             *(QUICK.to_json(), CLOSE.to_json(), measuring),
         ),
-        scoring=key((*runtime, "the evaluation data", "the metric", "--seed", "--holdout"), measuring),
+        scoring=key((*runtime, "the evaluation data", "the metric", "--seed", "--holdout", *against), measuring),
     )
 
 
-def _first_batch(calibration: Inputs, batch_size: int) -> Inputs:
+def _timed_batch(calibration: Inputs, batch_size: int) -> Inputs:
+    """The samples that latency is measured on: the first ones, or those of median size where shapes differ."""
     short = [name for name, array in calibration.items() if len(array) < batch_size]
     if short:
         raise DataError(
             f"calibration input '{short[0]}': {len(calibration[short[0]])} samples do not fill a batch of {batch_size}",
             "give more calibration samples or a smaller --batch-size",
         )
-    return {name: array[:batch_size] for name, array in calibration.items()}
+    rows = rows_like(calibration, median_sample(calibration), batch_size)
+    return {name: take_rows(array, rows) for name, array in calibration.items()}
 
 
 def _model_json(lowerer: Lowerer) -> dict[str, Any]:

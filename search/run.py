@@ -1,4 +1,4 @@
-"""The main job, from a network and a budget to measured points: DESIGN.md's picture, step by step.
+"""A search run, from a network and its constraints to measured points and a report.
 
     prepare → explore (calibration → sensitivity → space → baselines → seeds → study) → finalists → report
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from bitfront.backends.base import Backend
 from bitfront.core import Workload
+from bitfront.core.point import Point
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.report.render import render
-from bitfront.report.results import Point
 from bitfront.search.console.interruption import EXIT_INTERRUPTED
 from bitfront.search.events import Listener
 from bitfront.search.execution.explore import explore
@@ -24,7 +24,7 @@ from bitfront.search.options import RunOptions
 from bitfront.search.prepare import prepare
 from bitfront.search.results import finalize
 from bitfront.search.results.finalize import INTERRUPTED
-from bitfront.search.results.recommend import Judgement
+from bitfront.search.results.recommend import Selection
 from bitfront.search.session import Session
 from bitfront.search.trial import Trial
 
@@ -33,8 +33,8 @@ EXIT_MISSED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOutcome:
-    """What a run came to; everything else is in its folder.
+class RunResult:
+    """Result of a run; everything else is in its folder.
 
     Attributes:
         folder: The run folder.
@@ -65,7 +65,7 @@ def run(
     listener: Listener,
     *,
     command: str = "",
-) -> RunOutcome:
+) -> RunResult:
     """Search for the best network within the budgets, and write the run folder.
 
     Args:
@@ -87,43 +87,43 @@ def run(
     return conclude(session, explore(session))
 
 
-def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) -> RunOutcome:
-    """Finalists and report.
+def conclude(session: Session, stopped: str | None, also: Sequence[Trial] = ()) -> RunResult:
+    """Measure the finalists again and write the report.
 
     Args:
-        session: What was explored.
+        session: The explored search.
         stopped: What ended that early.
-        also: Trials to be reported besides those that are chosen.
+        also: Trials to be reported besides the finalists.
     """
     try:
-        judgement = (
+        selection = (
             finalize.as_searched(session, also) if stopped == INTERRUPTED else finalize.measured_again(session, also)
         )
     except KeyboardInterrupt:
         stopped = INTERRUPTED
-        judgement = finalize.as_searched(session, also)
+        selection = finalize.as_searched(session, also)
     if stopped == INTERRUPTED:
-        return _report(session, judgement, stopped)
+        return _report(session, selection, stopped)
     try:
-        return _report(session, judgement, stopped)
+        return _report(session, selection, stopped)
     except KeyboardInterrupt:
         # Everything is measured: what is left takes seconds, and a further signal ends that too.
-        return replace(_report(session, judgement, stopped), exit_code=EXIT_INTERRUPTED)
+        return replace(_report(session, selection, stopped), exit_code=EXIT_INTERRUPTED)
 
 
-def _report(session: Session, judgement: Judgement, stopped: str | None) -> RunOutcome:
+def _report(session: Session, selection: Selection, stopped: str | None) -> RunResult:
     session.listener.phase("report", None)
     session.record.write_trials(session.evaluator.trials)
-    finalize.write(session, judgement, complete=stopped != INTERRUPTED, stopped=stopped)
+    finalize.write(session, selection, complete=stopped != INTERRUPTED, stopped=stopped)
     render(session.options.out)
-    met = EXIT_MET if judgement.recommended else EXIT_MISSED
-    return RunOutcome(
+    met = EXIT_MET if selection.recommended else EXIT_MISSED
+    return RunResult(
         folder=session.options.out,
         exit_code=EXIT_INTERRUPTED if stopped == INTERRUPTED else met,
-        recommended=judgement.recommended,
-        points=judgement.points,
-        front=judgement.front,
-        nearest=judgement.nearest,
+        recommended=selection.recommended,
+        points=selection.points,
+        front=selection.front,
+        nearest=selection.nearest,
         stopped=stopped,
         time_split_s=session.runner.watch.split_s(),
     )

@@ -1,4 +1,4 @@
-"""The JSON Schemas of the files a run leaves, as ``docs/schemas/`` publishes them.
+"""JSON Schemas of the files a run leaves, as ``docs/schemas/`` publishes them.
 
 They are made from the forms that reading goes by, so they cannot say anything else:
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from bitfront.core import write_text
 from bitfront.core.artifact import DESCRIPTION_FORM
+from bitfront.core.backends_file import BACKENDS_FORM
 from bitfront.core.config import CONFIG_FORM
-from bitfront.report.comparison import BACKENDS_FORM
-from bitfront.report.results import MEASUREMENT_FORM
+from bitfront.core.measurement_file import MEASUREMENT_FORM
 from bitfront.search.run_folder.identity import RUN_FORM
 
 _FORMS = (CONFIG_FORM, DESCRIPTION_FORM, MEASUREMENT_FORM, BACKENDS_FORM, RUN_FORM)

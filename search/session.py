@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitfront.core import ContentStore, Inputs, OutputsRead
+from bitfront.core import ContentStore, Inputs, Metric, OutputsRead
 from bitfront.search.events import Listener
 from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.measuring.given import Given
@@ -36,7 +36,7 @@ class Session:
         store: The run's cache.
         calibration: Unlabelled inputs; often what the network was trained on.
         unseen: Inputs of the search's part of the evaluation data, without their labels; no pass trains on them.
-        metric: The metric's name.
+        metric: How outputs are scored.
         outputs_read: What the metric reads of the network's outputs.
         builder: Makes model variants, where passes take part; else None.
         study_name: Name of the Optuna study.
@@ -53,7 +53,7 @@ class Session:
     store: ContentStore
     calibration: Inputs
     unseen: Inputs
-    metric: str
+    metric: Metric
     outputs_read: OutputsRead
     builder: VariantBuilder | None
     study_name: str

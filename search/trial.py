@@ -10,11 +10,11 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from bitfront.core import AccuracyStats, LatencyStats, RecipeStep, Scheme
-from bitfront.report.front import Objectives
+from bitfront.core.pareto import Objectives
 
 
 class Origin(StrEnum):
-    """Where a candidate came from; the texts are what files hold."""
+    """Origin of a candidate; the texts are what files hold."""
 
     BASELINE = "baseline"
     GREEDY = "ladder"  # a uniform low precision with the most sensitive groups one step higher
@@ -40,7 +40,7 @@ def origin_of(step: RecipeStep) -> Origin:
 
 
 class TrialStatus(StrEnum):
-    """How a trial ended."""
+    """End of a trial."""
 
     COMPLETE = "complete"
     OVER_BUDGET = "over budget"  # timed and weighed, and not worth scoring
@@ -52,7 +52,7 @@ class TrialStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """What is to be tried.
+    """Scheme for every group, and the variant and pruning it is for: what is tried.
 
     Attributes:
         origin: Where it came from.
@@ -60,7 +60,7 @@ class Candidate:
         name: Fixed id of a baseline (``int8``), or of another backend's config (``ort-cpu.p07``); empty for everything
             else.
         pruning: Prune group → sparsity, those above 0.
-        network: Key of the network that is quantised (``search.variants.builder``); empty for the given one.
+        variant: Id of the network that is quantised (``search.variants.builder``); empty for the given one.
         architecture: The student, or the pattern of sparse weights, whose space it is from; empty for the given
             network's.
     """
@@ -69,7 +69,7 @@ class Candidate:
     schemes: Mapping[str, Scheme]
     name: str = ""
     pruning: Mapping[str, float] = field(default_factory=dict)
-    network: str = ""
+    variant: str = ""
     architecture: str = ""
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Candidate:
     @property
     def judges_variant(self) -> bool:
         """Whether what its variant may come to is told from it, so that it is not stopped after a few samples."""
-        return self.further_trained or bool(self.network and self.origin is not Origin.SAMPLER)
+        return self.further_trained or bool(self.variant and self.origin is not Origin.SAMPLER)
 
     @property
     def further_trained(self) -> bool:
@@ -94,7 +94,7 @@ class Candidate:
     @property
     def key(self) -> str:
         """The same for equal schemes of one network."""
-        return json.dumps([self.network, self.texts], sort_keys=True)
+        return json.dumps([self.variant, self.texts], sort_keys=True)
 
     @property
     def texts(self) -> dict[str, str]:
@@ -104,7 +104,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What became of a candidate.
+    """Candidate that was tried, with what was measured of it.
 
     Attributes:
         number: The trial's number in the Optuna study.
@@ -156,7 +156,7 @@ class Trial:
 
     @property
     def objectives(self) -> Objectives:
-        """What it is compared by; of a trial that was scored.
+        """Objectives by which a trial that was scored is compared.
 
         Latency by its ratio: what was timed an hour apart is comparable only against one network timed beside it.
         """
@@ -177,4 +177,6 @@ def summarise(layers: Mapping[str, Scheme]) -> str:
 def _label(scheme: Scheme) -> str:
     if scheme.weights.group_size is not None:
         return f"{scheme.precision} blocks"
+    if scheme.activations.is_dynamic:
+        return f"{scheme.precision} dynamic"
     return f"{scheme.precision} weight-only" if scheme.is_weight_only else scheme.precision.value

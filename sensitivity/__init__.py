@@ -1,1 +1,1 @@
-"""How much each scheme for each group hurts the output: scores, ranks, a table."""
+"""Sensitivity of the output to each scheme of each group and to each sparsity: scores, losses, tables."""

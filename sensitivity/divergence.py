@@ -1,4 +1,4 @@
-"""How far a candidate's outputs are from the FP32 network's: 0 for unchanged, growing with damage.
+"""Divergence of a candidate's outputs from the FP32 network's: 0 for unchanged, growing with damage.
 
     kl       mean over samples and positions of Σ_c p_fp32(c) · ln(p_fp32(c) / p_scheme(c)), in nats
     nsr      Σ (y_fp32 − y_scheme)² / Σ y_fp32², the noise-to-signal power ratio 10^(−SQNR/10)
@@ -7,9 +7,9 @@
 All are means over samples, and what is returned is each sample's part, so that differences get a standard error:
 the part of a sample in NSR is its noise power over the mean signal power of all samples.
 
-Which output is measured in what is ``sensitivity.measure``'s to decide. KL is summed over outputs (independent heads
-add up), the others are averaged over theirs, and the three are added. A sample with NaN or infinity in an output that
-counts scores NaN. −∞ in FP32's own output rules an entry out: it has probability 0 in KL, and no part in NSR.
+``sensitivity.divergence_metric`` decides which metric applies to which output. KL is summed over outputs (independent
+heads add up), the others are averaged over theirs, and the three are added. A sample with NaN or infinity in an output
+that counts scores NaN. −∞ in FP32's own output rules an entry out: it has probability 0 in KL, and no part in NSR.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.core import Array, DataError
-from bitfront.sensitivity.measure import CHANGED, KL, NSR, UNREAD
+from bitfront.sensitivity.divergence_metric import CHANGED, KL, NSR, UNREAD
 
 Outputs = tuple[Array, ...]
 Floats = NDArray[np.float64]
@@ -32,11 +32,11 @@ _SUM_TOLERANCE = 1e-3
 _ENTRIES = 2**20
 
 
-def divergence(measure: str, reference: Outputs, outputs: Outputs) -> Floats:
-    """How far each sample of ``outputs`` is from ``reference``.
+def divergence(divergence_metric: str, reference: Outputs, outputs: Outputs) -> Floats:
+    """Divergence of each sample of ``outputs`` from ``reference``.
 
     Args:
-        measure: One rule an output, as ``sensitivity.measure`` writes it.
+        divergence_metric: One rule an output, as ``choose_divergence_metric`` writes it.
         reference: The FP32 network's outputs, (n, …) each of those that count; without NaN and +∞.
         outputs: The candidate's, of the same shapes.
 
@@ -54,7 +54,7 @@ def divergence(measure: str, reference: Outputs, outputs: Outputs) -> Floats:
             "the candidate is not the network it is compared with: report this, with the network",
         )
     found: dict[str, list[Floats]] = {KL: [], NSR: [], CHANGED: []}
-    for head, wanted, output in zip(measure.split(","), reference, outputs, strict=False):
+    for head, wanted, output in zip(divergence_metric.split(","), reference, outputs, strict=False):
         rule, _, axis = head.partition(":")
         if rule == UNREAD:
             continue
@@ -96,7 +96,7 @@ def kl_divergence(reference: Array, output: Array, axis: int = 1) -> Floats:
 
 
 def noise_to_signal(reference: Array, output: Array) -> Floats:
-    """Each sample's power of the difference over the mean sample's power of the reference; the mean is the NSR."""
+    """Noise power of each sample over the mean signal power of the reference, (n,); its mean is the NSR."""
     rows = len(reference)
     # Scaled by the largest value, squares neither overflow nor vanish.
     largest = max(
@@ -115,7 +115,7 @@ def noise_to_signal(reference: Array, output: Array) -> Floats:
 
 
 def changed(reference: Array, output: Array) -> Floats:
-    """The share of each sample's entries that differ."""
+    """Fraction of each sample's entries that differ, (n,)."""
     return np.asarray((reference != output).reshape(len(reference), -1).mean(axis=1), dtype=np.float64)
 
 

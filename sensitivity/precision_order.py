@@ -1,4 +1,4 @@
-"""Which scheme is at least as precise as which, and what that says of a table: the lowest scheme, the ranking.
+"""A partial order of schemes by precision, and what follows from it for a table: the lowest scheme, the ranking.
 
 Schemes are ordered by what they do to the numbers, not by what they scored:
 
@@ -24,17 +24,17 @@ from bitfront.sensitivity.table import SensitivityTable
 _EXTENT = {Granularity.CHANNEL: 1 << 30, Granularity.TENSOR: 1 << 31}
 _ACTIVATIONS = {ActivationMode.NONE: 0, ActivationMode.DYNAMIC: 1, ActivationMode.STATIC: 2}
 
-Rank = tuple[str, Granularity, int | None, bool, ActivationScheme]
+PrecisionRank = tuple[str, Granularity, int | None, bool, ActivationScheme]
 
 
-def rank(scheme: Scheme) -> Rank:
-    """What a scheme does to the numbers, its methods aside."""
+def rank(scheme: Scheme) -> PrecisionRank:
+    """Rank of a scheme in the order: weights and activations, its methods aside."""
     weights = scheme.weights
     return weights.dtype, weights.granularity, weights.group_size, weights.symmetric, scheme.activations
 
 
 def _extent(weights: WeightScheme) -> int:
-    """How many weights one scale is for, at most; only compared."""
+    """Largest number of weights that share a scale; only compared."""
     return weights.group_size or _EXTENT[weights.granularity]
 
 
@@ -48,7 +48,7 @@ def at_least_as_precise(upper: Scheme, lower: Scheme) -> bool:
 
 
 def from_most_precise(schemes: Iterable[Scheme]) -> list[Scheme]:
-    """The schemes so that each comes after all that are at least as precise and on another rank."""
+    """The schemes sorted so that each comes after all of other ranks that are at least as precise."""
     return sorted(
         schemes,
         key=lambda scheme: (
@@ -78,12 +78,12 @@ def lowest(scores: Mapping[Scheme, float]) -> Scheme:
     )
 
 
-def best_of_each_rank(scores: Mapping[Scheme, float]) -> dict[Rank, Scheme]:
-    """Rank → its scheme of the best score; ranks without a finite score are left out."""
-    best: dict[Rank, Scheme] = {}
+def best_of_each_rank(scores: Mapping[Scheme, float]) -> dict[PrecisionRank, Scheme]:
+    """Rank → its scheme with the best score; ranks without a finite score are left out."""
+    best: dict[PrecisionRank, Scheme] = {}
     for scheme, score in scores.items():
-        held = best.get(rank(scheme))
-        if math.isfinite(score) and (held is None or score < scores[held]):
+        known = best.get(rank(scheme))
+        if math.isfinite(score) and (known is None or score < scores[known]):
             best[rank(scheme)] = scheme
     return best
 

@@ -1,12 +1,13 @@
 """Scoring every (group, scheme) by running the real artifact on its backend, in two contexts.
 
-    alone     every choice of every group, the rest of the network FP32
-    restored  the best rounding of each rank, the rest at its lowest precision (fewest bits, 8-bit activations, the
-              rounding that scored best alone), minus the score of FP32 in its place, sample by sample
+    single layer   every scheme of every group, the rest of the network FP32 ("alone" in files)
+    leave one out  the best rounding of each rank, the rest at its lowest precision (fewest bits, 8-bit activations, the
+                   rounding that scored best alone), minus the score of FP32 in its place, sample by sample
+                   ("restored" in files)
 
-A score is kept under the digest of the artifact, the FP32 artifact, the inputs, the measure and the device, so a run
-that was killed repeats none, and two schemes that are written alike are run once. A scheme that the lowerer or the
-backend refuses is dropped with what it said; if they refuse FP32, that is an error.
+A score is kept under the digest of the artifact, the FP32 artifact, the inputs, the divergence metric and the device,
+so a run that was killed repeats none, and two schemes that are written alike are run once. A scheme that the lowerer or
+the backend refuses is dropped with what it said; if they refuse FP32, that is an error.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from bitfront.core import (
     digest,
 )
 from bitfront.lowering.layers import PrecisionGroup, QuantisableLayers
-from bitfront.sensitivity.clean import clean
 from bitfront.sensitivity.divergence import Outputs, divergence
-from bitfront.sensitivity.measure import Reading, choose
+from bitfront.sensitivity.divergence_metric import OutputReading, choose_divergence_metric
+from bitfront.sensitivity.losses import with_losses
 from bitfront.sensitivity.precision_order import best_of_each_rank, lowest
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
@@ -49,12 +50,12 @@ Schemes = dict[str, Scheme]
 Scores = NDArray[np.float64]  # one a sample
 
 
-class CandidateWriter(Protocol):
-    """What writes candidates; ``lowering.lowerer.Lowerer`` does."""
+class SchemeLowerer(Protocol):
+    """Writes schemes as an artifact, as ``lowering.lowerer.Lowerer`` does."""
 
     @property
     def quantisable(self) -> QuantisableLayers:
-        """Layers, groups and what each may become."""
+        """The network's layers and groups, with the schemes that each may take."""
         ...
 
     def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
@@ -67,17 +68,17 @@ class CandidateWriter(Protocol):
 
 
 def planned_steps(quantisable: QuantisableLayers, precisions: Sequence[Precision]) -> int:
-    """How often ``score`` reports a step."""
+    """Number of steps that ``score_sensitivities`` reports."""
     return sum(len(_schemes(group, precisions)) for group in quantisable.groups)
 
 
-def score(
-    lowerer: CandidateWriter,
+def score_sensitivities(
+    lowerer: SchemeLowerer,
     backend: Backend,
     inputs: Inputs,
     *,
     samples: int,
-    read: Sequence[Reading],
+    read: Sequence[OutputReading],
     precisions: Sequence[Precision],
     threads: int,
     store: ContentStore,
@@ -91,7 +92,7 @@ def score(
         backend: Runs them.
         inputs: Unlabelled inputs, (n, …) each.
         samples: How many of them each score is taken on, from the first on.
-        read: How each output is read, which decides on the measure.
+        read: How each output is read, which decides on the divergence metric.
         precisions: Allowed besides FP32.
         threads: Intra-operator threads of the backend.
         store: Where scores are kept.
@@ -113,37 +114,38 @@ def score(
     offered = {group.name: _schemes(group, precisions) for group in quantisable.groups}
     all_fp32 = dict.fromkeys(offered, FP32)
 
-    alone: dict[str, dict[Scheme, float]] = {}
+    single_layer: dict[str, dict[Scheme, float]] = {}
     refused: dict[tuple[str, Scheme], str] = {}
     for group, schemes in offered.items():
-        alone[group] = {FP32: 0.0}
+        single_layer[group] = {FP32: 0.0}
         for scheme in schemes[1:]:
             try:
-                alone[group][scheme] = float(scorer.score({**all_fp32, group: scheme}).mean())
+                single_layer[group][scheme] = float(scorer.score({**all_fp32, group: scheme}).mean())
             except _RefusedError as error:
                 refused[group, scheme] = error.reason
             on_step(f"{group} {scheme.text}")
 
-    all_low = {group: lowest(scores) for group, scores in alone.items()}
-    restored: dict[tuple[str, Scheme], tuple[float, float]] = {}
-    for group, scores in alone.items():
-        restored |= {(group, scheme): value for scheme, value in _restored(scorer, all_low, group, scores).items()}
+    all_low = {group: lowest(scores) for group, scores in single_layer.items()}
+    leave_one_out: dict[tuple[str, Scheme], tuple[float, float]] = {}
+    for group, scores in single_layer.items():
+        found = _leave_one_out(scorer, all_low, group, scores)
+        leave_one_out |= {(group, scheme): value for scheme, value in found.items()}
         on_step(f"{group} restored")
 
     rows = [
         SensitivityRow(
             group=group,
             scheme=scheme,
-            alone=alone[group].get(scheme, math.nan),
-            restored=restored.get((group, scheme), _NOT_MEASURED)[0],
-            restored_error=restored.get((group, scheme), _NOT_MEASURED)[1],
+            single_layer=single_layer[group].get(scheme, math.nan),
+            leave_one_out=leave_one_out.get((group, scheme), _NOT_MEASURED)[0],
+            leave_one_out_error=leave_one_out.get((group, scheme), _NOT_MEASURED)[1],
             loss=math.nan,
             dropped=refused.get((group, scheme), ""),
         )
         for group, schemes in offered.items()
         for scheme in schemes
     ]
-    return SensitivityTable(measure=scorer.measure, samples=scorer.samples, rows=clean(rows))
+    return SensitivityTable(divergence_metric=scorer.divergence_metric, samples=scorer.samples, rows=with_losses(rows))
 
 
 def _schemes(group: PrecisionGroup, precisions: Sequence[Precision]) -> tuple[Scheme, ...]:
@@ -151,10 +153,10 @@ def _schemes(group: PrecisionGroup, precisions: Sequence[Precision]) -> tuple[Sc
     return (FP32, *(scheme for scheme in group.schemes if scheme != FP32 and scheme.precision in precisions))
 
 
-def _restored(
-    scorer: _Scorer, all_low: Schemes, group: str, alone: Mapping[Scheme, float]
+def _leave_one_out(
+    scorer: _Scorer, all_low: Schemes, group: str, single_layer: Mapping[Scheme, float]
 ) -> dict[Scheme, tuple[float, float]]:
-    """Restored scores of one group with their standard errors; FP32's alone where the context cannot be scored.
+    """Leave-one-out scores of one group and their standard errors; only FP32's where the context cannot be scored.
 
     The score is infinite where the scheme's output is not finite in this context.
     """
@@ -165,7 +167,7 @@ def _restored(
         return found
     if not np.isfinite(base).all():
         return found
-    for scheme in best_of_each_rank(alone).values():
+    for scheme in best_of_each_rank(single_layer).values():
         if scheme == FP32:
             continue
         try:
@@ -202,10 +204,10 @@ class _Scorer:
 
     def __init__(
         self,
-        lowerer: CandidateWriter,
+        lowerer: SchemeLowerer,
         backend: Backend,
         inputs: Inputs,
-        read: Sequence[Reading],
+        read: Sequence[OutputReading],
         threads: int,
         store: ContentStore,
         batching: Batching,
@@ -229,23 +231,23 @@ class _Scorer:
         self._reference: Outputs | None = None
         self._axes: tuple[int | None, ...] = ()
         kept = store.get_json(_KIND, self._context)
-        self._measure: str | None = kept["measure"] if kept else None
+        self._divergence_metric: str | None = kept["measure"] if kept else None
 
     @property
-    def measure(self) -> str:
-        """What scores are measured in."""
-        if self._measure is None:
+    def divergence_metric(self) -> str:
+        """The metric that divergences are taken in."""
+        if self._divergence_metric is None:
             outputs = self._fp32_outputs()
             read = [
                 replace(reading, axis=_behind_samples(reading.axis, samples, output.ndim))
                 for reading, samples, output in zip(self._read, self._axes, outputs, strict=True)
             ]
-            self._measure = choose(read, outputs, self.samples)
-            self._store.put_json(_KIND, self._context, {"measure": self._measure})
-        return self._measure
+            self._divergence_metric = choose_divergence_metric(read, outputs, self.samples)
+            self._store.put_json(_KIND, self._context, {"measure": self._divergence_metric})
+        return self._divergence_metric
 
     def score(self, schemes: Schemes) -> Scores:
-        """Each sample's divergence of the artifact for group → scheme from FP32; may be NaN or infinite.
+        """Divergence per sample, (n,), of the artifact for group → scheme from FP32; may be NaN or infinite.
 
         Raises:
             _RefusedError: If it cannot be written or run.
@@ -260,7 +262,7 @@ class _Scorer:
             name = artifact.digest
             if name not in self._by_artifact:
                 self._by_artifact[name] = self._kept_or_run(
-                    artifact, digest(self._context, self.measure, artifact.content)
+                    artifact, digest(self._context, self.divergence_metric, artifact.content)
                 )
             self._by_schemes[candidate] = self._by_artifact[name]
         return self._by_schemes[candidate]
@@ -269,14 +271,14 @@ class _Scorer:
         kept = self._store.get_arrays(_KIND, key)
         if kept is not None:
             return kept["divergence"]
-        measure, reference = self.measure, self._fp32_outputs()
+        divergence_metric, reference = self.divergence_metric, self._fp32_outputs()
         try:
             outputs = self._run(artifact)
         except BackendUnavailableError:
             raise  # a runtime that is gone is no property of the scheme
         except BackendError as error:
             raise _RefusedError(error.message) from error
-        found = divergence(measure, reference, outputs)
+        found = divergence(divergence_metric, reference, outputs)
         self._store.put_arrays(_KIND, key, {"divergence": found})
         return found
 
@@ -294,7 +296,7 @@ class _Scorer:
 
 
 def _behind_samples(axis: int | None, samples: int | None, rank: int) -> int | None:
-    """Where an axis of an output lies once that of the samples is its first one."""
+    """Position of an output's axis once the sample axis is moved to the front."""
     if axis is None or samples is None or not -rank <= axis < rank:
         return None
     axis %= rank

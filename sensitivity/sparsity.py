@@ -1,6 +1,7 @@
-"""What sparsity costs: one row per (prune group, level), each alone, with the cleaned loss that a search adds up.
+"""The loss of pruning: one row per (prune group, sparsity), each pruned alone, with the loss that a search adds up.
 
-    score   mean divergence (``sensitivity.divergence``, the measure precisions are scored in) of the network with this
+    score   mean divergence (``sensitivity.divergence``, in the metric of the precisions' scores) of the network with
+    this
             group alone pruned in one shot and its batch norm measured anew, from the network as it was given
     loss    the score, raised to that of every lower sparsity of the group: sampling noise must not sell channels
     trained the score of the group's highest level after a short training, at most the loss; lower levels are given the
@@ -47,7 +48,7 @@ _BATCH_NORM_SAMPLES = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparsityRow:
-    """One (group, sparsity).
+    """A row of the sparsity table: one (group, sparsity).
 
     Attributes:
         group: Prune group's name.
@@ -72,16 +73,16 @@ class SparsityRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparsityTable:
-    """All rows, in the order of the groups.
+    """The sparsity table: all rows, in the order of the groups.
 
     Attributes:
-        measure: As ``sensitivity.measure`` writes it.
+        divergence_metric: As ``choose_divergence_metric`` writes it.
         samples: Inputs each score was taken on.
         rows: Sparsity 0 first within each group, with loss 0, then ascending; groups that may not be pruned have that
             row alone, dropped.
     """
 
-    measure: str
+    divergence_metric: str
     samples: int
     rows: tuple[SparsityRow, ...]
 
@@ -95,7 +96,7 @@ class SparsityTable:
 
     @property
     def trained_groups(self) -> frozenset[str]:
-        """Whose ``losses`` are after training."""
+        """Names of the groups whose ``losses`` are after training."""
         return frozenset(row.group for row in self.rows if not math.isnan(row.trained))
 
     def frame(self) -> pd.DataFrame:
@@ -104,8 +105,8 @@ class SparsityTable:
         return pd.DataFrame([[getattr(row, name) for name in columns] for row in self.rows], columns=columns)
 
 
-def planned_steps(groups: Sequence[PruneGroup], *, levels: Sequence[float], round_to: int) -> int:
-    """How often ``score_sparsities`` reports a step."""
+def planned_sparsity_steps(groups: Sequence[PruneGroup], *, levels: Sequence[float], round_to: int) -> int:
+    """Number of steps that ``score_sparsities`` reports."""
     return sum(row.sparsity > 0 and not row.dropped for row in _planned(groups, levels, round_to))
 
 
@@ -118,7 +119,7 @@ def score_sparsities(
     levels: Sequence[float] = (0.25, 0.5, 0.75),
     round_to: int,
     samples: int,
-    measure: str,
+    divergence_metric: str,
     store: ContentStore,
     key: str,
     on_step: Callable[[str], None],
@@ -134,10 +135,10 @@ def score_sparsities(
         levels: Sparsities of channel groups, in (0, 1).
         round_to: Channels that stay are a multiple of it.
         samples: How many of ``inputs`` each score is taken on, from the first on.
-        measure: As ``sensitivity.measure`` writes it.
+        divergence_metric: As ``choose_divergence_metric`` writes it.
         store: Where scores are kept.
         key: Digest of the network.
-        on_step: Told of each step, in a few words; ``planned_steps`` says how many there will be.
+        on_step: Told of each step, in a few words; ``planned_sparsity_steps`` says how many there will be.
         importance: Which channels go first, a name of ``passes.prune_importance.Importance``.
 
     Returns:
@@ -158,7 +159,7 @@ def score_sparsities(
         importance=Importance(importance), round_to=round_to, batch_norm_samples=_BATCH_NORM_SAMPLES
     )
     used = {name: array[:samples] for name, array in inputs.items()}
-    scorer = _Scorer(module, groups, data, used, options, measure, store, key)
+    scorer = _Scorer(module, groups, data, used, options, divergence_metric, store, key)
     rows: list[SparsityRow] = []
     for row in _planned(groups, levels, round_to):
         if row.sparsity == 0 or row.dropped:
@@ -166,7 +167,9 @@ def score_sparsities(
         else:
             rows.append(scorer.scored(row))
             on_step(f"{row.group} {row.sparsity:g}")
-    return SparsityTable(measure=measure, samples=sample_count(used), rows=clean(rows))
+    return SparsityTable(
+        divergence_metric=divergence_metric, samples=sample_count(used), rows=with_monotone_losses(rows)
+    )
 
 
 def score_trained(
@@ -176,7 +179,7 @@ def score_trained(
     trained: Callable[[Mapping[str, float]], nn.Module | None],
     warn: Callable[[str], None],
 ) -> SparsityTable:
-    """See what training leaves of each group's loss.
+    """Measure what training leaves of each group's loss.
 
     Args:
         table: Of ``module``, as ``score_sparsities`` gave it.
@@ -206,13 +209,13 @@ def score_trained(
             continue
         if network is None:
             return table
-        score = float(divergence(table.measure, whole, torch_outputs(network, inputs)).mean())
+        score = float(divergence(table.divergence_metric, whole, torch_outputs(network, inputs)).mean())
         shares[group] = min(score / losses[highest], 1.0) if math.isfinite(score) else 1.0
     rows = tuple(replace(row, trained=row.loss * shares.get(row.group, math.nan)) for row in table.rows)
     return replace(table, rows=rows)
 
 
-def clean(rows: Sequence[SparsityRow]) -> tuple[SparsityRow, ...]:
+def with_monotone_losses(rows: Sequence[SparsityRow]) -> tuple[SparsityRow, ...]:
     """The rows with ``loss`` raised to that of each lower sparsity of the group, or NaN with the reason it is dropped.
 
     Args:
@@ -233,7 +236,7 @@ def clean(rows: Sequence[SparsityRow]) -> tuple[SparsityRow, ...]:
 
 
 def _planned(groups: Sequence[PruneGroup], levels: Sequence[float], round_to: int) -> Iterator[SparsityRow]:
-    """Every row, its loss NaN where it has to be scored."""
+    """Every row of the table, its loss NaN where it has to be scored."""
     from bitfront.passes.prune_groups import Status
 
     for group in groups:
@@ -272,7 +275,7 @@ class _Scorer:
         data: TrainingData,
         inputs: Inputs,
         options: StructuredPrune,
-        measure: str,
+        divergence_metric: str,
         store: ContentStore,
         key: str,
     ) -> None:
@@ -281,11 +284,11 @@ class _Scorer:
         self._data = data
         self._inputs = inputs
         self._options = options
-        self._measure = measure
+        self._divergence_metric = divergence_metric
         self._store = store
         most = max(options.samples, options.batch_norm_samples)
         self._context = digest(
-            *("sparsity", _SCHEMA, key, measure, options.to_json(), dict(inputs)),
+            *("sparsity", _SCHEMA, key, divergence_metric, options.to_json(), dict(inputs)),
             {name: array[:most] for name, array in data.inputs.items()},
             None if data.labels is None else data.labels[:most],
         )
@@ -301,7 +304,7 @@ class _Scorer:
             except (ModelError, RuntimeError) as error:
                 return replace(row, dropped=f"the network does not run pruned so ({_first_line(error)})")
             kept = {
-                "loss": float(divergence(self._measure, self._reference, outputs).mean()),
+                "loss": float(divergence(self._divergence_metric, self._reference, outputs).mean()),
                 "macs_share": 1 - self._macs(pruned) / self._whole_macs,
             }
             self._store.put_json(_KIND, key, kept)
@@ -330,7 +333,7 @@ class _Scorer:
 
 
 def torch_outputs(module: nn.Module, inputs: Inputs) -> Outputs:
-    """What a module answers, one array per output, (n, …) each."""
+    """Outputs of a module on samples, one array per output, (n, …) each."""
     from bitfront.passes.data import TrainingData
     from bitfront.passes.device import device_of
     from bitfront.passes.equivalence import outputs_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 INTERPRETER = default_interpreter()
 
 
-def make_reference(model: onnx.ModelProto, source: str, *, skipped: Collection[str] = ()) -> ReferenceModel:
+def make_reference(
+    model: onnx.ModelProto,
+    source: str,
+    *,
+    skipped: Collection[str] = (),
+    fixed_inputs: Mapping[str, float] | None = None,
+) -> ReferenceModel:
     """See ``lowering.reference``."""
-    return reference.make_reference(model, source, INTERPRETER, skipped=skipped)
+    return reference.make_reference(model, source, INTERPRETER, skipped=skipped, fixed_inputs=fixed_inputs)
 
 
 def load_reference(path: Path, *, skipped: Collection[str] = ()) -> ReferenceModel:

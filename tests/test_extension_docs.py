@@ -71,29 +71,29 @@ def test_a_page_is_short(page: Path) -> None:
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("topology", ["gemm", "sequence_matmul", "chain"])
 def test_the_scheme_is_offered_written_and_run(topology: str) -> None:
-    """Matrix products take it, convolutions are told why not; the numbers are those of 8 bits."""
+    """Matrix products take it, convolutions are told why not; the numbers are those of 4-bit weights."""
     lowerer = lowerer_of("my_scheme:DynamicDialect", topology)
     products = {layer.name for layer in lowerer.quantisable.layers if layer.op in ("Gemm", "MatMul")}
-    schemes = uniform(lowerer, "int8:mse:dynamic")
-    assert {name for name, scheme in schemes.items() if scheme.text == "int8:mse:dynamic"} == products
+    schemes = uniform(lowerer, "int4:mse:dynamic")
+    assert {name for name, scheme in schemes.items() if scheme.text == "int4:mse:dynamic"} == products
     for layer in lowerer.quantisable.layers:
-        assert layer.name in products or "is for Gemm and MatMul" in layer.refused["int8:mse:dynamic"]
+        assert layer.name in products or "is for Gemm and MatMul" in layer.refused["int4:mse:dynamic"]
     model = lowerer.lower(schemes).data
     operators = [node.op_type for node in onnx.load_from_string(model).graph.node]
     assert operators.count("MatMulInteger") == len(products)
     found = outputs_of(model, inputs_of(lowerer.reference, seed=5))
     for wanted, actual in zip(expected_outputs(topology), found, strict=True):
-        assert sqnr_db(wanted, actual) > 28
+        assert sqnr_db(wanted, actual) > 12
 
 
 def test_the_scheme_goes_through_the_main_job(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The page's commands: a search that tries it, and a config whose model is rebuilt byte for byte."""
     files = write_files(folder)
     argv = files.argv("--backend", "my_scheme:DynamicBackend", "--max-drop", "0.5", "--trials", "4", "--quiet")
-    assert outcome([*argv, "--precisions", "int8", "--sensitivity-samples", "2", "--out", str(folder / "run")]) == 0
-    assert "int8:mse:dynamic" in (folder / "run" / "sensitivity.csv").read_text(encoding="utf-8")
-    config = PrecisionConfig.load(folder / "run" / "configs" / "int8.json")
-    dynamic = replace(config, layers={**config.layers, "fc": Scheme.parse("int8:mse:dynamic")})
+    assert outcome([*argv, "--precisions", "int4", "--sensitivity-samples", "2", "--out", str(folder / "run")]) == 0
+    assert "int4:mse:dynamic" in (folder / "run" / "sensitivity.csv").read_text(encoding="utf-8")
+    config = PrecisionConfig.load(folder / "run" / "configs" / "int4.json")
+    dynamic = replace(config, layers={**config.layers, "fc": Scheme.parse("int4:mse:dynamic")})
     made = folder / "dynamic.json"
     made.write_text(dynamic.to_json(), encoding="utf-8")
     apply = ["apply", str(made), "--model", str(files.net), "--calib", str(folder / "calib.npz")]

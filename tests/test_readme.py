@@ -74,8 +74,8 @@ def test_the_first_command(tmp_path: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names >= {"report.html", "pareto.csv", "trials.csv", "sensitivity.csv", "measurement.json", "study.db"}
     assert {path.stem for path in (run / "configs").iterdir()} == {path.stem for path in (run / "models").iterdir()}
-    verdict = "meets every budget" if done.returncode == 0 else "No point meets every budget"
-    assert verdict in done.stdout
+    summary = "meets every limit" if done.returncode == 0 else "No point meets every limit"
+    assert summary in done.stdout
 
 
 def test_folders_and_files_exist() -> None:

@@ -86,7 +86,7 @@ class OpenVinoBackend(HostBackend):
         return OpenVinoModel(compiled, self._profiled(network, options), outputs, nodes, self.name)
 
     def fingerprint(self) -> DeviceFingerprint:
-        """This processor and OpenVINO's version.
+        """Return this processor and OpenVINO's version.
 
         Raises:
             BackendUnavailableError: If OpenVINO is missing.
@@ -94,7 +94,7 @@ class OpenVinoBackend(HostBackend):
         return cpu_fingerprint(f"openvino {load_openvino().__version__}")
 
     def capabilities(self) -> Capabilities:
-        """What probes show that the runtime does here; probed once."""
+        """Abilities that probes show of the runtime here; probed once."""
         return self._capabilities
 
     @cached_property

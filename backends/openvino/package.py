@@ -35,7 +35,7 @@ def load_openvino() -> Any:
 
 
 def reason(error: Exception) -> str:
-    """What an exception of OpenVINO says, without the places in its source that come first."""
+    """Message of one of OpenVINO's exceptions, without the places in its source that come first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
     return (told or lines or [type(error).__name__])[0]

@@ -60,7 +60,7 @@ class OrtCpuBackend(HostBackend):
         return SessionModel(session, model, self.name, replace(setup, threads=1), kept)
 
     def fingerprint(self) -> DeviceFingerprint:
-        """This processor and ONNX Runtime's version.
+        """Return this processor and ONNX Runtime's version.
 
         Raises:
             BackendUnavailableError: If ONNX Runtime is missing.
@@ -69,7 +69,7 @@ class OrtCpuBackend(HostBackend):
         return cpu_fingerprint(f"onnxruntime {load_onnxruntime(_EXTRA).__version__}{without}")
 
     def capabilities(self) -> Capabilities:
-        """What probes show that the runtime does here; probed once."""
+        """Abilities that probes show of the runtime here; probed once."""
         return self._capabilities
 
     @cached_property

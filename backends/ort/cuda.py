@@ -127,7 +127,7 @@ class OrtCudaBackend(HostBackend):
         return OrtGpuModel(start_session(model, setup), model, self.name, setup)
 
     def fingerprint(self) -> DeviceFingerprint:
-        """This GPU, ONNX Runtime's version and the libraries beside it.
+        """Return this GPU, ONNX Runtime's version and the libraries beside it.
 
         Raises:
             BackendUnavailableError: If anything needed is missing.
@@ -135,7 +135,7 @@ class OrtCudaBackend(HostBackend):
         return self._fingerprint
 
     def capabilities(self) -> Capabilities:
-        """What probes show that the runtime does here; probed once."""
+        """Abilities that probes show of the runtime here; probed once."""
         return self._capabilities
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:

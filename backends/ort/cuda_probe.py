@@ -25,7 +25,7 @@ _NAMES = ("fp32", "fp16", "int8")
 
 
 def integer_shortcoming(backend: Backend) -> str:
-    """Why INT8 is not worth offering on the backend; empty where it is.
+    """Reason for not offering INT8 on the backend; empty where it is worth offering.
 
     Raises:
         BackendError: If a form does not compile or run.
@@ -37,7 +37,7 @@ def integer_shortcoming(backend: Backend) -> str:
 
 
 def verdict(ratios: Mapping[str, float]) -> str:
-    """Why INT8 is unprofitable, from each form's time over that of FP32; empty where it beats both floating forms."""
+    """Reason why INT8 is unprofitable, from each form's time over FP32's; empty if it beats both floating forms."""
     best = min(ratios["fp32"], ratios["fp16"])
     if ratios["int8"] < best:
         return ""
@@ -48,7 +48,7 @@ def verdict(ratios: Mapping[str, float]) -> str:
 
 
 def convolution(form: str) -> bytes:
-    """One form of the convolution: ``fp32``, ``fp16`` with Casts around, or ``int8`` with Q/DQ around."""
+    """Build one form of the convolution: ``fp32``, ``fp16`` with Casts around, or ``int8`` with Q/DQ around."""
     rng = np.random.default_rng(1)
     weight = rng.normal(0, 0.03, (_CHANNELS, _CHANNELS, 3, 3)).astype(np.float32)
     window: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}

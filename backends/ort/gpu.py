@@ -24,7 +24,7 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NvidiaDevice:
-    """One GPU.
+    """Name, compute capability and driver of a GPU.
 
     Attributes:
         name: As its maker calls it.

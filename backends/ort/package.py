@@ -68,7 +68,7 @@ def _installed(name: str) -> bool:
 
 
 def ort_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises; its own exceptions have no common base but ``Exception``."""
+    """Exception types that ONNX Runtime raises; they have no common base but ``Exception``."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     members = (getattr(state, name) for name in dir(state))

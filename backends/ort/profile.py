@@ -29,7 +29,7 @@ _PRECISIONS = {
 
 @dataclass(slots=True)
 class _Seen:
-    """What the events of one node say together."""
+    """Types, providers and times that the events of one node tell together."""
 
     kind: str
     provider: str
@@ -94,5 +94,5 @@ def _types(args: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _precision(types: tuple[str, ...]) -> str:
-    """What a node computes in: the type of its first operand that has one of the known."""
+    """Type that a node computes in: that of its first operand of a known type."""
     return next((_PRECISIONS[kind] for kind in types if kind in _PRECISIONS), "")

@@ -33,7 +33,7 @@ from bitfront.core import Array, BackendError, Inputs
 from bitfront.core.temporary import temporary_folder
 
 CPU_PROVIDER = "CPUExecutionProvider"
-_ERRORS_ONLY = 3
+_SILENT = 4  # what fails is raised, and said by the caller
 _NUMPY_TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -104,7 +104,7 @@ def start_session(
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _SILENT
     for key, value in setup.settings.items():
         options.add_session_config_entry(key, value)
     if setup.folder is not None:
@@ -199,7 +199,7 @@ class SessionModel(HostModel):
             return tuple(_operator_types(onnx.load_model(path, load_external_data=False).graph))
 
     def profile(self, inputs: Inputs) -> tuple[ExecutedLayer, ...]:
-        """What ran on which provider for how long, by the runtime's own profiler; ``detail`` is the provider.
+        """Operators that ran, on which provider and how long, by the runtime's profiler; ``detail`` is the provider.
 
         Raises:
             BackendError: If an input's name, type or shape is wrong, or the runtime fails.

@@ -101,7 +101,7 @@ class OrtTensorrtBackend(HostBackend):
         return OrtTensorrtModel(start_session(model, setup), model, self.name, setup, batch_size or 1)
 
     def fingerprint(self) -> DeviceFingerprint:
-        """This GPU, ONNX Runtime's version, TensorRT's, and whether FP32 is computed as such.
+        """Return this GPU, ONNX Runtime's version, TensorRT's, and whether FP32 is computed as such.
 
         Raises:
             BackendUnavailableError: If anything needed is missing.
@@ -109,7 +109,7 @@ class OrtTensorrtBackend(HostBackend):
         return self._fingerprint
 
     def capabilities(self) -> Capabilities:
-        """What probes show that the runtime does here; a note tells what TensorRT left to other providers."""
+        """Abilities that probes show of the runtime here; a note tells what TensorRT left to other providers."""
         return self._capabilities
 
     def proxy_backend(self) -> Backend:

@@ -1,1 +1,1 @@
-"""TensorRT, natively."""
+"""TensorRT itself, without ONNX Runtime."""

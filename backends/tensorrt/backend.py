@@ -86,7 +86,7 @@ class TensorRtBackend(HostBackend):
         )
 
     def capabilities(self) -> Capabilities:
-        """What probes show that the runtime does here; probed once."""
+        """Abilities that probes show of the runtime here; probed once."""
         return self._capabilities
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:

@@ -1,4 +1,4 @@
-"""From an artifact's bytes to a TensorRT plan: parse, fix the batch, configure, build; every failure names its node.
+"""Build of a TensorRT plan from an artifact: parse, fix the batch, configure, build; every failure names its node.
 
 Settings (TensorRT documentation, "Best Practices" and "Advanced Topics"; see also the command line of ``trtexec``):
 TF32 is on by default, so a true FP32 baseline clears its flag; tactics are timed 8 times each, for the best of two that
@@ -39,7 +39,7 @@ _LACKING = "operators and types that TensorRT lacks are listed in its ONNX parse
 
 
 class FloatMath(Enum):
-    """What FP32 layers multiply in."""
+    """Number format that FP32 layers multiply in."""
 
     FP32 = "fp32"
     TF32 = "tf32"

@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where caches of this user lie: ``$BITFRONT_CACHE``, else ``bitfront`` in the system's folder for such."""
+    """Folder of this user's caches: ``$BITFRONT_CACHE``, else ``bitfront`` in the system's folder for caches."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -96,7 +96,7 @@ class TimingCache:
 
 @contextlib.contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Alone among processes with the file; without a lock where the system has none of this kind."""
+    """Hold the file alone among processes; without a lock where the system has none of this kind."""
     try:
         import fcntl
     except ImportError:

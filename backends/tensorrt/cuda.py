@@ -42,7 +42,7 @@ class Gpu:
 
 
 class Cuda(Protocol):
-    """What the backend asks of CUDA; buffers, streams and events are opaque."""
+    """CUDA as the backend uses it; buffers, streams and events are opaque."""
 
     def gpu(self) -> Gpu:
         """The current device."""
@@ -134,7 +134,7 @@ class TorchCuda:
     """``torch.cuda`` on the current device."""
 
     def gpu(self) -> Gpu:
-        """See ``Cuda.gpu``."""
+        """Current device, by torch."""
         import torch
 
         try:
@@ -149,50 +149,50 @@ class TorchCuda:
         )
 
     def stream(self) -> Any:
-        """See ``Cuda.stream``."""
+        """New stream, not the default one."""
         import torch
 
         return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def handle(self, stream: Any) -> int:
-        """See ``Cuda.handle``."""
+        """Pointer of the stream."""
         return int(stream.cuda_stream)
 
     def on(self, stream: Any) -> contextlib.AbstractContextManager[Any]:
-        """See ``Cuda.on``."""
+        """Make the stream torch's current one."""
         import torch
 
         context: contextlib.AbstractContextManager[Any] = torch.cuda.stream(stream)
         return context
 
     def upload(self, array: Array) -> Any:
-        """See ``Cuda.upload``."""
+        """Buffer with a copy of the array, complete on return."""
         import torch
 
         # A copy, for torch warns of arrays that may not be written to.
         return torch.from_numpy(np.array(array, order="C")).cuda()
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """See ``Cuda.empty``."""
+        """Buffer of the shape, not filled."""
         import torch
 
         return torch.empty(shape, dtype=getattr(torch, dtype), device="cuda")
 
     def address(self, buffer: Any) -> int:
-        """See ``Cuda.address``."""
+        """Device pointer of the buffer."""
         return int(buffer.data_ptr())
 
     def download(self, buffer: Any) -> Array:
-        """See ``Cuda.download``."""
+        """Copy of the buffer on the host."""
         array: Array = buffer.cpu().numpy()
         return array
 
     def synchronise(self, stream: Any) -> None:
-        """See ``Cuda.synchronise``."""
+        """Wait until the stream's work is done."""
         stream.synchronize()
 
     def record(self) -> Any:
-        """See ``Cuda.record``."""
+        """Timed event behind what the current stream has been given."""
         import torch
 
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -200,15 +200,15 @@ class TorchCuda:
         return event
 
     def wait(self, event: Any) -> None:
-        """See ``Cuda.wait``."""
+        """Wait until the event has happened."""
         event.synchronize()
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
-        """See ``Cuda.elapsed_ms``."""
+        """Milliseconds between two events that have happened."""
         return float(start.elapsed_time(end))
 
     def capture(self, stream: Any, enqueue: Callable[[], None]) -> Callable[[], None]:
-        """See ``Cuda.capture``."""
+        """Capture what ``enqueue`` gives the stream as a CUDA graph; the result replays it."""
         import torch
 
         graph = torch.cuda.CUDAGraph()

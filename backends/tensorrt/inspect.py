@@ -1,4 +1,4 @@
-r"""What a TensorRT engine runs, told in terms of the artifact's nodes: its inspector's JSON and its profiler's times.
+r"""Layers that a TensorRT engine runs, in terms of the artifact's nodes: its inspector's JSON and its profiler's times.
 
 The inspector lists the layers left after fusion. Each names the ONNX nodes in it in ``Metadata``, as
 ``[ONNX Layer: conv1]\x1f[ONNX Layer: relu1]``, or else in its own name (``conv1 + relu1``). TensorRT 10 gives the
@@ -153,7 +153,7 @@ def _layer(row: Any, known: frozenset[str]) -> ExecutedLayer:
 
 
 def _precision(row: Mapping[str, Any], tactic: str) -> str:
-    """What a layer multiplies in, by its tactic's name; else the type of what it reads first."""
+    """Type that a layer multiplies in, by its tactic's name; else the type of what it reads first."""
     if found := _TACTIC.search(f"{tactic}_"):
         return _MULTIPLIED[found[1]]
     for tensor in (*row.get("Inputs", ()), *row.get("Outputs", ())):

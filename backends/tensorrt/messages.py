@@ -1,4 +1,4 @@
-"""What TensorRT says while it works: its log, collected, and its errors put into words that name the node.
+"""Messages of TensorRT: its log, collected, and its errors put into words that name the node.
 
 TensorRT tells why a build failed only through the logger; ``build_serialized_network`` itself gives None. One logger
 serves a process, since the library keeps the first one it meets for what happens deep inside.
@@ -71,7 +71,7 @@ def _open_log(_: type) -> tuple[trt.ILogger, Messages]:
 
 
 def parser_reason(parser: trt.OnnxParser) -> str:
-    """Why the parser refused a model: the first error with its node, and how many more there are."""
+    """Reason why the parser refused a model: the first error with its node, and how many more there are."""
     errors = [found for index in range(parser.num_errors) if (found := parser.get_error(index)) is not None]
     if not errors:
         return "the parser gave no reason"
@@ -84,7 +84,7 @@ def parser_reason(parser: trt.OnnxParser) -> str:
 
 
 def build_reason(errors: Sequence[str], nodes: Iterable[str]) -> str:
-    """Why a build failed.
+    """Reason why a build failed.
 
     Args:
         errors: What the logger collected, oldest first.
@@ -99,7 +99,7 @@ def build_reason(errors: Sequence[str], nodes: Iterable[str]) -> str:
 
 
 def mentioned(text: str, nodes: Iterable[str]) -> tuple[str, ...]:
-    """Those of the names that stand in the text, as whole words, by where they first do; at most three.
+    """Names that stand in the text as whole words, three at most, in the order in which they first do.
 
     A name inside a longer one (``conv`` in ``conv.1``) does not count; both ends of a range do, which TensorRT writes
     as ``ForeignNode[first...last]``.

@@ -179,7 +179,7 @@ class TensorRtModel(HostModel):
         )
 
     def engine(self) -> bytes | None:
-        """The plan."""
+        """Bytes of the plan."""
         return self._engine.plan.data
 
     @cached_property

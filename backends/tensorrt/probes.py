@@ -61,7 +61,7 @@ def tensorrt_probes() -> tuple[Probe, ...]:
 
 
 def wrong_precision(name: str, layers: tuple[ExecutedLayer, ...]) -> str:
-    """What the probed layer runs in instead of the precision it is written in; empty where right or not told.
+    """Precision that the probed layer runs in, if not the one it is written in; empty where right or not told.
 
     Args:
         name: The probe's.

@@ -1,4 +1,4 @@
-"""One execution context with its buffers and stream, and runs of it timed by events of the device.
+"""Execution context with its buffers and stream, and runs of it timed by events of the device.
 
 Timing keeps a queue of two: the next run is given to the device before the last one is waited for, so that no run waits
 for the host (TensorRT documentation, "Performance Best Practices"; ``trtexec`` does the same). Inputs lie on the device
@@ -61,7 +61,7 @@ def input_specs(engine: trt.ICudaEngine, fixed_batch: int | None) -> dict[str, I
 
 
 def wrong_batch(inputs: Inputs, specs: Mapping[str, InputSpec], most: int) -> str:
-    """What is wrong with the number of samples, empty if nothing is.
+    """Reason why the number of samples is wrong; empty if it is not.
 
     Args:
         inputs: What came, of the right rank.
@@ -174,7 +174,7 @@ class Session:
 
 
 def captured(session: Session, cuda: Cuda) -> tuple[Callable[[], None], str]:
-    """What launches one run on the current stream, and why it is not a captured graph, empty where it is.
+    """Function that launches one run on the current stream, and why it is no captured graph, empty if it is.
 
     The session has run once before: TensorRT puts off some of its setting up to the first run with new shapes.
     """

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions around the identity."""
+    """A residual block: two 3×3 convolutions beside the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Keeps the shape (n, channels, h, w)."""
+        """Forward pass, (n, channels, h, w) → the same shape."""
         out = functional.relu(self.bn1(self.conv1(x)))
         return functional.relu(self.bn2(self.conv2(out)) + x)
 

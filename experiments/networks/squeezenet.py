@@ -16,7 +16,7 @@ POOLED_BEFORE = (2, 4, 6)
 
 
 class Fire(nn.Module):
-    """Squeeze, then expand twice side by side."""
+    """A fire module: squeeze, then expand twice side by side."""
 
     def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
         super().__init__()

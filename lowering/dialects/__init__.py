@@ -1,1 +1,1 @@
-"""One file a dialect."""
+"""Dialects of the runtimes, one file each."""

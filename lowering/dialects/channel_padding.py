@@ -1,4 +1,4 @@
-"""Where tensors between quantised convolutions get channels of zeros, so that the fast kernels take them.
+"""Channels of zeros for tensors between quantised convolutions, so that the fast kernels take them.
 
 ONNX Runtime's fast integer kernels (``ConvSym`` of MLAS) want 16 output channels or more of a dense convolution, and a
 multiple of 16 channels of a depthwise one; others run several times slower. A tensor that only quantised convolutions

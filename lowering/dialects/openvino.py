@@ -35,7 +35,8 @@ import numpy as np
 import onnx
 
 from bitfront.core import Precision
-from bitfront.lowering.dialect import ComputeType, LayerSite, LoweringRequest, SchemeSupport
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import RECURRENTS, LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
 from bitfront.lowering.dialects.qdq import QdqEmitter
 from bitfront.lowering.dialects.qdq_schemes import (
@@ -54,7 +55,7 @@ _ARITHMETIC = frozenset(("Add", "Mul", "GlobalAveragePool", "AveragePool", "Leak
 
 
 def why_no_int8(site: LayerSite) -> str:
-    """Why a layer cannot compute on 8-bit activations; empty where it can."""
+    """Reason why a layer cannot compute on 8-bit activations; empty where it can."""
     layer, node, view = site.layer, site.node, site.view
     if layer.op == "ConvTranspose":
         return "OpenVINO's CPU plugin runs a quantised ConvTranspose in float32; weight-only storage is offered"
@@ -66,7 +67,7 @@ def why_no_int8(site: LayerSite) -> str:
 
 
 def why_no_groups(site: LayerSite) -> str:
-    """Why a layer cannot have a scale per group of weights; empty where it can."""
+    """Reason why a layer cannot have a scale per group of weights; empty where it can."""
     if reason := why_no_matmul_groups(site):
         return reason
     reduction = site.layer.weight_shape[1 - site.layer.channel_axis]
@@ -81,11 +82,11 @@ class OpenVinoDialect:
 
     name = "openvino"
     schemes: Sequence[SchemeSupport[Any]] = qdq_schemes(
-        why_no_int8=why_no_int8, why_no_groups=why_no_groups, fp16=ComputeType.FP16, tables=False
+        why_no_int8=why_no_int8, why_no_groups=why_no_groups, fp16=ComputeType.FP16, stored=RECURRENTS
     )
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:
-        """See ``Dialect.write``.
+        """Write the request for OpenVINO.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range.
@@ -125,7 +126,7 @@ class OpenVinoEmitter(QdqEmitter):
         self._keep(node.output[0], stored[0], result)
 
     def _computed(self, index: int, node: onnx.NodeProto, inputs: list[str]) -> None:
-        """As elsewhere, but a quantiser shared with others does not end where an activation would: that is written."""
+        """Write a node as the base does; an activation at which a shared quantiser does not end is written too."""
         fused = next((at for at, source in self._placement.fused_activations.items() if source == index), None)
         if fused is None or self.view.nodes[fused].output[0] not in self._shared:
             super()._computed(index, node, inputs)

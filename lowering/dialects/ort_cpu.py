@@ -5,16 +5,19 @@ Beyond those:
 
 - A quantised Conv needs Q/DQ on its output to become QLinearConv; Gemm and MatMul do not, so their results stay
   floating unless somebody wants 8 bits (a classifier's logits are not rounded).
-- The fast kernels for dense convolutions take input channels by fours: an image's three get a fourth of zeros (half
-  the time of a stem of 64 outputs), for one small Pad. More zeros make narrow ones wide enough (``channel_padding``).
+- The fast kernels for dense convolutions take input channels by fours: an image's three get a fourth of zeros, for one
+  small Pad, where the zeros are few (``ort_cpu_rules.missing_channels``). More zeros make narrow ones wide enough
+  (``channel_padding``). Zeros of weights are added on load and take no place in the file.
 - Layout operators are written on the 8-bit tensor itself instead of being left to the runtime's clean-up; a strided
   Slice with a Pad of channels (a shortcut without parameters) becomes a 1×1 convolution that copies.
 - A Relu or Clip in front of a quantiser is left out: the quantiser's range ends where it would.
 - INT4 with a scale per group is written as MatMulNBits with 8-bit arithmetic (``accuracy_level`` 4) set in the node, so
   the file runs the same in a session with default options.
 
-Not handled: quantised ConvTranspose (the provider has no kernel: weight-only storage is offered instead), dynamic
-quantisation, LSTM and GRU.
+- An LSTM has W and R in one kernel, ``DynamicQuantizeLSTM``, that quantises its input itself; Gemm and MatMul may, too
+  (``ort_cpu_dynamic``).
+
+Not handled: quantised ConvTranspose, GRU and RNN (the provider has no kernels: weight-only storage is offered instead).
 """
 
 from __future__ import annotations
@@ -26,8 +29,17 @@ from typing import Any
 import numpy as np
 import onnx
 
-from bitfront.lowering.dialect import ComputeType, LayerSite, LoweringRequest, SchemeSupport
+from bitfront.core import SCHEMES
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import RECURRENTS, TABLES, LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.channel_padding import padded_channels
+from bitfront.lowering.dialects.ort_cpu_dynamic import (
+    OPERATORS,
+    dynamic_bytes,
+    why_not_dynamic,
+    write_dynamic_lstm,
+    write_dynamic_product,
+)
 from bitfront.lowering.dialects.ort_cpu_rules import (
     is_arithmetic,
     may_write_floats,
@@ -43,6 +55,10 @@ from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.storage import write_integer
 
 
+def _write_dynamic(emitter: OrtCpuEmitter, site: LayerSite) -> None:
+    emitter.dynamic_layer(site)
+
+
 class OrtCpuDialect:
     """Writes networks for ONNX Runtime's CPU provider.
 
@@ -50,12 +66,25 @@ class OrtCpuDialect:
     """
 
     name = "ort-cpu"
-    schemes: Sequence[SchemeSupport[Any]] = qdq_schemes(
-        why_no_int8=why_no_int8, why_no_groups=why_no_matmul_groups, fp16=ComputeType.FP32, tables=True
+    schemes: Sequence[SchemeSupport[Any]] = (
+        *qdq_schemes(
+            why_no_int8=why_no_int8,
+            why_no_groups=why_no_matmul_groups,
+            fp16=ComputeType.FP32,
+            stored=TABLES | RECURRENTS,
+        ),
+        SchemeSupport(
+            scheme=SCHEMES["int8:mse:dynamic"],
+            compute_type=ComputeType.DYNAMIC_INT8,
+            write=_write_dynamic,
+            why_not=why_not_dynamic,
+            operators=OPERATORS,
+            weight_bytes=dynamic_bytes,
+        ),
     )
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:
-        """See ``Dialect.write``.
+        """Write the request for ONNX Runtime's processor provider.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range.
@@ -75,6 +104,7 @@ class OrtCpuEmitter(QdqEmitter):
         }
         self._padded_channels = padded_channels(self.view, convs, self._result)
         self._padded_tensors: dict[tuple[str, int], str] = {}
+        self._quantised_at_run_time: dict[str, tuple[str, str, str]] = {}
 
     def _is_conv2d(self, node: onnx.NodeProto) -> bool:
         return node.op_type == "Conv" and node.name in self._layers and len(self._layers[node.name].weight_shape) == 4
@@ -92,6 +122,18 @@ class OrtCpuEmitter(QdqEmitter):
         source = self.as_float(site.node.input[0])
         write_matmul_nbits(self.writer, site, self.rounded(site.layer), source, group_size)
         self.keep_floating(site)
+
+    def dynamic_layer(self, site: LayerSite) -> None:
+        """Write a layer whose input is quantised at run time."""
+        if site.layer.op == "LSTM":
+            write_dynamic_lstm(self, site)
+            return
+        tensor = site.node.input[0]
+        if tensor not in self._quantised_at_run_time:
+            names = tuple(self.writer.fresh(f"{tensor}_{part}") for part in ("dynamic", "dynamic_s", "dynamic_z"))
+            self.writer.node("DynamicQuantizeLinear", [self.as_float(tensor)], names)
+            self._quantised_at_run_time[tensor] = (names[0], names[1], names[2])
+        write_dynamic_product(self, site, self._quantised_at_run_time[tensor])
 
     def _padded(self, tensor: str, missing: int, rank: int) -> str:
         """The 8-bit form of ``tensor`` with ``missing`` more channels of zeros, under a name of its own."""
@@ -132,13 +174,12 @@ class OrtCpuEmitter(QdqEmitter):
         if bias:
             inputs = [*inputs[:2], bias]
         depthwise = layer.conv_groups > 1
+        zeros: list[int] = []
         if before or behind:
-            widths = [(0, behind), (0, 0 if depthwise else before), *[(0, 0)] * (rounded.integers.ndim - 2)]
-            scales = np.concatenate([rounded.scales, np.ones(behind, np.float32)])
-            rounded = replace(rounded, integers=np.pad(rounded.integers, widths), scales=scales)
+            zeros = [behind, 0 if depthwise else before, *[0] * (rounded.integers.ndim - 2)]
             if behind and len(inputs) > 2 and inputs[2]:
                 inputs[2] = self.writer.constant(np.pad(self.writer.value(inputs[2]), (0, behind)), f"{layer.weight}_b")
-        inputs[1] = write_integer(self.writer, rounded, layer, dequantise=True)
+        inputs[1] = write_integer(self.writer, rounded, layer, dequantise=True, zeros=zeros)
         if depthwise and behind:
             node = with_conv_groups(node, layer.conv_groups + behind)
         self._computed(index, node, inputs)

@@ -30,7 +30,8 @@ import numpy as np
 import onnx
 
 from bitfront.core import FP32
-from bitfront.lowering.dialect import LAYERS, ComputeType, LayerSite, LoweringRequest, SchemeSupport
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import LAYERS, TABLES, LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.fp16_writer import write_fp16_casts
 from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect, OrtCpuEmitter
 from bitfront.lowering.dialects.qdq import QdqEmitter
@@ -38,7 +39,9 @@ from bitfront.lowering.dialects.qdq_schemes import grouped
 from bitfront.lowering.fp16 import FP16_MAX, fits_fp16, require_fp16
 from bitfront.lowering.storage import stored_bytes
 
-_CPU = {support.scheme.text: replace(support, operators=LAYERS) for support in OrtCpuDialect.schemes}
+_CPU = {
+    support.scheme.text: replace(support, operators=support.operators - TABLES) for support in OrtCpuDialect.schemes
+}
 # Scales of groups are FP16 as the activations beside them are.
 _FP16_SCALE_BYTES = 2
 
@@ -80,7 +83,7 @@ class OrtCudaDialect:
     name = "ort-cuda"
     schemes: Sequence[SchemeSupport[Any]] = (
         _CPU["fp32"],
-        replace(_CPU["fp16"], compute_type=ComputeType.FP16, why_not=_why_no_fp16),
+        replace(_CPU["fp16"], compute_type=ComputeType.FP16, why_not=_why_no_fp16, operators=LAYERS),
         _CPU["int8:nearest"],
         _CPU["int8:mse"],
         _without_kernel("int4:mse"),
@@ -90,10 +93,11 @@ class OrtCudaDialect:
         _grouped(32),
         _grouped(64),
         _grouped(128),
+        _CPU["int4:mse:weight-only"],
     )
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:
-        """See ``Dialect.write``.
+        """Write the request for ONNX Runtime's CUDA provider.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range, or an FP16 layer's values do not fit FP16.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from bitfront.core import Precision
+from bitfront.core import LoweringError, Precision
 from bitfront.lowering.dialect import LayerSite, LoweringRequest, SchemeSupport
 from bitfront.lowering.dialects.layout_ops import (
     Shortcut,
@@ -26,7 +26,7 @@ from bitfront.lowering.dialects.layout_ops import (
     write_shortcut,
 )
 from bitfront.lowering.graph import GraphView, captured_names
-from bitfront.lowering.layers import TABLE, Layer
+from bitfront.lowering.layers import WEIGHTED, Layer
 from bitfront.lowering.placement import Placement, place
 from bitfront.lowering.quantiser import Quantiser, quantiser_u8
 from bitfront.lowering.ranges import has_range, require_range
@@ -60,7 +60,11 @@ class QdqEmitter(ABC):
     def __init__(self, request: LoweringRequest, schemes: Sequence[SchemeSupport[Any]]) -> None:
         self.view = view = GraphView(request.reference.graph)
         self._supports = {support.scheme: support for support in schemes}
-        self._layers = {layer.node: layer for layer in request.layers}
+        self._layers: dict[str, Layer] = {}
+        self._at: dict[str, list[Layer]] = {}
+        for layer in request.layers:
+            self._layers.setdefault(layer.node, layer)
+            self._at.setdefault(layer.node, []).append(layer)
         self._schemes = request.schemes
         self._ranges = request.ranges
         self._weights = request.weights
@@ -125,8 +129,13 @@ class QdqEmitter(ABC):
     def floating_layer(self, site: LayerSite) -> None:
         """Write a layer that computes on floating activations, whatever its weights are stored as."""
         node, layer = site.node, site.layer
-        if layer.op == TABLE:
-            self.finish_floating(site, [self._floating_weight(layer), self.as_float(node.input[1])])
+        if layer.op not in WEIGHTED:
+            weights = {each.operand: each for each in self.layers_at(node)}
+            inputs = [
+                self._floating_weight(weights[at]) if at in weights else self.as_float(name)
+                for at, name in enumerate(node.input)
+            ]
+            self.finish_floating(site, inputs)
             return
         inputs = [self._floating_source(node, layer), self._floating_weight(layer), *node.input[2:]]
         bias = self.corrected_bias(site)
@@ -135,7 +144,7 @@ class QdqEmitter(ABC):
         self.finish_floating(site, inputs)
 
     def _floating_source(self, node: onnx.NodeProto, layer: Layer) -> str:  # noqa: ARG002 (for subclasses)
-        """What a floating layer reads."""
+        """Tensor that a floating layer reads."""
         return self.as_float(node.input[0])
 
     # --- placement -------------------------------------------------------------------------------------------
@@ -198,7 +207,7 @@ class QdqEmitter(ABC):
         return self._quantised[tensor]
 
     def dequantise(self, tensor: str) -> str:
-        """What a quantised operator reads: the 8-bit form of ``tensor`` behind a DequantizeLinear."""
+        """Tensor that a quantised operator reads: the 8-bit form of ``tensor`` behind a DequantizeLinear."""
         self.as_quantised(tensor)
         if tensor not in self._dequantised:
             if tensor not in self._floats:
@@ -259,7 +268,18 @@ class QdqEmitter(ABC):
             self.writer.name_last(self._layers[node.name].name)
         self._quantise(raw, tensor)
 
+    def layers_at(self, node: onnx.NodeProto) -> list[Layer]:
+        """The layers of one node: two of a recurrent operator, else one."""
+        return self._at[node.name]
+
     def _layer(self, site: LayerSite) -> None:
+        together = {layer.name: self._schemes[layer.name] for layer in self.layers_at(site.node)}
+        if len({scheme.activations for scheme in together.values()}) > 1:
+            named = " and ".join(f"'{name}' {scheme.text}" for name, scheme in together.items())
+            raise LoweringError(
+                f"one operator cannot quantise its input in two ways: layer {named}",
+                "give both the same scheme",
+            )
         self._supports[self._schemes[site.layer.name]].write(self, site)
 
     def _finish_integer(self, site: LayerSite, inputs: list[str]) -> None:
@@ -280,8 +300,12 @@ class QdqEmitter(ABC):
         self.keep_floating(site)
 
     def keep_floating(self, site: LayerSite) -> None:
-        """Note that the node last written is the layer's, and that its results are floating."""
-        self.writer.name_last(site.layer.name)
+        """Note that the node last written is the layer's, and that its results are floating.
+
+        It takes the layer's name, unless several layers share it.
+        """
+        if len(self.layers_at(site.node)) == 1:
+            self.writer.name_last(site.layer.name)
         self._floats.update(site.node.output)
 
     def rounded(self, layer: Layer) -> RoundedWeight:

@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 
 from bitfront.core import SCHEMES, Scheme
-from bitfront.lowering.dialect import LAYERS, LAYERS_AND_TABLES, TABLES, ComputeType, LayerSite, SchemeSupport
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import LAYERS, TABLES, LayerSite, SchemeSupport
 from bitfront.lowering.dialects.qdq import QdqEmitter
 from bitfront.lowering.graph import GraphView, attribute
-from bitfront.lowering.layers import TABLE, Layer
+from bitfront.lowering.layers import TABLE_READERS, Layer
 from bitfront.lowering.storage import stored_bytes
 
 GROUP_SIZE = 32
@@ -20,7 +21,7 @@ Reason = Callable[[LayerSite], str]
 
 
 def qdq_schemes(
-    *, why_no_int8: Reason, why_no_groups: Reason, fp16: ComputeType, tables: bool
+    *, why_no_int8: Reason, why_no_groups: Reason, fp16: ComputeType, stored: frozenset[str]
 ) -> tuple[SchemeSupport[QdqEmitter], ...]:
     """The table of a dialect. At 8 bits GPTQ has nothing to gain, at 4 rounding to nearest has nothing to offer.
 
@@ -28,21 +29,21 @@ def qdq_schemes(
         why_no_int8: Why a layer cannot compute on 8-bit activations; empty where it can.
         why_no_groups: Why it cannot have a scale per group of weights; empty where it can.
         fp16: What FP16 layers compute in.
-        tables: Whether tables that are looked up may be stored smaller.
+        stored: Operators besides ``LAYERS`` whose weights may be stored smaller: tables, recurrent ones.
     """
-    operators = LAYERS_AND_TABLES if tables else LAYERS
+    operators, floats = LAYERS | (stored & TABLES), LAYERS | stored
     entries = (
-        floating("fp32", operators),
-        floating("fp16", operators, compute_type=fp16),
+        floating("fp32", floats),
+        floating("fp16", floats, compute_type=fp16),
         static("int8:nearest", operators, why_no_int8),
         static("int8:mse", operators, why_no_int8),
         static("int4:mse", operators, why_no_int8),
         static("int4:gptq", operators, why_no_int8),
-        floating("int8:mse:weight-only", operators),
+        floating("int8:mse:weight-only", floats),
         floating("int4:gptq:weight-only", operators, why_not=_why_no_product),
         grouped("int4:mse:block32", why_no_groups),
     )
-    return (*entries, floating("int4:mse:weight-only", TABLES)) if tables else entries
+    return (*entries, floating("int4:mse:weight-only", stored)) if stored else entries
 
 
 def floating(
@@ -99,11 +100,11 @@ def grouped(
 
 
 def _why_no_product(site: LayerSite) -> str:
-    return "a table is looked up, nothing is multiplied by it" if site.layer.op == TABLE else ""
+    return "a table is looked up, nothing is multiplied by it" if site.layer.op in TABLE_READERS else ""
 
 
 def why_no_plain_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) -> str:
-    """Why a Gemm is none that multiplies and adds alone; empty where it does, and for other layers."""
+    """Reason why a Gemm does more than multiply and add; empty where it does not, and for other layers."""
     if layer.op != "Gemm":
         return ""
     if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0 or attribute(node, "transA", 0):
@@ -115,13 +116,13 @@ def why_no_plain_gemm(layer: Layer, node: onnx.NodeProto, view: GraphView) -> st
 
 
 def why_no_integer_bias(node: onnx.NodeProto, view: GraphView) -> str:
-    """Why a layer's bias cannot be stored in 32 bits; empty where it can, or there is none."""
+    """Reason why a layer's bias cannot be stored in 32 bits; empty where it can, or there is none."""
     bias = view.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     return "" if bias is None or np.isfinite(bias).all() else "its bias has values that are not finite"
 
 
 def why_no_matmul_groups(site: LayerSite) -> str:
-    """Why a layer cannot have a scale per group of ``GROUP_SIZE`` weights; empty where it can."""
+    """Reason why a layer cannot have a scale per group of ``GROUP_SIZE`` weights; empty where it can."""
     layer, node, view = site.layer, site.node, site.view
     if layer.op not in ("Gemm", "MatMul"):
         return "block-wise weights are for Gemm and MatMul"

@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from bitfront.core import SCHEMES
-from bitfront.lowering.dialect import ComputeType, LayerSite, LoweringRequest, SchemeSupport, never
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import LayerSite, LoweringRequest, SchemeSupport, never
 from bitfront.lowering.dialects.tensorrt_placement import fp16_nodes, quantised_reads
 from bitfront.lowering.dialects.tensorrt_rules import why_no_fp16, why_no_groups, why_no_int8
 from bitfront.lowering.fp16 import FP16_MAX, fp16_constant, require_fp16, stays_fp32
@@ -179,7 +180,7 @@ class TensorRtEmitter:
         return self._dequantised[tensor, fp16]
 
     def _read(self, index: int, position: int) -> str:
-        """What the node is to read as its operand at ``position``."""
+        """Tensor that the node is to read as its operand at ``position``."""
         node, fp16 = self._view.nodes[index], index in self._fp16_nodes
         tensor = node.input[position]
         if not tensor:
@@ -300,7 +301,7 @@ def _support(
     write: Callable[[TensorRtEmitter, LayerSite], None] = TensorRtEmitter.layer,
     why_not: Callable[[LayerSite], str] = lambda _: "",
 ) -> SchemeSupport[TensorRtEmitter]:
-    """One entry of the table; scales as on the FP16 side, where they have two bytes."""
+    """Entry of the table of schemes; scales count as on the FP16 side, where they have two bytes."""
     return SchemeSupport(
         scheme=SCHEMES[text],
         compute_type=compute_type,
@@ -343,7 +344,7 @@ class TensorRtDialect:
     )
 
     def write(self, request: LoweringRequest) -> onnx.ModelProto:
-        """See ``Dialect.write``.
+        """Write the request for TensorRT.
 
         Raises:
             LoweringError: If a tensor that must be quantised has no range, or does not fit FP16 where it must.

@@ -1,4 +1,4 @@
-"""Where Q/DQ pairs go in a TensorRT network, and which nodes compute in FP16; decided for a whole graph at once.
+"""Placement of Q/DQ pairs in a TensorRT network, and of nodes that compute in FP16; for a whole graph at once.
 
 Q/DQ, after "Q/DQ Layer-Placement Recommendations" in NVIDIA's "Working with Quantized Types":
 
@@ -37,7 +37,7 @@ _ACTIVATIONS = frozenset(("Relu", "Clip"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantisedReads:
-    """Who reads what behind a Q/DQ pair.
+    """Reads of tensors behind a Q/DQ pair.
 
     Attributes:
         pairs: (node index, tensor): the node reads the tensor dequantised; others read it as it was written.
@@ -51,7 +51,7 @@ class QuantisedReads:
 def quantised_reads(
     view: GraphView, integer: Collection[int], has_range: Callable[[str], bool] = lambda _: True
 ) -> QuantisedReads:
-    """What is read behind Q/DQ pairs in a graph.
+    """Find the reads behind Q/DQ pairs in a graph.
 
     Args:
         view: The graph.

@@ -1,4 +1,4 @@
-"""What TensorRT can do with each layer, and what it should not be asked to do.
+"""Abilities of TensorRT with each layer, and what it should not be asked to do.
 
 Sources, by section: "Working with Quantized Types" (symmetric INT8, INT4 for weights of GEMMs alone) and "Explicit
 Quantization" of NVIDIA's TensorRT documentation, 10.x and 11.x; ``IConvolutionLayer::setNbGroups`` of the API reference
@@ -25,7 +25,7 @@ _LAYOUT = frozenset(("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "U
 
 
 def why_no_fp16(site: LayerSite) -> str:
-    """Why a layer may not be FP16; empty where it may."""
+    """Reason why a layer may not be FP16; empty where it may."""
     if reason := _why_unknown(site):
         return reason
     for name in site.node.input[1:]:
@@ -36,7 +36,7 @@ def why_no_fp16(site: LayerSite) -> str:
 
 
 def why_no_int8(site: LayerSite) -> str:
-    """Why a layer should not compute in INT8; empty where it should."""
+    """Reason why a layer should not compute in INT8; empty where it should."""
     if reason := _why_unknown(site):
         return reason
     if site.layer.op == "ConvTranspose":
@@ -47,7 +47,7 @@ def why_no_int8(site: LayerSite) -> str:
 
 
 def why_no_groups(site: LayerSite, *, group_size: int) -> str:
-    """Why a layer cannot have INT4 weights with a scale per group; empty where it can."""
+    """Reason why a layer cannot have INT4 weights with a scale per group; empty where it can."""
     if reason := _why_unknown(site):
         return reason
     layer = site.layer

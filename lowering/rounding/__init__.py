@@ -1,1 +1,1 @@
-"""Weight rounding: float weights to integer integers with scales, once per (layer, scheme)."""
+"""Weight rounding: float weights to integers with scales, once per (layer, scheme)."""

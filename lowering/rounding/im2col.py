@@ -28,7 +28,7 @@ Columns = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Im2col:
-    """How one layer reads its input.
+    """Geometry by which a layer reads its input: strides, pads, dilations.
 
     Attributes:
         view: The layer's weight as rows.
@@ -163,7 +163,7 @@ def _stuffed(inputs: Columns, strides: tuple[int, ...]) -> Columns:
 
 
 def _padded(inputs: Columns, pads: list[tuple[int, int]]) -> Columns:
-    """Zero-padded; a negative pad crops."""
+    """Pad an input with zeros; a negative pad crops."""
     crop = tuple(
         slice(max(0, -begin), size - max(0, -end)) for (begin, end), size in zip(pads, inputs.shape[2:], strict=True)
     )
@@ -172,7 +172,7 @@ def _padded(inputs: Columns, pads: list[tuple[int, int]]) -> Columns:
 
 
 def _spread(total: int, row: int, wanted: int) -> NDArray[np.int64]:
-    """About ``wanted`` of ``total`` indices at equal distances, coprime to ``row`` so that no column is favoured."""
+    """Indices, about ``wanted`` of ``total``, at equal distances, coprime to ``row`` so that no column is favoured."""
     step = max(1, total // max(1, wanted))
     while step > 1 and math.gcd(step, row) > 1:
         step -= 1

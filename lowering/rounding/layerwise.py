@@ -1,8 +1,8 @@
 """Walking a network layer by layer on calibration data, twice at once: as it is, and with its rounded prefix.
 
-The graph is cut before and after each layer. Every piece is run once on each stream by the interpreter, chunk by chunk,
-and only tensors that later pieces read are kept. The number of samples is the largest for which both streams' live
-tensors stay within ``LIVE_BYTES``, by a trial run of the first chunk, and at most ``MAX_SAMPLES``. Networks with a
+The graph is cut before and after each layer. Every piece is run once for each of the two by the interpreter, chunk by
+chunk, and only tensors that later pieces read are kept. The number of samples is the largest for which the live tensors
+of both stay within ``LIVE_BYTES``, by a trial run of the first chunk, and at most ``MAX_SAMPLES``. Networks with a
 fixed batch are fed whole batches; samples that fill none are left out (one batch is made up by repetition if need be).
 
 Of the network, only what some layer's input depends on is run.
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from bitfront.core import Batching, DataError, Inputs, LoweringError
+from bitfront.core.ragged import equal_shapes, is_ragged
 from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.graph import GraphView, captured_names
 from bitfront.lowering.interpreter import InterpretedGraph, Interpreter
@@ -39,7 +40,7 @@ Tensors = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """One layer's part of the walk: the nodes that lead up to it, and what must outlive them and it."""
+    """Step of the walk for one layer: the nodes that lead up to it, and the tensors that must outlive them and it."""
 
     layer: Layer
     node: int
@@ -49,23 +50,29 @@ class _Step:
 
 
 class LayerwiseEngine:
-    """Two streams of chunks, brought forward from layer to layer.
+    """Network brought forward from layer to layer, as it is and behind rounded layers, chunk by chunk of samples.
 
     For each layer in ``layers`` (the network's order): ``advance``, then ``inputs`` as often as needed, then
-    ``finish`` with the weight the rounded stream goes on with.
+    ``finish`` with the weight that the rounded network goes on with.
 
     Args:
         reference: Normalised FP32 network; not modified.
         layers: Layers of that network.
         calibration: One array (n, …) per network input.
         interpreter: Runs the pieces.
+        batching: Where the samples are in the network's inputs; None takes what its graph declares.
 
     Raises:
         DataError: If there are no calibration samples.
     """
 
     def __init__(
-        self, reference: onnx.ModelProto, layers: Sequence[Layer], calibration: Inputs, interpreter: Interpreter
+        self,
+        reference: onnx.ModelProto,
+        layers: Sequence[Layer],
+        calibration: Inputs,
+        interpreter: Interpreter,
+        batching: Batching | None = None,
     ) -> None:
         self._model = reference
         self._interpreter = interpreter
@@ -74,18 +81,18 @@ class LayerwiseEngine:
         self.layers = tuple(step.layer for step in self._steps)
         self._pieces: dict[tuple[int, ...], _Piece] = {}
         self._kept_bytes = 0
-        chunks = _chunks(self._view, calibration, infer_batching(reference.graph))
+        chunks = _chunks(self._view, calibration, batching or infer_batching(reference.graph))
         fitting = self._fitting_chunks(chunks[0], len(chunks))
         self._float: list[Tensors] = [dict(chunk) for chunk in chunks[:fitting]]
         self._rounded: list[Tensors] = [dict(chunk) for chunk in chunks[:fitting]]
         self._next = 0
 
     def advance(self) -> Layer:
-        """Bring both streams to the next layer's input and return that layer."""
+        """Bring both networks to the next layer's input and return that layer."""
         step = self._steps[self._next]
         piece = self._piece(step.before, step.live_before)
-        for stream in (self._float, self._rounded):
-            for chunk in stream:
+        for chunks in (self._float, self._rounded):
+            for chunk in chunks:
                 piece.run(chunk)
                 _keep(chunk, step.live_before)
         return step.layer
@@ -103,18 +110,18 @@ class LayerwiseEngine:
 
     @property
     def chunks(self) -> int:
-        """How many chunks a stream has."""
+        """Number of chunks of calibration samples."""
         return len(self._float)
 
     def finish(self, weight: NDArray[np.float32], channels_at: int) -> NDArray[np.float32]:
-        """Run the layer on both streams, on the rounded one with ``weight`` and its mean output shift put right.
+        """Run the layer in both networks, in the rounded one with ``weight`` and its mean output shift put right.
 
         Args:
             weight: ŵ in the stored shape.
             channels_at: Axis of the output channels in the layer's output: 1 for convolutions, else −1.
 
         Returns:
-            The mean output shift E[w·x − ŵ·x̂] of each output channel, which the rounded stream now includes; 0 where
+            The mean output shift E[w·x − ŵ·x̂] of each output channel, which the rounded network now includes; 0 where
             a channel's outputs are not finite (a bias of −∞ rules a class out).
         """
         step = self._steps[self._next]
@@ -162,7 +169,7 @@ class LayerwiseEngine:
         return _Piece(self._model, self._view, nodes, outputs, self._interpreter, replaced)
 
     def _fitting_chunks(self, first: Tensors, available: int) -> int:
-        """How many chunks both streams can hold, by running the first one through the network as it is."""
+        """Number of chunks that both paths can hold, by running the first one through the network as it is."""
         tensors, peak = dict(first), 1
         for step in self._steps:
             self._piece(step.before, step.live_before).run(tensors)
@@ -174,7 +181,7 @@ class LayerwiseEngine:
 
 
 class _Piece:
-    """Some nodes of a graph as a model of their own, compiled when first run."""
+    """Part of a graph as a model of its own, compiled when first run."""
 
     def __init__(
         self,
@@ -299,8 +306,13 @@ def _chunks(view: GraphView, calibration: Inputs, batching: Batching) -> list[Te
     batch = batching.fixed
     if batch is None:
         return [
-            batching.feed({name: array[start : min(start + CHUNK_SAMPLES, samples)] for name, array in arrays.items()})
-            for start in range(0, samples, CHUNK_SAMPLES)
+            batching.feed({name: array[start:stop] for name, array in arrays.items()})
+            for start, stop in equal_shapes(arrays, samples, CHUNK_SAMPLES)
+        ]
+    if any(is_ragged(array) for array in arrays.values()):
+        return [
+            batching.feed({name: array[np.resize(np.arange(start, stop), batch)] for name, array in arrays.items()})
+            for start, stop in equal_shapes(arrays, samples, batch)
         ]
     whole = max(batch, samples - samples % batch)
     picked = np.arange(whole) % samples

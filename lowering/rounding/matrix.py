@@ -7,7 +7,8 @@ A layer computes, within each convolution group g, ``y = rows[g] @ columns[g]``,
     ConvTranspose  (in, o, *kernel)       k = (in/g, *kernel)
     Gemm           (o, in) with transB    k = in
     Gemm, MatMul   (in, o)                k = in
-    Gather         (o, k)                 an entry of a table is a channel
+    Gather, Slice  ([1,] o, k)            an entry of a table is a channel
+    LSTM, GRU, RNN (g, o, k)              a direction is a group, a row of a gate a channel
 
 Scales are one per entry of the stored weight's channel axis, because that is what ``DequantizeLinear`` can say. For a
 grouped ConvTranspose this axis has o entries for o·g output channels: the groups share scales.
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.core import LoweringError
-from bitfront.lowering.layers import Layer
+from bitfront.lowering.layers import RECURRENT, TABLE_READERS, Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 
 S = TypeVar("S", bound=np.generic)
@@ -31,13 +32,13 @@ FloatArray = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixView:
-    """How one layer's weight is read as rows.
+    """View of a layer's weight as rows.
 
     Attributes:
         op: The layer's operator.
         shape: The weight's stored shape.
         channel_axis: Axis of the output channels in ``shape``.
-        groups: Convolution groups; 1 for Gemm and MatMul.
+        groups: Convolution groups, or directions of a recurrent operator; else 1.
     """
 
     op: str
@@ -58,7 +59,8 @@ class MatrixView:
             "ConvTranspose": len(shape) >= 3 and axis == 1 and shape[0] % layer.conv_groups == 0,
             "Gemm": len(shape) == 2 and axis in (0, 1) and layer.conv_groups == 1,
             "MatMul": len(shape) == 2 and axis == 1 and layer.conv_groups == 1,
-            "Gather": len(shape) == 2 and axis == 0,
+            **dict.fromkeys(TABLE_READERS, axis == len(shape) - 2 and all(size == 1 for size in shape[:axis])),
+            **dict.fromkeys(RECURRENT, len(shape) == 3 and axis == 1),
         }
         if not fits.get(layer.op, False):
             raise LoweringError(
@@ -66,12 +68,13 @@ class MatrixView:
                 f"axis {axis} and {layer.conv_groups} groups",
                 "leave the layer at fp32 or fp16",
             )
-        return cls(op=layer.op, shape=shape, channel_axis=axis, groups=layer.conv_groups)
+        groups = shape[0] if layer.op in RECURRENT else layer.conv_groups
+        return cls(op=layer.op, shape=shape, channel_axis=axis, groups=groups)
 
     @property
     def channels(self) -> int:
-        """How many scales a weight without groups has."""
-        return self.shape[self.channel_axis]
+        """Number of scales that a weight without groups has."""
+        return self.shape[self.channel_axis] * (self.groups if self.op in RECURRENT else 1)
 
     @property
     def shares_scales(self) -> bool:
@@ -85,11 +88,13 @@ class MatrixView:
         if self.op == "ConvTranspose":
             parts = weight.reshape(self.groups, self.shape[0] // self.groups, self.shape[1], -1)
             return parts.swapaxes(1, 2).reshape(self.groups, self.shape[1], -1)
+        if self.op in (*RECURRENT, *TABLE_READERS):
+            return weight.reshape(self.groups, -1, self.shape[-1])
         return (weight if self.channel_axis == 0 else weight.T)[None]
 
     def weight(self, rows: NDArray[S]) -> NDArray[S]:
         """(groups, o, k) → stored weight; the inverse of ``rows``."""
-        if self.op == "Conv":
+        if self.op in ("Conv", *RECURRENT, *TABLE_READERS):
             stored = rows.reshape(self.shape)
         elif self.op == "ConvTranspose":
             parts = rows.reshape(self.groups, self.shape[1], self.shape[0] // self.groups, -1)

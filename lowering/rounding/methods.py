@@ -46,7 +46,7 @@ class ScaleMethod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundingProblem:
-    """One layer's weight, to be rounded.
+    """Weight of one layer, to be rounded, with its targets.
 
     Attributes:
         view: How the weight is read as rows.

@@ -17,11 +17,21 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from bitfront.core import ContentStore, DataError, Granularity, Inputs, LoweringError, ModelError, WeightScheme, digest
+from bitfront.core import (
+    Batching,
+    ContentStore,
+    DataError,
+    Granularity,
+    Inputs,
+    LoweringError,
+    ModelError,
+    WeightScheme,
+    digest,
+)
 from bitfront.core.scheme_text import method_word
 from bitfront.lowering.graph import GraphView, attribute
 from bitfront.lowering.interpreter import Interpreter
-from bitfront.lowering.layers import Layer
+from bitfront.lowering.layers import RECURRENT, Layer
 from bitfront.lowering.ranges import is_bounded
 from bitfront.lowering.rounding.bias_overflow import layer_bias, min_scales_for_bias
 from bitfront.lowering.rounding.gptq import shrinkage
@@ -51,6 +61,7 @@ def round_network(
     bits: int | None = None,
     activations: Mapping[str, tuple[float, float]] | None,
     interpreter: Interpreter,
+    batching: Batching | None = None,
     store: ContentStore,
     key: str,
 ) -> Mapping[str, RoundedWeight]:
@@ -65,6 +76,7 @@ def round_network(
         activations: Ranges of the FP32 network's tensors where layers will compute on 8-bit activations: scales are
             then kept large enough for 32-bit biases (``bias_overflow``). None for weight-only schemes.
         interpreter: Runs the network; not asked by methods without calibration.
+        batching: Where the samples are in the network's inputs; None takes what its graph declares.
         store: Where results are kept.
         key: Identifies network and calibration inputs.
 
@@ -100,7 +112,7 @@ def round_network(
         if (arrays := store.get_arrays(KIND, keys[layer.name])) is not None
     }
     if len(done) < len(ordered):
-        engine = LayerwiseEngine(reference, ordered, calibration, interpreter) if calibrated else None
+        engine = LayerwiseEngine(reference, ordered, calibration, interpreter, batching) if calibrated else None
         for layer in ordered:
             if engine is not None:
                 done[layer.name] = rounder.round_in_order(layer, engine, done)
@@ -128,6 +140,8 @@ class _NetworkRounder:
 
     def _own_min_scales(self, layer: Layer) -> NDArray[np.float64] | None:
         node = self._node(layer)
+        if layer.op in RECURRENT:
+            return None
         bounds = self.activations.get(node.input[0]) if self.activations is not None else None
         view = MatrixView.of(layer)
         bias = layer_bias(self.view, node, view.channels * (view.groups if view.shares_scales else 1))

@@ -34,12 +34,12 @@ def nearest_integers(weights: Floats, scales: Floats, bits: int) -> NDArray[np.i
 
 
 def absmax_scales(weights: Floats, bits: int) -> NDArray[np.float32]:
-    """One scale a row, (rows, n) → (rows,), that clips nothing."""
+    """Scales by which nothing is clipped, one a row: (rows, n) → (rows,)."""
     return _positive(np.abs(weights).max(axis=-1).astype(np.float64) / INTEGER_RANGES[bits][1])
 
 
 def mse_scales(weights: Floats, bits: int, importance: Floats | None = None) -> NDArray[np.float32]:
-    """One scale a row, (rows, n) → (rows,), with the least Σ h·(w − ŵ)² over ``CLIP_RATIOS``.
+    """Scales with the least Σ h·(w − ŵ)² over ``CLIP_RATIOS``, one a row: (rows, n) → (rows,).
 
     Args:
         weights: (rows, n).

@@ -1,1 +1,1 @@
-"""One module a command: its parser and what it does. Nothing heavy is imported before a command runs."""
+"""The commands, a module each: its parser and its ``run``. Nothing heavy is imported before a command runs."""

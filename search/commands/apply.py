@@ -17,7 +17,7 @@ from bitfront.core import (
     UsageError,
 )
 from bitfront.core.artifact import save_artifact
-from bitfront.search.commands import arguments, pass_arguments, values
+from bitfront.search.arguments import arguments, pass_arguments, values
 from bitfront.search.console.terminal import write_lines, write_message
 from bitfront.search.run_folder import folder as run_folder
 
@@ -56,7 +56,7 @@ def build_parser() -> arguments.Parser:
         "--network",
         type=values.path,
         metavar="ONNX",
-        help="the made network (default: the one in the run folder's networks/)",
+        help="the model variant (default: the one in the run folder's networks/)",
     )
     group.add_argument(
         "--repeat-training", action="store_true", help="prune and train again, even if it is at hand (default: off)"
@@ -89,7 +89,7 @@ def run(argv: Sequence[str]) -> int:
     run_folder.check_writable(args.out.absolute().parent)
     config = PrecisionConfig.load(args.config)
 
-    from bitfront.report.wording import size
+    from bitfront.core.formatting import size
 
     try:
         artifact = _given(config, args) if config.recipe is None else _made(config, config.recipe, args)
@@ -107,7 +107,10 @@ def _given(config: PrecisionConfig, args: argparse.Namespace) -> Artifact:
     for option, asked in (("--network", args.network is not None), ("--repeat-training", args.repeat_training)):
         if asked:
             raise UsageError(f"{option}: the config is of the given network, which no pass has changed", "leave it out")
-    reference, calibration = load_network(arguments.source_of(args), config.skipped_steps)
+    source = arguments.source_of(args)
+    reference, calibration = load_network(source, config)
+    for notice in source.notices:
+        _warn(notice)
     return apply_config(
         config,
         reference,

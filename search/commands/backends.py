@@ -1,4 +1,4 @@
-"""``search backends``: which runtimes there are, what each really does here, and what keeps the others from it."""
+"""``search backends``: the runtimes, what each really does on this machine, and why others cannot start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitfront.core import BackendError, Precision
-from bitfront.search.commands import arguments
+from bitfront.search.arguments import arguments
 from bitfront.search.console.tables import write_table
 from bitfront.search.console.terminal import write_prose
 
@@ -28,13 +28,13 @@ _NOWHERE = "not available"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What one backend came to.
+    """State of one backend on this machine.
 
     Attributes:
         name: As named on the command line.
         device: Machine and runtime; None where it cannot start.
         capabilities: What was probed; None where it cannot start.
-        withheld: Precision → why it is not offered here.
+        unprofitable: Precision → why it is not offered here.
         reason: Why it cannot start; empty where it can.
         hint: What to do about it.
     """
@@ -42,7 +42,7 @@ class Found:
     name: str
     device: DeviceFingerprint | None
     capabilities: Capabilities | None
-    withheld: dict[Precision, str]
+    unprofitable: dict[Precision, str]
     reason: str = ""
     hint: str = ""
 
@@ -74,22 +74,22 @@ def run(argv: Sequence[str]) -> int:
 
 
 def look_at(name: str, backend: Backend) -> Found:
-    """Start a runtime and probe it; whatever keeps it from that is its reason."""
+    """Start and probe a runtime; where that fails, its error is the reason."""
     try:
         return Found(
             name=name,
             device=backend.fingerprint(),
             capabilities=backend.capabilities(),
-            withheld=dict(backend.unprofitable_precisions()),
+            unprofitable=dict(backend.unprofitable_precisions()),
         )
     except BackendError as error:
         return Found(
-            name=name, device=None, capabilities=None, withheld={}, reason=error.message, hint=error.hint or ""
+            name=name, device=None, capabilities=None, unprofitable={}, reason=error.message, hint=error.hint or ""
         )
 
 
 def row(found: Found) -> tuple[str, ...]:
-    """One cell a column of ``COLUMNS``."""
+    """The table row of a backend, one cell per column of ``COLUMNS``."""
     if found.device is None or found.capabilities is None:
         return (found.name, _NOWHERE, "", "")
     does = [name for name, supported in found.capabilities.supported.items() if supported]
@@ -97,7 +97,7 @@ def row(found: Found) -> tuple[str, ...]:
 
 
 def remarks(found: Found) -> list[str]:
-    """What a runtime does not do, in lines."""
+    """Lines about what a runtime does not do here, and why."""
     if found.reason:
         lines = [f"{_NOWHERE}: {line}" if not index else line for index, line in enumerate(found.reason.splitlines())]
         return [*lines, *([found.hint] if found.hint else [])]
@@ -106,5 +106,5 @@ def remarks(found: Found) -> list[str]:
     noted = [name for name in found.capabilities.notes if name not in found.capabilities.supported]
     return [
         *(f"{name}: {found.capabilities.notes.get(name, 'not supported')}" for name in (*missing, *noted)),
-        *(f"{precision.value} is not offered: {reason}" for precision, reason in found.withheld.items()),
+        *(f"{precision.value} is not offered: {reason}" for precision, reason in found.unprofitable.items()),
     ]

@@ -1,28 +1,26 @@
-"""``search inspect``: a network's layers and groups, what each may become, and why not something else."""
+"""``search inspect``: a network's operators with weights, the schemes each may take, and why it may take no others."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from bitfront.core import CalibrationSettings, ContentStore, UsageError
-from bitfront.search.commands import arguments, values
+from bitfront.search.arguments import arguments, values
+from bitfront.search.console import inspection
 from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_message, write_prose
 from bitfront.search.inputs.arrays import shown_shape
+from bitfront.search.inputs.data.random_data import RANDOM
 from bitfront.search.inputs.source import Source
-
-if TYPE_CHECKING:
-    from bitfront.lowering.layers import Layer, QuantisableLayers
 
 USAGE = "search inspect MODEL [options]\n       search inspect --workload MODULE:ATTR [options]"
 DESCRIPTION = """\
-List a network's layers and groups, what each may become on a runtime, and what it may not become and why.
+List a network's operators with weights: their share of the weights and, with --profile, of the time; what each may
+become on a runtime, and what it may not become and why.
 
-  search inspect net.onnx"""
-COLUMNS = ("layer", "operator", "weight", "parameters", "group", "may become")
-_LAYER, _GROUP = COLUMNS.index("layer"), COLUMNS.index("group")  # groups of several layers are told below the table
+  search inspect net.onnx
+  search inspect net.onnx --profile --calib calib.npz"""
 
 
 def build_parser() -> arguments.Parser:
@@ -32,12 +30,23 @@ def build_parser() -> arguments.Parser:
     group = parser.add_argument_group("Options")
     group.add_argument("--workload", metavar="MODULE:ATTR", help="a workload instead of a file")
     group.add_argument("--data", type=values.path, metavar="FOLDER", help="folder passed to the workload's function")
-    group.add_argument("--backend", default="ort-cpu", metavar="NAME", help="runtime (default: %(default)s)")
+    arguments.add_runtime(group, batch=False)
+    group.add_argument(
+        "--profile", action="store_true", help="also run the network and tell each operator's time (default: off)"
+    )
+    group.add_argument(
+        "--calib",
+        type=values.data,
+        metavar="DATA",
+        help="inputs to run it on, one of median size (default: random)",
+    )
+    arguments.add_data_options(group)
+    arguments.add_batch_axis(group)
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print the network's quantisable.
+    """Print the network's operators with weights, its groups, and the shares that stay as they are.
 
     Raises:
         EngineError: For everything the person can mend.
@@ -45,20 +54,33 @@ def run(argv: Sequence[str]) -> int:
     args = arguments.parse(build_parser(), argv)
     if args.network is None and args.workload is None:
         raise UsageError("expected a MODEL or --workload", "see 'search inspect --help'")
+    if args.calib is not None and not args.profile:
+        raise UsageError("--calib has no effect without --profile", "add --profile, or leave it out")
     backend = arguments.backend_of(args)
-    source = Source(model=args.network, workload=args.workload, data=args.data)
+    drawn = RANDOM if args.profile and args.workload is None else None
+    source = Source(
+        model=args.network,
+        workload=args.workload,
+        data=args.data,
+        calibration=args.calib or drawn,
+        data_options=tuple(args.data_options or ()),
+        batch_axes=tuple(args.batch_axis),
+    )
 
+    from bitfront.lowering.coverage import weight_holders
     from bitfront.lowering.dialects.registry import get_dialect
     from bitfront.lowering.lowerer import Lowerer
-    from bitfront.lowering.unquantised import unquantised_operators
     from bitfront.search.inputs.loading import load_network
+    from bitfront.search.measuring.operator_times import operator_times
 
-    reference, _ = load_network(source)
+    reference, inputs = load_network(source)
     for notice in reference.notices:
         write_message(sys.stderr, "warning", notice)
     dialect = get_dialect(backend.dialect)
-    quantisable = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None)).quantisable
-    total = sum(layer.parameters for layer in quantisable.layers)
+    lowerer = Lowerer(reference, dialect, None, CalibrationSettings(), ContentStore(None))
+    quantisable = lowerer.quantisable
+    holders = weight_holders(reference, quantisable)
+    times = operator_times(lowerer, backend, inputs, holders, args.threads) if args.profile else None
     layout = reference.batching
     shapes = ", ".join(
         f"{name} {shown_shape(shape, layout.input_axis(name) if layout.fixed is None else None)}"
@@ -67,63 +89,27 @@ def run(argv: Sequence[str]) -> int:
     write_prose(
         sys.stdout,
         f"{reference.source}: inputs {shapes}; {len(quantisable.layers)} layers in {len(quantisable.groups)} groups, "
-        f"{total:,} weights; dialect {dialect.name}",
+        f"{sum(holder.weights for holder in holders):,} weights; dialect {dialect.name}",
         "",
     )
-    left_alone = quantisable.left_alone
-    if quantisable.layers:
-        narrowings = [Narrowing(column=_GROUP)]
-        write_table(sys.stdout, COLUMNS, layer_rows(quantisable), wrapping=1, names=(_LAYER,), narrowings=narrowings)
-    else:
-        left_alone = unquantised_operators(reference.proto, quantisable)
-        holding = "" if left_alone else " None of its operators holds weights."
+    if not quantisable.layers:
+        holding = "" if holders or quantisable.left_alone else " None of its operators holds weights."
         text = f"No layer of this network can take another precision; a search ends with FP32.{holding}"
-        write_prose(sys.stdout, text)
+        write_prose(sys.stdout, text, *([""] if holders else []))
+    if holders:
+        columns = inspection.columns(times)
+        narrowings = [Narrowing(column=columns.index("group"))]  # groups of several layers are told below the table
+        rows = inspection.holder_rows(holders, quantisable, times)
+        write_table(sys.stdout, columns, rows, wrapping=1, names=(0,), narrowings=narrowings)
     for title, lines in (
-        ("Groups of several layers", group_lines(quantisable)),
-        ("Refused", refusal_lines(quantisable.layers)),
-        ("Left as they are", [f"{node}: {reason}" for node, reason in left_alone.items()]),
+        ("Groups of several layers", inspection.group_lines(quantisable)),
+        ("Refused", inspection.refusal_lines(quantisable.layers)),
+        ("Left as they are", inspection.left_alone_lines(holders, quantisable, times)),
     ):
         if lines:
             write_prose(sys.stdout, "", f"{title}:", *(f"  {line}" for line in lines))
+    if holders:
+        write_prose(sys.stdout, "", *inspection.sum_lines(holders, times))
+    if args.profile and times is None:
+        write_prose(sys.stdout, f"{backend.name} does not tell what its operators take")
     return 0
-
-
-def layer_rows(quantisable: QuantisableLayers) -> list[tuple[str, ...]]:
-    """One row a layer, one cell a column of ``COLUMNS``."""
-    group_of = {name: group.name for group in quantisable.groups for name in group.layers}
-    return [
-        (
-            layer.name,
-            layer.op + (f" (groups {layer.conv_groups})" if layer.conv_groups > 1 else ""),
-            "×".join(str(size) for size in layer.weight_shape),
-            f"{layer.parameters:,}",
-            group_of[layer.name],
-            " ".join(scheme.text for scheme in layer.schemes),
-        )
-        for layer in quantisable.layers
-    ]
-
-
-def group_lines(quantisable: QuantisableLayers) -> list[str]:
-    """Groups whose layers must share one scheme, and why."""
-    return [
-        f"{group.name}: {', '.join(group.layers)} ({group.reason})"
-        for group in quantisable.groups
-        if len(group.layers) > 1
-    ]
-
-
-def refusal_lines(layers: Sequence[Layer]) -> list[str]:
-    """Reason → the layers and schemes it refuses, a line each, so that a reason shared by all is read once."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for layer in layers:
-        reasons: dict[str, list[str]] = {}
-        for scheme, reason in layer.refused.items():
-            reasons.setdefault(reason, []).append(scheme)
-        for reason, schemes in reasons.items():
-            found.setdefault((", ".join(schemes), reason), []).append(layer.name)
-    return [
-        f"{schemes}: {reason} ({'every layer' if len(names) == len(layers) else ', '.join(names)})"
-        for (schemes, reason), names in found.items()
-    ]

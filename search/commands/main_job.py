@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfront.core import ContentStore, Metric, UsageError, top1
-from bitfront.search.commands import arguments, pass_arguments, values
+from bitfront.core import ContentStore, Metric, UsageError
+from bitfront.search.arguments import arguments, limit_arguments, pass_arguments, values
 from bitfront.search.console import progress
 from bitfront.search.console.secrets import masked_arguments
 from bitfront.search.events import Listener
 from bitfront.search.options import RunOptions
 from bitfront.search.run_folder import folder as run_folder
-from bitfront.search.run_folder.lock import alone_in
+from bitfront.search.run_folder.lock import hold_run_folders
 
 if TYPE_CHECKING:
     from bitfront.backends.base import Backend
@@ -49,7 +49,7 @@ input, or output that cannot be written; 130 interrupted (143 SIGTERM, 129 SIGHU
 def build_parser() -> arguments.Parser:
     """The main job's options."""
     parser = arguments.Parser("search", USAGE, DESCRIPTION, EPILOG)
-    arguments.add_budget(parser)
+    limit_arguments.add_budget(parser)
     arguments.add_source(parser, evaluation=True)
     group = parser.add_argument_group("Search")
     arguments.add_precisions(group)
@@ -118,7 +118,7 @@ def all_options(
     Raises:
         UsageError: If one makes no sense.
     """
-    budgets = arguments.budgets_of(args, backends)
+    budgets = limit_arguments.budgets_of(args, backends)
     passes = pass_arguments.passes_of(args)
     return tuple(
         RunOptions(
@@ -162,30 +162,30 @@ def run(argv: Sequence[str]) -> int:
 
         check_storage(args.storage)
     if args.out is not None:
-        run_folder.check_writable(run_folder.choose(args.out, "", resume=args.resume))
+        run_folder.check_writable(run_folder.choose_run_folder(args.out, "", resume=args.resume))
     from bitfront.search.inputs.loading import open_source
 
     opened = open_source(source)
-    _check_fractions(args, opened.metric)
+    _check_limits(args, names, opened.metric)
     if passes is not None and opened.workload is not None:
         from bitfront.search.inputs.passes import check_passes
 
         check_passes(opened.workload, opened.label, passes)
     with contextlib.chdir(here):
-        out = run_folder.choose(args.out, opened.name, resume=args.resume)
+        out = run_folder.choose_run_folder(args.out, opened.name, resume=args.resume)
         run_folder.check_writable(out)
         if args.resume:
             run_folder.check_kind(out, backends=len(backends))
     command = shlex.join(["search", *masked_arguments(argv)])
     place = here / out
-    with alone_in(*_folders(place, tuple(backends))):
-        with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=args.time_limit) as listener:
+    with hold_run_folders(*_folders(place, tuple(backends))):
+        with progress.progress_display(sys.stderr, quiet=args.quiet, time_limit_s=args.time_limit) as listener:
             if len(backends) > 1:
-                code = _search_several(args, opened, backends, place, listener, command)
+                code = _search_on_backends(args, opened, backends, place, listener, command)
             else:
                 code = _search(args, opened, backends[args.backend.strip()], place, listener, command)
         with contextlib.chdir(here):
-            _summarise(out, quiet=args.quiet, several=len(backends) > 1)
+            _summarise(out, quiet=args.quiet, multi_backend=len(backends) > 1)
     return code
 
 
@@ -199,11 +199,11 @@ def _here() -> Path:
         ) from error
 
 
-def _summarise(out: Path, *, quiet: bool, several: bool) -> None:
-    if several:
-        from bitfront.search.multi_backend.summary import summarise
+def _summarise(out: Path, *, quiet: bool, multi_backend: bool) -> None:
+    if multi_backend:
+        from bitfront.search.multi_backend.summary import write_comparison
 
-        summarise(out, sys.stdout, quiet=quiet)
+        write_comparison(out, sys.stdout, quiet=quiet)
     else:
         from bitfront.search.results.summary import print_summary
 
@@ -214,9 +214,9 @@ def _folders(out: Path, backends: tuple[str, ...]) -> list[Path]:
     """The run folder, and those of several backends in it: each may be somebody's run folder."""
     if len(backends) == 1:
         return [out]
-    from bitfront.search.multi_backend.runs import labels
+    from bitfront.search.multi_backend.runs import folder_names
 
-    return [out, *(out / label for label in labels(backends).values())]
+    return [out, *(out / label for label in folder_names(backends).values())]
 
 
 def _search(
@@ -225,12 +225,12 @@ def _search(
     from bitfront.lowering.dialects.registry import get_dialect
     from bitfront.lowering.lowerer import Lowerer
     from bitfront.search.inputs.loading import batch_size, load
-    from bitfront.search.inputs.preflight import check_reference
+    from bitfront.search.inputs.validate_inputs import check_reference
     from bitfront.search.run import run as run_search
 
     listener.phase("load", None)
     workload, reference = load(opened, args.batch_size, pass_arguments.passes_of(args))
-    for notice in reference.notices:
+    for notice in (*reference.notices, *opened.source.notices, *workload.notices):
         listener.warn(notice)
     options = options_of(args, out, batch_size(args.batch_size, workload, reference))
     mean = check_reference(reference, backend, workload, threads=options.threads, batch_size=options.batch_size)
@@ -240,7 +240,7 @@ def _search(
     return run_search(workload, lowerer, backend, options, listener, command=command).exit_code
 
 
-def _search_several(
+def _search_on_backends(
     args: argparse.Namespace,
     opened: Opened,
     backends: Mapping[str, Backend],
@@ -251,16 +251,16 @@ def _search_several(
     from bitfront.lowering.dialects.registry import get_dialect
     from bitfront.lowering.lowerer import Lowerer
     from bitfront.search.inputs.loading import batch_size, load
-    from bitfront.search.inputs.preflight import check_reference
-    from bitfront.search.multi_backend.runs import Contestant, labels, run_several
+    from bitfront.search.inputs.validate_inputs import check_reference
+    from bitfront.search.multi_backend.runs import BackendSearch, folder_names, run_on_backends
 
     listener.phase("load", None)
     workload, reference = load(opened, args.batch_size)
-    for notice in reference.notices:
+    for notice in (*reference.notices, *opened.source.notices, *workload.notices):
         listener.warn(notice)
-    folders = {name: out / label for name, label in labels(tuple(backends)).items()}
+    folders = {name: out / label for name, label in folder_names(tuple(backends)).items()}
     size = batch_size(args.batch_size, workload, reference)
-    contestants = []
+    searches = []
     for options in all_options(args, tuple(backends), folders, size):
         backend = backends[options.backend]
         mean = check_reference(reference, backend, workload, threads=options.threads, batch_size=size)
@@ -268,8 +268,8 @@ def _search_several(
         # Each has its own cache, so that its folder can be taken away alone.
         store = ContentStore(options.out / "cache")
         lowerer = Lowerer(reference, get_dialect(backend.dialect), workload.calibration, options.calibration, store)
-        contestants.append(Contestant(backend=backend, lowerer=lowerer, options=options))
-    return run_several(workload, contestants, out, listener, time_limit_s=args.time_limit, command=command).exit_code
+        searches.append(BackendSearch(backend=backend, lowerer=lowerer, options=options))
+    return run_on_backends(workload, searches, out, listener, time_limit_s=args.time_limit, command=command).exit_code
 
 
 def _warn_of_per_cent(floor: float | None, mean: float, listener: Listener) -> None:
@@ -280,13 +280,16 @@ def _warn_of_per_cent(floor: float | None, mean: float, listener: Listener) -> N
         )
 
 
-def _check_fractions(args: argparse.Namespace, metric: Metric) -> None:
+def _check_limits(args: argparse.Namespace, backends: Sequence[str], metric: Metric) -> None:
+    """Refuse limits of a metric of the other direction, and those in per cent of a metric that is a fraction."""
+    for budget in limit_arguments.budgets_of(args, backends).values():
+        budget.refuse_other_direction(metric)
     for option, limit in (("--min-acc", args.min_acc), ("--max-drop", args.max_drop)):
         named = isinstance(limit, Mapping)
         for name, value in limit.items() if isinstance(limit, Mapping) else (("", limit),):
-            if metric is top1 and value is not None and not 0 <= value <= 1:
+            if metric.in_percent and value is not None and not 0 <= value <= 1:
                 given = f"{name}=" if named else ""
                 raise UsageError(
-                    f"{option}: expected a fraction between 0 and 1 for top1, got {given}{value:g}",
+                    f"{option}: expected a fraction between 0 and 1 for {metric.name}, got {given}{value:g}",
                     f"{value:g} % is {option} {given}{value / 100:g}" if 1 < value <= 100 else "0.75 is 75 %",
                 )

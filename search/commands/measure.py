@@ -23,11 +23,11 @@ from bitfront.core import (
 )
 from bitfront.core.artifact import file_blob, load_artifact
 from bitfront.core.files import check_readable
-from bitfront.search.commands import arguments, values
+from bitfront.search.arguments import arguments, values
 from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_prose
-from bitfront.search.inputs.archive import array_names, read_npz
 from bitfront.search.inputs.arrays import LABELS, cast, fits, shown_shape
+from bitfront.search.inputs.data.archive import array_names, read_npz
 
 if TYPE_CHECKING:
     from bitfront.backends.base import Backend, CompiledModel, ExecutedLayer
@@ -64,6 +64,7 @@ def build_parser() -> arguments.Parser:
     group.add_argument(
         "--inputs", type=values.path, metavar="NPZ", help="arrays named like the inputs (default: random normal values)"
     )
+    arguments.add_batch_axis(group)
     group.add_argument(
         "--profile", action="store_true", help="also list what each model runs, operator by operator (default: off)"
     )
@@ -77,7 +78,7 @@ def run(argv: Sequence[str]) -> int:
         EngineError: For everything the person can mend.
     """
     from bitfront.backends.timing import THOROUGH, time_paired
-    from bitfront.report.wording import latency, ratio, size
+    from bitfront.core.formatting import latency, ratio, size
 
     args = arguments.parse(build_parser(), argv)
     backend = arguments.backend_of(args)
@@ -85,7 +86,7 @@ def run(argv: Sequence[str]) -> int:
     reference = next(iter(artifacts))
     declared = {label: declared_inputs(artifact.data) for label, artifact in artifacts.items()}
     _check_alike(declared, reference)
-    layouts = {label: batching(artifact.data) for label, artifact in artifacts.items()}
+    layouts = {label: batching(artifact.data, dict(args.batch_axis)) for label, artifact in artifacts.items()}
     batch = _batch(args.batch_size, {label: found.fixed for label, found in layouts.items() if found.fixed})
     wanted, layout = declared[reference], layouts[reference]
     _check_memory(wanted, layout, batch)
@@ -133,7 +134,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _write_profile(label: str, layers: Sequence[ExecutedLayer], backend: str) -> None:
-    """What a model ran, in execution order; profiling slows it down, so the shares are what counts."""
+    """Print a model's operators in execution order; profiling slows it down, so only the shares are comparable."""
     write_prose(sys.stdout, "", f"{label}:")
     if not layers:
         write_prose(sys.stdout, f"{backend} does not tell what it runs")
@@ -142,8 +143,8 @@ def _write_profile(label: str, layers: Sequence[ExecutedLayer], backend: str) ->
 
 
 def profile_rows(layers: Sequence[ExecutedLayer]) -> list[tuple[str, ...]]:
-    """One row an executed layer, one cell a column of ``PROFILE_COLUMNS``; nodes of the artifact, where known."""
-    from bitfront.report.wording import MISSING, number
+    """The profile's rows, one per executed layer, one cell per column of ``PROFILE_COLUMNS``."""
+    from bitfront.core.formatting import MISSING, number
 
     total = sum(layer.latency_us or 0.0 for layer in layers)
 
@@ -209,17 +210,25 @@ def declared_inputs(model: bytes) -> Declared:
     }
 
 
-def batching(model: bytes) -> Batching:
-    """Where the samples are in a model's inputs and outputs."""
+def batching(model: bytes, told: Mapping[str, int | None]) -> Batching:
+    """The batch axes of a model's inputs and outputs.
+
+    Args:
+        model: The file.
+        told: Input or output → axis, as a person says.
+
+    Raises:
+        UsageError: If one is no input or output, or does not have that axis.
+    """
     import onnx
 
     from bitfront.lowering.batching import infer_batching
 
-    return infer_batching(onnx.load_model_from_string(model).graph)
+    return infer_batching(onnx.load_model_from_string(model).graph, told)
 
 
 def _label(models: Sequence[Path], index: int) -> str:
-    """The path; the second time a file is given (an A/A test), with a number."""
+    """The model's path; with a number where a file is given again (an A/A test)."""
     earlier = list(models[:index]).count(models[index])
     return f"{models[index]} ({earlier + 1})" if earlier else str(models[index])
 
@@ -297,7 +306,7 @@ def _given(path: Path, declared: Declared, layout: Batching, batch: int) -> dict
     for name, array in read_npz(path, tuple(declared)).items():
         (shape, dtype), axis, where = declared[name], layout.input_axis(name), f"'{path}': array '{name}'"
         if not fits(array.shape, shape, axis):
-            hint = "give arrays of the shapes that 'search inspect' shows"
+            hint = f"give arrays of the shapes that 'search inspect' shows, or say --batch-axis {name}=AXIS"
             raise DataError(f"{where}: expected shape {shown_shape(shape, axis)}, got {array.shape}", hint)
         if not array.size:
             raise DataError(f"{where} holds no samples", "give one sample or more")

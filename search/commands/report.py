@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from bitfront.search.commands import arguments, values
+from bitfront.search.arguments import arguments, values
 
 USAGE = "search report RUN [options]"
 DESCRIPTION = """\
@@ -33,14 +33,14 @@ def run(argv: Sequence[str]) -> int:
 
     from bitfront.report.comparison import Comparison, is_comparison
     from bitfront.report.render import render
-    from bitfront.search.multi_backend.summary import summarise
+    from bitfront.search.multi_backend.summary import write_comparison
     from bitfront.search.results.summary import print_summary
 
     if is_comparison(args.folder):
-        for party in Comparison.load(args.folder).parties:
-            if party.results is not None:
-                render(args.folder / party.folder)
-        summarise(args.folder, sys.stdout, quiet=args.quiet)
+        for run in Comparison.load(args.folder).runs:
+            if run.results is not None:
+                render(args.folder / run.folder)
+        write_comparison(args.folder, sys.stdout, quiet=args.quiet)
     else:
         render(args.folder)
         print_summary(args.folder, sys.stdout, quiet=args.quiet)

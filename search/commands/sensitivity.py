@@ -1,4 +1,4 @@
-"""``search sensitivity``: how much each scheme for each group hurts the output, without searching."""
+"""``search sensitivity``: the loss of each scheme in each group, without searching."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bitfront.core import CalibrationSettings, ContentStore, Precision, UsageError, outputs_read, write_text
+from bitfront.core import CalibrationSettings, ContentStore, Precision, UsageError, as_metric, write_text
 from bitfront.core.cells import frame_text
-from bitfront.search.commands import arguments, values
+from bitfront.search.arguments import arguments, values
 from bitfront.search.console import progress
 from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_lines, write_prose
 from bitfront.search.run_folder import folder as run_folder
-from bitfront.search.run_folder.lock import alone_in
+from bitfront.search.run_folder.lock import hold_run_folders
 
 if TYPE_CHECKING:
     from bitfront.backends.base import Backend
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 USAGE = "search sensitivity [options]"
 DESCRIPTION = """\
-Score every choice of every group of layers by running the lowered network on calibration inputs, and print what each
-costs: alone in the FP32 network, and restored alone in the network at its lowest precision.
+Score every scheme of every group of layers by running the lowered network on calibration inputs, and print what each
+costs: single-layer, in the FP32 network, and leave-one-out, restored in the network at its lowest precision.
 
   search sensitivity --model net.onnx --calib calib.npz --out scores"""
 MEASURES = {"auto": None, "kl": "classes", "nsr": "values"}  # option → what is taken to be declared of the outputs
-COLUMNS = ("group", "choice", "alone", "restored", "loss", "remark")
+COLUMNS = ("group", "scheme", "single-layer", "leave-one-out", "loss", "remark")
 _REMARK = COLUMNS.index("remark")
 _SHORT = 20  # columns of a remark on a narrow terminal
 
@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
     if args.out is not None:
         run_folder.check_writable(args.out)
 
-    with alone_in(*([] if args.out is None else [args.out])):
+    with hold_run_folders(*([] if args.out is None else [args.out])):
         return _score(args, source, backend, settings)
 
 
@@ -85,26 +85,26 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
     from bitfront.report.render import render_sensitivity
     from bitfront.search.inputs.loading import load_to_score
     from bitfront.search.space.only_fp32 import why_only_fp32
-    from bitfront.sensitivity.measure import KL, described, readings
-    from bitfront.sensitivity.score import planned_steps, score
+    from bitfront.sensitivity.divergence_metric import KL, metric_in_words, output_readings
+    from bitfront.sensitivity.score import planned_steps, score_sensitivities
 
-    with progress.shown(sys.stderr, quiet=args.quiet, time_limit_s=None) as listener:
+    with progress.progress_display(sys.stderr, quiet=args.quiet, time_limit_s=None) as listener:
         listener.phase("load", None)
         reference, calibration, metric = load_to_score(source)
-        for notice in reference.notices:
+        for notice in (*reference.notices, *source.notices):
             listener.warn(notice)
         if calibration is None:
             raise UsageError("--calib is missing: sensitivities are scored on inputs", "give --calib calib.npz")
-        declared = MEASURES[args.measure] or (None if metric is None else outputs_read(metric))
+        declared = MEASURES[args.measure] or (None if metric is None else as_metric(metric).outputs_are)
         store = ContentStore(None if args.out is None else args.out / "cache")
         lowerer = Lowerer(reference, get_dialect(backend.dialect), calibration, settings, store)
         listener.phase("sensitivity", planned_steps(lowerer.quantisable, args.precisions))
-        table = score(
+        table = score_sensitivities(
             lowerer,
             backend.proxy_backend(),
             calibration,
             samples=args.sensitivity_samples,
-            read=readings(reference.proto, declared),
+            read=output_readings(reference.proto, declared),
             precisions=args.precisions,
             threads=args.threads,
             store=store,
@@ -112,16 +112,18 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
             batching=reference.batching,
         )
     found = rows(table)
+    for notice in source.notices:
+        write_prose(sys.stdout, f"warning: {notice}", "")
     if found:
         narrowings = (
             Narrowing(column=_REMARK, cells=tuple(_short(row[_REMARK]) for row in found)),
-            Narrowing(column=COLUMNS.index("restored")),
+            Narrowing(column=COLUMNS.index("leave-one-out")),
             Narrowing(column=_REMARK),
         )
         write_table(sys.stdout, COLUMNS, found, wrapping=1, names=(0,), narrowings=narrowings)
         on = f"on {table.samples} calibration samples; loss is the cleaned score"
-        write_prose(sys.stdout, "", f"{described(table.measure)}, {on}")
-        if declared is None and KL not in table.measure:
+        write_prose(sys.stdout, "", f"{metric_in_words(table.divergence_metric)}, {on}")
+        if declared is None and KL not in table.divergence_metric:
             hint = "the outputs were taken for numbers; if they are scores of classes, --measure kl suits them better"
             write_prose(sys.stdout, hint)
     else:
@@ -129,7 +131,7 @@ def _score(args: argparse.Namespace, source: Source, backend: Backend, settings:
     if args.out is not None:
         path = args.out / "sensitivity.csv"
         write_text(path, frame_text(table.frame()))
-        render_sensitivity(scores(table), args.out / "sensitivity.html")
+        render_sensitivity(scores(table), args.out / "sensitivity.html", notices=source.notices)
         write_lines(sys.stdout, str(path), str(args.out / "sensitivity.html"))
     return 0
 
@@ -147,8 +149,8 @@ def scores(table: SensitivityTable) -> list[Score]:
         Score(
             group=row.group,
             scheme=row.scheme,
-            alone=row.alone,
-            restored=row.restored,
+            single_layer=row.single_layer,
+            leave_one_out=row.leave_one_out,
             loss=row.loss,
             dropped=row.dropped,
         )
@@ -157,15 +159,15 @@ def scores(table: SensitivityTable) -> list[Score]:
 
 
 def rows(table: SensitivityTable) -> list[tuple[str, ...]]:
-    """One row a scored scheme; FP32's zeros are left out."""
-    from bitfront.report.wording import number
-    from bitfront.sensitivity.clean import disagrees
+    """The table's rows, one per scored scheme; FP32's zeros are left out."""
+    from bitfront.core.formatting import number
+    from bitfront.sensitivity.losses import contexts_disagree
 
     def remark(row: SensitivityRow) -> str:
-        return row.dropped or ("contexts disagree: it interacts with other layers" if disagrees(row) else "")
+        return row.dropped or ("contexts disagree: it interacts with other layers" if contexts_disagree(row) else "")
 
     return [
-        (row.group, row.scheme.text, number(row.alone), number(row.restored), number(row.loss), remark(row))
+        (row.group, row.scheme.text, number(row.single_layer), number(row.leave_one_out), number(row.loss), remark(row))
         for row in table.rows
         if row.scheme.precision is not Precision.FP32
     ]

@@ -1,1 +1,1 @@
-"""What a person sees while a search runs: messages, progress, tables; signals and secrets."""
+"""Output at a terminal while a search runs: messages, progress, tables; signals and secrets."""

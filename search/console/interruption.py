@@ -1,4 +1,4 @@
-"""What a process does when it is told to stop: Ctrl-C, SIGTERM (schedulers, containers), SIGHUP (terminals that close).
+"""Signals that stop a process: Ctrl-C, SIGTERM (schedulers, containers), SIGHUP (terminals that close).
 
 All three raise ``KeyboardInterrupt`` where the work stands, so that a search ends with a report of what is known. The
 exit status is 128 and the signal's number. A second signal ends the report as well; a third one the process, on the
@@ -21,7 +21,7 @@ _AT_ONCE = 2  # signals, after which the next one is the system's to handle
 
 
 class Interruptions:
-    """The signals received while ``watched`` is in force.
+    """The signals received while ``handle_signals`` is in force.
 
     Attributes:
         received: Their numbers, in order.
@@ -43,7 +43,7 @@ class Interruptions:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Interruptions]:
+def handle_signals() -> Iterator[Interruptions]:
     """Turn signals into ``KeyboardInterrupt``; the earlier handlers are back in force afterwards."""
     interruptions = Interruptions()
     if threading.current_thread() is not threading.main_thread():

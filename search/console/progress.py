@@ -1,4 +1,4 @@
-"""How a run's progress is shown: a live display on a terminal, plain lines elsewhere, nothing when quiet.
+"""Display of a run's progress: live on a terminal, plain lines elsewhere, nothing when quiet.
 
 Everything goes to standard error, so that standard output holds the result alone. The live display is redrawn only
 when the run says something: a redraw from another thread would disturb the latencies being measured.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from bitfront.core.display import visible, visible_lines
 from bitfront.search.console.terminal import write_message
-from bitfront.search.events import Listener, Silent
+from bitfront.search.events import Listener, SilentListener
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -30,7 +30,7 @@ Clock = Callable[[], float]
 
 @dataclass(slots=True, kw_only=True)
 class RunState:
-    """What is known of a run's progress.
+    """State of a run's progress.
 
     Attributes:
         clock: Seconds from any origin.
@@ -51,17 +51,17 @@ class RunState:
         self.started = self.phase_started = self.clock()
 
     def begin(self, name: str, total: int | None) -> None:
-        """A phase begins."""
+        """Begin a phase."""
         self.name, self.total, self.done, self.note = name, total, 0, ""
         self.phase_started = self.clock()
 
     def advance(self, note: str) -> None:
-        """One step of it is done; ``note`` may hold names from a network."""
+        """Count a finished step of the phase; ``note`` may hold names from a network."""
         self.done += 1
         self.note = visible(note)
 
     def improve(self, text: str) -> bool:
-        """A new best, in words; whether it differs from the one known."""
+        """Take a new best, in words; whether it differs from the one known."""
         known, self.best = self.best, visible(text)
         return self.best != known
 
@@ -85,14 +85,14 @@ class RunState:
         parts = [self.name]
         if self.done or self.total is not None:
             parts.append(f"{self.done} of {self.total}" if self.total is not None else f"{self.done}")
-        parts.append(f"{duration(self.elapsed_s)} elapsed")
+        parts.append(f"{format_duration(self.elapsed_s)} elapsed")
         left = self.left_s()
         if left is not None:
-            parts.append(f"about {duration(left)} left")
+            parts.append(f"about {format_duration(left)} left")
         return " · ".join(parts)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds in words: ``42 s``, ``3 min 05 s``, ``1 h 20 min``."""
     whole = round(seconds)
     if whole < 60:
@@ -199,15 +199,15 @@ def render(state: RunState) -> RenderableType:
         lines.add_row(ProgressBar(total=state.total, completed=min(state.done, state.total), width=60))
     if state.note:
         lines.add_row(Text(state.note, overflow="ellipsis", no_wrap=True))
-    lines.add_row(Text(f"best so far: {state.best}" if state.best else "nothing within budget yet", style="green"))
+    lines.add_row(Text(f"best so far: {state.best}" if state.best else "nothing within the limits yet", style="green"))
     return lines
 
 
 @contextmanager
-def shown(stream: TextIO, *, quiet: bool, time_limit_s: float | None) -> Iterator[Listener]:
+def progress_display(stream: TextIO, *, quiet: bool, time_limit_s: float | None) -> Iterator[Listener]:
     """The listener that fits ``stream``: live on a terminal that can redraw, lines elsewhere, silent when asked."""
     if quiet:
-        yield Silent()
+        yield SilentListener()
     elif stream.isatty() and os.environ.get("TERM", "") not in _NO_CURSOR:
         from rich.console import Console
         from rich.live import Live

@@ -76,7 +76,7 @@ def without_secrets(text: str, url: str) -> str:
 
 
 def _password_span(url: str) -> tuple[int, int]:
-    """Where the password stands, as (start, end); equal where there is none."""
+    """Span of the password as (start, end); equal where there is none."""
     scheme = _SCHEME.match(url)
     if url.lower().startswith(_PATHS):
         return (0, 0)
@@ -104,7 +104,7 @@ def _is_secret(name: str, value: str) -> bool:
 
 
 def _parts(secret: str) -> set[str]:
-    """What a parser may take for a host or a port: whatever stands between two of the characters it splits at."""
+    """Parts of a secret that a parser may take for a host or a port: between two of the characters it splits at."""
     found = set()
     for form in _forms(secret):
         pieces = re.split(r"([@:/?#&=\s])", form)

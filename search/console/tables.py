@@ -22,7 +22,7 @@ Row = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Narrowing:
-    """What may be done to one column for want of width.
+    """A way to make a table narrower: shorten or leave out one column.
 
     Attributes:
         column: Its index.
@@ -37,7 +37,7 @@ class Narrowing:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """One column: ``least`` is the narrowest it may be drawn before names fold, ``folded`` after."""
+    """A column: ``least`` is the narrowest it may be drawn before names fold, ``folded`` after."""
 
     name: str
     cells: tuple[str, ...]
@@ -73,7 +73,7 @@ def write_table(
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    """Columns padded to their widest cell, nothing cut off."""
+    """A table as text: columns padded to their widest cell, nothing cut off."""
     lines = [tuple(map(visible, line)) for line in (columns, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -1,4 +1,4 @@
-"""What standard output and error do with text that they cannot take: other encodings, full disks, closed pipes.
+"""Standard output and error that take any text, whatever their encoding, on full disks and closed pipes.
 
 - A character that the stream's encoding lacks is written as one that looks like it, or as ``?``: one for one, so that
   columns stay aligned.
@@ -52,26 +52,26 @@ class Stream(TextIOBase):
         self._fatal = fatal
 
     def __getattr__(self, name: str) -> Any:
-        """What else the process's own stream has: a person's workload or metric may write to ``buffer``."""
+        """Attribute of the process's own stream: a person's workload or metric may write to ``buffer``."""
         if name == "_inner":  # not made yet
             raise AttributeError(name)
         return getattr(self._inner, name)
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # a plain attribute there
-        """The stream's own; UTF-8 where it has none."""
+        """The stream's own encoding; UTF-8 where it has none."""
         return getattr(self._inner, "encoding", None) or "utf-8"
 
     def writable(self) -> bool:
-        """Always: what cannot be written is dropped or refused."""
+        """Whether the stream takes text: always, since what cannot be written is dropped or refused."""
         return True
 
     def isatty(self) -> bool:
-        """Whether a terminal shows it."""
+        """Whether the stream is a terminal."""
         return self._inner is not None and self._inner.isatty()
 
     def fileno(self) -> int:
-        """Its file descriptor.
+        """The stream's file descriptor.
 
         Raises:
             OSError: If it has none.
@@ -92,7 +92,7 @@ class Stream(TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Have what was written arrive.
+        """Flush what was written.
 
         Raises:
             OutputError: If it cannot, and that matters here.
@@ -118,7 +118,7 @@ class Stream(TextIOBase):
 
 @contextlib.contextmanager
 def standard_streams() -> Iterator[None]:
-    """``sys.stdout`` and ``sys.stderr`` as ``Stream`` inside, as they were afterwards."""
+    """Make ``sys.stdout`` and ``sys.stderr`` a ``Stream`` each inside; they are as before afterwards."""
     _open_closed()
     before = sys.stdout, sys.stderr
     out = Stream(before[0], "standard output", fatal=True)
@@ -138,7 +138,7 @@ def write_lines(stream: TextIO, *lines: str) -> None:
 
 
 def write_prose(stream: TextIO, *lines: str) -> None:
-    """As ``write_lines``; on a terminal long lines wrap between words, and no figure is parted from its unit."""
+    """Write lines as ``write_lines`` does; on a terminal long ones wrap, and no figure is parted from its unit."""
     if not stream.isatty():
         write_lines(stream, *lines)
         return
@@ -188,7 +188,7 @@ def _has(encoding: str, char: str) -> bool:
 
 
 def _open_closed() -> None:
-    """Give the descriptors of standard streams that are closed to nothing, before a result's file gets one of them."""
+    """Open the null device on descriptors of closed standard streams, before a result's file gets one of them."""
     for descriptor in _STANDARD:
         try:
             os.fstat(descriptor)
@@ -197,7 +197,7 @@ def _open_closed() -> None:
 
 
 def _silence(stream: TextIO | None) -> None:
-    """Point a stream's descriptor at nothing, or the interpreter would try to write what is left of it at its end."""
+    """Point a stream's descriptor at the null device: else the interpreter would try to write its rest at exit."""
     # Streams without one, and closed ones, have nothing left to write.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         descriptor = stream.fileno() if stream is not None else -1

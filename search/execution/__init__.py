@@ -1,1 +1,1 @@
-"""What a search does: tries candidates, makes and trains variants, and tells the study; ``policy`` says which."""
+"""Execution of a search: tries candidates, makes and trains variants, tells the study; ``policy`` says which."""

@@ -15,7 +15,7 @@ from bitfront.search.execution.joint import JointSearch
 from bitfront.search.execution.prune_spaces import PruneContext, prune_variables
 from bitfront.search.execution.sensitivities import SensitivityContext, calibrate_and_score, space_of
 from bitfront.search.execution.variants import VariantContext
-from bitfront.search.multi_backend.translate import adapt
+from bitfront.search.multi_backend.translate import project_config
 from bitfront.search.policy.allocation import RunLimits
 from bitfront.search.proposals.sampler import FrontSampler
 from bitfront.search.results import finalize
@@ -27,7 +27,7 @@ from bitfront.sensitivity.table import SensitivityTable
 
 
 def explore(session: Session, starts: Sequence[Mapping[str, Scheme]] = ()) -> str | None:
-    """Do everything up to the finalists.
+    """Run the search up to the finalists.
 
     Args:
         session: What ``search.prepare`` made.
@@ -93,7 +93,7 @@ def _search(session: Session, starts: Sequence[Mapping[str, Scheme]]) -> str | N
 
 def _adapted(session: Session, space: Space, starts: Sequence[Mapping[str, Scheme]]) -> list[Assignment]:
     quantisable = session.runner.lowerer.quantisable
-    return [adapt(layers, quantisable, space) for layers in starts]
+    return [project_config(layers, quantisable, space) for layers in starts]
 
 
 def _search_precisions(session: Session, space: Space, starts: Sequence[Mapping[str, Scheme]]) -> str | None:
@@ -129,7 +129,7 @@ def _search_jointly(
             time_limit_s=options.time_limit_s,
             config=options.policy.pruning,
         )
-        prunes, sparsities = prune_variables(pruning, builder, table.measure)
+        prunes, sparsities = prune_variables(pruning, builder, table.divergence_metric)
         session.record.write_sparsity(sparsities)
         space = space.with_prunes(prunes)
     joint = JointSearch(
@@ -140,7 +140,7 @@ def _search_jointly(
             layers=session.runner.layers,
             unseen=session.unseen,
             divergence_samples=options.sensitivity_samples,
-            measure=table.measure,
+            measure=table.divergence_metric,
             sensitivities=sensitivity_context(session),
         ),
         space,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bitfront.core import Constraints
-from bitfront.report import wording
+from bitfront.core import Constraints, MetricInfo, formatting
 from bitfront.search.events import Listener
 from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.measuring.stopwatch import Kind, Stopwatch
@@ -24,13 +23,13 @@ from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialContext:
-    """What it takes to try candidates.
+    """Values that trying candidates needs.
 
     Attributes:
         evaluator: Measures them and remembers them.
         watch: Clocks.
         listener: Hears of progress.
-        metric: The metric's name.
+        metric: How outputs are scored.
         checkpoint: Writes what is known into the run folder.
         checkpoint_due: Whether it is time for that.
         limits: Trials and time of the run.
@@ -42,7 +41,7 @@ class TrialContext:
     evaluator: Evaluator
     watch: Stopwatch
     listener: Listener
-    metric: str
+    metric: MetricInfo
     checkpoint: Callable[[], None]
     checkpoint_due: Callable[[], bool]
     limits: RunLimits
@@ -79,7 +78,7 @@ class Explorer:
 
     @property
     def trials(self) -> list[Trial]:
-        """Those of this space so far."""
+        """Trials of this space so far."""
         return [t for t in self.context.evaluator.trials if t.candidate.architecture == self.architecture]
 
     @property
@@ -181,7 +180,7 @@ class Explorer:
 
     @property
     def overhead(self) -> FileOverhead:
-        """What files hold besides the groups' weights."""
+        """Model of the bytes that files hold besides the groups' weights."""
         history = History.of(self.space, self.study.live)
         return history.overhead(self.space, self.context.policy.sampler.surrogate.file_overhead_pull)
 
@@ -220,9 +219,7 @@ class Explorer:
             yield Candidate(origin=found[0], schemes=found[1])
 
 
-def _words(trial: Trial, metric: str) -> str:
+def _words(trial: Trial, metric: MetricInfo) -> str:
     assert trial.accuracy is not None
-    return (
-        f"{wording.accuracy(trial.accuracy.value, metric)}, {wording.latency(trial.latency_ms)}, "
-        f"{wording.size(trial.size_bytes)}"
-    )
+    value = formatting.metric_value(metric.oriented(trial.accuracy.value), metric)
+    return f"{value}, {formatting.latency(trial.latency_ms)}, {formatting.size(trial.size_bytes)}"

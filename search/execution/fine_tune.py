@@ -88,7 +88,7 @@ def _train_all(executor: VariantExecutor, chosen: Sequence[VariantState], split:
 
 
 def _try_unquantised(executor: VariantExecutor, variants: Sequence[VariantState]) -> None:
-    """In FP32, where that was not tried."""
+    """Try variants in FP32 that were not tried so."""
     for variant in variants:
         if not any(trial.candidate.origin is Origin.FINE_TUNED for trial in variant.trials):
             fp32 = executor.explorer_of(variant).space.uniform(Precision.FP32)
@@ -98,10 +98,10 @@ def _try_unquantised(executor: VariantExecutor, variants: Sequence[VariantState]
 def _try_untrained(executor: VariantExecutor, variant: VariantState) -> None:
     """The variant in FP32 as it was before any training."""
     base, explorer = executor.builder.variants.add(variant.base), executor.explorers[""]
-    tried = any(t.candidate.origin is Origin.ZERO_SHOT and t.candidate.network == base for t in explorer.trials)
-    if base != variant.network and not variant.architecture and not tried:
+    tried = any(t.candidate.origin is Origin.ZERO_SHOT and t.candidate.variant == base for t in explorer.trials)
+    if base != variant.id and not variant.architecture and not tried:
         fp32 = explorer.space.uniform(Precision.FP32)
-        explorer.attempt(Candidate(origin=Origin.ZERO_SHOT, schemes=fp32, pruning=variant.pruning, network=base))
+        explorer.attempt(Candidate(origin=Origin.ZERO_SHOT, schemes=fp32, pruning=variant.pruning, variant=base))
 
 
 def _artifacts(executor: VariantExecutor) -> list[Trial]:
@@ -123,9 +123,10 @@ def _artifacts(executor: VariantExecutor) -> list[Trial]:
 
 
 def _has_trainable_integers(executor: VariantExecutor, trial: Trial) -> bool:
-    """Whether it has integer weights to train, and none in blocks, which training does not know."""
+    """Whether it has integer weights to train, and neither blocks nor dynamic activations, which training ignores."""
     schemes = executor.context.layers(trial.candidate).values()
-    return any(scheme.precision.is_integer for scheme in schemes) and not any(s.weights.group_size for s in schemes)
+    unknown = any(scheme.weights.group_size or scheme.activations.is_dynamic for scheme in schemes)
+    return any(scheme.precision.is_integer for scheme in schemes) and not unknown
 
 
 def _train_artifacts(executor: VariantExecutor, artifact: ArtifactPass) -> None:
@@ -139,7 +140,7 @@ def _train_artifacts(executor: VariantExecutor, artifact: ArtifactPass) -> None:
         if steps < resources.config.least_steps:
             return
         candidate = trial.candidate
-        before = builder.variants[candidate.network].steps if candidate.network else ()
+        before = builder.variants[candidate.variant].steps if candidate.variant else ()
         try:
             step = artifact.step(builder.context, executor.context.layers(candidate), steps)
             key = builder.variants.add([*before, step])
@@ -152,7 +153,7 @@ def _train_artifacts(executor: VariantExecutor, artifact: ArtifactPass) -> None:
             origin=Origin.QAT,
             schemes=candidate.schemes,
             pruning=candidate.pruning,
-            network=key,
+            variant=key,
             architecture=candidate.architecture,
         )
         executor.explorers[candidate.architecture].attempt(trained)

@@ -53,12 +53,12 @@ class JointSearch:
         self._new: VariantState | None = None
 
     def close(self) -> None:
-        """Let go of the databases."""
+        """Close the studies' databases."""
         for explorer in self.executor.explorers.values():
             explorer.study.close()
 
     def run(self, starts: Sequence[Assignment], earlier: Sequence[Trial] = ()) -> str | None:
-        """Do the whole of it; returns what ended it early, else None.
+        """Run the whole joint search; returns what ended it early, else None.
 
         Args:
             starts: Assignments worth trying first.
@@ -102,10 +102,10 @@ class JointSearch:
         found: dict[str, list[Trial]] = {}
         for trial in self.explorer.trials:
             candidate = trial.candidate
-            judged = candidate.network and candidate.origin not in (Origin.COST_PROBE, Origin.ZERO_SHOT, Origin.QAT)
+            judged = candidate.variant and candidate.origin not in (Origin.COST_PROBE, Origin.ZERO_SHOT, Origin.QAT)
             # A network all of whose candidates were over a limit, and so not scored, was made all the same.
             if judged and (candidate.judges_variant or evidence.conclusive(trial)):
-                found.setdefault(candidate.network, []).append(trial)
+                found.setdefault(candidate.variant, []).append(trial)
         latest: dict[str, str] = {}
         for network in found:
             steps = variants.steps(network)
@@ -119,7 +119,7 @@ class JointSearch:
                 label=pruning_text(pruning),
                 base=tuple(step for step in steps if structural(step)),
                 pruning=pruning,
-                network=network,
+                id=network,
                 steps=steps,
                 trials=found[network],
                 rungs=min(max(trainings, 1), self.trials.policy.halving.rungs),
@@ -159,7 +159,7 @@ class JointSearch:
         self._sampler.offer = VariantOffer(prunings=tuple(self._made), may_add=may_add)
 
     def _with_network(self, candidate: Candidate) -> Candidate:
-        """What the sampler proposes, on the variant of its pruning; a new one is made."""
+        """Candidate that the sampler proposes, on the variant of its pruning; a new one is made."""
         if not candidate.pruning:
             return candidate
         encoding = self.space.encode(candidate.schemes, candidate.pruning)
@@ -167,7 +167,7 @@ class JointSearch:
         if variant is None:
             variant = self._new = self._pruned(encoding)
             origin = origin_of(variant.base[0]) if variant else origin
-        return replace(candidate, origin=origin, network=variant.network if variant else "")
+        return replace(candidate, origin=origin, variant=variant.id if variant else "")
 
     def _after(self, trial: Trial) -> None:
         if self._new is not None:
@@ -178,5 +178,5 @@ class JointSearch:
             return
         evidence = self.executor.evidence
         for variant in self.executor.variants:
-            if variant.network == trial.candidate.network and evidence.conclusive(trial):
+            if variant.id == trial.candidate.variant and evidence.conclusive(trial):
                 variant.trials.append(trial)

@@ -56,6 +56,6 @@ def refine(executor: VariantExecutor, variant: VariantState) -> None:
 
 def own_space(executor: VariantExecutor, variant: VariantState) -> Space:
     """Return the space of a variant with layers of its own, losses scored on it as it is now."""
-    context, network = executor.context.sensitivities, variant.network
+    context = executor.context.sensitivities
     samples = min(context.samples, executor.policy.seeding.student_samples)
-    return space_of(context.runner, score_network(context, network, samples), context.precisions, network)
+    return space_of(context.runner, score_network(context, variant.id, samples), context.precisions, variant.id)

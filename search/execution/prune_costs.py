@@ -1,4 +1,4 @@
-"""What pruning saves: a few random prunings of the given network, untrained, timed and never scored.
+"""Costs that pruning saves: a few random prunings of the given network, untrained, timed and never scored.
 
 The latency model learns from them how each layer's cost falls with what stays of it. Residual branches are there, or
 one random half of them is gone, or the other half: each is another architecture, and takes seconds to export.
@@ -54,7 +54,7 @@ def learn_costs(explorer: Explorer, builder: VariantBuilder) -> None:
             context.listener.warn(f"pruning {pruning_text(pruning)}: {error.message}")
             continue
         for schemes in (low, high)[: 2 if number == 0 and low != high else 1]:
-            candidate = Candidate(origin=Origin.COST_PROBE, schemes=schemes, pruning=pruning, network=network)
+            candidate = Candidate(origin=Origin.COST_PROBE, schemes=schemes, pruning=pruning, variant=network)
             if candidate.key not in known:
                 known.add(candidate.key)
                 explorer.attempt(candidate)

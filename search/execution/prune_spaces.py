@@ -1,4 +1,4 @@
-"""What may be pruned, and what it costs: sparsities as further variables of the space.
+"""Spaces of prunings and their losses: sparsities as further variables of the space.
 
 Scored on the search's part of the evaluation data, without labels. On inputs that the network was trained on, as those
 for calibration often are, it is so sure of itself that thinner early layers seem to cost nothing.
@@ -20,7 +20,7 @@ from bitfront.search.policy.config import PruningConfig
 from bitfront.search.space.pruning import PruneVariable
 from bitfront.search.variants.builder import VariantBuilder
 from bitfront.search.variants.channel_alignment import dialect_writer, measure_channel_alignment
-from bitfront.sensitivity.sparsity import SparsityTable, planned_steps, score_sparsities, score_trained
+from bitfront.sensitivity.sparsity import SparsityTable, planned_sparsity_steps, score_sparsities, score_trained
 
 if TYPE_CHECKING:
     from bitfront.passes.prune_groups import PruneGroup
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneContext:
-    """What it takes to score prunings.
+    """Values that scoring prunings needs.
 
     Attributes:
         runner: Runs the given network.
@@ -70,7 +70,7 @@ def prune_variables(
     builder.options = builder.options.replacing(replace(options, round_to=multiple))
     with runner.watch.timed(Kind.CALIBRATION):
         groups = prune_groups(passes)
-        context.listener.phase("sparsity", planned_steps(groups, levels=options.sparsities, round_to=multiple))
+        context.listener.phase("sparsity", planned_sparsity_steps(groups, levels=options.sparsities, round_to=multiple))
         table = score_sparsities(
             passes.base,
             groups,
@@ -79,7 +79,7 @@ def prune_variables(
             levels=options.sparsities,
             round_to=multiple,
             samples=context.samples,
-            measure=measure,
+            divergence_metric=measure,
             store=context.store,
             key=digest(runner.lowerer.reference.fingerprint, passes.data_digest),
             on_step=context.listener.step,

@@ -38,7 +38,7 @@ Solver = Callable[[Space, Target], Encoding | None]
 
 def starting_bounds(executor: VariantExecutor) -> tuple[Costs, Costs]:
     """Return the least of each cost that precisions alone reach, and the run's limits of them."""
-    own = [t for t in executor.explorers[""].trials if t.measured and not t.candidate.network]
+    own = [t for t in executor.explorers[""].trials if t.measured and not t.candidate.variant]
     ratio, size_bytes = executor.trials.max_ratio, executor.trials.constraints.size_bytes
     limits = Costs(ratio if ratio is not None else math.inf, size_bytes if size_bytes is not None else math.inf)
     return least_costs(own), limits

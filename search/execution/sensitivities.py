@@ -8,16 +8,16 @@ from bitfront.core import ContentStore, Inputs, OutputsRead, Precision
 from bitfront.search.events import Listener
 from bitfront.search.measuring.runner import ModelRunner
 from bitfront.search.measuring.stopwatch import Kind
-from bitfront.search.measuring.timed import TimedBackend, TimedWriter
+from bitfront.search.measuring.timed import TimedBackend, TimedLowerer
 from bitfront.search.space.space import Space, build_space
-from bitfront.sensitivity.measure import readings
-from bitfront.sensitivity.score import planned_steps, score
+from bitfront.sensitivity.divergence_metric import output_readings
+from bitfront.sensitivity.score import planned_steps, score_sensitivities
 from bitfront.sensitivity.table import SensitivityTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityContext:
-    """What it takes to score schemes.
+    """Values that scoring schemes needs.
 
     Attributes:
         runner: Writes and runs networks.
@@ -51,21 +51,21 @@ def calibrate_and_score(context: SensitivityContext) -> SensitivityTable:
     return score_network(context, "", context.samples)
 
 
-def score_network(context: SensitivityContext, network: str, samples: int) -> SensitivityTable:
+def score_network(context: SensitivityContext, variant: str, samples: int) -> SensitivityTable:
     """Score every scheme of every group of a network.
 
     Args:
         context: What it takes.
-        network: Its key; empty for the given one.
+        variant: Its id; empty for the given one.
         samples: Calibration samples.
     """
     runner = context.runner
-    return score(
-        TimedWriter(runner.writer(network), runner.watch),
+    return score_sensitivities(
+        TimedLowerer(runner.writer(variant), runner.watch),
         TimedBackend(runner.backend.proxy_backend(), runner.watch),
         context.calibration,
         samples=samples,
-        read=readings(runner.writer(network).reference.proto, context.outputs_read),
+        read=output_readings(runner.writer(variant).reference.proto, context.outputs_read),
         precisions=context.precisions,
         threads=context.threads,
         store=context.store,
@@ -75,7 +75,7 @@ def score_network(context: SensitivityContext, network: str, samples: int) -> Se
 
 
 def space_of(
-    runner: ModelRunner, table: SensitivityTable, precisions: tuple[Precision, ...], network: str = ""
+    runner: ModelRunner, table: SensitivityTable, precisions: tuple[Precision, ...], variant: str = ""
 ) -> Space:
     """Make the space of what may be decided about a network.
 
@@ -83,8 +83,8 @@ def space_of(
         runner: Writes it.
         table: Its losses.
         precisions: What layers may take.
-        network: Its key; empty for the given one.
+        variant: Its id; empty for the given one.
     """
     with runner.watch.timed(Kind.CALIBRATION):
-        lowerer = runner.writer(network)
+        lowerer = runner.writer(variant)
         return build_space(lowerer.quantisable, table, precisions, lowerer.weight_bytes, lowerer.compute_type)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bitfront.core import EngineError, Inputs, RecipeStep, Scheme
-from bitfront.report.front import pareto_front
+from bitfront.core.pareto import pareto_front
 from bitfront.search.execution.explorer import Explorer, TrialContext
 from bitfront.search.execution.sensitivities import SensitivityContext
 from bitfront.search.policy import halving
@@ -24,7 +24,7 @@ from bitfront.search.variants.builder import VariantBuilder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantContext:
-    """What it takes to make variants.
+    """Values that making variants needs.
 
     Attributes:
         builder: Makes and trains them.
@@ -32,7 +32,7 @@ class VariantContext:
         layers: What a candidate comes to, layer by layer.
         unseen: Inputs that nothing is trained on.
         divergence_samples: Of these, that rival prunings are compared on.
-        measure: What a divergence is measured in, as ``sensitivity.measure`` writes it.
+        measure: What a divergence is measured in, as ``sensitivity.divergence_metric`` writes it.
         sensitivities: What it takes to score a student's schemes.
     """
 
@@ -81,7 +81,7 @@ class VariantExecutor:
 
     @property
     def evidence(self) -> Evidence:
-        """What is known at the moment."""
+        """Evidence that is there at the moment."""
         evaluator = self.trials.evaluator
         return Evidence(
             trials=tuple(evaluator.trials),
@@ -94,7 +94,7 @@ class VariantExecutor:
 
     @property
     def resources(self) -> TrainingResources:
-        """What training may take from now on."""
+        """Resources that training may use from now on."""
         builder, config = self.builder, self.policy.fine_tuning
         budget = builder.context.budget
         return TrainingResources(
@@ -149,7 +149,7 @@ class VariantExecutor:
             self.trials.listener.warn(f"{label}: {error.message}")
             return None
         variant = VariantState(
-            label=label, base=tuple(base), pruning=pruning, architecture=architecture, network=key, steps=(), rungs=1
+            label=label, base=tuple(base), pruning=pruning, architecture=architecture, id=key, steps=(), rungs=1
         )
         self.note_network(variant, key)
         self.trials.listener.step(f"{label}: made")
@@ -158,7 +158,7 @@ class VariantExecutor:
     def note_network(self, variant: VariantState, key: str) -> None:
         """Bring a variant up to date with its network."""
         network = self.builder.variants[key]
-        variant.network, variant.steps = key, tuple(network.steps)
+        variant.id, variant.steps = key, tuple(network.steps)
         variant.trained_steps, variant.train_s = self.builder.pipeline.trained_steps(variant.steps), network.seconds
 
     def enter(self, variant: VariantState, candidates: Sequence[Mapping[str, Scheme]]) -> None:
@@ -180,7 +180,7 @@ class VariantExecutor:
                 origin=origin,
                 schemes=schemes,
                 pruning=variant.pruning,
-                network=variant.network,
+                variant=variant.id,
                 architecture=variant.architecture,
             )
             tried.append(explorer.attempt(candidate))

@@ -1,1 +1,1 @@
-"""What a person brings: read, checked, put together."""
+"""Inputs of a run that a person brings: read, checked and put together."""

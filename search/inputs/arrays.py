@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitfront.core import Array, DataError, Labelled, ModelError
-from bitfront.search.inputs.archive import array_names, read_npz
-from bitfront.search.inputs.values import LABEL_KINDS, as_array
+from bitfront.core.ragged import ragged
+from bitfront.search.inputs.data.archive import array_names, read_npz
+from bitfront.search.inputs.values import LABEL_KINDS, as_array, as_samples, is_sample_list
 
 if TYPE_CHECKING:
     from bitfront.lowering.reference import ReferenceModel
@@ -25,6 +26,10 @@ LABELS = "labels"
 FLOAT_CASTS = frozenset(
     {("float64", "float32"), ("float16", "float32"), ("float16", "float64"), ("float32", "float64")}
 )
+
+
+class MissingLabelsError(DataError):
+    """Evaluation data is sound but for its labels: there are none at all."""
 
 
 def read_inputs(path: Path, reference: ReferenceModel) -> dict[str, Array]:
@@ -91,7 +96,8 @@ def check_inputs(arrays: Mapping[str, object], reference: ReferenceModel, source
 
     Args:
         arrays: Input name → array as the network reads it, for all samples at once; an array named ``labels`` is not
-            looked at. An input that has no batch axis is given as it is.
+            looked at. An input that has no batch axis is given as it is, or with one more axis in front where each
+            sample has a value of its own. Samples of different shapes are a list of arrays without the batch axis.
         reference: The network.
         source: Where the arrays come from, for messages.
 
@@ -103,28 +109,44 @@ def check_inputs(arrays: Mapping[str, object], reference: ReferenceModel, source
             there are no samples.
     """
     check_names(arrays, reference, source)
-    batching, given, counts = reference.batching, {}, {}
+    batching, given, counts = reference.batching, dict[str, Array](), dict[str, int]()
+    shared = dict[str, Array]()
     for name, shape in reference.input_shapes.items():
         where = f"'{source}': array '{name}'"
-        array = as_array(arrays[name], where)
-        axis = batching.input_axis(name)
-        _check_shape(array, shape, axis, where)
-        given[name] = _finite(cast(array, reference.input_types[name], where), where)
-        if axis is not None:
-            counts[name] = array.shape[axis]
+        axis, value, dtype = batching.input_axis(name), arrays[name], reference.input_types[name]
+        samples = as_samples(value, where, len(shape) - (axis is not None))
+        if samples is not None:
+            given[name] = _one_by_one(samples, shape, axis, dtype, where)
+            counts[name] = len(samples)
+            continue
+        array = as_array(value, where)
+        if axis is None and array.ndim == len(shape) + 1 and fits(array.shape[1:], shape, None):
+            given[name] = check_finite(cast(array, dtype, where), where)
+            counts[name] = len(array)
+            continue
+        _check_shape(array, shape, axis, where, name)
+        array = check_finite(cast(array, dtype, where), where)
+        if axis is None:
+            shared[name] = array
+        else:
+            given[name], counts[name] = np.moveaxis(array, axis, 0), array.shape[axis]
     if len(set(counts.values())) > 1:
         raise DataError(
             f"'{source}': arrays hold different numbers of samples: "
             + ", ".join(f"'{name}' {count}" for name, count in counts.items()),
-            "the sample axis, n in the shapes of 'search inspect', must be equally long in all",
+            "the sample axis, n in the shapes of 'search inspect', must be equally long in all; if it is another, say: "
+            + _batch_axis_option(next(iter(counts))),
         )
     if not counts:
         raise DataError(
-            f"'{reference.source}': no input of the network has a batch axis, so there are no samples to tell apart",
-            "export the network with a batch as the first axis of an input",
+            f"'{source}': no input of '{reference.source}' has a batch axis, so this is one sample, in "
+            f"{', '.join(f'{name} {array.shape}' for name, array in shared.items())}",
+            "give a folder of .npz files, one a sample, or arrays with one more axis in front that counts samples; if "
+            f"an axis counts them, say so: {_batch_axis_option(next(iter(shared)), axis=0)}",
         )
     count = next(iter(counts.values()))
-    return {name: batching.samples(name, array, count) for name, array in given.items()}
+    given |= {name: batching.samples(name, array, count) for name, array in shared.items()}
+    return {name: given[name] for name in reference.input_shapes}
 
 
 def cast(array: Array, expected: str, where: str) -> Array:
@@ -159,14 +181,15 @@ def check_labels(arrays: Mapping[str, object], samples: int, source: str) -> Arr
     """The labels of an evaluation file, as many as there are inputs.
 
     Raises:
-        DataError: If there is no array ``labels``, or their number differs.
+        MissingLabelsError: If there is no array ``labels``.
+        DataError: If their number differs.
     """
     if LABELS not in arrays:
-        raise DataError(
+        raise MissingLabelsError(
             f"'{source}': expected an array named '{LABELS}' beside the inputs, got {_listed(list(arrays))}",
             f"add it, for example numpy.savez('{Path(source).name}', ..., {LABELS}=y)",
         )
-    labels = as_array(arrays[LABELS], f"'{source}': array '{LABELS}'", LABEL_KINDS)
+    labels = _labels(arrays[LABELS], f"'{source}': array '{LABELS}'")
     count = len(labels) if labels.ndim else 0
     if count != samples:
         word = "fewer" if count < samples else "more"
@@ -176,8 +199,21 @@ def check_labels(arrays: Mapping[str, object], samples: int, source: str) -> Arr
     return labels
 
 
-def check_classes(labels: Array, classes: int | None, source: str) -> None:
-    """Check labels for ``top1``: whole numbers from 0, below ``classes`` where that is known.
+def _labels(value: object, where: str) -> Array:
+    """Labels as an array; one (n,) of arrays where samples have labels of different shapes."""
+    if is_sample_list(value) and is_uneven(value):
+        return ragged([as_array(sample, f"{where}: {index}", LABEL_KINDS) for index, sample in enumerate(value)])
+    return as_array(value, where, LABEL_KINDS)
+
+
+def check_classes(labels: Array, classes: int | None, source: str, use: str) -> None:
+    """Check labels of a classifier: whole numbers from 0, below ``classes`` where that is known.
+
+    Args:
+        labels: The labels.
+        classes: How many classes there are; None where that is not known.
+        source: Where the labels are from, for messages.
+        use: What reads them, a metric's name for example, for messages.
 
     Raises:
         DataError: If they are not.
@@ -187,10 +223,10 @@ def check_classes(labels: Array, classes: int | None, source: str) -> None:
         hint = "one-hot labels become class numbers with .argmax(axis=1)" if labels.ndim == 2 else ""
         if labels.size == len(labels):
             hint = "give it one axis, as in labels.ravel()"
-        raise DataError(f"{where}: expected shape ({len(labels)},) for top1, got {labels.shape}", hint)
+        raise DataError(f"{where}: expected shape ({len(labels)},) for {use}, got {labels.shape}", hint)
     if labels.dtype.kind not in "iu":
         raise DataError(
-            f"{where}: expected integer class numbers for top1, got dtype {labels.dtype.name}",
+            f"{where}: expected integer class numbers for {use}, got dtype {labels.dtype.name}",
             "convert it with .astype('int64'), or name another metric with --metric module:function",
         )
     low, high = int(labels.min()), int(labels.max())
@@ -215,24 +251,55 @@ def fits(shape: Sequence[int], expected: Sequence[int | None], axis: int | None)
     )
 
 
-def _check_shape(array: Array, expected: tuple[int | None, ...], axis: int | None, where: str) -> None:
-    fits = array.ndim == len(expected) and all(
-        place == axis or size in (None, got)
-        for place, (size, got) in enumerate(zip(expected, array.shape, strict=True))
-    )
-    if not fits:
+def _check_shape(array: Array, expected: tuple[int | None, ...], axis: int | None, where: str, name: str) -> None:
+    if not fits(array.shape, expected, axis):
         if axis is None:
-            hint = "the network declares no batch axis for it: give one value, which all samples share"
+            hint = (
+                "it has no batch axis: give one value, which all samples share, or one more axis in front for one each"
+            )
         elif axis == 0:
             hint = "the first axis is the sample axis; a single sample needs one too, as in x[None]"
         else:
             hint = f"axis {axis} is the sample axis, counted from 0"
+        hint += f"; if that is wrong, say which is: {_batch_axis_option(name)}"
         raise DataError(f"{where}: expected shape {shown_shape(expected, axis)}, got {array.shape}", hint)
     if axis is not None and not array.shape[axis]:
         raise DataError(f"{where}: holds zero samples", "give at least a few dozen")
 
 
-def _finite(array: Array, where: str) -> Array:
+def is_uneven(samples: Sequence[Array]) -> bool:
+    """Whether samples have more than one shape."""
+    return len({sample.shape for sample in samples}) > 1
+
+
+def _batch_axis_option(name: str, axis: int | None = None) -> str:
+    if axis is not None:
+        return f"--batch-axis {name}={axis}"
+    return f"--batch-axis {name}=AXIS, or {name}=none if no axis of it does"
+
+
+def _one_by_one(samples: list[Array], shape: tuple[int | None, ...], axis: int | None, dtype: str, where: str) -> Array:
+    """Samples without the batch axis, each checked: (n, …), or (n,) of them where their shapes differ."""
+    found = []
+    for index, sample in enumerate(samples):
+        place = f"{where}: sample {index}"
+        laid_out = sample if axis is None else np.expand_dims(sample, axis)
+        if not fits(laid_out.shape, shape, axis):
+            expected = shown_shape(shape, axis)
+            raise DataError(
+                f"{place}: expected the shape of one sample of {expected}, got {sample.shape}",
+                "each sample is an array without the batch axis; say which that is with --batch-axis INPUT=AXIS",
+            )
+        found.append(check_finite(cast(sample, dtype, place), place))
+    return np.stack(found) if not is_uneven(found) else ragged(found)
+
+
+def check_finite(array: Array, where: str) -> Array:
+    """An array of finite values, −∞ among them.
+
+    Raises:
+        DataError: If one is NaN or +∞.
+    """
     if array.dtype.kind == "f":
         bad = np.isnan(array) | (array == np.inf)
         if bad.any():

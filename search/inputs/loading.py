@@ -1,4 +1,4 @@
-"""From what a person names on the command line to a workload in memory that fits its network.
+"""Loading the files or Python objects named on the command line into a workload that fits its network.
 
 Files and Python objects both end as a ``LoadedWorkload``: every array read once, checked against the normalised network
 and cast.
@@ -6,28 +6,28 @@ and cast.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitfront.backends.registry import default_interpreter
-from bitfront.core import DataError, Inputs, Labelled, Metric, ModelError, UsageError, Workload, top1
+from bitfront.backends.sequences import Recurrence
+from bitfront.core import Array, DataError, Inputs, Labelled, Metric, ModelError, PrecisionConfig, UsageError, Workload
 from bitfront.core.files import check_readable
-from bitfront.lowering.equivalence import equivalent_to_given
-from bitfront.lowering.export import export_reference
+from bitfront.core.metric import ComparedWith
+from bitfront.lowering.fixed_inputs import fix_shared_inputs
 from bitfront.lowering.load import load_reference
-from bitfront.lowering.reference import ReferenceModel
-from bitfront.search.inputs.arrays import (
-    LABELS,
-    cast,
-    check_classes,
-    check_inputs,
-    check_labels,
-    read_inputs,
-    read_labelled,
-    shown_shape,
-)
+from bitfront.lowering.measured_batching import measured_batching, single_batching
+from bitfront.lowering.normalise import steps_to_skip
+from bitfront.lowering.reference import ReferenceModel, with_batch_axes
+from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels, shown_shape
+from bitfront.search.inputs.data.base import CALIB, LoadedData
+from bitfront.search.inputs.data.registry import load_data
+from bitfront.search.inputs.evaluation import Evaluation, fitted, read_evaluation_data, usual_metric
+from bitfront.search.inputs.exporting import exported
+from bitfront.search.inputs.layout.network import compared, laid_out, stepped
+from bitfront.search.inputs.layout.sequences import check_sequences, read_sequences, recurrence_of
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import (
@@ -40,6 +40,7 @@ from bitfront.search.inputs.workloads import (
     read_metric,
     read_model,
     read_name,
+    read_state,
 )
 from bitfront.search.passes.options import PassOptions
 
@@ -76,6 +77,12 @@ class LoadedWorkload:
         training: Inputs that passes train on, with int64 class numbers if there are labels; None without passes.
         students: Name → network to train by distillation, ``SmallNet-1``; empty without that pass.
         augment: Fields of ``passes.data.Augmentation``.
+        data_sources: ``calibration`` and ``evaluation`` → form and text of where they came from; empty for a workload
+            that is a Python object.
+        batch_axes: (input or output, batch axis) where a person said it.
+        recurrence: How the network is run over ``evaluation``, whose samples are sequences; None where they are not.
+            Samples of ``calibration`` are single steps either way.
+        notices: What a person should know of data and metric.
     """
 
     name: str
@@ -87,6 +94,10 @@ class LoadedWorkload:
     training: Labelled | Inputs | None = None
     students: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     augment: Mapping[str, float] = field(default_factory=dict)
+    data_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    batch_axes: tuple[tuple[str, int | None], ...] = ()
+    recurrence: Recurrence | None = None
+    notices: tuple[str, ...] = ()
 
 
 def open_source(source: Source) -> Opened:
@@ -107,86 +118,113 @@ def open_source(source: Source) -> Opened:
             metric=read_metric(workload, label),
             workload=workload,
         )
-    for option, value, use in (
-        ("--eval", source.evaluation, "labelled inputs to score candidates with"),
-        ("--calib", source.calibration, "inputs without labels to find activation ranges with"),
-    ):
-        if value is None:
-            raise UsageError(
-                f"{option} is missing: a search needs {use}",
-                f"give {option} {option[2:]}.npz, with arrays named like the network's inputs"
-                + (" and 'labels'" if option == "--eval" else ""),
-            )
+    if source.calibration is None:
+        raise UsageError(
+            "--calib is missing: a search needs inputs without labels to find activation ranges with",
+            "give --calib calib.npz, with arrays named like the network's inputs, or data of another form "
+            "(docs/data.md)",
+        )
     source.check_files()
-    metric = load_metric(source.metric or "top1")
+    metric = usual_metric(source, load_metric(source.metric) if source.metric is not None else None)
     return Opened(source=source, label=str(source.model), name=source.model.stem, metric=metric, workload=None)
 
 
 def load(
     opened: Opened, asked_batch: int | None, passes: PassOptions | None = None
 ) -> tuple[LoadedWorkload, ReferenceModel]:
-    """Everything a search needs to know of a network and its data, checked.
+    """Load and check a network and its data.
+
+    Returns:
+        The workload with every array in memory, and the normalised network.
 
     Args:
         opened: Where they are.
         asked_batch: The batch a PyTorch module is exported with where a dynamic one is impossible.
-        passes: For which the workload's training inputs are read too.
+        passes: Passes of the search, for which the workload's training inputs are read too; None without passes.
 
     Raises:
         EngineError: A model, data or workload error.
     """
     source, metric = opened.source, opened.metric
+    evaluation: Evaluation
     model: torch.nn.Module | Path
     if opened.workload is None:
         assert source.model is not None
         assert source.calibration is not None
-        assert source.evaluation is not None
-        reference = load_reference(source.model, default_interpreter())
-        calibration = read_inputs(source.calibration, reference)
-        reference = equivalent_to_given(reference, calibration)
-        evaluation, where = read_labelled(source.evaluation, reference), str(source.evaluation)
-        model = source.model
-        wish = None
+        reference = laid_out(load_reference(source.model, default_interpreter()), source)
+        where, model, wish, state = source.evaluation or source.calibration, source.model, None, dict(source.state)
+        if state:
+            brought = read_sequences(source.calibration, reference, state)
+            reference, calibration = stepped(reference, brought, state, source.calibration)
+            labelled = metric.compared_with is not ComparedWith.GIVEN
+            arrays = read_sequences(where, reference, state, labelled=labelled)
+            told = {}
+        else:
+            found = _read(source, source.calibration, CALIB, reference)
+            reference = compared(reference, found.inputs)
+            evaluation = read_evaluation_data(source, metric, found, reference)
+            told = {"calibration": found.to_json(), "evaluation": evaluation.source}
     else:
         workload = opened.workload
         given, model = read_calibration(workload, opened.label), read_model(workload, opened.label)
         if passes is not None:
             check_module(model, opened.label)
         wish = read_batch_size(workload, opened.label)
-        reference = _reference(model, given, opened.name, asked_batch)
-        calibration = check_inputs(given, reference, f"{opened.label}: calibration")
-        reference = equivalent_to_given(reference, calibration)
-        where = f"{opened.label}: evaluation"
-        arrays, brought = read_evaluation(workload, opened.label)
-        inputs = check_inputs(arrays, reference, where)
-        labels = check_labels({LABELS: brought}, len(next(iter(inputs.values()))), where)
-        evaluation = Labelled(inputs=inputs, labels=labels)
+        reference = _reference(model, given, opened.name, asked_batch, batch_axes=source.batch_axes)
+        where, told = f"{opened.label}: evaluation", {}
+        state = dict(source.state) or read_state(workload, opened.label)
+        named, labels = read_evaluation(workload, opened.label)
+        arrays = {**named, LABELS: labels}
+        if state:
+            reference, calibration = stepped(reference, given, state, f"{opened.label}: calibration")
+        else:
+            calibration = check_inputs(given, reference, f"{opened.label}: calibration")
+            reference = compared(reference, calibration)
+            data = _labelled(check_inputs(named, reference, where), arrays, where)
+            evaluation = Evaluation(calibration=calibration, data=data, source={}, metric=metric)
+    recurrence = recurrence_of(reference, state) if state else None
+    if recurrence is not None:
+        sequences = check_sequences(arrays, reference, recurrence, where)
+        unlabelled = LABELS not in arrays
+        data = Labelled.without_labels(sequences) if unlabelled else _labelled(sequences, arrays, where)
+        evaluation = Evaluation(calibration=calibration, data=data, source={}, metric=metric)
+    else:
+        fixed = fix_shared_inputs(reference, evaluation.calibration, evaluation.data.inputs)
+        if fixed is not reference:
+            reference = compared(fixed, evaluation.calibration)
+        reference = single_batching(reference, evaluation.data.inputs)
+    evaluation = fitted(evaluation, reference, stepwise=recurrence is not None)
     loaded = LoadedWorkload(
         name=opened.name,
         model=model,
-        calibration=calibration,
-        evaluation=_scorable(evaluation, reference, metric, where),
-        metric=metric,
+        calibration=evaluation.calibration,
+        evaluation=_scorable(evaluation.data, reference, evaluation.metric, where),
+        metric=evaluation.metric,
         batch_size=wish,
+        data_sources=told,
+        batch_axes=source.batch_axes,
+        recurrence=recurrence,
+        notices=evaluation.notices,
     )
     return (loaded if passes is None else _with_passes(loaded, opened, reference, passes)), reference
 
 
-def load_network(source: Source, skipped: Collection[str] | None = None) -> tuple[ReferenceModel, Inputs | None]:
+def load_network(source: Source, config: PrecisionConfig | None = None) -> tuple[ReferenceModel, Inputs | None]:
     """The network, and the calibration inputs where the source has them; no evaluation data needed.
 
     Args:
         source: Where they are.
-        skipped: Steps of normalising to leave out; None finds those that change what the network answers.
+        config: Whose network it is: it says which steps of normalising made it; None finds those that keep what the
+            network answers.
 
     Raises:
         EngineError: A model, data or workload error.
     """
-    return load_to_score(source, skipped)[:2]
+    return load_to_score(source, config)[:2]
 
 
 def load_to_score(
-    source: Source, skipped: Collection[str] | None = None
+    source: Source, config: PrecisionConfig | None = None
 ) -> tuple[ReferenceModel, Inputs | None, Metric | None]:
     """The network, and the calibration inputs and the metric where the source has them; no evaluation data needed.
 
@@ -194,21 +232,33 @@ def load_to_score(
         EngineError: A model, data or workload error.
     """
     if source.model is not None:
-        check_readable(source.model, ModelError, "an ONNX file")
-        if source.calibration is not None:
-            check_readable(source.calibration, DataError, "an .npz file", "write one with numpy.savez")
-        reference = load_reference(source.model, default_interpreter(), skipped=skipped or ())
+        source.check_files()
+        reference = laid_out(_read_network(source.model, config), source)
         inputs, metric = None, None
-        if source.calibration is not None:
-            inputs = read_inputs(source.calibration, reference)
+        if source.calibration is not None and source.state:
+            brought = read_sequences(source.calibration, reference, dict(source.state))
+            reference, inputs = stepped(reference, brought, dict(source.state), source.calibration)
+        elif source.calibration is not None:
+            inputs = _read(source, source.calibration, CALIB, reference).inputs
     else:
         name = source.workload or DEFAULT_WORKLOAD
         workload, label = load_workload(name, source.data), f"workload '{name}'"
         calibration, model = read_calibration(workload, label), read_model(workload, label)
-        reference = _reference(model, calibration, read_name(workload, label), None, skipped or ())
-        inputs = check_inputs(calibration, reference, f"{label}: calibration")
+        network = read_name(workload, label)
+        reference = _reference(model, calibration, network, None, config, batch_axes=source.batch_axes)
+        state, where = dict(source.state) or read_state(workload, label), f"{label}: calibration"
+        if state:
+            reference, inputs = stepped(reference, calibration, state, where)
+        else:
+            inputs = check_inputs(calibration, reference, where)
         metric = read_metric(workload, label)
-    return (equivalent_to_given(reference, inputs) if skipped is None else reference), inputs, metric
+    if config is None:
+        return compared(fix_shared_inputs(reference, inputs), inputs), inputs, metric
+    return reference if inputs is None else measured_batching(reference, inputs), inputs, metric
+
+
+def _labelled(inputs: Inputs, arrays: Mapping[str, object], where: str) -> Labelled:
+    return Labelled(inputs=inputs, labels=check_labels(arrays, len(next(iter(inputs.values()))), where))
 
 
 def batch_size(asked: int | None, workload: LoadedWorkload, reference: ReferenceModel) -> int:
@@ -221,8 +271,10 @@ def batch_size(asked: int | None, workload: LoadedWorkload, reference: Reference
     own = reference.fixed_batch
     if own is not None and asked is not None and asked != own:
         raise UsageError(
-            f"--batch-size: got {asked}, but '{reference.source}' has a fixed batch of {own}",
-            "leave the option out, or export the network with a dynamic batch",
+            f"--batch-size: got {asked}, but '{reference.source}' "
+            + (f"has a fixed batch of {own}" if own > 1 else "takes one sample at a time"),
+            "leave the option out, export the network with a dynamic batch, or say which axis counts the samples with "
+            "--batch-axis",
         )
     size = own or asked or workload.batch_size or 1
     samples = min(len(workload.evaluation), *(len(array) for array in workload.calibration.values()))
@@ -234,22 +286,32 @@ def batch_size(asked: int | None, workload: LoadedWorkload, reference: Reference
     return size
 
 
-def classes(reference: ReferenceModel) -> int | None:
+def classes(reference: ReferenceModel, use: str) -> int | None:
     """Number of classes as the network's stored output shape says, None where it does not.
+
+    Args:
+        reference: The network.
+        use: What reads the classes, for messages.
 
     Raises:
         DataError: If the first output can be no classifier's.
     """
-    sizes = reference.output_shapes[reference.output_names[0]]
-    if sizes is None:
+    first = reference.output_names[0]
+    sizes = reference.output_shapes[first]
+    if sizes is None or (reference.batching.single and reference.batching.outputs.get(first, 0) is None):
         return None
     # (n, classes), or trailing axes of size 1 that a global pooling left behind.
-    check_classifier(reference, sizes)
+    check_classifier(reference, sizes, use)
     return sizes[1]
 
 
-def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...]) -> None:
-    """Check that ``top1`` can read the first output, of that shape as far as it is known.
+def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...], use: str) -> None:
+    """Check that the first output is a classifier's.
+
+    Args:
+        reference: The network.
+        shape: The output's, as far as it is known.
+        use: What reads the classes, a metric's name for example, for messages.
 
     Raises:
         DataError: If it cannot, as where there is one column only: its largest entry is always the first.
@@ -259,14 +321,20 @@ def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...]) -
     first = f"'{reference.source}': output '{name}' has shape {shown_shape(shape, axis)}"
     hint = "name a metric that reads this output with --metric module:function (a workload: as its 'metric')"
     if axis is None and len(shape) < 2:
-        raise DataError(f"{first}, which has no row for each sample: top1 cannot read it", hint)
+        raise DataError(f"{first}, which has no row for each sample: {use} cannot read it", hint)
     if len(shape) == 1 or (len(shape) >= 2 and all(size == 1 for size in shape[1:])):
         raise DataError(
-            f"{first}, one value a sample: top1 cannot read it, since the largest of one column is always column 0",
+            f"{first}, one value a sample: {use} cannot read it, since the largest of one column is always column 0",
             hint,
         )
     if len(shape) < 2 or any(size not in (1, None) for size in shape[2:]):
-        raise DataError(f"{first}, which is no classifier's: top1 expects (n, classes)", hint)
+        raise DataError(f"{first}, which is no classifier's: {use} expects (n, classes)", hint)
+
+
+def _read(source: Source, spec: str | None, option: str, reference: ReferenceModel) -> LoadedData:
+    assert source.model is not None
+    assert spec is not None
+    return load_data(spec, option, source.data_options, source.model, reference)
 
 
 def _with_passes(
@@ -280,7 +348,7 @@ def _with_passes(
             "leave --passes out",
         )
     try:
-        count = classes(reference)
+        count = classes(reference, "distillation")
     except DataError as error:
         first = reference.output_names[0]
         raise DataError(
@@ -298,44 +366,31 @@ def _with_passes(
 
 def _reference(
     model: torch.nn.Module | Path,
-    inputs: Inputs,
+    inputs: Mapping[str, Array | list[Array]],
     name: str,
     asked_batch: int | None,
-    skipped: Collection[str] = (),
+    config: PrecisionConfig | None = None,
+    batch_axes: Sequence[tuple[str, int | None]] = (),
 ) -> ReferenceModel:
     if not isinstance(model, Path):
-        return _exported(model, inputs, name, asked_batch)
+        return with_batch_axes(exported(model, inputs, name, asked_batch), dict(batch_axes))
     check_readable(model, ModelError, "an ONNX file")
-    return load_reference(model, default_interpreter(), skipped=skipped)
+    return with_batch_axes(_read_network(model, config), dict(batch_axes))
 
 
-def _exported(module: torch.nn.Module, inputs: Inputs, name: str, asked_batch: int | None) -> ReferenceModel:
-    inputs = _in_parameters_type(module, inputs)
-    try:
-        return export_reference(module, inputs, default_interpreter(), name=name)
-    except ModelError:
-        if asked_batch is None:
-            raise
-    return export_reference(module, inputs, default_interpreter(), name=name, batch=asked_batch)
-
-
-def _in_parameters_type(module: torch.nn.Module, inputs: Inputs) -> Inputs:
-    """Floating inputs as float32 where that is what the module computes in: it refuses any other floating type."""
-    kinds = {str(parameter.dtype) for parameter in module.parameters() if parameter.is_floating_point()}
-    if kinds != {"torch.float32"}:
-        return inputs
-    return {
-        name: cast(array, "float32", f"calibration: array '{name}'") if array.dtype.kind == "f" else array
-        for name, array in inputs.items()
-    }
+def _read_network(model: Path, config: PrecisionConfig | None) -> ReferenceModel:
+    if config is None:
+        return load_reference(model, default_interpreter())
+    skipped = steps_to_skip(config.skipped_steps, config.applied_steps)
+    return load_reference(model, default_interpreter(), skipped=skipped, fixed_inputs=config.fixed_inputs)
 
 
 def _scorable(evaluation: Labelled, reference: ReferenceModel, metric: Metric, source: str) -> Labelled:
-    if metric is top1:
-        check_classes(evaluation.labels, classes(reference), source)
+    if metric.classification:
+        check_classes(evaluation.labels, classes(reference, metric.name), source, use=metric.name)
     if len(evaluation) < 2:
         raise DataError(
-            f"'{source}': holds {len(evaluation)} sample; part of the data is held back, so expected 2 or more",
+            f"'{source}': holds {len(evaluation)} sample; part of the data is held out, so expected 2 or more",
             "bring more labelled samples; a few hundred tell configurations apart",
         )
     return evaluation

@@ -1,4 +1,4 @@
-"""What passes train with, read from a workload and checked: ``training``, ``students``, ``augment``.
+"""Inputs of passes, read from a workload and checked: ``training``, ``students``, ``augment``.
 
 They are read only where passes are asked for. Labels beside training inputs are class numbers or left out, since that
 is what a loss can use; a student must answer like the network it learns from.
@@ -18,7 +18,7 @@ import numpy as np
 from bitfront.core import DataError, EngineError, Inputs, Labelled, UsageError, Workload, WorkloadError
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels
-from bitfront.search.inputs.workloads import named_arrays, own_code
+from bitfront.search.inputs.workloads import call_user_code, named_arrays
 from bitfront.search.passes.base import StructuralPass
 from bitfront.search.passes.options import PassOptions, libraries
 from bitfront.search.passes.registry import selectable
@@ -32,7 +32,7 @@ _WRITE = "write {'input': x}, or Labelled(inputs={'input': x}, labels=y)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassInputs:
-    """What a workload brings for its passes.
+    """Inputs that a workload brings for its passes.
 
     Attributes:
         training: Inputs, shape (n, …) each; with labels they are class numbers, int64 (n,).
@@ -128,7 +128,7 @@ def read_pass_inputs(
 
 def _training(workload: Workload, label: str, reference: ReferenceModel, classes: int | None) -> Labelled | Inputs:
     where = f"{label}: training"
-    found: object = own_code(where, lambda: workload.training)  # type: ignore[attr-defined]
+    found: object = call_user_code(where, lambda: workload.training)  # type: ignore[attr-defined]
     if isinstance(found, Labelled | Mapping):
         arrays = named_arrays(found.inputs if isinstance(found, Labelled) else found, where)
     else:
@@ -141,11 +141,9 @@ def _training(workload: Workload, label: str, reference: ReferenceModel, classes
         return inputs
     labels = check_labels({LABELS: found.labels}, samples, where)
     try:
-        check_classes(labels, classes, where)
+        check_classes(labels, classes, where, use="training")
     except DataError as error:
-        raise DataError(
-            error.message.replace("top1", "training"), "labels are optional: give the inputs alone"
-        ) from error
+        raise DataError(error.message, "labels are optional: give the inputs alone") from error
     return Labelled(inputs=inputs, labels=labels.astype(np.int64))
 
 
@@ -159,7 +157,7 @@ def _students(workload: Workload, label: str, inputs: Inputs, teacher: torch.nn.
     where = f"{label}: students"
     # Networks built as the property is read start from the same weights in every run.
     with seeded(0, torch.device("cpu")):
-        found: object = own_code(where, lambda: workload.students)  # type: ignore[attr-defined]
+        found: object = call_user_code(where, lambda: workload.students)  # type: ignore[attr-defined]
     if not isinstance(found, Sequence) or not all(isinstance(student, torch.nn.Module) for student in found):
         kinds = ", ".join(type(part).__name__ for part in found) if isinstance(found, Sequence) else ""
         raise WorkloadError(
@@ -188,7 +186,7 @@ def _shapes(module: torch.nn.Module, inputs: Inputs, what: str) -> tuple[tuple[i
     from bitfront.passes.prune_counts import example_tensors
 
     with modes_kept(module), torch.no_grad():
-        outputs = own_code(what, lambda: module.eval()(*example_tensors(module, inputs)))
+        outputs = call_user_code(what, lambda: module.eval()(*example_tensors(module, inputs)))
     parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
     if not all(isinstance(part, torch.Tensor) for part in parts):
         raise WorkloadError(
@@ -205,7 +203,7 @@ def _augment(workload: Workload, label: str) -> dict[str, float]:
     from bitfront.passes.options import options_from_json
 
     where = f"{label}: augment"
-    found: object = own_code(where, lambda: workload.augment)  # type: ignore[attr-defined]
+    found: object = call_user_code(where, lambda: workload.augment)  # type: ignore[attr-defined]
     try:
         options_from_json(Augmentation, found, where)
     except EngineError as error:

@@ -1,4 +1,4 @@
-"""Where a value that a person brings becomes an array of the engine: the only place that it enters by.
+"""Conversion of values that a person brings to arrays of the engine; no other place does it.
 
 An array of the engine is a plain ``numpy.ndarray`` of numbers in the machine's byte order, contiguous and aligned. What
 holds the same numbers otherwise is converted: other byte orders and layouts, views, memory maps, matrices, nested lists
@@ -8,7 +8,8 @@ of numbers, PyTorch tensors. Refused by name: masked entries, Python objects, te
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -64,6 +65,35 @@ def as_array(value: object, where: str, kinds: str = NUMBERS) -> Array:
         raise DataError(f"{where}: does not fit into memory", "give fewer samples") from error
 
 
+def as_samples(value: object, where: str, rank: int) -> list[Array] | None:
+    """Samples brought one by one: a list, tuple or array of objects that holds an array of ``rank`` axes for each.
+
+    Args:
+        value: Anything.
+        where: Names it in messages.
+        rank: Axes of one sample.
+
+    Returns:
+        The samples as arrays of the engine; None where the value is something else.
+
+    Raises:
+        DataError: If a sample is no array of numbers.
+    """
+    if not is_sample_list(value) or any(sample.ndim != rank for sample in value):
+        return None
+    return [as_array(sample, f"{where}: sample {index}") for index, sample in enumerate(value)]
+
+
+def is_sample_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether a value is a sequence of arrays or tensors."""
+    if isinstance(value, np.ndarray):
+        if value.ndim != 1 or not value.dtype.hasobject:
+            return False
+    elif not isinstance(value, list | tuple):
+        return False
+    return len(value) > 0 and all(isinstance(sample, np.ndarray) or _is_tensor(sample) for sample in value)
+
+
 def check_dtype(dtype: np.dtype[Any], where: str, kinds: str = NUMBERS) -> None:
     """Refuse a dtype by name, unless its kind is among ``kinds``.
 
@@ -77,11 +107,11 @@ def check_dtype(dtype: np.dtype[Any], where: str, kinds: str = NUMBERS) -> None:
             else "convert it to the type that 'search inspect' shows for the network's input"
         )
         raise DataError(
-            f"{where} holds {_KINDS.get(dtype.kind, 'no numbers')} (dtype {shown(dtype)}), expected numbers", hint
+            f"{where} holds {_KINDS.get(dtype.kind, 'no numbers')} (dtype {dtype_name(dtype)}), expected numbers", hint
         )
 
 
-def shown(dtype: np.dtype[Any]) -> str:
+def dtype_name(dtype: np.dtype[Any]) -> str:
     """A dtype's name, short even where it is a record of many fields."""
     text = dtype.name
     return text if len(text) <= 40 else f"{text[:40]}…"

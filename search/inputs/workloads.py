@@ -1,4 +1,4 @@
-"""Python objects named on the command line as ``module:attribute`` (``precision.naming``): workloads and metrics."""
+"""Python objects named on the command line as ``module:attribute`` (``core.naming``): workloads and metrics."""
 
 from __future__ import annotations
 
@@ -10,17 +10,27 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from bitfront.core import Array, EngineError, Labelled, Metric, Workload, WorkloadError, top1
+from bitfront.core import (
+    METRICS,
+    Array,
+    EngineError,
+    Labelled,
+    Metric,
+    MetricFunction,
+    Workload,
+    WorkloadError,
+    as_metric,
+)
+from bitfront.core.metric_spec import metric_of
 from bitfront.core.naming import failed, load_attribute
-from bitfront.search.inputs.values import as_array
+from bitfront.search.inputs.values import as_array, is_sample_list
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
 DEFAULT_WORKLOAD = "bitfront.experiments.workloads:digits"
-METRICS: dict[str, Metric] = {"top1": top1}
-_SCORES = "give one score a sample, (n,), or one number; higher is better"
+_SCORES = "give one score a sample, (n,), or one number"
 _PARTS = ("name", "model", "calibration", "evaluation", "metric")
 
 
@@ -51,25 +61,25 @@ def load_workload(name: str, data: Path | None) -> Workload:
 
 
 def load_metric(name: str) -> Metric:
-    """A built-in metric, or the function at ``module:function``.
+    """A built-in metric as ``core.metric_spec`` writes it, or the function or ``Metric`` at ``module:function``.
 
     Raises:
         WorkloadError: If it is unknown or no function.
     """
-    if name in METRICS:
-        return METRICS[name]
+    metric = metric_of(name, METRICS)
+    if metric is not None:
+        return metric
     if ":" not in name:
         raise WorkloadError(
             f"--metric: unknown metric '{name}'; built in: {', '.join(METRICS)}",
             "give your own as module:function, called with (outputs, labels)",
         )
     found = load_attribute(name, "--metric", WorkloadError)
-    check_metric(found, f"--metric: '{name}'")
-    return cast(Metric, found)
+    return checked_metric(found, f"--metric: '{name}'")
 
 
-def own_code(what: str, read: Callable[[], T]) -> T:
-    """What a person's own code gives; whatever it raises names it and the line, an exit from Python among that.
+def call_user_code(what: str, read: Callable[[], T]) -> T:
+    """Call a person's own code; whatever it raises (an exit too) becomes an error that names it and the line.
 
     Raises:
         EngineError: As raised, or made of what was raised.
@@ -88,7 +98,7 @@ def read_name(workload: Workload, label: str) -> str:
     Raises:
         WorkloadError: If it is no text.
     """
-    name: object = own_code(f"{label}: name", lambda: workload.name)
+    name: object = call_user_code(f"{label}: name", lambda: workload.name)
     if not isinstance(name, str) or not name.strip():
         raise WorkloadError(
             f"{label}: name is {_kind(name)}, expected text that is not empty", "write name = 'my-network'"
@@ -102,7 +112,7 @@ def read_model(workload: Workload, label: str) -> torch.nn.Module | Path:
     Raises:
         WorkloadError: If it is neither a torch module nor a path.
     """
-    model: object = own_code(f"{label}: model", lambda: workload.model)
+    model: object = call_user_code(f"{label}: model", lambda: workload.model)
     if isinstance(model, str | Path):
         return Path(model)
     loaded = sys.modules.get("torch")  # a module of it can only come from there
@@ -115,16 +125,26 @@ def read_model(workload: Workload, label: str) -> torch.nn.Module | Path:
     return cast("torch.nn.Module", model)
 
 
-def read_calibration(workload: Workload, label: str) -> dict[str, Array]:
+def read_calibration(workload: Workload, label: str) -> dict[str, Array | list[Array]]:
     """The workload's calibration inputs as arrays of the engine, not yet compared with the network.
+
+    Returns:
+        Input name → array, or a list of arrays where it brings samples one by one.
 
     Raises:
         WorkloadError: If they are no mapping of names.
         DataError: If one is no array of numbers.
     """
     where = f"{label}: calibration"
-    found: object = own_code(where, lambda: workload.calibration)
-    return {name: as_array(value, f"'{where}': array '{name}'") for name, value in named_arrays(found, where).items()}
+    found: object = call_user_code(where, lambda: workload.calibration)
+    arrays: dict[str, Array | list[Array]] = {}
+    for name, value in named_arrays(found, where).items():
+        place = f"'{where}': array '{name}'"
+        if is_sample_list(value):
+            arrays[name] = [as_array(sample, f"{place}: sample {index}") for index, sample in enumerate(value)]
+        else:
+            arrays[name] = as_array(value, place)
+    return arrays
 
 
 def read_evaluation(workload: Workload, label: str) -> tuple[dict[str, object], object]:
@@ -134,7 +154,7 @@ def read_evaluation(workload: Workload, label: str) -> tuple[dict[str, object], 
         WorkloadError: If they are not ``Labelled``.
     """
     where = f"{label}: evaluation"
-    found: object = own_code(where, lambda: workload.evaluation)
+    found: object = call_user_code(where, lambda: workload.evaluation)
     if not isinstance(found, Labelled):
         raise WorkloadError(
             f"{where} is {_kind(found)}, expected bitfront.core.Labelled",
@@ -149,7 +169,7 @@ def read_batch_size(workload: Workload, label: str) -> int | None:
     Raises:
         WorkloadError: If it is no positive whole number.
     """
-    wish: object = own_code(f"{label}: batch_size", lambda: getattr(workload, "batch_size", None))
+    wish: object = call_user_code(f"{label}: batch_size", lambda: getattr(workload, "batch_size", None))
     if wish is None:
         return None
     if isinstance(wish, bool) or not isinstance(wish, int | np.integer) or wish < 1:
@@ -157,26 +177,49 @@ def read_batch_size(workload: Workload, label: str) -> int | None:
     return int(wish)
 
 
+def read_state(workload: Workload, label: str) -> dict[str, str]:
+    """Output → the input that it feeds at the next step; empty where samples are no sequences.
+
+    Raises:
+        WorkloadError: If it is no mapping of names.
+    """
+    found: object = call_user_code(f"{label}: state", lambda: getattr(workload, "state", None) or {})
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for pair in found.items() for name in pair):
+        raise WorkloadError(
+            f"{label}: state is {_kind(found)}, expected a mapping of output to input",
+            "write state = {'stateN': 'state'}",
+        )
+    return dict(found)
+
+
 def read_metric(workload: Workload, label: str) -> Metric:
-    """How the workload's outputs are scored.
+    """The workload's metric.
 
     Raises:
         WorkloadError: If it is no function of outputs and labels, or was written as a method without ``self``.
     """
     where = f"{label}: metric"
-    metric: object = own_code(where, lambda: workload.metric)
+    metric: object = call_user_code(where, lambda: workload.metric)
     if isinstance(metric, str):
         return load_metric(metric)
-    check_metric(metric, where)
-    return cast(Metric, metric)
+    return checked_metric(metric, where)
 
 
-def check_metric(metric: object, where: str) -> None:
-    """Refuse what cannot be called with (outputs, labels), before it is.
+def checked_metric(metric: object, where: str) -> Metric:
+    """A person's metric as a value.
+
+    Args:
+        metric: A ``Metric``, or a function of outputs and labels.
+        where: Names it in messages.
 
     Raises:
-        WorkloadError: If it cannot.
+        WorkloadError: If it cannot be called with (outputs, labels), or declares what makes no sense.
     """
+    _check_callable(metric.compute if isinstance(metric, Metric) else metric, where)
+    return call_user_code(where, lambda: as_metric(cast("Metric | MetricFunction", metric)))
+
+
+def _check_callable(metric: object, where: str) -> None:
     if not callable(metric) or inspect.isclass(metric):
         what = f"the class {metric.__name__}" if inspect.isclass(metric) else _kind(metric)
         raise WorkloadError(f"{where} is {what}, expected a function (outputs, labels) -> scores", _SCORES)
@@ -222,7 +265,7 @@ def named_arrays(found: object, where: str) -> dict[str, object]:
             f"{where} is {_kind(found)}, expected a mapping of arrays",
             "write {'input': x}, one array per network input with all samples in it",
         )
-    arrays: dict[str, object] = own_code(where, lambda: dict(found))
+    arrays: dict[str, object] = call_user_code(where, lambda: dict(found))
     for name in arrays:
         if not isinstance(name, str):
             raise WorkloadError(
@@ -266,7 +309,7 @@ def _call(make: Callable[..., object], name: str, data: Path | None) -> object:
         raise WorkloadError(
             f"--data: '{name}' takes no arguments, so it takes no folder", "leave --data out, or write make(data)"
         )
-    return own_code(f"--workload: '{name}'", lambda: make(data) if parameters else make())
+    return call_user_code(f"--workload: '{name}'", lambda: make(data) if parameters else make())
 
 
 def _parameters(make: Callable[..., object]) -> int:

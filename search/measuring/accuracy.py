@@ -4,6 +4,8 @@
     x̄ ± 1.96·s/√n  any other per-sample scores
 
 A metric that gives one number for all samples has no interval and can't stop early: it is scored on everything.
+
+Greater is better from here on: the ``Scorer`` negates the scores of a metric that is better when lower.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitfront.backends.base import CompiledModel
-from bitfront.backends.batches import FIRST_AXIS, run_outputs
-from bitfront.core import AccuracyStats, Batching, Labelled, Metric
-from bitfront.search.inputs.metrics import Scores, score
+from bitfront.backends.batches import FIRST_AXIS, Outputs, run_outputs
+from bitfront.backends.sequences import Recurrence, run_sequences
+from bitfront.core import AccuracyStats, Array, Batching, Inputs, Labelled, Metric, MetricFunction, as_metric
+from bitfront.search.measuring.given_outputs import GivenOutputs
+from bitfront.search.measuring.metrics import Scores, score, scored_outputs
 
 Z95 = 1.959963984540054
 # Stages are looked at repeatedly: a pair is told apart at 99 %, so that few are by chance.
@@ -28,6 +32,9 @@ BATCH = 64
 
 def summary(scores: Scores) -> AccuracyStats:
     """Mean and 95 % interval of per-sample scores, shape (n,)."""
+    if np.signbit(scores).all():
+        # Scores of a metric that is better when lower, −0.0 among them: those of 0 and −1 are hits as well.
+        return summary(-scores).negated()
     count = len(scores)
     mean = float(scores.mean())
     if bool(np.isin(scores, (0.0, 1.0)).all()):
@@ -42,7 +49,7 @@ def summary(scores: Scores) -> AccuracyStats:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What an artifact scored so far.
+    """Scores of an artifact so far; greater is better.
 
     Attributes:
         scores: Per-sample scores of the first ``samples`` samples, (samples,); or, for a metric that gives one number,
@@ -101,31 +108,40 @@ class Scorer:
         first_stage: Samples scored before the first look.
         name: Which part of the data this is, for messages.
         batching: Where the samples are in the network's own arrays.
+        recurrence: How the network is run over samples that are sequences; None where they are not.
+        given: The given network's outputs on these samples, for a metric that is compared with them.
+
+    Attributes:
+        metric: How outputs are scored, as a value.
     """
 
     def __init__(
         self,
         data: Labelled,
-        metric: Metric,
+        metric: Metric | MetricFunction,
         *,
         batch: int = BATCH,
         first_stage: int = FIRST_STAGE,
         name: str,
         batching: Batching = FIRST_AXIS,
+        recurrence: Recurrence | None = None,
+        given: GivenOutputs | None = None,
     ) -> None:
         self._data = data
-        self._metric = metric
+        self.metric = as_metric(metric)
         self._batch = batch
         self._first_stage = first_stage
         self._name = name
         self._batching = batching
-        self._one_number = False
+        self._recurrence = recurrence
+        self._given = given
+        self._one_number = self.metric.per_sample is False
 
     def __len__(self) -> int:
         return len(self._data)
 
     def next_stage(self, scored: Scored | None) -> int:
-        """How many samples to have scored next: the first stage, then doubling, and all at the end."""
+        """Number of samples to have scored next: the first stage, then doubling, and all at the end."""
         if self._one_number:
             return len(self)
         stage = 2 * scored.samples if scored else self._first_stage
@@ -140,13 +156,12 @@ class Scorer:
             WorkloadError: If the metric fails or gives neither one finite score a sample nor one finite number.
         """
         known = scored.scores if scored else np.zeros(0)
-        part = self._data.part(len(known), stop)
-        fresh = self._score(compiled, part)
+        fresh = self._score(compiled, len(known), stop)
         if fresh.ndim == 1:
             return Scored(np.concatenate([known, fresh]), stop)
         self._one_number = True
-        if len(part) < len(self):
-            fresh = self._score(compiled, self._data)
+        if stop - len(known) < len(self):
+            fresh = self._score(compiled, 0, len(self))
         return Scored(np.reshape(fresh, (1,)), len(self))
 
     def complete(self, compiled: CompiledModel, scored: Scored | None) -> Scored:
@@ -160,6 +175,18 @@ class Scorer:
             scored = self.extend(compiled, scored, self.next_stage(scored))
         return scored
 
-    def _score(self, compiled: CompiledModel, part: Labelled) -> Scores:
-        outputs = run_outputs(compiled, part.inputs, batch=self._batch, batching=self._batching)
-        return score(self._metric, outputs, part.labels, self._name)
+    def _score(self, compiled: CompiledModel, start: int, stop: int) -> Scores:
+        part = self._data.part(start, stop)
+        outputs = self._run(compiled, part.inputs)
+        target: Array | tuple[Array, ...] = part.labels
+        if self._given is not None:
+            target = self._given.of(
+                start, stop, len(self), lambda given: scored_outputs(self.metric, self._run(given, part.inputs))
+            )
+        scores = score(self.metric, outputs, target, self._name)
+        return -scores if self.metric.lower_is_better else scores
+
+    def _run(self, compiled: CompiledModel, inputs: Inputs) -> Outputs:
+        if self._recurrence is not None:
+            return run_sequences(compiled, inputs, self._recurrence, batch=self._batch)
+        return run_outputs(compiled, inputs, batch=self._batch, batching=self._batching)

@@ -27,14 +27,25 @@ from statistics import median
 
 from bitfront.backends.base import CompiledModel
 from bitfront.backends.timing import TimingSettings
-from bitfront.core import AccuracyStats, Artifact, BackendError, Constraints, LatencyStats, LoweringError, Scheme
-from bitfront.report.given import FP32_ID, GIVEN_ID
+from bitfront.core import (
+    AccuracyStats,
+    Artifact,
+    BackendError,
+    Constraints,
+    LatencyStats,
+    Limit,
+    LimitCheck,
+    LoweringError,
+    Scheme,
+    formatting,
+)
+from bitfront.core.given_network import FP32_ID, GIVEN_ID
 from bitfront.search.measuring.accuracy import Scored, Scorer, no_better, surely_worse
 from bitfront.search.measuring.given import Given, GivenMeasurement
 from bitfront.search.measuring.measurement_cache import Lowered
 from bitfront.search.measuring.runner import QUICK, ModelRunner
 from bitfront.search.policy.config import DEFAULTS, ScoringConfig
-from bitfront.search.results.preference import preference
+from bitfront.search.results.ranking import ranking_key
 from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
 SEARCH_PART = "search"
@@ -81,7 +92,7 @@ class Evaluator:
 
     @property
     def given(self) -> GivenMeasurement | None:
-        """What was measured of the given network; None before ``measure_given``."""
+        """Measurement of the given network; None before ``measure_given``."""
         return self._measured
 
     @property
@@ -105,7 +116,7 @@ class Evaluator:
     @property
     def best(self) -> Trial | None:
         """The preferred trial within every limit."""
-        rank = preference(self._budget)
+        rank = ranking_key(self._budget)
         return min((t for t in self.trials if t.feasible), key=lambda trial: rank(trial.objectives), default=None)
 
     def measure_given(self) -> AccuracyStats:
@@ -122,7 +133,7 @@ class Evaluator:
                 if scored is None or scored.samples < len(self._scorer):
                     compiled = runner.compile_to_score(given.model)
                     scored = self._scorer.complete(compiled, scored)
-                    runner.measurements.note_scored(given.artifact, SEARCH_PART, scored)
+                    runner.measurements.put_scored(given.artifact, SEARCH_PART, scored)
             except BackendError as error:
                 what = "FP32 network" if given.is_fp32 else "network as given"
                 raise BackendError(f"the {what} failed: {error.message}", error.hint) from error
@@ -152,7 +163,7 @@ class Evaluator:
             latency=attempt.latency,
             latency_ms=attempt.latency_ms,
             accuracy=attempt.scored.stats if attempt.scored else None,
-            misses=self._misses(attempt),
+            misses={limit.value: check.relative_excess for limit, check in self._checks(attempt).items()},
             seconds=time.perf_counter() - started,
             reason=attempt.reason,
         )
@@ -160,7 +171,7 @@ class Evaluator:
         return trial
 
     def _attempt(self, candidate: Candidate) -> _Attempt:
-        build = _Build(self._runner, self._runner.layers(candidate), candidate.network)
+        build = _Build(self._runner, self._runner.layers(candidate), candidate.variant)
         lowered = build.lowered()
         if lowered.failure:
             return _Attempt(status=TrialStatus.FAILED, reason=lowered.failure)
@@ -195,7 +206,7 @@ class Evaluator:
             name = GIVEN_ID if artifact == self._given.artifact else artifact
             models = {GIVEN_ID: self._given.compiled} | ({} if name == GIVEN_ID else {name: compiled()})
             latency = self._runner.time(models, self._timing)[name]
-            self._runner.measurements.note_latency(artifact, latency)
+            self._runner.measurements.put_latency(artifact, latency)
         return latency
 
     def _score(self, attempt: _Attempt, build: _Build, least: int) -> None:
@@ -213,13 +224,23 @@ class Evaluator:
                 build.scored(), attempt.scored, self._scorer.next_stage(attempt.scored)
             )
         if attempt.scored is not None and attempt.scored is not known:
-            measurements.note_scored(artifact, SEARCH_PART, attempt.scored)
+            measurements.put_scored(artifact, SEARCH_PART, attempt.scored)
 
     def _hopeless(self, attempt: _Attempt, scored: Scored) -> str:
-        """Why scoring on cannot matter; empty while it can."""
-        floor = self._budget.accuracy_floor(self.reference_accuracy)
-        if scored.per_sample and scored.stats.ci_high < floor:
-            return f"accuracy at most {scored.stats.ci_high:.4g} on {scored.samples} samples, below {floor:.4g}"
+        """Reason why scoring on cannot matter; empty while it can."""
+        checks = self._budget.check(
+            accuracy=scored.stats.value,
+            accuracy_high=scored.stats.ci_high,
+            reference_accuracy=self.reference_accuracy,
+        )
+        floor = checks.get(Limit.ACCURACY)
+        if floor is not None and scored.per_sample and floor.surely_missed:
+            metric = self._scorer.metric
+            at_best, beyond = ("at least", "above") if metric.lower_is_better else ("at most", "below")
+            return (
+                f"{metric.quantity} {at_best} {metric.oriented(floor.best):.4g} on {scored.samples} samples, "
+                f"{beyond} {metric.oriented(floor.bound):.4g}"
+            )
         assert attempt.latency is not None
         assert attempt.size_bytes is not None
         for name, artifact, latency, size_bytes in self._rivals():
@@ -243,36 +264,32 @@ class Evaluator:
                 yield trial.id, trial.artifact, trial.latency, trial.size_bytes
 
     def _over(self, attempt: _Attempt) -> str:
-        """Which of the limits known before accuracy is surely missed; empty for none."""
+        """Limits known before accuracy that are surely missed, in words; empty for none."""
         assert attempt.latency is not None
         assert attempt.latency_ms is not None
-        assert attempt.size_bytes is not None
-        limit, size_limit = self._budget.latency_ms, self._budget.size_bytes
         # The estimate's own uncertainty: a candidate at the limit may hold it, and is worth knowing.
-        slack = attempt.latency.ratio_low / attempt.latency.ratio
-        if limit is not None and attempt.latency_ms * slack > limit:
-            return f"latency {attempt.latency_ms:.4g} ms > {limit:g} ms"
-        if size_limit is not None and attempt.size_bytes > size_limit:
-            return f"size {attempt.size_bytes:,} > {size_limit:,.0f} bytes"
-        return ""
+        low = attempt.latency_ms * (attempt.latency.ratio_low / attempt.latency.ratio)
+        checks = self._budget.check(latency_ms=attempt.latency_ms, latency_low_ms=low, size_bytes=attempt.size_bytes)
+        missed = (check for check in checks.values() if check.surely_missed)
+        return next((formatting.limit_missed(check, self._scorer.metric) for check in missed), "")
 
     def _nearest(self, attempt: _Attempt) -> bool:
         """Whether nothing keeps the latency and size limits so far, and nothing came nearer."""
-        misses = [sum(max(m, 0.0) for k, m in t.misses.items() if k != "accuracy") for t in self.trials if t.latency]
-        own = sum(max(miss, 0.0) for miss in self._misses(attempt).values())
+        misses = [
+            sum(max(miss, 0.0) for limit, miss in trial.misses.items() if limit != Limit.ACCURACY)
+            for trial in self.trials
+            if trial.latency
+        ]
+        own = sum(max(check.relative_excess, 0.0) for check in self._checks(attempt).values())
         return bool(misses) and min(misses) > own
 
-    def _misses(self, attempt: _Attempt) -> dict[str, float]:
-        budget, misses = self._budget, {}
-        if budget.latency_ms is not None and attempt.latency_ms is not None:
-            misses["latency"] = attempt.latency_ms / budget.latency_ms - 1
-        if budget.size_bytes is not None and attempt.size_bytes is not None:
-            misses["size"] = attempt.size_bytes / budget.size_bytes - 1
-        if attempt.scored is not None:
-            floor = budget.accuracy_floor(self.reference_accuracy)
-            if math.isfinite(floor):
-                misses["accuracy"] = floor - 1e-9 - attempt.scored.stats.value
-        return misses
+    def _checks(self, attempt: _Attempt) -> dict[Limit, LimitCheck]:
+        return self._budget.check(
+            latency_ms=attempt.latency_ms,
+            size_bytes=attempt.size_bytes,
+            accuracy=attempt.scored.stats.value if attempt.scored else None,
+            reference_accuracy=self.reference_accuracy,
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -287,27 +304,27 @@ class _Attempt:
 
 
 class _Build:
-    """One artifact, written and compiled when first needed and at most once."""
+    """Artifact of a candidate, written and compiled when first needed and at most once."""
 
-    def __init__(self, runner: ModelRunner, layers: Mapping[str, Scheme], network: str) -> None:
+    def __init__(self, runner: ModelRunner, layers: Mapping[str, Scheme], variant: str) -> None:
         self._runner = runner
         self._layers = layers
-        self._network = network
+        self._variant = variant
         self._artifact: Artifact | None = None
         self._compiled: CompiledModel | None = None
         self._to_score: CompiledModel | None = None
 
     def lowered(self) -> Lowered:
-        """From the measurements, else written, and noted."""
-        lowered = self._runner.measurements.lowered(self._layers, self._network)
+        """Digest and size of the artifact, from the measurements if there, else of the one written now and kept."""
+        lowered = self._runner.measurements.lowered(self._layers, self._variant)
         if lowered is None:
             artifact = self._written()
             lowered = Lowered(artifact=artifact.digest, size_bytes=artifact.size_bytes)
-            self._runner.measurements.note_lowered(self._layers, lowered, self._network)
+            self._runner.measurements.put_lowered(self._layers, lowered, self._variant)
         return lowered
 
     def compiled(self) -> CompiledModel:
-        """Ready to run."""
+        """Compiled artifact as it is timed."""
         if self._compiled is None:
             artifact = self._written()
             with self._noting():
@@ -315,7 +332,7 @@ class _Build:
         return self._compiled
 
     def scored(self) -> CompiledModel:
-        """Ready to be scored."""
+        """Compiled artifact as it is scored."""
         if self._to_score is None:
             artifact = self._written()
             with self._noting():
@@ -325,7 +342,7 @@ class _Build:
     def _written(self) -> Artifact:
         if self._artifact is None:
             with self._noting():
-                self._artifact = self._runner.lower(self._layers, self._network)
+                self._artifact = self._runner.lower(self._layers, self._variant)
         return self._artifact
 
     @contextmanager
@@ -334,5 +351,5 @@ class _Build:
             yield
         except (LoweringError, BackendError) as error:
             failed = Lowered(artifact="", size_bytes=0, failure=error.message)
-            self._runner.measurements.note_lowered(self._layers, failed, self._network)
+            self._runner.measurements.put_lowered(self._layers, failed, self._variant)
             raise

@@ -34,7 +34,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenMeasurement:
-    """What the search measured of the given network: size in bytes, latency and accuracy."""
+    """Measurement of the given network: size in bytes, latency and accuracy."""
 
     size_bytes: int
     latency: LatencyStats

@@ -1,4 +1,4 @@
-"""Which labelled samples the search may see, and which are kept for the final scores."""
+"""Split of the labelled samples: a part for the search, and a held-out part for the final scores."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from bitfront.core import DataError, Labelled
 from bitfront.core.batching import take_rows
 
 
-def split(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
+def split_holdout(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
     """Split labelled data by a seeded permutation, so that an ordered data set splits evenly.
 
     Args:
         data: All labelled samples, (n, …).
-        share: Share of the samples that is held back, between 0 and 1.
+        share: Share of the samples that is held out, between 0 and 1.
         seed: The same seed gives the same split.
 
     Returns:
-        The search's part and the held-back part; neither is empty.
+        The search's part and the held-out part; neither is empty.
 
     Raises:
         DataError: If there are fewer than two samples.
@@ -28,9 +28,9 @@ def split(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
             f"evaluation data: expected at least 2 labelled samples, got {count}",
             "give one to search with and one to hold back at the very least",
         )
-    held = min(max(round(count * share), 1), count - 1)
+    held_out = min(max(round(count * share), 1), count - 1)
     order = np.random.default_rng(seed).permutation(count)
-    return _take(data, np.sort(order[held:]), seed), _take(data, np.sort(order[:held]), seed)
+    return _take(data, np.sort(order[held_out:]), seed), _take(data, np.sort(order[:held_out]), seed)
 
 
 def _take(data: Labelled, rows: np.ndarray[tuple[int], np.dtype[np.int64]], seed: int) -> Labelled:

@@ -1,4 +1,4 @@
-"""What candidates are tried on: it writes them, compiles them, times them beside the given network, and clocks it."""
+"""The model runner: writes candidates, compiles them, times them beside the given network, and clocks that work."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from bitfront.backends.base import Backend, CompiledModel
 from bitfront.backends.timing import TimingSettings, time_paired
 from bitfront.core import FP32, Artifact, Inputs, LatencyStats, LoweringError, PrecisionConfig, Scheme
+from bitfront.core.given_network import GIVEN_ID
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.report.given import GIVEN_ID
 from bitfront.search.measuring.measurement_cache import MeasurementCache
 from bitfront.search.measuring.stopwatch import Kind, Stopwatch
 from bitfront.search.measuring.timed import TimedModel
@@ -28,7 +28,9 @@ _REMEMBERED = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRunner:
-    """What candidates are tried on.
+    """Writes, compiles and times candidates.
+
+    A frozen bundle of everything that trying a candidate needs.
 
     Attributes:
         lowerer: Writes the given network.
@@ -39,7 +41,7 @@ class ModelRunner:
         measurements: Remembers.
         watch: Clocks.
         variants: Model variants that passes made of the given network, by id.
-        quiet: The given network's latency in the latest timings, in ms: the fastest of them tells a disturbed machine.
+        undisturbed_ms: Latest latencies of the given network; the fastest is that of an undisturbed machine.
     """
 
     lowerer: Lowerer
@@ -51,11 +53,11 @@ class ModelRunner:
     measurements: MeasurementCache
     watch: Stopwatch
     variants: Mapping[str, Variant] = field(default_factory=dict)
-    quiet: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    undisturbed_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
-    def writer(self, network: str) -> Lowerer:
-        """Writes the network of that key; the given one for none."""
-        return self.variants[network].lowerer if network else self.lowerer
+    def writer(self, variant: str) -> Lowerer:
+        """Lowerer of a variant by its id; of the given network for an empty one."""
+        return self.variants[variant].lowerer if variant else self.lowerer
 
     def layers(self, candidate: Candidate) -> dict[str, Scheme]:
         """Layer name → scheme, every layer of the candidate's network.
@@ -65,29 +67,29 @@ class ModelRunner:
         Raises:
             LoweringError: If its network could not be made.
         """
-        if candidate.pruning and not candidate.network:
+        if candidate.pruning and not candidate.variant:
             raise LoweringError(
                 f"candidate of {candidate.origin}: no network could be made for its pruning",
                 "the search goes on without it",
             )
-        writer = self.writer(candidate.network)
-        if candidate.architecture or not candidate.network:
+        writer = self.writer(candidate.variant)
+        if candidate.architecture or not candidate.variant:
             return writer.quantisable.spread(candidate.schemes)
         wanted = self.lowerer.quantisable.spread(candidate.schemes)
         return {layer.name: nearest(wanted[layer.name], layer.schemes) for layer in writer.quantisable.layers}
 
-    def lower(self, layers: Mapping[str, Scheme], network: str = "") -> Artifact:
+    def lower(self, layers: Mapping[str, Scheme], variant: str = "") -> Artifact:
         """Write a network, the given one by default, with a scheme for each layer."""
         with self.watch.timed(Kind.LOWERING):
-            return self.writer(network).lower(layers)
+            return self.writer(variant).lower(layers)
 
-    def config(self, layers: Mapping[str, Scheme], network: str = "") -> PrecisionConfig:
-        """The reusable config of a network's layers: about the given one, with the recipe that made it if any."""
-        config = self.writer(network).config(layers)
-        if not network:
+    def config(self, layers: Mapping[str, Scheme], variant: str = "") -> PrecisionConfig:
+        """The reusable config of a network's layers; of a variant it names the given one and the recipe."""
+        config = self.writer(variant).config(layers)
+        if not variant:
             return config
         given = self.lowerer.reference
-        recipe = self.variants[network].recipe
+        recipe = self.variants[variant].recipe
         return replace(config, model=given.fingerprint, architecture=given.architecture, recipe=recipe)
 
     def compile(self, artifact: Artifact) -> CompiledModel:
@@ -103,23 +105,23 @@ class ModelRunner:
     def time(
         self, models: Mapping[str, CompiledModel], settings: TimingSettings, reference: str = GIVEN_ID
     ) -> dict[str, LatencyStats]:
-        """Paired with the given network, which is among the models as ``reference``."""
+        """Time models, paired with the given network, which is among them as ``reference``."""
         with self.watch.timed(Kind.INFERENCE):
             stats = time_paired(
                 models,
                 reference,
                 self.inputs,
-                self.patient(settings),
+                self.with_known_speed(settings),
                 threads=self.threads,
                 batch_size=self.batch_size,
                 clock=self.backend.clock,
             )
-        self.quiet.append(stats[reference].median_ms)
+        self.undisturbed_ms.append(stats[reference].median_ms)
         return stats
 
-    def patient(self, settings: TimingSettings) -> TimingSettings:
-        """Settings that wait for the speed the machine is known to have."""
-        return replace(settings, undisturbed_ms=min(self.quiet, default=None))
+    def with_known_speed(self, settings: TimingSettings) -> TimingSettings:
+        """Timing settings with the given network's fastest known latency, so that disturbed rounds are told."""
+        return replace(settings, undisturbed_ms=min(self.undisturbed_ms, default=None))
 
 
 def nearest(wanted: Scheme, offered: Sequence[Scheme]) -> Scheme:

@@ -1,4 +1,4 @@
-"""Where a run's wall clock goes, split by kind of work.
+"""A stopwatch that splits a run's wall-clock time by kind of work.
 
 Contexts nest: while an inner one is open, the outer one's clock stands still, so the kinds add up to the total.
 """
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """Kinds of work."""
+    """A kind of work that time is spent on."""
 
     INFERENCE = "inference"
     COMPILATION = "compilation"
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 
 class Stopwatch:
-    """Splits the time since it was made.
+    """A clock that splits the time since it was made by kind of work.
 
     Args:
         clock: Seconds on a clock that never goes back.
@@ -38,12 +38,12 @@ class Stopwatch:
         self._start = clock()
         self._mark = self._start
         self._open: list[Kind] = []
-        self._halted: float | None = None
+        self._paused_at: float | None = None
         self._seconds = {kind: (before_s or {}).get(kind.value, 0.0) for kind in Kind}
 
     @contextmanager
     def timed(self, kind: Kind) -> Iterator[None]:
-        """Count the time inside as ``kind``, less what an inner ``measure`` counts."""
+        """Count the time inside as ``kind``, less what an inner ``timed`` counts."""
         self._book()
         self._open.append(kind)
         try:
@@ -52,22 +52,22 @@ class Stopwatch:
             self._book()
             self._open.pop()
 
-    def halt(self) -> None:
-        """Stand still until ``go_on``: what happens meanwhile is somebody else's work."""
+    def pause(self) -> None:
+        """Stop the clock until ``resume``: the time in between is another search's."""
         self._book()
-        self._halted = self._mark
+        self._paused_at = self._mark
 
-    def go_on(self) -> None:
-        """Run on where ``halt`` stopped; nothing where it did not."""
-        if self._halted is not None:
+    def resume(self) -> None:
+        """Start the clock again after ``pause``; without effect where it runs."""
+        if self._paused_at is not None:
             self._mark = self._clock()
-            self._start += self._mark - self._halted
-            self._halted = None
+            self._start += self._mark - self._paused_at
+            self._paused_at = None
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the start, without those it stood still."""
-        return (self._clock() if self._halted is None else self._halted) - self._start
+        """Seconds since the start, pauses left out."""
+        return (self._clock() if self._paused_at is None else self._paused_at) - self._start
 
     def split_s(self) -> dict[str, float]:
         """Kind → seconds so far, with their ``total``."""
@@ -76,7 +76,7 @@ class Stopwatch:
         return {**seconds, "total": sum(seconds.values())}
 
     def _book(self) -> None:
-        if self._halted is not None:
+        if self._paused_at is not None:
             return
         now = self._clock()
         self._seconds[self._open[-1] if self._open else Kind.OTHER] += now - self._mark

@@ -1,4 +1,4 @@
-"""A backend, a writer and a sampler whose work is clocked, for parts of a run that use them many times."""
+"""Wrappers that clock the work of a backend, a lowerer and a sampler."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class TimedModel(HostModel):
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
-        """The inner model's."""
+        """The inner model's input shapes."""
         return self._inner.input_shapes
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The inner model's."""
+        """The inner model's output names."""
         return self._inner.output_names
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
@@ -41,7 +41,7 @@ class TimedModel(HostModel):
             return self._inner.run(inputs)
 
     def operators(self) -> tuple[str, ...]:
-        """The inner model's."""
+        """The inner model's operators."""
         return self._inner.operators()
 
 
@@ -54,17 +54,17 @@ class TimedBackend:
 
     @property
     def name(self) -> str:
-        """The inner backend's."""
+        """The inner backend's name."""
         return self._inner.name
 
     @property
     def dialect(self) -> str:
-        """The inner backend's."""
+        """The inner backend's dialect."""
         return self._inner.dialect
 
     @property
     def clock(self) -> Clock:
-        """The inner backend's."""
+        """The inner backend's clock."""
         return self._inner.clock
 
     def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
@@ -74,24 +74,24 @@ class TimedBackend:
         return TimedModel(compiled, self._watch)
 
     def fingerprint(self) -> DeviceFingerprint:
-        """The inner backend's."""
+        """The inner backend's fingerprint."""
         return self._inner.fingerprint()
 
     def capabilities(self) -> Capabilities:
-        """The inner backend's."""
+        """The inner backend's capabilities."""
         return self._inner.capabilities()
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:
-        """The inner backend's."""
+        """The inner backend's unprofitable precisions."""
         return self._inner.unprofitable_precisions()
 
     def proxy_backend(self) -> Backend:
-        """The inner backend's, clocked."""
+        """The inner backend's proxy backend, clocked."""
         return TimedBackend(self._inner.proxy_backend(), self._watch)
 
 
-class TimedWriter:
-    """A writer of candidates whose work is clocked."""
+class TimedLowerer:
+    """A lowerer whose work is clocked."""
 
     def __init__(self, inner: Lowerer, watch: Stopwatch) -> None:
         self._inner = inner
@@ -99,36 +99,36 @@ class TimedWriter:
 
     @property
     def quantisable(self) -> QuantisableLayers:
-        """The inner writer's."""
+        """The inner lowerer's quantisable layers."""
         return self._inner.quantisable
 
     def lower(self, schemes: Mapping[str, Scheme]) -> Artifact:
-        """Write on the inner writer."""
+        """Lower with the inner lowerer."""
         with self._watch.timed(Kind.LOWERING):
             return self._inner.lower(schemes)
 
 
 class TimedSampler(BaseSampler):
-    """A sampler whose proposals are clocked as solving."""
+    """A sampler whose proposals are clocked as the solver's work."""
 
     def __init__(self, inner: BaseSampler, watch: Stopwatch) -> None:
         self._inner = inner
         self._watch = watch
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The inner sampler's."""
+        """The inner sampler's relative search space."""
         return self._inner.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Ask the inner sampler."""
+        """Sample with the inner sampler."""
         with self._watch.timed(Kind.SOLVER):
             return self._inner.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Ask the inner sampler."""
+        """Sample with the inner sampler."""
         with self._watch.timed(Kind.SOLVER):
             return self._inner.sample_independent(study, trial, param_name, param_distribution)

@@ -1,4 +1,4 @@
-"""After several searches: every backend measures what the others found, so that one table can compare them.
+"""Cross-evaluation: every backend measures what the searches on the others found, so that one table can compare them.
 
 Each search's finalists (its uniform baselines, what is on its front, what it would recommend) are translated layer by
 layer and measured on each other backend in full: no limit and no rival stops them. They are called ``BACKEND.ID``
@@ -10,115 +10,87 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from bitfront.core import Scheme
+from bitfront.core.backends_file import CrossEvaluation
 from bitfront.search.events import Listener
-from bitfront.search.multi_backend.translate import translate
-from bitfront.search.results import finalists
+from bitfront.search.multi_backend.translate import translate_config
+from bitfront.search.results.choice import choose_finalists
 from bitfront.search.session import Session
 from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Party:
-    """One of the backends of a run.
+class BackendRun:
+    """The search on one backend of a run on several.
 
     Attributes:
         name: The backend's, as asked for.
         label: Its folder in the run's, and the first part of its points' ids elsewhere.
         session: Its search.
         listener: Hears of its progress.
-        guests: Trials to be reported besides its own finalists.
+        imported_trials: Trials of other searches' finalists, to be reported besides its own.
     """
 
     name: str
     label: str
     session: Session
     listener: Listener
-    guests: list[Trial] = field(default_factory=list)
+    imported_trials: list[Trial] = field(default_factory=list)
 
-    def found(self) -> list[Trial]:
+    def finalists(self) -> list[Trial]:
         """The finalists of its own search."""
         own = [trial for trial in self.session.evaluator.trials if trial.candidate.origin is not Origin.IMPORTED]
-        return finalists.choose(own, self.session.options.budget)
+        return choose_finalists(own, self.session.options.budget)
 
     def layers(self, trial: Trial) -> dict[str, Scheme]:
-        """Layer name → choice of one of its trials."""
+        """Layer name → scheme of one of its trials."""
         return self.session.runner.lowerer.quantisable.spread(trial.candidate.schemes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchanged:
-    """What became of one backend's config on another.
-
-    Attributes:
-        source: The backend that found it.
-        id: Its id there.
-        target: The other backend.
-        point: Its id on the other; None where it could not be measured.
-        reason: Why not; empty otherwise.
-    """
-
-    source: str
-    id: str
-    target: str
-    point: str | None
-    reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON, one key a field."""
-        return {
-            "source": self.source,
-            "id": self.id,
-            "target": self.target,
-            "point": self.point,
-            "reason": self.reason,
-        }
-
-
-def exchange(parties: Sequence[Party], into: list[Exchanged]) -> None:
+def cross_evaluate(runs: Sequence[BackendRun], into: list[CrossEvaluation]) -> None:
     """Measure each backend's finalists on each other backend.
 
     Args:
-        parties: The backends, their searches done.
-        into: Gets what became of each, as it is known: an interruption loses nothing.
+        runs: The backends, their searches done.
+        into: Gets each result as soon as it is known: an interruption loses nothing.
     """
-    found = {party.label: party.found() for party in parties}
-    for target in parties:
+    found = {run.label: run.finalists() for run in runs}
+    for target in runs:
         watch = target.session.runner.watch
-        watch.go_on()
+        watch.resume()
         try:
-            target.listener.phase("exchange", sum(len(found[party.label]) for party in parties if party is not target))
-            for source in parties:
+            steps = sum(len(found[run.label]) for run in runs if run is not target)
+            target.listener.phase("cross-evaluation", steps)
+            for source in runs:
                 if source is not target:
                     for trial in found[source.label]:
                         into.append(_measure(source, trial, target))
                         target.listener.step(f"{source.label}.{trial.id}")
         finally:
-            watch.halt()
+            watch.pause()
 
 
-def _measure(source: Party, trial: Trial, target: Party) -> Exchanged:
-    def result(point: str | None, reason: str = "") -> Exchanged:
-        return Exchanged(source=source.name, id=trial.id, target=target.name, point=point, reason=reason)
+def _measure(source: BackendRun, trial: Trial, target: BackendRun) -> CrossEvaluation:
+    def result(point: str | None, reason: str = "") -> CrossEvaluation:
+        return CrossEvaluation(source=source.name, id=trial.id, target=target.name, point=point, reason=reason)
 
     evaluator = target.session.evaluator
-    schemes, reason = translate(source.layers(trial), target.session.runner.lowerer.quantisable, target.name)
+    schemes, reason = translate_config(source.layers(trial), target.session.runner.lowerer.quantisable, target.name)
     if schemes is None:
         return result(None, reason)
     known = _complete(evaluator.trials, schemes)
     if known is None:
         number = max((other.number for other in evaluator.trials), default=-1) + 1
-        guest = Candidate(origin=Origin.IMPORTED, schemes=schemes, name=f"{source.label}.{trial.id}")
-        known = evaluator.run(number, guest)
+        imported = Candidate(origin=Origin.IMPORTED, schemes=schemes, name=f"{source.label}.{trial.id}")
+        known = evaluator.run(number, imported)
     if known.status is TrialStatus.FAILED:
         return result(None, known.reason)
     if known.status is TrialStatus.REPEATED:
         artifact = known.artifact
         known = next(t for t in evaluator.trials if t.artifact == artifact and t.status is TrialStatus.COMPLETE)
-    if known not in target.guests:
-        target.guests.append(known)
+    if known not in target.imported_trials:
+        target.imported_trials.append(known)
     return result(known.id)
 
 

@@ -1,4 +1,4 @@
-"""What is printed at the end of a run on several backends: what each recommends, one table, the config for all."""
+"""The summary printed after a run on several backends: each one's recommendation, one table, the config for all."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from bitfront.core import write_text
 from bitfront.report.comparison import Comparison
 from bitfront.report.comparison_tables import (
     CELL_COLUMNS,
-    EVERYWHERE,
+    FOR_ALL,
     LEGEND,
     TextRow,
     cell_columns,
-    everywhere_text,
+    for_all_text,
     missing,
     text_rows,
 )
 from bitfront.report.render import render_comparison
-from bitfront.report.verdict import budget_texts, verdict
+from bitfront.report.summary import limit_texts, summarise_run
 from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_lines, write_prose
 from bitfront.search.results.summary import conditions
@@ -28,7 +28,7 @@ _MOST_REASONS = 6
 _CONFIG = 1  # index of its column
 
 
-def summarise(folder: Path, stream: TextIO, *, quiet: bool) -> None:
+def write_comparison(folder: Path, stream: TextIO, *, quiet: bool) -> None:
     """Write the comparison's files and ``summary.txt`` from what the run has saved, and print the summary.
 
     Raises:
@@ -42,22 +42,22 @@ def summarise(folder: Path, stream: TextIO, *, quiet: bool) -> None:
 
 
 def print_comparison(comparison: Comparison, folder: Path, stream: TextIO, *, quiet: bool) -> None:
-    """Print what was found; verdicts and the folder alone when ``quiet``."""
+    """Print what was found; each run's sentences and the folder alone when ``quiet``."""
     if not quiet:
         write_lines(stream, "")
         _print_table(comparison, stream)
         write_lines(stream, "")
         for name, results in comparison.measured:
-            write_prose(stream, f"{name}: {', '.join(budget_texts(results)) or 'no budget'}; {conditions(results)}")
+            write_prose(stream, f"{name}: {', '.join(limit_texts(results)) or 'no budget'}; {conditions(results)}")
         _print_missing(comparison, stream)
         write_lines(stream, "")
-    for party in comparison.parties:
-        if party.results is None:
-            write_lines(stream, f"{party.name}: nothing was measured")
+    for run in comparison.runs:
+        if run.results is None:
+            write_lines(stream, f"{run.name}: nothing was measured")
             continue
-        found = verdict(party.results)
-        write_prose(stream, f"{party.name}: {found.headline}", *(f"  {detail}" for detail in found.details))
-    write_prose(stream, everywhere_text(comparison))
+        found = summarise_run(run.results)
+        write_prose(stream, f"{run.name}: {found.headline}", *(f"  {detail}" for detail in found.details))
+    write_prose(stream, for_all_text(comparison))
     write_lines(stream, *([str(folder)] if quiet else ["", *_files(comparison, folder)]))
     stream.flush()
 
@@ -68,16 +68,16 @@ def _print_table(comparison: Comparison, stream: TextIO) -> None:
         write_lines(stream, "no point was measured")
         return
     columns = ["", "config"]
-    for party in comparison.parties:
+    for run in comparison.runs:
         # The first column of each backend bears its name: a terminal's table has no headings over headings.
-        columns += ["", f"{party.name}: latency", *cell_columns(party.results)[2:]]
-    marked = frozenset(index for index, row in enumerate(rows) if row.everywhere)
+        columns += ["", f"{run.name}: latency", *cell_columns(run.results)[2:]]
+    marked = frozenset(index for index, row in enumerate(rows) if row.for_all)
     headings = [*columns, "layers"]
     each = len(CELL_COLUMNS)
     # Layers first, then what each backend's own table says as well: budgets, size, accuracy.
     dropped = [len(headings) - 1]
     for behind in (each - 1, each - 2, each - 3):
-        dropped += [2 + each * index + behind for index in range(len(comparison.parties))]
+        dropped += [2 + each * index + behind for index in range(len(comparison.runs))]
     narrowings = [Narrowing(column=column) for column in dropped]
     write_table(
         stream,
@@ -92,7 +92,7 @@ def _print_table(comparison: Comparison, stream: TextIO) -> None:
 
 
 def _cells(row: TextRow) -> tuple[str, ...]:
-    cells = ["◆" if row.everywhere else "", row.id]
+    cells = ["◆" if row.for_all else "", row.id]
     for cell in row.cells:
         # The reason is told below the table.
         cells += cell.texts or ("", "not had", *([""] * (len(CELL_COLUMNS) - 2)))
@@ -109,18 +109,18 @@ def _print_missing(comparison: Comparison, stream: TextIO) -> None:
 
 def _files(comparison: Comparison, folder: Path) -> list[str]:
     lines = [("comparison", folder / "comparison.html")]
-    for party in comparison.parties:
-        if party.results is None:
+    for run in comparison.runs:
+        if run.results is None:
             continue
-        lines.append((party.name, folder / party.folder / "report.html"))
-        point = party.results.points.get(party.results.recommended or "")
+        lines.append((run.name, folder / run.folder / "report.html"))
+        point = run.results.points.get(run.results.recommended or "")
         if point is not None and point.model:
-            lines.append(("  model", folder / party.folder / point.model))
-    if comparison.everywhere is not None:
-        cells = comparison.row(comparison.everywhere).cells
-        for party in comparison.parties:
-            point = cells[party.name].point
+            lines.append(("  model", folder / run.folder / point.model))
+    if comparison.for_all is not None:
+        cells = comparison.row(comparison.for_all).cells
+        for run in comparison.runs:
+            point = cells[run.name].point
             if point is not None and point.model:
-                lines.append((f"{EVERYWHERE} {party.name}", folder / party.folder / point.model))
+                lines.append((f"{FOR_ALL} {run.name}", folder / run.folder / point.model))
     width = max(len(name) for name, _ in lines)
     return [f"{name.ljust(width)}  {path}" for name, path in lines]

@@ -1,8 +1,8 @@
-"""One backend's config on another: the same scheme for every layer, or the reason why it cannot be had there.
+"""Translating a config from one backend to another: the same scheme for every layer, or a reason for none.
 
-What is compared must be the same, so ``translate`` changes nothing: a scheme that the other dialect does not offer, or
-layers that share a scheme there and have different ones here, are a reason, not an approximation. What a search starts
-from need not be the same: ``adapt`` takes the nearest that the space has.
+Only equal configs are compared, so ``translate_config`` changes nothing: a scheme that the other dialect does not
+offer, or layers that share a scheme there and have different ones here, are a reason, not an approximation. A start of
+a search need not be equal: ``project_config`` takes the nearest that the space has.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from bitfront.lowering.layers import PrecisionGroup, QuantisableLayers
 from bitfront.search.space.space import Space
 
 
-def translate(
+def translate_config(
     layers: Mapping[str, Scheme], quantisable: QuantisableLayers, backend: str
 ) -> tuple[dict[str, Scheme] | None, str]:
-    """A config in another backend's groups.
+    """Translate a config into another backend's groups.
 
     Args:
         layers: Layer name → scheme; a layer that is not named is FP32.
@@ -55,8 +55,8 @@ def _not_offered(group: PrecisionGroup, scheme: Scheme, refused: Mapping[str, Ma
     return f"{group.layers[0]}: {scheme.text} is not offered on {backend}, only {offered}"
 
 
-def adapt(layers: Mapping[str, Scheme], quantisable: QuantisableLayers, space: Space) -> dict[str, Scheme]:
-    """The assignment of a space that is nearest to a config: to start from, not to compare.
+def project_config(layers: Mapping[str, Scheme], quantisable: QuantisableLayers, space: Space) -> dict[str, Scheme]:
+    """Project a config onto a space: its nearest assignment, to start from, not to compare.
 
     Where a group's layers differ, the commonest scheme decides; where the space has no such scheme, the best of its
     precision, else of the next higher one.

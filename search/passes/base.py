@@ -1,4 +1,4 @@
-"""What a pass is: options with a name, and one of three ways to make a model variant.
+"""Base of a pass: options with a name, and one of three ways to make a model variant.
 
     StructuralPass   module → another module, without training        prune, sparse, student
     TrainingPass     trains a variant's module                        distill
@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bitfront.core import ContentStore, Inputs, Labelled, RecipeStep, Scheme, digest
-from bitfront.report.network import PrunedGroup
+from bitfront.core.variant_info import PrunedGroup
 from bitfront.search.passes.trainings import TrainingBudget, Trainings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Argument:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PassContext:
-    """What passes work with: the given network, its training data, and the run's store and trainings.
+    """Values that passes work with: the given network, its training data, the run's store and trainings.
 
     Attributes:
         base: The given network, on the CPU in evaluation mode; the teacher of every training. Left as it is.
@@ -89,12 +89,12 @@ class PassContext:
 
     @property
     def budget(self) -> TrainingBudget:
-        """Of training, over all variants."""
+        """Budget of training, over all variants."""
         return self.trainings.budget
 
     @cached_property
     def data_digest(self) -> str:
-        """Of the training inputs, and labels if there are any."""
+        """Digest of the training inputs, and labels if there are any."""
         return digest(dict(self.data.inputs), self.data.labels)
 
     @cached_property
@@ -104,7 +104,7 @@ class PassContext:
 
     @property
     def augmentation(self) -> Augmentation:
-        """How training images vary.
+        """Augmentation of training images.
 
         Raises:
             ConfigError: If a field is unknown or wrong.
@@ -115,7 +115,7 @@ class PassContext:
         return options_from_json(Augmentation, self.augment, "workload, augment")
 
     def once(self, key: str, make: Callable[[], T]) -> T:
-        """What ``make`` returned when it was first called for this key."""
+        """Value that ``make`` returned when it was first called for this key."""
         if key not in self._memory:
             self._memory[key] = make()
         found: T = self._memory[key]
@@ -205,7 +205,7 @@ class StructuralPass(Pass):
 
     @abstractmethod
     def apply(self, step: RecipeStep, module: nn.Module, context: PassContext) -> nn.Module:
-        """Another module; ``module`` is left as it is.
+        """Return the module that the step makes; ``module`` is left as it is.
 
         Args:
             step: One that this pass made, by its options.
@@ -222,7 +222,7 @@ class StructuralPass(Pass):
         return ()
 
     def key_parts(self, step: RecipeStep, module: nn.Module, context: PassContext) -> tuple[Any, ...]:  # noqa: ARG002
-        """What else but step and context decides the module that ``apply`` returned, for digests."""
+        """Further values than step and context that decide the module that ``apply`` returned, for digests."""
         return ()
 
     def label(self, step: RecipeStep, variant: str) -> str:  # noqa: ARG002 - the step tells other passes more
@@ -245,7 +245,7 @@ class TrainingPass(Pass):
 
     @abstractmethod
     def step(self, context: PassContext, steps: int, *, from_scratch: bool = False, seed: int = 0) -> RecipeStep:
-        """A training.
+        """Step of a recipe: a training of a module.
 
         Args:
             context: What there is to work with.
@@ -279,7 +279,7 @@ class ArtifactPass(Pass):
 
     @abstractmethod
     def step(self, context: PassContext, schemes: Mapping[str, Scheme], steps: int) -> RecipeStep:
-        """So many steps of training as the artifact of layer name → scheme."""
+        """Step of a recipe: so many training steps as the artifact of layer name → scheme."""
 
     @abstractmethod
     def train(

@@ -26,7 +26,7 @@ class DistillPass(TrainingPass):
     variant_kind: ClassVar[str] = "distilled"
 
     def step(self, context: PassContext, steps: int, *, from_scratch: bool = False, seed: int = 0) -> RecipeStep:
-        """See the base; from scratch it is without the feature term."""
+        """Step that distils the given network; from scratch it has no feature term."""
         from bitfront.passes.distill import default_distillation_config
 
         options = default_distillation_config(
@@ -42,7 +42,7 @@ class DistillPass(TrainingPass):
     def train(
         self, step: RecipeStep, module: nn.Module, context: PassContext, supervision: Supervision | None = None
     ) -> Trained:
-        """See the base."""
+        """Train ``module`` in place towards the given network's answers."""
         from bitfront.passes.distill import Distillation, TeacherCache
 
         return Distillation.from_json(step.options).train(

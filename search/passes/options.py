@@ -1,4 +1,4 @@
-"""Which passes take part in a search: values validated once, and told to results and to the run's identity."""
+"""Passes that take part in a search: values validated once, and told to results and to the run's identity."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class PassOptions:
 
     @property
     def names(self) -> str:
-        """As on the command line, ``prune,distill,qat``."""
+        """Names of the passes as on the command line: ``prune,distill,qat``."""
         return ",".join(one.name for one in self.passes)
 
     def replacing(self, one: Pass) -> PassOptions:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from bitfront.core import RecipeStep, UsageError, digest
-from bitfront.report.network import PrunedGroup
-from bitfront.search.commands import values
+from bitfront.core.variant_info import PrunedGroup
+from bitfront.search.arguments import values
 from bitfront.search.passes.base import Argument, PassContext, StructuralPass
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _listed(sparsities: Sequence[float]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PrunePass(StructuralPass):
-    """Structured pruning.
+    """Structured pruning of channels and residual branches.
 
     Attributes:
         sparsities: Fractions of a group's channels that may go, ascending, without 0.
@@ -114,7 +114,7 @@ class PrunePass(StructuralPass):
         return RecipeStep(name=self.name, options=options.to_json())
 
     def apply(self, step: RecipeStep, module: nn.Module, context: PassContext) -> nn.Module:
-        """See the base; groups and importances of the given network are found once."""
+        """Return the pruned module; groups and importances of the given network are found once."""
         from bitfront.passes.prune import StructuredPrune
 
         options = StructuredPrune.from_json(step.options)
@@ -124,7 +124,7 @@ class PrunePass(StructuralPass):
         return options.apply(module, context.data, groups=prune_groups(context), scores=scores)
 
     def removed(self, step: RecipeStep, context: PassContext) -> tuple[PrunedGroup, ...]:
-        """See the base."""
+        """Groups of channels and branches that the step removed."""
         sparsity: Mapping[str, float] = step.options.get("sparsity", {})
         found = []
         for group in prune_groups(context):
@@ -136,7 +136,7 @@ class PrunePass(StructuralPass):
 
 
 def prune_groups(context: PassContext) -> tuple[PruneGroup, ...]:
-    """What can be pruned in the given network, and what cannot with the reason; found once.
+    """Groups that can be pruned in the given network, and those that cannot with the reason; found once.
 
     Raises:
         ModelError: If the module cannot be traced.

@@ -27,7 +27,7 @@ class QatPass(ArtifactPass):
     summary: ClassVar[str] = "train the quantised model"
 
     def step(self, context: PassContext, schemes: Mapping[str, Scheme], steps: int) -> RecipeStep:
-        """See the base."""
+        """Step that trains the artifact of layer name → scheme."""
         from bitfront.passes.qat import TRAINING, Qat
 
         options = Qat(training=replace(TRAINING, steps=steps, augment=context.augmentation))
@@ -41,7 +41,7 @@ class QatPass(ArtifactPass):
     def train(
         self, step: RecipeStep, lowerer: Lowerer, context: PassContext, supervision: Supervision | None = None
     ) -> tuple[dict[str, Any], Trained]:
-        """See the base."""
+        """Train the artifact that ``lowerer`` writes, with the given network as the teacher."""
         from bitfront.passes.device import best_device
 
         options, schemes = qat_options(step)
@@ -51,7 +51,7 @@ class QatPass(ArtifactPass):
         return _values(result), result.trained
 
     def lowerer(self, values: Mapping[str, Any], before: Lowerer, context: PassContext) -> Lowerer:
-        """See the base."""
+        """Lowerer that writes the trained network."""
         import onnx
 
         from bitfront.lowering.lowerer import Lowerer
@@ -93,7 +93,7 @@ def qat_options(step: RecipeStep) -> tuple[Qat, dict[str, Scheme]]:
 
 
 def _values(result: QatResult) -> dict[str, Any]:
-    """What ``QatPass.lowerer`` needs, as tensors and numbers."""
+    """Values that ``QatPass.lowerer`` needs, as tensors and numbers."""
     import torch
 
     proto = result.reference.proto.SerializeToString(deterministic=True)

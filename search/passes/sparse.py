@@ -48,13 +48,13 @@ class SparsePattern:
 
     @property
     def m(self) -> int:
-        """See ``n``; 0 for a fraction."""
+        """Number of neighbours among which ``n`` weights stay; 0 for a fraction."""
         found = _N_OF_M.fullmatch(self.text)
         return int(found[2]) if found else 0
 
     @property
     def fraction(self) -> float:
-        """Of all weights, which become zero; 0 for N:M, NaN where the text is neither."""
+        """Fraction of all weights that become zero; 0 for N:M, NaN where the text is neither."""
         try:
             return 0.0 if self.m else float(self.text) if self.text.isascii() and "_" not in self.text else math.nan
         except ValueError:

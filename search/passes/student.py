@@ -53,5 +53,5 @@ class StudentPass(StructuralPass):
         return (weights, context.once(f"code of student {name}", lambda: code_identity(student, name)))
 
     def label(self, step: RecipeStep, variant: str) -> str:  # noqa: ARG002 - the student has a name
-        """``student SmallNet-1``."""
+        """Short name: ``student SmallNet-1``."""
         return f"student {step.options['name']}"

@@ -80,7 +80,7 @@ class Finished:
 
 
 class Trainings:
-    """Does trainings, or takes them from the store where they are done.
+    """Trainer of modules, which takes trainings from the store where they are done.
 
     Args:
         store: Where they are kept.

@@ -1,1 +1,1 @@
-"""What a search does next: functions of its history, the constraints and the clock; nothing here tries or trains."""
+"""Policy of a search, its next steps as functions of history, constraints and clock; nothing here tries or trains."""

@@ -1,4 +1,4 @@
-"""How many trials, and how much of the time, each part of a search may use."""
+"""Allocation of trials and time to the parts of a search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bitfront.search.trial import Trial, TrialStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLimits:
-    """What a run may use.
+    """Limits of a run.
 
     Attributes:
         trials: Measured candidates.
@@ -26,7 +26,7 @@ class RunLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """What a part of a search may use of a run.
+    """Part of a run's trials and time that a part of the search may use.
 
     Attributes:
         trial_fraction: Of the trials, after which it is full.
@@ -38,14 +38,14 @@ class Allocation:
 
 
 def is_full(trials: Sequence[Trial], allocation: Allocation, limits: RunLimits) -> bool:
-    """Tell whether as many candidates were measured as allocated."""
+    """Whether as many candidates were measured as allocated."""
     uncounted = (TrialStatus.REPEATED, TrialStatus.TIMED)
     measured = sum(trial.status not in uncounted for trial in trials)
     return measured >= allocation.trial_fraction * limits.trials
 
 
 def is_late(elapsed_s: float, allocation: Allocation, limits: RunLimits) -> bool:
-    """Tell whether the allocated time is used up, or the limit leaves only what the finalists need."""
+    """Whether the allocated time is used up, or the limit leaves only what the finalists need."""
     if limits.time_limit_s is None:
         return False
     return elapsed_s >= allocation.time_fraction * search_time_s(limits.time_limit_s, limits.config)

@@ -7,7 +7,7 @@ its unit and what is known of its effect. Figures in brackets are of an ablation
 
 the hypervolume found without that part, in the whole box and within limits that bind, over that of all ablations
 together; the full sampler comes to (0.985, 0.63). Means over four problems, whose volumes within limits reach from 0 to
-1: only large differences say something. A field without a figure was set by hand on the repository's ready-made workloads and **was not ablated**.
+1: only large differences say something. A field without a figure was set by hand and **was not ablated**.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllocationConfig:
-    """How trials and time are divided. None of these was ablated.
+    """Division of trials and time. None of these was ablated.
 
     Attributes:
         finalists_time_fraction: Of a time limit, kept for measuring the finalists.
@@ -53,7 +53,7 @@ class AllocationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedingConfig:
-    """Which candidates come before the sampler's. None of these was ablated.
+    """Candidates before the sampler's. None of these was ablated.
 
     Attributes:
         greedy_seeds: Uniform low precisions with the most sensitive groups one step higher.
@@ -82,7 +82,7 @@ class SeedingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyPriorConfig:
-    """What the latency model believes before anything was timed; the first dozen measurements outweigh it.
+    """Prior of the latency model, before anything was timed; the first dozen measurements outweigh it.
 
     In units of the given network's latency. None of these was ablated.
 
@@ -100,7 +100,12 @@ class LatencyPriorConfig:
     noise_grid: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     gains: Mapping[ComputeType, float] = field(
         default_factory=lambda: MappingProxyType(
-            {ComputeType.INT8: -0.6, ComputeType.WEIGHT_ONLY: -0.3, ComputeType.FP16: -0.4}
+            {
+                ComputeType.INT8: -0.6,
+                ComputeType.WEIGHT_ONLY: -0.3,
+                ComputeType.FP16: -0.4,
+                ComputeType.DYNAMIC_INT8: -0.3,
+            }
         )
     )
     conversions: float = 0.4
@@ -113,7 +118,7 @@ class LatencyPriorConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SurrogateConfig:
-    """How unmeasured candidates are judged.
+    """Judgement of unmeasured candidates.
 
     Attributes:
         outside_weight: What hypervolume outside the limits counts beside that within them. At 0 (0.951, 0.46), as
@@ -138,7 +143,7 @@ class SurrogateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerConfig:
-    """How the sampler proposes: a pool of mutations of the front, and what is taken from it.
+    """Proposals of the sampler: a pool of mutations of the front, and what is taken from it.
 
     Attributes:
         trades: Candidates of a pool that raise one group and lower another. At 0 (0.980, 0.58).
@@ -191,7 +196,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringConfig:
-    """How many samples a candidate is scored on before it may be stopped. None of these was ablated.
+    """Numbers of samples that a candidate is scored on before it may be stopped. None of these was ablated.
 
     Attributes:
         variant_samples: Where a variant is judged by it.
@@ -204,7 +209,7 @@ class ScoringConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruningConfig:
-    """How the cost of pruning is learned before any variant is made. None of these was ablated.
+    """Learning of the costs of pruning before any variant is made. None of these was ablated.
 
     Attributes:
         training_fraction: Of the training time, or of the time limit if that is less, for losses after a training.
@@ -223,7 +228,7 @@ class PruningConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetConfig:
-    """Which limits variants are solved for. None of these was ablated.
+    """Limits that variants are solved for. None of these was ablated.
 
     Attributes:
         fractions: Of what the given network reaches by precisions alone: how many targets, and where there is no floor
@@ -270,7 +275,7 @@ class HalvingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningCurveConfig:
-    """What further training is expected to bring, and what that is worth. None of these was ablated.
+    """Expected effect of further training, and what that is worth. None of these was ablated.
 
     Attributes:
         prior_power: Power of the steps that a gap of accuracy falls with; counts as one variant seen.
@@ -295,7 +300,7 @@ class LearningCurveConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuningConfig:
-    """Who gets what is left of the training time. None of these was ablated.
+    """Division of the training time that is left at the end. None of these was ablated.
 
     Attributes:
         shared_fraction: Of the time, for several variants; the rest is for the best of them.
@@ -332,7 +337,7 @@ class FineTuningConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyConfig:
-    """All of them; see each for its fields."""
+    """Policy of a search: every number that steers it."""
 
     allocation: AllocationConfig = field(default_factory=AllocationConfig)
     seeding: SeedingConfig = field(default_factory=SeedingConfig)

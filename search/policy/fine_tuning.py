@@ -1,4 +1,4 @@
-"""Who gets the final fine-tuning: what is left of the training time goes to those that can enter the front.
+"""Final fine-tuning: what is left of the training time goes to those that can enter the front.
 
     variants by expected improvement ─► distilled on ─► the best of them, likewise, with the rest
     artifacts by expected improvement ─► quantisation-aware training   (where rounding costs something)
@@ -26,7 +26,7 @@ SCORED = (TrialStatus.COMPLETE, TrialStatus.STOPPED)  # one that was stopped bel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingResources:
-    """What training may take from now on.
+    """Resources that training may use from now on.
 
     Attributes:
         left_s: Seconds; infinite without limit.
@@ -44,7 +44,7 @@ class TrainingResources:
 
 
 class TimeSplit(NamedTuple):
-    """How the training time is used from now on, in seconds.
+    """Division of the training time from now on, in seconds.
 
     Attributes:
         shared_s: For several variants.
@@ -169,7 +169,7 @@ def _one_by_one(
 
 
 def _leading(priority: Priority, *, feasible: bool) -> tuple[float, ...]:
-    """What speaks for being first; where nothing keeps the limits yet, expected accuracy more than volume.
+    """Key by which variants are ordered; where nothing keeps the limits yet, expected accuracy counts before volume.
 
     What is extrapolated from few steps is too kind to small networks, which promise most volume.
     """
@@ -191,15 +191,15 @@ def preferred_variant(
 def rounding_costs(
     artifacts: Sequence[Trial], evidence: Evidence, config: FineTuningConfig = DEFAULTS.fine_tuning
 ) -> bool:
-    """Tell whether one of the artifacts is clearly less accurate than its variant without that rounding."""
+    """Whether one of the artifacts is clearly less accurate than its variant without that rounding."""
     allowed = evidence.allowed_gap
     least = config.rounding_fraction * (allowed if math.isfinite(allowed) else evidence.config.least_gap)
     best: dict[str, float] = {}
     for trial in evidence.trials:
         if trial.status in SCORED:
-            network = trial.candidate.network
+            network = trial.candidate.variant
             best[network] = max(best.get(network, -math.inf), trial.objectives.accuracy)
-    return any(best[t.candidate.network] - t.objectives.accuracy >= least for t in artifacts)
+    return any(best[t.candidate.variant] - t.objectives.accuracy >= least for t in artifacts)
 
 
 def choose_artifacts(
@@ -224,14 +224,14 @@ def choose_artifacts(
         times: The steps, over those so far, that training is taken to come to.
         config: How many.
     """
-    latest = {variant.network for variant in variants} | {""}
+    latest = {variant.id for variant in variants} | {""}
     current = [
         trial
         for trial in trials
         if trial.status in SCORED
         and evidence.conclusive(trial)
         and not any(trial.misses.get(limit, 0.0) > 0 for limit in ("latency", "size"))
-        and trial.candidate.network in latest
+        and trial.candidate.variant in latest
     ]
     ranks = {id(trial): evidence.priority([trial], times) for trial in current}
     ranked = sorted(current, key=lambda trial: _leading(ranks[id(trial)], feasible=feasible), reverse=True)
@@ -245,8 +245,8 @@ def _different_first(trials: Sequence[Trial]) -> list[Trial]:
     first: list[Trial] = []
     others: list[Trial] = []
     for trial in trials:
-        (others if trial.candidate.network in seen else first).append(trial)
-        seen.add(trial.candidate.network)
+        (others if trial.candidate.variant in seen else first).append(trial)
+        seen.add(trial.candidate.variant)
     return [*first, *others]
 
 

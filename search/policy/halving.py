@@ -1,4 +1,4 @@
-"""Which variants are trained on: asynchronous successive halving (ASHA) over training steps, by Optuna's pruner.
+"""Successive halving, asynchronous (ASHA), of variants over training steps, by Optuna's pruner.
 
 Rung r of a variant ends after η^r units of training. A variant is promoted where its value is among the best 1/η of
 those that came as far (Li et al., arXiv:1810.05934), so that no variant waits for another. One that is not keeps what

@@ -1,4 +1,4 @@
-"""What training a variant further is worth: the hypervolume its best candidate would add to the given network's front.
+"""Expected improvement by training a variant further: hypervolume its best candidate adds to the given network's front.
 
 Not to the front of all, which grows as a run goes: variants that were tried early and late would not compare.
 
@@ -29,7 +29,7 @@ from bitfront.search.trial import Trial, TrialStatus
 
 
 class Priority(NamedTuple):
-    """What speaks for training a variant further, the weightiest first.
+    """Order of variants to be trained further: reasons for one, the weightiest first.
 
     Attributes:
         reaches_floor: Whether one of its candidates within the limits is expected to reach the floor.
@@ -51,7 +51,7 @@ class Projected(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What is known where variants are compared.
+    """Trials, limits and expectations by which variants are compared.
 
     Attributes:
         trials: All of the run.
@@ -80,7 +80,7 @@ class Evidence:
         return max(self.reference_accuracy - self.floor, self.config.least_gap)
 
     def conclusive(self, trial: Trial) -> bool:
-        """Tell whether a trial's accuracy says something of its variant.
+        """Whether a trial's accuracy says something of its variant.
 
         A search that tries many candidates on one variant finds some that do well on the few samples after which they
         were stopped, being no better than another: the best of those is the luckiest.
@@ -105,7 +105,7 @@ class Evidence:
         rivals = [
             trial
             for trial in self._usable(self.trials)
-            if trial.status is TrialStatus.COMPLETE and trial not in own and not trial.candidate.network
+            if trial.status is TrialStatus.COMPLETE and trial not in own and not trial.candidate.variant
         ]
         known = [self._point(trial, 1) for trial in rivals]
         known += [self._point(other.trial, other.times) for other in beside if self._usable([other.trial])]
@@ -141,7 +141,7 @@ class Evidence:
         return max((-self._point(trial, times, power_factor)[0] for trial in scored), default=-math.inf)
 
     def _usable(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those that were scored and are within the limits of latency and size."""
+        """Trials that were scored and are within the limits of latency and size."""
         ratio, size = self._limits
         return [
             trial
@@ -166,7 +166,7 @@ class Evidence:
 
     @property
     def _limits(self) -> tuple[float, float]:
-        """Of latency and size, relative to the given network and to the largest file; infinite without one."""
+        """Limits of latency and size, relative to the given network and to the largest file; infinite without one."""
         latency_ms, size_bytes = self.constraints.latency_ms, self.constraints.size_bytes
         return (
             math.inf if latency_ms is None else latency_ms / self.reference_ms,

@@ -1,4 +1,4 @@
-"""How accuracy grows with training: a variant's gap to the given network falls with a power of the training steps.
+"""Learning curve of accuracy: a variant's gap to the given network falls with a power of the training steps.
 
 As errors do (Hestness et al., arXiv:1712.00409). The power is learned from the variants that were trained on.
 """
@@ -14,7 +14,7 @@ from bitfront.search.policy.config import DEFAULTS
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """What was learned of it so far.
+    """Powers of the learning curve, learned so far.
 
     Attributes:
         powers: A prior one, then that of each training seen.

@@ -1,4 +1,4 @@
-"""In which order a search starts: what other searches found, then greedy, segment and solver seeds."""
+"""Order in which a search starts: what other searches found, then greedy, segment and solver seeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bitfront.search.trial import Origin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedingState:
-    """What seeding goes by.
+    """State that seeding goes by.
 
     Attributes:
         tried: What needs no further trial.

@@ -1,4 +1,4 @@
-"""Which limits of latency and size pruned variants are solved for, and with which other losses.
+"""Targets of latency and size that pruned variants are solved for, and the other losses they are solved with.
 
 With a floor of accuracy the targets close in on the least latency, and the least size, of a variant that is expected to
 reach it after its fine-tuning; without one they are fractions of what the given network reaches by precisions alone.
@@ -25,7 +25,7 @@ from bitfront.search.trial import Trial
 
 
 class Costs(NamedTuple):
-    """Of a candidate, or limits of it; infinite where there is none.
+    """Costs of a candidate, or limits of them; infinite where there is none.
 
     Attributes:
         ratio: Latency over the given network's.
@@ -44,7 +44,7 @@ class Target(NamedTuple):
 
 
 class VariantOutcome(NamedTuple):
-    """What a variant came to: the least of each cost, and whether it is expected to reach the floor."""
+    """Outcome of a variant: the least of each cost, and whether it is expected to reach the floor."""
 
     costs: Costs
     reaches_floor: bool
@@ -92,7 +92,7 @@ def _target(ratio: float, size_bytes: float) -> Target:
 def _closing_in(
     given: float, fraction: float, outcomes: Sequence[tuple[float, bool]] | None, config: TargetConfig
 ) -> float:
-    """Between the least that reaches the floor and the most below it that does not; without a floor, a fraction."""
+    """Target between the least cost that reaches the floor and the most below it that does not; else a fraction."""
     if outcomes is None:
         return given * fraction
     reached = min([given, *(cost for cost, reaches in outcomes if reaches)])
@@ -106,7 +106,7 @@ def variant_outcomes(
     resources: TrainingResources | None,
     config: TargetConfig = DEFAULTS.targets,
 ) -> list[VariantOutcome] | None:
-    """Tell of each variant that was scored what it came to; None without a floor.
+    """Outcome of each variant that was scored; None without a floor.
 
     Args:
         variants: Made so far.

@@ -18,11 +18,11 @@ class VariantState:
         base: The steps before any training of it.
         pruning: Prune group → sparsity.
         architecture: The student, or the pattern of sparse weights; empty for the given network's.
-        network: Key of the network as it is now.
+        id: Id of the variant as it is now.
         steps: How that was made.
         trained_steps: Distillation steps among them.
         train_s: Seconds all its trainings took.
-        trials: Of the network as it is now.
+        trials: Of the variant as it is now.
         rungs: How many it has been through.
     """
 
@@ -30,7 +30,7 @@ class VariantState:
     base: tuple[RecipeStep, ...]
     pruning: Mapping[str, float] = field(default_factory=dict)
     architecture: str = ""
-    network: str
+    id: str
     steps: tuple[RecipeStep, ...]
     trained_steps: int = 0
     train_s: float = 0.0
@@ -39,5 +39,5 @@ class VariantState:
 
     @property
     def accuracy(self) -> float | None:
-        """Its best candidate's, on the search's data; None where nothing was scored."""
+        """Accuracy of the variant's best candidate, on the search's data; None where nothing was scored."""
         return max((trial.accuracy.value for trial in self.trials if trial.accuracy), default=None)

@@ -1,1 +1,1 @@
-"""What may be decided, and what is worth trying next."""
+"""Proposals: what is worth trying next."""

@@ -1,4 +1,4 @@
-"""What files hold besides the groups' weights, learned from the files of a run.
+"""Bytes that files hold besides the groups' weights, learned from the files of a run.
 
     size = base + Σ_g r_g · (bytes_g(c_g) + layers_g · extra(kind of c_g))
 
@@ -79,4 +79,4 @@ def _kind(group: GroupSpace, index: int) -> str:
     stored = (
         "blocks" if scheme.weights.group_size is not None else "integer" if scheme.precision.is_integer else "float"
     )
-    return "" if scheme == FP32 else f"{stored} in {group.arithmetic[index].value}"
+    return "" if scheme == FP32 else f"{stored} in {group.compute_types[index].value}"

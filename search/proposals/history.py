@@ -1,4 +1,4 @@
-"""What a study has taught so far, read back from its trials: the only memory the sampler has.
+"""History of a study, read back from its trials: the only memory the sampler has.
 
 Because nothing else is remembered, a resumed study continues exactly where it stood. A recorded trial has the
 space's params (those of prune variables may be missing: not pruned) and the user attributes ``ratio``, ``latency_ms``,
@@ -25,7 +25,7 @@ from bitfront.search.space.space import Encoding, Space
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What was measured of one trial.
+    """Measurement of one trial, as the models learn from it.
 
     Attributes:
         encoding: What was tried; an encoding is tried again where its network was trained on.
@@ -77,7 +77,7 @@ class History:
         return median(found) if found else math.nan
 
     def overhead(self, space: Space, pull: float = DEFAULTS.sampler.surrogate.file_overhead_pull) -> FileOverhead:
-        """What files hold besides the groups' weights; nothing before any was built."""
+        """Model of the bytes that files hold besides the groups' weights; zeros before any was built."""
         built = [seen for seen in self.observations if math.isfinite(seen.size_bytes)]
         return fit_file_overhead(space, [seen.encoding for seen in built], [seen.size_bytes for seen in built], pull)
 
@@ -99,7 +99,7 @@ class _Texts:
         )
 
     def encoding(self, params: Mapping[str, Any]) -> Encoding | None:
-        """What a trial's params stand for; None while they are being drawn, or where they belong to another space."""
+        """Encoding that a trial's params stand for; None while they are being drawn, or if they are another space's."""
         pruned = [name for name, text in params.items() if name.startswith(PREFIX) and text != "0"]
         if not all(name in self.prunes for name in pruned):
             return None

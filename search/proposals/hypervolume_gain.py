@@ -1,8 +1,8 @@
-"""What each of many candidates would add to a front's hypervolume, all at once.
+"""Hypervolume that each of many candidates would add to a front, all at once.
 
 All objectives are minimised here. The box between the best coordinates and ``reference`` is cut at every coordinate
 of the front into a grid whose cells are dominated as a whole or not at all. A candidate's gain is the volume of the
-undominated cells inside its own box: one contraction for all candidates, where ``report.front.hypervolume`` would
+undominated cells inside its own box: one contraction for all candidates, where ``core.pareto.hypervolume`` would
 run once for each of them.
 
 Shapes: front (n, 3), candidates (m, 3), reference (3,).

@@ -1,4 +1,4 @@
-"""What the solver solves: loss, predicted latency and bytes of every assignment and pruning, from a few coefficients.
+"""Instance for the solver: loss, predicted latency, bytes of every assignment and pruning, from a few coefficients.
 
 ======  =================================================================================================
 symbol  meaning
@@ -94,7 +94,7 @@ class IlpInstance:
                 for g, group in enumerate(space.groups)
             ),
             sizes=tuple(overhead.sizes(group) for group in space.groups),
-            domains=tuple(tuple(map(ActivationType.of, group.arithmetic)) for group in space.groups),
+            domains=tuple(tuple(map(ActivationType.of, group.compute_types)) for group in space.groups),
             allowed=tuple(tuple(c not in group.baseline_only for c in group.schemes) for group in space.groups),
             edges=space.edges,
             boundary=model.boundary,
@@ -108,7 +108,7 @@ class IlpInstance:
 
     @property
     def variables(self) -> int:
-        """How many prune variables there are."""
+        """Number of prune variables."""
         return len(self.pruning_effects.prunes)
 
     def loss(self, encoding: Encoding) -> float:
@@ -135,12 +135,12 @@ class IlpInstance:
         return math.fsum((self.overhead_bytes, *(row[c] * part for row, c, part in rows)))
 
     def cost(self, group: int, scheme: int, part: float) -> float:
-        """What a group of which ``part`` stays adds to the ratio, boundaries apart."""
+        """Part of the ratio that comes of a group of which ``part`` stays, boundaries apart."""
         whole = self.latency[group][scheme]
         return whole if part == 1 else whole * part - self.scaling[group] * (1 - part)
 
     def removal(self, variable: int, level: int) -> float:
-        """What a prune variable adds to the ratio by itself."""
+        """Part of the ratio that comes of a prune variable by itself."""
         return self.branches[variable] if self.pruning_effects.prunes[variable].sparsities[level] == 1 else 0.0
 
     def _parts(self, encoding: Encoding) -> tuple[Encoding, SparsityIndices, tuple[float, ...]]:

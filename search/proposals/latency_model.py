@@ -47,7 +47,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.core import Precision
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.policy.config import DEFAULTS, LatencyPriorConfig
 from bitfront.search.space.pruning import Pruning
 from bitfront.search.space.space import UNPRUNED, ActivationType, Assignment, Encoding, Space
@@ -102,8 +102,8 @@ class LatencyModel:
         return total
 
     def scheme_cost(self, group: int, scheme: int) -> float:
-        """What one choice of one group that is not pruned adds to the ratio, boundaries apart."""
-        return self._gain(group, self.space.groups[group].arithmetic[scheme])
+        """Part of the ratio that comes of one scheme of one group that is not pruned, boundaries apart."""
+        return self._gain(group, self.space.groups[group].compute_types[scheme])
 
     def _gain(self, group: int, kind: ComputeType) -> float:
         gains = self.gains.get(kind)
@@ -141,7 +141,7 @@ def fit_encodings(
     if not (np.isfinite(ratios).all() and (ratios > 0).all()):
         raise ValueError(f"latency ratios must be positive and finite, got {ratios.tolist()}")
     weights = group_weights(space)
-    offered = {kind for group in space.groups for kind in group.arithmetic}
+    offered = {kind for group in space.groups for kind in group.compute_types}
     kinds = tuple(kind for kind in config.gains if kind in offered)
     mean, deviation = _prior(space, kinds, weights, config)
     rows = [_features(space, kinds, encoding, weights) for encoding in encodings]
@@ -244,15 +244,15 @@ def _posterior(
 
 
 def _kinds(space: Space, encoding: Encoding) -> list[ComputeType]:
-    return [group.arithmetic[i] for group, i in zip(space.groups, space.schemes(encoding), strict=True)]
+    return [group.compute_types[i] for group, i in zip(space.groups, space.schemes(encoding), strict=True)]
 
 
 def _boundaries(space: Space, kinds: Sequence[ComputeType], left: Sequence[float]) -> list[bool]:
-    """Which edges join two domains; those of a group that is gone don't."""
+    """Whether each edge joins two activation types; those of a group that is gone do not."""
     domains = [ActivationType.of(kind) for kind in kinds]
     return [bool(left[u] and left[v]) and domains[u] is not domains[v] for u, v in space.edges]
 
 
 def _removed(space: Space, encoding: Encoding) -> list[bool]:
-    """Which prune variables remove their whole."""
+    """Whether each prune variable removes its whole."""
     return [prune.sparsities[i] == 1 for prune, i in zip(space.prunes, space.sparsity_indices(encoding), strict=True)]

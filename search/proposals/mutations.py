@@ -76,7 +76,7 @@ def set_segment(
 def mutate_groups(
     space: Space, encoding: Encoding, rng: np.random.Generator, config: SamplerConfig = DEFAULTS.sampler
 ) -> Encoding | None:
-    """Give one to ``most_changes`` groups any other scheme."""
+    """Draw another scheme for one to ``most_changes`` groups."""
     left = space.kept_fractions(encoding)
     movable = [g for g, group in enumerate(space.groups) if len(group.proposed) > 1 and left[g]]
     if not movable:
@@ -167,5 +167,5 @@ def _step(group: GroupSpace, level: Precision) -> int:
 
 def _alike(group: GroupSpace, scheme: int) -> int:
     """The best scheme that may be proposed and runs in the same arithmetic."""
-    alike = [c for c in group.proposed if group.arithmetic[c] is group.arithmetic[scheme]]
+    alike = [c for c in group.proposed if group.compute_types[c] is group.compute_types[scheme]]
     return min(alike, key=lambda c: (group.losses[c], group.size_bytes[c]))

@@ -47,7 +47,7 @@ from bitfront.search.space.space import Encoding, Space
 
 
 class Operator(StrEnum):
-    """Which mutation a proposal came from."""
+    """Mutation that a proposal came from."""
 
     TRADE = "trade"
     SEGMENT = "segment"
@@ -102,7 +102,7 @@ class FrontSampler(BaseSampler):
 
     @property
     def operator(self) -> Operator | None:
-        """Which operator the last proposal came from; None before the first."""
+        """Operator that the last proposal came from; None before the first."""
         return self._operator
 
     def exhausted(self, study: Study) -> bool:

@@ -1,4 +1,4 @@
-"""Where a search starts: assignments worth measuring before a sampler has anything to learn from.
+"""Seeds of a search: assignments worth measuring before a sampler has anything to learn from.
 
     baselines      uniform precisions, the yardstick
     greedy_seeds   a uniform low precision with the k most sensitive groups, or the first or last k, one step higher
@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from bitfront.core import Precision, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.policy.config import DEFAULTS, SeedingConfig
 from bitfront.search.proposals.file_overhead import NO_FILE_OVERHEAD, FileOverhead
 from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import LatencyModel
 from bitfront.search.proposals.solver import solve
-from bitfront.search.space.space import ARITHMETICS, Encoding, Space
+from bitfront.search.space.space import COMPUTE_ORDER, Encoding, Space
 from bitfront.search.trial import Origin
 
 Seed = tuple[Origin, dict[str, Scheme]]  # origin, assignment
@@ -94,8 +94,8 @@ def _levels(space: Space) -> list[list[Precision]]:
     """Precisions by the arithmetic that they bring about, the most preferred one that any group reaches."""
     sides: dict[ComputeType, list[Precision]] = {}
     for precision in Precision:
-        reached = [group.arithmetic[group.lead(precision)] for group in space.groups]
-        sides.setdefault(min(reached, key=ARITHMETICS.index, default=ComputeType.FP32), []).append(precision)
+        reached = [group.compute_types[group.lead(precision)] for group in space.groups]
+        sides.setdefault(min(reached, key=COMPUTE_ORDER.index, default=ComputeType.FP32), []).append(precision)
     return list(sides.values())
 
 
@@ -175,7 +175,7 @@ def _near(limit: float | None, config: SeedingConfig) -> tuple[float | None, ...
 def _latency_steps(space: Space, model: LatencyModel, steps: int) -> tuple[float, ...]:
     fastest = min(model.predict(assignment) for _, assignment in space.baselines())
     slowest = model.base
-    if all(kind is ComputeType.FP32 for group in space.groups for kind in group.arithmetic):
+    if all(kind is ComputeType.FP32 for group in space.groups for kind in group.compute_types):
         return ()  # everything runs at FP32's speed
     return tuple(np.linspace(fastest, slowest, steps + 1)[:-1].tolist())
 

@@ -104,7 +104,7 @@ def solve(
 
 
 class _Column(NamedTuple):
-    """One x: a choice of a group at the levels of the variables that touch it."""
+    """Variable x of the program: a scheme of a group at the levels of the prune variables that touch it."""
 
     scheme: int
     levels: dict[int, int]
@@ -261,7 +261,7 @@ class _Program:
         return int(self._starts[len(self._groups) + 1 + variable])
 
     def encoding(self, columns: Sequence[int]) -> Encoding:
-        """What columns, one of each group and each variable, stand for."""
+        """Encoding that columns, one of each group and each variable, stand for."""
         count = len(self._groups)
         schemes = [
             group[i - start].scheme

@@ -1,4 +1,4 @@
-"""Keeps native code from writing to the terminal.
+"""Suppression of what native code writes to standard output.
 
 HiGHS prints a line of its own ("transformNewIntegerFeasibleSolution") straight to file descriptor 1 whatever its
 log options say (reported against it in several wrappers). A progress display or a JSON result on standard output
@@ -19,7 +19,7 @@ _STDOUT = 1
 
 @contextmanager
 def suppress_stdout() -> Iterator[None]:
-    """Send what native code writes to standard output nowhere; a process without one is left as it is."""
+    """Discard what native code writes to standard output inside; a process without one is left as it is."""
     if sys.stdout is not None and not sys.stdout.closed:
         sys.stdout.flush()
     try:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from bitfront.core import Constraints, Precision
+from bitfront.core import Constraints, Limit, LimitCheck, Precision
 from bitfront.search.policy.config import DEFAULTS, SurrogateConfig
 from bitfront.search.proposals.history import History, Observation
 from bitfront.search.proposals.hypervolume_gain import hypervolume_gains
@@ -46,7 +46,7 @@ class RelativeLimits:
 
     @classmethod
     def of(cls, budget: Constraints, history: History) -> RelativeLimits:
-        """What ``budget``, whose accuracy is a floor, means next to the given network; nothing before it was timed."""
+        """Limits of ``budget``, whose accuracy is a floor, next to the given network; none before it was timed."""
         limit = budget.latency_ms / history.reference_ms if budget.latency_ms is not None else math.nan
         return cls(
             ratio=limit if math.isfinite(limit) else None,
@@ -55,11 +55,16 @@ class RelativeLimits:
         )
 
     def met_by(self, observation: Observation) -> bool:
-        """Tell whether a measured point keeps all of them."""
-        return (
-            (self.ratio is None or observation.ratio <= self.ratio)
-            and (self.size_bytes is None or observation.size_bytes <= self.size_bytes)
-            and observation.accuracy >= self.accuracy
+        """Whether a measured point keeps all limits."""
+        beside = (
+            (Limit.LATENCY, observation.ratio, self.ratio),
+            (Limit.SIZE, observation.size_bytes, self.size_bytes),
+            (Limit.ACCURACY, observation.accuracy, self.accuracy),
+        )
+        return all(
+            LimitCheck(limit=limit, value=value, best=value, bound=bound).met
+            for limit, value, bound in beside
+            if bound is not None
         )
 
 
@@ -119,7 +124,7 @@ class Surrogate:
         return self.limits.ratio is not None and self.problem.ratio(encoding) > self.limits.ratio + self.error
 
     def scores(self, encodings: Sequence[Encoding]) -> NDArray[np.float64]:
-        """How much each candidate is worth trying, shape (n,)."""
+        """Expected worth of trying each candidate, shape (n,)."""
         ratios = [self.problem.ratio(encoding) for encoding in encodings]
         sizes = [self.problem.size(encoding) / self._bytes for encoding in encodings]
         points = np.stack([-self.accuracy(encodings), ratios, sizes], axis=1)

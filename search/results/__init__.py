@@ -1,1 +1,1 @@
-"""What a search comes to: finalists, recommendation, tables, files."""
+"""Results of a search: finalists, recommendation, tables, files."""

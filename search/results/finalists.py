@@ -1,60 +1,53 @@
-"""Who goes into the results, and what is reported of them: measured again, elsewhere, on data the search never saw.
+"""Finalists measured again: timed here and in a fresh process, scored on samples that the search never saw.
 
-    chosen from the trials → model and config files → timed together here → timed together in a fresh process
-    → those that do not hold, or met a slow machine, are timed there once more → footprints → scored on the
-    held-back samples
+    model and config files → timed together here → timed together in a fresh process → those whose latency was not
+    reproduced, or that met a slow machine, are timed there once more → memory → scored on the held-out samples
 
-A point *holds* where its ratio to the given network in the fresh process is within 5 % of that in the search's own
-process, both timed thoroughly with all finalists interleaved. What does not hold is kept in the results, marked, and
-never on the front. The reported latency is the absolute median in the fresh process. A point met a *slow machine* where
-the given network, in the rounds that count for the point, took 10 % more than over all: its ratio is sound then, its
-milliseconds are not.
+A latency is *reproduced* where its ratio to the given network in the fresh process is within 5 % of that in the
+search's own process, both timed thoroughly with all finalists interleaved. A point without that is kept in the results,
+marked, and never on the front. The reported latency is the absolute median in the fresh process. A point met a *slow
+machine* where the given network, in the rounds that count for the point, took 10 % more than over all: its ratio is
+sound then, its milliseconds are not.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from bitfront.backends.base import CompiledModel
 from bitfront.backends.subprocess_timing import time_in_subprocess
 from bitfront.backends.timing import TimingSettings
 from bitfront.core import (
     AccuracyStats,
-    Constraints,
     LatencyStats,
     MemoryUsage,
+    MetricInfo,
     Scheme,
     write_bytes,
     write_text,
 )
 from bitfront.core.artifact import load_artifact, save_artifact
-from bitfront.report.front import pareto_front
-from bitfront.report.results import Point
+from bitfront.core.point import Point
 from bitfront.search.measuring.accuracy import Scorer
 from bitfront.search.measuring.runner import ModelRunner
 from bitfront.search.measuring.stopwatch import Kind
-from bitfront.search.results.preference import preference
-from bitfront.search.trial import Trial, TrialStatus, summarise
+from bitfront.search.trial import Trial, summarise
 
-MOST = 12
 TOLERANCE = 0.05
 SLOWNESS = 0.1
 CLOSE = TimingSettings(slot_ms=10.0, min_rounds=12, max_rounds=60, max_seconds_per_model=0.6, target=0.01)
-HELD_BACK_PART = "held back"
-_BEST_FEASIBLE = 3
+HELD_OUT_PART = "held back"  # its name in the cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rerun:
-    """How finalists are measured again.
+    """The settings by which finalists are measured again.
 
     Attributes:
-        scorer: The held-back part of the evaluation data.
+        scorer: The held-out part of the evaluation data.
         backend: Name of the runtime, for the fresh process.
         timing: How closely.
     """
@@ -64,27 +57,8 @@ class Rerun:
     timing: TimingSettings = CLOSE
 
 
-def choose(trials: Sequence[Trial], budget: Constraints, most: int = MOST) -> list[Trial]:
-    """The trials worth reporting, in order of their numbers.
-
-    Baselines first; then the preferred feasible ones; where none is feasible, the nearest by each limit; then the
-    front, spread as widely as the remaining places allow, without what is hopelessly inaccurate; where none is feasible
-    also of what was not scored to its end.
-    """
-    timed = [t for t in trials if t.measured]
-    complete = [t for t in timed if t.status is TrialStatus.COMPLETE]
-    feasible = sorted((t for t in complete if t.feasible), key=lambda t: preference(budget)(t.objectives))
-    chosen = _distinct(
-        [*(t for t in timed if t.candidate.name), *feasible[:_BEST_FEASIBLE], *_nearest(timed, feasible)]
-    )
-    useful = _near_the_floor(complete) if feasible else [t for t in timed if t.accuracy is not None]
-    front = [useful[i] for i in pareto_front([t.objectives for t in useful])]
-    rest = _spread([t for t in front if t not in chosen], [t for t in chosen if t in useful], most - len(chosen))
-    return sorted([*chosen[:most], *rest], key=lambda trial: trial.number)
-
-
-def describe(trial: Trial, layers: Mapping[str, Scheme]) -> Point:
-    """A trial as a point of the results, as the search saw it; not judged yet."""
+def point_of(trial: Trial, layers: Mapping[str, Scheme], metric: MetricInfo) -> Point:
+    """The point of the results that a trial becomes, as the search saw it; not compared with the limits yet."""
     assert trial.size_bytes is not None
     return Point(
         id=trial.id,
@@ -96,46 +70,46 @@ def describe(trial: Trial, layers: Mapping[str, Scheme]) -> Point:
         latency=None,
         search_latency=trial.latency,
         accuracy=None,
-        search_accuracy=trial.accuracy,
+        search_accuracy=metric.oriented_stats(trial.accuracy) if trial.accuracy else None,
         feasible=False,
         violations=(),
-        held=None,
+        latency_reproduced=None,
         layers=layers,
     )
 
 
-def write_files(runner: ModelRunner, folder: Path, point: Point, network: str = "") -> tuple[str, str]:
+def write_files(runner: ModelRunner, folder: Path, point: Point, variant: str = "") -> tuple[str, str]:
     """Write a point's config and model; returns their paths relative to ``folder``.
 
     Args:
         runner: Writes them.
         folder: The run folder.
         point: What was decided.
-        network: Key of the network that is quantised; empty for the given one.
+        variant: Id of the variant that is quantised; empty for the given one.
 
     Raises:
         OutputError: If they cannot be written.
     """
     config, model = f"configs/{point.id}.json", f"models/{point.id}.onnx"
     with runner.watch.timed(Kind.LOWERING):
-        document = runner.config(point.layers, network)
+        document = runner.config(point.layers, variant)
     write_text(folder / config, document.to_json())
-    save_artifact(runner.lower(point.layers, network), folder / model)
+    save_artifact(runner.lower(point.layers, variant), folder / model)
     return config, model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Finalists timed twice.
+    """Latencies of finalists that were timed twice.
 
     Attributes:
         here, there: Id → latency in this process, and in a fresh one.
-        holding: Ids of those that hold.
+        reproduced: Ids of those whose latency was reproduced.
     """
 
     here: Mapping[str, LatencyStats]
     there: Mapping[str, LatencyStats]
-    holding: frozenset[str]
+    reproduced: frozenset[str]
 
 
 class Built:
@@ -159,16 +133,16 @@ class Built:
 
 
 def memory_usage(runner: ModelRunner, artifact: str, name: str, built: Built) -> MemoryUsage | None:
-    """What a finalist takes once compiled; None where the runtime does not tell."""
+    """The memory a finalist takes once compiled; None where the runtime does not tell."""
     found = runner.measurements.memory_usage(artifact)
     if found is None:
         found = built[name].memory_usage()
-        runner.measurements.note_memory_usage(artifact, found)
+        runner.measurements.put_memory_usage(artifact, found)
     return found if found.known else None
 
 
 def compressed_bytes(file: Path) -> int:
-    """Size of a model's files, deflated: what weights of few values or many zeros take in an archive."""
+    """Size of a model's files in a zip archive, where weights of few values or many zeros take little."""
     total = 0
     for data in load_artifact(file).files.values():
         packer = zlib.compressobj(9)
@@ -192,7 +166,7 @@ def write_engine(folder: Path, name: str, model: CompiledModel) -> str | None:
 
 
 def time_twice(runner: ModelRunner, built: Built, artifacts: Mapping[str, str], rerun: Rerun) -> Timings:
-    """Time saved models together in this process, then in a fresh one; those that do not hold there once more.
+    """Time saved models together in this process, then in a fresh one; those not reproduced there once more.
 
     Args:
         runner: What they run on.
@@ -208,8 +182,8 @@ def time_twice(runner: ModelRunner, built: Built, artifacts: Mapping[str, str], 
         lambda: runner.time({id_: built[id_] for id_ in files}, rerun.timing, built.reference),
     )
     there = _remembered(runner, "elsewhere", artifacts, lambda: _time_elsewhere(runner, built, here, rerun))
-    holding = frozenset(name for name in files if holds(here[name], there[name]))
-    return Timings(here=here, there=there, holding=holding)
+    confirmed = frozenset(name for name in files if reproduced(here[name], there[name]))
+    return Timings(here=here, there=there, reproduced=confirmed)
 
 
 def _time_elsewhere(
@@ -224,13 +198,13 @@ def _time_elsewhere(
                 {name: files[name] for name in names},
                 reference,
                 runner.inputs,
-                runner.patient(rerun.timing),
+                runner.with_known_speed(rerun.timing),
                 threads=runner.threads,
                 batch_size=runner.batch_size,
             )
 
     there = once(files)
-    shaky = {name for name in files if not holds(here[name], there[name])}
+    shaky = {name for name in files if not reproduced(here[name], there[name])}
     slow = {name for name in files if disturbed(there[name], there[reference])}
     if shaky | slow:
         again = once(dict.fromkeys((reference, *(name for name in files if name in shaky | slow))))
@@ -242,16 +216,16 @@ def _time_elsewhere(
 def _remembered(
     runner: ModelRunner, kind: str, artifacts: Mapping[str, str], measure: Callable[[], dict[str, LatencyStats]]
 ) -> dict[str, LatencyStats]:
-    known = runner.measurements.together(kind, list(artifacts.values()))
+    known = runner.measurements.joint_latencies(kind, list(artifacts.values()))
     if known is None:
         measured = measure()
         known = {artifacts[name]: latency for name, latency in measured.items()}
-        runner.measurements.note_together(kind, known)
+        runner.measurements.put_joint_latencies(kind, known)
     return {name: known[artifact] for name, artifact in artifacts.items()}
 
 
-def holds(here: LatencyStats, there: LatencyStats) -> bool:
-    """Whether two timings agree about the ratio to the given network."""
+def reproduced(here: LatencyStats, there: LatencyStats) -> bool:
+    """Whether two timings agree about the ratio to the given network, within ``TOLERANCE``."""
     return abs(there.ratio / here.ratio - 1) <= TOLERANCE
 
 
@@ -266,60 +240,10 @@ def _beside_ms(latency: LatencyStats) -> float:
 
 
 def score(runner: ModelRunner, artifact: str, file: Path, scorer: Scorer) -> AccuracyStats:
-    """Score a saved model on everything held back; from the measurements where it was done before."""
-    scored = runner.measurements.scored(artifact, HELD_BACK_PART)
+    """The metric of a saved model on all held-out samples; from the measurements where it was scored before."""
+    scored = runner.measurements.scored(artifact, HELD_OUT_PART)
     if scored is None or scored.samples < len(scorer):
         model = runner.compile_to_score(load_artifact(file))
         scored = scorer.extend(model, scored, len(scorer))
-        runner.measurements.note_scored(artifact, HELD_BACK_PART, scored)
-    return scored.stats
-
-
-def _nearest(timed: Sequence[Trial], feasible: Sequence[Trial]) -> Iterable[Trial]:
-    if feasible or not timed:
-        return
-    limits = {limit for trial in timed for limit in trial.misses}
-    yield min(timed, key=lambda trial: _excess(trial, limits))
-    for limit in ("latency", "size", "accuracy"):
-        known = [trial for trial in timed if limit in trial.misses]
-        if known:
-            # The nearest by one limit, of those that keep the others if there are any.
-            yield min(known, key=lambda t: (_excess(t, limits - {limit}) > 0, t.misses[limit]))
-            yield min(known, key=lambda t: t.misses[limit])
-
-
-def _near_the_floor(complete: Sequence[Trial]) -> list[Trial]:
-    """Those that miss the accuracy floor by no more than the most accurate one exceeds it."""
-    best = max(trial.objectives.accuracy for trial in complete)
-    return [t for t in complete if 2 * t.misses.get("accuracy", 0.0) <= best - t.objectives.accuracy]
-
-
-def _excess(trial: Trial, limits: Iterable[str]) -> float:
-    return sum(max(trial.misses.get(limit, 0.0), 0.0) for limit in limits)
-
-
-def _distinct(trials: Iterable[Trial]) -> list[Trial]:
-    return list({trial.number: trial for trial in trials}.values())
-
-
-def _spread(candidates: Sequence[Trial], chosen: Sequence[Trial], places: int) -> list[Trial]:
-    """Greedy: the candidate farthest from everything chosen so far, in units of the front's extent."""
-    if places <= 0 or not candidates:
-        return []
-    everyone = [*candidates, *chosen]
-    values = np.array(
-        [[o.accuracy, o.latency_ms, np.log(o.size_bytes)] for o in (trial.objectives for trial in everyone)]
-    )
-    extent = np.ptp(values, axis=0)
-    values = (values - values.min(axis=0)) / np.where(extent > 0, extent, 1.0)
-    own, others = values[: len(candidates)], values[len(candidates) :]
-    distance = np.full(len(candidates), np.inf)
-    for other in others:
-        distance = np.minimum(distance, np.linalg.norm(own - other, axis=1))
-    picked: list[Trial] = []
-    while len(picked) < min(places, len(candidates)):
-        index = int(np.argmax(distance))
-        picked.append(candidates[index])
-        distance = np.minimum(distance, np.linalg.norm(own - own[index], axis=1))
-        distance[index] = -1.0
-    return picked
+        runner.measurements.put_scored(artifact, HELD_OUT_PART, scored)
+    return scorer.metric.oriented_stats(scored.stats)

@@ -1,20 +1,22 @@
-"""From trials to the results of a run: who is reported, measured again, judged, written."""
+"""Results of a run from its trials: the finalists, measured again, judged, written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bitfront.core import MetricInfo
 from bitfront.core.artifact import save_artifact
-from bitfront.report.given import AS_GIVEN, FP32_ID, GIVEN_ID, GivenNetwork, apart
-from bitfront.report.network import NetworkInfo
-from bitfront.report.results import Point
-from bitfront.report.training import TrainInfo
+from bitfront.core.given_network import AS_GIVEN, FP32_ID, GIVEN_ID, GivenNetwork, differs
+from bitfront.core.point import Point
+from bitfront.core.training_info import TrainInfo
+from bitfront.core.variant_info import VariantInfo
 from bitfront.search.results import finalists
-from bitfront.search.results.recommend import Judgement, judge
+from bitfront.search.results.choice import choose_finalists
+from bitfront.search.results.recommend import Selection, select
 from bitfront.search.session import Session
 from bitfront.search.trial import Origin, Trial
-from bitfront.search.variants.info import network_info, train_info
+from bitfront.search.variants.info import train_info, variant_info
 from bitfront.search.variants.variant_files import save_variant
 
 INTERRUPTED = "interrupted"
@@ -31,23 +33,33 @@ def described(session: Session, also: Sequence[Trial] = ()) -> list[tuple[Trial,
     own = [trial for trial in session.evaluator.trials if trial.candidate.origin is not Origin.IMPORTED]
     given = {trial.artifact for trial in also}
     # An own trial that was stopped may have been measured in full as another backend's.
-    chosen = [trial for trial in finalists.choose(own, session.options.budget) if trial.artifact not in given]
+    chosen = [trial for trial in choose_finalists(own, session.options.budget) if trial.artifact not in given]
     chosen = sorted([*chosen, *also], key=lambda trial: trial.number)
-    points = [finalists.describe(trial, session.runner.layers(trial.candidate)) for trial in chosen]
-    made = [_network(session, trial) for trial in chosen]
+    points = [finalists.point_of(trial, session.runner.layers(trial.candidate), session.metric) for trial in chosen]
+    made = [_variant_of(session, trial) for trial in chosen]
     return [(trial, replace(p, network=info)) for trial, p, info in zip(chosen, points, made, strict=True)]
 
 
-def _network(session: Session, trial: Trial) -> NetworkInfo | None:
-    """What is to be said of the trial's network; None of the given one."""
-    if session.builder is None or not trial.candidate.network:
+def _variant_of(session: Session, trial: Trial) -> VariantInfo | None:
+    """Description of the trial's variant; None for the given network."""
+    if session.builder is None or not trial.candidate.variant:
         return None
-    return network_info(session.builder, trial.candidate.network, session.evaluator.trials)
+    info = variant_info(session.builder, trial.candidate.variant, session.evaluator.trials)
+    return replace(
+        info,
+        untrained_accuracy=_as_written(session.metric, info.untrained_accuracy),
+        fp32_accuracy=_as_written(session.metric, info.fp32_accuracy),
+    )
+
+
+def _as_written(metric: MetricInfo, value: float | None) -> float | None:
+    """The metric's own value of one that the search compares; None stays None."""
+    return None if value is None else metric.oriented(value)
 
 
 def _with_files(session: Session, trial: Trial, point: Point) -> Point:
     """The point with its config, its model and its network written."""
-    folder, key = session.options.out, trial.candidate.network
+    folder, key = session.options.out, trial.candidate.variant
     config, model = finalists.write_files(session.runner, folder, point, key)
     made = point.network
     if made is not None and session.builder is not None:
@@ -55,7 +67,7 @@ def _with_files(session: Session, trial: Trial, point: Point) -> Point:
     return replace(point, config=config, model=model, network=made)
 
 
-def judged(session: Session, points: Sequence[Point], given: Point) -> Judgement:
+def judged(session: Session, points: Sequence[Point], given: Point) -> Selection:
     """Front and recommendation of these points, and of the given network where FP32 does not stand for it.
 
     Args:
@@ -70,9 +82,9 @@ def judged(session: Session, points: Sequence[Point], given: Point) -> Judgement
     if session.given.is_fp32:
         # The same file: what the finalists' measurement found of it stands with the point.
         measured = measured if fp32 is None else _network_of(fp32)
-    elif fp32 is not None and apart(measured, _network_of(fp32), held=fp32.held):
+    elif fp32 is not None and differs(measured, _network_of(fp32), latency_reproduced=fp32.latency_reproduced):
         points, baselines = [given, *points], [given.id, *baselines]
-    return judge(
+    return select(
         points,
         session.options.budget,
         given=replace(measured, refused=session.given.refused),
@@ -104,10 +116,10 @@ def _given_point(session: Session) -> Point:
         latency=None,
         search_latency=seen.latency if seen else None,
         accuracy=None,
-        search_accuracy=seen.accuracy if seen else None,
+        search_accuracy=session.metric.oriented_stats(seen.accuracy) if seen else None,
         feasible=False,
         violations=(),
-        held=None,
+        latency_reproduced=None,
         layers={},
     )
 
@@ -126,7 +138,7 @@ def checkpoint(session: Session) -> None:
     write(session, judged(session, points, _given_point(session)), complete=False, stopped=None)
 
 
-def measured_again(session: Session, also: Sequence[Trial]) -> Judgement:
+def measured_again(session: Session, also: Sequence[Trial]) -> Selection:
     """Finalists, and the given network, measured as ``finalists`` says."""
     chosen, folder, apart_file = described(session, also), session.options.out, not session.given.is_fp32
     session.listener.phase("finalists", len(chosen) + 2 + apart_file)
@@ -141,17 +153,17 @@ def measured_again(session: Session, also: Sequence[Trial]) -> Judgement:
     session.listener.step("timed here and in a fresh process")
     final = {point.id: _remeasured(session, point, artifact, built, timings) for point, artifact in entries}
     order = [trial.id for trial, _ in chosen]
-    lost = [id_ for id_ in order if not final[id_].held]
+    lost = [id_ for id_ in order if not final[id_].latency_reproduced]
     if lost:
-        session.listener.warn(f"timed differently in a fresh process and left out of the front: {', '.join(lost)}")
-    judgement = judged(session, [final[id_] for id_ in order], final.get(GIVEN_ID, given))
-    _tidy(session, judgement)
-    return judgement
+        session.listener.warn(f"latency not reproduced in a fresh process, so not on the front: {', '.join(lost)}")
+    selection = judged(session, [final[id_] for id_ in order], final.get(GIVEN_ID, given))
+    _tidy(session, selection)
+    return selection
 
 
-def _tidy(session: Session, judgement: Judgement) -> None:
+def _tidy(session: Session, selection: Selection) -> None:
     """Remove the given network's files, written to be timed, where no point refers to them."""
-    if GIVEN_ID not in judgement.points:
+    if GIVEN_ID not in selection.points:
         for file in (session.options.out / "models").glob(f"{GIVEN_ID}.*"):
             file.unlink()
 
@@ -159,16 +171,16 @@ def _tidy(session: Session, judgement: Judgement) -> None:
 def _remeasured(
     session: Session, point: Point, artifact: str, built: finalists.Built, timings: finalists.Timings
 ) -> Point:
-    """A finalist with its timings, scored on held-back data, with whatever else is asked of the compiled model."""
+    """A finalist with its timings, scored on held-out data, with whatever else is asked of the compiled model."""
     runner, file = session.runner, built.files[point.id]
     accuracy = finalists.score(runner, artifact, file, session.rerun.scorer)
-    session.listener.step(f"{point.id}: scored on held-back data")
+    session.listener.step(f"{point.id}: scored on held-out data")
     engine = session.options.save_engine
     return replace(
         point,
         search_latency=timings.here[point.id],
         latency=timings.there[point.id],
-        held=point.id in timings.holding,
+        latency_reproduced=point.id in timings.reproduced,
         accuracy=accuracy,
         compressed_bytes=finalists.compressed_bytes(file) if session.builder else None,
         footprint=finalists.memory_usage(runner, artifact, point.id, built),
@@ -176,21 +188,21 @@ def _remeasured(
     )
 
 
-def as_searched(session: Session, also: Sequence[Trial]) -> Judgement:
+def as_searched(session: Session, also: Sequence[Trial]) -> Selection:
     """Points with files, but with the search's own measurements alone."""
     points = [_with_files(session, trial, point) for trial, point in described(session, also)]
-    judgement = judged(session, points, _given_point(session))
-    if GIVEN_ID not in judgement.points:
-        _tidy(session, judgement)
-        return judgement
-    written = _with_given_file(session, judgement.points[GIVEN_ID])
-    return replace(judgement, points={**judgement.points, GIVEN_ID: written})
+    selection = judged(session, points, _given_point(session))
+    if GIVEN_ID not in selection.points:
+        _tidy(session, selection)
+        return selection
+    written = _with_given_file(session, selection.points[GIVEN_ID])
+    return replace(selection, points={**selection.points, GIVEN_ID: written})
 
 
-def write(session: Session, judgement: Judgement, *, complete: bool, stopped: str | None) -> None:
+def write(session: Session, selection: Selection, *, complete: bool, stopped: str | None) -> None:
     """Write ``measurement.json``."""
     session.record.write_results(
-        judgement,
+        selection,
         complete=complete,
         stopped=stopped,
         time_split_s=session.runner.watch.split_s(),
@@ -201,4 +213,6 @@ def write(session: Session, judgement: Judgement, *, complete: bool, stopped: st
 def _training(session: Session) -> TrainInfo | None:
     if session.builder is None:
         return None
-    return train_info(session.builder)
+    info = train_info(session.builder)
+    history = tuple(replace(rung, value=_as_written(session.metric, rung.value)) for rung in info.history)
+    return replace(info, history=history)

@@ -12,35 +12,40 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bitfront.core import EngineError, UsageError, write_text
+from bitfront.core import EngineError, MetricInfo, UsageError, write_text
 from bitfront.core.cells import csv_text, frame_text
-from bitfront.report.results import MEASUREMENT_FILE, MEASUREMENT_FORM, SCHEMA_VERSION, Point
-from bitfront.report.training import TrainInfo
-from bitfront.search.results.recommend import Judgement
+from bitfront.core.measurement_file import (
+    LATER_TRIAL_COLUMNS,
+    MEASUREMENT_FILE,
+    MEASUREMENT_FORM,
+    SCHEMA_VERSION,
+    TRIAL_COLUMNS,
+)
+from bitfront.core.point import Point
+from bitfront.core.training_info import TrainInfo
+from bitfront.search.results.recommend import Selection
 from bitfront.search.trial import Trial
 from bitfront.sensitivity.sparsity import SparsityTable
 from bitfront.sensitivity.table import SensitivityTable
 
-TRIAL_COLUMNS = (
-    "number", "origin", "state", "size_bytes", "latency_ms", "latency_p90_ms", "ratio", "accuracy", "accuracy_samples",
-    "seconds", "reason", "choices", "network", "pruning",
-)  # fmt: skip
 CHECKPOINT_S = 10.0
 
 
 class Record:
-    """What a run writes.
+    """Files that a run writes.
 
     Args:
         folder: The run folder.
         header: The parts of ``measurement.json`` that are known from the start.
+        metric: The run's; its values are written as they are, not as the search compares them.
 
     Attributes:
         reasons: Why FP32 as given is the only point, in sentences; empty where there was something to decide.
     """
 
-    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, header: Mapping[str, Any], metric: MetricInfo) -> None:
         self.folder = folder
+        self._metric = metric
         self._header = dict(header)
         self._written = -CHECKPOINT_S
         self.reasons: tuple[str, ...] = ()
@@ -60,11 +65,12 @@ class Record:
 
     def write_trials(self, trials: Iterable[Trial]) -> None:
         """Write ``trials.csv``; ``latency_ms`` is the trial's own median."""
-        write_text(self.folder / "trials.csv", csv_text(TRIAL_COLUMNS, map(_trial_row, trials)))
+        rows = (_trial_row(trial, self._metric) for trial in trials)
+        write_text(self.folder / "trials.csv", csv_text((*TRIAL_COLUMNS, *LATER_TRIAL_COLUMNS), rows))
 
     def write_results(
         self,
-        judgement: Judgement,
+        selection: Selection,
         *,
         complete: bool,
         stopped: str | None,
@@ -74,7 +80,7 @@ class Record:
         """Write ``measurement.json``, which reports and ``pareto.csv`` are made from.
 
         Args:
-            judgement: Points, front, recommendation.
+            selection: Points, front, recommendation.
             complete: Whether the run came to its end.
             stopped: What ended it early, else None.
             time_split_s: Kind of work → seconds.
@@ -86,13 +92,13 @@ class Record:
             "complete": complete,
             "stopped": stopped,
             "only_fp32": list(self.reasons),
-            "reference": judgement.reference,
-            "given": judgement.given.to_json(),
-            "baselines": list(judgement.baselines),
-            "front": list(judgement.front),
-            "recommended": judgement.recommended,
-            "nearest": dict(judgement.nearest),
-            "points": {id_: _point_json(point) for id_, point in judgement.points.items()},
+            "reference": selection.reference,
+            "given": selection.given.to_json(),
+            "baselines": list(selection.baselines),
+            "front": list(selection.front),
+            "recommended": selection.recommended,
+            "nearest": dict(selection.nearest),
+            "points": {id_: _point_json(point) for id_, point in selection.points.items()},
             "time_split_s": dict(time_split_s),
             "train": train.to_json() if train else None,
         }
@@ -101,7 +107,7 @@ class Record:
 
 
 def earlier_split_s(folder: Path) -> Mapping[str, float]:
-    """Where the time of the run in ``folder`` went so far; nothing where it has not said.
+    """Seconds that the run in ``folder`` spent so far, by kind; empty where it has not said.
 
     Raises:
         UsageError: If its ``measurement.json`` is damaged.
@@ -118,7 +124,7 @@ def earlier_split_s(folder: Path) -> Mapping[str, float]:
         ) from error
 
 
-def _trial_row(trial: Trial) -> Sequence[object]:
+def _trial_row(trial: Trial, metric: MetricInfo) -> Sequence[object]:
     latency, accuracy = trial.latency, trial.accuracy
     return (
         trial.number,
@@ -128,12 +134,12 @@ def _trial_row(trial: Trial) -> Sequence[object]:
         latency and latency.median_ms,
         latency and latency.p90_ms,
         latency and latency.ratio,
-        accuracy and accuracy.value,
+        accuracy and metric.oriented(accuracy.value),
         accuracy and accuracy.samples,
         round(trial.seconds, 4),
         trial.reason,
         json.dumps(trial.candidate.texts),
-        trial.candidate.network,
+        trial.candidate.variant,
         json.dumps(dict(trial.candidate.pruning)),
     )
 
@@ -153,7 +159,7 @@ def _point_json(point: Point) -> dict[str, Any]:
         "search_accuracy": point.search_accuracy.to_json() if point.search_accuracy else None,
         "feasible": point.feasible,
         "violations": list(point.violations),
-        "held": point.held,
+        "held": point.latency_reproduced,
         "footprint": point.footprint.to_json() if point.footprint else None,
         "network": point.network.to_json() if point.network else None,
         "compressed_bytes": point.compressed_bytes,

@@ -1,4 +1,4 @@
-"""What is printed at the end of a run: the front, the recommended point, where time went, where the files are."""
+"""Summary printed at the end of a run: the front, the recommended point, where time went, where the files are."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from bitfront.report.given import AS_GIVEN, GIVEN_ID
-from bitfront.report.network_details import training_text
+from bitfront.core.formatting import MISSING, duration
+from bitfront.core.given_network import AS_GIVEN, GIVEN_ID
 from bitfront.report.results import RunResults
+from bitfront.report.summary import summarise_run
 from bitfront.report.tables import (
-    DEFLATED_COLUMN,
     FOOTPRINT_COLUMNS,
+    LIMITS,
     MET,
     NETWORK_COLUMN,
     NOT_REPRODUCED,
+    ZIP_COLUMN,
     columns,
     front_rows,
 )
-from bitfront.report.verdict import verdict
-from bitfront.report.wording import MISSING, duration
+from bitfront.report.variant_details import training_text
 from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_lines, write_prose
 
-_ACCURACY_CHANGE = 3  # index of its column, the first of those against the given network
-_LONG = {_ACCURACY_CHANGE: "difference in accuracy"}  # by column, where its heading stands above others too
+_METRIC_CHANGE = 3  # index of its column
 _SHORT = {MET: MET, MISSING: MISSING, NOT_REPRODUCED: "unstable"}
 
 
 def print_summary(folder: Path, stream: TextIO, *, quiet: bool) -> None:
-    """Print a finished run's results; the verdict and the folder alone when ``quiet``.
+    """Print a finished run's results; the result's sentences and the folder alone when ``quiet``.
 
     Raises:
         EngineError: If the folder's results cannot be read.
     """
     results = RunResults.load(folder)
-    found = verdict(results)
+    found = summarise_run(results)
     if not quiet:
         write_lines(stream, "")
         _print_table(results, stream)
@@ -59,37 +59,36 @@ def _print_table(results: RunResults, stream: TextIO) -> None:
 
 
 def _narrowings(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Narrowing]:
-    """What a narrow terminal does without: first what the report and the verdict below say as well."""
-    budgets = headings.index("budgets")
-    short = tuple(_SHORT.get(row[budgets], "missed") for row in rows)
-    dropped = ("layers", DEFLATED_COLUMN, *FOOTPRINT_COLUMNS, NETWORK_COLUMN, headings[_ACCURACY_CHANGE], "budgets")
+    """Columns left out on a narrow terminal, in this order: first what the report and the lines below say too."""
+    limits = headings.index(LIMITS)
+    short = tuple(_SHORT.get(row[limits], "missed") for row in rows)
+    dropped = ("layers", ZIP_COLUMN, *FOOTPRINT_COLUMNS, NETWORK_COLUMN, headings[_METRIC_CHANGE], LIMITS)
     return [
         Narrowing(column=headings.index("p90")),
-        Narrowing(column=budgets, cells=short),
-        *(
-            Narrowing(column=headings.index(name), name=_LONG.get(headings.index(name)))
-            for name in dropped
-            if name in headings
-        ),
+        Narrowing(column=limits, cells=short),
+        *(Narrowing(column=headings.index(name)) for name in dropped if name in headings),
     ]
 
 
 def conditions(results: RunResults) -> str:
-    """What the numbers were measured with: without it a latency means nothing."""
+    """Line on what the numbers were measured on and compared with."""
     settings = results.settings
     threads, batch = settings["threads"], settings["batch_size"]
     # An interrupted run shows what the search saw, on its own part of the data.
     final = all(results.points[id_].accuracy for id_ in results.front)
-    samples = f"{settings['holdout_samples']} held-back" if final else f"{settings['search_samples']} of the search's"
+    samples = f"{settings['holdout_samples']} held-out" if final else f"{settings['search_samples']} of the search's"
+    metric, quantity = results.metric, results.metric.quantity
     paired = "the network as given" if results.versus == GIVEN_ID else results.versus
+    ranges = "; ranges from RANDOM data" * results.random_ranges
     return (
         f"{results.backend} on {results.device['device']}, {threads} thread{'s' * (threads != 1)}, batch {batch}; "
-        f"latency: median, paired with {paired}; accuracy: {results.metric} on {samples} samples"
+        f"latency: median, paired with {paired}; Δ and × are to it; {quantity}: {metric.text} on {samples} samples"
+        f"{', lower is better' * metric.lower_is_better}{ranges}"
     )
 
 
 def time_split(results: RunResults) -> str:
-    """Where the wall clock went."""
+    """The wall clock's time and its split by kind of work, in one line."""
     split = dict(results.time_split_s)
     total = split.pop("total")
     parts = sorted(((seconds, part) for part, seconds in split.items() if seconds > 0), reverse=True)
@@ -98,7 +97,7 @@ def time_split(results: RunResults) -> str:
 
 
 def files(folder: Path, results: RunResults) -> list[str]:
-    """Where the report is, and the files to take away, a line each."""
+    """Lines on where the report and the files to take away are."""
     lines = [f"report  {folder / 'report.html'}"]
     point = results.points.get(results.recommended) if results.recommended is not None else None
     if point is not None:

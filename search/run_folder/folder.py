@@ -1,4 +1,4 @@
-"""Where a run's results go: the next free folder, the one to resume, and whether it can be written at all."""
+"""The run folder: the next free one or the one to resume, and whether it can be written."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 
 from bitfront.core import OutputError, UsageError
-from bitfront.report.comparison import BACKENDS_FILE
+from bitfront.core.backends_file import BACKENDS_FILE
 from bitfront.search.run_folder.identity import RUN_FILE, holds_results
 
 RUNS = Path("runs")
 
 
-def choose(out: Path | None, name: str, *, resume: bool) -> Path:
+def choose_run_folder(out: Path | None, name: str, *, resume: bool) -> Path:
     """The run folder: ``out``; else the latest ``runs/<name>-<n>`` to resume; else the next free one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run folder belongs to: a run is resumed only with the network, data, machine and options it began with.
+"""The identity of a run: it is resumed only with the network, data, machine and options it began with.
 
 Budgets, that of training among them, the number of trials and the time limit may change: they decide where a search
 goes and when it ends, not what was measured. A person's own code (metric, students, a backend) is known by what it
@@ -7,15 +7,26 @@ computes, not by its name (``search.run_folder.object_digest``); where that cann
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bitfront.core import Inputs, Labelled, Metric, OutputError, UsageError, Workload, digest, top1, write_text
+from bitfront.core import (
+    METRICS,
+    Inputs,
+    Labelled,
+    Metric,
+    OutputError,
+    UsageError,
+    Workload,
+    as_metric,
+    digest,
+    write_text,
+)
 from bitfront.core.document import Form, JsonValue
+from bitfront.core.metric import ComparedWith
 from bitfront.core.naming import load_attribute
 from bitfront.search.options import RunOptions
 from bitfront.search.passes.options import PassOptions
@@ -30,7 +41,7 @@ _NO_RESULTS = LOCKING | {"cache"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFile(JsonValue):
-    """What a run folder belongs to: the run's identity, in words → value, and the name of its study."""
+    """The file ``run.json``: the run's identity, in words → value, and the name of its study."""
 
     schema_version: Literal[2]
     created: str
@@ -50,32 +61,37 @@ RUN_FORM = Form(
 )
 
 
-def metric_name(metric: Metric) -> str:
-    """``top1`` for the built-in metric, else ``module:function``; of a ``functools.partial``, its function's."""
-    if metric is top1:
-        return "top1"
-    if isinstance(metric, functools.partial):
-        return metric_name(metric.func)
-    owner = metric if hasattr(metric, "__qualname__") else type(metric)
-    return f"{owner.__module__}:{owner.__qualname__}"
+def metric_identity(metric: Metric) -> str:
+    """The name of a built-in metric, else name and digest of its function, with what only its value declares.
+
+    Args:
+        metric: The run's.
+    """
+    if METRICS.get(metric.name) is metric:
+        return metric.name
+    name = as_metric(metric.compute).name
+    identity = code_identity(metric.compute, name)
+    if metric == as_metric(metric.compute):
+        return identity  # whatever it declares are attributes of the function
+    declared = (metric.name, metric.direction, metric.unit, metric.bounds, metric.outputs_are, metric.per_sample)
+    compared = f" {metric.compared_with}" if metric.compared_with is not ComparedWith.LABELS else ""
+    return f"{identity} {declared!r}{compared}"
 
 
 def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
-    """What decides a run's measurements, in words → value.
+    """The run's identity: everything that decides its measurements, in words → value.
 
     Args:
         workload: Its data and metric; with passes also what they train with, as ``search.inputs.loading`` loads it.
         fingerprint: The network's.
         device: The backend's fingerprint as JSON.
-        options: Those that matter are picked out.
+        options: The run's; those that decide no measurement are left out.
     """
     identity = {
         "the network": fingerprint,
         "the calibration data": digest(dict(workload.calibration)),
         "the evaluation data": digest(dict(workload.evaluation.inputs), workload.evaluation.labels),
-        "the metric": "top1"
-        if workload.metric is top1
-        else code_identity(workload.metric, metric_name(workload.metric)),
+        "the metric": metric_identity(as_metric(workload.metric)),
         "the device": json.dumps(device, sort_keys=True),
         "--backend": options.backend,
         "--precisions": ",".join(sorted(precision.value for precision in options.precisions)),
@@ -86,6 +102,10 @@ def identify(workload: Workload, fingerprint: str, device: Mapping[str, Any], op
         "--sensitivity-samples": str(options.sensitivity_samples),
         "the calibration settings": json.dumps(options.calibration.to_json(), sort_keys=True),
     }
+    if told := getattr(workload, "batch_axes", ()):
+        identity["--batch-axis"] = " ".join(f"{name}={'none' if axis is None else axis}" for name, axis in sorted(told))
+    if (recurrence := getattr(workload, "recurrence", None)) is not None:
+        identity["--state"] = " ".join(f"{output}={name}" for output, name in sorted(recurrence.state.items()))
     if ":" in options.backend:
         identity["the backend's code"] = code_identity(load_attribute(options.backend, "--backend"), options.backend)
     return identity if options.passes is None else identity | _identify_passes(workload, options.passes)

@@ -1,4 +1,4 @@
-"""One process at a time works in a run folder.
+"""The lock of a run folder: one process at a time works in it.
 
 The lock is the operating system's on ``.lock`` (``filelock``: flock, or msvcrt on Windows), so it ends with its
 process, however that ends; a file that a killed process left behind blocks nobody. Where a file system has no such
@@ -29,7 +29,7 @@ _NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 @contextlib.contextmanager
-def alone_in(*folders: Path) -> Iterator[None]:
+def hold_run_folders(*folders: Path) -> Iterator[None]:
     """Hold run folders, made if need be, and clear what killed processes left half-written there.
 
     Folders that were made here and in which nothing was written are gone afterwards.

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from bitfront.search.run_folder.sources import installed_version, is_users, sources
+from bitfront.search.run_folder.sources import installed_version, is_user_module, sources
 
 _DEEPEST = 120
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made at run time
@@ -81,7 +81,7 @@ def object_digest(value: object, name: str) -> str:
 
 
 class _Digester:
-    """One traversal; what was met before is fed as its number, so cycles end."""
+    """A traversal that feeds a hash; an object met before is fed as its number, so cycles end."""
 
     def __init__(self) -> None:
         self.state = hashlib.sha256()
@@ -107,7 +107,7 @@ class _Digester:
         self._put(tag, text.encode("utf-8", "surrogatepass"))
 
     def _plain(self, value: Any, path: str) -> bool:
-        """Values without identity: whether two are one object may differ from process to process."""
+        """Feed a value without identity (two equal ones may or may not be one object); returns whether it is one."""
         kind = type(value)
         if value is None or value is Ellipsis or value is NotImplemented or kind in (bool, int, float, complex):
             self._text(kind.__name__, repr(value))
@@ -209,7 +209,7 @@ class _Digester:
 
     def _module(self, module: types.ModuleType) -> None:
         name = module.__name__
-        if is_users(name):
+        if is_user_module(name):
             self._sources(name)
         else:
             self._text("installed", installed_version(name))
@@ -233,7 +233,7 @@ class _Digester:
                 continue
             self.feed(content, f"{path}'s '{name}'")
         self._mapping("attributes", vars(function), path)
-        if not is_users(home):
+        if not is_user_module(home):
             self._text("installed", installed_version(str(home)))
             return
         if home is not None:
@@ -246,10 +246,10 @@ class _Digester:
     def _global(self, value: Any, code: types.CodeType, path: str) -> None:
         """Feed a global; of a user's module also what the code may read from it."""
         self.feed(value, path)
-        if isinstance(value, types.ModuleType) and is_users(value.__name__):
+        if isinstance(value, types.ModuleType) and is_user_module(value.__name__):
             for name in sorted(_attributes_read(code)):
                 found = vars(value).get(name)
-                if found is not None and (not isinstance(found, types.ModuleType) or is_users(found.__name__)):
+                if found is not None and (not isinstance(found, types.ModuleType) or is_user_module(found.__name__)):
                     self._text("attribute", name)
                     if isinstance(found, types.ModuleType) and id(found) not in self._met:
                         self._global(found, code, f"{path}.{name}")
@@ -264,7 +264,7 @@ class _Digester:
 
     def _class(self, cls: type, path: str) -> None:
         self._text("class", f"{cls.__module__}.{cls.__qualname__}")
-        if not _is_users_class(cls):
+        if not _is_user_class(cls):
             self._text("installed", installed_version(_home(cls)))
             return
         self._sources(_home(cls))
@@ -292,9 +292,9 @@ class _Digester:
             for part in reduced:
                 self.feed(list(part) if isinstance(part, Iterator) else part, path)
         # A user's class may leave out of its pickles what decides a result; a named object may carry attributes.
-        if (_is_users_class(cls) or isinstance(reduced, str)) and hasattr(value, "__dict__"):
+        if (_is_user_class(cls) or isinstance(reduced, str)) and hasattr(value, "__dict__"):
             self.feed(vars(value), path)
-        if _is_users_class(cls):
+        if _is_user_class(cls):
             for name in _slots(cls):
                 if hasattr(value, name):
                     self._text("slot", name)
@@ -311,9 +311,9 @@ class _Digester:
         self._text("named", f"{home}.{name}")
 
 
-def _is_users_class(cls: type) -> bool:
+def _is_user_class(cls: type) -> bool:
     """Whether a class is of a user's module, or was made at run time by something installed (``make_dataclass``)."""
-    if is_users(_home(cls)):
+    if is_user_module(_home(cls)):
         return True
     found: object = sys.modules.get(_home(cls))
     for part in cls.__qualname__.split("."):

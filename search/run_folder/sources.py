@@ -1,4 +1,4 @@
-"""Whose code a module is, and what its source says: a user's own modules, or what is installed.
+"""Sources of a user's own modules, and versions of installed ones.
 
 A user's module is one whose file lies neither in the standard library, nor where packages are installed, nor among this
 engine's own. Its *sources* are its file and those of every user's module that it imports, at its top or inside a
@@ -33,7 +33,7 @@ def engine_code(*rooms: str) -> str:
     return state.hexdigest()
 
 
-def is_users(name: str | None) -> bool:
+def is_user_module(name: str | None) -> bool:
     """Whether a module is the user's own code; one without a file is, unless it is built in."""
     if name is None or name in sys.builtin_module_names:
         return name is None
@@ -41,11 +41,11 @@ def is_users(name: str | None) -> bool:
     if file is None:
         top = name.partition(".")[0]
         return top not in sys.stdlib_module_names
-    return _is_users_file(file)
+    return _is_user_file(file)
 
 
 def installed_version(name: str) -> str:
-    """What tells an installed module from its other versions: the package's version and the module's file."""
+    """Text that identifies an installed module's version: the package's version and the digest of the module's file."""
     package = sys.modules.get(name.partition(".")[0])
     version = getattr(package, "__version__", "")
     file = _file_of(name)
@@ -59,7 +59,7 @@ def sources(name: str) -> dict[str, str]:
     while waiting:
         module = waiting.pop()
         file = _file_of(module)
-        if module in found or file is None or not _is_users_file(file):
+        if module in found or file is None or not _is_user_file(file):
             continue
         found[module] = _content(file)
         if file.suffix == ".py":
@@ -93,7 +93,7 @@ def _beside(name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _is_users_file(file: Path) -> bool:
+def _is_user_file(file: Path) -> bool:
     if _INSTALLED.intersection(file.parts):
         return False
     libraries = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}

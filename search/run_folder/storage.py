@@ -1,8 +1,8 @@
-"""The database that a study is kept in: opened, checked, and what it raises turned into words.
+"""The database of a study: opening it, checking it, and turning what it raises into errors of ours.
 
 A database that is damaged, locked, full or gone can make SQLAlchemy, its driver and Optuna raise almost anything, at
-any moment; ``explained`` makes one error of it that names the database and says what to do. Measurements are not lost
-with it: they are in the run's cache as well.
+any moment; ``explain_errors`` makes one error of it that names the database and says what to do. Measurements are not
+lost with it: they are in the run's cache as well.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def open_storage(url: str) -> RDBStorage:
 
     Raises:
         UsageError: If a SQLite file is damaged.
-        Exception: Whatever Optuna, SQLAlchemy or a driver raises; see ``explained``.
+        Exception: Whatever Optuna, SQLAlchemy or a driver raises; see ``explain_errors``.
     """
     server = url.partition(":")[0].partition("+")[0] in ("postgresql", "mysql", "mariadb")
     waiting = {"connect_args": {"connect_timeout": _CONNECT_S}} if server and "connect_timeout" not in url else None
@@ -62,13 +62,13 @@ def open_storage(url: str) -> RDBStorage:
         with storage.engine.connect() as connection:
             found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
         if found != "ok":
-            raise damaged(url, str(found))
+            raise damaged_study(url, str(found))
     return storage
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a database into an error of ours.
+def explain_errors(url: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a database into an error that explains it.
 
     Raises:
         UsageError: If the database cannot be opened, is locked or is damaged.
@@ -82,7 +82,7 @@ def explained(url: str) -> Iterator[None]:
         raise _explanation(url, error) from error
 
 
-def cannot_open(url: str, error: BaseException) -> UsageError:
+def unopenable_storage(url: str, error: BaseException) -> UsageError:
     """The error for a storage that cannot be opened; the password of ``url`` is masked in it."""
     reason = without_secrets((str(error).strip() or type(error).__name__).splitlines()[0][:_MOST], url)
     if isinstance(error, ImportError) and error.name:
@@ -93,7 +93,7 @@ def cannot_open(url: str, error: BaseException) -> UsageError:
 
 
 def check_storage(url: str) -> None:
-    """Connect to a database, and leave it as it is; a SQLite file that is not there is not made.
+    """Check that a database can be connected to; it is left as it is, and no SQLite file is made.
 
     Raises:
         UsageError: If the URL is malformed, its driver is missing, or the database refuses.
@@ -109,10 +109,10 @@ def check_storage(url: str) -> None:
             engine.connect().close()
         engine.dispose()
     except (SQLAlchemyError, SAWarning, ImportError, OSError, ValueError, TypeError, RuntimeError) as error:
-        raise cannot_open(url, error) from error
+        raise unopenable_storage(url, error) from error
 
 
-def damaged(url: str, reason: str) -> UsageError:
+def damaged_study(url: str, reason: str) -> UsageError:
     """The error for a study that cannot be read any more."""
     place = _place(url)
     return UsageError(
@@ -140,10 +140,10 @@ def _explanation(url: str, error: Exception) -> EngineError:
             f"free some space, or make it writable, then repeat with --resume: {_KEPT}",
         )
     if _is_sqlite(url) and Path(make_url(url).database or "").is_file():
-        return damaged(url, f"{type(root).__name__}: {reason}")
+        return damaged_study(url, f"{type(root).__name__}: {reason}")
     if any(part in said for part in _UNOPENABLE) or not _is_sqlite(url):
-        return cannot_open(url, error)
-    return damaged(url, f"{type(root).__name__}: {reason}")
+        return unopenable_storage(url, error)
+    return damaged_study(url, f"{type(root).__name__}: {reason}")
 
 
 def _place(url: str) -> str:
@@ -186,7 +186,7 @@ def _check_file(url: str, database: str | None) -> None:
 
 
 def _ease(connection: Any, _: object) -> None:
-    """Waiting for the disk at each commit would take longer than many a measurement."""
+    """Make SQLite commit without waiting for the disk, which would take longer than many a measurement."""
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")

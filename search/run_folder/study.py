@@ -1,4 +1,4 @@
-"""The search's Optuna study: what is asked of it, what is told, and how it survives a kill.
+"""The search's Optuna study: asking for candidates, telling results, and surviving a kill.
 
 A trial's params are the groups' schemes (text). Its user attributes:
 
@@ -36,7 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bitfront.core import AccuracyStats, ConfigError, LatencyStats, UsageError, digest
 from bitfront.core.document import Count, JsonValue, NonNegative, Number, decode_json
-from bitfront.search.run_folder.storage import damaged, explained, open_storage
+from bitfront.search.run_folder.storage import damaged_study, explain_errors, open_storage
 from bitfront.search.space.space import Space
 from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
@@ -51,7 +51,7 @@ _STATES = {
 
 
 class Study:
-    """One study, opened or created.
+    """An Optuna study in a database, opened or created.
 
     Args:
         url: Optuna storage URL.
@@ -68,7 +68,7 @@ class Study:
     def __init__(self, url: str, name: str, space: Space, sampler: BaseSampler, architecture: str = "") -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._url = url
-        with explained(url):
+        with explain_errors(url):
             self._storage = open_storage(url)
             self._kept = optuna.create_study(
                 storage=self._storage, study_name=name, directions=DIRECTIONS, load_if_exists=True
@@ -77,7 +77,7 @@ class Study:
             check_trials(url, known)
         self._space = space
         self._sampler = sampler
-        self._family = architecture
+        self._architecture = architecture
         self._live = optuna.create_study(directions=DIRECTIONS)
         self._live.add_trials(known)
         # Enqueued trials need no sampling, and Optuna would sample for them all the same.
@@ -86,21 +86,21 @@ class Study:
 
     @property
     def live(self) -> optuna.Study:
-        """Optuna's object, for the sampler."""
+        """Optuna's in-memory study, for the sampler."""
         return self._live
 
     def trials(self) -> list[Trial]:
-        """Finished trials, read back.
+        """The study's finished trials, read back.
 
         Raises:
             UsageError: If the storage is damaged.
         """
         found = self._live.get_trials(deepcopy=False)
-        with explained(self._url):
-            return [_read(self._space, frozen, self._family) for frozen in found if _finished(frozen)]
+        with explain_errors(self._url):
+            return [_read(self._space, frozen, self._architecture) for frozen in found if _finished(frozen)]
 
     def ask(self, candidate: Candidate | None = None) -> tuple[int, Candidate]:
-        """A trial of ``candidate``, or of what the sampler proposes; its number and what is to be tried."""
+        """Begin a trial of ``candidate``, or of what the sampler proposes; its number and the candidate to try."""
         if candidate is not None:
             self._live.enqueue_trial(self._space.to_params(candidate.schemes, candidate.pruning))
         self._live.sampler = self._idle if candidate is not None else self._sampler
@@ -110,13 +110,13 @@ class Study:
                 origin=Origin.SAMPLER,
                 schemes=self._space.from_params(trial.params),
                 pruning=self._space.pruning_of(trial.params),
-                architecture=self._family,
+                architecture=self._architecture,
             )
         self._asked = trial
         return trial.number, candidate
 
     def tell(self, trial: Trial) -> None:
-        """Record what became of the candidate asked for last.
+        """Record the result of the candidate asked for last.
 
         Raises:
             OutputError: If the storage cannot be written.
@@ -137,11 +137,11 @@ class Study:
             asked.set_constraint(limit, miss)
         frozen = self._live.tell(asked, values, state)
         self._asked = None
-        with explained(self._url):
+        with explain_errors(self._url):
             self._kept.add_trial(frozen)
 
     def close(self) -> None:
-        """Let go of the database, so that its file is complete."""
+        """Close the database, so that its file is complete."""
         if isinstance(self._storage, RDBStorage):
             # Every trial was committed when it was told; what ends the run may be what is wrong with the database.
             with suppress(SQLAlchemyError):
@@ -150,7 +150,7 @@ class Study:
 
 
 def check_trials(url: str, trials: Sequence[FrozenTrial]) -> None:
-    """Prove that finished trials are what was told.
+    """Check that finished trials are as they were written.
 
     Raises:
         UsageError: If one is not.
@@ -160,7 +160,7 @@ def check_trials(url: str, trials: Sequence[FrozenTrial]) -> None:
             values = trial.values if trial.state is TrialState.COMPLETE else None
             attributes = {key: value for key, value in trial.user_attrs.items() if key != "checksum"}
             if trial.user_attrs.get("checksum") != _checksum(trial.state, values, trial.params, attributes):
-                raise damaged(url, f"trial {trial.number} is not as it was written")
+                raise damaged_study(url, f"trial {trial.number} is not as it was written")
 
 
 def _checksum(
@@ -182,7 +182,7 @@ def _attributes(trial: Trial) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         "origin": candidate.origin,
         "name": candidate.name,
-        "network": candidate.network,
+        "network": candidate.variant,
         "state": trial.status.value,
     }
     if trial.size_bytes is not None:
@@ -210,7 +210,7 @@ def _finished(frozen: FrozenTrial) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attributes(JsonValue):
-    """A filed trial's user attributes; its name becomes the name of files."""
+    """The user attributes of a filed trial; ``name`` becomes the name of files."""
 
     origin: Origin
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.+-]*)?$")] = ""
@@ -226,7 +226,7 @@ class _Attributes(JsonValue):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Record(JsonValue):
-    """What ``record`` holds."""
+    """The attribute ``record`` of a filed trial."""
 
     artifact: str
     latency: LatencyStats | None
@@ -253,7 +253,7 @@ def _read(space: Space, frozen: FrozenTrial, architecture: str = "") -> Trial:
             schemes=schemes,
             name=attributes.name,
             pruning=pruning,
-            network=attributes.network,
+            variant=attributes.network,
             architecture=architecture,
         ),
         status=attributes.state,
@@ -274,7 +274,7 @@ def past_trials(url: str, name: str, space: Space) -> list[Trial]:
     Raises:
         UsageError: If the storage cannot be opened, is locked or damaged.
     """
-    with explained(url):
+    with explain_errors(url):
         storage = open_storage(url)
         names = [summary.study_name for summary in storage.get_all_studies()]
         if name not in names:

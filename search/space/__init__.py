@@ -1,1 +1,1 @@
-"""What may be decided about a network: schemes of its groups, and what of it is pruned."""
+"""The search space: schemes of a network's groups, and sparsities of its prune groups."""

@@ -1,4 +1,4 @@
-"""Why FP32 as given is all there is, where a network has no layers or none of them may take another scheme."""
+"""Reasons why FP32 is the only point, where a network has no layers or none may take another scheme."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from bitfront.core import Precision
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.unquantised import unquantised_operators
+from bitfront.lowering.unquantised import unquantised_weights
 
 _MOST = 20
 
 
 def why_only_fp32(lowerer: Lowerer, precisions: Sequence[Precision], dropped: Iterable[str] = ()) -> tuple[str, ...]:
-    """Sentences, the first of which says that nothing can be decided.
+    """Sentences why FP32 is the only point; the first says that it is.
 
     Args:
         lowerer: Of the network.
@@ -22,10 +22,8 @@ def why_only_fp32(lowerer: Lowerer, precisions: Sequence[Precision], dropped: It
     quantisable = lowerer.quantisable
     if not quantisable.layers:
         first = "The network has no layer that can take another precision: FP32 as given is the only point."
-        reasons = [
-            f"{name}: {why}" for name, why in unquantised_operators(lowerer.reference.proto, quantisable).items()
-        ]
-        reasons = reasons or ["none of its operators holds weights"]
+        left = unquantised_weights(lowerer.reference.proto, quantisable)
+        reasons = left.lines() or ["none of its operators holds weights"]
     else:
         first = "No layer may take another precision than FP32: FP32 as given is the only point."
         if set(precisions) <= {Precision.FP32}:

@@ -1,4 +1,4 @@
-"""What a search may prune: a sparsity a prune group, with the loss it costs and what it leaves of each layer.
+"""Prunings that a search may decide: a sparsity a prune group, with its loss and what it leaves of each layer.
 
 A prune variable cuts across precision groups: the channels that go between two convolutions take rows of the one and
 columns of the other, a residual branch takes all its layers. What is left of a layer is the product of what each
@@ -32,7 +32,7 @@ PREFIX = "prune:"  # of the names of prune variables among Optuna's parameters
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneVariable:
-    """One prune group's levels.
+    """Sparsities of one prune group, with their losses.
 
     Attributes:
         name: The prune group's name.
@@ -78,7 +78,7 @@ class PruneVariable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruningEffects:
-    """What levels leave of the groups.
+    """Parts of the groups that prunings leave.
 
     Attributes:
         members: Per group: layer name → its share of the group's FP32 bytes; they sum to 1.
@@ -174,7 +174,7 @@ class PruningEffects:
         return {name: sparsity for name, sparsity in found.items() if sparsity}
 
     def describe(self, pruning: Pruning) -> list[str]:
-        """What is pruned by how much, and what is gone, as far as there is any."""
+        """Sentences on what is pruned by how much, and what is gone, as far as there is any."""
         named: dict[float, list[str]] = {}
         for prune in self.prunes:
             named.setdefault(pruning.get(prune.name, 0.0), []).append(prune.name)

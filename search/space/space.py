@@ -1,11 +1,11 @@
-"""What a search may decide: one scheme a group, one sparsity a prune group, and the loss and bytes each costs.
+"""Space of a search: one scheme a group, one sparsity a prune group, and the loss and bytes each costs.
 
 Losses add up over groups (the sensitivity table's cleaned divergences), bytes add up over layers, and latency does
 not add up, so it is no column here: ``latency_model`` learns it. What the space knows about latency is only
 which schemes run alike (the dialect's ``ComputeType``), and therefore which schemes cannot be worth trying:
 
-- of schemes that compile to the same arithmetic and size (they differ in rounding alone) only the best stays;
-- a scheme that costs no less loss *and* no fewer bytes than another of its arithmetic class is dominated.
+- of schemes that compute in the same type and take the same bytes (they differ in rounding alone) only the best stays;
+- a scheme that costs no less loss *and* no fewer bytes than another of its compute type is dominated.
 
 FP32 always stays: everything is compared with it. A dominated scheme that a uniform baseline needs stays too, marked
 ``baseline_only``: a baseline called "int8" that is INT4 in places would be a lie. Solver and sampler don't propose it.
@@ -27,7 +27,7 @@ from typing import NamedTuple
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from bitfront.core import FP32, ConfigError, Precision, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.lowering.layers import PrecisionGroup, QuantisableLayers
 from bitfront.search.space.pruning import PREFIX, PruneVariable, Pruning, PruningEffects, SparsityIndices
 from bitfront.sensitivity.table import SensitivityTable
@@ -40,7 +40,10 @@ UNPRUNED: Pruning = {}
 _ASCENDING = (Precision.INT4, Precision.INT8, Precision.FP16, Precision.FP32)  # lowest first
 
 
-ARITHMETICS = (ComputeType.INT8, ComputeType.WEIGHT_ONLY, ComputeType.FP16, ComputeType.FP32)
+COMPUTE_ORDER = (
+    *(ComputeType.INT8, ComputeType.DYNAMIC_INT8, ComputeType.WEIGHT_ONLY),
+    *(ComputeType.FP16, ComputeType.FP32),
+)
 """In the order in which a uniform precision prefers them."""
 
 
@@ -52,21 +55,21 @@ class ActivationType(Enum):
     INTEGER = "integer"
 
     @classmethod
-    def of(cls, arithmetic: ComputeType) -> ActivationType:
+    def of(cls, compute_type: ComputeType) -> ActivationType:
         """Weights with a scale per block are multiplied with floating activations."""
-        return {ComputeType.INT8: cls.INTEGER, ComputeType.FP16: cls.HALF}.get(arithmetic, cls.FLOAT)
+        return {ComputeType.INT8: cls.INTEGER, ComputeType.FP16: cls.HALF}.get(compute_type, cls.FLOAT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSpace:
-    """One group's schemes.
+    """Schemes of one group, with their losses and bytes.
 
     Attributes:
         name: The group's name.
-        schemes: What it may become, ``fp32`` first, the rest in the quantisable's order.
+        schemes: What it may become, ``fp32`` first, the rest in the dialect's order.
         losses: Loss of each scheme, ≥ 0.
         size_bytes: Bytes each scheme takes in the file, over all the group's layers.
-        arithmetic: What each scheme computes in on the runtime; FP32 in ``FLOAT``.
+        compute_types: What each scheme computes in on the runtime; FP32 in ``FLOAT``.
         layers: How many layers share the scheme.
         members: Names of these layers; empty for one layer of the group's name.
         member_bytes: FP32 bytes of each of them; empty where they count alike.
@@ -77,7 +80,7 @@ class GroupSpace:
     schemes: tuple[Scheme, ...]
     losses: tuple[float, ...]
     size_bytes: tuple[int, ...]
-    arithmetic: tuple[ComputeType, ...]
+    compute_types: tuple[ComputeType, ...]
     layers: int = 1
     members: tuple[str, ...] = ()
     member_bytes: tuple[int, ...] = ()
@@ -86,10 +89,12 @@ class GroupSpace:
     def __post_init__(self) -> None:
         if not self.schemes or self.schemes[0] != FP32:
             raise ValueError(f"group '{self.name}': expected fp32 as the first scheme")
-        if not len(self.schemes) == len(self.losses) == len(self.size_bytes) == len(self.arithmetic):
-            raise ValueError(f"group '{self.name}': schemes, losses, size_bytes and arithmetic differ in length")
-        if self.arithmetic[0] is not ComputeType.FP32:
-            raise ValueError(f"group '{self.name}': expected float arithmetic of fp32, got {self.arithmetic[0].value}")
+        if not len(self.schemes) == len(self.losses) == len(self.size_bytes) == len(self.compute_types):
+            raise ValueError(f"group '{self.name}': schemes, losses, size_bytes and compute_types differ in length")
+        if self.compute_types[0] is not ComputeType.FP32:
+            raise ValueError(
+                f"group '{self.name}': expected fp32 to compute in fp32, got {self.compute_types[0].value}"
+            )
         for scheme, loss in zip(self.schemes, self.losses, strict=True):
             if not (math.isfinite(loss) and loss >= 0):
                 raise ValueError(f"group '{self.name}': loss of {scheme.text} is {loss}")
@@ -122,7 +127,7 @@ class GroupSpace:
         for level in _ASCENDING[_ASCENDING.index(precision) :]:
             found = [i for i, scheme in enumerate(self.schemes) if scheme.precision is level]
             if found:
-                return min(found, key=lambda i: (ARITHMETICS.index(self.arithmetic[i]), self.losses[i], i))
+                return min(found, key=lambda i: (COMPUTE_ORDER.index(self.compute_types[i]), self.losses[i], i))
         return 0
 
 
@@ -159,7 +164,7 @@ class Space:
 
     @property
     def cardinality(self) -> int:
-        """How many assignments and prunings solver and sampler may propose, equal networks counted apart."""
+        """Number of assignments and prunings that solver and sampler may propose, equal networks counted apart."""
         return math.prod((*(len(group.proposed) for group in self.groups), *(len(p.sparsities) for p in self.prunes)))
 
     def with_prunes(self, prunes: Sequence[PruneVariable]) -> Space:
@@ -189,7 +194,7 @@ class Space:
         return {group.name: group.schemes[i] for group, i in zip(self.groups, self.schemes(encoding), strict=True)}
 
     def schemes(self, encoding: Encoding) -> Encoding:
-        """The groups' part of a encoding."""
+        """The groups' part of an encoding."""
         return encoding[: len(self.groups)]
 
     def sparsity_indices(self, encoding: Encoding) -> SparsityIndices:
@@ -286,7 +291,7 @@ def build_space(
     table: SensitivityTable,
     precisions: Collection[Precision],
     size_of: Callable[[str, Scheme], int],
-    arithmetic_of: Callable[[Scheme], ComputeType],
+    compute_type_of: Callable[[Scheme], ComputeType],
     prunes: Sequence[PruneVariable] = (),
 ) -> Space:
     """The space of one network: what its groups may take, the table kept and ``precisions`` allow.
@@ -296,14 +301,14 @@ def build_space(
         table: Cleaned losses.
         precisions: Precisions allowed; FP32 always is.
         size_of: (layer name, scheme) → bytes in the file.
-        arithmetic_of: What a scheme computes in, which the dialect knows.
+        compute_type_of: What a scheme computes in, which the dialect knows.
         prunes: What may be pruned.
     """
     losses = table.losses()
     reasons = {(row.group, row.scheme): row.dropped for row in table.rows if row.dropped}
     groups, dropped = [], []
     for group in quantisable.groups:
-        space, left = _group_space(group, losses.get(group.name, {}), reasons, precisions, size_of, arithmetic_of)
+        space, left = _group_space(group, losses.get(group.name, {}), reasons, precisions, size_of, compute_type_of)
         groups.append(space)
         dropped += left
     edges = tuple(sorted({(a, b) for a, b in quantisable.edges if a != b}))
@@ -316,7 +321,7 @@ def _group_space(
     reasons: Mapping[tuple[str, Scheme], str],
     precisions: Collection[Precision],
     size_of: Callable[[str, Scheme], int],
-    arithmetic_of: Callable[[Scheme], ComputeType],
+    compute_type_of: Callable[[Scheme], ComputeType],
 ) -> tuple[GroupSpace, list[Dropped]]:
     kept: dict[Scheme, _Row] = {}
     dropped = []
@@ -329,7 +334,7 @@ def _group_space(
             dropped.append(Dropped(group=group.name, scheme=scheme, reason=reason))
         else:
             size = sum(size_of(layer, scheme) for layer in group.layers)
-            kept[scheme] = _Row(loss, size, arithmetic_of(scheme))
+            kept[scheme] = _Row(loss, size, compute_type_of(scheme))
     beaten = {scheme: rival for scheme in kept if scheme != FP32 and (rival := _dominator(scheme, kept)) is not None}
     whole = _space_of(group, kept, frozenset(), size_of)
     leads = {whole.schemes[whole.lead(precision)] for precision in Precision}
@@ -343,7 +348,7 @@ def _group_space(
 class _Row(NamedTuple):
     loss: float
     size: int
-    arithmetic: ComputeType
+    compute_type: ComputeType
 
 
 def _space_of(
@@ -357,7 +362,7 @@ def _space_of(
         schemes=tuple(kept),
         losses=tuple(row.loss for row in kept.values()),
         size_bytes=tuple(row.size for row in kept.values()),
-        arithmetic=tuple(row.arithmetic for row in kept.values()),
+        compute_types=tuple(row.compute_type for row in kept.values()),
         layers=len(group.layers),
         members=group.layers,
         member_bytes=tuple(size_of(layer, FP32) for layer in group.layers),
@@ -372,7 +377,7 @@ def _dominator(scheme: Scheme, kept: Mapping[Scheme, _Row]) -> Scheme | None:
     rivals = [
         rival
         for rival, other in kept.items()
-        if other.arithmetic is row.arithmetic
+        if other.compute_type is row.compute_type
         and other.loss <= row.loss
         and other.size <= row.size
         and (other != row or order[rival] < order[scheme])

@@ -17,7 +17,7 @@ from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.loading import load_network
 from bitfront.search.inputs.passes import check_module, read_pass_inputs
 from bitfront.search.inputs.source import Source
-from bitfront.search.inputs.workloads import DEFAULT_WORKLOAD, load_workload, own_code
+from bitfront.search.inputs.workloads import DEFAULT_WORKLOAD, call_user_code, load_workload
 from bitfront.search.passes.base import Pass, pass_context
 from bitfront.search.passes.trainings import TrainingBudget, Trainings
 from bitfront.search.variants.pipeline import PassPipeline, Variant
@@ -38,7 +38,7 @@ def apply_recipe(
     dialect: str | None,
     warn: Callable[[str], None],
 ) -> Artifact:
-    """Write the artifact of a made network.
+    """Write the artifact of a model variant.
 
     Args:
         config: The config.
@@ -57,7 +57,7 @@ def apply_recipe(
         EngineError: For everything the person can mend.
     """
     writer = dialect_of_config(config.dialect, dialect)
-    given, calibration = load_network(source, config.skipped_steps)
+    given, calibration = load_network(source, config)
     _check_given(config, given, allow_new_weights)
     path = network or run / variant_file(recipe)
     if network is not None or (path.is_file() and not repeat and given.fingerprint == config.model):
@@ -93,7 +93,7 @@ def _follow(
     name = source.workload or DEFAULT_WORKLOAD
     label = f"workload '{name}'"
     workload = load_workload(name, source.data)
-    module = check_module(own_code(f"{label}: model", lambda: workload.model), label)
+    module = check_module(call_user_code(f"{label}: model", lambda: workload.model), label)
     found = read_pass_inputs(workload, label, given.reference, teacher=module, classes=None)
     context = pass_context(
         module,

@@ -63,7 +63,7 @@ class VariantStore(Mapping[str, Variant]):
         return digest([step.key for step in steps])[:16] if steps else ""
 
     def steps(self, key: str) -> tuple[RecipeStep, ...]:
-        """How a variant is made, which an earlier process may have done.
+        """Steps by which a variant is made, which an earlier process may have done.
 
         Raises:
             KeyError: If no such variant was ever made in this run.
@@ -87,7 +87,7 @@ class VariantStore(Mapping[str, Variant]):
 
 @dataclass
 class VariantBuilder:
-    """What a search with passes has besides others.
+    """Passes, pipeline and variants of a search with passes.
 
     Attributes:
         options: Which passes, and how.
@@ -107,7 +107,7 @@ class VariantBuilder:
         return self.pipeline.context
 
     def training_step(self, steps: int, base: Sequence[RecipeStep] = ()) -> RecipeStep:
-        """So many training steps of a variant of the steps ``base``, by the pass that trains variants."""
+        """Step of so many training steps of a variant of the steps ``base``, by the pass that trains variants."""
         return self._trainer.step(self.context, steps, from_scratch=self.pipeline.is_from_scratch(base))
 
     @cached_property

@@ -1,12 +1,12 @@
-"""What a report says of a run's model variants: what was pruned, how they were trained, what accuracy it recovered."""
+"""Report of a run's model variants: what was pruned, how they were trained, what accuracy it recovered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from bitfront.core import FP32, RecipeStep
-from bitfront.report.network import GIVEN, NetworkInfo, PrunedGroup, StepInfo
-from bitfront.report.training import RungInfo, TrainInfo
+from bitfront.core.training_info import RungInfo, TrainInfo
+from bitfront.core.variant_info import GIVEN, PrunedGroup, StepInfo, VariantInfo
 from bitfront.search.passes.base import ArtifactPass, StructuralPass, TrainingPass
 from bitfront.search.trial import Trial
 from bitfront.search.variants.builder import VariantBuilder
@@ -14,7 +14,7 @@ from bitfront.search.variants.pipeline import PassPipeline, Variant
 
 
 def label(pipeline: PassPipeline, steps: Sequence[RecipeStep], variant: str) -> str:
-    """In short: ``pruned 3f2a``, ``student SmallNet-1``, ``2:4``, with ``qat`` where the artifact was trained.
+    """Short name: ``pruned 3f2a``, ``student SmallNet-1``, ``2:4``, with ``qat`` where the artifact was trained.
 
     Args:
         pipeline: Knows the passes.
@@ -34,18 +34,18 @@ def kind(pipeline: PassPipeline, steps: Sequence[RecipeStep]) -> str:
     return next(iter([*structural, *training]), GIVEN)
 
 
-def network_info(builder: VariantBuilder, key: str, trials: Sequence[Trial]) -> NetworkInfo:
-    """What there is to say of one variant.
+def variant_info(builder: VariantBuilder, id_: str, trials: Sequence[Trial]) -> VariantInfo:
+    """Description of one variant.
 
     Args:
         builder: Made it.
-        key: The variant's id.
+        id_: The variant's id.
         trials: All trials of the run, for accuracies.
     """
     from bitfront.passes.prune_counts import count_macs, count_parameters
 
     pipeline, variants, context = builder.pipeline, builder.variants, builder.context
-    variant = variants[key]
+    variant = variants[id_]
     steps = variant.steps
     artifact = isinstance(pipeline.pass_of(steps[-1]), ArtifactPass)
     plain = steps[:-1] if artifact else steps
@@ -54,8 +54,8 @@ def network_info(builder: VariantBuilder, key: str, trials: Sequence[Trial]) -> 
     parameters, all_parameters = count_parameters(module), count_parameters(context.base)
     base = [step for step in plain if pipeline.is_structural(step)]
     before = variants.id_of(base)
-    return NetworkInfo(
-        label=label(pipeline, steps, before or key),
+    return VariantInfo(
+        label=label(pipeline, steps, before or id_),
         kind=kind(pipeline, steps),
         artifact_trained=artifact,
         pruned=_removed(builder, steps),
@@ -71,7 +71,7 @@ def network_info(builder: VariantBuilder, key: str, trials: Sequence[Trial]) -> 
 
 
 def train_info(builder: VariantBuilder) -> TrainInfo:
-    """What the run spent on training."""
+    """Description of the training of a run."""
     budget, pipeline = builder.context.budget, builder.pipeline
     made = [variant for variant in builder.variants.values() if variant.steps]
 
@@ -120,13 +120,13 @@ def _step(pipeline: PassPipeline, variant: Variant, index: int) -> StepInfo:
     )
 
 
-def _fp32_accuracy(trials: Sequence[Trial], network: str) -> float | None:
+def _fp32_accuracy(trials: Sequence[Trial], variant: str) -> float | None:
     """The network's in FP32 on all of the search's samples; None where scoring stopped early."""
     most = max((trial.accuracy.samples for trial in trials if trial.accuracy), default=0)
     found = (
         trial.accuracy.value
         for trial in trials
-        if trial.candidate.network == network
+        if trial.candidate.variant == variant
         and trial.accuracy is not None
         and trial.accuracy.samples == most
         and all(scheme == FP32 for scheme in trial.candidate.schemes.values())

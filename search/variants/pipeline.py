@@ -77,7 +77,7 @@ class _State:
     def after(
         self, step: RecipeStep, module: nn.Module | None, *trained: Finished, parts: Sequence[Any] = ()
     ) -> _State:
-        """One step on; ``parts`` go into the key beside the step."""
+        """State after one step more; ``parts`` go into the key beside the step."""
         return _State(
             key=digest(self.key, step.key, *parts),
             steps=(*self.steps, step),

@@ -10,6 +10,7 @@ import pytest
 from bitfront.backends.batches import fixed_batch, run_batches, run_outputs, sample_count
 from bitfront.backends.host import HostModel
 from bitfront.core import Array, Batching, DataError, Inputs
+from bitfront.core.ragged import is_ragged, ragged
 
 
 class Doubler(HostModel):
@@ -204,3 +205,53 @@ class OnlyScalar(Doubler):
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
         return (np.asarray(inputs["x"], np.float64).mean(),)
+
+
+class Counting(HostModel):
+    """One run is one sample (length, 2): its sum, and its values without a batch axis."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        return {"x": (None, 2)}
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return ("sum", "values", "row")
+
+    def run(self, inputs: Inputs) -> tuple[Array, ...]:
+        x = np.asarray(inputs["x"], np.float64)
+        self.runs += 1
+        return x.sum(), x, x[:1] * 0 + self.runs
+
+    def operators(self) -> tuple[str, ...]:
+        return ()
+
+
+@pytest.mark.parametrize("lengths", [(3, 3, 3), (2, 4, 3)])
+def test_where_a_run_is_a_sample_its_output_is_the_row(lengths: tuple[int, ...]) -> None:
+    """Outputs of any shape are stacked, or a list where shapes differ; one that counts samples is joined as ever."""
+    samples = [np.full((length, 2), float(index)) for index, length in enumerate(lengths)]
+    layout = Batching(inputs={"x": None}, outputs={"sum": None, "values": None, "row": None}, fixed=1)
+    alike = len(set(lengths)) == 1
+    x: Array = np.stack(samples) if alike else ragged(samples)
+    model = Counting()
+    total, values, row = run_outputs(model, {"x": x}, batching=layout).each
+    assert model.runs == len(lengths)
+    assert total.whole is not None
+    np.testing.assert_array_equal(total.whole, [sample.sum() for sample in samples])
+    assert values.whole is not None
+    assert len(values.whole) == len(lengths)
+    assert is_ragged(values.whole) != alike
+    for found, sample in zip(values.whole, samples, strict=True):
+        np.testing.assert_array_equal(found, sample)
+    assert values.rows is not None
+    assert values.rows.shape == (len(lengths), max(lengths), 2)
+    first = values.first(2).whole
+    assert first is not None
+    assert len(first) == 2
+    assert row.axis == 0
+    assert row.whole is not None
+    np.testing.assert_array_equal(row.whole[:, 0], np.arange(1, len(lengths) + 1))

@@ -106,7 +106,8 @@ class Stuck:
         time.sleep(600)
 """
 PARENT = """\
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs deaf to it
 from pathlib import Path
 import numpy as np
 from bitfront.backends import TimingSettings, time_in_subprocess

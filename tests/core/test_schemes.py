@@ -142,7 +142,7 @@ def test_scale_method_and_rounding_method_are_two_things() -> None:
         ("w8a16", "int8:mse:weight-only"),
         ("w16a16", "fp16"),
         ("w32a32", "fp32"),
-        ("w8a8:dynamic", "int8:nearest:dynamic"),
+        ("w8a8:dynamic", "int8:mse:dynamic"),
         ("w8a8:mse:dynamic", "int8:mse:dynamic"),
         ("w4a4", "int4:nearest:static-int4"),
         ("int8", "int8:nearest"),

@@ -22,7 +22,7 @@ MAKERS = {
     "squeezenet": workloads.squeezenet,
     "mobilenet": workloads.mobilenet,
 }
-Maker = Callable[[Path | None], Workload]
+WorkloadFactory = Callable[[Path | None], Workload]
 
 
 def _hits(network: nn.Module | Path, data: Labelled) -> int:
@@ -34,7 +34,7 @@ def _hits(network: nn.Module | Path, data: Labelled) -> int:
         for start in range(0, len(data), 100):
             part = data.part(start, start + 100)
             (images,) = (torch.from_numpy(np.asarray(array, np.float32)) for array in part.inputs.values())
-            total += int(top1((network(images).numpy(),), part.labels).sum())
+            total += int(np.sum(top1((network(images).numpy(),), part.labels)))
     return total
 
 

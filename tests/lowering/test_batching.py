@@ -81,7 +81,7 @@ CASES: dict[str, tuple[Shapes, Shapes, Axes, Axes, int | None]] = {
     "constant output": ({"x": ("n", 8)}, {"y": ("n", 8), "v": (1,)}, {"x": 0}, {"y": 0, "v": None}, None),
     "found rows": ({"x": ("n", 8)}, {"y": ("n", 8), "f": (2, None)}, {"x": 0}, {"y": 0, "f": None}, None),
     "unknown rank": ({"x": ("n", 8)}, {"y": None}, {"x": 0}, {}, None),
-    "nothing but a scalar": ({"rate": ()}, {"y": ()}, {"rate": None}, {"y": None}, None),
+    "nothing but a scalar": ({"rate": ()}, {"y": ()}, {"rate": None}, {"y": None}, 1),
 }
 
 

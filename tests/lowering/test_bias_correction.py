@@ -98,7 +98,8 @@ TEXTS = (
 
 @cache
 def lowerer_of(build: Callable[[], onnx.ModelProto], dialect: str) -> Lowerer:
-    reference = make_reference(build(), build.__name__)
+    # Without the step that makes beta 1.
+    reference = make_reference(build(), build.__name__, skipped=("layer-forms",))
     return Lowerer(reference, get_dialect(dialect), _inputs(reference.proto), CalibrationSettings(), ContentStore(None))
 
 

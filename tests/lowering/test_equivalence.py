@@ -16,9 +16,10 @@ import bitfront.lowering.normalise
 from bitfront.core import Array, CalibrationSettings, ContentStore, Inputs, ModelError, PrecisionConfig
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.equivalence import _disturb, equivalent_to_given, sqnr_db
+from bitfront.lowering.equivalence import equivalent_to_given, outputs_within_one
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.opset import with_opset
+from bitfront.lowering.output_difference import Output, difference, disturbed_array, sqnr_db
 from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.candidates import uniform
 from tests.lowering.topologies import TOPOLOGIES, inputs_of
@@ -315,11 +316,11 @@ def test_an_input_without_axes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_disturbed_masks_stay_finite() -> None:
     """The least number of FP16 is a usual mask; a rounding more must neither leave the type's range nor warn of it."""
     least = np.finfo(np.float16).min
-    found = _disturb(np.full(64, least), 2.0**-8, np.random.default_rng(0))
+    found = disturbed_array(np.full(64, least), 2.0**-8, np.random.default_rng(0))
     assert np.isfinite(found).all()
     assert (found == least).any()
     assert (found > least).any()
-    assert np.isinf(_disturb(np.full(4, -np.inf, np.float16), 2.0**-8, np.random.default_rng(0))).all()
+    assert np.isinf(disturbed_array(np.full(4, -np.inf, np.float16), 2.0**-8, np.random.default_rng(0))).all()
 
 
 def test_made_up_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,3 +353,16 @@ def test_a_config_rebuilds_a_network_without_a_step(tmp_path: Path, monkeypatch:
 
 def _lowerer(reference: ReferenceModel, inputs: Inputs) -> Lowerer:
     return Lowerer(reference, get_dialect("ort-cpu"), inputs, CalibrationSettings(), ContentStore(None))
+
+
+@pytest.mark.parametrize("behind", ["Sigmoid", "Softmax", "Tanh"])
+def test_an_absolute_error_of_a_bounded_output_explains_itself(behind: str) -> None:
+    """Next to nothing behind a Sigmoid may differ by units in the last place of 1, other outputs by none of it."""
+    nodes = [helper.make_node(behind, ["x"], ["s"]), helper.make_node("Reshape", ["s", "to"], ["y"])]
+    model = _model([*nodes, helper.make_node("Neg", ["x"], ["n"])], {"y": FLOAT, "n": FLOAT}, {"to": np.array([-1])})
+    assert outputs_within_one(model.graph) == {"y"}
+    small = np.full((4, 4), 2e-7, np.float32)
+    for last_place, told in ((2.0**-23, False), (0.0, True)):
+        output = Output(name="y", value=small, disturbed=[small], last_place=last_place)
+        assert bool(difference(output, small + np.float32(1.8e-7), strict=True)) == told
+        assert difference(output, small + np.float32(1e-3), strict=True)

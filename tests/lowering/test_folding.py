@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from bitfront.core import FP32, Array, CalibrationSettings, ContentStore, Scheme
 from bitfront.lowering.collect_layers import collect_layers
 from bitfront.lowering.dialects.registry import get_dialect
-from bitfront.lowering.equivalence import equivalent_to_given, sqnr_db
+from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.output_difference import sqnr_db
 from tests.lowering.candidates import uniform
 from tests.references import INTERPRETER, make_reference
 
@@ -243,7 +244,7 @@ def test_an_embedding_is_a_layer(text: str, share: float, least_db: float, optim
 
 
 def test_tables_that_are_not_tied_are_stored_both() -> None:
-    """A transposed table of the same size, but other numbers, is no twin of the embedding's."""
+    """A transposed table of the same size, but other numbers, is not tied to the embedding."""
     model = _language_model()
     model.graph.initializer.append(numpy_helper.from_array(_normal(400, 64, seed=4) / 4, "F"))
     next(entry for entry in model.graph.node if entry.op_type == "Transpose").input[0] = "F"
@@ -313,18 +314,12 @@ def test_names_of_computed_tensors_are_free_or_changed() -> None:
 
 
 def test_what_must_not_be_folded() -> None:
-    """Random tensors are drawn in every run, quantised weights stay quantised."""
+    """Random tensors are drawn in every run."""
     nodes = [
         node("RandomNormal", [], ["r"], shape=[16, 16]),
-        node("DequantizeLinear", ["q", "s"], ["w"]),
-        node("MatMul", ["x", "w"], ["a"], name="fc"),
-        node("MatMul", ["a", "r"], ["y"], name="drawn"),
+        node("MatMul", ["x", "r"], ["y"], name="drawn"),
     ]
-    weights: dict[str, Array] = {"q": np.ones((16, 16), np.int8), "s": np.array(0.1, np.float32)}
-    reference = make_reference(_model(nodes, weights, inputs=16), "net")
-    assert {"RandomNormal", "DequantizeLinear"} <= {made.op_type for made in reference.proto.graph.node}
+    reference = make_reference(_model(nodes, {}, inputs=16), "net")
+    assert "RandomNormal" in {made.op_type for made in reference.proto.graph.node}
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), None, CalibrationSettings(), ContentStore(None))
-    assert lowerer.quantisable.left_alone == {
-        "fc": "it is quantised already",
-        "drawn": "its weight is computed at run time",
-    }
+    assert lowerer.quantisable.left_alone == {"drawn": "its weight is computed at run time"}

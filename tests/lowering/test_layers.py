@@ -18,7 +18,7 @@ from tests.lowering.topologies import Net
 from tests.references import make_reference
 
 
-def inventory_of(model: onnx.ModelProto) -> QuantisableLayers:
+def quantisable_of(model: onnx.ModelProto) -> QuantisableLayers:
     return collect_layers(make_reference(model, "net").proto, get_dialect("ort-cpu"))
 
 
@@ -27,7 +27,7 @@ def test_names_are_module_paths() -> None:
     net = Net()
     a = net.conv("x", "layer1.0.conv1", (16, 16))
     net.conv(a, "b", (16, 16), weight=net.weight("onnx::Conv_42", 16, 16, 3, 3, fan_in=144))
-    quantisable = inventory_of(net.model(["b"]))
+    quantisable = quantisable_of(net.model(["b"]))
     assert [layer.name for layer in quantisable.layers] == ["layer1.0.conv1", "n_b"]
     assert quantisable.layers[0].parameters == 16 * 16 * 9
 
@@ -56,7 +56,7 @@ def test_neighbours() -> None:
         conv = net.conv(stream, f"conv{block}", (16, 16))
         stream = net.op("Add", [stream, conv], f"sum{block}")
     net.conv(stream, "head", (16, 16))
-    quantisable = inventory_of(net.model(["head"]))
+    quantisable = quantisable_of(net.model(["head"]))
     assert [group.name for group in quantisable.groups] == ["stem", "conv0", "conv1", "conv2", "head"]
     assert quantisable.edges == ((0, 1), (0, 2), (1, 2), (2, 3), (3, 4))
 
@@ -81,7 +81,7 @@ def test_left_alone_with_reasons() -> None:
     net.nodes.insert(1, helper.make_node("Transpose", ["x"], ["x2"], name="t2"))
     model = net.model(["dynamic", "left", "row", "tied", "chosen"])
     model.graph.input.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, ()))
-    quantisable = inventory_of(model)
+    quantisable = quantisable_of(model)
     assert quantisable.layers == ()
     reasons = {name: reason for name, reason in quantisable.left_alone.items()}
     assert "computed at run time" in reasons["n_dynamic"]
@@ -129,7 +129,7 @@ def test_an_empty_weight_is_no_layer() -> None:
     """A weight without elements has nothing to round."""
     net = Net(("batch", 0))
     net.op("MatMul", ["x", net.constant("w", np.zeros((0, 4), np.float32))], "none")
-    assert inventory_of(net.model(["none"])).left_alone == {"n_none": "its weight is empty, of shape (0, 4)"}
+    assert quantisable_of(net.model(["none"])).left_alone == {"n_none": "its weight is empty, of shape (0, 4)"}
 
 
 def test_refusals_have_reasons() -> None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from bitfront.backends import Backend, get_backend
 from bitfront.core import FP16, FP32, Artifact, CalibrationSettings, ContentStore, Inputs, Scheme
-from bitfront.lowering.dialect import ComputeType, support_of
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import support_of
 from bitfront.lowering.dialects.openvino import PRECISION_KEY
 from bitfront.lowering.dialects.openvino_quantisers import shared_ranges
 from bitfront.lowering.dialects.registry import get_dialect

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from bitfront.core import FP16, FP32, CalibrationSettings, ContentStore, LoweringError, Scheme
-from bitfront.lowering.dialect import ComputeType, support_of
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import support_of
 from bitfront.lowering.dialects.ort_cuda import OrtCudaDialect
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer

@@ -19,7 +19,8 @@ from bitfront.core import (
     Scheme,
 )
 from bitfront.lowering.apply import apply_config
-from bitfront.lowering.dialect import ComputeType, support_of
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import support_of
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.dialects.tensorrt import fp16_scale, symmetric_scale, with_fp16_scales
 from bitfront.lowering.dialects.tensorrt_check import check_tensorrt_graph

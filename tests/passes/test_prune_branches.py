@@ -24,7 +24,7 @@ from bitfront.passes.data import TrainingData
 from bitfront.passes.distill import Distillation
 from bitfront.passes.equivalence import outputs_of
 from bitfront.passes.prune import StructuredPrune
-from bitfront.passes.prune_branches import Branch, find_branches, proved
+from bitfront.passes.prune_branches import Branch, checked, find_branches
 from bitfront.passes.prune_counts import count_macs, count_parameters, example_tensors
 from bitfront.passes.prune_groups import UNTRACED, PruneGroup, Status, find_prune_groups
 from bitfront.passes.training import Training
@@ -175,13 +175,13 @@ def test_planted_bugs_are_caught(
     module, data = CASES[name]()
     examples = example_tensors(module, data.inputs)
     known, right = find_branches(module, examples), prune_branches.without
-    assert all(not branch.reason for branch in proved(module, known, examples))
+    assert all(not branch.reason for branch in checked(module, known, examples))
 
     def wrong(part: nn.Module, graph: fx.Graph, branches: Sequence[Branch]) -> fx.GraphModule:
         return right(part, graph, bug(branches, known))
 
     monkeypatch.setattr(prune_branches, "without", wrong)
-    for branch in proved(module, known, examples):
+    for branch in checked(module, known, examples):
         assert "removing the branch changes what the others compute" in branch.reason
 
 

@@ -71,8 +71,8 @@ def test_module_and_artifact_agree(setting: str) -> None:
 @pytest.mark.parametrize(
     ("stored", "position", "factor", "shift"),
     [
-        pytest.param("block2.conv1.weight_8", 1, 1.1, 0, id="weight-scale"),
-        pytest.param("block2.conv1.weight_8", 0, -1, 0, id="codes-negated"),
+        pytest.param("widen.pointwise.weight_8", 1, 1.1, 0, id="weight-scale"),
+        pytest.param("widen.pointwise.weight_8", 0, -1, 0, id="codes-negated"),
         pytest.param("relu_1_q", 1, 1.05, 0, id="activation-scale"),
         pytest.param("relu_1_q", 2, 1, 2, id="zero-point"),
     ],

@@ -11,9 +11,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bitfront.core import AccuracyStats, Constraints, LatencyStats, Scheme
-from bitfront.report.front import Objectives, pareto_front
-from bitfront.report.hovers import schemes_text
+from bitfront.core import AccuracyStats, Constraints, LatencyStats, Limit, Scheme
+from bitfront.core.pareto import Objectives, pareto_front
+from bitfront.report.tooltips import schemes_text
 
 SCHEMES = ("fp32", "fp16", "int8:mse", "int4:gptq")
 STORAGE = {"fp32": 1.0, "fp16": 0.5, "int8:mse": 0.25, "int4:gptq": 0.125}
@@ -110,17 +110,17 @@ def measurement(
                 "choices": json.dumps(schemes),
             }
         )
-        misses = budget.violations(
+        checks = budget.check(
             latency_ms=latency["median_ms"], size_bytes=size, accuracy=accuracy, reference_accuracy=0.974
         )
         violations = [
             text
-            for text, miss in (
-                (f"latency {latency['median_ms']:.3g} ms > {budget.latency_ms or 0:.2f} ms", misses[0]),
-                (f"size {size / 1000:.0f} kB > {(budget.size_bytes or 0) / 1000:.0f} kB", misses[1]),
-                (f"accuracy {100 * accuracy:.2f} % < {100 * floor:.2f} %", misses[2]),
+            for text, limit in (
+                (f"latency {latency['median_ms']:.3g} ms > {budget.latency_ms or 0:.2f} ms", Limit.LATENCY),
+                (f"size {size / 1000:.0f} kB > {(budget.size_bytes or 0) / 1000:.0f} kB", Limit.SIZE),
+                (f"accuracy {100 * accuracy:.2f} % < {100 * floor:.2f} %", Limit.ACCURACY),
             )
-            if miss > 0
+            if limit in checks and not checks[limit].met
         ]
         if not over:
             points[id_] = {

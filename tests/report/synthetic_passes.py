@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from bitfront.core import AccuracyStats, Constraints, Scheme
-from bitfront.report.hovers import schemes_text
-from bitfront.report.network import NetworkInfo, PrunedGroup, StepInfo
-from bitfront.report.training import RungInfo, TrainInfo
+from bitfront.core.training_info import RungInfo, TrainInfo
+from bitfront.core.variant_info import PrunedGroup, StepInfo, VariantInfo
+from bitfront.report.tooltips import schemes_text
 from tests.report import synthetic
 
 GROUPS = ("layer1.0.conv1", "layer1.1.conv1", "layer1.2.conv1", "layer2.3.conv1", "layer3.6.conv1", "layer3.7.conv1")
 BRANCHES = ("layer2.4", "layer3.8")
 
 
-def prune_network(levels: tuple[float, ...], branches: tuple[str, ...] = (), *, qat: bool = False) -> NetworkInfo:
+def prune_network(levels: tuple[float, ...], branches: tuple[str, ...] = (), *, qat: bool = False) -> VariantInfo:
     """The given network with ``GROUPS`` narrowed by ``levels`` and ``branches`` gone, recovered by distillation."""
     narrowed = [
         PrunedGroup(name=name, branch=False, channels=32, kept=round(32 * (1 - level)))
@@ -33,7 +33,7 @@ def prune_network(levels: tuple[float, ...], branches: tuple[str, ...] = (), *, 
         StepInfo(name="distill", steps=600, seconds=74.2, loss=0.0831),
     ]
     steps += [StepInfo(name="qat", steps=120, seconds=61.0, loss=0.0417)] if qat else []
-    return NetworkInfo(
+    return VariantInfo(
         label="pruned",
         pruned=(*narrowed, *gone),
         steps=tuple(steps),
@@ -53,7 +53,7 @@ def hash_of(levels: tuple[float, ...], branches: tuple[str, ...]) -> int:
     return random.Random(repr((levels, branches))).getrandbits(60)
 
 
-STUDENT = NetworkInfo(
+STUDENT = VariantInfo(
     label="student small",
     pruned=(),
     steps=(
@@ -69,7 +69,7 @@ STUDENT = NetworkInfo(
     fp32_accuracy=0.958,
     file="networks/0123456789abcdef.onnx",
 )
-SPARSE = NetworkInfo(
+SPARSE = VariantInfo(
     label="2:4",
     pruned=(),
     steps=(
@@ -113,7 +113,7 @@ TRAIN = TrainInfo(
 )
 
 
-def made_point(id_: str, network: NetworkInfo, sample: dict[str, Any]) -> dict[str, Any]:
+def made_point(id_: str, network: VariantInfo, sample: dict[str, Any]) -> dict[str, Any]:
     """A point of ``network``, after ``sample``, a point of the given network with the same schemes."""
     point = copy.deepcopy(sample)
     gone = tuple(group.name for group in network.pruned if group.branch)
@@ -188,7 +188,7 @@ def passes_run(folder: Path) -> Path:
                 "accuracy_samples": 900,
                 "reason": "",
                 "network": "5f3a" * 16,
-                "pruning": json.dumps({group.name: 1 - group.share for group in network.pruned}),
+                "pruning": json.dumps({group.name: 1 - group.kept_fraction for group in network.pruned}),
             }
         )
     data["front"] = synthetic.front_of(points)

@@ -13,7 +13,7 @@ import pytest
 from bitfront.core import Constraints, DataError, UsageError
 from bitfront.report.comparison import Comparison
 from bitfront.report.comparison_page import comparison_page, latency_marks, latency_plots
-from bitfront.report.comparison_tables import everywhere_text, missing, rule, text_rows
+from bitfront.report.comparison_tables import for_all_text, missing, rule, text_rows
 from bitfront.report.render import render_comparison
 from tests.report import synthetic
 
@@ -72,14 +72,14 @@ def test_config_for_all_follows_its_rule(tmp_path: Path, budget: Constraints) ->
         if len(points) == 2 and points[0] and points[0].latency and points[0].accuracy:
             # The two backends measured the same here: one tells for both.
             sound[row.id] = (points[0].accuracy.value, points[0].latency.median_ms)
-    assert comparison.everywhere in sound
-    accuracy, latency = sound[str(comparison.everywhere)]
+    assert comparison.for_all in sound
+    accuracy, latency = sound[str(comparison.for_all)]
     if budget.accuracy_alone:
         assert latency == min(ms for _, ms in sound.values())
         assert "slowdown" in rule(comparison)
     else:
         assert accuracy == max(value for value, _ in sound.values())
-        assert "lowest accuracy is best" in rule(comparison)
+        assert "worst accuracy is best" in rule(comparison)
 
 
 def test_nothing_serves_all_where_one_backend_has_nothing(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_nothing_serves_all_where_one_backend_has_nothing(tmp_path: Path) -> Non
     write(tmp_path)
     (tmp_path / "b" / "measurement.json").unlink()
     comparison = render_comparison(tmp_path)
-    assert comparison.everywhere is None
-    assert everywhere_text(comparison) == "No single config meets every limit on a and b."
+    assert comparison.for_all is None
+    assert for_all_text(comparison) == "No single config meets every limit on a and b."
     assert all(row.cells[1].reason for row in text_rows(comparison))
     assert "nothing was measured" in (tmp_path / "comparison.html").read_text(encoding="utf-8")
 
@@ -109,7 +109,7 @@ def test_a_budget_far_beyond_every_mark_is_told_instead_of_drawn(tmp_path: Path,
     layout = json.loads(plot.spec)["layout"]
     assert len(layout.get("shapes", [])) == (2 if drawn else 0)
     titles = [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")]
-    assert [title.endswith("budget 500 is beyond") for title in titles] == [not drawn] * 2
+    assert [title.endswith("limit 500 is beyond") for title in titles] == [not drawn] * 2
 
 
 def test_page_shows_every_row_and_runs_nothing_of_the_users(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from bitfront.core import AccuracyStats, Constraints, DataError, LatencyStats
-from bitfront.report.given import GivenNetwork, apart
-from bitfront.report.hovers import point_hover
+from bitfront.core.given_network import GivenNetwork, differs
 from bitfront.report.html import facts, page
-from bitfront.report.infos import heatmap_info
 from bitfront.report.render import render
 from bitfront.report.results import RunResults
-from bitfront.report.tables import accuracy_difference, columns, size_ratio, standing
-from bitfront.report.verdict import budget_texts, describe, verdict
+from bitfront.report.summary import limit_texts, point_text, summarise_run
+from bitfront.report.tables import accuracy_difference, size_ratio, standing
+from bitfront.report.tooltips import point_tooltip
+from bitfront.report.view_models import heatmap_info
 from tests.report import synthetic
 
 
@@ -64,7 +64,7 @@ def test_fp32_stands_for_the_given_network_where_nothing_tells_them_apart(
     change: dict[str, Any], held: bool | None, expected: bool
 ) -> None:
     """By size, by latency in every timing, by accuracy; never by what one timing or one interval says."""
-    assert apart(GIVEN, replace(GIVEN, **change), held=held) is expected
+    assert differs(GIVEN, replace(GIVEN, **change), latency_reproduced=held) is expected
 
 
 def test_given_network_reads_back_what_was_written() -> None:
@@ -102,13 +102,12 @@ def test_everything_is_compared_with_the_given_network(tmp_path: Path) -> None:
     results = replace(results, given=replace(results.given, size_bytes=fp32.size_bytes // 2, accuracy=better))
     assert size_ratio(results, fp32) == pytest.approx(2.0)
     assert accuracy_difference(results, fp32) == pytest.approx(-0.01)
-    assert [column for column in columns(results) if column.startswith("vs")] == ["vs given"] * 3
-    assert "(1.00 × given)" in describe(results, fp32)
-    assert "2.00 × given" in point_hover(results, fp32)
+    assert "(1.00 × given)" in point_text(results, fp32)
+    assert "2.00 × given" in point_tooltip(results, fp32)
     assert ("Compared with", "the file as given, 186 kB") in facts(results)
     limited = replace(results, budget=replace(results.budget, max_drop=0.01))
-    assert "accuracy within 1.00 points of the given network" in budget_texts(limited)
-    assert limited.accuracy_floor == pytest.approx(better.value - 0.01)
+    assert "accuracy within 1.00 points of the given network" in limit_texts(limited)
+    assert limited.accuracy_limit == pytest.approx(better.value - 0.01)
 
 
 def test_run_older_than_the_given_network_compares_with_fp32(tmp_path: Path) -> None:
@@ -116,10 +115,9 @@ def test_run_older_than_the_given_network_compares_with_fp32(tmp_path: Path) -> 
     results = written(tmp_path / "run", None)
     assert (results.given, results.versus) == (None, "FP32")
     assert size_ratio(results, results.points["fp32"]) == 1.0
-    assert [column for column in columns(results) if column.startswith("vs")] == ["vs FP32"] * 3
     text = render(tmp_path / "run").read_text()
-    assert "(0.30 × FP32)" in describe(results, results.points["int8"])
-    assert "“vs FP32” is the median" in text
+    assert "(0.30 × FP32)" in point_text(results, results.points["int8"])
+    assert "latency × and size × compare with the FP32 network" in text
     assert "as given" not in text.split("</script>")[-3]
 
 
@@ -154,15 +152,15 @@ def test_row_of_a_point_that_did_not_hold_does_not_say_met(tmp_path: Path) -> No
     """Where such points alone are within every budget, neither the table nor the sentence above it says otherwise."""
     results = written(tmp_path, {}, recommended=None)
     points = {
-        id_: replace(point, feasible=id_ in ("int8", "int4"), held=id_ not in ("int8", "int4"))
+        id_: replace(point, feasible=id_ in ("int8", "int4"), latency_reproduced=id_ not in ("int8", "int4"))
         for id_, point in results.points.items()
     }
     results = replace(results, points=points)
     assert standing(points["int8"], limited=True) == "latency not reproduced"
-    found = verdict(results)
-    assert found.headline == "No point whose latency was reproduced meets every budget"
-    assert found.details[0].endswith("timed differently in a fresh process: int8, int4.")
-    noisy = replace(results, points={id_: replace(point, held=False) for id_, point in points.items()})
-    assert verdict(noisy).headline.startswith("No latency was reproduced in a fresh process")
+    found = summarise_run(results)
+    assert found.headline == "No point whose latency was reproduced meets every limit"
+    assert found.details[0].endswith("a latency not reproduced in a fresh process: int8, int4.")
+    noisy = replace(results, points={id_: replace(point, latency_reproduced=False) for id_, point in points.items()})
+    assert summarise_run(noisy).headline.startswith("No latency was reproduced in a fresh process")
     missed = {id_: replace(point, feasible=False) for id_, point in points.items()}
-    assert verdict(replace(results, points=missed)).headline == "No point meets every budget"
+    assert summarise_run(replace(results, points=missed)).headline == "No point meets every limit"

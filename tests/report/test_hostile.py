@@ -80,7 +80,7 @@ def test_texts_are_escaped_everywhere(tmp_path: Path) -> None:
         (folder / name).write_text(re.sub(r"(?m)^(conv|layer|fc|stem)", "<script>alert(1)</script>", text))
     shown = page(RunResults.load(folder))
     assert "<script>alert" not in shown
-    assert "\\u003cscript>alert" not in shown  # in a plot's JSON: plotly reads tags in labels and hovers
+    assert "\\u003cscript>alert" not in shown  # in a plot's JSON: plotly reads tags in labels and tooltips
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from bitfront.report.hovers import point_hover, trial_hover
 from bitfront.report.render import render
 from bitfront.report.results import RunResults
 from bitfront.report.tables import accuracy_difference, columns, front_rows, size_ratio
+from bitfront.report.tooltips import point_tooltip, trial_tooltip
 from tests.report import synthetic, synthetic_passes
 
 Data = dict[str, Any]
@@ -64,25 +64,17 @@ def results(folder: Path) -> RunResults:
 
 def test_table_shows_each_number_under_its_heading(results: RunResults) -> None:
     """Median and p90, ratios of latency and size, points gained or lost: as measured again."""
-    rows = [dict(zip(_numbered(columns(results)), row, strict=True)) for row in front_rows(results)]
+    rows = [dict(zip(columns(results), row, strict=True)) for row in front_rows(results)]
     found = {row["id"]: row for row in rows}
     int8 = found["int8"]
-    assert (int8["accuracy"], int8["vs given"]) == ("75.00 %", "−12.50 points")
-    assert (int8["latency"], int8["p90"], int8["vs given 2"]) == ("2.00 ms", "2.50 ms", "0.38 ×")
-    assert (int8["size"], int8["vs given 3"]) == ("100 kB", "0.25 ×")
-    assert (int8[""], int8["budgets"]) == ("★", "met")
+    assert (int8["accuracy"], int8["Δ accuracy"]) == ("75.00 %", "−12.50 points")
+    assert (int8["latency"], int8["p90"], int8["latency ×"]) == ("2.00 ms", "2.50 ms", "0.38 ×")
+    assert (int8["size"], int8["size ×"]) == ("100 kB", "0.25 ×")
+    assert (int8[""], int8["limits"]) == ("★", "met")
     fp32 = found["fp32"]
-    assert (fp32["accuracy"], fp32["vs given"]) == ("87.50 %", "±0.00 points")
-    assert (fp32["latency"], fp32["p90"], fp32["vs given 2"]) == ("8.00 ms", "10.0 ms", "1.00 ×")
-    assert (fp32["size"], fp32["vs given 3"], fp32["budgets"]) == ("400 kB", "1.00 ×", "latency 8 ms > 5 ms")
-
-
-def _numbered(headings: tuple[str, ...]) -> list[str]:
-    """Headings, those that come again with a number."""
-    return [
-        heading if heading not in headings[:index] else f"{heading} {headings[: index + 1].count(heading)}"
-        for index, heading in enumerate(headings)
-    ]
+    assert (fp32["accuracy"], fp32["Δ accuracy"]) == ("87.50 %", "±0.00 points")
+    assert (fp32["latency"], fp32["p90"], fp32["latency ×"]) == ("8.00 ms", "10.0 ms", "1.00 ×")
+    assert (fp32["size"], fp32["size ×"], fp32["limits"]) == ("400 kB", "1.00 ×", "latency 8 ms > 5 ms")
 
 
 def test_differences_are_the_points_minus_the_given_networks(results: RunResults) -> None:
@@ -144,7 +136,7 @@ def test_pareto_csv_tells_shares_of_a_network_apart(tmp_path: Path) -> None:
 
 def test_hover_texts_name_each_number(results: RunResults) -> None:
     """The interval from low to high, the median before the p90."""
-    text = point_hover(results, results.points["int8"])
+    text = point_tooltip(results, results.points["int8"])
     assert "accuracy 75.00 % [68.75 %, 78.12 %], 400 samples" in text
     assert "latency 2.00 ms median, 2.50 ms p90, 0.38 × given" in text
     assert "size 100 kB, 0.25 × given" in text
@@ -172,7 +164,7 @@ def test_tables_are_read_column_by_column(folder: Path) -> None:
     assert dict(read.pruning) == {"conv1": 0.5}
     assert [scheme.text for scheme in read.schemes.values()] == ["int8:mse"]
     assert (scored.group, scored.scheme.text, scored.dropped) == ("conv1", "int8:mse", "")
-    assert (scored.alone, scored.restored, scored.loss) == (0.1, 0.2, 0.3)
-    text = trial_hover(results, read)
+    assert (scored.single_layer, scored.leave_one_out, scored.loss) == (0.1, 0.2, 0.3)
+    text = trial_tooltip(results, read)
     assert "latency 2.00 ms median, 3.00 ms p90, 0.50 × given" in text
     assert "accuracy 75.00 % on 64 samples" in text

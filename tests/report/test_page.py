@@ -15,12 +15,13 @@ import pytest
 
 from bitfront.core import OutputError, Scheme
 from bitfront.report import html
+from bitfront.report.front_plot import draw_front
 from bitfront.report.html import facts, page
-from bitfront.report.infos import Cost, front_info, heatmap_info, sensitivity_info, time_info
-from bitfront.report.plots import draw_front, draw_heatmap, draw_sensitivity, draw_time
+from bitfront.report.plots import draw_heatmap, draw_sensitivity, draw_time
 from bitfront.report.render import render, render_sensitivity
 from bitfront.report.results import RunResults
 from bitfront.report.rows import Score
+from bitfront.report.view_models import Cost, front_info, heatmap_info, sensitivity_info, time_info
 from tests.report import synthetic, synthetic_passes
 
 RUNS = {
@@ -132,7 +133,9 @@ def test_a_planted_way_out_is_found(pages: dict[str, str], planted: str) -> None
 
 def test_every_page_is_made_alike(tmp_path: Path) -> None:
     """The page of the sensitivities alone has the policy and no way out either, and shows names literally."""
-    score = Score(group=EVIL, scheme=Scheme.parse("int8:mse"), alone=0.1, restored=0.1, loss=0.1, dropped=EVIL)
+    score = Score(
+        group=EVIL, scheme=Scheme.parse("int8:mse"), single_layer=0.1, leave_one_out=0.1, loss=0.1, dropped=EVIL
+    )
     render_sensitivity([score], tmp_path / "sensitivity.html")
     text = own_part((tmp_path / "sensitivity.html").read_text(encoding="utf-8"))
     assert ways_out(text) == []
@@ -174,10 +177,10 @@ def test_every_plot_has_a_place_and_a_readable_spec(pages: dict[str, str], name:
 
 
 def test_the_page_says_what_was_found(tmp_path: Path) -> None:
-    """Verdict, budgets, device, conventions and command are there to read."""
+    """RunSummary, budgets, device, conventions and command are there to read."""
     text = render(synthetic.feasible_run(tmp_path)).read_text(encoding="utf-8")
     data = json.loads((tmp_path / "measurement.json").read_text())
-    assert f"<h1>{data['recommended']} meets every budget: " in text
+    assert f"<h1>{data['recommended']} meets every limit: " in text
     for part in (
         "latency ≤ 5.00 ms",
         "accuracy ≥ 75.00 %",
@@ -226,14 +229,21 @@ def test_the_page_of_an_interrupted_run_claims_no_more_than_it_knows(pages: dict
 
 
 def test_the_page_tells_the_networks(pages: dict[str, str]) -> None:
-    """What each point's network lost, how it was trained and what that bought; the recommended one's is open."""
+    """What each point's network lost, how it was trained and the accuracy recovered; the recommended one's is open."""
     text = pages["passes"]
-    for part in ("<h2>Networks</h2>", "10.20 → 95.80 %", "9 networks made", "<details open>", "32 → 16", "went on"):
+    for part in (
+        "<h2>Model variants</h2>",
+        "10.20 → 95.80 %",
+        "9 model variants made",
+        "<details open>",
+        "32 → 16",
+        "trained on",
+    ):
         assert part in text
     assert 'class="points dense"' in text
     assert 'href="./networks/0123456789abcdef.onnx"' in text
     assert "Without a column, having none of these layers: p66." in text
-    for part in ("Networks", "<details", "dense", "bought", "training"):
+    for part in ("Model variants", "<details", "dense", "accuracy recovered", "training"):
         assert part not in re.sub(r"<style>.*?</style>", "", pages["feasible"], flags=re.DOTALL)
 
 
@@ -307,18 +317,18 @@ def test_an_unwritable_folder_is_an_output_error(tmp_path: Path) -> None:
 
 
 def test_plots_draw_what_was_computed(tmp_path: Path) -> None:
-    """Marks, staircase, budgets, frame and bars stand in the figures."""
+    """Marks, step_line, budgets, frame and bars stand in the figures."""
     results = RunResults.load(synthetic.feasible_run(tmp_path))
     info = front_info(results, Cost.SIZE)
     figure = draw_front(info)
     traces = {trace.name: trace for trace in figure.data}
     assert list(traces["Pareto front"].x) == [m.x for m in info.front]
-    assert list(traces["Pareto front"].hovertext) == [m.hover for m in info.front]
+    assert list(traces["Pareto front"].hovertext) == [m.tooltip for m in info.front]
     (line,) = (trace for trace in figure.data if trace.mode == "lines")
-    assert list(zip(line.x, line.y, strict=True)) == list(info.steps)
+    assert list(zip(line.x, line.y, strict=True)) == list(info.step_line)
     lines = [shape for shape in figure.layout.shapes if shape.type == "line"]
     assert [shape.x0 for shape in lines] == [150.0]  # 75 % lies far below every point and is said in the title
-    assert figure.layout.yaxis.title.text == "top1 (%), budget 75 is below"
+    assert figure.layout.yaxis.title.text == "top1 (%), limit 75 is below"
 
     heat = heatmap_info(results)
     (frame,) = draw_heatmap(heat).layout.shapes

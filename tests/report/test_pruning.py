@@ -39,16 +39,16 @@ def test_what_was_pruned_is_shown_per_group_and_point(results: RunResults) -> No
         "layer3.7.conv1",
         "layer3.8",
     )
-    assert info.shares[0] == (0.25, 0.5, 0.5, 0.75)
-    assert info.shares[4] == (0.0, 0.0, 0.0, 1.0)
-    assert info.hovers[0][2] == "<b>layer1.0.conv1</b> in p62<br>16 of 32 channels stay"
-    assert info.hovers[6][2] == "<b>layer3.7.conv1</b> in p62<br>32 of 32 channels stay"
-    assert info.hovers[4][2:] == (
+    assert info.kept[0] == (0.25, 0.5, 0.5, 0.75)
+    assert info.kept[4] == (0.0, 0.0, 0.0, 1.0)
+    assert info.tooltips[0][2] == "<b>layer1.0.conv1</b> in p62<br>16 of 32 channels kept"
+    assert info.tooltips[6][2] == "<b>layer3.7.conv1</b> in p62<br>32 of 32 channels kept"
+    assert info.tooltips[4][2:] == (
         "<b>layer2.4</b> in p62<br>branch removed",
-        "<b>layer2.4</b> in p61<br>branch stays",
+        "<b>layer2.4</b> in p61<br>branch kept",
     )
     (heatmap,) = draw_kept(info).data
-    assert list(heatmap.text[4]) == ["gone", "gone", "gone", ""]
+    assert list(heatmap.text[4]) == ["removed", "removed", "removed", ""]
     assert list(heatmap.text[0]) == ["25%", "50%", "50%", "75%"]
 
 
@@ -76,9 +76,9 @@ def test_sparsities_are_drawn_level_by_level() -> None:
         trained=False,
         groups=("a", "b&lt;"),
         values=(0.2, 0.1),
-        hovers=(
-            "<b>a</b> 25% pruned<br>6 of 8 channels stay<br>divergence: 0.200",
-            "<b>b&lt;</b> 25% pruned<br>6 of 8 channels stay<br>divergence: −0.100",
+        tooltips=(
+            "<b>a</b> 25% pruned<br>6 of 8 channels kept<br>divergence: 0.200",
+            "<b>b&lt;</b> 25% pruned<br>6 of 8 channels kept<br>divergence: −0.100",
         ),
     )
     names = [trace.name for trace in draw_sparsity(info).data]
@@ -96,8 +96,8 @@ def test_what_training_leaves_is_drawn_beside_it() -> None:
         (1.0, False, ("c",), (0.9,)),
         (1.0, True, ("c",), (0.3,)),
     ]
-    lines = ("<b>c</b> 100% pruned", "0 of 8 channels stay", "divergence: 0.900", "after a short training: 0.300")
-    assert info.series[3].hovers == ("<br>".join(lines),)
+    lines = ("<b>c</b> 100% pruned", "0 of 8 channels kept", "divergence: 0.900", "after a short training: 0.300")
+    assert info.series[3].tooltips == ("<br>".join(lines),)
     assert info.floor == 0.05
     traces = draw_sparsity(info).data
     assert [trace.name for trace in traces][2:] == ["branch removed", "branch removed, trained"]

@@ -50,7 +50,7 @@ def test_an_interrupted_run_is_read_as_far_as_it_came(tmp_path: Path) -> None:
     assert (dict(early.points), early.trials, early.scores) == ({}, (), ())
     assert early.base is not None
     assert early.base.shown_accuracy is None
-    assert early.accuracy_floor is None
+    assert early.accuracy_limit is None
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

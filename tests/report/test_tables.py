@@ -7,8 +7,8 @@ import pytest
 
 from bitfront.core import Constraints
 from bitfront.report.results import RunResults
+from bitfront.report.summary import RunStatus, limit_texts, point_text, summarise_run
 from bitfront.report.tables import COLUMNS, front_rows, table
-from bitfront.report.verdict import RunStatus, budget_texts, describe, verdict
 from tests.report import synthetic
 
 
@@ -38,24 +38,24 @@ def test_table_cells_are_what_was_measured(results: RunResults) -> None:
 
 
 def test_without_a_budget_nothing_is_met(results: RunResults) -> None:
-    """The budgets column stays empty where none was set, and the verdict says so."""
+    """The limits column stays empty where none was set, and the summary says so."""
     points = {id_: dataclasses.replace(p, feasible=True, violations=()) for id_, p in results.points.items()}
     free = dataclasses.replace(results, budget=Constraints(), points=points)
     assert {row.cells[9] for row in table(free)} == {"–"}
-    assert "is recommended (no budget was set)" in verdict(free).headline
-    assert budget_texts(free) == ()
+    assert "is recommended (no limit was set)" in summarise_run(free).headline
+    assert limit_texts(free) == ()
 
 
-def test_verdict_of_a_met_budget(results: RunResults) -> None:
+def test_summary_of_a_met_budget(results: RunResults) -> None:
     """The recommended point with its numbers and its gain over the given network."""
     assert results.recommended is not None
-    found = verdict(results)
-    assert found.outcome is RunStatus.MET
-    assert found.headline == f"{results.recommended} meets every budget: " + describe(
+    found = summarise_run(results)
+    assert found.status is RunStatus.MET
+    assert found.headline == f"{results.recommended} meets every limit: " + point_text(
         results, results.points[results.recommended]
     )
     assert [detail.split()[0] for detail in found.details] == ["int8"]  # 0.14 points less, on 898 samples
-    assert describe(results, results.points["fp32"]).endswith("(±0.00 points), 372 kB (1.00 ×)")
+    assert point_text(results, results.points["fp32"]).endswith("(±0.00 points), 372 kB (1.00 ×)")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_verdict_of_a_met_budget(results: RunResults) -> None:
     [(0.955, 0.2, True), (0.930, 0.2, False), (0.955, 0.9, False)],
     ids=["not told apart", "less accurate", "slower"],
 )
-def test_verdict_names_what_a_few_samples_may_have_kept_out(
+def test_summary_names_what_a_few_samples_may_have_kept_out(
     results: RunResults, accuracy: float, ratio: float, named: bool
 ) -> None:
     """A faster and smaller point of the front whose accuracy's interval overlaps; no other."""
@@ -82,43 +82,43 @@ def test_verdict_names_what_a_few_samples_may_have_kept_out(
     )
     best = dataclasses.replace(best, accuracy=scored, latency=timed)
     two = dataclasses.replace(results, points={best.id: best, "p99": rival}, front=(best.id, "p99"))
-    assert [detail.split()[0] for detail in verdict(two).details] == ["p99"] * named
+    assert [detail.split()[0] for detail in summarise_run(two).details] == ["p99"] * named
 
 
-def test_verdict_of_a_missed_budget(tmp_path: Path) -> None:
+def test_summary_of_a_missed_budget(tmp_path: Path) -> None:
     """The nearest points are named, by budget, with what they miss."""
     results = RunResults.load(synthetic.infeasible_run(tmp_path))
-    found = verdict(results)
-    assert (found.outcome, found.headline) == (RunStatus.MISSED, "No point meets every budget")
+    found = summarise_run(results)
+    assert (found.status, found.headline) == (RunStatus.MISSED, "No point meets every limit")
     assert [detail.split(":")[0] for detail in found.details] == ["Nearest by latency", "Nearest by accuracy"]
     assert "; misses latency 2." in found.details[0]
-    assert budget_texts(results) == ("latency ≤ 1.00 ms", "accuracy within 0.10 points of the given network")
+    assert limit_texts(results) == ("latency ≤ 1.00 ms", "accuracy within 0.10 points of the given network")
 
 
-def test_verdict_of_a_missed_budget_tells_of_a_busy_machine(tmp_path: Path) -> None:
+def test_summary_of_a_missed_budget_tells_of_a_busy_machine(tmp_path: Path) -> None:
     """Points that are left out for their latency may be nearer than those that are named."""
     results = RunResults.load(synthetic.infeasible_run(tmp_path))
-    unsure = dataclasses.replace(results.points["int8"], held=False)
-    detail = verdict(dataclasses.replace(results, points={**results.points, "int8": unsure})).details[0]
-    assert detail.startswith("Timed differently in a fresh process, and left out: int8; run again")
+    unsure = dataclasses.replace(results.points["int8"], latency_reproduced=False)
+    detail = summarise_run(dataclasses.replace(results, points={**results.points, "int8": unsure})).details[0]
+    assert detail.startswith("Latency not reproduced in a fresh process, so not considered: int8; run again")
 
 
 def test_one_point_can_be_nearest_by_two_budgets(tmp_path: Path) -> None:
     """It is named once."""
     results = RunResults.load(synthetic.infeasible_run(tmp_path))
     both = dataclasses.replace(results, nearest={"latency": "int8", "size": "int8"})
-    (detail,) = verdict(both).details
+    (detail,) = summarise_run(both).details
     assert detail.startswith("Nearest by latency and size: int8, ")
 
 
 @pytest.mark.parametrize("stopped", ["interrupted", "time limit"])
-def test_verdict_of_a_stopped_run(results: RunResults, tmp_path: Path, stopped: str) -> None:
+def test_summary_of_a_stopped_run(results: RunResults, tmp_path: Path, stopped: str) -> None:
     """What stopped it is said; a recommendation found before that stands."""
-    met = verdict(dataclasses.replace(results, stopped=stopped))
-    assert met.outcome is RunStatus.MET
+    met = summarise_run(dataclasses.replace(results, stopped=stopped))
+    assert met.status is RunStatus.MET
     assert met.details[0] == (
         f"The search was stopped ({stopped}); the results below are complete for what it had tried."
     )
-    unknown = verdict(dataclasses.replace(RunResults.load(synthetic.early_run(tmp_path)), stopped=stopped))
-    assert unknown.outcome is RunStatus.UNFINISHED
+    unknown = summarise_run(dataclasses.replace(RunResults.load(synthetic.early_run(tmp_path)), stopped=stopped))
+    assert unknown.status is RunStatus.UNFINISHED
     assert unknown.details == (f"The search was stopped ({stopped}); what it knew is below.",)

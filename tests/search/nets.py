@@ -12,7 +12,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.backends.base import Backend
 from bitfront.backends.ort.cpu import OrtCpuBackend
-from bitfront.core import Array, Artifact, CalibrationSettings, ContentStore, Inputs, Labelled, Metric, top1
+from bitfront.core import (
+    Array,
+    Artifact,
+    CalibrationSettings,
+    ContentStore,
+    Inputs,
+    Labelled,
+    Metric,
+    MetricFunction,
+    top1,
+)
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.search.options import RunOptions
@@ -32,7 +42,7 @@ class TinyWorkload:
     model: Path
     calibration: Inputs
     evaluation: Labelled
-    metric: Metric
+    metric: Metric | MetricFunction
 
 
 def tiny_network(bias: Logits | None = None) -> onnx.ModelProto:
@@ -65,7 +75,7 @@ def tiny_network(bias: Logits | None = None) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
-def tiny_workload(folder: Path, samples: int = 400, metric: Metric = top1) -> TinyWorkload:
+def tiny_workload(folder: Path, samples: int = 400, metric: Metric | MetricFunction = top1) -> TinyWorkload:
     """The network in a file, with labels that are mostly what FP32 says."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tiny.onnx"

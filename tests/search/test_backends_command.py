@@ -65,7 +65,7 @@ def test_a_runtime_that_cannot_start_says_why() -> None:
 
 
 def test_what_a_runtime_does_not_do_is_said() -> None:
-    """Failed probes come with their note, other notes and withheld precisions follow."""
+    """Failed probes come with their note, other notes and unprofitable precisions follow."""
     found = look_at("choosy", Choosy())
     assert row(found)[3] == "fp16-conv"
     assert remarks(found) == [

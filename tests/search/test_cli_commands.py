@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ def test_main_job(ran: Ran) -> None:
     for point in results["front"]:
         assert f" {point} " in ran.out
     assert f"★  {chosen['id']} " in ran.out
-    assert f"{chosen['id']} meets every budget: " in ran.out
-    for words in ("× given", "points)", "1 thread, batch 1", "held-back samples", "inference", str(ran.folder)):
+    assert f"{chosen['id']} meets every limit: " in ran.out
+    for words in ("× given", "points)", "1 thread, batch 1", "held-out samples", "inference", str(ran.folder)):
         assert words in ran.out
     for name in (chosen["model"], chosen["config"], "report.html"):
         assert str(ran.folder / name) in ran.out
@@ -71,7 +72,7 @@ def test_main_job(ran: Ran) -> None:
 def test_samples_are_named_for_what_they_are(ran: Ran) -> None:
     """Accuracies that an interrupted run took from the search are not called held back."""
     results = RunResults.load(ran.folder)
-    assert conditions(results).endswith("20 held-back samples")
+    assert conditions(results).endswith("20 held-out samples")
     cut = {id_: replace(point, accuracy=None) for id_, point in results.points.items()}
     assert conditions(replace(results, points=cut)).endswith("20 of the search's samples")
 
@@ -97,7 +98,7 @@ def test_resume_under_a_budget_out_of_reach(ran: Ran) -> None:
     assert again.code == 3, again.err
     assert again.err == ""
     lines = again.out.splitlines()
-    assert lines[0].startswith("No point meets every budget")
+    assert lines[0].startswith("No point meets every limit")
     assert "Nearest by size: " in again.out
     assert "misses size" in again.out
     assert lines[-1] == str(ran.folder)
@@ -179,7 +180,7 @@ def test_report_again(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
     page.unlink()
     assert outcome(["report", str(ran.folder)]) == 0
     assert page.stat().st_size > 10_000
-    assert "held-back samples" in capsys.readouterr().out
+    assert "held-out samples" in capsys.readouterr().out
 
 
 def test_interrupted_before_the_search(
@@ -202,11 +203,11 @@ def test_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     from bitfront.search.run_folder import folder as run_folder
 
     enter(tmp_path, monkeypatch)
-    assert run_folder.choose(None, "my net", resume=False) == Path("runs/my-net-1")
+    assert run_folder.choose_run_folder(None, "my net", resume=False) == Path("runs/my-net-1")
     for name in ("my-net-1", "my-net-9", "my-net-10", "my-net-x-77", "other-99"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-    assert run_folder.choose(None, "my net", resume=False) == Path("runs/my-net-11")
-    assert run_folder.choose(None, "my net", resume=True) == Path("runs/my-net-10")
+    assert run_folder.choose_run_folder(None, "my net", resume=False) == Path("runs/my-net-11")
+    assert run_folder.choose_run_folder(None, "my net", resume=True) == Path("runs/my-net-10")
 
 
 def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,6 +220,23 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "int8:mse" in said
     assert "Refused:" in said
     assert "block32" in said
+    assert "Weights that stay as they are: 0.0% of 248." in said
+    assert "Time" not in said
+
+
+def test_inspect_tells_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--profile`` runs the network, on random inputs if need be; the shares of time sum to 1."""
+    files = write_files(tmp_path)
+    for calib in ([], ["--calib", str(files.calib)]):
+        assert outcome(["inspect", str(files.net), "--profile", *calib]) == 0
+        said = capsys.readouterr().out
+        assert "  time  " in said
+        line = said[said.index("Time in layers that may take another precision: ") :].partition("(")[0]
+        assert sum(map(float, re.findall(r"([\d.]+)%", line))) == pytest.approx(100, abs=0.16)
+    assert outcome(["inspect", str(files.net), "--profile", "--backend", "fake"]) == 0
+    assert "fake does not tell what its operators take" in capsys.readouterr().out
+    assert outcome(["inspect", str(files.net), "--calib", str(files.calib)]) == 2
+    assert "--calib has no effect without --profile" in capsys.readouterr().err
 
 
 def test_sensitivity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,12 @@ from bitfront.backends.ort.cpu import OrtCpuBackend
 from bitfront.core import Constraints, PrecisionConfig
 from bitfront.report.results import RunResults
 from bitfront.report.tables import accuracy_difference, size_ratio
-from bitfront.search.events import Silent
+from bitfront.search.events import SilentListener
 from bitfront.search.options import RunOptions
-from bitfront.search.run import RunOutcome, run
+from bitfront.search.run import RunResult, run
 from tests.search.nets import TinyWorkload, few_samples, tiny_lowerer, tiny_workload
 
-Found = tuple[RunOutcome, TinyWorkload, RunOptions]
+Found = tuple[RunResult, TinyWorkload, RunOptions]
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,15 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
         sensitivity_samples=16,
     )
     backend = OrtCpuBackend()
-    return run(workload, tiny_lowerer(workload, backend, options), backend, options, Silent()), workload, options
+    return (
+        run(workload, tiny_lowerer(workload, backend, options), backend, options, SilentListener()),
+        workload,
+        options,
+    )
 
 
 def test_recommended_model_is_what_was_measured(found: Found) -> None:
-    """The file's size and its accuracy on the held-back samples are those reported."""
+    """The file's size and its accuracy on the held-out samples are those reported."""
     outcome, workload, _ = found
     assert outcome.exit_code == 0
     point = outcome.points[str(outcome.recommended)]
@@ -87,7 +91,7 @@ def test_file_that_normalising_shrinks_is_what_sizes_are_compared_with(tmp_path:
         sensitivity_samples=16,
     )  # fmt: skip
     backend = OrtCpuBackend()
-    outcome = run(workload, tiny_lowerer(workload, backend, options), backend, options, Silent())
+    outcome = run(workload, tiny_lowerer(workload, backend, options), backend, options, SilentListener())
     results = RunResults.load(outcome.folder)
     size = workload.model.stat().st_size
     assert (results.reference, results.baselines[0]) == ("given", "given")

@@ -15,9 +15,9 @@ import optuna
 import pytest
 
 from bitfront.core import ConfigError, PrecisionConfig, UsageError
+from bitfront.core.backends_file import BACKENDS_FORM
 from bitfront.core.config import CONFIG_FORM
-from bitfront.report.comparison import BACKENDS_FORM
-from bitfront.report.results import MEASUREMENT_FORM
+from bitfront.core.measurement_file import MEASUREMENT_FORM
 from bitfront.search.run_folder.identity import RUN_FORM, check_folder
 from bitfront.search.run_folder.storage import default_storage
 from bitfront.search.schemas import schema_texts, write_schemas
@@ -123,7 +123,7 @@ def test_names_in_a_study_lead_nowhere(ran: Ran, capsys: pytest.CaptureFixture[s
 
 
 def test_what_is_no_network_of_a_run(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A made network's file that is a pipe is not waited for, and one that would read other files is refused."""
+    """A model variant's file that is a pipe is not waited for, and one that would read other files is refused."""
     data = json.loads(ran.config.read_text())
     steps = [{"pass": "prune", "options": {}}]
     data["recipe"] = {"steps": steps, "data": "0" * 64, "network": "e" * 64, "architecture": "0" * 64}

@@ -9,7 +9,7 @@ import pytest
 
 from bitfront.backends import get_backend
 from bitfront.core import Artifact, Constraints, PrecisionConfig
-from bitfront.search.events import Silent
+from bitfront.search.events import SilentListener
 from bitfront.search.options import RunOptions
 from bitfront.search.results import finalists
 from bitfront.search.run import run
@@ -36,7 +36,7 @@ def test_search_recommends_a_small_model_that_its_config_rebuilds(
         sensitivity_samples=16,
     )
     backend = get_backend("openvino")
-    outcome = run(workload, tiny_lowerer(workload, backend, options), backend, options, Silent())
+    outcome = run(workload, tiny_lowerer(workload, backend, options), backend, options, SilentListener())
     assert outcome.exit_code == 0
     point = outcome.points[str(outcome.recommended)]
     artifact = outcome.folder / str(point.model)

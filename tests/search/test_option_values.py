@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from bitfront.backends.affinity import available_cores
-from bitfront.search.commands import apply, backends, inspect, main_job, measure, report, sensitivity, values
-from bitfront.search.commands.values import MOST_THREADS_PER_CORE
+from bitfront.search.arguments import values
+from bitfront.search.arguments.values import MOST_THREADS_PER_CORE
+from bitfront.search.commands import apply, backends, inspect, main_job, measure, report, sensitivity
 from tests.search.command_line import enter, network, outcome, write_files
 
 ODD = {

@@ -14,7 +14,7 @@ from bitfront.backends.base import Backend, CompiledModel, DeviceFingerprint
 from bitfront.core import Artifact, BackendError, Constraints, MemoryUsage, Precision, UsageError
 from bitfront.report.html import facts
 from bitfront.report.results import RunResults
-from bitfront.report.tables import COLUMNS, FOOTPRINT_COLUMNS, VERSUS, columns, front_rows, pareto_frame
+from bitfront.report.tables import COLUMNS, FOOTPRINT_COLUMNS, columns, front_rows, pareto_frame
 from tests.search import toy
 from tests.search.toy_runs import Elsewhen, Heard, elsewhere, options, search
 
@@ -96,7 +96,7 @@ def test_withheld_precisions_are_left_out_and_said(tmp_path: Path) -> None:
     results = RunResults.load(outcome.folder)
     assert results.settings["withheld"] == {"int8": reason}
     assert results.settings["precisions"] == ["fp32", "fp16"]
-    assert ("Left out: int8", reason) in facts(results)
+    assert ("Not offered: int8", reason) in facts(results)
     assert {c.precision for t in results.trials for c in t.schemes.values()} == {Precision.FP32, Precision.FP16}
 
 
@@ -117,7 +117,7 @@ def test_no_footprint_no_columns(tmp_path: Path) -> None:
     """Where nothing is told tables are as they were; records written before footprints still load."""
     outcome = search(options(tmp_path / "run", trials=4))
     results = RunResults.load(outcome.folder)
-    assert columns(results) == tuple("vs given" if column == VERSUS else column for column in COLUMNS)
+    assert columns(results) == COLUMNS
     assert "engine_bytes" not in pareto_frame(results)
     path = outcome.folder / "measurement.json"
     data = json.loads(path.read_text())
@@ -156,15 +156,15 @@ def _scored_again(folder: Path, backend: toy.ToyBackend, counted: toy.ToyBackend
 def score_on_toy(backend: Backend, folder: Path) -> list[dict[str, float]]:
     """Sensitivities as a run takes them."""
     from bitfront.core import ContentStore
-    from bitfront.sensitivity.measure import Reading
-    from bitfront.sensitivity.score import score
+    from bitfront.sensitivity.divergence_metric import OutputReading
+    from bitfront.sensitivity.score import score_sensitivities
 
-    table = score(
+    table = score_sensitivities(
         toy.ToyLowerer(),
         backend.proxy_backend(),
         toy.workload().calibration,
         samples=32,
-        read=(Reading(kind="classes"),),
+        read=(OutputReading(kind="classes"),),
         precisions=tuple(Precision),
         threads=1,
         store=ContentStore(folder),

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitfront.core import FP32, AccuracyStats, Constraints, LatencyStats
-from bitfront.report.given import GivenNetwork
-from bitfront.report.results import Point
-from bitfront.search.results.recommend import Judgement, beats, judge
+from bitfront.core import FP32, AccuracyStats, Constraints, LatencyStats, top1
+from bitfront.core.given_network import GivenNetwork
+from bitfront.core.point import Point
+from bitfront.search.results.recommend import Selection, beats, select
 
 
 def point(
@@ -21,7 +21,7 @@ def point(
     accuracy: float,
     latency_ms: float,
     size_bytes: int,
-    held: bool | None = True,
+    latency_reproduced: bool | None = True,
     error: tuple[float, float] = (0.0, 0.0),
 ) -> Point:
     """A finalist; ``error`` is half the interval of its accuracy, and of its latency relative to it."""
@@ -33,16 +33,17 @@ def point(
     stats = AccuracyStats(value=accuracy, ci_low=accuracy - wide, ci_high=accuracy + wide, samples=100)
     return Point(
         id=id_, origin="test", text="", config=None, model=None, size_bytes=size_bytes, latency=latency,
-        search_latency=latency, accuracy=stats, search_accuracy=stats, feasible=False, violations=(), held=held,
+        search_latency=latency, accuracy=stats, search_accuracy=stats, feasible=False, violations=(),
+        latency_reproduced=latency_reproduced,
         layers=MappingProxyType({"fc": FP32}),
     )  # fmt: skip
 
 
-def verdict(points: list[Point], budget: Constraints, baselines: tuple[str, ...] = ("fp32",)) -> Judgement:
+def summarise_run(points: list[Point], budget: Constraints, baselines: tuple[str, ...] = ("fp32",)) -> Selection:
     """Judge with what FP32 measured as the given network."""
     fp32 = FP32_POINT
     given = GivenNetwork(size_bytes=fp32.size_bytes, latency=fp32.latency, accuracy=fp32.accuracy)
-    return judge(points, budget, given=given, baselines=baselines, metric="top1")
+    return select(points, budget, given=given, baselines=baselines, metric=top1)
 
 
 FP32_POINT = point("fp32", 0.9, 10.0, 4000)
@@ -60,13 +61,13 @@ budgets = st.builds(
 
 
 @given(several, budgets, st.integers(0, 3))
-def test_verdict_agrees_with_brute_force(
+def test_summary_agrees_with_brute_force(
     values: list[tuple[float, float, int, bool]], budget: Constraints, baselines: int
 ) -> None:
     """Recommended is the first of all points that hold, are within budget and beaten by no baseline that holds."""
     points = [FP32_POINT, *(point(f"p{i}", *value) for i, value in enumerate(values))]
     names = ("fp32", *(f"p{i}" for i in range(min(baselines, len(values)))))
-    found = verdict(points, budget, names)
+    found = summarise_run(points, budget, names)
 
     def key(p: Point) -> tuple[float, float, float]:
         assert p.accuracy is not None
@@ -85,7 +86,7 @@ def test_verdict_agrees_with_brute_force(
         return any(
             all(a <= b for a, b in zip(key(q), key(p), strict=True)) and key(q) != key(p)
             for q in points
-            if q.id in names and q.held
+            if q.id in names and q.latency_reproduced
         )
 
     speed_first = budget.max_drop is not None and budget.latency_ms is None and budget.size_bytes is None
@@ -94,7 +95,7 @@ def test_verdict_agrees_with_brute_force(
         negative, size, latency = key(p)
         return (latency, size, negative) if speed_first else (negative, size, latency)
 
-    good = [p for p in points if p.held and within(p) and not beaten(p)]
+    good = [p for p in points if p.latency_reproduced and within(p) and not beaten(p)]
     expected = min(good, key=preferred).id if good else None
     assert (found.recommended is None) == (expected is None)
     if expected and found.recommended:
@@ -103,8 +104,10 @@ def test_verdict_agrees_with_brute_force(
     for p in points:
         assert found.points[p.id].feasible == within(p)
         assert bool(found.points[p.id].violations) != within(p)
-        on_front = p.held and not any(
-            all(a <= b for a, b in zip(key(q), key(p), strict=True)) and key(q) != key(p) for q in points if q.held
+        on_front = p.latency_reproduced and not any(
+            all(a <= b for a, b in zip(key(q), key(p), strict=True)) and key(q) != key(p)
+            for q in points
+            if q.latency_reproduced
         )
         assert (p.id in found.front) == bool(on_front)
 
@@ -112,29 +115,29 @@ def test_verdict_agrees_with_brute_force(
 def test_ties_go_to_the_smaller_then_the_faster() -> None:
     """Equal accuracy: size decides, then latency."""
     smaller, faster = point("s", 0.9, 6.0, 1000), point("f", 0.9, 2.0, 2000)
-    assert verdict([FP32_POINT, faster, smaller], Constraints()).recommended == "s"
-    assert verdict([FP32_POINT, smaller, replace(faster, size_bytes=1000)], Constraints()).recommended == "f"
+    assert summarise_run([FP32_POINT, faster, smaller], Constraints()).recommended == "s"
+    assert summarise_run([FP32_POINT, smaller, replace(faster, size_bytes=1000)], Constraints()).recommended == "f"
 
 
 def test_sizes_within_one_per_cent_are_equal() -> None:
     """A few bytes are no reason to recommend the slower of two equally accurate points; two per cent are."""
     slower, faster = point("s", 0.9, 6.0, 1000), point("f", 0.9, 2.0, 1009)
-    assert verdict([FP32_POINT, slower, faster], Constraints()).recommended == "f"
-    assert verdict([FP32_POINT, slower, replace(faster, size_bytes=1020)], Constraints()).recommended == "s"
+    assert summarise_run([FP32_POINT, slower, faster], Constraints()).recommended == "f"
+    assert summarise_run([FP32_POINT, slower, replace(faster, size_bytes=1020)], Constraints()).recommended == "s"
 
 
 def test_accuracy_limited_alone_asks_for_speed() -> None:
     """With a drop allowed and nothing else limited, the fastest within it; of about equally fast ones the smaller."""
     accurate, fast, faster = point("a", 0.9, 6.0, 500), point("f", 0.85, 2.02, 1000), point("g", 0.85, 2.0, 2000)
     points = [FP32_POINT, accurate, fast, faster, point("h", 0.7, 1.0, 100)]
-    assert verdict(points, Constraints(max_drop=0.1)).recommended == "f"
-    assert verdict(points, Constraints(min_accuracy=0.8)).recommended == "f"
-    assert verdict(points, Constraints(max_drop=0.1, size_bytes=3000)).recommended == "a"
+    assert summarise_run(points, Constraints(max_drop=0.1)).recommended == "f"
+    assert summarise_run(points, Constraints(min_accuracy=0.8)).recommended == "f"
+    assert summarise_run(points, Constraints(max_drop=0.1, size_bytes=3000)).recommended == "a"
 
 
 def test_point_that_did_not_hold_is_neither_recommended_nor_on_the_front() -> None:
     """The best numbers count for nothing when they could not be reproduced."""
-    found = verdict([FP32_POINT, point("p1", 0.95, 1.0, 500, held=False)], Constraints())
+    found = summarise_run([FP32_POINT, point("p1", 0.95, 1.0, 500, latency_reproduced=False)], Constraints())
     assert found.recommended == "fp32"
     assert found.front == ("fp32",)
 
@@ -142,7 +145,7 @@ def test_point_that_did_not_hold_is_neither_recommended_nor_on_the_front() -> No
 def test_nearest_keeps_the_other_limits_where_it_can() -> None:
     """By latency: the fastest of those within size; by size: nobody is within latency, so the smallest."""
     points = [FP32_POINT, point("p1", 0.8, 3.0, 3000), point("p2", 0.8, 5.0, 1500), point("p3", 0.8, 4.0, 1000)]
-    found = verdict(points, Constraints(latency_ms=1.0, size_bytes=2000))
+    found = summarise_run(points, Constraints(latency_ms=1.0, size_bytes=2000))
     assert found.recommended is None
     assert found.nearest == {"latency": "p3", "size": "p2"} or found.nearest == {"latency": "p3", "size": "p3"}
     assert found.points["p3"].violations == ("latency 4 ms > 1 ms",)
@@ -151,7 +154,7 @@ def test_nearest_keeps_the_other_limits_where_it_can() -> None:
 @pytest.mark.parametrize(("drop", "feasible"), [(0.02, True), (0.019, False)])
 def test_drop_counts_from_the_measured_fp32(drop: float, feasible: bool) -> None:
     """A drop of exactly the limit is within it."""
-    found = verdict([FP32_POINT, point("p1", 0.88, 1.0, 500)], Constraints(max_drop=drop))
+    found = summarise_run([FP32_POINT, point("p1", 0.88, 1.0, 500)], Constraints(max_drop=drop))
     assert found.points["p1"].feasible is feasible
 
 
@@ -203,8 +206,8 @@ def test_a_point_within_every_limit_that_holds_means_a_recommendation(
     values: list[tuple[Any, ...]], budget: Constraints
 ) -> None:
     """Nothing is recommended only where no point that holds is within every limit, and then the nearest are named."""
-    found = verdict(named(values), budget, BASELINES)
-    sound = {id_ for id_, p in found.points.items() if p.held is not False}
+    found = summarise_run(named(values), budget, BASELINES)
+    sound = {id_ for id_, p in found.points.items() if p.latency_reproduced is not False}
     good = {id_ for id_ in sound if found.points[id_].feasible}
     assert (found.recommended is None) == (not good)
     limited = (budget.latency_ms, budget.size_bytes, budget.min_accuracy or budget.max_drop)
@@ -222,21 +225,26 @@ def test_a_point_within_every_limit_that_holds_means_a_recommendation(
 def test_baseline_that_did_not_hold_stands_in_nobodys_way(values: list[tuple[Any, ...]], budget: Constraints) -> None:
     """Without the points that did not hold the recommendation is the same."""
     points = named(values)
-    without = [p for p in points if p.held is not False]
-    assert verdict(points, budget, BASELINES).recommended == verdict(without, budget, BASELINES).recommended
+    without = [p for p in points if p.latency_reproduced is not False]
+    assert summarise_run(points, budget, BASELINES).recommended == summarise_run(without, budget, BASELINES).recommended
 
 
 def test_the_case_of_a_busy_machine() -> None:
     """FP16 seems faster and smaller and did not hold: FP32, the fastest of those that did, is recommended."""
     points = [
         point("fp32", 1.0, 0.0250, 4000),
-        point("fp16", 1.0, 0.0240, 2000, held=False),
+        point("fp16", 1.0, 0.0240, 2000, latency_reproduced=False),
         point("int8", 1.0, 0.0260, 1000),
         point("int4", 1.0, 0.0270, 600),
     ]
     names = ("fp32", "fp16", "int8", "int4")
-    assert verdict(points, Constraints(min_accuracy=0.99), names).recommended == "fp32"
-    assert verdict([replace(p, held=True) for p in points], Constraints(min_accuracy=0.99), names).recommended == "fp16"
+    assert summarise_run(points, Constraints(min_accuracy=0.99), names).recommended == "fp32"
+    assert (
+        summarise_run(
+            [replace(p, latency_reproduced=True) for p in points], Constraints(min_accuracy=0.99), names
+        ).recommended
+        == "fp16"
+    )
 
 
 @pytest.mark.parametrize(
@@ -255,23 +263,23 @@ def test_the_case_of_a_busy_machine() -> None:
 )
 def test_baseline_stands_in_the_way_where_it_is_told_apart(baseline: Point, beaten: bool) -> None:
     """A baseline that is as accurate keeps a point out by latency, size or accuracy, never by noise."""
-    assert beats(baseline, point("p1", 0.9, 5.0, 1000)) is beaten
+    assert beats(baseline, point("p1", 0.9, 5.0, 1000), top1) is beaten
 
 
 def test_faster_is_told_apart_by_milliseconds_and_by_ratios() -> None:
     """Where either interval overlaps the other point's, the lead may be the machine's."""
     baseline, other = point("int8", 0.9, 4.5, 1005), point("p1", 0.9, 5.0, 1000)
     assert baseline.latency is not None
-    assert beats(baseline, other)
+    assert beats(baseline, other, top1)
     for wide in (replace(baseline.latency, ci_high_ms=5.5), replace(baseline.latency, ratio_high=5.5)):
-        assert not beats(replace(baseline, latency=wide), other)
+        assert not beats(replace(baseline, latency=wide), other, top1)
 
 
 def test_baseline_beyond_a_limit_keeps_nobody_out() -> None:
     """No slower but by noise, it is over the limit all the same."""
     points = [point("p1", 0.9, 5.0, 1000), point("p2", 0.8, 4.0, 400), point("int8", 0.9, 5.01, 500, error=(0.0, 0.02))]
-    assert beats(points[2], points[0])
-    assert verdict(points, Constraints(latency_ms=5.0), ("int8",)).recommended == "p1"
+    assert beats(points[2], points[0], top1)
+    assert summarise_run(points, Constraints(latency_ms=5.0), ("int8",)).recommended == "p1"
 
 
 def test_baselines_that_beat_each_other_in_a_circle_are_all_left() -> None:
@@ -289,32 +297,35 @@ def test_baselines_that_beat_each_other_in_a_circle_are_all_left() -> None:
         timed("int8", 1.12, 0.8, 10102),
         timed("int4", 1.2, 0.9, 10003),
     ]
-    assert all(beats(one, other) for one, other in zip(points, [*points[1:], points[0]], strict=True))
-    assert verdict(points, Constraints(), tuple(p.id for p in points)).recommended is not None
+    assert all(beats(one, other, top1) for one, other in zip(points, [*points[1:], points[0]], strict=True))
+    assert summarise_run(points, Constraints(), tuple(p.id for p in points)).recommended is not None
 
 
 def test_file_as_given_is_the_last_resort() -> None:
     """It is recommended where everything else is larger for nothing, and not for a lead that may be chance."""
     given_file = point("given", 0.9, 5.0, 100, error=(0.01, 0.01))
     larger = [point(id_, 0.9, 4.99, size, error=(0.01, 0.01)) for id_, size in (("fp32", 2600), ("int4", 2500))]
-    assert verdict([given_file, *larger], Constraints(max_drop=0.1), BASELINES).recommended == "given"
+    assert summarise_run([given_file, *larger], Constraints(max_drop=0.1), BASELINES).recommended == "given"
     half = point("int8", 0.895, 2.5, 50, error=(0.01, 0.01))
-    assert verdict([given_file, *larger, half], Constraints(latency_ms=6.0), BASELINES).recommended == "int8"
+    assert summarise_run([given_file, *larger, half], Constraints(latency_ms=6.0), BASELINES).recommended == "int8"
     worse = point("int8", 0.8, 2.5, 50, error=(0.01, 0.01))
-    assert verdict([given_file, *larger, worse], Constraints(latency_ms=6.0), BASELINES).recommended == "given"
-    assert verdict([given_file, *larger, worse], Constraints(latency_ms=4.0), BASELINES).recommended == "int8"
+    assert summarise_run([given_file, *larger, worse], Constraints(latency_ms=6.0), BASELINES).recommended == "given"
+    assert summarise_run([given_file, *larger, worse], Constraints(latency_ms=4.0), BASELINES).recommended == "int8"
 
 
 @pytest.mark.parametrize(("slower", "recommended"), [(1.5, "given"), (1.01, "p1")])
 def test_where_accuracy_alone_is_limited_a_slower_network_is_no_gain(slower: float, recommended: str) -> None:
     """Smaller and slower than the file as given is not what was asked for; as fast is."""
     points = [point("given", 0.9, 5.0, 1000), point("p1", 0.9, 5.0 * slower, 500)]
-    assert verdict(points, Constraints(max_drop=0.1), ("given",)).recommended == recommended
-    assert verdict(points, Constraints(max_drop=0.1, size_bytes=2000), ("given",)).recommended == "p1"
+    assert summarise_run(points, Constraints(max_drop=0.1), ("given",)).recommended == recommended
+    assert summarise_run(points, Constraints(max_drop=0.1, size_bytes=2000), ("given",)).recommended == "p1"
 
 
 def test_nothing_that_holds_leaves_the_nearest_of_all() -> None:
     """On a machine too noisy for any point to hold nothing is recommended, and the points are still named."""
-    points = [point("fp32", 0.9, 5.0, 1000, held=False), point("p1", 0.9, 2.0, 500, held=False)]
-    found = verdict(points, Constraints(latency_ms=3.0))
+    points = [
+        point("fp32", 0.9, 5.0, 1000, latency_reproduced=False),
+        point("p1", 0.9, 2.0, 500, latency_reproduced=False),
+    ]
+    found = summarise_run(points, Constraints(latency_ms=3.0))
     assert (found.recommended, found.front, dict(found.nearest)) == (None, (), {"latency": "p1"})

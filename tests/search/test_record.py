@@ -11,10 +11,10 @@ from typing import Any
 import optuna
 import pytest
 
-from bitfront.core import AccuracyStats, LatencyStats
-from bitfront.report.given import GivenNetwork
-from bitfront.report.results import Point
-from bitfront.search.results.recommend import Judgement
+from bitfront.core import AccuracyStats, LatencyStats, top1
+from bitfront.core.given_network import GivenNetwork
+from bitfront.core.point import Point
+from bitfront.search.results.recommend import Selection
 from bitfront.search.results.record import Record
 from bitfront.search.run_folder import study as study_module
 from bitfront.search.run_folder.study import Study
@@ -44,8 +44,8 @@ def trial(candidate: Candidate) -> Trial:
 
 def test_trials_csv_has_each_number_in_its_column(tmp_path: Path) -> None:
     """The trial's own median, its p90 beside it."""
-    candidate = Candidate(origin=Origin.SOLVER, schemes={"fc": toy.INT8}, network="key", pruning={"conv": 0.5})
-    Record(tmp_path, {}).write_trials([trial(candidate)])
+    candidate = Candidate(origin=Origin.SOLVER, schemes={"fc": toy.INT8}, variant="key", pruning={"conv": 0.5})
+    Record(tmp_path, {}, top1).write_trials([trial(candidate)])
     with (tmp_path / "trials.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row == {
@@ -59,16 +59,16 @@ def test_measurement_json_keeps_both_measurements_apart(tmp_path: Path) -> None:
     """What was measured again under its name, what the search saw under another, whether it held beside them."""
     shown = replace(
         point("p01", 0.5, 1.0, 77), latency=LATENCY, search_latency=SEARCHED, accuracy=ACCURACY, search_accuracy=FIRST,
-        held=False, feasible=True, violations=("one",), config="c", model="m", engine="e", compressed_bytes=55,
-        origin="solver", text="words",
+        latency_reproduced=False, feasible=True, violations=("one",), config="c", model="m",
+        engine="e", compressed_bytes=55, origin="solver", text="words",
     )  # fmt: skip
     given = GivenNetwork(size_bytes=99, latency=SEARCHED, search_latency=LATENCY, accuracy=FIRST)
-    judgement = Judgement(
+    selection = Selection(
         points={"p01": shown}, given=given, baselines=("fp32",), front=("p01",), recommended="p01",
         nearest={"size": "p01"},
     )  # fmt: skip
-    record = Record(tmp_path, {"name": "net"})
-    record.write_results(judgement, complete=True, stopped="why", time_split_s={"total": 3.0})
+    record = Record(tmp_path, {"name": "net"}, top1)
+    record.write_results(selection, complete=True, stopped="why", time_split_s={"total": 3.0})
     data = json.loads((tmp_path / "measurement.json").read_text(encoding="utf-8"))
     assert data["given"] == {
         "size_bytes": 99, "latency": SEARCHED.to_json(), "search_latency": LATENCY.to_json(),
@@ -82,7 +82,8 @@ def test_measurement_json_keeps_both_measurements_apart(tmp_path: Path) -> None:
         "search_accuracy": FIRST.to_json(), "feasible": True, "violations": ["one"], "held": False, "footprint": None,
         "network": None, "compressed_bytes": 55,
     }  # fmt: skip
-    assert {field.name for field in fields(Point)} == {*written, "layers"}, "a field of a point is not written"
+    names = {"held" if field.name == "latency_reproduced" else field.name for field in fields(Point)}
+    assert names == {*written, "layers"}, "a field of a point is not written"
     kept = ("front", "recommended", "nearest", "baselines", "complete", "stopped", "time_split_s", "name")
     assert {name: data[name] for name in kept} == {
         "front": ["p01"], "recommended": "p01", "nearest": {"size": "p01"}, "baselines": ["fp32"], "complete": True,

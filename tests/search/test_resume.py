@@ -113,7 +113,7 @@ def test_interruption_leaves_a_readable_folder(tmp_path: Path, runs: int) -> Non
     assert outcome.exit_code == 130
     assert outcome.stopped == results.stopped == "interrupted"
     assert not results.complete
-    assert all(point.held is None and point.latency is None for point in results.points.values())
+    assert all(point.latency_reproduced is None and point.latency is None for point in results.points.values())
     if runs:
         assert results.recommended is not None
         assert all((outcome.folder / str(point.model)).is_file() for point in results.points.values())

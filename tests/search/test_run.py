@@ -45,7 +45,7 @@ def test_flow_ends_with_a_folder_that_holds_everything(tmp_path: Path) -> None:
     assert results.recommended == outcome.recommended
     point = results.points[results.recommended]
     assert point.feasible
-    assert point.held
+    assert point.latency_reproduced
     assert point.latency is not None
     assert point.latency.median_ms <= 2.5
     assert (outcome.folder / str(point.model)).stat().st_size == point.size_bytes
@@ -113,7 +113,7 @@ def test_finalist_that_does_not_hold_is_left_out(tmp_path: Path, elsewhere: Else
     elsewhere.slower = {"int8": 1.06}
     heard = Heard()
     outcome = search(options(tmp_path / "run", trials=4), heard=heard)
-    assert outcome.points["int8"].held is False
+    assert outcome.points["int8"].latency_reproduced is False
     assert "int8" not in outcome.front
     assert elsewhere.calls[1] == ("fp32", "int8")
     assert any("int8" in text for text in heard.warnings)
@@ -124,7 +124,7 @@ def test_finalist_that_holds_stays(tmp_path: Path, elsewhere: Elsewhen, factor: 
     """Off by less than 5 %, or only at the first try: the point holds."""
     elsewhere.slower, elsewhere.times = {"int8": factor}, times
     outcome = search(options(tmp_path / "run", trials=4))
-    assert outcome.points["int8"].held
+    assert outcome.points["int8"].latency_reproduced
     assert "int8" in outcome.front
 
 
@@ -148,7 +148,7 @@ def test_time_limit_ends_the_search_but_not_the_finalists(tmp_path: Path) -> Non
     assert outcome.exit_code == 0
     assert results.complete
     assert len(results.trials) == 4
-    assert all(point.held for point in results.points.values())
+    assert all(point.latency_reproduced for point in results.points.values())
 
 
 def test_storage_url_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

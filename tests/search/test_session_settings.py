@@ -11,9 +11,9 @@ from bitfront.core import Artifact, Constraints, ContentStore, Precision
 from bitfront.core.artifact import description_file, load_artifact
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.search.events import Silent
+from bitfront.search.events import SilentListener
 from bitfront.search.options import RunOptions
-from bitfront.search.run import RunOutcome, run
+from bitfront.search.run import RunResult, run
 from tests.references import load_reference
 from tests.search.command_line import outcome
 from tests.search.nets import few_samples, tiny_workload
@@ -21,7 +21,7 @@ from tests.search.session_settings import NAME, SETTINGS
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
+def found(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """One short search over FP32 and INT8."""
     folder = tmp_path_factory.mktemp("settings")
     workload = tiny_workload(folder, samples=100)
@@ -36,10 +36,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
     store = ContentStore(options.out / "cache")
     reference = load_reference(workload.model)
     lowerer = Lowerer(reference, get_dialect(NAME), workload.calibration, options.calibration, store)
-    return run(workload, lowerer, OrtCpuBackend(), options, Silent())
+    return run(workload, lowerer, OrtCpuBackend(), options, SilentListener())
 
 
-def test_settings_are_saved_beside_the_models_that_need_them(found: RunOutcome) -> None:
+def test_settings_are_saved_beside_the_models_that_need_them(found: RunResult) -> None:
     """INT8 has them, what is floating has no description at all."""
     int8, fp32 = (found.folder / str(found.points[name].model) for name in ("int8", "fp32"))
     assert dict(load_artifact(int8).settings) == SETTINGS
@@ -48,7 +48,7 @@ def test_settings_are_saved_beside_the_models_that_need_them(found: RunOutcome) 
     assert not description_file(fp32).exists()
 
 
-def test_saved_models_run_with_their_settings(found: RunOutcome) -> None:
+def test_saved_models_run_with_their_settings(found: RunResult) -> None:
     """The finalist as it is read back is not the model that its file alone would be."""
     saved = load_artifact(found.folder / str(found.points["int8"].model))
     backend = OrtCpuBackend()
@@ -56,7 +56,7 @@ def test_saved_models_run_with_their_settings(found: RunOutcome) -> None:
     assert "QLinearConv" in backend.compile(Artifact.onnx(saved.data), threads=1).operators()
 
 
-def test_measure_reads_the_settings(found: RunOutcome, capsys: pytest.CaptureFixture[str]) -> None:
+def test_measure_reads_the_settings(found: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
     """The profile shows what was timed."""
     fp32, int8 = (str(found.folder / str(found.points[name].model)) for name in ("fp32", "int8"))
     assert outcome(["measure", fp32, int8, "--profile"]) == 0
@@ -65,7 +65,7 @@ def test_measure_reads_the_settings(found: RunOutcome, capsys: pytest.CaptureFix
     assert "QLinearConv" not in told
 
 
-def test_apply_writes_the_settings(found: RunOutcome, tmp_path: Path) -> None:
+def test_apply_writes_the_settings(found: RunResult, tmp_path: Path) -> None:
     """A config rebuilds the whole artifact."""
     point, model = found.points["int8"], str(found.folder.parent / "tiny.onnx")
     config, out = str(found.folder / str(point.config)), tmp_path / "deploy.onnx"

@@ -17,9 +17,9 @@ def test_summary_tells_networks_and_training(tmp_path: Path) -> None:
     """A short column, a line of training, and where the recommended point's network lies."""
     text = _summary(synthetic_passes.passes_run(tmp_path))
     head, *lines = text.strip("\n").splitlines()
-    assert head.split()[-4:] == ["deflated", "network", "budgets", "layers"]
+    assert head.split()[-4:] == ["size", "network", "limits", "layers"]
     assert "student small  met" in next(line for line in lines if "p66" in line)
-    assert "7 min 1 s of 10 min 0 s of training; 9 networks made, 5 trained, 3 promotions\n" in text
+    assert "7 min 1 s of 10 min 0 s of training; 9 model variants made, 5 trained, 3 promotions\n" in text
     assert f"network {tmp_path}/networks/" in text
 
 

@@ -30,11 +30,13 @@ from bitfront.core import (
     Labelled,
     LoweringError,
     Metric,
+    MetricFunction,
     PrecisionConfig,
     Scheme,
     top1,
 )
-from bitfront.lowering.dialect import ComputeType, Dialect, support_of
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.lowering.dialect import Dialect, support_of
 from bitfront.lowering.dialects.ort_cpu import OrtCpuDialect
 from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.lowering.lowerer import Lowerer
@@ -59,10 +61,10 @@ class ToyWorkload:
     model: Path = Path("toy.onnx")
     calibration: Inputs
     evaluation: Labelled
-    metric: Metric = top1
+    metric: Metric | MetricFunction = top1
 
 
-def workload(samples: int = 600, metric: Metric = top1, seed: int = 3) -> ToyWorkload:
+def workload(samples: int = 600, metric: Metric | MetricFunction = top1, seed: int = 3) -> ToyWorkload:
     """Samples of even difficulty, all of class 0."""
     rng = np.random.default_rng(seed)
     return ToyWorkload(

@@ -17,7 +17,7 @@ from bitfront.backends.timing import TimingSettings, time_paired
 from bitfront.core import Array, Artifact, Constraints, Inputs, LatencyStats
 from bitfront.core.artifact import load_artifact
 from bitfront.lowering.layers import PrecisionGroup
-from bitfront.search.multi_backend.runs import Contestant, SeveralOutcome, labels, run_several
+from bitfront.search.multi_backend.runs import BackendSearch, MultiBackendResult, folder_names, run_on_backends
 from bitfront.search.options import RunOptions
 from bitfront.search.results import finalists
 from tests.search import toy
@@ -113,7 +113,7 @@ def apart(elsewhere: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finalists, "time_in_subprocess", elsewhen)
 
 
-def contestants(
+def searches(
     folder: Path,
     names: Sequence[str] = NAMES[:2],
     budgets: Mapping[str, Constraints] | None = None,
@@ -121,26 +121,26 @@ def contestants(
     trials: int = 12,
     *,
     resume: bool = False,
-) -> list[Contestant]:
-    """What ``run_several`` is given."""
+) -> list[BackendSearch]:
+    """The searches that ``run_on_backends`` is given."""
     made = []
-    for name, label in labels(names).items():
+    for name, label in folder_names(names).items():
         options = RunOptions(
             budget=(budgets or {}).get(name, Constraints()), out=folder / label, backend=name, trials=trials,
             sensitivity_samples=32, resume=resume,
         )  # fmt: skip
         lowerer = NarrowLowerer() if name == NARROW else toy.ToyLowerer()
         backend = (backends or {}).get(name) or BACKENDS[name]()
-        made.append(Contestant(backend=backend, lowerer=lowerer, options=options))
+        made.append(BackendSearch(backend=backend, lowerer=lowerer, options=options))
     return made
 
 
-def search_several(
+def search_on_toy_backends(
     folder: Path,
-    given: Sequence[Contestant],
+    given: Sequence[BackendSearch],
     heard: Heard | None = None,
     *,
     time_limit_s: float | None = None,
-) -> SeveralOutcome:
+) -> MultiBackendResult:
     """Run on the toy backends."""
-    return run_several(toy.workload(), given, folder, heard or Heard(), time_limit_s=time_limit_s)
+    return run_on_backends(toy.workload(), given, folder, heard or Heard(), time_limit_s=time_limit_s)

@@ -17,10 +17,10 @@ from bitfront.core import (
 )
 from bitfront.core.artifact import load_artifact
 from bitfront.report.results import RunResults
-from bitfront.search.events import Silent
+from bitfront.search.events import SilentListener
 from bitfront.search.options import RunOptions
 from bitfront.search.results import finalists
-from bitfront.search.run import RunOutcome, run
+from bitfront.search.run import RunResult, run
 from bitfront.search.run_folder import storage, study
 from tests.search import toy
 
@@ -73,7 +73,7 @@ class Elsewhen:
         return stats
 
 
-class Heard(Silent):
+class Heard(SilentListener):
     """Remembers warnings and phases."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ def search(
     lowerer: toy.ToyLowerer | None = None,
     workload: toy.ToyWorkload | None = None,
     heard: Heard | None = None,
-) -> RunOutcome:
+) -> RunResult:
     """Run on the toy."""
     return run(
         workload or toy.workload(), lowerer or toy.ToyLowerer(), backend or toy.ToyBackend(), asked, heard or Heard()

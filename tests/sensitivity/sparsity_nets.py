@@ -12,7 +12,7 @@ from torch.nn import functional
 from bitfront.core import ContentStore, Inputs
 from bitfront.passes.data import TrainingData
 from bitfront.passes.prune_groups import PruneGroup, find_prune_groups
-from bitfront.sensitivity.measure import KL
+from bitfront.sensitivity.divergence_metric import KL
 from bitfront.sensitivity.sparsity import SparsityTable, score_sparsities
 from tests.passes.nets import trained_looking
 
@@ -56,7 +56,7 @@ def scored(
     groups: tuple[PruneGroup, ...] | None = None,
     levels: tuple[float, ...] = (0.25, 0.5, 0.75),
     round_to: int = 1,
-    measure: str = KL,
+    divergence_metric: str = KL,
     store: ContentStore | None = None,
     key: str = "net",
     data: TrainingData = DATA,
@@ -72,7 +72,7 @@ def scored(
         levels=levels,
         round_to=round_to,
         samples=SAMPLES,
-        measure=measure,
+        divergence_metric=divergence_metric,
         store=store or ContentStore(None),
         key=key,
         on_step=on_step,

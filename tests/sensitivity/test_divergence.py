@@ -127,10 +127,10 @@ def test_nsr_at_the_limits() -> None:
     arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=32)),
 )
 def test_divergences_are_never_negative(reference: Array, output: Array) -> None:
-    """Both measures are 0 for unchanged outputs and not negative otherwise."""
-    for measure in ("kl", "nsr"):
-        assert not divergence(measure, (reference,), (reference,)).any()
-        assert (divergence(measure, (reference,), (output,)) >= 0).all()
+    """Both metrics are 0 for unchanged outputs and not negative otherwise."""
+    for metric in ("kl", "nsr"):
+        assert not divergence(metric, (reference,), (reference,)).any()
+        assert (divergence(metric, (reference,), (output,)) >= 0).all()
 
 
 def test_several_outputs() -> None:
@@ -147,12 +147,12 @@ def test_broken_outputs(value: float) -> None:
     """A sample whose output is NaN or infinite scores NaN by either measure; the reference's NaN and ∞ are errors."""
     good, bad = _logits(0), _logits(0)
     bad[2, 1] = value
-    for measure in ("kl", "nsr"):
-        assert np.flatnonzero(np.isnan(divergence(measure, (good,), (bad,)))).tolist() == [2]
+    for metric in ("kl", "nsr"):
+        assert np.flatnonzero(np.isnan(divergence(metric, (good,), (bad,)))).tolist() == [2]
         if value == -np.inf:
             continue  # rules an entry out
         with pytest.raises(DataError, match="FP32 network's outputs hold NaN or infinity"):
-            divergence(measure, (bad,), (good,))
+            divergence(metric, (bad,), (good,))
 
 
 def test_shapes_must_agree() -> None:
@@ -176,8 +176,8 @@ def test_entries_that_are_ruled_out() -> None:
     """−∞ in the reference has no part in either measure, and the others are measured as without it."""
     wanted, found = _logits(1), _logits(2)
     more = [np.concatenate([array, np.full((6, 1), -np.inf)], axis=1) for array in (wanted, found)]
-    for measure in ("kl", "nsr"):
-        assert divergence(measure, (more[0],), (more[1],)) == pytest.approx(divergence(measure, (wanted,), (found,)))
+    for metric in ("kl", "nsr"):
+        assert divergence(metric, (more[0],), (more[1],)) == pytest.approx(divergence(metric, (wanted,), (found,)))
     more[1][3, -1] = 0.5
     assert np.isfinite(divergence("kl", (more[0],), (more[1],))).all()
 
@@ -191,10 +191,10 @@ def test_changed_answers() -> None:
     assert divergence("nsr,changed", (np.ones((3, 2)), answers), (np.ones((3, 2)), other)).tolist() == [0, 0.5, 1]
 
 
-@pytest.mark.parametrize("measure", ["kl:2", "nsr"])
-def test_large_outputs_are_taken_in_parts(measure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("divergence_metric", ["kl:2", "nsr"])
+def test_large_outputs_are_taken_in_parts(divergence_metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers, a sample or all of them at a time."""
     wanted, found = np.random.default_rng(4).normal(size=(2, 9, 4, 11)).astype(np.float32)
-    whole = divergence(measure, (wanted,), (found,))
+    whole = divergence(divergence_metric, (wanted,), (found,))
     monkeypatch.setattr("bitfront.sensitivity.divergence._ENTRIES", 100)
-    assert divergence(measure, (wanted,), (found,)) == pytest.approx(whole)
+    assert divergence(divergence_metric, (wanted,), (found,)) == pytest.approx(whole)

@@ -28,8 +28,8 @@ from bitfront.core import (
 )
 from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.sensitivity.divergence import kl_divergence
-from bitfront.sensitivity.measure import Reading
-from bitfront.sensitivity.score import planned_steps, score
+from bitfront.sensitivity.divergence_metric import OutputReading
+from bitfront.sensitivity.score import planned_steps, score_sensitivities
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 SCHEMES = tuple(
@@ -169,9 +169,9 @@ def _score(
     inputs: Inputs = INPUTS,
     precisions: tuple[Precision, ...] = tuple(Precision),
     on_step: Callable[[str], None] = lambda _: None,
-    read: Sequence[Reading] = (Reading(kind="classes"),),
+    read: Sequence[OutputReading] = (OutputReading(kind="classes"),),
 ) -> SensitivityTable:
-    return score(
+    return score_sensitivities(
         writer or Writer(),
         runtime or Runtime(),
         inputs,
@@ -212,21 +212,21 @@ def test_scores_are_those_of_the_artifacts() -> None:
     for group, weight, rest in (("a", 1.0, 3.0), ("b+1", 3.0, 1.0)):
         base = _each_kl(rest * DAMAGE["int4:gptq"])
         for text in DAMAGE:
-            assert rows[group, text].alone == pytest.approx(_kl(weight * DAMAGE[text]), rel=1e-4, abs=1e-9)
+            assert rows[group, text].single_layer == pytest.approx(_kl(weight * DAMAGE[text]), rel=1e-4, abs=1e-9)
         for text in ("fp32", "fp16", "int8:mse", "int4:gptq", "int4:gptq:weight-only"):
             parts = _each_kl(weight * DAMAGE[text] + rest * DAMAGE["int4:gptq"]) - base
             row = rows[group, text]
-            assert row.restored == pytest.approx(parts.mean(), rel=1e-4, abs=1e-9)
-            assert row.restored_error == pytest.approx(parts.std(ddof=1) / np.sqrt(30), rel=1e-4, abs=1e-9)
+            assert row.leave_one_out == pytest.approx(parts.mean(), rel=1e-4, abs=1e-9)
+            assert row.leave_one_out_error == pytest.approx(parts.std(ddof=1) / np.sqrt(30), rel=1e-4, abs=1e-9)
         for text in ("int8:nearest", "int4:mse"):  # not the best rounding of their rank
-            assert math.isnan(rows[group, text].restored)
+            assert math.isnan(rows[group, text].leave_one_out)
 
 
 def test_the_table_is_whole_and_in_order() -> None:
-    """Every group and scheme has a row, FP32 first, in the quantisable's order; losses are filled in."""
+    """Every group and scheme has a row, FP32 first, in the network's order; losses are filled in."""
     table = _score()
     assert [(row.group, row.scheme) for row in table.rows] == [(g.name, c) for g in INVENTORY.groups for c in SCHEMES]
-    assert (table.measure, table.samples) == ("kl:1", 30)
+    assert (table.divergence_metric, table.samples) == ("kl:1", 30)
     assert all(math.isfinite(row.loss) and not row.dropped for row in table.rows)
     assert table.losses()["a"][FP32] == 0
 
@@ -236,7 +236,7 @@ def test_only_allowed_precisions_are_scored() -> None:
     table = _score(precisions=(Precision.INT8,))
     assert [row.scheme.text for row in table.rows if row.group == "a"] == ["fp32", "int8:nearest", "int8:mse"]
     rows = _rows(table)
-    assert rows["a", "int8:mse"].restored == pytest.approx(_kl(0.4) - _kl(0.3), rel=1e-4)
+    assert rows["a", "int8:mse"].leave_one_out == pytest.approx(_kl(0.4) - _kl(0.3), rel=1e-4)
 
 
 def test_steps_are_told_as_planned() -> None:
@@ -299,10 +299,10 @@ def test_refused_schemes_are_dropped_with_the_reason(where: str) -> None:
         table = _score(runtime=Runtime(_refuse("b", "int4:gptq", BackendError("layer 'b': not at 4 bit"))))
     rows = _rows(table)
     assert rows["b+1", "int4:gptq"].dropped == "layer 'b': not at 4 bit"
-    assert math.isnan(rows["b+1", "int4:gptq"].alone)
+    assert math.isnan(rows["b+1", "int4:gptq"].single_layer)
     assert [row for row in table.rows if row.dropped] == [rows["b+1", "int4:gptq"]]
     # The all-low network takes the next best rounding of that group.
-    assert rows["a", "int4:gptq"].restored == pytest.approx(_kl(0.5 + 3 * 0.8) - _kl(3 * 0.8), rel=1e-4)
+    assert rows["a", "int4:gptq"].leave_one_out == pytest.approx(_kl(0.5 + 3 * 0.8) - _kl(3 * 0.8), rel=1e-4)
 
 
 def test_an_all_low_network_that_fails_leaves_the_alone_scores() -> None:
@@ -314,8 +314,8 @@ def test_an_all_low_network_that_fails_leaves_the_alone_scores() -> None:
 
     rows = _rows(_score(runtime=Runtime(rule)))
     assert rows["a", "int4:gptq"].dropped == ""
-    assert math.isnan(rows["a", "int4:gptq"].restored)
-    assert rows["a", "int4:gptq"].loss == rows["a", "int4:gptq"].alone > 0
+    assert math.isnan(rows["a", "int4:gptq"].leave_one_out)
+    assert rows["a", "int4:gptq"].loss == rows["a", "int4:gptq"].single_layer > 0
 
 
 def test_outputs_that_are_not_finite_drop_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +323,7 @@ def test_outputs_that_are_not_finite_drop_the_scheme(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(DAMAGE, "int4:gptq", math.nan)
     rows = _rows(_score())
     assert "not finite" in rows["a", "int4:gptq"].dropped
-    assert rows["a", "int4:mse"].restored == pytest.approx(_kl(0.8 + 2.4) - _kl(2.4), rel=1e-4)
+    assert rows["a", "int4:mse"].leave_one_out == pytest.approx(_kl(0.8 + 2.4) - _kl(2.4), rel=1e-4)
 
 
 def test_an_fp32_network_that_fails_is_an_error() -> None:

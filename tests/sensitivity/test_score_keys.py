@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitfront.core import Artifact, ContentStore, Inputs, Scheme
-from bitfront.sensitivity.measure import NSR, Reading
+from bitfront.sensitivity.divergence_metric import NSR, OutputReading
 from tests.sensitivity import sparsity_nets, test_score
 from tests.sensitivity.test_score import Runtime, Writer
 
@@ -66,10 +66,10 @@ def test_what_differs_is_scored_anew(runtime: type[Runtime], inputs: Inputs) -> 
 def test_outputs_that_are_read_otherwise_are_measured_anew() -> None:
     """Scores of classes in nats say nothing of the same output read as values."""
     store = ContentStore(None)
-    assert test_score._score(store=store).measure == "kl:1"
-    values = (Reading(kind="values"),)
+    assert test_score._score(store=store).divergence_metric == "kl:1"
+    values = (OutputReading(kind="values"),)
     shared, alone = test_score._score(store=store, read=values), test_score._score(read=values)
-    assert shared.measure == alone.measure == "nsr"
+    assert shared.divergence_metric == alone.divergence_metric == "nsr"
     assert shared.rows == alone.rows
 
 
@@ -88,15 +88,17 @@ def test_scores_against_another_fp32_network_are_not_taken() -> None:
     test_score._score(Writer(), Runtime(), store)
     shared = test_score._rows(test_score._score(Offset(), Runtime(), store))
     alone = test_score._rows(test_score._score(Offset(), Runtime(), ContentStore(None)))
-    assert {key: row.alone for key, row in shared.items()} == {key: row.alone for key, row in alone.items()}
+    assert {key: row.single_layer for key, row in shared.items()} == {
+        key: row.single_layer for key, row in alone.items()
+    }
 
 
-def test_sparsities_are_scored_anew_for_another_key_measure_or_importance() -> None:
+def test_sparsities_are_scored_anew_for_another_key_metric_or_importance() -> None:
     """Each alone; the very same is taken as it was."""
     net = sparsity_nets.classifier()
     for change in (
         {"key": "other"},
-        {"measure": NSR},
+        {"divergence_metric": NSR},
         {"importance": "taylor"},
         {"inputs": sparsity_nets.rows_of(50, 9)},
     ):

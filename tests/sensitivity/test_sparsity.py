@@ -19,8 +19,8 @@ from bitfront.passes.prune import StructuredPrune
 from bitfront.passes.prune_groups import Status, find_prune_groups
 from bitfront.passes.prune_importance import Importance
 from bitfront.sensitivity.divergence import kl_divergence, noise_to_signal
-from bitfront.sensitivity.measure import KL, NSR
-from bitfront.sensitivity.sparsity import SparsityRow, SparsityTable, clean, planned_steps
+from bitfront.sensitivity.divergence_metric import KL, NSR
+from bitfront.sensitivity.sparsity import SparsityRow, SparsityTable, planned_sparsity_steps, with_monotone_losses
 from tests.passes.nets import same_weights
 from tests.sensitivity.sparsity_nets import DATA, USED, Net, classifier, rows_of, scored
 
@@ -45,11 +45,11 @@ def _least(net: Net, count: int) -> list[int]:
     return order[:count]
 
 
-@pytest.mark.parametrize(("measure", "rule"), [(KL, kl_divergence), (NSR, noise_to_signal)])
-def test_scores_are_those_of_units_silenced_by_hand(measure: str, rule: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("divergence_metric", "rule"), [(KL, kl_divergence), (NSR, noise_to_signal)])
+def test_scores_are_those_of_units_silenced_by_hand(divergence_metric: str, rule: Callable[..., Any]) -> None:
     """Each level's score is the mean divergence of the network that does not read its least important units."""
     net = classifier()
-    rows = _by_level(scored(net, measure=measure), "hidden")
+    rows = _by_level(scored(net, divergence_metric=divergence_metric), "hidden")
     whole, highest = _logits(net, []), 0.0
     for level, gone in ((0.25, 4), (0.5, 8), (0.75, 12)):
         score = float(rule(whole, _logits(net, _least(net, gone))).mean())
@@ -139,7 +139,7 @@ def test_levels_that_round_alike_are_scored_once() -> None:
     assert all(math.isnan(row.loss) == bool(row.dropped) for row in rows.values())
     assert [step for step in steps if step.startswith("hidden ")] == ["hidden 0.4"]
     groups = find_prune_groups(net, DATA.inputs)
-    assert len(steps) == planned_steps(groups, levels=levels, round_to=8)
+    assert len(steps) == planned_sparsity_steps(groups, levels=levels, round_to=8)
 
 
 def test_levels_come_ascending_and_once() -> None:
@@ -161,7 +161,7 @@ def _row(sparsity: float, loss: float, group: str = "a", dropped: str = "") -> S
 def test_a_higher_sparsity_never_costs_less() -> None:
     """Losses are running maxima within a group; dropped levels have no say."""
     rows = [_row(0, 0), _row(0.2, 0.3), _row(0.3, math.nan, dropped="why"), _row(0.5, 0.1), _row(0.7, 0.4)]
-    found = clean([*rows, _row(0, 0, "b"), _row(0.5, 0.05, "b")])
+    found = with_monotone_losses([*rows, _row(0, 0, "b"), _row(0.5, 0.05, "b")])
     assert [row.loss for row in found if not row.dropped] == [0, 0.3, 0.3, 0.4, 0, 0.05]
     assert found[2].dropped == "why"
 
@@ -169,7 +169,7 @@ def test_a_higher_sparsity_never_costs_less() -> None:
 @pytest.mark.parametrize("score", [math.nan, math.inf])
 def test_what_is_not_finite_is_dropped(score: float) -> None:
     """With its reason, and without touching the levels above it."""
-    found = clean([_row(0, 0), _row(0.25, score), _row(0.5, 0.2)])
+    found = with_monotone_losses([_row(0, 0), _row(0.25, score), _row(0.5, 0.2)])
     assert found[1].dropped == f"the outputs of the network pruned so are not finite (score {score:g})"
     assert math.isnan(found[1].loss)
     assert found[2].loss == 0.2
@@ -250,7 +250,7 @@ def test_a_run_that_was_stopped_repeats_no_score(monkeypatch: pytest.MonkeyPatch
     "change",
     [
         {"key": "other"},
-        {"measure": NSR},
+        {"divergence_metric": NSR},
         {"importance": "taylor"},
         {"round_to": 4},
         {"data": TrainingData(inputs=rows_of(64, 3))},
@@ -260,7 +260,7 @@ def test_a_run_that_was_stopped_repeats_no_score(monkeypatch: pytest.MonkeyPatch
     ids=lambda change: next(iter(change)),
 )
 def test_scores_of_something_else_are_not_taken(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
-    """Another network, data, inputs, measure or option is scored anew."""
+    """Another network, data, inputs, divergence metric or option is scored anew."""
     net, store = classifier(), ContentStore(None)
     scored(net, store=store, levels=(0.5,))
 
@@ -300,7 +300,7 @@ def test_the_module_is_left_as_it_is(training: bool) -> None:
 def test_the_table_reads_as_a_search_and_a_person_want_it() -> None:
     """``losses`` holds what stays; the frame holds every row."""
     rows = (_row(0, 0.0), _row(0.25, 0.1), _row(0.5, math.nan, dropped="why"), _row(0, 0.0, "b"))
-    table = SparsityTable(measure=KL, samples=3, rows=rows)
+    table = SparsityTable(divergence_metric=KL, samples=3, rows=rows)
     assert table.losses() == {"a": {0: 0.0, 0.25: 0.1}, "b": {0: 0.0}}
     frame = table.frame()
     assert list(frame.columns) == ["group", "sparsity", "kept", "channels", "macs_share", "loss", "trained", "dropped"]
@@ -309,6 +309,6 @@ def test_the_table_reads_as_a_search_and_a_person_want_it() -> None:
 
 
 def test_a_table_says_what_it_was_scored_on() -> None:
-    """The measure, and how many inputs there really were."""
-    table = scored(classifier(), inputs=rows_of(7, 5), measure=NSR)
-    assert (table.measure, table.samples) == (NSR, 7)
+    """The divergence metric, and how many inputs there really were."""
+    table = scored(classifier(), inputs=rows_of(7, 5), divergence_metric=NSR)
+    assert (table.divergence_metric, table.samples) == (NSR, 7)

@@ -37,9 +37,9 @@ def stop(number: int = signal.SIGTERM) -> None:
     [
         ("search", "bitfront.search.inputs.loading.open_source"),
         ("search", "bitfront.search.inputs.loading.load"),
-        ("search", "bitfront.search.inputs.preflight.check_reference"),
+        ("search", "bitfront.search.inputs.validate_inputs.check_reference"),
         ("search", "bitfront.search.session.Evaluator"),
-        ("sensitivity", "bitfront.sensitivity.score.score"),
+        ("sensitivity", "bitfront.sensitivity.score.score_sensitivities"),
         ("measure", "bitfront.backends.timing.time_paired"),
         ("inspect", "bitfront.lowering.lowerer.Lowerer"),
     ],
@@ -80,7 +80,7 @@ def interrupted(at: int, out: Path, then: Callable[[], None] = lambda: None) -> 
         if number == at:
             stop()
 
-    with interruption.watched() as interruptions:
+    with interruption.handle_signals() as interruptions:
         code = search(options(out, trials=12), toy.ToyBackend(on_run=on_run)).exit_code
         then()
         return interruptions.exit_code(code)
@@ -137,7 +137,7 @@ def test_what_is_ignored_stays_ignored() -> None:
     """``nohup`` ignores SIGHUP, a script's background job SIGINT."""
     earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with interruption.watched() as interruptions:
+        with interruption.handle_signals() as interruptions:
             stop(signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         assert interruptions.received == []
@@ -147,7 +147,7 @@ def test_what_is_ignored_stays_ignored() -> None:
 
 def test_a_third_signal_is_the_system_s() -> None:
     """So that nothing can keep a process from being stopped."""
-    with interruption.watched() as interruptions:
+    with interruption.handle_signals() as interruptions:
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 stop()

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from bitfront.search.console.progress import LiveProgress, PlainProgress, RunState, duration, shown
-from bitfront.search.events import Listener, Silent
+from bitfront.search.console.progress import LiveProgress, PlainProgress, RunState, format_duration, progress_display
+from bitfront.search.events import Listener, SilentListener
 
 
 class Clock:
@@ -80,7 +80,7 @@ def test_steps_beyond_the_total_leave_nothing() -> None:
 )
 def test_duration(seconds: float, words: str) -> None:
     """Durations have the unit a person would use."""
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def play(listener: Listener) -> None:
@@ -94,16 +94,16 @@ def play(listener: Listener) -> None:
 def test_quiet_says_nothing() -> None:
     """``--quiet`` silences progress altogether."""
     stream = io.StringIO()
-    with shown(stream, quiet=True, time_limit_s=None) as listener:
+    with progress_display(stream, quiet=True, time_limit_s=None) as listener:
         play(listener)
-    assert isinstance(listener, Silent)
+    assert isinstance(listener, SilentListener)
     assert stream.getvalue() == ""
 
 
 def test_lines_without_a_terminal() -> None:
     """Where the output is no terminal there are lines without control codes."""
     stream = io.StringIO()
-    with shown(stream, quiet=False, time_limit_s=None) as listener:
+    with progress_display(stream, quiet=False, time_limit_s=None) as listener:
         play(listener)
     assert isinstance(listener, PlainProgress)
     assert "warning: the machine is busy [really]\n" in stream.getvalue()
@@ -115,14 +115,14 @@ def test_live_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     stream = Terminal()
-    with shown(stream, quiet=False, time_limit_s=30.0) as listener:
+    with progress_display(stream, quiet=False, time_limit_s=30.0) as listener:
         play(listener)
     assert isinstance(listener, LiveProgress)
     for words in (
         "0 of 3",
         "p00 (baseline): complete",
         "best so far: 97 %, 1 ms",
-        "nothing within budget yet",
+        "nothing within the limits yet",
         "the machine is busy [really]",
     ):
         assert words in stream.getvalue()
@@ -134,7 +134,7 @@ def test_lines_on_a_terminal_that_cannot_redraw(term: str, monkeypatch: pytest.M
     """Where the cursor cannot be moved there are lines, without control codes."""
     monkeypatch.setenv("TERM", term)
     stream = Terminal()
-    with shown(stream, quiet=False, time_limit_s=None) as listener:
+    with progress_display(stream, quiet=False, time_limit_s=None) as listener:
         play(listener)
     assert "best so far: 97 %, 1 ms\n" in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
@@ -146,7 +146,7 @@ def test_names_steer_nothing(term: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TERM", term)
     monkeypatch.setattr("bitfront.search.console.progress.PLAIN_INTERVAL_S", 0.0)
     stream, name = Terminal(), "\x1b]0;title\x07\u202e[red]x"
-    with shown(stream, quiet=False, time_limit_s=None) as listener:
+    with progress_display(stream, quiet=False, time_limit_s=None) as listener:
         listener.phase("sensitivity", 3)
         listener.step(name)
         listener.best(name)

@@ -8,7 +8,7 @@ import pytest
 
 from bitfront.core import UsageError
 from bitfront.search.console.secrets import masked_arguments, masked_text, masked_url, without_secrets
-from bitfront.search.run_folder.storage import cannot_open, check_storage
+from bitfront.search.run_folder.storage import check_storage, unopenable_storage
 from tests.search.command_line import enter, outcome, write_files
 
 SECRET = "S3CRET"
@@ -66,7 +66,7 @@ def test_messages_and_command_lines_hide_it(url: str) -> None:
         quoted = masked_text(f"unrecognized arguments: {' '.join(argv)} more", argv)
         assert SECRET not in quoted
         assert quoted.endswith(" more")
-    error = cannot_open(url, ValueError(f"invalid literal: '{url.partition('://')[2] or url}'"))
+    error = unopenable_storage(url, ValueError(f"invalid literal: '{url.partition('://')[2] or url}'"))
     assert SECRET not in str(error)
 
 
@@ -83,7 +83,7 @@ def test_drivers_quote_a_password_in_any_encoding(quoted: str) -> None:
 
 def test_a_short_password_is_not_hidden_in_words() -> None:
     """One or two letters cannot be told from the words around them, so the driver's words are left out."""
-    error = cannot_open("postgresql://me:ab@h", ValueError("a fabulous failure"))
+    error = unopenable_storage("postgresql://me:ab@h", ValueError("a fabulous failure"))
     assert error.message == "--storage: cannot open 'postgresql://me:***@h': ValueError"
 
 

@@ -189,7 +189,7 @@ def test_endless_words_are_cut() -> None:
 def test_prose_wraps_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is wider than the terminal, no figure is parted from its unit, and elsewhere lines stay whole."""
     monkeypatch.setenv("COLUMNS", "46")
-    text = "  p08 meets every budget: 2.92 ms (0.31 × FP32), 98.67 % (+0.22 points), 230 kB (0.14 ×)"
+    text = "  p08 meets every limit: 2.92 ms (0.31 × FP32), 98.67 % (+0.22 points), 230 kB (0.14 ×)"
     terminal, file = Terminal(), io.StringIO()
     write_prose(terminal, text, "")
     write_prose(file, text)

@@ -19,8 +19,8 @@ from torch import nn
 
 from bitfront.core import AccuracyStats, Constraints, LatencyStats, RecipeStep, digest
 from bitfront.experiments.synthetic import Synthetic
-from bitfront.lowering.dialect import ComputeType
-from bitfront.search.events import Silent
+from bitfront.lowering.compute_type import ComputeType
+from bitfront.search.events import SilentListener
 from bitfront.search.passes.trainings import TrainingBudget
 from bitfront.search.proposals import seeds
 from bitfront.search.proposals.latency_model import fit_latency_model
@@ -66,7 +66,7 @@ def _measured(problem: Synthetic, encoding: Encoding) -> tuple[float, float, flo
 def costs(space: Space, encoding: Encoding) -> tuple[float, float, float]:
     """Accuracy, ratio to the given network's latency, and bytes: all from the space's own numbers."""
     left = space.kept_fractions(encoding)
-    kinds = [group.arithmetic[i] for group, i in zip(space.groups, encoding, strict=False)]
+    kinds = [group.compute_types[i] for group, i in zip(space.groups, encoding, strict=False)]
     work = sum(part * (0.4 if kind is ComputeType.INT8 else 1.0) for part, kind in zip(left, kinds, strict=True))
     crossed = sum(kinds[u] is not kinds[v] for u, v in space.edges)
     ratio = 0.1 + 0.9 * (work + 0.2 * crossed) / len(kinds)
@@ -141,7 +141,7 @@ class _Tried:
         space = self._spaces[candidate.architecture]
         accuracy, ratio, size = costs(space, space.encode(candidate.schemes, candidate.pruning))
         accuracy *= 0.9 if candidate.architecture else 1.0
-        steps = self._networks[candidate.network].steps if candidate.network else ()
+        steps = self._networks[candidate.variant].steps if candidate.variant else ()
         trained = sum(int(step.options["training"]["steps"]) for step in steps if "training" in step.options)
         accuracy = REFERENCE_ACCURACY - (REFERENCE_ACCURACY - accuracy) / (1 + trained / 50) ** 0.6
         timed = candidate.origin == "cost"
@@ -303,7 +303,7 @@ def joint_parts(seed: int, budget: Constraints, train_s: float | None, trials: i
         watch=watch,
         builder=_Builder(SimpleNamespace(base=_linear(0.0), budget=training), networks, passes),
         unseen={"x": inputs},
-        listener=Silent(),
+        listener=SilentListener(),
         options=SimpleNamespace(
             seed=seed, trials=trials, time_limit_s=time_limit_s, budget=budget, sensitivity_samples=8
         ),
@@ -316,7 +316,7 @@ def told(trials: Sequence[Trial], spaces: Mapping[str, Space], networks: Mapping
     lines = []
     for trial in trials:
         candidate = trial.candidate
-        steps = networks[candidate.network].steps if candidate.network else ()
+        steps = networks[candidate.variant].steps if candidate.variant else ()
         made = ",".join(f"{s.name}{s.options['training']['steps'] if 'training' in s.options else ''}" for s in steps)
         space = spaces[candidate.architecture]
         encoding = text(space.encode(candidate.schemes, candidate.pruning))

@@ -26,8 +26,8 @@ from bitfront.search.options import RunOptions
 from bitfront.search.passes.options import PassOptions
 from bitfront.search.passes.trainings import Finished, Trainings
 from bitfront.search.policy.config import FineTuningConfig, PolicyConfig
-from bitfront.search.results import finalists
-from bitfront.search.run import RunOutcome, run
+from bitfront.search.results import finalize
+from bitfront.search.run import RunResult, run
 from bitfront.search.trial import Trial, TrialStatus
 from tests.passes.nets import trained_looking
 from tests.search.toy_runs import Heard
@@ -154,12 +154,12 @@ def quick() -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainings, "_keep", noted)
         patch.setattr(Evaluator, "_hopeless", lambda *_: "")
-        patch.setattr(finalists, "choose", scored)
+        patch.setattr(finalize, "choose_finalists", scored)
         yield done
     torch.set_num_threads(threads)
 
 
-def search(asked: RunOptions, listener: Listener | None = None) -> RunOutcome:
+def search(asked: RunOptions, listener: Listener | None = None) -> RunResult:
     """Run as the command line does."""
     source = Source(workload="tests.search.execution.joint_runs:workload")
     loaded, reference = load(open_source(source), None, asked.passes)

@@ -11,21 +11,22 @@ from pathlib import Path
 import pytest
 
 from bitfront.core import Constraints, ContentStore, PrecisionConfig
+from bitfront.core.point import Point
+from bitfront.core.variant_info import PRUNED, SPARSE, STUDENT
 from bitfront.lowering.apply import apply_config
 from bitfront.passes.data import TrainingData
 from bitfront.passes.prune_groups import find_prune_groups
-from bitfront.report.network import PRUNED, SPARSE, STUDENT
-from bitfront.report.results import Point, RunResults
-from bitfront.search.measuring.holdout import split
+from bitfront.report.results import RunResults
+from bitfront.search.measuring.holdout import split_holdout
 from bitfront.search.options import RunOptions
 from bitfront.search.passes.distill import DistillPass
 from bitfront.search.passes.options import PassOptions
 from bitfront.search.passes.prune import PrunePass
 from bitfront.search.passes.qat import QatPass
 from bitfront.search.passes.sparse import SparsePass
-from bitfront.search.run import RunOutcome
+from bitfront.search.run import RunResult
 from bitfront.search.variants.variant_files import load_variant_file, variant_file
-from bitfront.sensitivity.measure import KL
+from bitfront.sensitivity.divergence_metric import KL
 from bitfront.sensitivity.sparsity import score_sparsities
 from tests.references import INTERPRETER
 from tests.search.command_line import enter, outcome
@@ -40,7 +41,7 @@ WORKLOAD = "tests.search.execution.joint_runs:workload"
 class Found:
     """A run that came to its end."""
 
-    outcome: RunOutcome
+    outcome: RunResult
     results: RunResults
     trainings: list[str]
 
@@ -136,7 +137,7 @@ def test_what_was_timed_alone_is_no_point(found: Found) -> None:
 def test_prunings_are_scored_on_what_nothing_was_trained_on(found: Found) -> None:
     """On the search's part of the evaluation data, by each level before training and the highest one after."""
     work, asked = ResidualWorkload(), options(found.outcome.folder, PassOptions(passes=(PrunePass(),)))
-    search_part, _ = split(work.evaluation, asked.holdout, asked.seed)
+    search_part, _ = split_holdout(work.evaluation, asked.holdout, asked.seed)
     with (found.outcome.folder / "sparsity.csv").open(newline="") as file:
         rows = {(row["group"], float(row["sparsity"])): row for row in csv.DictReader(file) if not row["dropped"]}
     table = score_sparsities(
@@ -147,7 +148,7 @@ def test_prunings_are_scored_on_what_nothing_was_trained_on(found: Found) -> Non
         levels=(0.5,),
         round_to=4,
         samples=asked.sensitivity_samples,
-        measure=KL,
+        divergence_metric=KL,
         store=ContentStore(None),
         key="again",
         on_step=lambda _: None,
@@ -179,7 +180,7 @@ def test_limits_hold_for_every_network_that_is_made_on_purpose(found: Found, tmp
 
 
 def test_students_and_sparse_networks_have_spaces_of_their_own(found: Found) -> None:
-    """Their ids carry the family's name, and a student's layers are its own."""
+    """Their ids carry the architecture's name, and a student's layers are its own."""
     students = found.points(STUDENT)
     assert students
     for point in students:
@@ -300,8 +301,8 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     assert found.outcome.exit_code in (0, 3)
     assert found.results.complete
     assert not set(before) & set(found.trainings)
-    known = [(trial.number, trial.origin, trial.network, dict(trial.schemes)) for trial in found.results.trials]
-    assert all((t.number, t.origin, t.network, dict(t.schemes)) in known for t in first.trials)
+    known = [(trial.number, trial.origin, trial.variant, dict(trial.schemes)) for trial in found.results.trials]
+    assert all((t.number, t.origin, t.variant, dict(t.schemes)) in known for t in first.trials)
     assert first.train is not None
     assert found.results.train is not None
     assert found.results.train.spent_s >= first.train.spent_s

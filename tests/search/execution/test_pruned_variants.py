@@ -12,7 +12,7 @@ import pytest
 from torch import nn
 
 from bitfront.core import FP32, ModelError
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.execution.pruned_variants import solved
 from bitfront.search.policy.config import DEFAULTS
 from bitfront.search.policy.targets import Target
@@ -24,7 +24,7 @@ TARGET = Target(0.5, None)
 GIVEN = nn.Linear(4, 3)
 SPACE = Space(
     groups=tuple(
-        GroupSpace(name=name, schemes=(FP32,), losses=(0.0,), size_bytes=(400,), arithmetic=(ComputeType.FP32,))
+        GroupSpace(name=name, schemes=(FP32,), losses=(0.0,), size_bytes=(400,), compute_types=(ComputeType.FP32,))
         for name in ("a", "b")
     ),
     edges=((0, 1),),

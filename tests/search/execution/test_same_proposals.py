@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 from optuna.storages import InMemoryStorage
 
-from bitfront.core import Constraints
-from bitfront.lowering.dialect import ComputeType
+from bitfront.core import Constraints, top1
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.execution import proposed_variants
 from bitfront.search.execution.explorer import TrialContext
 from bitfront.search.execution.joint import JointSearch
@@ -44,7 +44,7 @@ def searched_jointly(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> dict[str,
         evaluator=parts.tried,
         watch=parts.watch,
         listener=parts.listener,
-        metric="top1",
+        metric=top1,
         checkpoint=lambda: None,
         checkpoint_due=lambda: False,
         limits=RunLimits(trials=parts.options.trials, time_limit_s=parts.options.time_limit_s),

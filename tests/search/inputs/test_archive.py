@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bitfront.core import Array, DataError
-from bitfront.search.inputs.archive import array_names, read_npz
+from bitfront.search.inputs.data.archive import array_names, read_npz
 
 
 def values(count: int = 6) -> Array:
@@ -203,7 +203,7 @@ def test_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     class Little:
         available = 95
 
-    monkeypatch.setattr("bitfront.search.inputs.archive.psutil.virtual_memory", Little)
+    monkeypatch.setattr("bitfront.search.inputs.data.archive.psutil.virtual_memory", Little)
     with pytest.raises(DataError, match="take 96 bytes, and 95 bytes of memory are free"):
         read_npz(path, ("x",))
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import DTypeLike
 
 from bitfront.core import Array, DataError, Inputs, Labelled, Metric, UsageError, WorkloadError, top1
-from bitfront.search.inputs.archive import read_npz
 from bitfront.search.inputs.arrays import cast, check_classes, check_inputs
+from bitfront.search.inputs.data.archive import read_npz
 from bitfront.search.inputs.loading import batch_size, load, open_source
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import load_metric, load_workload
@@ -27,7 +27,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
 
 
 def source_of(files: Files, metric: str | None = None) -> Source:
-    return Source(model=files.net, calibration=files.calib, evaluation=files.eval, metric=metric)
+    return Source(model=files.net, calibration=str(files.calib), evaluation=str(files.eval), metric=metric)
 
 
 def test_files_arrive_as_they_are(files: Files) -> None:
@@ -109,9 +109,9 @@ def test_several_inputs(files: Files) -> None:
 
 def test_classes_without_a_bound() -> None:
     """Where the number of classes is unknown any label from 0 on passes, and a negative one does not."""
-    check_classes(np.array([0, 10**6]), None, "x.npz")
+    check_classes(np.array([0, 10**6]), None, "x.npz", use="top1")
     with pytest.raises(DataError, match="expected 0 or more, got -3 to 2"):
-        check_classes(np.array([-3, 2]), None, "x.npz")
+        check_classes(np.array([-3, 2]), None, "x.npz", use="top1")
 
 
 def test_damage_anywhere_in_an_archive(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ class Lazy:
     """A workload whose expensive parts count how often they are read."""
 
     name = "lazy"
-    metric: Metric = staticmethod(top1)
+    metric: Metric = top1
     batch_size = 8
     reads: ClassVar[list[str]] = []
 

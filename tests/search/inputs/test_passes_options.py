@@ -14,7 +14,8 @@ import torch
 
 from bitfront.core import Constraints, DataError, EngineError, Labelled, UsageError, WorkloadError
 from bitfront.passes.prune_importance import Importance
-from bitfront.search.commands import arguments, main_job, pass_arguments
+from bitfront.search.arguments import arguments, pass_arguments
+from bitfront.search.commands import main_job
 from bitfront.search.inputs.loading import LoadedWorkload, load, open_source
 from bitfront.search.inputs.passes import check_passes
 from bitfront.search.inputs.source import Source

@@ -45,12 +45,15 @@ def said_of(body: str, capsys: pytest.CaptureFixture[str], attribute: str = "wor
 
 
 SLIPS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "metric became a method": ("metric = top1", ("metric: 'top1'", "metric = staticmethod(top1)")),
+    "metric became a method": (
+        "def score(outputs, labels): return 1.0\nmetric = score",
+        ("metric: 'score'", "metric = staticmethod(score)"),
+    ),
     "metric is a class": ("metric = type('Score', (), {})", ("metric is the class Score", "expected a function")),
     "metric takes one argument": ("metric = staticmethod(lambda outputs: 1.0)", ("cannot be called with",)),
     "metric is async": ("async def metric(self, outputs, labels): return 1.0", ("metric is an async function",)),
     "metric is a generator": ("def metric(self, outputs, labels): yield 1.0", ("metric is a generator",)),
-    "metric is unknown": ("metric = 'top5'", ("unknown metric 'top5'", "top1")),
+    "metric is unknown": ("metric = 'top9'", ("unknown metric 'top9'", "built in: top1, top5, f1")),
     "metric is no function": ("metric = 0.9", ("metric is a float",)),
     "metric raises": (
         "def metric(self, outputs, labels): raise ValueError('mine')",

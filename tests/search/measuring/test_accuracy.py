@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bitfront.core import Array, Labelled, WorkloadError
 from bitfront.search.measuring.accuracy import MANY, Scored, Scorer, no_better, summary, surely_worse
-from bitfront.search.measuring.holdout import split
+from bitfront.search.measuring.holdout import split_holdout
 from tests.search import toy
 
 
@@ -134,14 +134,14 @@ def test_bad_metric_is_explained(result: object, message: str) -> None:
 
 @given(st.integers(2, 40), st.floats(0.01, 0.99), st.integers(0, 100))
 def test_split_keeps_every_sample_once_and_no_part_empty(samples: int, share: float, seed: int) -> None:
-    """Search part and held-back part are a partition, the same for the same seed."""
+    """Search part and held-out part are a partition, the same for the same seed."""
     data = Labelled(inputs={"x": np.arange(samples)}, labels=np.arange(samples))
-    search, held = split(data, share, seed)
+    search, held = split_holdout(data, share, seed)
     assert len(search) >= 1
     assert len(held) >= 1
     assert sorted([*search.labels, *held.labels]) == list(range(samples))
     np.testing.assert_array_equal(search.inputs["x"], search.labels)
-    np.testing.assert_array_equal(split(data, share, seed)[1].labels, held.labels)
+    np.testing.assert_array_equal(split_holdout(data, share, seed)[1].labels, held.labels)
 
 
 def test_no_better_needs_many_samples_and_no_lead() -> None:

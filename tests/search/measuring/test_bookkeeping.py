@@ -1,4 +1,4 @@
-"""Clocks, measurements, the choice of finalists: what a run keeps track of."""
+"""A run's bookkeeping: the stopwatch, the measurement cache, the choice of finalists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from bitfront.core import FP32, AccuracyStats, Constraints, ContentStore, Latenc
 from bitfront.search.measuring.accuracy import Scored
 from bitfront.search.measuring.measurement_cache import Lowered, MeasurementCache
 from bitfront.search.measuring.stopwatch import Kind, Stopwatch
-from bitfront.search.results.finalists import MOST, choose, holds
+from bitfront.search.results.choice import MOST, choose_finalists
+from bitfront.search.results.finalists import reproduced
 from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus, summarise
 from tests.search.toy import INT4, INT8
 
@@ -84,16 +85,16 @@ def test_stopwatch_closes_what_an_error_leaves() -> None:
     assert watch.split_s()["solver"] == 1
 
 
-def test_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
-    """Another measurements over the same folder finds it, unless it is about something else."""
+def test_the_cache_gives_back_what_was_put(tmp_path: Path) -> None:
+    """Another cache over the same folder finds a measurement, unless it is about something else."""
     layers = {"fc": INT8}
     store = ContentStore(tmp_path)
     scored = Scored(np.array([1.0, 0.0, 1.0]), 3)
     first = MeasurementCache(store, lowering="l", timing="t", scoring="s")
-    first.note_lowered(layers, Lowered(artifact="a", size_bytes=9))
-    first.note_latency("a", latency(0.5))
-    first.note_scored("a", "search", scored)
-    first.note_together("here", {"a": latency(0.5), "b": latency(1.0)})
+    first.put_lowered(layers, Lowered(artifact="a", size_bytes=9))
+    first.put_latency("a", latency(0.5))
+    first.put_scored("a", "search", scored)
+    first.put_joint_latencies("here", {"a": latency(0.5), "b": latency(1.0)})
 
     again = MeasurementCache(store, lowering="l", timing="t", scoring="s")
     assert again.lowered(layers) == Lowered(artifact="a", size_bytes=9)
@@ -101,7 +102,7 @@ def test_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
     kept = again.scored("a", "search")
     assert kept is not None
     np.testing.assert_array_equal(kept.scores, scored.scores)
-    assert again.together("here", ["b", "a"]) == {"a": latency(0.5), "b": latency(1.0)}
+    assert again.joint_latencies("here", ["b", "a"]) == {"a": latency(0.5), "b": latency(1.0)}
 
     other = MeasurementCache(store, lowering="L", timing="T", scoring="S")
     assert other.lowered(layers) is None
@@ -109,7 +110,7 @@ def test_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
     assert other.scored("a", "search") is None
     assert again.scored("a", "held back") is None
     assert again.lowered({"fc": INT4}) is None
-    assert again.together("here", ["a"]) is None
+    assert again.joint_latencies("here", ["a"]) is None
 
 
 def test_finalists_hold_baselines_the_best_and_a_spread_front() -> None:
@@ -123,7 +124,7 @@ def test_finalists_hold_baselines_the_best_and_a_spread_front() -> None:
     ]
     dominated = trial(50, 0.3, 1.5, 9000, misses={"latency": 1.0})
     repeated = trial(51, 0.99, 0.1, 10, status=TrialStatus.REPEATED, misses={"latency": -1.0})
-    chosen = choose([*baselines, *front, dominated, repeated], Constraints())
+    chosen = choose_finalists([*baselines, *front, dominated, repeated], Constraints())
     numbers = [t.number for t in chosen]
     assert len(chosen) == MOST
     assert numbers == sorted(numbers)
@@ -137,7 +138,7 @@ def test_finalists_of_a_hopeless_run_are_the_nearest() -> None:
     reference = trial(0, 0.9, 1.0, 4000, name="fp32", misses={"latency": 9.0, "accuracy": -0.1})
     nearest = trial(1, None, 0.2, 1000, status=TrialStatus.OVER_BUDGET, misses={"latency": 1.0})
     middling = trial(2, None, 0.4, 2000, status=TrialStatus.OVER_BUDGET, misses={"latency": 3.0})
-    assert [t.number for t in choose([reference, nearest, middling], Constraints())] == [0, 1]
+    assert [t.number for t in choose_finalists([reference, nearest, middling], Constraints())] == [0, 1]
 
 
 def test_finalists_are_not_hopelessly_inaccurate() -> None:
@@ -145,8 +146,8 @@ def test_finalists_are_not_hopelessly_inaccurate() -> None:
     best = trial(0, 0.9, 1.0, 4000, misses={"accuracy": -0.2})
     near = trial(1, 0.55, 0.5, 2000, misses={"accuracy": 0.15})
     useless = trial(2, 0.1, 0.1, 100, misses={"accuracy": 0.6})
-    assert [t.number for t in choose([best, near, useless], Constraints())] == [0, 1]
-    assert [t.number for t in choose([near, useless], Constraints())] == [1, 2]
+    assert [t.number for t in choose_finalists([best, near, useless], Constraints())] == [0, 1]
+    assert [t.number for t in choose_finalists([near, useless], Constraints())] == [1, 2]
 
 
 def test_finalists_of_a_hopeless_run_may_have_been_stopped() -> None:
@@ -155,15 +156,15 @@ def test_finalists_of_a_hopeless_run_may_have_been_stopped() -> None:
     slower = trial(1, 0.75, 0.5, 2000, misses={"accuracy": 0.05, "latency": -0.1})
     stopped = trial(2, 0.74, 0.2, 1500, status=TrialStatus.STOPPED, misses={"accuracy": 0.06, "latency": -0.4})
     feasible = trial(3, 0.85, 0.45, 3000, misses={"accuracy": -0.05, "latency": -0.1})
-    assert [t.number for t in choose([reference, slower, stopped], Constraints())] == [0, 1, 2]
-    assert 2 not in [t.number for t in choose([reference, slower, stopped, feasible], Constraints())]
+    assert [t.number for t in choose_finalists([reference, slower, stopped], Constraints())] == [0, 1, 2]
+    assert 2 not in [t.number for t in choose_finalists([reference, slower, stopped, feasible], Constraints())]
 
 
 @given(st.floats(0.05, 5), st.floats(0.8, 1.25))
 def test_holding_is_within_five_per_cent(ratio: float, factor: float) -> None:
     """Both directions count: a point that is faster elsewhere was not measured well either."""
     if abs(abs(factor - 1) - 0.05) > 1e-6:
-        assert holds(latency(ratio), latency(ratio * factor)) == (abs(factor - 1) <= 0.05)
+        assert reproduced(latency(ratio), latency(ratio * factor)) == (abs(factor - 1) <= 0.05)
 
 
 def test_summary_counts_layers() -> None:

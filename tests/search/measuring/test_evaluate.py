@@ -33,7 +33,7 @@ def latency(ratio: float, low: float | None = None, high: float | None = None, f
 
 
 class Trials:
-    """An evaluator over a measurements that tests write into.
+    """An evaluator over a measurement cache that tests write into.
 
     Args:
         budget: Limits.
@@ -66,13 +66,13 @@ class Trials:
 
     def knows(self, schemes: dict[str, Scheme], timed: LatencyStats) -> None:
         """What the artifact's latency is."""
-        self.measurements.note_latency(self.artifact(schemes), timed)
+        self.measurements.put_latency(self.artifact(schemes), timed)
 
     def scores(self, schemes: dict[str, Scheme], right: int) -> None:
         """So many of the first 64 samples right."""
         hits = np.zeros(64)
         hits[:right] = 1.0
-        self.measurements.note_scored(self.artifact(schemes), SEARCH_PART, Scored(hits, 64))
+        self.measurements.put_scored(self.artifact(schemes), SEARCH_PART, Scored(hits, 64))
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_a_baseline_is_scored_in_full_though_its_equal_was_stopped() -> None:
     assert baseline.status is TrialStatus.COMPLETE
     assert baseline.accuracy is not None
     assert baseline.accuracy.samples == SAMPLES
-    twin = trials.evaluator.run(4, Candidate(origin=Origin.BASELINE, schemes=ALL_INT4, name="another"))
-    assert (twin.status, twin.reason) == (TrialStatus.REPEATED, "the same artifact as trial 3")
+    duplicate = trials.evaluator.run(4, Candidate(origin=Origin.BASELINE, schemes=ALL_INT4, name="another"))
+    assert (duplicate.status, duplicate.reason) == (TrialStatus.REPEATED, "the same artifact as trial 3")
 
 
 def test_a_baseline_over_a_limit_is_scored_in_full() -> None:

@@ -66,7 +66,7 @@ def test_ratios_are_to_the_file_as_given(tmp_path: Path) -> None:
     row = next(line for line in text.splitlines() if line.split()[:1] == ["fp32"])
     assert "1.25 ×" in row
     assert "1.22 ×" in row
-    assert "vs FP32" not in text
+    assert "paired with FP32" not in text
     assert "paired with the network as given" in text
 
 
@@ -105,7 +105,7 @@ def test_file_that_nothing_improves_is_recommended_without_a_config(tmp_path: Pa
     outcome = search(options(tmp_path / "run", Constraints(max_drop=0.05)), backend, lowerer)
     assert (outcome.exit_code, outcome.recommended) == (0, "given")
     text = printed(outcome.folder)
-    assert "given meets every budget: " in text
+    assert "given meets every limit: " in text
     assert f"model   {outcome.folder}/models/given.onnx" in text
     assert "config  none: the file as given" in text
     reasons = [trial.reason for trial in RunResults.load(outcome.folder).trials]
@@ -138,7 +138,7 @@ def test_backend_that_refuses_the_file_compares_with_fp32(tmp_path: Path) -> Non
     assert (data["reference"], data["given"]["refused"]) == ("fp32", "operator set 6 is too old")
     assert data["given"]["size_bytes"] == data["points"]["fp32"]["size_bytes"]
     assert data["points"]["fp32"]["latency"]["ratio"] == 1.0
-    assert "vs FP32" in printed(outcome.folder)
+    assert "paired with FP32" in printed(outcome.folder)
 
 
 def test_file_that_compiles_and_does_not_run_is_refused_too() -> None:
@@ -165,11 +165,11 @@ def test_fp32_that_does_not_hold_leaves_the_file_as_given(tmp_path: Path, elsewh
     lowerer = toy.ToyLowerer(given=toy.file("fp32", 5510))
     outcome = search(options(tmp_path / "run", Constraints(latency_ms=6.0), trials=4), lowerer=lowerer)
     assert (outcome.exit_code, outcome.recommended) == (0, "given")
-    assert {id_ for id_, point in outcome.points.items() if point.held} == {"given"}
+    assert {id_ for id_, point in outcome.points.items() if point.latency_reproduced} == {"given"}
     tight = search(options(tmp_path / "tight", Constraints(latency_ms=3.0), trials=4), lowerer=lowerer)
     assert (tight.exit_code, tight.recommended, dict(tight.nearest)) == (3, None, {"latency": "given"})
     text = printed(tight.folder)
-    assert "No point whose latency was reproduced meets every budget" in text
+    assert "No point whose latency was reproduced meets every limit" in text
     assert "met" not in [cell for line in text.splitlines() for cell in line.split("  ")]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitfront.core import Constraints, ContentStore, MemoryUsage
+from bitfront.core import Constraints, ContentStore, MemoryUsage, top1
 from bitfront.search.measuring.accuracy import Scored
 from bitfront.search.measuring.measurement_cache import Lowered, MeasurementCache
 from bitfront.search.options import RunOptions
@@ -43,11 +43,11 @@ DEPENDS = {
 
 
 def fill(measurements: MeasurementCache) -> None:
-    measurements.note_lowered(LAYERS, Lowered(artifact="a", size_bytes=9))
-    measurements.note_latency("a", latency(0.5))
-    measurements.note_memory_usage("a", MemoryUsage(engine_bytes=3))
-    measurements.note_together("here", {"a": latency(0.5)})
-    measurements.note_scored("a", "search", Scored(np.ones(3), 3))
+    measurements.put_lowered(LAYERS, Lowered(artifact="a", size_bytes=9))
+    measurements.put_latency("a", latency(0.5))
+    measurements.put_memory_usage("a", MemoryUsage(engine_bytes=3))
+    measurements.put_joint_latencies("here", {"a": latency(0.5)})
+    measurements.put_scored("a", "search", Scored(np.ones(3), 3))
 
 
 def known(measurements: MeasurementCache) -> set[str]:
@@ -56,7 +56,7 @@ def known(measurements: MeasurementCache) -> set[str]:
         "lowered": measurements.lowered(LAYERS),
         "timed": measurements.latency("a"),
         "footprint": measurements.memory_usage("a"),
-        "together": measurements.together("here", ["a"]),
+        "together": measurements.joint_latencies("here", ["a"]),
         "scored": measurements.scored("a", "search"),
     }
     return {kind for kind, value in found.items() if value is not None}
@@ -66,10 +66,10 @@ def known(measurements: MeasurementCache) -> set[str]:
 def test_a_change_hides_what_depends_on_it(part: str) -> None:
     """And what does not is still found: nothing is measured twice for nothing."""
     store = ContentStore(None)
-    fill(_measurements(store, IDENTITY))
-    assert known(_measurements(store, IDENTITY)) == EVERYTHING
+    fill(_measurements(store, IDENTITY, top1))
+    assert known(_measurements(store, IDENTITY, top1)) == EVERYTHING
     assert part in IDENTITY
-    changed = _measurements(store, {**IDENTITY, part: "another"})
+    changed = _measurements(store, {**IDENTITY, part: "another"}, top1)
     assert EVERYTHING - known(changed) >= DEPENDS[part]
 
 
@@ -78,7 +78,7 @@ def test_networks_artifacts_and_kinds_are_kept_apart() -> None:
     store = ContentStore(None)
     measurements = MeasurementCache(store, lowering="l", timing="t", scoring="s")
     fill(measurements)
-    measurements.note_lowered(LAYERS, Lowered(artifact="p", size_bytes=5), "pruned")
+    measurements.put_lowered(LAYERS, Lowered(artifact="p", size_bytes=5), "pruned")
     again = MeasurementCache(store, lowering="l", timing="t", scoring="s")
     assert again.lowered(LAYERS) == Lowered(artifact="a", size_bytes=9)
     assert again.lowered(LAYERS, "pruned") == Lowered(artifact="p", size_bytes=5)
@@ -87,7 +87,7 @@ def test_networks_artifacts_and_kinds_are_kept_apart() -> None:
     assert again.lowered({"fc2": toy.INT8}) is None
     assert again.latency("p") is None
     assert again.memory_usage("p") is None
-    assert again.together("here", ["a", "p"]) is None
-    assert again.together("elsewhere", ["a"]) is None
+    assert again.joint_latencies("here", ["a", "p"]) is None
+    assert again.joint_latencies("elsewhere", ["a"]) is None
     assert again.scored("p", "search") is None
     assert again.scored("a", "held back") is None

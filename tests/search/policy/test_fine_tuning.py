@@ -22,9 +22,9 @@ RESOURCES = TrainingResources(left_s=600.0, asked=True, pace_s=STEP_S, epoch_ste
 
 def variant(tried: Trial) -> VariantState:
     """One that was trained for 40 steps."""
-    name = tried.candidate.network
+    name = tried.candidate.variant
     return VariantState(
-        label=name, base=(), network=name, steps=(), trained_steps=DONE, train_s=STEP_S * DONE, trials=[tried], rungs=1
+        label=name, base=(), id=name, steps=(), trained_steps=DONE, train_s=STEP_S * DONE, trials=[tried], rungs=1
     )
 
 
@@ -88,7 +88,7 @@ def test_whose_point_would_be_recommended(
     """A variant in whichever state it was tried."""
     best = None
     if pruning is not None:
-        best = replace(FAST, candidate=replace(FAST.candidate, pruning=pruning, network="before more training"))
+        best = replace(FAST, candidate=replace(FAST.candidate, pruning=pruning, variant="before more training"))
     variants = [replace(variant(ALIKE), pruning={"g": 0.25}), replace(variant(FAST), pruning={"g": 0.5})]
     found = fine_tuning.preferred_variant(variants, best, constraints)
     assert (found and found.label) == label

@@ -18,7 +18,7 @@ RUNGS = HalvingConfig().rungs
 
 
 def variant(name: str, rungs: int = 1) -> VariantState:
-    return VariantState(label=name, base=(), network=name, steps=(), rungs=rungs)
+    return VariantState(label=name, base=(), id=name, steps=(), rungs=rungs)
 
 
 def race(

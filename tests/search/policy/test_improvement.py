@@ -19,7 +19,7 @@ PRIOR = LearningCurve().powers[0]
 def trial(number: int, accuracy: float, ratio: float, size: int, network: str = "") -> Trial:
     return Trial(
         number=number,
-        candidate=Candidate(origin=Origin.PRUNED, schemes={}, network=network),
+        candidate=Candidate(origin=Origin.PRUNED, schemes={}, variant=network),
         status=TrialStatus.COMPLETE,
         size_bytes=size,
         latency=LatencyStats(

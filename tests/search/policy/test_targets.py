@@ -73,7 +73,7 @@ def test_what_was_not_scored_tells_nothing() -> None:
     """Nor does anything where no accuracy is asked for."""
     given = trial(0, 0.9, 1.0, 1000)
     trials: list[Trial] = []
-    unscored = VariantState(label="u", base=(), network="u", steps=(), trials=trials)
+    unscored = VariantState(label="u", base=(), id="u", steps=(), trials=trials)
     assert variant_outcomes([unscored], evidence([given], max_drop=0.02), None) == []
     assert variant_outcomes([unscored], evidence([given]), None) is None
 

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from bitfront.core import FP16, FP32, SCHEMES, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.lowering.layers import Layer, PrecisionGroup, QuantisableLayers
 from bitfront.search.space.pruning import PruneVariable
 from bitfront.search.space.space import Encoding, GroupSpace, Space
@@ -32,7 +32,7 @@ def chain(groups: int, seed: int = 0, fp16: ComputeType = ComputeType.FP32) -> S
                 schemes=(FP32, FP16, INT8, INT4),
                 losses=(0.0, low / 100, low, 30 * low),
                 size_bytes=(size, size // 2, size // 4, size // 8),
-                arithmetic=(ComputeType.FP32, fp16, ComputeType.INT8, ComputeType.INT8),
+                compute_types=(ComputeType.FP32, fp16, ComputeType.INT8, ComputeType.INT8),
             )
         )
     return Space(groups=tuple(spaces), edges=tuple((g, g + 1) for g in range(groups - 1)))
@@ -100,17 +100,22 @@ def quantisable(
 def table(rows: dict[str, dict[Scheme, float]], dropped: dict[tuple[str, Scheme], str]) -> SensitivityTable:
     """A table with the given losses; ``dropped`` rows have NaN."""
     kept = [
-        SensitivityRow(group=group, scheme=scheme, alone=loss, restored=loss, loss=loss)
+        SensitivityRow(group=group, scheme=scheme, single_layer=loss, leave_one_out=loss, loss=loss)
         for group, losses in rows.items()
         for scheme, loss in losses.items()
     ]
     gone = [
         SensitivityRow(
-            group=group, scheme=scheme, alone=float("nan"), restored=float("nan"), loss=float("nan"), dropped=reason
+            group=group,
+            scheme=scheme,
+            single_layer=float("nan"),
+            leave_one_out=float("nan"),
+            loss=float("nan"),
+            dropped=reason,
         )
         for (group, scheme), reason in dropped.items()
     ]
-    return SensitivityTable(measure="kl", samples=8, rows=tuple(kept + gone))
+    return SensitivityTable(divergence_metric="kl", samples=8, rows=tuple(kept + gone))
 
 
 def size_of(_layer: str, scheme: Scheme) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitfront.core import FP32, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.proposals.file_overhead import fit_file_overhead
 from bitfront.search.proposals.ilp_instance import IlpInstance, keeps
 from bitfront.search.proposals.latency_model import group_weights
@@ -25,7 +25,7 @@ def group(name: str, fp32_bytes: int, layers: int = 1) -> GroupSpace:
         schemes=(FP32, INT8),
         losses=(0.0, 0.1),
         size_bytes=(fp32_bytes, fp32_bytes // 4),
-        arithmetic=(ComputeType.FP32, ComputeType.INT8),
+        compute_types=(ComputeType.FP32, ComputeType.INT8),
         layers=layers,
         members=tuple(f"{name}{index}" for index in range(layers)),
         member_bytes=(fp32_bytes // layers,) * layers,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitfront.report.front import Objectives, hypervolume
+from bitfront.core.pareto import Objectives, hypervolume
 from bitfront.search.proposals.hypervolume_gain import hypervolume_gains
 
 REFERENCE = np.array([8.0, 8.0, 8.0])

@@ -149,7 +149,7 @@ def _two_schemes(group: GroupSpace) -> GroupSpace:
         schemes=group.schemes[::2],
         losses=group.losses[::2],
         size_bytes=group.size_bytes[::2],
-        arithmetic=group.arithmetic[::2],
+        compute_types=group.compute_types[::2],
     )
 
 

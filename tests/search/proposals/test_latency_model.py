@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitfront.core import Precision
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import LatencyModel, fit_encodings, fit_latency_model, group_weights
 from bitfront.search.proposals.mutations import draw

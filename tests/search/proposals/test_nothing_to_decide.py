@@ -25,7 +25,7 @@ EMPTY = Space(groups=(), edges=())
 def test_space() -> None:
     """There is one assignment, FP32 as given."""
     quantisable = QuantisableLayers(layers=(), groups=(), edges=(), left_alone={})
-    table = SensitivityTable(measure="nsr", samples=1, rows=())
+    table = SensitivityTable(divergence_metric="nsr", samples=1, rows=())
     assert build_space(quantisable, table, tuple(Precision), lambda *_: 0, lambda _: 1 / 0) == EMPTY  # type: ignore[arg-type, return-value]
     assert EMPTY.cardinality == 1
     assert EMPTY.baselines() == [("fp32", {})]

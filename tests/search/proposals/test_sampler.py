@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from bitfront.core import FP32, Constraints, Precision
 from bitfront.experiments.sampler_study import budget_of, run_study, volumes
 from bitfront.experiments.synthetic import Synthetic
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.proposals.history import History
 from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import fit_latency_model
@@ -59,7 +59,11 @@ def _step(study: optuna.Study, problem: Synthetic, *, stopped: bool = False) -> 
 def _tiny() -> Space:
     groups = tuple(
         GroupSpace(
-            name=name, schemes=(FP32, INT8, INT4), losses=(0.0, 0.01, 0.1), size_bytes=(400, 100, 50), arithmetic=KINDS
+            name=name,
+            schemes=(FP32, INT8, INT4),
+            losses=(0.0, 0.01, 0.1),
+            size_bytes=(400, 100, 50),
+            compute_types=KINDS,
         )
         for name in "ab"
     )
@@ -107,7 +111,7 @@ def test_baseline_only_schemes_are_not_proposed() -> None:
             schemes=(FP32, INT8, INT4),
             losses=(0.0, 0.1, 0.1),
             size_bytes=(400, 100, 50),
-            arithmetic=KINDS,
+            compute_types=KINDS,
             baseline_only=frozenset({INT8}),
         )
         for name in "abc"
@@ -235,7 +239,7 @@ def test_resolve_explores_around_the_solver() -> None:
 
 def test_fixed_space_has_one_proposal() -> None:
     """A space without a decision is exhausted by FP32."""
-    only = GroupSpace(name="a", schemes=(FP32,), losses=(0.0,), size_bytes=(4,), arithmetic=(ComputeType.FP32,))
+    only = GroupSpace(name="a", schemes=(FP32,), losses=(0.0,), size_bytes=(4,), compute_types=(ComputeType.FP32,))
     space = Space(groups=(only,), edges=())
     sampler = FrontSampler(space)
     study = _study(sampler)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bitfront.core import FP16, FP32, Precision, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.proposals.file_overhead import FileOverhead
 from bitfront.search.proposals.ilp_instance import IlpInstance
 from bitfront.search.proposals.latency_model import LatencyModel, fit_latency_model
@@ -29,7 +29,7 @@ def _pairs(names: str, scheme: Scheme, arithmetic: ComputeType) -> Space:
                 schemes=(FP32, scheme),
                 losses=(0.0, 0.1),
                 size_bytes=(400, 400 * scheme.precision.bits // 32),
-                arithmetic=(ComputeType.FP32, arithmetic),
+                compute_types=(ComputeType.FP32, arithmetic),
             )
             for name in names
         ),
@@ -38,7 +38,7 @@ def _pairs(names: str, scheme: Scheme, arithmetic: ComputeType) -> Space:
 
 
 def _kinds(space: Space, assignment: Mapping[str, Scheme]) -> list[ComputeType]:
-    return [group.arithmetic[i] for group, i in zip(space.groups, space.encode(assignment), strict=True)]
+    return [group.compute_types[i] for group, i in zip(space.groups, space.encode(assignment), strict=True)]
 
 
 def _baselines(space: Space) -> list[Seed]:

@@ -212,7 +212,7 @@ def test_malformed_problems_are_refused() -> None:
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    """Native encoding writes nothing to standard output, and Python still can."""
+    """Native code writes nothing to standard output, and Python still can."""
     space = chain(24, seed=1)
     solve(IlpInstance.of(space, fit_latency_model(space, [])), max_ratio=0.7, gap=0.01)
     print("ours")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitfront.core import Array, UsageError
+from bitfront.core import Array, UsageError, as_metric
 from bitfront.report.results import RunResults
-from bitfront.search.run_folder.identity import RUN_FILE, metric_name
+from bitfront.search.run_folder.identity import RUN_FILE
 from tests.search import toy
 from tests.search.toy_runs import Elsewhen, elsewhere, options, search
 
@@ -57,7 +57,7 @@ def test_another_metric_of_the_same_name_is_refused(tmp_path: Path, kind: str) -
     asked, make = options(tmp_path / "run", trials=4), PAIRS[kind]
     search(asked, workload=toy.workload(metric=make(1.0)))
     before = RunResults.load(asked.out)
-    assert metric_name(make(1.0)) == metric_name(make(0.25))
+    assert as_metric(make(1.0)).name == as_metric(make(0.25)).name
     with pytest.raises(UsageError, match=r"was about something else; different: the metric\n"):
         search(replace(asked, resume=True), workload=toy.workload(metric=make(0.25)))
     backend = toy.ToyBackend()
@@ -81,7 +81,7 @@ def test_a_metric_that_cannot_be_told_apart_cannot_be_resumed(tmp_path: Path) ->
 
 def test_a_partial_is_called_as_its_function() -> None:
     """In reports, ``functools:partial`` would say nothing."""
-    assert metric_name(functools.partial(scaled, factor=2.0)) == f"{__name__}:scaled"
+    assert as_metric(functools.partial(scaled, factor=2.0)).name == f"{__name__}:scaled"
 
 
 def test_a_backend_of_ones_own_is_known_by_its_code(

@@ -16,14 +16,14 @@ import pytest
 
 from bitfront.core import OutputError, UsageError
 from bitfront.search.run_folder import folder as run_folder
-from bitfront.search.run_folder.lock import alone_in
+from bitfront.search.run_folder.lock import hold_run_folders
 from tests.search.command_line import enter, outcome, write_files
 
 HOLD = """\
 import sys
 from pathlib import Path
-from bitfront.search.run_folder.lock import alone_in
-with alone_in(Path(sys.argv[1])):
+from bitfront.search.run_folder.lock import hold_run_folders
+with hold_run_folders(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -50,12 +50,12 @@ def test_another_process_is_kept_out_until_the_first_is_dead(tmp_path: Path) -> 
     place = tmp_path / "run"
     with holder(place) as process:
         refused = pytest.raises(UsageError, match=rf"another process \(pid {process.pid}\) is at work in '.*run'")
-        with refused, alone_in(place):
+        with refused, hold_run_folders(place):
             pytest.fail("let in")
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert (place / ".lock").exists()
-        with alone_in(place):
+        with hold_run_folders(place):
             assert (place / ".owner").read_text().startswith(f"{os.getpid()} on ")
 
 
@@ -71,11 +71,11 @@ def test_every_command_on_a_run_folder_is_kept_out(
     scoring = ["sensitivity", "--model", str(files.net), "--calib", str(files.calib), "--out", str(out)]
     searching = files.argv("--backend", "fake", "--trials", "1")
     several = files.argv("--backend", "ort-cpu,fake", "--resume", "--out", str(out))
-    with alone_in(out, out / "fake"):
+    with hold_run_folders(out, out / "fake"):
         for argv in ([*searching, "--out", str(out), "--resume"], several, scoring):
             assert outcome(argv) == 2
             assert f"another process (pid {os.getpid()}) is at work in" in capsys.readouterr().err
-    with alone_in(out / "fake"):
+    with hold_run_folders(out / "fake"):
         assert outcome(several) == 2
         assert "is at work in" in capsys.readouterr().err
         assert outcome(["report", str(out)]) == 2
@@ -84,11 +84,11 @@ def test_every_command_on_a_run_folder_is_kept_out(
 
 def test_a_folder_in_which_nothing_happened_is_gone(tmp_path: Path) -> None:
     """With the folders above it that were made for it; what was written stays."""
-    with alone_in(tmp_path / "a" / "b", tmp_path / "c"):
+    with hold_run_folders(tmp_path / "a" / "b", tmp_path / "c"):
         (tmp_path / "c" / "kept").write_text("")
         (tmp_path / "c" / ".bitfront-0.part").write_text("")
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
-    with alone_in(tmp_path / "c"):
+    with hold_run_folders(tmp_path / "c"):
         assert not (tmp_path / "c" / ".bitfront-0.part").exists()
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["kept"]
 
@@ -98,9 +98,9 @@ def test_the_lock_is_on_the_folder_not_on_its_name(tmp_path: Path, monkeypatch: 
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path)
-    with alone_in(Path("link")):
+    with hold_run_folders(Path("link")):
         monkeypatch.chdir("/")
-        with pytest.raises(UsageError, match="is at work in"), alone_in(tmp_path / "real"):
+        with pytest.raises(UsageError, match="is at work in"), hold_run_folders(tmp_path / "real"):
             pytest.fail("let in")
     assert list((tmp_path / "real").iterdir()) == []
 
@@ -110,7 +110,7 @@ def test_what_locking_leaves_is_no_run(tmp_path: Path) -> None:
     for name in (".lock", ".owner", ".lock.soft"):
         (tmp_path / name).write_text("")
     (tmp_path / "cache").mkdir()
-    assert run_folder.choose(tmp_path, "", resume=False) == tmp_path
+    assert run_folder.choose_run_folder(tmp_path, "", resume=False) == tmp_path
 
 
 def test_a_file_system_without_locks_has_a_file_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,18 +120,18 @@ def test_a_file_system_without_locks_has_a_file_instead(tmp_path: Path, monkeypa
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(filelock.FileLock, "_acquire", unsupported)
-    with alone_in(tmp_path), pytest.raises(UsageError, match="is at work in"), alone_in(tmp_path):
+    with hold_run_folders(tmp_path), pytest.raises(UsageError, match="is at work in"), hold_run_folders(tmp_path):
         pytest.fail("let in")
-    with alone_in(tmp_path):
+    with hold_run_folders(tmp_path):
         pass
 
 
 @pytest.mark.parametrize("owner", ["", "x", "1 on elsewhere", "\0\x1b[31m on \x1b", "9" * 400])
 def test_whatever_the_owner_file_says(tmp_path: Path, owner: str) -> None:
     """It is for the message alone, and has no control characters there."""
-    with alone_in(tmp_path):
+    with hold_run_folders(tmp_path):
         (tmp_path / ".owner").write_text(owner)
-        with pytest.raises(UsageError, match=r"another process.* is at work") as caught, alone_in(tmp_path):
+        with pytest.raises(UsageError, match=r"another process.* is at work") as caught, hold_run_folders(tmp_path):
             pytest.fail("let in")
         assert caught.value.message.isprintable()
 
@@ -139,7 +139,10 @@ def test_whatever_the_owner_file_says(tmp_path: Path, owner: str) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """A file stands in its place."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write '.*file/run/\.lock'"), alone_in(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(OutputError, match=r"cannot write '.*file/run/\.lock'"),
+        hold_run_folders(tmp_path / "file" / "run"),
+    ):
         pytest.fail("let in")
 
 

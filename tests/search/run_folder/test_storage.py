@@ -199,11 +199,13 @@ def test_no_password_is_shown() -> None:
 
 def _space(asked: RunOptions) -> Space:
     """The toy's, as a run would build it."""
-    from bitfront.search.events import Silent
+    from bitfront.search.events import SilentListener
     from bitfront.search.execution.explore import sensitivity_context
     from bitfront.search.execution.sensitivities import calibrate_and_score, space_of
     from bitfront.search.prepare import prepare
 
-    session = prepare(toy.workload(), toy.ToyLowerer(), toy.ToyBackend(), replace(asked, resume=True), Silent(), "")
+    session = prepare(
+        toy.workload(), toy.ToyLowerer(), toy.ToyBackend(), replace(asked, resume=True), SilentListener(), ""
+    )
     table = calibrate_and_score(sensitivity_context(session))
     return space_of(session.runner, table, session.options.precisions)

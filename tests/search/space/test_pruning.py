@@ -8,7 +8,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 
 from bitfront.core import FP32, ConfigError, Precision
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.space.pruning import PruneVariable
 from bitfront.search.space.space import GroupSpace, Space, build_space
 from tests.search.proposals.spaces import (
@@ -32,12 +32,12 @@ def _space(*prunes: PruneVariable) -> Space:
         schemes=(FP32, INT8),
         losses=(0.0, 0.25),
         size_bytes=(400, 100),
-        arithmetic=ON_CPU,
+        compute_types=ON_CPU,
         layers=2,
         members=("a", "a'"),
         member_bytes=(300, 100),
     )
-    second = GroupSpace(name="b", schemes=(FP32, INT8), losses=(0.0, 0.5), size_bytes=(800, 200), arithmetic=ON_CPU)
+    second = GroupSpace(name="b", schemes=(FP32, INT8), losses=(0.0, 0.5), size_bytes=(800, 200), compute_types=ON_CPU)
     return Space(groups=(first, second), edges=((0, 1),), prunes=prunes)
 
 
@@ -86,8 +86,8 @@ def test_of_nested_branches_the_outer_stays() -> None:
     """Both removed is the outer removed; of two names for one branch the first stays."""
     nested = _space(branch("inner", "a"), branch("outer", "a", "a'"))
     assert nested.canonical((0, 0, 1, 1)) == (0, 0, 0, 1)
-    twins = _space(branch("one", "a"), branch("other", "a"))
-    assert twins.canonical((0, 0, 1, 1)) == (0, 0, 1, 0)
+    equal = _space(branch("one", "a"), branch("other", "a"))
+    assert equal.canonical((0, 0, 1, 1)) == (0, 0, 1, 0)
     assert nested.pruning_effects.covers(0) == ((1, 1),)
     assert nested.pruning_effects.covers(1) == ()
 

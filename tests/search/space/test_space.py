@@ -8,7 +8,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 
 from bitfront.core import FP16, FP32, ConfigError, Precision, Scheme
-from bitfront.lowering.dialect import ComputeType
+from bitfront.lowering.compute_type import ComputeType
 from bitfront.search.space.space import ActivationType, GroupSpace, Space, build_space
 from tests.search.proposals.spaces import (
     INT4,
@@ -40,28 +40,29 @@ def _half(scheme: Scheme) -> ComputeType:
 def _build(
     losses: dict[Scheme, float],
     precisions: tuple[Precision, ...] = ALL,
-    arithmetic_of: Callable[[Scheme], ComputeType] = on_ort,
+    compute_type_of: Callable[[Scheme], ComputeType] = on_ort,
 ) -> Space:
     offered, scores = {"a": (FP32, *losses)}, table({"a": {FP32: 0.0, **losses}}, {})
-    return build_space(quantisable(offered), scores, precisions, size_of, arithmetic_of)
+    return build_space(quantisable(offered), scores, precisions, size_of, compute_type_of)
 
 
 def test_arithmetic_is_the_dialects() -> None:
     """Each scheme has the arithmetic that the dialect names, whichever that is."""
     offered = {FP16: 0.0, INT8: 0.1, INT4_BLOCK: 0.2}
     (group,) = _build(offered).groups
-    assert dict(zip(group.schemes, group.arithmetic, strict=True)) == {
+    assert dict(zip(group.schemes, group.compute_types, strict=True)) == {
         FP32: ComputeType.FP32, FP16: ComputeType.FP32, INT8: ComputeType.INT8, INT4_BLOCK: ComputeType.WEIGHT_ONLY,
     }  # fmt: skip
-    (group,) = _build(offered, arithmetic_of=_half).groups
-    assert group.arithmetic == (ComputeType.FP32, ComputeType.FP16, ComputeType.INT8, ComputeType.WEIGHT_ONLY)
+    (group,) = _build(offered, compute_type_of=_half).groups
+    assert group.compute_types == (ComputeType.FP32, ComputeType.FP16, ComputeType.INT8, ComputeType.WEIGHT_ONLY)
 
 
 def test_domains_are_what_is_converted_between() -> None:
-    """Blocks are multiplied with floating activations; everything else has tensors of its own type."""
+    """Blocks and what quantises its input itself have floating activations; all else has tensors of its own type."""
     assert {kind: ActivationType.of(kind) for kind in ComputeType} == {
         ComputeType.FP32: ActivationType.FLOAT, ComputeType.FP16: ActivationType.HALF,
         ComputeType.INT8: ActivationType.INTEGER, ComputeType.WEIGHT_ONLY: ActivationType.FLOAT,
+        ComputeType.DYNAMIC_INT8: ActivationType.FLOAT,
     }  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def test_half_is_no_storage_scheme() -> None:
     offered = {FP16: 0.1, INT4_WEIGHTS: 0.05}
     assert _build(offered).groups[0].schemes[_build(offered).groups[0].proposed[-1]] == INT4_WEIGHTS
     assert len(_build(offered).groups[0].proposed) == 2
-    assert len(_build(offered, arithmetic_of=_half).groups[0].proposed) == 3
+    assert len(_build(offered, compute_type_of=_half).groups[0].proposed) == 3
 
 
 def test_better_rounding_wins() -> None:
@@ -188,7 +189,7 @@ def test_loss_and_size_add_up() -> None:
             schemes=(FP32, INT8),
             losses=(0.0, loss),
             size_bytes=(400, 100),
-            arithmetic=(ComputeType.FP32, ComputeType.INT8),
+            compute_types=(ComputeType.FP32, ComputeType.INT8),
         )
         for name, loss in (("a", 0.25), ("b", 0.5))
     )
@@ -207,7 +208,7 @@ F, INTEGER = ComputeType.FP32, ComputeType.INT8
         ((INT8,), (0.0,), (1,), (INTEGER,), "expected fp32 as the first scheme"),
         ((FP32, INT8), (0.0,), (1, 1), (F, INTEGER), "differ in length"),
         ((FP32, INT8), (0.0, 0.1), (1, 1), (F,), "differ in length"),
-        ((FP32,), (0.0,), (1,), (INTEGER,), "expected float arithmetic of fp32, got integer"),
+        ((FP32,), (0.0,), (1,), (INTEGER,), "expected fp32 to compute in fp32, got integer"),
         ((FP32, INT8), (0.0, float("nan")), (1, 1), (F, INTEGER), "loss of int8:mse is nan"),
         ((FP32, INT8), (0.0, -1.0), (1, 1), (F, INTEGER), r"loss of int8:mse is -1\.0"),
     ],
@@ -222,4 +223,4 @@ def test_malformed_groups_are_refused(
 ) -> None:
     """A group starts with FP32 in float, and has finite losses ≥ 0."""
     with pytest.raises(ValueError, match=message):
-        GroupSpace(name="a", schemes=schemes, losses=losses, size_bytes=sizes, arithmetic=arithmetic)
+        GroupSpace(name="a", schemes=schemes, losses=losses, size_bytes=sizes, compute_types=arithmetic)

@@ -1,4 +1,4 @@
-"""``search apply`` on configs of made networks: the run's own bytes, from its graph or by its recipe."""
+"""``search apply`` on configs of model variants: the run's own bytes, from its graph or by its recipe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ tuned = TorchWorkload(seed=3)
 
 @dataclass(frozen=True)
 class Saved:
-    """A run folder with one config of a made network, and the model it stands for."""
+    """A run folder with one config of a model variant, and the model it stands for."""
 
     folder: Path
     config: PrecisionConfig

@@ -11,7 +11,7 @@ from bitfront.search.passes.distill import DistillPass
 from bitfront.search.passes.options import PassOptions
 from bitfront.search.passes.prune import PrunePass
 from bitfront.search.variants.builder import VariantBuilder, VariantStore
-from bitfront.search.variants.info import network_info
+from bitfront.search.variants.info import variant_info
 from tests.search.policy.test_improvement import trial
 from tests.search.variants.making import distilled, pipeline
 
@@ -29,9 +29,9 @@ def test_accuracies_before_and_after_training(tmp_path: Path) -> None:
     plain = trial(3, 0.88, 0.3, 300, after)
     rounded = replace(plain, candidate=replace(plain.candidate, schemes={"fc": Scheme.parse("int8")}))
     trials = [trial(0, 0.9, 1.0, 1000), trial(1, 0.5, 0.6, 500, before), rounded]
-    info = network_info(builder, after, trials)
+    info = variant_info(builder, after, trials)
     assert (info.untrained_accuracy, info.fp32_accuracy) == (0.5, None)
-    info = network_info(builder, after, [*trials, trial(4, 0.87, 0.6, 500, after)])
+    info = variant_info(builder, after, [*trials, trial(4, 0.87, 0.6, 500, after)])
     assert (info.untrained_accuracy, info.fp32_accuracy) == (0.5, 0.87)
     assert [(step.name, step.steps) for step in info.steps] == [("prune", 0), ("distill", STEPS)]
     assert [(group.name, group.kept, group.channels) for group in info.pruned] == [("conv1", 8, 16)]

@@ -1,0 +1,49 @@
+"""Times of a network's operators, each as a share of all, by the runtime's own profile of the network in FP32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bitfront.backends.base import Backend
+from bitfront.backends.time_shares import TimeShares, time_shares
+from bitfront.core import FP32, Inputs, UsageError
+from bitfront.core.batching import take_rows
+from bitfront.core.ragged import median_sample, rows_like
+from bitfront.lowering.coverage import WeightHolder
+from bitfront.lowering.lowerer import Lowerer
+
+
+def operator_times(
+    lowerer: Lowerer, backend: Backend, inputs: Inputs | None, holders: Sequence[WeightHolder], threads: int
+) -> TimeShares | None:
+    """Shares of the network's time in FP32; None where the runtime does not tell.
+
+    Args:
+        lowerer: Writes the network.
+        backend: Runs it.
+        inputs: Samples, of which one of median size is run, or one batch where that is fixed.
+        holders: Operators to be told one by one; of several layers of a node the first has its time.
+        threads: The backend's threads.
+
+    Raises:
+        UsageError: If there are no inputs.
+        BackendError: If the network does not compile or run.
+    """
+    reference = lowerer.reference
+    if not inputs:
+        raise UsageError("--profile: there is nothing to run the network on", "give inputs with --calib")
+    batch = reference.fixed_batch or 1
+    rows = rows_like(inputs, median_sample(inputs), batch)
+    feeds = reference.batching.feed({name: take_rows(array, rows) for name, array in inputs.items()})
+    artifact = lowerer.lower({layer.name: FP32 for layer in lowerer.quantisable.layers})
+    executed = backend.compile(artifact, threads=threads, batch_size=batch).profile(feeds)
+    names = (*(name for holder in holders for name in (holder.name, holder.node)), *lowerer.quantisable.left_alone)
+    shares = time_shares(executed, names)
+    if shares is None:
+        return None
+    named = dict(shares.named)
+    for holder in holders:
+        if holder.node != holder.name:
+            named[holder.name] += named.pop(holder.node, 0.0)
+    return replace(shares, named=named)
