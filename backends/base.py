@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.core import Array, Artifact, Inputs, Precision
 from bitfront.core import MemoryUsage as MemoryUsage  # part of this seam, and of reports
+from bitfront.core.document import JsonValue
 
 Clock = Callable[[], int]
 """Nanoseconds since some fixed moment; never goes back."""
@@ -19,7 +20,7 @@ Timer = Callable[[int], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceFingerprint:
+class DeviceFingerprint(JsonValue):
     """The machine and the runtime that a measurement is tied to.
 
     Attributes:
@@ -37,17 +38,6 @@ class DeviceFingerprint:
     system: str
     runtime: str
     python: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON, one key a field."""
-        return {
-            "device": self.device,
-            "cores": self.cores,
-            "instructions": list(self.instructions),
-            "system": self.system,
-            "runtime": self.runtime,
-            "python": self.python,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from bitfront.backends.base import CompiledModel
 from bitfront.core import Array, Batching, DataError, Inputs
-from bitfront.core.ragged import equal_shapes, is_ragged, ragged
+from bitfront.core.ragged import equal_shapes, is_ragged, joined
 
 FIRST_AXIS = Batching()
 """Every input and output has its samples on the first axis."""
@@ -73,7 +73,7 @@ class Output:
         constant.
         """
         if self.axis is None and self.single:
-            return _stacked(self.parts)
+            return joined(self.parts)
         if self.axis is not None:
             if len({_without(part.shape, self.axis) for part in self.parts}) > 1:
                 return None
@@ -243,10 +243,6 @@ def rows_of(outputs: Outputs) -> tuple[Array | None, ...]:
             "say which axis counts the samples with --batch-axis INPUT=AXIS, INPUT=none where each run is one sample",
         )
     return rows
-
-
-def _stacked(parts: Sequence[Array]) -> Array:
-    return np.stack(parts) if len({part.shape for part in parts}) == 1 else ragged(parts)
 
 
 def _batch_of(shape: tuple[int | None, ...], axis: int | None) -> int | None:

@@ -52,11 +52,16 @@ class Recurrence:
             inputs: Input name → array (n, time, …), (n, …) for states and what is shared.
 
         Raises:
-            DataError: If an output that feeds an input has no row a sample.
+            DataError: If an output that feeds an input has no row a sample or grows, or no input has steps.
         """
         constant = {name: inputs[name] for name in self.shared}
         current = {name: inputs[name] for name in self.state.values()}
         moving = {name: array for name, array in inputs.items() if name not in constant and name not in current}
+        if not moving:
+            raise DataError(
+                f"none of the inputs {', '.join(inputs)} changes from step to step",
+                "say which axis of an input counts the samples with --batch-axis NAME=AXIS",
+            )
         count = min(array.shape[1] for array in moving.values())
         for step in range(count):
             read = {**constant, **current, **{name: array[:, step] for name, array in moving.items()}}
@@ -67,6 +72,14 @@ class Recurrence:
             )
             yield read, answered
             by_name = dict(zip(model.output_names, answered, strict=True))
+            for name, to in self.state.items():
+                if by_name[name].shape != current[to].shape:
+                    raise DataError(
+                        f"--state {name}={to}: one step made {by_name[name].shape[1:]} a sample of "
+                        f"{current[to].shape[1:]}, and a state keeps its shape",
+                        "export the network with a state of fixed length, such as a cache whose oldest entry is "
+                        f"dropped; if another axis of it counts the samples, say so with --batch-axis {name}=AXIS",
+                    )
             current = {to: by_name[name] for name, to in self.state.items()}
 
     def _rows(self, name: str, array: Array, size: int) -> Array:
@@ -101,9 +114,24 @@ class SequenceModel:
         return self._model.output_names
 
     def run(self, inputs: Inputs) -> tuple[Array, ...]:
-        """The outputs of all steps."""
-        answered = [outputs for _, outputs in self._recurrence.steps(self._model, inputs)]
-        return tuple(np.stack(steps, axis=1) for steps in zip(*answered, strict=True))
+        """The outputs of all steps.
+
+        Raises:
+            DataError: If one has other shapes from step to step, or as ``Recurrence.steps`` does.
+        """
+        answered = zip(*(outputs for _, outputs in self._recurrence.steps(self._model, inputs)), strict=True)
+        return tuple(_over_time(name, steps) for name, steps in zip(self.output_names, answered, strict=True))
+
+
+def _over_time(name: str, steps: Sequence[Array]) -> Array:
+    """An output's answers of each step, (n, …), as (n, time, …)."""
+    shapes = {step.shape[1:] for step in steps}
+    if len(shapes) > 1:
+        raise DataError(
+            f"output '{name}' has other shapes from step to step: {', '.join(map(str, sorted(shapes)[:4]))} a sample",
+            "export the network without it, or with one shape at every step",
+        )
+    return np.stack(steps, axis=1)
 
 
 def run_sequences(compiled: CompiledModel, inputs: Inputs, recurrence: Recurrence, *, batch: int = 64) -> Outputs:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.core.metric import Array
-from bitfront.core.ragged import stacked
+from bitfront.core.ragged import median_sample, rows_like, stacked
 from bitfront.core.workload import Inputs
 
 _NOTHING: Mapping[str, int | None] = MappingProxyType({})
@@ -92,6 +92,12 @@ def take_rows(array: Array, rows: NDArray[np.integer[Any]]) -> Array:
         return np.broadcast_to(array[0], (len(rows), *array.shape[1:]))
     taken: Array = array[rows]
     return taken
+
+
+def median_batch(inputs: Inputs, count: int) -> Inputs:
+    """Batch of ``count`` samples to time a network on: the first ones, or those of median size where shapes differ."""
+    rows = rows_like(inputs, median_sample(inputs), count)
+    return {name: take_rows(array, rows) for name, array in inputs.items()}
 
 
 def _placed(array: Array, axis: int | None) -> Array:

@@ -77,6 +77,11 @@ def limit_missed(check: LimitCheck, metric: MetricInfo) -> str:
     return f"{metric.quantity} {value} {'>' if metric.lower_is_better else '<'} {bound}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; the name of its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def duration(seconds: float) -> str:
     """Seconds, or minutes and seconds from two minutes on."""
     if seconds < 10:

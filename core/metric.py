@@ -149,7 +149,7 @@ class MetricInfo:
         return stats.negated() if self.lower_is_better else stats
 
     def settings(self) -> dict[str, str]:
-        """The entries of ``measurement.json``'s settings that ``from_settings`` reads."""
+        """The entries of ``measurement.json``'s settings that ``core.builtin_metrics.info_from_settings`` reads."""
         settings = {"metric": self.name, DIRECTION_KEY: self.direction.value, UNIT_KEY: self.unit}
         if self.compared_with is not ComparedWith.LABELS:
             settings[COMPARED_KEY] = self.compared_with.value

@@ -25,6 +25,11 @@ def ragged(samples: Sequence[Array]) -> Array:
     return array
 
 
+def joined(samples: Sequence[Array]) -> Array:
+    """Samples (…) as an array (n, …), or one (n,) of them where their shapes differ."""
+    return np.stack(samples) if len({sample.shape for sample in samples}) == 1 else ragged(samples)
+
+
 def is_ragged(array: Array) -> bool:
     """Whether an array holds samples of different shapes."""
     return array.dtype.hasobject

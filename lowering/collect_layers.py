@@ -19,7 +19,7 @@ import onnx
 
 from bitfront.core import FP32
 from bitfront.lowering.dialect import Dialect, LayerSite, offers, stores
-from bitfront.lowering.graph import GraphView, attribute, bodies
+from bitfront.lowering.graph import MOVING, GraphView, attribute, bodies
 from bitfront.lowering.layers import (
     RECURRENT,
     RECURRENT_WEIGHTS,
@@ -36,7 +36,7 @@ _UNHANDLED = ("Einsum", "Attention", "DeformConv")
 # Operators that compute on quantised weights, of any domain.
 _QUANTISED = re.compile(
     r"QLinear(Conv|MatMul)|QGemm|QAttention|QEmbedLayerNormalization|QMoE|(MatMul|Conv)Integer\w*|MatMul(NBits|BnB4|Fp8)"
-    r"|QLinearConvTranspose|GatherBlockQuantized|Dynamic?Quantize(MatMul|LSTM)"
+    r"|QLinearConvTranspose|GatherBlockQuantized|DynamicQuantize(MatMul|LSTM)"
 )
 _QUANTISED_ALREADY = "it is quantised already"
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
@@ -188,7 +188,7 @@ def _is_quantised(weight: str, view: GraphView) -> bool:
         node = view.nodes[index]
         if node.op_type == "DequantizeLinear":
             return node.input[0] in view.initializers
-        if node.op_type not in ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Cast", "Slice"):
+        if node.op_type not in (*MOVING, "Cast"):
             return False
         weight = node.input[0]
     return False

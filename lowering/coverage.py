@@ -13,7 +13,7 @@ import onnx
 
 from bitfront.lowering.layers import Layer, QuantisableLayers
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.lowering.unquantised import unquantised_weights, weight_readers
+from bitfront.lowering.unquantised import weight_readers, why_unquantised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +56,6 @@ def weight_holders(reference: ReferenceModel, quantisable: QuantisableLayers) ->
     layers: dict[str, list[Layer]] = {}
     for each in quantisable.layers:
         layers.setdefault(each.node, []).append(each)
-    left = unquantised_weights(reference.proto, quantisable).operators
-    reasons = {name: operator.reason for name, operator in left.items()}
     readers = list(weight_readers(reference.proto.graph))
     total = sum(_sizes([tensor for _, tensors in readers for tensor in tensors], reference).values())
     counted: set[str] = set()
@@ -77,7 +75,7 @@ def weight_holders(reference: ReferenceModel, quantisable: QuantisableLayers) ->
                     weights=weights,
                     share=weights / total if total else 0.0,
                     layer=layer,
-                    reason="" if layer else reasons[name],
+                    reason="" if layer else quantisable.left_alone.get(name) or why_unquantised(node, held[0]),
                 )
             )
     return tuple(found)

@@ -11,13 +11,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.lowering.graph import GraphView, attribute, free_name, tensor_names
+from bitfront.lowering.graph import MOVING, GraphView, attribute, free_name, tensor_names
 
 MICROSOFT = "com.microsoft"
 # Operators whose results are not below zero: a quantiser behind them cuts nothing off.
 _NOT_NEGATIVE = ("Relu", "Sigmoid", "Softmax", "HardSigmoid", "Clip", "Abs", "Exp", "HardSwish")
-# Operators that do the same to integers as to numbers.
-_MOVING = ("Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+
+
+# A tensor with its scale and zero point, each in type, shape and bytes.
+_Key = tuple[str, *tuple[tuple[str, tuple[int, ...], bytes] | None, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,8 @@ class Forms:
         zeros: Quantised tensor → name of its zero point, empty where it has none.
         scale_of: Quantised tensor → name of its scale.
         scaled: Tensor of whole numbers → its floating form.
-        constants: Constant with its scale and zero point → its floating form, so that each is written once.
+        constants: Constant, or one moved about, with its scale and zero point → its floating form, so that each is
+            written once.
     """
 
     graph: onnx.GraphProto
@@ -58,7 +61,7 @@ class Forms:
     scale_of: dict[str, str] = field(default_factory=dict)
     scaled: dict[str, Scaled] = field(default_factory=dict)
     _taken: set[str] = field(init=False)
-    constants: dict[tuple[str, ...], str] = field(default_factory=dict)
+    constants: dict[_Key, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.view = GraphView(self.graph)
@@ -115,7 +118,7 @@ class Forms:
 
     def computed(self, integers: str, scale: NDArray[Any] | None, zero: NDArray[Any] | None) -> str:
         """(integers − zero) · scale, for what broadcasts already."""
-        key = (integers, *(part.tobytes().hex() if part is not None else "" for part in (scale, zero)))
+        key = _key(integers, scale, zero)
         if key in self.constants:
             return self.constants[key]
         base = integers.removesuffix("_quantized")
@@ -190,6 +193,10 @@ def _along(part: NDArray[Any] | None, axes: int, axis: int, dims: Sequence[int])
     return part.reshape(shape)
 
 
+def _key(tensor: str, *parts: NDArray[Any] | None) -> _Key:
+    return (tensor, *(None if part is None else (part.dtype.name, part.shape, part.tobytes()) for part in parts))
+
+
 def domain_of(node: onnx.NodeProto) -> tuple[str, str]:
     """(domain, operator), the standard domain as an empty one."""
     return ("" if node.domain == "ai.onnx" else node.domain, node.op_type)
@@ -233,7 +240,7 @@ def is_stored(tensor: str, view: GraphView) -> bool:
     """Whether a tensor is a constant, looked up in one, or one moved about."""
     while tensor not in view.initializers:
         index = view.producer(tensor)
-        if index is None or view.nodes[index].op_type not in _MOVING:
+        if index is None or view.nodes[index].op_type not in MOVING:
             return False
         tensor = view.nodes[index].input[0]
     return True
@@ -243,10 +250,10 @@ def _moved(tensor: str, scale: NDArray[Any], zero: NDArray[Any] | None, forms: F
     """The floating form of integers that were looked up in a constant, or moved about; None where they are none."""
     if tensor in forms.view.initializers:
         return forms.weight(tensor, scale, zero)
-    key = ("moved", tensor)
+    key = _key(tensor, scale, zero)
     index = forms.view.producer(tensor)
     node = forms.view.nodes[index] if index is not None else None
-    if key in forms.constants or node is None or node.op_type not in _MOVING:
+    if key in forms.constants or node is None or node.op_type not in MOVING:
         return forms.constants.get(key)
     source = _moved(node.input[0], scale, zero, forms)
     if source is None:

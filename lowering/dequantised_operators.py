@@ -15,14 +15,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from bitfront.lowering.dequantised_forms import MICROSOFT, Forms, Scaled, as_floats
-from bitfront.lowering.graph import attribute
+from bitfront.lowering.graph import MOVING, attribute
 
 Rule = Callable[[onnx.NodeProto, Forms], bool]
 
-_MOVING = (
-    *("MaxPool", "Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Gather", "Identity", "Expand"),
-    *("DepthToSpace", "SpaceToDepth", "Resize"),
-)
+# Operators that give the same of integers with one scale as of the numbers that these stand for, but for rounding.
+_SAME_OF_INTEGERS = MOVING | {"MaxPool", "Expand", "DepthToSpace", "SpaceToDepth", "Resize"}
 _WHOLE = (TensorProto.FLOAT, TensorProto.INT32)
 _LSTM = ("activations", "activation_alpha", "activation_beta", "clip", "direction", "hidden_size", "input_forget")
 
@@ -341,7 +339,7 @@ def _precise_blocks(node: onnx.NodeProto, forms: Forms) -> bool:
 
 
 RULES: Mapping[tuple[str, str], Rule] = {
-    **{("", op): _move for op in _MOVING},
+    **{("", op): _move for op in sorted(_SAME_OF_INTEGERS)},
     **{(domain, "QuantizeLinear"): _quantise for domain in ("", MICROSOFT)},
     **{(domain, "DequantizeLinear"): _dequantise for domain in ("", MICROSOFT)},
     ("", "DynamicQuantizeLinear"): _quantise_dynamically,

@@ -25,8 +25,9 @@ from onnx import TensorProto, numpy_helper
 
 from bitfront.core import Array, Inputs, ModelError
 from bitfront.core.batching import take_rows
+from bitfront.core.formatting import first_line
 from bitfront.core.ragged import rows_like
-from bitfront.lowering.graph import GraphView, graphs_of
+from bitfront.lowering.graph import MOVING, GraphView, graphs_of
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
 from bitfront.lowering.normalise import OPTIONAL_STEPS, QUANTISED_ARITHMETIC
 from bitfront.lowering.output_difference import (
@@ -53,7 +54,8 @@ _ROUNDINGS: Mapping[int, tuple[float, int]] = {
 }
 # Operators whose own error is absolute, a few units in the last place of 1 however small their result is.
 _WITHIN_ONE = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Tanh"})
-_MOVING = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather"})
+# Operators whose results lie within the ends of their first input's values.
+_WITHIN_INPUT = MOVING | {"Cast"}
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -72,7 +74,7 @@ def equivalent_to_given(reference: ReferenceModel, inputs: Inputs | None) -> Ref
     if QUANTISED_ARITHMETIC in reference.applied_steps:
         skipped = {*reference.skipped_steps, QUANTISED_ARITHMETIC}
         kept = _normalised(reference, skipped)
-        return _in_floating_point(equivalent_to_given(replace(kept, notices=reference.notices), inputs), inputs)
+        return _in_floating_point(equivalent_to_given(kept, inputs), inputs)
     feeds = random_inputs(reference) if inputs is None else first_batch(reference, inputs)
     if feeds is None:
         return reference
@@ -84,7 +86,7 @@ def equivalent_to_given(reference: ReferenceModel, inputs: Inputs | None) -> Ref
         if _answers(reference, feeds) is None:
             return reference  # what reads the same inputs next says what is wrong with them
         name = reference.interpreter.name
-        text = f"'{reference.source}' does not run in {name} as given ({_first_line(error)})"
+        text = f"'{reference.source}' does not run in {name} as given ({first_line(error)})"
         return _noticed(reference, f"{text}, so the network that is searched could not be compared with it")
     found = given.differences(reference)
     if found:
@@ -99,7 +101,7 @@ def equivalent_to_given(reference: ReferenceModel, inputs: Inputs | None) -> Ref
 
 
 def _normalised(reference: ReferenceModel, skipped: Collection[str]) -> ReferenceModel:
-    """The network normalised anew, without some steps."""
+    """The network normalised anew, without some steps; what is known of how it was read stays."""
     assert reference.given is not None
     made = make_reference(
         reference.given,
@@ -109,7 +111,7 @@ def _normalised(reference: ReferenceModel, skipped: Collection[str]) -> Referenc
         fixed_inputs=reference.fixed_inputs,
         weights=reference.weights,
     )
-    return replace(made, given=reference.given, batching=reference.batching)
+    return replace(made, given=reference.given, batching=reference.batching, notices=reference.notices)
 
 
 def _in_floating_point(kept: ReferenceModel, inputs: Inputs | None) -> ReferenceModel:
@@ -149,7 +151,7 @@ def _in_floating_point(kept: ReferenceModel, inputs: Inputs | None) -> Reference
         stay = f"{text}, and its quantised layers stay as they are: in floating point {'; '.join(differing)}"
         return _noticed(kept, stay)
     searched = f"{text}: it is searched from its layers in floating point, which answer within what that changes"
-    return replace(wide, notices=(*kept.notices, searched))
+    return _noticed(wide, searched)
 
 
 def first_batch(reference: ReferenceModel, inputs: Inputs) -> Inputs | None:
@@ -208,7 +210,7 @@ def _repaired(reference: ReferenceModel, given: _GivenAnswers, found: list[str])
 
 
 def _noticed(reference: ReferenceModel, *texts: str) -> ReferenceModel:
-    return replace(reference, notices=(*reference.notices, *texts))
+    return replace(reference, notices=tuple(dict.fromkeys((*reference.notices, *texts))))
 
 
 def _answers(reference: ReferenceModel, feeds: Inputs) -> list[Array] | None:
@@ -248,7 +250,7 @@ class _GivenAnswers:
         try:
             found = self._interpreter.load(reference.proto, optimised=False).run(self._feeds)
         except InterpreterError as error:
-            return [f"it no longer runs in {self._interpreter.name} ({_first_line(error)})"]
+            return [f"it no longer runs in {self._interpreter.name} ({first_line(error)})"]
         pairs = [
             place
             for place, value in enumerate(found)
@@ -294,7 +296,7 @@ def outputs_within_one(graph: onnx.GraphProto) -> set[str]:
     found = set()
     for value in graph.output:
         node = makers.get(value.name)
-        while node is not None and node.op_type in _MOVING:
+        while node is not None and node.op_type in _WITHIN_INPUT:
             node = makers.get(node.input[0])
         if node is not None and node.op_type in _WITHIN_ONE:
             found.add(value.name)
@@ -331,7 +333,3 @@ def _disturb_model(
                 if weights is not None and graph.name == changed.graph.name:
                     detach_one(tensor, weights)
     return changed
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

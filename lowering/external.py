@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from bitfront.core import ModelError
 from bitfront.core.blob import FileRange
+from bitfront.core.formatting import first_line
 from bitfront.lowering import weight_files
 from bitfront.lowering.graph import graphs_of
 from bitfront.lowering.weight_files import WeightFile, inline_bytes, refer
@@ -55,9 +56,8 @@ def load_external_data(model: onnx.ModelProto, path: Path, weights: WeightFile |
         try:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.resolve().parent))
         except (ValueError, OSError, onnx.checker.ValidationError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(
-                f"'{path}': external data of tensor '{tensor.name}' cannot be read ({reason})",
+                f"'{path}': external data of tensor '{tensor.name}' cannot be read ({first_line(error)})",
                 "the data file may be truncated: copy it again",
             ) from error
         tensor.ClearField("data_location")

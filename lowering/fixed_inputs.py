@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from bitfront.core import Array, Inputs
+from bitfront.core import Array, ConfigError, Inputs
 from bitfront.core.ragged import is_ragged
 from bitfront.lowering.graph import graphs_of
 from bitfront.lowering.reference import ReferenceModel, make_reference
@@ -49,6 +49,26 @@ def fix_shared_inputs(reference: ReferenceModel, *data: Inputs | None) -> Refere
         batching=reference.batching,
         notices=(*reference.notices, f"{text} it answers for that value alone"),
     )
+
+
+def check_fixed_inputs(reference: ReferenceModel, inputs: Inputs) -> None:
+    """Refuse inputs for which another branch may run than the one that the network was reduced to.
+
+    Args:
+        reference: The network of a config.
+        inputs: One array per network input, (n, …).
+
+    Raises:
+        ConfigError: If an input that decided a branch is another number in them.
+    """
+    for name, value in reference.fixed_inputs.items():
+        others = [number for sample in inputs.get(name, ()) for number in np.unique(sample) if number != value]
+        if others:
+            raise ConfigError(
+                f"the config is for input '{name}' of {value:g} alone, which decides a branch of '{reference.source}', "
+                f"and the data has {others[0]:g}",
+                f"give data in which '{name}' is {value:g}, or search the network again with this data",
+            )
 
 
 def _has_branches(proto: onnx.ModelProto) -> bool:

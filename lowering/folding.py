@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.lowering.graph import GraphView, bodies
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
-from bitfront.lowering.layers import RECURRENT, WEIGHTED
+from bitfront.lowering.layers import RECURRENT, TABLE_READERS, WEIGHTED
 from bitfront.lowering.shapes import infer_shapes
 from bitfront.lowering.weight_files import WeightFile
 
@@ -131,10 +131,11 @@ def _leads_to_weights(view: GraphView) -> set[str]:
             found.update(node.input[1:])
         if node.op_type in RECURRENT:
             found.update(node.input[1:3])
-        if node.op_type == "Gather":
+        if node.op_type in TABLE_READERS and node.input[0] in fixed:
             found.add(node.input[0])
         if any(name in found for name in node.output):
             found.update(node.input)
+        found.discard("")  # an input left out
     return found
 
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from bitfront.lowering.weight_files import tensor_array
 
+# Operators whose result is elements of their first input, moved about and otherwise as they are.
+MOVING = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather"))
+
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The node's subgraphs: branches of If, bodies of Loop and Scan."""

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from bitfront.core import ModelError
 from bitfront.core.blob import FileRange
+from bitfront.core.formatting import first_line
 from bitfront.lowering import weight_files
 from bitfront.lowering.external import load_external_data, network_bytes
 from bitfront.lowering.graph import graphs_of, sort_nodes
@@ -50,7 +51,7 @@ def load_reference(
         model, inside = _parsed(path)
     except (DecodeError, ValueError, OSError, RecursionError) as error:
         raise ModelError(
-            f"'{path}' is no readable ONNX file ({_first_line(error)})", "it may be truncated: copy or export it again"
+            f"'{path}' is no readable ONNX file ({first_line(error)})", "it may be truncated: copy or export it again"
         ) from error
     if not model.graph.node:
         raise ModelError(f"'{path}' holds no network: its graph is empty", "it may be truncated: export it again")
@@ -69,7 +70,7 @@ def load_reference(
     try:
         file_of(model)
     except (EncodeError, ValueError) as error:
-        raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
+        raise ModelError(f"'{path}' is no valid ONNX model: {first_line(error)}", "export it again") from error
     given = onnx.ModelProto()
     given.CopyFrom(model)
     sort_nodes(model.graph)
@@ -129,7 +130,7 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
         EncodeError,
         DecodeError,
     ) as error:
-        raise ModelError(f"'{path}' is no valid ONNX model: {_first_line(error)}", "export it again") from error
+        raise ModelError(f"'{path}' is no valid ONNX model: {first_line(error)}", "export it again") from error
 
 
 def _with_group_norms(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -144,7 +145,3 @@ def _with_group_norms(model: onnx.ModelProto) -> onnx.ModelProto:
             entry.version = OPSET
     newer.ir_version = max(newer.ir_version, IR_VERSION)
     return newer
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

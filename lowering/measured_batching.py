@@ -7,16 +7,16 @@ fail or answer otherwise, each is run alone from there on, as under a fixed batc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bitfront.core import Array, Batching, Inputs
+from bitfront.core import Array, Batching, DataError, Inputs
 from bitfront.core.batching import take_rows
 from bitfront.core.ragged import is_ragged, rows_like
 from bitfront.lowering.interpreter import InterpretedGraph, InterpreterError
+from bitfront.lowering.output_difference import widened
 from bitfront.lowering.reference import ReferenceModel
 
 _LOOKED_AT = 8  # samples, of which the first and the last are run
@@ -32,13 +32,13 @@ def measured_batching(reference: ReferenceModel, inputs: Inputs) -> ReferenceMod
     Args:
         reference: The network.
         inputs: One array per network input, (n, …).
+
+    Raises:
+        DataError: As ``single_batching`` does.
     """
+    reference = single_batching(reference, inputs)
     if reference.batching.fixed is not None or any(not len(inputs.get(name, ())) for name in reference.input_shapes):
         return reference
-    own = inputs_of_their_own(reference.batching, inputs)
-    if own:
-        reason = f"input '{own[0]}' has no batch axis and a value of its own for each sample"
-        return _single(reference, reason, "")
     rows = np.unique(rows_like(inputs, 0, _LOOKED_AT))[[0, -1]]
     feed = {name: take_rows(inputs[name], rows) for name in reference.input_shapes}
     try:
@@ -82,20 +82,41 @@ def measured_batching(reference: ReferenceModel, inputs: Inputs) -> ReferenceMod
 
 
 def inputs_of_their_own(batching: Batching, inputs: Inputs) -> list[str]:
-    """Inputs without a batch axis that were given a value for each sample."""
-    return [
-        name
-        for name, array in inputs.items()
-        if batching.input_axis(name) is None and (is_ragged(array) or (len(array) > 1 and array.strides[0] != 0))
-    ]
+    """Inputs without a batch axis that have another value for some sample than for the first."""
+    return [name for name, array in inputs.items() if batching.input_axis(name) is None and not _all_alike(array)]
 
 
-def single_batching(reference: ReferenceModel, inputs: Inputs) -> ReferenceModel:
-    """The reference model, run one sample at a time if one of its inputs without a batch axis differs by sample."""
-    own = inputs_of_their_own(reference.batching, inputs)
-    if not own or reference.batching.single:
+def single_batching(reference: ReferenceModel, inputs: Inputs, states: Collection[str] = ()) -> ReferenceModel:
+    """The reference model, run one sample at a time if one of its inputs without a batch axis differs by sample.
+
+    Args:
+        reference: The network.
+        inputs: One array per network input, (n, …).
+        states: Inputs that an output feeds, so that they differ by sample whatever they begin with.
+
+    Raises:
+        DataError: If it insists on several samples at once.
+    """
+    layout = reference.batching
+    fed = [name for name in states if layout.input_axis(name) is None]
+    own = [*fed, *inputs_of_their_own(layout, inputs)]
+    if not own or layout.single:
         return reference
-    return _single(reference, f"input '{own[0]}' has no batch axis and a value of its own for each sample", "")
+    reason = f"input '{own[0]}' has no batch axis and a value of its own for each sample"
+    if layout.fixed is not None:
+        raise DataError(
+            f"'{reference.source}': {reason}, and each run takes {layout.fixed} samples",
+            "export the network with a batch of 1, or a dynamic one, or give one value that all samples share; if an "
+            f"axis of it counts the samples, say so with --batch-axis {own[0]}=AXIS",
+        )
+    return _single(reference, reason, "")
+
+
+def _all_alike(array: Array) -> bool:
+    """Whether all samples, (n, …), are the same."""
+    if is_ragged(array):
+        return all(np.array_equal(array[0], sample) for sample in array[1:])
+    return len(array) < 2 or array.strides[0] == 0 or bool((array == array[:1]).all())
 
 
 def _single(reference: ReferenceModel, reason: str, hint: str) -> ReferenceModel:
@@ -143,15 +164,11 @@ def _alike(wanted: Array, found: Array) -> bool:
     """Whether two arrays of one shape hold the same, but for rounding."""
     if wanted.dtype.kind != "f":
         return bool(np.array_equal(wanted, found))
-    one, two = _wide(wanted), _wide(found)
-    usable = np.isfinite(one) & np.isfinite(two)
-    if not np.array_equal(np.isnan(one), np.isnan(two)):
+    one, two = widened(wanted), widened(found)
+    usable = np.isfinite(one)
+    if not np.array_equal(usable, np.isfinite(two)) or not np.array_equal(one[~usable], two[~usable], equal_nan=True):
         return False
-    noise, signal = float(((one - two)[usable] ** 2).sum()), float((one[usable] ** 2).sum())
-    near = np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING, equal_nan=True)
+    one, two = one[usable], two[usable]
+    noise, signal = float(((one - two) ** 2).sum()), float((one**2).sum())
+    near = np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING)
     return near or noise * 10 ** (_LEAST_DB / 10) <= signal
-
-
-def _wide(array: Array) -> NDArray[np.float64]:
-    wide: NDArray[np.float64] = array.astype(np.float64)
-    return wide

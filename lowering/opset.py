@@ -18,6 +18,7 @@ import onnx
 from onnx import helper, version_converter
 
 from bitfront.core import ModelError
+from bitfront.core.formatting import first_line
 from bitfront.lowering.graph import GraphView, attribute, free_name, graphs_of, tensor_names
 from bitfront.lowering.shapes import infer_shapes, restored, without_weights
 from bitfront.lowering.weight_files import tensor_array
@@ -64,7 +65,7 @@ def with_opset(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         converted = restored(version_converter.convert_version(without_weights(prepared), OPSET), prepared)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
-            f"'{source}': opset {version} could not be converted to {OPSET} ({str(error).strip().splitlines()[0]})",
+            f"'{source}': opset {version} could not be converted to {OPSET} ({first_line(error)})",
             f"export the network with opset {OPSET} or newer",
         ) from error
     for graph in graphs_of(converted.graph):

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from bitfront.lowering.graph import GraphView
+from bitfront.lowering.layers import WEIGHTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ def _domain(view: GraphView, writes: set[int]) -> set[int]:
     """Nodes that write 8-bit tensors, and floating glue all of whose inputs come from such nodes."""
     domain = set(writes)
     for i, node in enumerate(view.nodes):
-        if i in domain or node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        if i in domain or node.op_type in WEIGHTED:
             continue
         sources = [view.producer(name) for name in node.input if name and name not in view.initializers]
         if sources and all(source in domain for source in sources):

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from bitfront.core import LoweringError, Scheme
+from bitfront.lowering.fp16 import FP16_MAX
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.lowering.writer import GraphWriter
 
-_FP16_MAX = float(np.finfo(np.float16).max)
 # What a Pad takes in a file, its constant included.
 _PAD_BYTES = 160
 
@@ -39,9 +39,9 @@ def write_fp16(writer: GraphWriter, weight: NDArray[np.float32], layer: Layer) -
         LoweringError: If a weight does not fit FP16.
     """
     largest = float(np.abs(weight).max(initial=0.0))
-    if largest > _FP16_MAX:
+    if largest > FP16_MAX:
         raise LoweringError(
-            f"layer '{layer.name}': its largest weight, {largest:g}, is beyond FP16's {_FP16_MAX:g}",
+            f"layer '{layer.name}': its largest weight, {largest:g}, is beyond FP16's {FP16_MAX:g}",
             "leave the layer at fp32 or int8",
         )
     stored = writer.constant(weight.astype(np.float16), f"{layer.weight}_h")

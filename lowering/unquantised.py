@@ -53,11 +53,6 @@ class UnquantisedWeights:
     operators: Mapping[str, UnquantisedOperator]
     total: int
 
-    @property
-    def share(self) -> float:
-        """Share of the network's weights, 0 to 1, that the operators hold."""
-        return sum(each.weights for each in self.operators.values()) / max(self.total, 1)
-
     def lines(self) -> list[str]:
         """Operators with their reasons and shares, the largest first, a line each where they are large."""
         large = {name: each for name, each in self.operators.items() if each.weights >= _LEAST_SHARE * self.total > 0}
@@ -74,10 +69,6 @@ class UnquantisedWeights:
             held = self._percent(sum(each.weights for each in small))
             found.append(f"{len(small)} more, of {held} of the weights together: {kinds}")
         return found
-
-    def share_text(self) -> str:
-        """The share in words: ``3.1 %``."""
-        return self._percent(sum(each.weights for each in self.operators.values()))
 
     def _percent(self, weights: int) -> str:
         percent = 100 * weights / max(self.total, 1)
@@ -103,7 +94,7 @@ def unquantised_weights(model: onnx.ModelProto, quantisable: QuantisableLayers) 
         held = [tensor for tensor in fresh if len(tensor.dims) >= _LEAST_AXES]
         if name in layers or not (held or name in left):
             continue
-        reason = left.get(name) or _why(node, held[0])
+        reason = left.get(name) or why_unquantised(node, held[0])
         found[name] = UnquantisedOperator(
             operator=node.op_type, reason=reason, weights=sum(prod(tensor.dims) for tensor in fresh)
         )
@@ -114,7 +105,8 @@ def unquantised_weights(model: onnx.ModelProto, quantisable: QuantisableLayers) 
     return UnquantisedWeights(operators=found, total=total)
 
 
-def _why(node: onnx.NodeProto, weight: TensorProto) -> str:
+def why_unquantised(node: onnx.NodeProto, weight: TensorProto) -> str:
+    """Reason why an operator that reads a weight is no quantisable layer, where no better one is known."""
     held = f"{node.op_type} with weights of {'×'.join(map(str, weight.dims))}"
     if weight.data_type in _INTEGERS:
         return f"{held}: they are integers already"

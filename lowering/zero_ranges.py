@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from bitfront.lowering.graph import GraphView
+from bitfront.lowering.layers import WEIGHTED
 from bitfront.lowering.ranges import is_bounded, is_zero
 
 Ranges = Mapping[str, tuple[float, float]]
 
-_WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 _ACTIVATIONS = frozenset(("Relu", "Clip"))
 _WIDEST = 1.0
 # A scale of it / 255 is a normal float32, and so is its product with a weight's of 1e-3.
@@ -49,7 +49,7 @@ def _wanted(view: GraphView, tensor: str, ranges: Ranges, found: Ranges) -> Iter
     """Upper ends that the readers of a tensor ask for; those of tensors behind it are in ``found``."""
     for index in view.consumers(tensor):
         node = view.nodes[index]
-        weight = view.array(node.input[1]) if node.op_type in _WEIGHTED and node.input[0] == tensor else None
+        weight = view.array(node.input[1]) if node.op_type in WEIGHTED and node.input[0] == tensor else None
         if weight is not None:
             largest = float(np.abs(weight).max(initial=0.0))
             written = [_span(ranges, name) for name in _results(view, node.output[0])]

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfront.core import Inputs, ModelError
+from bitfront.core.formatting import first_line
 from bitfront.passes.equivalence import difference, outputs_of
 from bitfront.passes.prune_branches import Branch, checked, find_branches
 from bitfront.passes.prune_counts import example_tensors, layer_macs
@@ -253,7 +254,7 @@ def _differs(
         remove_units(pruned, DependencyGraph(pruned, examples), group, channels, len(units) - len(half))
         outputs = outputs_of(pruned, examples)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError, ModelError) as error:
-        return f"the module does not run with fewer of them ({str(error).strip().splitlines()[0]})"
+        return f"the module does not run with fewer of them ({first_line(error)})"
     mask_columns(masked, members, set(channels))
     return difference("channels", outputs, outputs_of(masked, examples), outputs_of(module, examples))
 

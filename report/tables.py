@@ -13,7 +13,7 @@ from bitfront.core.variant_info import VariantInfo
 from bitfront.report import variant_format
 from bitfront.report.results import RunResults
 
-LATENCY_RATIO, SIZE_RATIO = "latency ×", "size ×"
+LATENCY_RATIO, SIZE_RATIO = "lat. ratio", "size ratio"
 """Of what points are compared with, as is the change of the metric."""
 LIMITS = "limits"
 COLUMNS = ("", "id", "accuracy", "Δ accuracy", "latency", "p90", LATENCY_RATIO, "size", SIZE_RATIO, LIMITS, "layers")

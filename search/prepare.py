@@ -29,9 +29,9 @@ from bitfront.core import (
     as_metric,
     digest,
 )
-from bitfront.core.batching import take_rows
+from bitfront.core.batching import median_batch
 from bitfront.core.metric import ComparedWith
-from bitfront.core.ragged import is_ragged, median_sample, rows_like
+from bitfront.core.ragged import is_ragged
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.search.events import Listener
 from bitfront.search.measuring.accuracy import BATCH, FIRST_STAGE, Scorer
@@ -315,15 +315,14 @@ def _measurements(store: ContentStore, identity: Mapping[str, str], metric: Metr
 
 
 def _timed_batch(calibration: Inputs, batch_size: int) -> Inputs:
-    """The samples that latency is measured on: the first ones, or those of median size where shapes differ."""
+    """The samples that latency is measured on, as many as a batch has."""
     short = [name for name, array in calibration.items() if len(array) < batch_size]
     if short:
         raise DataError(
             f"calibration input '{short[0]}': {len(calibration[short[0]])} samples do not fill a batch of {batch_size}",
             "give more calibration samples or a smaller --batch-size",
         )
-    rows = rows_like(calibration, median_sample(calibration), batch_size)
-    return {name: take_rows(array, rows) for name, array in calibration.items()}
+    return median_batch(calibration, batch_size)
 
 
 def _model_json(lowerer: Lowerer) -> dict[str, Any]:

@@ -31,6 +31,7 @@ import pandas as pd
 
 from bitfront.backends.batches import sample_count
 from bitfront.core import ConfigError, ContentStore, Inputs, ModelError, digest
+from bitfront.core.formatting import first_line
 from bitfront.sensitivity.divergence import Outputs, divergence
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ class _Scorer:
                 pruned = self._pruned(row)
                 outputs = torch_outputs(pruned, self._inputs)
             except (ModelError, RuntimeError) as error:
-                return replace(row, dropped=f"the network does not run pruned so ({_first_line(error)})")
+                return replace(row, dropped=f"the network does not run pruned so ({first_line(error)})")
             kept = {
                 "loss": float(divergence(self._divergence_metric, self._reference, outputs).mean()),
                 "macs_share": 1 - self._macs(pruned) / self._whole_macs,
@@ -341,7 +342,3 @@ def torch_outputs(module: nn.Module, inputs: Inputs) -> Outputs:
     batches = TrainingData(inputs=inputs).batches(_BATCH, device_of(module))
     parts = [outputs_of(module, batch.inputs) for batch in batches]
     return tuple(np.concatenate([part.cpu().numpy() for part in column]) for column in zip(*parts, strict=True))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -31,8 +31,8 @@ from bitfront.search.passes.prune import PrunePass
 from bitfront.search.passes.qat import QatPass
 from bitfront.search.passes.registry import selectable
 from tests.backends.conformance import BackendConformance
+from tests.import_rules import ALLOWED
 from tests.search.command_line import enter, outcome, write_files
-from tests.test_architecture import ALLOWED
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "adding-a-backend.md"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from bitfront.core import errors
-from tests.test_architecture import ROOT, modules
+from tests.import_rules import ROOT, modules
 
 # A MalformedError becomes part of another's message where the file is known, and that one says what to do.
 KINDS = frozenset(name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception))

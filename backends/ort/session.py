@@ -30,6 +30,7 @@ from bitfront.backends.inputs import InputSpec, wrong_input
 from bitfront.backends.ort.package import load_onnxruntime, ort_errors
 from bitfront.backends.ort.profile import parse_profile
 from bitfront.core import Array, BackendError, Inputs
+from bitfront.core.formatting import first_line
 from bitfront.core.temporary import temporary_folder
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -239,8 +240,3 @@ def _operator_types(graph: onnx.GraphProto) -> list[str]:
             for body in (attribute.g, *attribute.graphs):
                 types.extend(_operator_types(body))
     return types
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, its type where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

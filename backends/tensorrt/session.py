@@ -20,6 +20,7 @@ from bitfront.backends.inputs import InputSpec
 from bitfront.backends.tensorrt.cuda import Cuda
 from bitfront.backends.tensorrt.messages import open_log
 from bitfront.core import Array, BackendError, Inputs
+from bitfront.core.formatting import first_line
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -81,7 +82,7 @@ def device_errors(name: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise BackendError(
-            f"{name}: the device failed: {_first_line(error)}",
+            f"{name}: the device failed: {first_line(error)}",
             "if it has no memory left, free some or use a smaller batch",
         ) from error
 
@@ -182,7 +183,7 @@ def captured(session: Session, cuda: Cuda) -> tuple[Callable[[], None], str]:
         return cuda.capture(session.stream, session.enqueue), ""
     except (RuntimeError, BackendError) as error:
         session.finish()
-        return session.enqueue, f"not captured as a CUDA graph, so launching counts: {_first_line(error)}"
+        return session.enqueue, f"not captured as a CUDA graph, so launching counts: {first_line(error)}"
 
 
 def event_timer(session: Session, launch: Callable[[], None], cuda: Cuda, name: str) -> Timer:
@@ -219,10 +220,6 @@ def event_timer(session: Session, launch: Callable[[], None], cuda: Cuda, name: 
         return np.array(times, dtype=np.int64)
 
     return timed
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _dtype(engine: trt.ICudaEngine, name: str) -> str:

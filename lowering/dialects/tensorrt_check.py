@@ -20,9 +20,9 @@ from onnx import TensorProto
 
 from bitfront.lowering.fp16 import stays_fp32
 from bitfront.lowering.graph import GraphView, attribute
+from bitfront.lowering.layers import WEIGHTED
 from bitfront.lowering.shapes import infer_shapes
 
-_WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 _FLOATING = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
 _SINGLE_TYPED_EXCEPT = frozenset(("Cast", "QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan"))
 _BLOCK_SIZES = (64, 128)
@@ -186,7 +186,7 @@ def _weight_axis(graph: _Graph) -> Found:
     """Quantized Types, "Per-channel": output channels are axis 0 of Conv, 1 of ConvTranspose, N of Gemm and MatMul."""
     for node, reader in graph.weights(TensorProto.INT8):
         scale, shape = graph.scale(node), graph.view.shape(node.input[0])
-        if scale is None or shape is None or reader.op_type not in _WEIGHTED:
+        if scale is None or shape is None or reader.op_type not in WEIGHTED:
             continue
         transposed = reader.op_type == "Gemm" and attribute(reader, "transB", 0)
         axis = 0 if reader.op_type == "Conv" or transposed else 1
@@ -208,7 +208,7 @@ def _floating_bias(graph: _Graph) -> Found:
 
 def _both_operands(graph: _Graph) -> Found:
     """Placement recommendations: all inputs of a weighted operation are quantised, or none (INT4 weights apart)."""
-    for node in graph.of(*_WEIGHTED):
+    for node in graph.of(*WEIGHTED):
         dequantise = graph.writer(node.input[1], "DequantizeLinear")
         integer = dequantise is not None and graph.type_of(dequantise.input[0]) == TensorProto.INT8
         if integer != bool(graph.quantised_from(node.input[0])):
@@ -232,7 +232,7 @@ def _no_quantiser_before_activation(graph: _Graph) -> Found:
     for node in graph.of("Relu", "Clip"):
         source = graph.quantised_from(node.input[0])
         writer = graph.writer(source) if source else None
-        if writer is not None and writer.op_type in _WEIGHTED:
+        if writer is not None and writer.op_type in WEIGHTED:
             yield node, f"expected no Q/DQ between {writer.op_type} and {node.op_type}"
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NoReturn
 
@@ -149,40 +149,41 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
     )
     group.add_argument("--data", type=path, metavar="FOLDER", help="folder passed to the workload's function")
     add_batch_axis(group)
-    group.add_argument(
+    _add_list(
+        group,
         "--state",
-        type=key_value,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="OUT=IN",
-        help="outputs that feed inputs of the next step; samples are sequences, time their second axis (default: none)",
+        key_value,
+        "OUT=IN",
+        "outputs that feed inputs of the next step; samples are sequences, time their second axis (default: none)",
     )
+
+
+def _add_list(
+    group: argparse._ArgumentGroup, flag: str, kind: Callable[[str], object], metavar: str, text: str
+) -> None:
+    """Add an option that takes several words and may be repeated."""
+    group.add_argument(flag, type=kind, nargs="+", action="extend", default=[], metavar=metavar, help=text)
 
 
 def add_data_options(group: argparse._ArgumentGroup) -> None:
     """Add the option for how data become inputs."""
-    group.add_argument(
+    _add_list(
+        group,
         "--data-options",
-        type=key_value,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="how images and text become inputs: size=224 scale=1/255 mean=... (default: what lies beside the model)",
+        key_value,
+        "KEY=VALUE",
+        "how images and text become inputs: size=224 scale=1/255 mean=... (default: what lies beside the model)",
     )
 
 
 def add_batch_axis(group: argparse._ArgumentGroup) -> None:
     """Add the option that says which axis of an input or output counts the samples."""
-    group.add_argument(
+    _add_list(
+        group,
         "--batch-axis",
-        type=batch_axis,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=AXIS",
-        help="axis of an input or output that counts samples, from 0, or none (default: told from shapes and runs)",
+        batch_axis,
+        "NAME=AXIS",
+        "axis of an input or output that counts samples, from 0, or none (default: told from shapes and runs)",
     )
 
 

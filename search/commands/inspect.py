@@ -102,6 +102,7 @@ def run(argv: Sequence[str]) -> int:
         rows = inspection.holder_rows(holders, quantisable, times)
         write_table(sys.stdout, columns, rows, wrapping=1, names=(0,), narrowings=narrowings)
     for title, lines in (
+        ("Schemes", inspection.scheme_lines(quantisable.layers)),
         ("Groups of several layers", inspection.group_lines(quantisable)),
         ("Refused", inspection.refusal_lines(quantisable.layers)),
         ("Left as they are", inspection.left_alone_lines(holders, quantisable, times)),

@@ -23,6 +23,7 @@ from bitfront.core import (
 )
 from bitfront.core.artifact import file_blob, load_artifact
 from bitfront.core.files import check_readable
+from bitfront.core.formatting import first_line
 from bitfront.search.arguments import arguments, values
 from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_prose
@@ -190,8 +191,7 @@ def read_model(path: Path) -> Artifact:
             return Artifact(files=files, main=path.name, settings=artifact.settings)
         return Artifact.onnx(onnx.load(str(path)).SerializeToString(deterministic=True), artifact.settings)
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"'{path}' cannot be read as ONNX: {reason}", "copy or export it again") from error
+        raise ModelError(f"'{path}' cannot be read as ONNX: {first_line(error)}", "copy or export it again") from error
 
 
 def declared_inputs(model: bytes) -> Declared:

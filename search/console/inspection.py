@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bitfront.core import SCHEMES
 from bitfront.core.formatting import MISSING
 
 if TYPE_CHECKING:
@@ -82,6 +83,12 @@ def left_alone_lines(
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def scheme_lines(layers: Sequence[Layer]) -> list[str]:
+    """Schemes that some layer may take, each with its description, in the registry's order."""
+    offered = {scheme.text for layer in layers for scheme in layer.schemes}
+    return [f"{text}: {SCHEMES.description(text)}" for text in SCHEMES if text in offered]
 
 
 def group_lines(quantisable: QuantisableLayers) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitfront.core import Array, DataError, Labelled, ModelError
-from bitfront.core.ragged import ragged
+from bitfront.core.ragged import joined
 from bitfront.search.inputs.data.archive import array_names, read_npz
 from bitfront.search.inputs.values import LABEL_KINDS, as_array, as_samples, is_sample_list
 
@@ -201,8 +201,8 @@ def check_labels(arrays: Mapping[str, object], samples: int, source: str) -> Arr
 
 def _labels(value: object, where: str) -> Array:
     """Labels as an array; one (n,) of arrays where samples have labels of different shapes."""
-    if is_sample_list(value) and is_uneven(value):
-        return ragged([as_array(sample, f"{where}: {index}", LABEL_KINDS) for index, sample in enumerate(value)])
+    if is_sample_list(value):
+        return joined([as_array(sample, f"{where}: {index}", LABEL_KINDS) for index, sample in enumerate(value)])
     return as_array(value, where, LABEL_KINDS)
 
 
@@ -267,11 +267,6 @@ def _check_shape(array: Array, expected: tuple[int | None, ...], axis: int | Non
         raise DataError(f"{where}: holds zero samples", "give at least a few dozen")
 
 
-def is_uneven(samples: Sequence[Array]) -> bool:
-    """Whether samples have more than one shape."""
-    return len({sample.shape for sample in samples}) > 1
-
-
 def _batch_axis_option(name: str, axis: int | None = None) -> str:
     if axis is not None:
         return f"--batch-axis {name}={axis}"
@@ -291,7 +286,7 @@ def _one_by_one(samples: list[Array], shape: tuple[int | None, ...], axis: int |
                 "each sample is an array without the batch axis; say which that is with --batch-axis INPUT=AXIS",
             )
         found.append(check_finite(cast(sample, dtype, place), place))
-    return np.stack(found) if not is_uneven(found) else ragged(found)
+    return joined(found)
 
 
 def check_finite(array: Array, where: str) -> Array:

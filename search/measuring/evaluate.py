@@ -20,13 +20,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
 from bitfront.backends.base import CompiledModel
-from bitfront.backends.timing import TimingSettings
 from bitfront.core import (
     AccuracyStats,
     Artifact,
@@ -66,8 +65,6 @@ class Evaluator:
         scorer: The search's part of the evaluation data.
         budget: Limits.
         given: The network that all are compared with.
-        past: Trials of an earlier run that is resumed.
-        timing: How candidates are timed.
         scoring: How many samples candidates are scored on at least.
     """
 
@@ -77,8 +74,6 @@ class Evaluator:
         scorer: Scorer,
         budget: Constraints,
         given: Given,
-        past: Sequence[Trial] = (),
-        timing: TimingSettings = QUICK,
         scoring: ScoringConfig = DEFAULTS.scoring,
     ) -> None:
         self._runner = runner
@@ -86,9 +81,8 @@ class Evaluator:
         self._budget = budget
         self._given = given
         self._measured: GivenMeasurement | None = None
-        self._timing = timing
         self._scoring = scoring
-        self.trials: list[Trial] = list(past)
+        self.trials: list[Trial] = []
 
     @property
     def given(self) -> GivenMeasurement | None:
@@ -205,7 +199,7 @@ class Evaluator:
         if latency is None:
             name = GIVEN_ID if artifact == self._given.artifact else artifact
             models = {GIVEN_ID: self._given.compiled} | ({} if name == GIVEN_ID else {name: compiled()})
-            latency = self._runner.time(models, self._timing)[name]
+            latency = self._runner.time(models, QUICK)[name]
             self._runner.measurements.put_latency(artifact, latency)
         return latency
 

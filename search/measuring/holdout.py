@@ -1,4 +1,4 @@
-"""Split of the labelled samples: a part for the search, and a held-out part for the final scores."""
+"""Split of the evaluation samples: a part for the search, and a held-out part for the final scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def split_holdout(data: Labelled, share: float, seed: int) -> tuple[Labelled, La
     """Split labelled data by a seeded permutation, so that an ordered data set splits evenly.
 
     Args:
-        data: All labelled samples, (n, …).
+        data: All of them, (n, …).
         share: Share of the samples that is held out, between 0 and 1.
         seed: The same seed gives the same split.
 
@@ -25,7 +25,7 @@ def split_holdout(data: Labelled, share: float, seed: int) -> tuple[Labelled, La
     count = len(data)
     if count < 2:
         raise DataError(
-            f"evaluation data: expected at least 2 labelled samples, got {count}",
+            f"evaluation data: expected at least 2 samples, got {count}",
             "give one to search with and one to hold back at the very least",
         )
     held_out = min(max(round(count * share), 1), count - 1)

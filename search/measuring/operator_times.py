@@ -8,8 +8,7 @@ from dataclasses import replace
 from bitfront.backends.base import Backend
 from bitfront.backends.time_shares import TimeShares, time_shares
 from bitfront.core import FP32, Inputs, UsageError
-from bitfront.core.batching import take_rows
-from bitfront.core.ragged import median_sample, rows_like
+from bitfront.core.batching import median_batch
 from bitfront.lowering.coverage import WeightHolder
 from bitfront.lowering.lowerer import Lowerer
 
@@ -34,8 +33,7 @@ def operator_times(
     if not inputs:
         raise UsageError("--profile: there is nothing to run the network on", "give inputs with --calib")
     batch = reference.fixed_batch or 1
-    rows = rows_like(inputs, median_sample(inputs), batch)
-    feeds = reference.batching.feed({name: take_rows(array, rows) for name, array in inputs.items()})
+    feeds = reference.batching.feed(median_batch(inputs, batch))
     artifact = lowerer.lower({layer.name: FP32 for layer in lowerer.quantisable.layers})
     executed = backend.compile(artifact, threads=threads, batch_size=batch).profile(feeds)
     names = (*(name for holder in holders for name in (holder.name, holder.node)), *lowerer.quantisable.left_alone)

@@ -33,6 +33,7 @@ Deterministic, unless the time limit strikes; then the best solution found so fa
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -48,6 +49,7 @@ from bitfront.search.space.pruning import SparsityIndices
 from bitfront.search.space.space import ActivationType, Encoding
 
 _OBJECTIVE_SCALE = 1e4  # HiGHS stops within an absolute gap of 1e-6; losses span five orders of magnitude
+_LEAST_LOSS = 1e-300  # the largest loss below it is not scaled up at once, which overflows
 _UNITS = 1e5  # the largest cost of a row in units; an x off by HiGHS's tolerance is then a tenth of a unit
 _MAX_CUTS = 12
 _MAX_COMBINATIONS = 64  # of levels, a group
@@ -190,15 +192,17 @@ class _Program:
         z = [(p, level) for p, levels in enumerate(offered) for level in levels]
         if max_ratio is not None:
             removals = [problem.removal(p, level) for p, level in z]
-            self._add_limit([*(c.latency for c in flat), *problem.boundary, *removals], max_ratio - problem.base)
+            self._add_limit([*(c.latency for c in flat), *problem.boundary, *removals], max_ratio, problem.base)
         if max_bytes is not None:
-            self._add_limit([c.size for c in flat], max_bytes - problem.overhead_bytes)
+            self._add_limit([c.size for c in flat], max_bytes, problem.overhead_bytes)
         loss = np.zeros(int(self._starts[-1]))
         weighted = [w * c.loss for w, columns in zip(weights, self._groups, strict=False) for c in columns]
         loss[: self._y] = weighted
         scale = problem.prune_weight * weights[len(self._groups) :]
         loss[self._y + self._edges :] = [scale[p] * problem.pruning_effects.prunes[p].losses[level] for p, level in z]
         peak = float(np.abs(loss).max(initial=0.0))
+        if 0 < peak < _LEAST_LOSS:
+            loss, peak = loss / peak, 1.0
         self._objective = loss * (_OBJECTIVE_SCALE / peak if peak > 0 else 1.0)
         upper = np.ones(len(loss))
         upper[: self._y] = [column.allowed for column in flat]
@@ -215,13 +219,15 @@ class _Program:
         self._lower.append(lower)
         self._upper.append(upper)
 
-    def _add_limit(self, costs: Sequence[float], limit: float) -> None:
-        """Add Σ costs ≤ limit in whole units; a limit that holds in real numbers holds in costs rounded down."""
-        unit = (max(map(abs, costs), default=0.0) or 1.0) / _UNITS
+    def _add_limit(self, costs: Sequence[float], limit: float, base: float) -> None:
+        """Add base + Σ costs ≤ limit in whole units; what holds in plain arithmetic holds in costs rounded down."""
+        unit = max((max(map(abs, costs), default=0.0) or 1.0) / _UNITS, sys.float_info.min)
         units = {column: float(self._round(cost / unit)) for column, cost in enumerate(costs)}
-        self._add(
-            {column: value for column, value in units.items() if value}, -math.inf, math.floor(limit / unit) + 0.5
-        )
+        # Plain arithmetic rounds a sum to its last place, and what lies beyond all sums need not be written in units.
+        beyond = sum(map(abs, units.values())) + 1
+        left = (limit - base + math.ulp(max(abs(limit), abs(base)))) / unit
+        left = min(max(left, -beyond), beyond)
+        self._add({column: value for column, value in units.items() if value}, -math.inf, math.floor(left) + 0.5)
 
     def _add_edges(self, problem: IlpInstance) -> None:
         for edge, (first, second) in enumerate(problem.edges):

@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import onnx
@@ -40,6 +39,7 @@ from bitfront.core import (
     Precision,
     digest,
 )
+from bitfront.core.document import JsonValue
 from bitfront.lowering.dialect import Dialect
 from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.lowerer import Lowerer
@@ -60,7 +60,7 @@ _SETTINGS = TimingSettings(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelAlignment:
+class ChannelAlignment(JsonValue):
     """The multiple that channel counts should be rounded to, with the timings it follows from.
 
     Attributes:
@@ -70,19 +70,6 @@ class ChannelAlignment:
 
     multiple: int
     ratios: Mapping[Precision, Mapping[int, float]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON, one key a field."""
-        ratios = {
-            precision.value: {str(c): ratio for c, ratio in row.items()} for precision, row in self.ratios.items()
-        }
-        return {"multiple": self.multiple, "ratios": ratios}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ChannelAlignment:
-        """Read ``to_json``'s form."""
-        ratios = {Precision(name): {int(c): ratio for c, ratio in row.items()} for name, row in data["ratios"].items()}
-        return cls(multiple=data["multiple"], ratios=ratios)
 
 
 def measure_channel_alignment(

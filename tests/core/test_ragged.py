@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bitfront.core import Array, DataError, digest
-from bitfront.core.batching import Batching, take_rows
-from bitfront.core.ragged import equal_shapes, is_ragged, median_sample, ragged, rows_like, stacked
+from bitfront.core.batching import Batching, median_batch, take_rows
+from bitfront.core.ragged import equal_shapes, is_ragged, joined, median_sample, ragged, rows_like, stacked
 
 LENGTHS = (3, 3, 5, 3, 1, 1, 1)
 
@@ -44,6 +44,15 @@ def test_samples_alike() -> None:
     assert rows_like(inputs, 0, 5).tolist() == [0, 1, 3, 0, 1]
     assert rows_like({"x": np.zeros((3, 2))}, 0, 4).tolist() == [0, 1, 2, 0]
     assert median_sample({"x": np.zeros((3, 2))}) == 0
+
+
+def test_joined_samples() -> None:
+    """Those of one shape are one array, others an array of them; a batch to time on is of the median size."""
+    assert joined([np.zeros(3), np.ones(3)]).shape == (2, 3)
+    assert is_ragged(joined([np.zeros(3), np.ones(2)]))
+    found = median_batch({"ids": samples((1, 1, 1, 3, 5, 3, 5)), "shared": np.arange(7)}, 2)
+    assert [len(sample) for sample in found["ids"]] == [3, 3]
+    assert found["shared"].tolist() == [3, 5]
 
 
 def test_fed_to_any_layout() -> None:

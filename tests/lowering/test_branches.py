@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.core import Array, CalibrationSettings, ContentStore, PrecisionConfig
+from bitfront.core import Array, CalibrationSettings, ConfigError, ContentStore, PrecisionConfig
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.equivalence import equivalent_to_given
-from bitfront.lowering.fixed_inputs import fix_shared_inputs
+from bitfront.lowering.fixed_inputs import check_fixed_inputs, fix_shared_inputs
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.normalise import steps_to_skip
 from bitfront.lowering.output_difference import sqnr_db
@@ -107,6 +107,18 @@ def test_an_input_that_differs_decides_nothing(other: dict[str, Array]) -> None:
     reference = _given(by_rate())
     assert fix_shared_inputs(reference, {"x": _normal(8, 16), "rate": _rate(16000)}, other) is reference
     assert fix_shared_inputs(reference, None) is reference
+
+
+def test_a_config_of_one_branch_refuses_other_data() -> None:
+    """A network reduced to one branch is no network for data that takes the other."""
+    data = {"x": _normal(8, 16), "rate": _rate(16000)}
+    fixed = fix_shared_inputs(_given(by_rate()), data)
+    check_fixed_inputs(fixed, data)
+    check_fixed_inputs(fixed, {"x": _normal(8, 16)})
+    for other in (_rate(8000), np.array([16000, 8000])):
+        with pytest.raises(ConfigError, match=r"input 'rate' of 16000 alone.*the data has 8000") as caught:
+            check_fixed_inputs(fixed, {"x": _normal(8, 16), "rate": other})
+        assert "search the network again" in caught.value.hint
 
 
 def test_an_input_with_samples_decides_nothing() -> None:

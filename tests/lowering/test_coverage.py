@@ -76,3 +76,13 @@ def test_what_is_no_layer_is_listed_with_its_share() -> None:
     assert "subgraph of If" in found["inside"].reason
     assert not any(name in found for name in ("n_added", "n_picked"))
     assert fixed_share(found) == pytest.approx(24 / 88)
+
+
+def test_operators_that_share_what_no_layer_reads() -> None:
+    """Each is listed with its reason; the shared weight counts at the first of them."""
+    net = Net(("batch", 8))
+    shift = net.weight("shift", 8, 8, fan_in=8)
+    added = net.op("Add", ["x", shift], "added")
+    found = holders_of(net, [net.op("Mul", [added, shift], "scaled")])
+    assert {name: holder.weights for name, holder in found.items()} == {"n_added": 64, "n_scaled": 0}
+    assert all(f"{holder.op} with weights of 8×8" in holder.reason for holder in found.values())

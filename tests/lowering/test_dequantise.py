@@ -234,3 +234,47 @@ def test_files_stay_small() -> None:
     layers = collect_layers(found.proto, get_dialect("ort-cpu")).layers
     assert [(layer.op, layer.weight_shape) for layer in layers] == [("Gather", (64, 32)), ("MatMul", (32, 32))]
     assert set(found.sources) == {layer.weight for layer in layers}
+
+
+_TWICE = [helper.make_node("DequantizeLinear", ["m", scale], [to]) for scale, to in (("s", "a"), ("t", "b"))]
+_READS = {
+    "looked up": [helper.make_node("Gather", ["q", "i"], ["m"]), *_TWICE],
+    "cut out": [
+        helper.make_node("ReduceMax", ["i"], ["largest"], keepdims=1),
+        helper.make_node("Add", ["largest", "one"], ["end"]),
+        helper.make_node("Slice", ["q", "zero", "end", "zero"], ["m"]),
+        *_TWICE,
+    ],
+    "along two axes": [helper.make_node("DequantizeLinear", ["q", "v"], [to], axis=k) for k, to in enumerate("ab")],
+}
+
+
+@pytest.mark.parametrize("way", _READS)
+def test_integers_with_two_scales(way: str) -> None:
+    """Integers that are read in two scales, or along two axes, have two floating forms."""
+    weights = {
+        "q": np.random.default_rng(0).integers(-99, 99, (8, 8)).astype(np.int8),
+        "s": np.float32(0.01),
+        "t": np.float32(0.07),
+        "v": np.linspace(0.01, 0.08, 8, dtype=np.float32),
+        "zero": np.array([0]),
+        "one": np.array([1]),
+    }
+    nodes = [*_READS[way], helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Add", ["c", "x"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [
+            helper.make_tensor_value_info("x", FLOAT, (8, 8)),
+            helper.make_tensor_value_info("i", TensorProto.INT64, (8,)),
+        ],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    feeds: dict[str, Array] = {"x": _normal(8, 8), "i": np.arange(8)[::-1].copy()}
+    found = equivalent_to_given(_given(model), feeds)
+    assert (found.skipped_steps, found.notices) == ((), ())
+    assert "DequantizeLinear" not in {node.op_type for node in found.proto.graph.node}
+    (wanted,), (got,) = (INTERPRETER.load(each).run(feeds) for each in (model, found.proto))
+    assert sqnr_db(wanted, got) > 90

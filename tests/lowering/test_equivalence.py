@@ -118,6 +118,15 @@ def test_two_faulty_steps_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert equivalent_to_given(_given(_dense()), {"x": _normal(8, 16)}).skipped_steps == ("dropouts", "slices")
 
 
+def test_earlier_notices_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was known of the network before a step was left out is told beside it, once."""
+    monkeypatch.setitem(bitfront.lowering.normalise.OPTIONAL_STEPS, "slices", _scaled)
+    found = equivalent_to_given(replace(_given(_dense()), notices=("read one by one",)), {"x": _normal(8, 16)})
+    before, left_out = found.notices
+    assert before == "read one by one"
+    assert "left out of normalising: 'slices'" in left_out
+
+
 def test_a_step_that_breaks_the_graph_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that no runtime takes any more counts as changed."""
 
@@ -230,6 +239,7 @@ def test_random_outputs_are_not_compared() -> None:
     )
     assert found.skipped_steps == ()
     assert found.notices == ("'net': output 'z' differs from run to run as given, so it was not compared",)
+    assert equivalent_to_given(found, {"x": _normal(8, 16)}).notices == found.notices  # said once
 
 
 def test_dropout_in_training_mode_stays() -> None:

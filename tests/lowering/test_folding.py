@@ -185,6 +185,55 @@ def test_shapes_that_grow_from_known_ones() -> None:
     assert len(lowerer.lower(uniform(lowerer, "fp32")).data) <= 1.05 * model.ByteSize()
 
 
+@pytest.mark.parametrize("rows", [40, 512])
+@pytest.mark.parametrize("reader", ["Gather", "Slice"])
+def test_computed_tables_are_layers(reader: str, rows: int) -> None:
+    """A table given in FP16, of any size, is a layer, whether it is looked up or cut out."""
+    cut = node("Gather", ["c", "places"], ["r"]) if reader == "Gather" else node("Slice", ["c", "zero", "count"], ["r"])
+    nodes = [
+        node("Cast", ["h"], ["c"], to=FLOAT),
+        node("Shape", ["x"], ["count"], end=1),
+        node("Squeeze", ["count"], ["n"]),
+        node("Range", ["first", "n", "step"], ["places"]),
+        cut,
+        node("Add", ["x", "r"], ["y"]),
+    ]
+    weights: dict[str, Array] = {
+        "h": _normal(rows, 256).astype(np.float16),
+        "zero": np.array([0]),
+        "first": np.array(0),
+        "step": np.array(1),
+    }
+    lowerer = _lowerer(_model(nodes, weights, inputs=256), 256)
+    assert [(layer.op, layer.weight_shape) for layer in lowerer.quantisable.layers] == [(reader, (rows, 256))]
+
+
+def test_large_constants_that_lead_to_no_weight_stay() -> None:
+    """Whether an operator leaves an input out beside one that leaves an output out, or cuts what was computed."""
+    large = 1 << 17
+    nodes = [
+        node("TopK", ["row", "all"], ["", "places"]),
+        node("Cast", ["places"], ["p"], to=FLOAT),
+        node("Expand", ["one", "all"], ["grid"]),
+        node("Unsqueeze", ["x", "axis"], ["maps"]),
+        node("Conv", ["maps", "w", ""], ["c"]),
+        node("Squeeze", ["c", "axis"], ["a"]),
+        node("Add", ["a", "p"], ["b"]),
+        node("Add", ["b", "grid"], ["d"]),
+        node("Slice", ["d", "zero", "axis", "axis"], ["y"]),
+    ]
+    weights: dict[str, Array] = {
+        "row": np.zeros(large, np.float32),
+        "all": np.array([large]),
+        "one": np.ones(1, np.float32),
+        "w": _normal(1, 1, 1),
+        "zero": np.array([0]),
+        "axis": np.array([1]),
+    }
+    proto = make_reference(_model(nodes, weights, inputs=large), "net").proto
+    assert {"TopK", "Expand"} <= {each.op_type for each in proto.graph.node}
+
+
 def _tied() -> onnx.ModelProto:
     """One matrix, read as it is and transposed."""
     nodes = [

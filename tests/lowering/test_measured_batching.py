@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfront.core import Array, UsageError
+from bitfront.core import Array, DataError, UsageError
 from bitfront.core.ragged import ragged
 from bitfront.lowering.measured_batching import measured_batching, single_batching
 from bitfront.lowering.reference import ReferenceModel, with_batch_axes
@@ -132,6 +132,42 @@ def test_a_value_a_sample_for_an_input_without_batch() -> None:
     for found in (measured_batching, single_batching):
         assert found(net, {"x": samples(), "rate": own}).batching.single
     assert single_batching(net, {"x": samples(), "rate": ragged([own, own[:2]])}).batching.single
+
+
+def test_a_value_that_all_samples_repeat_is_shared() -> None:
+    """Written out for each sample, a value is no more than shared; a state differs whatever it begins with."""
+    net = reference([node("Mul", ["y", "rate"], "r")], {"r": ("n", 3, 4)}, inputs={"x": ("n", 3, 4), "rate": ()})
+    repeated: Array = np.full(5, 2, np.float32)
+    for same in (repeated, ragged(list(repeated))):
+        assert single_batching(net, {"x": samples(), "rate": same}) is net
+    assert measured_batching(net, {"x": samples(), "rate": repeated}).batching.fixed is None
+    assert single_batching(net, {"x": samples(), "rate": repeated}, states=["rate"]).batching.single
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_value_a_sample_in_runs_of_several(batch: int) -> None:
+    """A network that insists on runs of several samples cannot be fed one value for each."""
+    inputs: dict[str, Shape] = {"x": (batch, 3, 4), "rate": ()}
+    net = reference([node("Mul", ["y", "rate"], "r")], {"r": (batch, 3, 4)}, inputs=inputs)
+    own = {"x": samples(8), "rate": np.arange(8, dtype=np.float32)}
+    for check in (measured_batching, single_batching):
+        if batch == 1:
+            assert check(net, own) is net
+            continue
+        with pytest.raises(
+            DataError, match=r"'rate' has no batch axis and a value of its own.*takes 4 samples"
+        ) as caught:
+            check(net, own)
+        assert "--batch-axis rate=AXIS" in caught.value.hint
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.filterwarnings("error")
+def test_outputs_with_infinities(sign: int) -> None:
+    """A mask's infinities are the same however many samples are run."""
+    mask = np.array([0, sign * np.inf, 0, 0], np.float32)
+    net = reference([node("Add", ["y", "mask"], "m")], {"m": ("n", 3, 4)}, weights={"mask": mask})
+    assert measured_batching(net, {"x": samples()}).batching.fixed is None
 
 
 def test_inputs_that_do_not_run_are_left_to_what_reads_them_next() -> None:

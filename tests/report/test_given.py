@@ -117,7 +117,7 @@ def test_run_older_than_the_given_network_compares_with_fp32(tmp_path: Path) -> 
     assert size_ratio(results, results.points["fp32"]) == 1.0
     text = render(tmp_path / "run").read_text()
     assert "(0.30 × FP32)" in point_text(results, results.points["int8"])
-    assert "latency × and size × compare with the FP32 network" in text
+    assert "lat. ratio and size ratio are to the FP32 network" in text
     assert "as given" not in text.split("</script>")[-3]
 
 

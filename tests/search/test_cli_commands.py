@@ -219,6 +219,7 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "8×3×3×3" in said
     assert "int8:mse" in said
     assert "Refused:" in said
+    assert "int8:mse: W8A8, a scale per channel of least squared error" in said
     assert "block32" in said
     assert "Weights that stay as they are: 0.0% of 248." in said
     assert "Time" not in said

@@ -10,6 +10,7 @@ import numpy as np
 
 from bitfront.core import Array, DataError
 from bitfront.core.files import check_readable
+from bitfront.core.ragged import ragged
 
 
 def read_table(files: Sequence[Path], columns: Sequence[str]) -> Any:
@@ -40,8 +41,8 @@ def read_table(files: Sequence[Path], columns: Sequence[str]) -> Any:
         ) from error
 
 
-def numbers(table: Any, column: str, where: str) -> Array | list[Array]:
-    """A column of numbers, or of lists of them, as an array (n, …); of flat lists of different lengths, as a list.
+def numbers(table: Any, column: str, where: str) -> Array:
+    """A column of numbers, or of lists of them, as an array (n, …); ragged where flat lists differ in length.
 
     Raises:
         DataError: If a value is missing, is no number, or lists in lists differ in length.
@@ -61,7 +62,7 @@ def numbers(table: Any, column: str, where: str) -> Array | list[Array]:
             break
         lengths = compute.unique(compute.list_value_length(values)).to_pylist()
         if len(lengths) > 1 and len(shape) == 1 and not types.is_nested(kind.value_type):
-            return [np.asarray(row.values.to_numpy(zero_copy_only=False)) for row in values]
+            return ragged([np.asarray(row.values.to_numpy(zero_copy_only=False)) for row in values])
         if len(lengths) > 1:
             raise DataError(
                 f"{where}: column '{column}': rows have {min(lengths)} to {max(lengths)} values",

@@ -83,7 +83,7 @@ class DatasetFolder:
         kinds: Mapping[str, str],
         columns: Mapping[str, str],
         named: Mapping[str, str],
-    ) -> tuple[dict[str, Array | list[Array]], str]:
+    ) -> tuple[dict[str, Array], str]:
         used = {kinds[column] for column in columns.values()}
         if "image" in used:
             name = request.only_input()
@@ -98,9 +98,7 @@ class DatasetFolder:
                 raise DataError(f"{request.where}: column '{column}' has a row without text", "fill it, or take it out")
             fields = {name: field for name, field in named.items() if field in tokens.FIELDS}
             return tokens.tokenised(texts, request, fields)
-        arrays: dict[str, Array | list[Array]] = {
-            name: numbers(table, column, request.where) for name, column in columns.items()
-        }
+        arrays = {name: numbers(table, column, request.where) for name, column in columns.items()}
         listed = ", ".join(f"{name} from column {column}" for name, column in columns.items())
         return arrays, listed
 

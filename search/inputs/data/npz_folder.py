@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitfront.core import Array, DataError
+from bitfront.core.ragged import joined
 from bitfront.search.inputs.arrays import LABELS, check_names, fits, shown_shape
 from bitfront.search.inputs.data.archive import array_names, read_npz
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room, missing_labels
@@ -68,9 +69,9 @@ class NpzFolder:
                 labels.append(arrays[LABELS])
         counts = [_samples_in(index, parts, request.reference) for index in range(len(paths))]
         one_each = _has_no_batch(request.reference)
-        joined = {name: _joined(name, found, counts, request) for name, found in parts.items()}
+        inputs = {name: _joined(name, found, counts, request) for name, found in parts.items()}
         detail = f"{len(paths)} files in the order of their names"
-        return request.loaded(joined, _joined_labels(labels, one_each=one_each) if labels else None, self.form, detail)
+        return request.loaded(inputs, _joined_labels(labels, one_each=one_each) if labels else None, self.form, detail)
 
     def _with_batch_axis(self, array: Array, name: str, request: DataRequest, path: Path) -> Array:
         shape, axis = request.reference.input_shapes[name], request.reference.batching.input_axis(name)
@@ -101,10 +102,8 @@ def _samples_in(index: int, parts: Mapping[str, list[tuple[Path, Array]]], refer
     return next((parts[name][index][1].shape[axis] for name, axis in axes.items() if axis is not None), 1)
 
 
-def _joined_labels(labels: list[Array], *, one_each: bool) -> object:
-    if one_each:
-        return np.stack(labels) if len({label.shape for label in labels}) == 1 else labels
-    return np.concatenate([np.atleast_1d(label) for label in labels])
+def _joined_labels(labels: list[Array], *, one_each: bool) -> Array:
+    return joined(labels) if one_each else np.concatenate([np.atleast_1d(label) for label in labels])
 
 
 def _joined(name: str, parts: list[tuple[Path, Array]], counts: list[int], request: DataRequest) -> Array | list[Array]:

@@ -16,7 +16,8 @@ import numpy as np
 
 from bitfront.core import Array, DataError, UsageError
 from bitfront.core.files import check_readable
-from bitfront.search.inputs.arrays import is_uneven, shown_shape
+from bitfront.core.ragged import joined
+from bitfront.search.inputs.arrays import shown_shape
 from bitfront.search.inputs.data.base import DataRequest, library
 
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
@@ -41,9 +42,7 @@ def check_library(spec: str, option: str) -> None:
     library("tokenizers", "tokenizers", "text", f"{option}: '{spec}': tokenising text")
 
 
-def tokenised(
-    texts: Sequence[str], request: DataRequest, fields: Mapping[str, str]
-) -> tuple[dict[str, Array | list[Array]], str]:
+def tokenised(texts: Sequence[str], request: DataRequest, fields: Mapping[str, str]) -> tuple[dict[str, Array], str]:
     """Texts as the network's inputs, and how they became so in words.
 
     Args:
@@ -102,20 +101,21 @@ def tokenised(
         MASK: [[*each.attention_mask, *[0] * (length - len(each.ids))] for each in found],
         TYPES: [[*each.type_ids, *[0] * (length - len(each.ids))] for each in found],
     }
-    arrays: dict[str, Array | list[Array]] = {
+    arrays = {
         name: np.array(columns[field], np.int64).astype(request.reference.input_types[name])
         for name, field in wanted.items()
     }
     return arrays, f"{detail}, padded to {length}"
 
 
-def _unpadded(found: Sequence[Any], wanted: Mapping[str, str], request: DataRequest) -> dict[str, Array | list[Array]]:
+def _unpadded(found: Sequence[Any], wanted: Mapping[str, str], request: DataRequest) -> dict[str, Array]:
     """Each sample at its own length."""
     rows = {IDS: [e.ids for e in found], MASK: [e.attention_mask for e in found], TYPES: [e.type_ids for e in found]}
     arrays = {}
     for name, field in wanted.items():
-        samples = [np.array(row, np.int64).astype(request.reference.input_types[name]) for row in rows[field]]
-        arrays[name] = samples if is_uneven(samples) else np.stack(samples)
+        arrays[name] = joined(
+            [np.array(row, np.int64).astype(request.reference.input_types[name]) for row in rows[field]]
+        )
     return arrays
 
 

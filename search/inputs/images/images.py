@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bitfront.core import Array, DataError
-from bitfront.search.inputs.arrays import is_uneven
+from bitfront.core.ragged import joined
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room, library, shuffled
 from bitfront.search.inputs.images.image_labels import read_labels
 from bitfront.search.inputs.images.pixels import OPTIONS, ImagePreprocessing, preprocessing
@@ -66,10 +66,8 @@ class ImageFolder:
         return request.loaded({name: array}, found, self.form, f"in shuffled order, {prepared.text}")
 
 
-def prepared_images(
-    images: Sequence[Path | bytes], prepared: ImagePreprocessing, request: DataRequest
-) -> Array | list[Array]:
-    """Images as one array (n, …), or a list of arrays where they keep sizes of their own.
+def prepared_images(images: Sequence[Path | bytes], prepared: ImagePreprocessing, request: DataRequest) -> Array:
+    """Images as one array (n, …), or one (n,) of arrays where they keep sizes of their own.
 
     Args:
         images: Files, or what is in them.
@@ -86,7 +84,7 @@ def prepared_images(
         if not arrays:
             check_room(array.nbytes * 2 * len(images), request.where)
         arrays.append(array)
-    return arrays if is_uneven(arrays) else np.stack(arrays)
+    return joined(arrays)
 
 
 def _opened(image: Path | bytes, where: str) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from bitfront.backends.sequences import Recurrence
 from bitfront.core import Array, DataError, Inputs, UsageError
 from bitfront.core.batching import take_rows
-from bitfront.core.ragged import equal_shapes, ragged, stacked
+from bitfront.core.ragged import equal_shapes, joined, stacked
 from bitfront.lowering.interpreter import InterpreterError
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import LABELS, cast, check_finite, fits, shown_shape
@@ -192,7 +192,7 @@ def _sequence(name: str, value: object, reference: ReferenceModel, where: str) -
             expected = shown_shape((None, None, *step), 0)
             raise DataError(f"{where}: expected shape {expected} with time second, got {(len(arrays), *array.shape)}")
     checked = [check_finite(cast(array, reference.input_types[name], where), where) for array in arrays]
-    return np.stack(checked) if len({array.shape for array in checked}) == 1 else ragged(checked)
+    return joined(checked)
 
 
 def _first_state(name: str, value: object, count: int, reference: ReferenceModel, where: str) -> Array:

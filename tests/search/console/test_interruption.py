@@ -38,7 +38,7 @@ def stop(number: int = signal.SIGTERM) -> None:
         ("search", "bitfront.search.inputs.loading.open_source"),
         ("search", "bitfront.search.inputs.loading.load"),
         ("search", "bitfront.search.inputs.validate_inputs.check_reference"),
-        ("search", "bitfront.search.session.Evaluator"),
+        ("search", "bitfront.search.prepare.Evaluator"),
         ("sensitivity", "bitfront.sensitivity.score.score_sensitivities"),
         ("measure", "bitfront.backends.timing.time_paired"),
         ("inspect", "bitfront.lowering.lowerer.Lowerer"),

@@ -287,5 +287,5 @@ def test_backend_that_refuses_the_file_has_a_reason_and_its_own_headings(tmp_pat
     comparison = Comparison.load(tmp_path)
     row = next(row for row in comparison.rows if row.id.endswith("given"))
     assert (row.cells[QUICK].point, row.cells[QUICK].reason) == (None, "too old")
-    assert [cell_columns(results)[2] for _, results in comparison.measured] == ["latency ×"] * 2
+    assert [cell_columns(results)[2] for _, results in comparison.measured] == ["lat. ratio"] * 2
     assert comparison.for_all != row.id

@@ -118,6 +118,27 @@ def test_hand_computed() -> None:
     assert solve(SMALL) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("tiny", [1e-307, 2e-308, 1e-320, 5e-324])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_costs_too_small_to_count(tiny: float, sign: int) -> None:
+    """The least loss is found among the least floating numbers, too; costs that no sum shows keep what 0 keeps."""
+    row = (0.0, sign * tiny)
+    problem = IlpInstance(
+        losses=((2 * tiny, tiny),) * 2,
+        latency=(row, row),
+        sizes=(row, row),
+        domains=((ActivationType.FLOAT, ActivationType.FLOAT),) * 2,
+        allowed=((True, True),) * 2,
+        overhead_bytes=100.0,
+    )
+    for ratio, size in ((1.0, None), (None, 100.0), (1.0, 100.0), (2.0, 200.0)):
+        assert keeps(problem, (1, 1), ratio, size)
+        assert solve(problem, max_ratio=ratio, max_bytes=size) == (1, 1)
+        assert solve(problem, max_ratio=ratio, max_bytes=size, tried=[(1, 1)]) in {(0, 1), (1, 0)}
+    for ratio, size in ((0.9, None), (None, 99.0)):
+        assert solve(problem, max_ratio=ratio, max_bytes=size) is None
+
+
 def test_oracle_rejects_a_dropped_boundary() -> None:
     """Planted bug: without boundary terms the lone cheap group is taken, and the oracle says so."""
     blind = replace(SMALL, edges=(), boundary=())
