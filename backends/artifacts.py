@@ -91,7 +91,7 @@ def onnx_with_data(artifact: Artifact, backend: str, kept: ExitStack) -> tuple[b
 
 
 def _places(data: bytes | Blob) -> list[tuple[int, bytes | Part]]:
-    """Where each part of a file begins, in order."""
+    """The offset of each part of a file, with the part, in order."""
     parts = (data,) if isinstance(data, bytes) else data.parts
     return list(zip(accumulate((len(part) for part in parts), initial=0), parts, strict=False))
 

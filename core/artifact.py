@@ -71,10 +71,18 @@ class Artifact:
 
     @property
     def content(self) -> Any:
-        """Parts that tell this artifact from others, for digests: the bytes alone of a plain one."""
+        """Parts that tell this artifact from others, for digests: the bytes alone of a plain one.
+
+        Of further files only the digests of their parts, so that candidates of one network are told apart without
+        reading all its weights; what was put together from parts and what was loaded again are two.
+        """
         if self.is_plain:
             return self.files[self.main]
-        others = {name: data for name, data in self.files.items() if name != self.main}
+        others = {
+            name: (data if isinstance(data, Blob) else Blob([data])).parts_digest
+            for name, data in self.files.items()
+            if name != self.main
+        }
         return {"main": self.files[self.main], "files": others, "format": self.format, "settings": dict(self.settings)}
 
     @cached_property

@@ -6,9 +6,11 @@ which are read when the blob is written, digested or loaded, and are never all i
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +21,7 @@ class Part(Protocol):
     """Bytes that are made or read when they are asked for."""
 
     def __len__(self) -> int:
-        """Their number."""
+        """The number of bytes."""
         ...
 
     def blocks(self) -> Iterator[bytes]:
@@ -102,6 +104,18 @@ class Blob:
 
     __hash__ = None  # type: ignore[assignment]
 
+    @cached_property
+    def parts_digest(self) -> str:
+        """SHA-256 of the parts' digests; a range of a file is read for it once, however many blobs it is in.
+
+        Raises:
+            OSError: If a file cannot be read.
+        """
+        state = hashlib.sha256()
+        for part in self.parts:
+            state.update(_digest_of_range(part) if isinstance(part, FileRange) else _digest_of_part(part))
+        return state.hexdigest()
+
     def blocks(self) -> Iterator[bytes]:
         """The bytes in order, a block at a time.
 
@@ -113,3 +127,15 @@ class Blob:
                 yield part
             else:
                 yield from part.blocks()
+
+
+@lru_cache(maxsize=4096)
+def _digest_of_range(part: FileRange) -> bytes:
+    return _digest_of_part(part)
+
+
+def _digest_of_part(part: bytes | Part) -> bytes:
+    state = hashlib.sha256()
+    for block in (part,) if isinstance(part, bytes) else part.blocks():
+        state.update(block)
+    return state.digest()

@@ -65,7 +65,7 @@ def load_external_data(model: onnx.ModelProto, path: Path, weights: WeightFile |
 
 
 def _stored_range(tensor: TensorProto, path: Path) -> FileRange:
-    """Where a tensor's external data lies, which its shape and its file allow."""
+    """The range of a file that holds a tensor's external data, which its shape and its file allow."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     target = _file_of(tensor, entries.get("location", ""), path)
     offset = _whole(entries.get("offset", "0"), "offset", tensor, path)

@@ -10,9 +10,7 @@ weights beside it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 import onnx
@@ -21,7 +19,7 @@ from google.protobuf.message import Message
 from onnx import TensorProto
 
 from bitfront.core import Artifact, LoweringError
-from bitfront.core.blob import Blob, FileRange, Part
+from bitfront.core.blob import Blob, Part
 from bitfront.lowering import weight_files
 from bitfront.lowering.weight_files import (
     RawData,
@@ -68,7 +66,7 @@ def artifact_of(model: onnx.ModelProto, settings: Mapping[str, str] | None = Non
         return Artifact.onnx(whole, settings)
     data = {tensor.name: part for tensor in model.graph.initializer if (part := _large_data(tensor)) is not None}
     weights = Blob(_aligned(data.values()))
-    name = f"weights-{_digest_of(weights)[:24]}.bin"
+    name = f"weights-{weights.parts_digest[:24]}.bin"
     main = _referring(model, name, {name: len(part) for name, part in data.items()})
     if main.ByteSize() > weight_files.LIMIT:
         raise LoweringError(
@@ -118,26 +116,6 @@ def _referring(model: onnx.ModelProto, file: str, lengths: Mapping[str, int]) ->
     return main
 
 
-def _digest_of(blob: Blob) -> str:
-    """A digest of a blob's parts, those that lie in files digested once."""
-    state = hashlib.sha256()
-    for part in blob.parts:
-        state.update(_digest_of_range(part) if isinstance(part, FileRange) else _digest_of_part(part))
-    return state.hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def _digest_of_range(part: FileRange) -> bytes:
-    return _digest_of_part(part)
-
-
-def _digest_of_part(part: bytes | Part) -> bytes:
-    state = hashlib.sha256()
-    for block in (part,) if isinstance(part, bytes) else part.blocks():
-        state.update(block)
-    return state.digest()
-
-
 def _model_parts(model: onnx.ModelProto) -> Iterator[bytes | Part]:
     graph = Blob(_graph_parts(model.graph))
     yield _bytes_of(model, lambda field: field.number < _GRAPH)
@@ -167,7 +145,7 @@ def _tensor_parts(tensor: TensorProto) -> Iterator[bytes | Part]:
 
 
 def field_tag(number: int, length: int) -> bytes:
-    """What protobuf writes before a field that has a length."""
+    """The bytes that protobuf writes before a field that has a length."""
     assert number < 16, "one byte"
     varint = [(length >> 7 * place) & 0x7F | 0x80 for place in range(varint_bytes(length))]
     varint[-1] &= 0x7F

@@ -108,7 +108,7 @@ def refer(tensor: TensorProto, data: FileRange) -> None:
 
 
 def file_range(tensor: TensorProto) -> FileRange:
-    """Where the bytes of a detached tensor lie."""
+    """The range of a file that holds the bytes of a detached tensor."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     return FileRange(
         path=ROOT / entries["location"], offset=int(entries.get("offset", "0")), length=int(entries["length"])

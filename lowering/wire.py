@@ -28,7 +28,7 @@ _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a message: its number, where it begins, and where its content begins and ends."""
+    """A field of a message: its number and start, and the start and end of its content."""
 
     number: int
     start: int

@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.backends.base import Backend
-from bitfront.backends.batches import FIRST_AXIS, rows_of, run_outputs, sample_count
+from bitfront.backends.batches import FIRST_AXIS, sample_count
 from bitfront.core import (
     FP32,
     Artifact,
@@ -36,10 +37,11 @@ from bitfront.core import (
     digest,
 )
 from bitfront.lowering.layers import PrecisionGroup, QuantisableLayers
-from bitfront.sensitivity.divergence import Outputs, divergence
+from bitfront.sensitivity.divergence import DivergenceFrom
 from bitfront.sensitivity.divergence_metric import OutputReading, choose_divergence_metric
 from bitfront.sensitivity.losses import with_losses
 from bitfront.sensitivity.precision_order import best_of_each_rank, lowest
+from bitfront.sensitivity.reference_outputs import ReferenceOutputs
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 
 _SCHEMA = 2
@@ -228,8 +230,6 @@ class _Scorer:
         )
         self._by_schemes: dict[tuple[Scheme, ...], Scores] = {}
         self._by_artifact: dict[str, Scores] = {self._fp32.digest: np.zeros(self.samples)}
-        self._reference: Outputs | None = None
-        self._axes: tuple[int | None, ...] = ()
         kept = store.get_json(_KIND, self._context)
         self._divergence_metric: str | None = kept["measure"] if kept else None
 
@@ -237,12 +237,12 @@ class _Scorer:
     def divergence_metric(self) -> str:
         """The metric that divergences are taken in."""
         if self._divergence_metric is None:
-            outputs = self._fp32_outputs()
+            forms = self._reference.forms
             read = [
-                replace(reading, axis=_behind_samples(reading.axis, samples, output.ndim))
-                for reading, samples, output in zip(self._read, self._axes, outputs, strict=True)
+                replace(reading, axis=_behind_samples(reading.axis, samples, len(form.shape)))
+                for reading, samples, form in zip(self._read, self._reference.axes, forms, strict=True)
             ]
-            self._divergence_metric = choose_divergence_metric(read, outputs, self.samples)
+            self._divergence_metric = choose_divergence_metric(read, forms, self.samples)
             self._store.put_json(_KIND, self._context, {"measure": self._divergence_metric})
         return self._divergence_metric
 
@@ -262,7 +262,7 @@ class _Scorer:
             name = artifact.digest
             if name not in self._by_artifact:
                 self._by_artifact[name] = self._kept_or_run(
-                    artifact, digest(self._context, self.divergence_metric, artifact.content)
+                    artifact, digest(self._context, self.divergence_metric, artifact.digest)
                 )
             self._by_schemes[candidate] = self._by_artifact[name]
         return self._by_schemes[candidate]
@@ -271,28 +271,26 @@ class _Scorer:
         kept = self._store.get_arrays(_KIND, key)
         if kept is not None:
             return kept["divergence"]
-        divergence_metric, reference = self.divergence_metric, self._fp32_outputs()
+        reference, divergence = self._reference, self._divergence
         try:
-            outputs = self._run(artifact)
+            compiled = self._backend.compile(artifact, threads=self._threads)
+            parts = [divergence.of(wanted, outputs) for wanted, outputs in reference.beside(compiled)]
         except BackendUnavailableError:
             raise  # a runtime that is gone is no property of the scheme
         except BackendError as error:
             raise _RefusedError(error.message) from error
-        found = divergence(divergence_metric, reference, outputs)
+        found = np.concatenate(parts)
         self._store.put_arrays(_KIND, key, {"divergence": found})
         return found
 
-    def _fp32_outputs(self) -> Outputs:
-        if self._reference is None:
-            self._reference = self._run(self._fp32)
-        return self._reference
+    @cached_property
+    def _reference(self) -> ReferenceOutputs:
+        compiled = self._backend.compile(self._fp32, threads=self._threads)
+        return ReferenceOutputs(compiled, self._inputs, self._batching)
 
-    def _run(self, artifact: Artifact) -> Outputs:
-        """Each output with the samples first; an empty array for one without a row a sample."""
-        compiled = self._backend.compile(artifact, threads=self._threads)
-        outputs = run_outputs(compiled, self._inputs, batching=self._batching)
-        self._axes = tuple(output.axis for output in outputs.each)
-        return tuple(np.zeros(0) if array is None else array for array in rows_of(outputs))
+    @cached_property
+    def _divergence(self) -> DivergenceFrom:
+        return DivergenceFrom(self.divergence_metric, self._reference.parts)
 
 
 def _behind_samples(axis: int | None, samples: int | None, rank: int) -> int | None:
