@@ -1,122 +1,159 @@
-"""Peak memory and time of ``search inspect`` on generated networks of given size.
+"""Peak memory, disk and time of the commands on generated networks of given size.
 
     python -m bitfront.experiments.memory_study --megabytes 100 437 1000
     python -m bitfront.experiments.memory_study --megabytes 437 3000 --external
+    python -m bitfront.experiments.memory_study --network decoder --megabytes 3000 --external --command search
 
-An encoder is generated: a table of 30,522 × 768 and feed-forward blocks of 768 → 3,072 → 768, as many as the size asks
-for. Each is inspected in a process of its own, whose peak resident memory the system tells; pages of the mapped file
-that were touched count in it, though they can be dropped at any time.
+An encoder has a table of 30,522 × 768 and feed-forward blocks of 768 → 3,072 → 768; a decoder has a table of 16,000 ×
+4,096, blocks of causal attention and of 4,096 → 16,384 → 4,096, and a head of 16,000 classes; blocks are as many as
+the size asks for. Each command runs in a process of its own, which is looked at ten times a second, with those that it
+starts. Resident memory is told apart: *mapped* pages are those of files, which the system can drop at any time; *own*
+is the rest. ``search`` ends with ``search apply`` of its INT8 point, whose bytes are compared with those it was saved
+as.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
+import filecmp
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
+import psutil
 
 from bitfront.core.temporary import temporary_folder
+from bitfront.experiments.networks import large
 from bitfront.search.console.tables import plain_table
 
-COLUMNS = ("network", "file", "peak memory", "× file", "time")
-WIDTH, INNER, VOCABULARY = 768, 3072, 30_522
-_BLOCK_BYTES = 4 * (2 * WIDTH * INNER + INNER + WIDTH)
-_TABLE_BYTES = 4 * WIDTH * VOCABULARY
+COLUMNS = ("network", "command", "file", "peak memory", "× file", "own", "mapped", "disk", "time")
+NETWORKS = {"encoder": large.encoder, "decoder": large.decoder}
+_VOCABULARY = {"encoder": large.ENCODER_VOCABULARY, "decoder": large.DECODER_VOCABULARY}
+_LENGTH = 16
+_POINT = "int8"
+_INTERVAL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peaks:
+    """Highest values seen of a command with what it starts, in bytes, and its duration.
+
+    Attributes:
+        resident: Resident memory.
+        own: The part of it that is no file's.
+        mapped: The part of it that is files' pages; the three need not have been at one time.
+        disk: Growth of what is used on the disk of temporary files, by whomever.
+        seconds: Wall-clock time.
+    """
+
+    resident: int
+    own: int
+    mapped: int
+    disk: int
+    seconds: float
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--network", choices=NETWORKS, default="encoder", help="what is generated")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[100, 437], help="sizes of the networks")
     parser.add_argument("--external", action="store_true", help="weights in a file beside the model")
+    parser.add_argument("--command", choices=("inspect", "sensitivity", "search"), default="inspect")
+    parser.add_argument("--precisions", default="int8", help="of sensitivity and search")
+    parser.add_argument("--samples", type=int, default=2, help="of each sensitivity score")
+    parser.add_argument("--trials", type=int, default=4, help="of search")
     options = parser.parse_args(argv)
     rows = []
     for megabytes in options.megabytes:
         with temporary_folder() as folder:
-            path = folder / "encoder.onnx"
-            blocks = max(1, round((megabytes * 10**6 - _TABLE_BYTES) / _BLOCK_BYTES))
-            write_encoder(path, blocks, external=options.external)
-            size = sum(file.stat().st_size for file in folder.iterdir())
-            peak_bytes, seconds = inspect(path)
-            name = f"table and {blocks} blocks"
-            sizes = (f"{size / 1e6:.0f} MB", f"{peak_bytes / 1e6:.0f} MB", f"{peak_bytes / size:.2f}")
-            rows.append((name, *sizes, f"{seconds:.1f} s"))
-    sys.stdout.write(plain_table(COLUMNS, rows) + "\n")
+            path = folder / "net.onnx"
+            graph = NETWORKS[options.network](megabytes)
+            large.save(graph, path, external=options.external, length=_LENGTH if options.network == "decoder" else None)
+            size = sum(file.stat().st_size for file in folder.glob("net.*"))
+            for name, count in (("calib", 8), ("eval", 16)):
+                generator = np.random.default_rng(count)
+                ids = generator.integers(0, _VOCABULARY[options.network], (count, _LENGTH))
+                np.savez(folder / f"{name}.npz", ids=ids)
+            name = f"{options.network}, {len(graph.weights)} weights"
+            for command, arguments in _commands(options, folder):
+                peaks = watched([sys.executable, "-m", "bitfront.search", *arguments], folder / f"{command}.txt")
+                memory = (peaks.resident, peaks.own, peaks.mapped, peaks.disk)
+                shown = [f"{value / 1e6:,.0f} MB" for value in memory]
+                shown.insert(1, f"{peaks.resident / size:.2f}")
+                rows.append((name, command, f"{size / 1e6:,.0f} MB", *shown, f"{peaks.seconds:.1f} s"))
+                sys.stdout.write(plain_table(COLUMNS, rows[-1:]) + "\n")
+                sys.stdout.flush()
+            if options.command == "search":
+                saved = folder / "run" / "models" / f"{_POINT}.onnx"  # names its weights by their digest
+                same = filecmp.cmp(folder / "again.onnx", saved, shallow=False)
+                sys.stdout.write(f"search apply wrote {'the same bytes' if same else 'OTHER BYTES'}\n")
+    sys.stdout.write("\n" + plain_table(COLUMNS, rows) + "\n")
     return 0
 
 
-def write_encoder(path: Path, blocks: int, *, external: bool) -> None:
-    """Write an encoder of ``blocks`` feed-forward blocks, its weights in the file or in one beside it.
+def watched(command: Sequence[str], output: Path) -> Peaks:
+    """Run a command to its end and note what it takes.
 
     Args:
-        path: The model's file.
-        blocks: Their number.
-        external: Needed beyond 2 GB.
+        command: With its arguments.
+        output: File for what it prints.
+
+    Raises:
+        CalledProcessError: If it fails; what it printed goes to standard error.
     """
-    generator = np.random.default_rng(0)
-    tensors = [_tensor("table", (VOCABULARY, WIDTH))]
-    nodes = [helper.make_node("Gather", ["table", "ids"], ["x0"], name="embedding")]
-    for block in range(blocks):
-        up, down = f"up{block}", f"down{block}"
-        tensors += [_tensor(up, (WIDTH, INNER)), _tensor(down, (INNER, WIDTH))]
-        tensors += [_tensor(f"{up}_bias", (INNER,)), _tensor(f"{down}_bias", (WIDTH,))]
-        nodes += [
-            helper.make_node("MatMul", [f"x{block}", up], [f"u{block}"], name=up),
-            helper.make_node("Add", [f"u{block}", f"{up}_bias"], [f"ub{block}"], name=f"{up}_add"),
-            helper.make_node("Relu", [f"ub{block}"], [f"r{block}"], name=f"relu{block}"),
-            helper.make_node("MatMul", [f"r{block}", down], [f"d{block}"], name=down),
-            helper.make_node("Add", [f"d{block}", f"{down}_bias"], [f"db{block}"], name=f"{down}_add"),
-            helper.make_node("Add", [f"x{block}", f"db{block}"], [f"x{block + 1}"], name=f"sum{block}"),
-        ]
-    graph = helper.make_graph(
-        nodes,
-        "encoder",
-        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", "sequence"])],
-        [helper.make_tensor_value_info(f"x{blocks}", TensorProto.FLOAT, ["n", "sequence", WIDTH])],
-        tensors,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    weights = path.with_suffix(".data").open("wb") if external else None
-    for tensor in model.graph.initializer:
-        shape = tuple(tensor.dims)
-        data = generator.standard_normal(shape, dtype=np.float32) / np.float32(np.sqrt(shape[0]))
-        if weights is None:
-            tensor.raw_data = data.tobytes()
+    start, disk_before = time.perf_counter(), shutil.disk_usage(output.parent).used
+    resident = own = mapped = disk = 0
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            found = _memory(process.pid)
+            resident, own = max(resident, sum(found)), max(own, found[0])
+            mapped = max(mapped, found[1])
+            disk = max(disk, shutil.disk_usage(output.parent).used - disk_before)
+            time.sleep(_INTERVAL_S)
+    if process.returncode not in (0, 3):  # 3: no point is within the limits
+        sys.stderr.write(output.read_text(encoding="utf-8", errors="replace"))
+        raise subprocess.CalledProcessError(process.returncode, list(command))
+    return Peaks(resident=resident, own=own, mapped=mapped, disk=disk, seconds=time.perf_counter() - start)
+
+
+def _memory(pid: int) -> tuple[int, int]:
+    """A process's own resident bytes and those of mapped files, with what it started."""
+    own = mapped = 0
+    try:
+        top = psutil.Process(pid)
+        family = [top, *top.children(recursive=True)]
+    except psutil.Error:
+        return 0, 0  # it has just ended
+    for process in family:
+        try:
+            found = process.memory_info()
+        except psutil.Error:
             continue
-        place = {"location": path.with_suffix(".data").name, "offset": weights.tell(), "length": data.nbytes}
-        for key, value in place.items():
-            tensor.external_data.add(key=key, value=str(value))
-        tensor.data_location = TensorProto.EXTERNAL
-        weights.write(data.tobytes())
-    if weights is not None:
-        weights.close()
-    onnx.save(model, path)
+        own, mapped = own + found.rss - found.shared, mapped + found.shared
+    return own, mapped
 
 
-def inspect(path: Path) -> tuple[int, float]:
-    """Peak resident bytes and seconds of ``search inspect`` on a model, in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:  # whose only child the command is
-        return pool.apply(_inspect, (path,))
-
-
-def _inspect(path: Path) -> tuple[int, float]:
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "bitfront.search", "inspect", str(path)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - start
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024, seconds
-
-
-def _tensor(name: str, shape: tuple[int, ...]) -> TensorProto:
-    return TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
+def _commands(options: argparse.Namespace, folder: Path) -> list[tuple[str, list[str]]]:
+    """What is run, in order: a name and arguments each; later ones are asked for when earlier ones have ended."""
+    model, calibration = ["--model", str(folder / "net.onnx")], ["--calib", str(folder / "calib.npz")]
+    scoring = ["--precisions", options.precisions, "--sensitivity-samples", str(options.samples)]
+    if options.command == "inspect":
+        return [("inspect", ["inspect", str(folder / "net.onnx")])]
+    if options.command == "sensitivity":
+        return [("sensitivity", ["sensitivity", *model, *calibration, *scoring])]
+    config = folder / "run" / "configs" / f"{_POINT}.json"
+    run = ["--eval", str(folder / "eval.npz"), "--trials", str(options.trials), "--max-drop", "0.5"]
+    return [
+        ("search", [*model, *calibration, *scoring, *run, "--out", str(folder / "run")]),
+        ("apply", ["apply", str(config), *model, *calibration, "-o", str(folder / "again.onnx")]),
+    ]
 
 
 if __name__ == "__main__":

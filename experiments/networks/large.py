@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 OPSET, IR_VERSION = 21, 10
+ENCODER_VOCABULARY, DECODER_VOCABULARY = 30_522, 16_000
 
 
 class Graph:
@@ -42,7 +43,7 @@ class Graph:
         return name
 
 
-def encoder(megabytes: float, *, width: int = 768, inner: int = 3072, vocabulary: int = 30_522) -> Graph:
+def encoder(megabytes: float, *, width: int = 768, inner: int = 3072, vocabulary: int = ENCODER_VOCABULARY) -> Graph:
     """An encoder of about a size: a table, then feed-forward blocks with biases and residual sums; output ``y``."""
     graph = Graph()
     last = graph.node("Gather", [graph.weight("table", vocabulary, width), "ids"], "x0")
@@ -57,10 +58,10 @@ def encoder(megabytes: float, *, width: int = 768, inner: int = 3072, vocabulary
 def decoder(
     megabytes: float,
     *,
-    width: int = 2048,
-    inner: int = 8192,
-    vocabulary: int = 32_000,
-    heads: int = 16,
+    width: int = 4096,
+    inner: int = 16_384,
+    vocabulary: int = DECODER_VOCABULARY,
+    heads: int = 32,
     length: int = 16,
 ) -> Graph:
     """A causal decoder of about a size: a table, blocks of attention and feed-forward, a head; output ``y``, logits."""

@@ -52,7 +52,7 @@ def _head(classes: int, noise: float) -> Function:
     weights = weights + np.float32(noise) * np.random.default_rng(2).standard_normal(weights.shape).astype(np.float32)
 
     def run(x: Array) -> tuple[Array, ...]:
-        logits = np.tensordot(x, weights, 1)
+        logits = np.tensordot(np.asarray(x, np.float32), weights, 1)
         return logits, logits[:, 0] * np.float32(7), logits.argmax(-1)
 
     return run
@@ -127,7 +127,7 @@ def test_words_are_kept() -> None:
     for kind in (object, np.str_):
 
         def answer(x: Array, kind: type = kind, flip: bool = False) -> tuple[Array, ...]:
-            return (np.where((x[:, :1] > 0) != flip, "yes", "no").astype(kind),)
+            return (np.where((np.asarray(x, np.float32)[:, :1] > 0) != flip, "yes", "no").astype(kind),)
 
         assert _by_runs("changed", Model(answer), Model(answer)).max() == 0
         assert _by_runs("changed", Model(answer), Model(lambda x: answer(x, flip=True))).min() == 1
