@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import resource
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from bitfront.core.temporary import temporary_folder
 from bitfront.experiments.networks import large
 from bitfront.search.console.tables import plain_table
 
-COLUMNS = ("network", "command", "file", "peak memory", "× file", "own", "mapped", "disk", "time")
+COLUMNS = ("network", "command", "file", "peak memory", "× file", "own", "mapped", "disk", "time", "processor time")
 NETWORKS = {"encoder": large.encoder, "decoder": large.decoder}
 _VOCABULARY = {"encoder": large.ENCODER_VOCABULARY, "decoder": large.DECODER_VOCABULARY}
 _LENGTH = 16
@@ -49,6 +50,7 @@ class Peaks:
         mapped: The part of it that is files' pages; the three need not have been at one time.
         disk: Growth of what is used on the disk of temporary files, by whomever.
         seconds: Wall-clock time.
+        cpu_seconds: Processor time, which a machine that others use lengthens less.
     """
 
     resident: int
@@ -56,6 +58,12 @@ class Peaks:
     mapped: int
     disk: int
     seconds: float
+    cpu_seconds: float
+
+    @property
+    def memory(self) -> tuple[int, int, int, int]:
+        """Resident, own and mapped memory and disk, in bytes."""
+        return self.resident, self.own, self.mapped, self.disk
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,10 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             name = f"{options.network}, {len(graph.weights)} weights"
             for command, arguments in _commands(options, folder):
                 peaks = watched([sys.executable, "-m", "bitfront.search", *arguments], folder / f"{command}.txt")
-                memory = (peaks.resident, peaks.own, peaks.mapped, peaks.disk)
-                shown = [f"{value / 1e6:,.0f} MB" for value in memory]
-                shown.insert(1, f"{peaks.resident / size:.2f}")
-                rows.append((name, command, f"{size / 1e6:,.0f} MB", *shown, f"{peaks.seconds:.1f} s"))
+                sizes = [f"{value / 1e6:,.0f} MB" for value in (size, *peaks.memory)]
+                sizes.insert(2, f"{peaks.resident / size:.2f}")
+                rows.append((name, command, *sizes, f"{peaks.seconds:.1f} s", f"{peaks.cpu_seconds:.1f} s"))
                 sys.stdout.write(plain_table(COLUMNS, rows[-1:]) + "\n")
                 sys.stdout.flush()
             if options.command == "search":
@@ -107,6 +114,7 @@ def watched(command: Sequence[str], output: Path) -> Peaks:
     Raises:
         CalledProcessError: If it fails; what it printed goes to standard error.
     """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start, disk_before = time.perf_counter(), shutil.disk_usage(output.parent).used
     resident = own = mapped = disk = 0
     with output.open("wb") as file:
@@ -120,7 +128,15 @@ def watched(command: Sequence[str], output: Path) -> Peaks:
     if process.returncode not in (0, 3):  # 3: no point is within the limits
         sys.stderr.write(output.read_text(encoding="utf-8", errors="replace"))
         raise subprocess.CalledProcessError(process.returncode, list(command))
-    return Peaks(resident=resident, own=own, mapped=mapped, disk=disk, seconds=time.perf_counter() - start)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Peaks(
+        resident=resident,
+        own=own,
+        mapped=mapped,
+        disk=disk,
+        seconds=time.perf_counter() - start,
+        cpu_seconds=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+    )
 
 
 def _memory(pid: int) -> tuple[int, int]:

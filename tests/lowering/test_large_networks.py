@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from bitfront.backends.base import CompiledModel
+from bitfront.backends.ort.session import SessionModel
 from bitfront.backends.registry import get_backend
 from bitfront.core import FP32, CalibrationSettings, ContentStore, LoweringError, ModelError, Scheme
 from bitfront.core.artifact import load_artifact, save_artifact
+from bitfront.core.blob import FileRange
 from bitfront.lowering import weight_files
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.equivalence import equivalent_to_given
@@ -141,6 +145,53 @@ def test_two_files_beyond_the_limit(tmp_path: Path, text: str, monkeypatch: pyte
     (plain,) = backend.compile(artifact_of(whole), threads=1).run(feeds)
     np.testing.assert_array_equal(one, plain)
     assert backend.compile(loaded, threads=1).operators()
+
+
+def _session_setting(model: CompiledModel, key: str) -> str:
+    """A setting of a model's session; empty where it is not set."""
+    assert isinstance(model, SessionModel)
+    try:
+        return str(model._session.get_session_options().get_session_config_entry(key))
+    except RuntimeError:
+        return ""
+
+
+@pytest.mark.usefixtures("_small_limits")
+def test_scoring_computes_on_mapped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy backend makes no copies of weights that lie beside a model, and answers the same; of others it does."""
+    backend, setting = get_backend("ort-cpu"), "session.disable_prepacking"
+    lowerer = _lowerer(_saved(_decoder(), tmp_path, external=True))
+    schemes = {layer.name: FP32 for layer in lowerer.quantisable.layers}
+    joined = lowerer.lower(schemes)
+    monkeypatch.setattr(weight_files, "LIMIT", 20_000)
+    apart = lowerer.lower(schemes)
+    set_in: dict[int, list[bool]] = {}
+    for artifact in (joined, apart):
+        models = [each.compile(artifact, threads=1) for each in (backend, backend.proxy_backend())]
+        set_in[len(artifact.files)] = [_session_setting(model, setting) == "1" for model in models]
+        one, other = (np.asarray(model.run(INPUTS)[0], np.float32) for model in models)
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+    assert set_in == {1: [False, False], 2: [False, True]}
+
+
+@pytest.mark.usefixtures("_small_limits")
+def test_candidates_are_told_apart_without_reading_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that candidates share are digested once."""
+    monkeypatch.setattr(weight_files, "LIMIT", 20_000)
+    lowerer = _lowerer(_saved(_decoder(), tmp_path, external=True))
+    schemes = {layer.name: FP32 for layer in lowerer.quantisable.layers}
+    first = lowerer.lower(schemes).digest
+    read: list[FileRange] = []
+    blocks = FileRange.blocks
+
+    def noted(part: FileRange) -> Iterator[bytes]:
+        read.append(part)
+        return blocks(part)
+
+    monkeypatch.setattr(FileRange, "blocks", noted)
+    assert lowerer.lower(schemes).digest == first
+    assert lowerer.lower(schemes | {"layer1": Scheme.parse("int8:mse")}).digest != first
+    assert read == []
 
 
 @pytest.mark.usefixtures("_small_limits")
