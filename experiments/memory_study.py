@@ -157,7 +157,7 @@ def _memory(pid: int) -> tuple[int, int]:
 
 
 def _commands(options: argparse.Namespace, folder: Path) -> list[tuple[str, list[str]]]:
-    """What is run, in order: a name and arguments each; later ones are asked for when earlier ones have ended."""
+    """Name and arguments of each command, in order."""
     model, calibration = ["--model", str(folder / "net.onnx")], ["--calib", str(folder / "calib.npz")]
     scoring = ["--precisions", options.precisions, "--sensitivity-samples", str(options.samples)]
     if options.command == "inspect":
