@@ -39,7 +39,7 @@ class OrtCpuBackend(HostBackend):
         self._in_place = in_place
 
     def proxy_backend(self) -> Backend:
-        """The same runtime, computing on weights beside a model where they are mapped; of other models it is no other."""
+        """The same runtime, computing on weights beside a model where they are mapped."""
         return OrtCpuBackend(self._left_out, in_place=True)
 
     def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
