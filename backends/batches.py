@@ -10,7 +10,7 @@ its exporter wrote the sizes of an example. Runs of two sizes tell them apart, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -95,7 +95,7 @@ class Output:
             return np.moveaxis(whole, axis, 0)
         parts = [np.moveaxis(part, axis, 0) if self.axis is not None else part[None] for part in self.parts]
         longest = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
-        return np.concatenate([_repeated(part, longest) for part in parts])
+        return np.concatenate([repeated(part, longest) for part in parts])
 
     def first(self, count: int) -> Output:
         """The output of the first ``count`` samples alone, where it has a row a sample."""
@@ -167,6 +167,53 @@ def padded(inputs: Inputs, size: int) -> dict[str, Array]:
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """The division of samples among a model's runs.
+
+    Attributes:
+        counts: Samples of each run.
+        sizes: Samples that each run is fed, with those that only fill a batch.
+    """
+
+    counts: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+def plan_runs(compiled: RunnableModel, inputs: Inputs, *, batch: int = 64, batching: Batching = FIRST_AXIS) -> Runs:
+    """Divide samples among a model's runs; arguments and errors as of ``run_outputs``."""
+    missing = [name for name in compiled.input_shapes if name not in inputs]
+    if missing:
+        raise DataError(
+            f"no array for the network's input '{missing[0]}'; got {', '.join(sorted(inputs)) or 'none'}",
+            f"name the arrays as the network does: {', '.join(compiled.input_shapes)}",
+        )
+    wanted = {name: inputs[name] for name in compiled.input_shapes}
+    count = sample_count(wanted)
+    fixed = fixed_batch(compiled.input_shapes, batching) or batching.fixed
+    size = fixed or min(batch, count)
+    if any(is_ragged(array) for array in wanted.values()):
+        counts = [stop - start for start, stop in equal_shapes(wanted, count, size)]
+    else:
+        counts = _counts(count, size, uneven=fixed is None and batching.undeclared_outputs)
+    return Runs(counts=tuple(counts), sizes=tuple(fixed or real for real in counts))
+
+
+def run_each(
+    compiled: RunnableModel, inputs: Inputs, runs: Runs, batching: Batching = FIRST_AXIS
+) -> Iterator[tuple[Array, ...]]:
+    """The outputs of one run after the other, as the network lays them out, with the samples that only fill a batch.
+
+    Raises:
+        BackendError: If the runtime fails.
+    """
+    start = 0
+    for real, size in zip(runs.counts, runs.sizes, strict=True):
+        chunk = {name: inputs[name][start : start + real] for name in compiled.input_shapes}
+        yield compiled.run(batching.feed(padded(chunk, size)))
+        start += real
+
+
 def run_outputs(
     compiled: RunnableModel, inputs: Inputs, *, batch: int = 64, batching: Batching = FIRST_AXIS
 ) -> Outputs:
@@ -183,34 +230,14 @@ def run_outputs(
         DataError: If an input is missing, or there are no samples.
         BackendError: If the runtime fails.
     """
-    missing = [name for name in compiled.input_shapes if name not in inputs]
-    if missing:
-        raise DataError(
-            f"no array for the network's input '{missing[0]}'; got {', '.join(sorted(inputs)) or 'none'}",
-            f"name the arrays as the network does: {', '.join(compiled.input_shapes)}",
-        )
-    wanted = {name: inputs[name] for name in compiled.input_shapes}
-    count = sample_count(wanted)
-    fixed = fixed_batch(compiled.input_shapes, batching) or batching.fixed
-    size = fixed or min(batch, count)
-    if any(is_ragged(array) for array in wanted.values()):
-        counts = [stop - start for start, stop in equal_shapes(wanted, count, size)]
-    else:
-        counts = _counts(count, size, uneven=fixed is None and batching.undeclared_outputs)
-    ran = [fixed or real for real in counts]
-
-    columns: list[tuple[Array, ...]] = []
-    start = 0
-    for real, size in zip(counts, ran, strict=True):
-        chunk = {name: array[start : start + real] for name, array in wanted.items()}
-        columns.append(compiled.run(batching.feed(padded(chunk, size))))
-        start += real
+    runs = plan_runs(compiled, inputs, batch=batch, batching=batching)
+    columns = list(run_each(compiled, inputs, runs, batching))
     each = []
     for name, parts in zip(compiled.output_names, zip(*columns, strict=True), strict=True):
-        axis = next((a for a in batching.output_axes(name) if _counts_samples(parts, a, ran)), None)
-        cut = tuple(_cut(part, real, axis) for part, real in zip(parts, counts, strict=True))
+        axis = sample_axis([part.shape for part in parts], batching.output_axes(name), runs)
+        cut = tuple(without_filling(part, real, axis) for part, real in zip(parts, runs.counts, strict=True))
         each.append(Output(name=name, axis=axis, parts=cut, single=batching.single))
-    return Outputs(each=tuple(each), counts=tuple(counts))
+    return Outputs(each=tuple(each), counts=runs.counts)
 
 
 def run_batches(
@@ -237,12 +264,17 @@ def rows_of(outputs: Outputs) -> tuple[Array | None, ...]:
     """
     rows = tuple(output.rows for output in outputs.each)
     if all(array is None for array in rows):
-        shapes = ", ".join(f"'{output.name}' {output.parts[0].shape}" for output in outputs.each)
-        raise DataError(
-            f"no output has a row for each of {outputs.counts[0]} samples; the shapes are {shapes}",
-            "say which axis counts the samples with --batch-axis INPUT=AXIS, INPUT=none where each run is one sample",
-        )
+        raise no_rows({output.name: output.parts[0].shape for output in outputs.each}, outputs.counts[0])
     return rows
+
+
+def no_rows(shapes: Mapping[str, tuple[int, ...]], count: int) -> DataError:
+    """The error of a network of which no output has a row for each of ``count`` samples, from outputs' shapes."""
+    listed = ", ".join(f"'{name}' {shape}" for name, shape in shapes.items())
+    return DataError(
+        f"no output has a row for each of {count} samples; the shapes are {listed}",
+        "say which axis counts the samples with --batch-axis INPUT=AXIS, INPUT=none where each run is one sample",
+    )
 
 
 def _batch_of(shape: tuple[int | None, ...], axis: int | None) -> int | None:
@@ -256,27 +288,31 @@ def _counts(count: int, size: int, *, uneven: bool) -> list[int]:
     return [*first, *(min(size, rest - start) for start in range(0, rest, size))]
 
 
-def _counts_samples(parts: Sequence[Array], axis: int, ran: Sequence[int]) -> bool:
-    """Whether an axis of an output is as long as each run had samples."""
-    return all(axis < part.ndim and part.shape[axis] == size for part, size in zip(parts, ran, strict=True))
+def sample_axis(shapes: Sequence[tuple[int, ...]], candidates: Iterable[int], runs: Runs) -> int | None:
+    """The first of ``candidates`` that is as long in an output of each run as the run had samples."""
+    for axis in candidates:
+        if all(axis < len(shape) and shape[axis] == size for shape, size in zip(shapes, runs.sizes, strict=True)):
+            return axis
+    return None
 
 
-def _cut(part: Array, real: int, axis: int | None) -> Array:
+def without_filling(part: Array, real: int, axis: int | None) -> Array:
+    """An output of a run without the rows of samples that only filled the batch."""
     if axis is None or part.shape[axis] == real:
         return part
     return np.moveaxis(np.moveaxis(part, axis, 0)[:real], 0, axis)
 
 
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return shape[:axis] + shape[axis + 1 :]
-
-
-def _repeated(part: Array, longest: Sequence[int]) -> Array:
+def repeated(part: Array, longest: Sequence[int]) -> Array:
     """An array (n, …) with every axis but the first repeated from its beginning up to a length."""
     for axis, size in enumerate(longest, 1):
         if 0 < part.shape[axis] < size:
             part = np.take(part, np.arange(size) % part.shape[axis], axis=axis)
     return part
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
 
 
 def _equal(one: Array, other: Array) -> bool:

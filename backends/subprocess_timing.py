@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from bitfront.backends.temporary import temporary_folder
 from bitfront.backends.timing import TimingSettings
 from bitfront.core import BackendError, Inputs, LatencyStats, unwritable
+from bitfront.core.temporary import temporary_folder
 
 REQUEST_FILE = "request.json"
 INPUTS_FILE = "inputs.npz"

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bitfront.core.blob import Blob, FileRange
 from bitfront.core.document import Form, JsonValue, PathBelow
 from bitfront.core.errors import ConfigError
 from bitfront.core.files import unwritable, write_bytes, write_text
@@ -28,14 +29,14 @@ class Artifact:
     """A model as it is deployed.
 
     Attributes:
-        files: Name → bytes. Names are relative paths; other files than the main one are referred to by theirs from
-            within it, and models are saved side by side, so these names must differ from model to model.
+        files: Name → bytes, in memory or not. Names are relative paths; other files than the main one are referred to
+            by theirs from within it, and models are saved side by side, so these names must differ from model to model.
         main: Name of the file that a runtime opens.
         format: Format of the main file: ``onnx``.
         settings: Key → value of the session settings that the model must be run with, by the runtime's own names.
     """
 
-    files: Mapping[str, bytes]
+    files: Mapping[str, bytes | Blob]
     main: str
     format: str = ONNX
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +45,7 @@ class Artifact:
         assert self.main in self.files, f"the main file {self.main} is none of {', '.join(self.files)}"
 
     @classmethod
-    def onnx(cls, data: bytes, settings: Mapping[str, str] | None = None) -> Artifact:
+    def onnx(cls, data: bytes | Blob, settings: Mapping[str, str] | None = None) -> Artifact:
         """A single ONNX file.
 
         Args:
@@ -55,8 +56,8 @@ class Artifact:
 
     @property
     def data(self) -> bytes:
-        """The main file."""
-        return self.files[self.main]
+        """The main file, in memory."""
+        return bytes(self.files[self.main])
 
     @property
     def size_bytes(self) -> int:
@@ -70,11 +71,19 @@ class Artifact:
 
     @property
     def content(self) -> Any:
-        """Parts that tell this artifact from others, for digests: the bytes alone of a plain one."""
+        """Parts that tell this artifact from others, for digests: the bytes alone of a plain one.
+
+        Of further files only the digests of their parts, so that candidates of one network are told apart without
+        reading all its weights; what was put together from parts and what was loaded again are two.
+        """
         if self.is_plain:
-            return self.data
-        others = {name: data for name, data in self.files.items() if name != self.main}
-        return {"main": self.data, "files": others, "format": self.format, "settings": dict(self.settings)}
+            return self.files[self.main]
+        others = {
+            name: (data if isinstance(data, Blob) else Blob([data])).parts_digest
+            for name, data in self.files.items()
+            if name != self.main
+        }
+        return {"main": self.files[self.main], "files": others, "format": self.format, "settings": dict(self.settings)}
 
     @cached_property
     def digest(self) -> str:
@@ -134,11 +143,20 @@ def save_artifact(artifact: Artifact, path: Path) -> None:
             schema_version=SCHEMA_VERSION, format=artifact.format, files=others, settings=dict(artifact.settings)
         )
         write_text(beside, json.dumps(found.to_json(), indent=1) + "\n")
-    write_bytes(path, artifact.data)
+    write_bytes(path, artifact.files[artifact.main])
+
+
+def file_blob(path: Path) -> Blob:
+    """A file's bytes, which are read when they are used.
+
+    Raises:
+        OSError: If there is no such file.
+    """
+    return Blob([FileRange(path=path.resolve(), offset=0, length=path.stat().st_size)])
 
 
 def load_artifact(path: Path) -> Artifact:
-    """Read the artifact whose main file is ``path``.
+    """The artifact whose main file is ``path``; other files than that are read when they are used.
 
     Raises:
         ConfigError: If its description is damaged.
@@ -150,5 +168,5 @@ def load_artifact(path: Path) -> Artifact:
     found = DESCRIPTION_FORM.load(beside)
     if path.name in found.files:
         raise ConfigError(f"'{beside}': file '{path.name}' is the model itself", DESCRIPTION_FORM.hint)
-    files = {path.name: data, **{name: (path.parent / name).read_bytes() for name in found.files}}
+    files: dict[str, bytes | Blob] = {path.name: data, **{name: file_blob(path.parent / name) for name in found.files}}
     return Artifact(files=files, main=path.name, format=found.format, settings=dict(found.settings))

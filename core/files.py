@@ -11,6 +11,7 @@ import secrets
 import stat
 from pathlib import Path
 
+from bitfront.core.blob import Blob
 from bitfront.core.errors import EngineError, OutputError
 
 _KINDS = {
@@ -58,7 +59,7 @@ def check_readable(
 _PART_PREFIX, _PART_SUFFIX = ".bitfront-", ".part"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | Blob) -> None:
     """Write ``data`` beside ``path``, then move it there in one step; its mode is what the umask leaves of 0666.
 
     What is no regular file, such as ``/dev/stdout`` or a pipe, is written to as it stands: it cannot be replaced. A
@@ -106,17 +107,17 @@ def sweep_parts(folder: Path) -> None:
             part.unlink()
 
 
-def _write_through(path: Path, data: bytes) -> None:
+def _write_through(path: Path, data: bytes | Blob) -> None:
     # Not blocking while it is opened: a pipe that nobody reads would be waited for without end.
     handle = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
     os.set_blocking(handle, True)
     with os.fdopen(handle, "wb") as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes) else data.blocks())
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def _write_new(path: Path, data: bytes | Blob) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     with os.fdopen(handle, "wb") as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes) else data.blocks())
         file.flush()
         os.fsync(file.fileno())

@@ -47,6 +47,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfront.core.blob import Blob
 from bitfront.core.files import unwritable, write_bytes
 
 # Raise it when the form of entries changes.
@@ -82,6 +83,10 @@ def _feed(state: Any, part: Any) -> None:
             state.update(np.asarray(rows, dtype=rows.dtype.newbyteorder("="), order="C").tobytes())
     elif isinstance(part, bytes):
         state.update(f"b{len(part)}:".encode() + part)
+    elif isinstance(part, Blob):
+        state.update(f"b{len(part)}:".encode())
+        for block in part.blocks():
+            state.update(block)
     elif isinstance(part, str):
         encoded = part.encode()
         state.update(f"s{len(encoded)}:".encode() + encoded)

@@ -35,7 +35,7 @@ from bitfront.lowering.lowerer import Lowerer
 from bitfront.search.console.tables import plain_table
 from bitfront.search.inputs.workloads import load_workload
 from bitfront.sensitivity.divergence import divergence
-from bitfront.sensitivity.divergence_metric import choose_divergence_metric, output_readings
+from bitfront.sensitivity.divergence_metric import OutputForm, choose_divergence_metric, output_readings
 
 INTEGER = ("int8:nearest", "int8:mse", "int4:mse", "int4:gptq")
 OURS = ("fp32", "fp16", *INTEGER, "int8:mse:weight-only", "int4:gptq:weight-only")
@@ -96,7 +96,7 @@ def _study(options: argparse.Namespace) -> None:
         name: np.asarray(workload.metric(found, evaluation.labels), dtype=float) for name, found in outputs.items()
     }
     read = output_readings(reference.proto, as_metric(workload.metric).outputs_are)
-    measure = choose_divergence_metric(read, outputs["fp32"], len(evaluation))
+    measure = choose_divergence_metric(read, [OutputForm.of(output) for output in outputs["fp32"]], len(evaluation))
     rows = []
     for name, found in outputs.items():
         latency, change = stats[name], scores[name] - scores["fp32"]

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from bitfront.lowering.folding import Origins
 from bitfront.lowering.graph import free_name, tensor_names
+from bitfront.lowering.weight_files import stored_bytes, tensor_array
 
 # Types that runtimes transpose, and the smallest matrix that is worth a node.
 _TRANSPOSED = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8)
@@ -77,9 +78,9 @@ def _with_sources(model: onnx.ModelProto, sources: Mapping[str, Source]) -> onnx
     held = _Held(model)
     chosen: set[str] = set()
     for group in _sharing(present, sources):
-        for names in (group, *([name] for name in sorted(group, key=lambda name: -present[name].ByteSize()))):
+        for names in (group, *([name] for name in sorted(group, key=lambda name: -stored_bytes(present[name])))):
             rest = [name for name in names if name not in chosen]
-            if rest and held.cost(rest, sources) < sum(present[name].ByteSize() for name in rest):
+            if rest and held.cost(rest, sources) < sum(stored_bytes(present[name]) for name in rest):
                 held.take(rest, sources)
                 chosen.update(rest)
     return held.write(chosen, sources) if chosen else model
@@ -107,7 +108,7 @@ class _Held:
         constants = {tensor.name: tensor for name in names for tensor in sources[name].constants}
         added: list[onnx.NodeProto | TensorProto] = [node for key, node in nodes.items() if key not in self._added]
         added += [tensor for tensor in constants.values() if not self._holds(tensor)]
-        return sum(int(part.ByteSize()) + 2 for part in added)
+        return sum(_bytes_of(part) + 2 for part in added)
 
     def take(self, names: Collection[str], sources: Mapping[str, Source]) -> None:
         """Hold the nodes and constants that these are computed from, and no longer these."""
@@ -152,12 +153,12 @@ def _with_shared_tables(model: onnx.ModelProto, sources: Mapping[str, Source]) -
     kept: dict[tuple[int, ...], list[TensorProto]] = {}
     tied: list[tuple[TensorProto, str]] = []
     for tensor in model.graph.initializer:
-        if len(tensor.dims) != 2 or tensor.data_type not in _TRANSPOSED or tensor.ByteSize() < _WORTH_SHARING:
+        if len(tensor.dims) != 2 or tensor.data_type not in _TRANSPOSED or stored_bytes(tensor) < _WORTH_SHARING:
             continue
         rows, columns = tensor.dims
-        value = numpy_helper.to_array(tensor)
+        value = tensor_array(tensor)
         others = kept.get((tensor.data_type, columns, rows), [])
-        other = next((t for t in others if np.array_equal(numpy_helper.to_array(t).T, value)), None)
+        other = next((t for t in others if np.array_equal(tensor_array(t).T, value)), None)
         if other is not None:
             tied.append((tensor, other.name))
         else:
@@ -174,8 +175,12 @@ def _with_shared_tables(model: onnx.ModelProto, sources: Mapping[str, Source]) -
     return written
 
 
+def _bytes_of(part: onnx.NodeProto | TensorProto) -> int:
+    return stored_bytes(part) if isinstance(part, TensorProto) else int(part.ByteSize())
+
+
 def _content(tensor: TensorProto) -> tuple[int, tuple[int, ...], bytes]:
-    return tensor.data_type, tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes()
+    return tensor.data_type, tuple(tensor.dims), tensor_array(tensor).tobytes()
 
 
 def _sharing(present: Collection[str], sources: Mapping[str, Source]) -> list[list[str]]:

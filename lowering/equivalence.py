@@ -41,6 +41,8 @@ from bitfront.lowering.output_difference import (
 )
 from bitfront.lowering.quantiser_noise import with_quantiser_noise
 from bitfront.lowering.reference import ReferenceModel, make_reference
+from bitfront.lowering.shapes import infer_shapes
+from bitfront.lowering.weight_files import WeightFile, detach_one, has_detached, tensor_array
 
 _SAMPLES = 4
 _DISTURBED_RUNS = 3
@@ -101,11 +103,12 @@ def _normalised(reference: ReferenceModel, skipped: Collection[str]) -> Referenc
     """The network normalised anew, without some steps; what is known of how it was read stays."""
     assert reference.given is not None
     made = make_reference(
-        onnx.load_model_from_string(reference.given),
+        reference.given,
         reference.source,
         reference.interpreter,
         skipped=skipped,
         fixed_inputs=reference.fixed_inputs,
+        weights=reference.weights,
     )
     return replace(made, given=reference.given, batching=reference.batching, notices=reference.notices)
 
@@ -219,11 +222,11 @@ def _answers(reference: ReferenceModel, feeds: Inputs) -> list[Array] | None:
 class _GivenAnswers:
     """The given network's answers; raises ``InterpreterError`` where it does not run."""
 
-    def __init__(self, data: bytes, feeds: Inputs, interpreter: Interpreter) -> None:
-        self.data = data
+    def __init__(self, model: onnx.ModelProto, feeds: Inputs, interpreter: Interpreter) -> None:
+        self.model = model
         self._feeds = feeds
         self._interpreter = interpreter
-        graph = interpreter.load(data, optimised=False)
+        graph = interpreter.load(model, optimised=False)
         self._names = graph.output_names
         self._values = graph.run(feeds)
         again = graph.run(feeds)
@@ -260,19 +263,19 @@ class _GivenAnswers:
 
     def _disturbed(self) -> list[Output]:
         if self._outputs is None:
-            model = onnx.load_model_from_string(self.data)
-            self._kind = _coarsest(model)
+            self._kind = _coarsest(self.model)
             runs = []
             for seed in range(_DISTURBED_RUNS):
                 generator = np.random.default_rng(seed)
                 size, count = _ROUNDINGS[self._kind]
-                changed = _disturb_model(model, size * count, generator)
+                weights = WeightFile() if has_detached(self.model) else None
+                changed = _disturb_model(self.model, size * count, generator, weights)
                 feeds = {name: disturbed_array(array, size * count, generator) for name, array in self._feeds.items()}
                 try:
                     runs.append(self._interpreter.load(changed, optimised=False).run(feeds))
                 except InterpreterError:
                     continue  # a constant may have to be exact
-            bounded = outputs_within_one(model.graph)
+            bounded = outputs_within_one(self.model.graph)
             last_place = 2 * _ROUNDINGS[self._kind][0]
             self._outputs = [
                 Output(
@@ -302,7 +305,7 @@ def outputs_within_one(graph: onnx.GraphProto) -> set[str]:
 def _coarsest(model: onnx.ModelProto) -> int:
     """The coarsest floating type that an activation of the network has."""
     try:
-        view = GraphView(onnx.shape_inference.infer_shapes(model).graph)
+        view = GraphView(infer_shapes(model).graph)
     except (onnx.shape_inference.InferenceError, RuntimeError):
         view = GraphView(model.graph)
     constant = set(view.initializers) - set(view.inputs)
@@ -315,11 +318,16 @@ def _coarsest(model: onnx.ModelProto) -> int:
     return next((kind for kind in (TensorProto.BFLOAT16, TensorProto.FLOAT16) if kind in found), TensorProto.FLOAT)
 
 
-def _disturb_model(model: onnx.ModelProto, size: float, generator: np.random.Generator) -> onnx.ModelProto:
+def _disturb_model(
+    model: onnx.ModelProto, size: float, generator: np.random.Generator, weights: WeightFile | None
+) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
+    main = {tensor.name for tensor in changed.graph.initializer}
     for tensor in constants_of(changed):
         if tensor.data_type in FLOATS:
-            value = disturbed_array(numpy_helper.to_array(tensor), size, generator)
+            value = disturbed_array(tensor_array(tensor), size, generator)
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+            if weights is not None and tensor.name in main:
+                detach_one(tensor, weights)
     return changed

@@ -27,6 +27,7 @@ from bitfront.lowering.calibration import run_network
 from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.reference import ReferenceModel, make_reference, read_reference
+from bitfront.lowering.shapes import infer_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ def export_reference(
         ModelError: If the exporter fails; its own reason is in the message.
     """
     program = _optimised(_program(module, inputs, name, batch))
-    exported = replace(make_reference(program, name, interpreter), given=bytes(program.SerializeToString()))
+    exported = replace(make_reference(program, name, interpreter), given=program)
     return replace(equivalent_to_given(exported, inputs), given=None, module_paths={})
 
 
@@ -192,7 +193,7 @@ def _with_weights(graph: onnx.ModelProto, module: torch.nn.Module) -> onnx.Model
                 attribute.i = groups[node.input[1]]
     _open_reshapes(proto.graph)
     del proto.graph.value_info[:]
-    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    return infer_shapes(proto, data_prop=True)
 
 
 def _open_reshapes(graph: onnx.GraphProto) -> None:

@@ -1,52 +1,58 @@
 """Tensors that an ONNX file keeps in files beside it: where they lie, how large they are, reading them.
 
-Their sizes are added up before anything is read. A network beyond one ONNX file (2 GB) is refused, and so is data
-outside the model's own folder: a model file must not be able to read anything else on the machine.
+Their sizes are added up before anything is read. Data outside the model's own folder is refused: a model file must not
+be able to read anything else on the machine.
 """
 
 from __future__ import annotations
 
-from math import prod
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
 
 from bitfront.core import ModelError
+from bitfront.core.blob import FileRange
 from bitfront.core.formatting import first_line
+from bitfront.lowering import weight_files
 from bitfront.lowering.graph import constants_of
+from bitfront.lowering.weight_files import WeightFile, inline_bytes, refer
 
-LIMIT = 2**31 - 1  # bytes of one protobuf message
-_BITS: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
+_WIDEST = 8  # bytes of the largest element
 
 
-def check_sizes(path: Path, model: onnx.ModelProto | None) -> None:
-    """Refuse a network beyond 2 GB, from what files and tensors say of themselves.
+def network_bytes(path: Path, model: onnx.ModelProto) -> int:
+    """Bytes of a network, from what its files and tensors say of themselves.
 
     Args:
         path: The model's file.
-        model: The model without its external data; None checks the file alone.
+        model: The model without its external data.
 
     Raises:
-        ModelError: If it is too large, or a tensor's data does not fit its shape, or lies outside the folder.
+        ModelError: If external data is missing, truncated or outside the model's folder.
     """
-    total = path.stat().st_size
-    if model is not None:
-        total += sum(_stored_bytes(tensor, path) for tensor in external_tensors(model))
-    if total > LIMIT:
-        raise ModelError(
-            f"'{path}': the network has {total / 1e9:.2f} GB, more than one ONNX file can hold ({LIMIT / 1e9:.2f} GB)",
-            "search a part of the network, or a smaller one",
-        )
+    return path.stat().st_size + sum(_stored_range(tensor, path).length for tensor in external_tensors(model))
 
 
-def load_external_data(model: onnx.ModelProto, path: Path) -> None:
-    """Read external data into the model, in place; ``check_sizes`` comes first.
+def load_external_data(model: onnx.ModelProto, path: Path, weights: WeightFile | None = None) -> None:
+    """Read external data into the model, in place; ``network_bytes`` comes first.
+
+    Args:
+        model: The model.
+        path: Its file.
+        weights: With it large initialisers are detached instead: they stay in the files they are in, but for those that
+            lie where their elements cannot be mapped, which are copied to this one. None reads all.
 
     Raises:
         ModelError: If it cannot be read.
     """
-    for tensor in external_tensors(model):
+    own = sum(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer)
+    for place, tensor in enumerate(external_tensors(model)):  # those of the main graph come first
+        if weights is not None and place < own:
+            found = _stored_range(tensor, path)
+            if found.length >= weight_files.DETACHED_TENSOR:
+                refer(tensor, found if found.offset % _WIDEST == 0 else weights.append(found))
+                continue
         try:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.resolve().parent))
         except (ValueError, OSError, onnx.checker.ValidationError) as error:
@@ -58,8 +64,8 @@ def load_external_data(model: onnx.ModelProto, path: Path) -> None:
         del tensor.external_data[:]
 
 
-def _stored_bytes(tensor: TensorProto, path: Path) -> int:
-    """Bytes of a tensor's external data, which its shape and its file allow."""
+def _stored_range(tensor: TensorProto, path: Path) -> FileRange:
+    """The range of a file that holds a tensor's external data, which its shape and its file allow."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     target = _file_of(tensor, entries.get("location", ""), path)
     offset = _whole(entries.get("offset", "0"), "offset", tensor, path)
@@ -73,8 +79,7 @@ def _stored_bytes(tensor: TensorProto, path: Path) -> int:
         )
     if any(size < 0 for size in tensor.dims):
         raise ModelError(f"'{path}': tensor '{tensor.name}' has shape {tuple(tensor.dims)}", "export it again")
-    width = _BITS.get(tensor.data_type) or 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    wanted = (prod(tensor.dims) * width + 7) // 8
+    wanted = inline_bytes([tensor])
     if length != wanted:
         raise ModelError(
             f"'{path}': tensor '{tensor.name}' of shape {tuple(tensor.dims)} takes {wanted:,} bytes, but its external "
@@ -87,7 +92,7 @@ def _stored_bytes(tensor: TensorProto, path: Path) -> int:
             f"{max(available, 0):,} bytes from {offset:,} on, expected {length:,}",
             "the data file may be truncated: copy it again",
         )
-    return length
+    return FileRange(path=target, offset=offset, length=length)
 
 
 def _file_of(tensor: TensorProto, location: str, path: Path) -> Path:

@@ -32,11 +32,12 @@ def fix_shared_inputs(reference: ReferenceModel, *data: Inputs | None) -> Refere
     if not fixed:
         return reference
     made = make_reference(
-        onnx.load_model_from_string(reference.given),
+        reference.given,
         reference.source,
         reference.interpreter,
         skipped=reference.skipped_steps,
         fixed_inputs=fixed,
+        weights=reference.weights,
     )
     if not made.fixed_inputs:
         return reference

@@ -20,6 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 from bitfront.lowering.graph import GraphView, bodies
 from bitfront.lowering.interpreter import Interpreter, InterpreterError
 from bitfront.lowering.layers import RECURRENT, TABLE_READERS, WEIGHTED
+from bitfront.lowering.shapes import infer_shapes
+from bitfront.lowering.weight_files import WeightFile
 
 LARGEST = 1 << 16
 _BYTE_LIMIT = 2**31 - 1
@@ -56,12 +58,14 @@ class Folding:
         origins: Where folded tensors came from.
         fixed: Input → the one number that it always is, as far as branches are concerned.
         deciding: Those of ``fixed`` that decided a branch (``lowering.branches``).
+        weights: Where large results go; None keeps them in the model.
     """
 
     interpreter: Interpreter
     origins: Origins = field(default_factory=Origins)
     fixed: Mapping[str, float] = field(default_factory=dict)
     deciding: set[str] = field(default_factory=set)
+    weights: WeightFile | None = None
 
 
 def fold_constants(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
@@ -158,7 +162,7 @@ def _compute(
     alone.graph.initializer.extend(constants[name] for name in dict.fromkeys(filter(None, node.input)))
     alone.graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
     try:
-        inferred = onnx.shape_inference.infer_shapes(alone, data_prop=True)
+        inferred = infer_shapes(alone, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return []
     for value in inferred.graph.output:

@@ -14,6 +14,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from bitfront.lowering.folding import Folding, Origins
 from bitfront.lowering.graph import GraphView, free_name, graphs_of, rename_tensors, tensor_names
 from bitfront.lowering.layers import RECURRENT, WEIGHTED
+from bitfront.lowering.weight_files import detach_one, tensor_array
 
 HALF_TYPES = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))
 # Attributes that name the type of a result, or the type an operator computes in.
@@ -59,7 +60,9 @@ def in_fp32(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
     for graph in graphs_of(wide.graph):
         for tensor in graph.initializer:
             if tensor.data_type in kinds:
-                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("float32"), tensor.name))
+                tensor.CopyFrom(numpy_helper.from_array(tensor_array(tensor).astype("float32"), tensor.name))
+                if folding.weights is not None and graph is wide.graph:
+                    detach_one(tensor, folding.weights)
         for node in graph.node:
             _widen_attributes(node, kinds)
         ends = () if graph is wide.graph else (*graph.input, *graph.output)
@@ -91,7 +94,7 @@ def _widen_attributes(node: onnx.NodeProto, kinds: Iterable[int]) -> None:
         if entry.type == AttributeProto.INT and entry.name in _TYPE_ATTRIBUTES and entry.i in kinds:
             entry.i = TensorProto.FLOAT
         elif entry.type == AttributeProto.TENSOR and entry.t.data_type in kinds:
-            value = numpy_helper.to_array(entry.t).astype("float32")
+            value = tensor_array(entry.t).astype("float32")
             entry.t.CopyFrom(numpy_helper.from_array(value, entry.t.name))
 
 

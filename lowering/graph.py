@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
+
+from bitfront.lowering.weight_files import tensor_array
 
 # Types of floating numbers that a network computes in.
 FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
@@ -188,7 +190,7 @@ class GraphView:
     def array(self, tensor: str) -> NDArray[Any] | None:
         """The value of an initialiser; None for anything else."""
         proto = self.initializers.get(tensor)
-        return None if proto is None else numpy_helper.to_array(proto)
+        return None if proto is None else tensor_array(proto)
 
     def element_type(self, tensor: str) -> int:
         """The ``TensorProto`` type of the tensor's elements; 0 where it is not known."""

@@ -8,11 +8,12 @@ import onnx_ir.passes.common as passes
 
 from bitfront.lowering.folding import Folding
 from bitfront.lowering.graph import rename_tensors
+from bitfront.lowering.to_ir import to_ir
 
 
 def without_dropouts(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     """Remove Dropouts whose mask nobody reads: identities at inference, which training_mode says they are not."""
-    graph = ir.from_proto(proto)
+    graph = to_ir(proto)
     for node in list(graph.graph):
         if node.op_type == "Dropout" and node.domain == "" and (len(node.outputs) < 2 or not node.outputs[1].uses()):
             source, result = node.inputs[0], node.outputs[0]
@@ -39,7 +40,7 @@ def without_batch_norms(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
         fuse_batchnorm_into_conv_transpose_rule,
         fuse_batchnorm_into_gemm_rule,
     ]
-    graph = ir.from_proto(proto)
+    graph = to_ir(proto)
     rewrite(graph, pattern_rewrite_rules=rules)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     return ir.to_proto(graph)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from bitfront.lowering.graph import GraphView, attribute, free_name, tensor_names
+from bitfront.lowering.shapes import infer_shapes
 
 # Elements of the smallest constant that is worth moving its other operand about.
 _LEAST = 1024
@@ -68,7 +69,7 @@ def _round(proto: onnx.ModelProto) -> onnx.ModelProto:
     del made.graph.node[:], made.graph.value_info[:]
     made.graph.node.extend(nodes.node)
     try:
-        return onnx.shape_inference.infer_shapes(made, data_prop=True)
+        return infer_shapes(made, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError):
         return made
 

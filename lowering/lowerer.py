@@ -38,6 +38,7 @@ from bitfront.lowering.rounding.methods import uses_calibration
 from bitfront.lowering.rounding.network import round_network
 from bitfront.lowering.rounding.scales import INTEGER_RANGES, nearest_integers
 from bitfront.lowering.rounding.weight import RoundedWeight
+from bitfront.lowering.serialise import artifact_of
 from bitfront.lowering.stored_layers import store_weights
 from bitfront.lowering.zero_ranges import replace_zero_ranges
 
@@ -200,7 +201,7 @@ class Lowerer:
         store_weights(written, layers, schemes, weights)
         model = write_compactly(written, self.reference.sources)
         settings = self.dialect.session_settings(request) if isinstance(self.dialect, HasSessionSettings) else None
-        return Artifact.onnx(bytes(model.SerializeToString(deterministic=True)), settings)
+        return artifact_of(model, settings)
 
     def config(self, schemes: Mapping[str, Scheme]) -> PrecisionConfig:
         """The reusable config of layer name → scheme; layers that are only stored may be left out."""

@@ -42,7 +42,7 @@ def measured_batching(reference: ReferenceModel, inputs: Inputs) -> ReferenceMod
     rows = np.unique(rows_like(inputs, 0, _LOOKED_AT))[[0, -1]]
     feed = {name: take_rows(inputs[name], rows) for name in reference.input_shapes}
     try:
-        graph = reference.interpreter.load(reference.given or reference.proto, optimised=False)
+        graph = reference.interpreter.load(reference.runnable, optimised=False)
         alone = [_run(graph, reference.batching, feed, [row]) for row in (0, 1)]
     except InterpreterError:
         return reference  # what reads the same inputs next says what is wrong with them

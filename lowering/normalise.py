@@ -39,6 +39,9 @@ from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.layer_forms import with_layer_forms
 from bitfront.lowering.module_paths import module_paths
 from bitfront.lowering.opset import with_opset
+from bitfront.lowering.shapes import infer_shapes
+from bitfront.lowering.to_ir import to_ir
+from bitfront.lowering.weight_files import WeightFile, detach
 
 IR_VERSION = 10
 # Elements of a constant that simplifying may make of known shapes; larger ones are folded with their origin kept.
@@ -74,6 +77,7 @@ def normalise(
     *,
     skipped: Collection[str] = (),
     fixed_inputs: Mapping[str, float],
+    weights: WeightFile | None = None,
 ) -> Normalised:
     """Bring a network to the form the module describes.
 
@@ -83,11 +87,12 @@ def normalise(
         interpreter: Computes constants.
         skipped: Steps to leave out, of ``OPTIONAL_STEPS``.
         fixed_inputs: Input of one element → the number it always is, by which branches may be decided.
+        weights: Where large initialisers go that steps make; None keeps them in the model.
 
     Raises:
         ModelError: If the model cannot be converted.
     """
-    folding = Folding(interpreter=interpreter, fixed=fixed_inputs)
+    folding = Folding(interpreter=interpreter, fixed=fixed_inputs, weights=weights)
     applied = []
     with _quiet():
         proto = _in_form(model, folding, source)
@@ -114,7 +119,10 @@ def _in_form(model: onnx.ModelProto, folding: Folding, source: str) -> onnx.Mode
 
 def _stepped(rewrite: Rewrite, proto: onnx.ModelProto, folding: Folding, source: str) -> onnx.ModelProto:
     try:
-        return rewrite(proto, folding)
+        made = rewrite(proto, folding)
+        if folding.weights is not None:
+            detach(made, folding.weights)
+        return made
     except (*_FAILURES, onnx.onnx_cpp2py_export.checker.ValidationError) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
@@ -128,7 +136,7 @@ def _structured(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
     named.CopyFrom(proto)
     _name_nodes(named.graph)
     _close_bodies(named.graph)
-    graph = ir.from_proto(named)
+    graph = to_ir(named)
     ir.passes.Sequential(
         passes.RemoveInitializersFromInputsPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -194,7 +202,7 @@ def _named(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
 def _simplified(proto: onnx.ModelProto, folding: Folding) -> onnx.ModelProto:
     from onnxscript import optimizer
 
-    graph = ir.from_proto(proto)
+    graph = to_ir(proto)
     optimizer.optimize_ir(
         graph,
         input_size_limit=_SMALL,
@@ -276,7 +284,7 @@ def steps_to_skip(skipped: Collection[str], applied: Collection[str]) -> tuple[s
 
 
 def _finished(proto: onnx.ModelProto, _: Folding) -> onnx.ModelProto:
-    graph = ir.from_proto(proto)
+    graph = to_ir(proto)
     ir.passes.Sequential(
         passes.RemoveUnusedNodesPass(),
         passes.TopologicalSortPass(),
@@ -344,7 +352,7 @@ def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     bare.CopyFrom(proto)
     del bare.graph.value_info[:]
     try:
-        return onnx.shape_inference.infer_shapes(bare, data_prop=True)
+        return infer_shapes(bare, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError):
         # Exported shapes that disagree with inferred ones: go on with what is known without them.
         return bare

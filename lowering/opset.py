@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper, version_converter
+from onnx import helper, version_converter
 
 from bitfront.core import ModelError
 from bitfront.core.formatting import first_line
 from bitfront.lowering.graph import GraphView, attribute, free_name, graphs_of, tensor_names
+from bitfront.lowering.shapes import infer_shapes, restored, without_weights
+from bitfront.lowering.weight_files import tensor_array
 
 OPSET = 21
 _STANDARD = ("", "ai.onnx")
@@ -60,7 +62,7 @@ def with_opset(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         for graph in graphs_of(prepared.graph):
             _flatten_first(graph, view, taken)
     try:
-        converted = version_converter.convert_version(prepared, OPSET)
+        converted = restored(version_converter.convert_version(without_weights(prepared), OPSET), prepared)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"'{source}': opset {version} could not be converted to {OPSET} ({first_line(error)})",
@@ -79,7 +81,7 @@ def with_opset(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
-        return onnx.shape_inference.infer_shapes(model)
+        return infer_shapes(model)
     except (onnx.shape_inference.InferenceError, RuntimeError):
         return model
 
@@ -104,11 +106,11 @@ def _scales(node: onnx.NodeProto, graph: onnx.GraphProto) -> list[float]:
     """The scales of a Resize; none where they are computed at run time."""
     for tensor in graph.initializer:
         if tensor.name == node.input[2]:
-            return [float(scale) for scale in numpy_helper.to_array(tensor).ravel()]
+            return [float(scale) for scale in tensor_array(tensor).ravel()]
     for other in graph.node:
         if other.op_type == "Constant" and node.input[2] in other.output:
             value = helper.get_attribute_value(other.attribute[0])
-            values = numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+            values = tensor_array(value) if isinstance(value, onnx.TensorProto) else value
             return [float(scale) for scale in np.ravel(values)]
     return []
 

@@ -6,14 +6,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor
 
-from bitfront.core import Batching, ModelError, digest
+from bitfront.core import Artifact, Batching, ModelError, digest
 from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.compact import Source
 from bitfront.lowering.interpreter import Interpreter
 from bitfront.lowering.normalise import OPTIONAL_STEPS, normalise
+from bitfront.lowering.serialise import artifact_of, copy_fields, file_of, message_of
+from bitfront.lowering.weight_files import LIMIT, WeightFile, has_detached, inline_bytes
 
-_PROTO_LIMIT = 2**31 - 1
+_VALUES = ("raw_data", "float_data", "external_data", "data_location")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,8 @@ class ReferenceModel:
 
     Attributes:
         source: File or module it came from, for messages.
-        proto: Normalised ONNX model (``lowering.normalise``); never modified.
+        proto: Normalised ONNX model (``lowering.normalise``), with the large initialisers of a large network detached
+            (``lowering.weight_files``); never modified.
         fingerprint: Digest of the whole network.
         architecture: Digest of the network without its floating-point weights' values.
         input_shapes: Input name → shape, None for a dynamic axis.
@@ -30,8 +34,8 @@ class ReferenceModel:
         output_names: In order.
         output_shapes: Output name → shape as far as known; None for an unknown rank.
         interpreter: Runs the network and graphs cut from it.
-        given: The network as it was given, before anything was normalised, as one ONNX file; None where it was
-            exported from a module, whose export is ``proto``.
+        given: The network as it was given, before anything was normalised; None where it was exported from a module,
+            whose export is ``proto``.
         batching: Which axis of each input and output counts the samples.
         sources: Initialiser of ``proto`` → what it was computed from in the given network; written files hold that
             where it is smaller.
@@ -41,6 +45,7 @@ class ReferenceModel:
         applied_steps: Steps of normalising that changed the network, of ``normalise.RECORDED_STEPS``.
         fixed_inputs: Input → the one number it always is, for inputs that decided which branch of an If is searched.
         notices: What a person should know of how the network was read.
+        weights: Holds detached initialisers; None where none are.
     """
 
     source: str
@@ -52,7 +57,7 @@ class ReferenceModel:
     output_names: tuple[str, ...]
     output_shapes: Mapping[str, tuple[int | None, ...] | None]
     interpreter: Interpreter = field(repr=False, compare=False)
-    given: bytes | None = None
+    given: onnx.ModelProto | None = None
     batching: Batching = field(default_factory=Batching)
     sources: Mapping[str, Source] = field(default_factory=dict)
     skipped_steps: tuple[str, ...] = ()
@@ -60,11 +65,22 @@ class ReferenceModel:
     applied_steps: tuple[str, ...] = ()
     fixed_inputs: Mapping[str, float] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    weights: WeightFile | None = field(default=None, repr=False, compare=False)
 
     @property
     def fixed_batch(self) -> int | None:
         """The batch size that the network is fixed to; None where it is dynamic."""
         return self.batching.fixed
+
+    @property
+    def runnable(self) -> onnx.ModelProto:
+        """The network as it was given; ``proto`` where it was exported from a module."""
+        return self.proto if self.given is None else self.given
+
+    @property
+    def given_artifact(self) -> Artifact | None:
+        """The network as it was given, as it is deployed; None where it was exported from a module."""
+        return None if self.given is None else artifact_of(self.given)
 
 
 def make_reference(
@@ -74,6 +90,7 @@ def make_reference(
     *,
     skipped: Collection[str] = (),
     fixed_inputs: Mapping[str, float] | None = None,
+    weights: WeightFile | None = None,
 ) -> ReferenceModel:
     """Normalise a checked model; returns it with its fingerprints.
 
@@ -83,11 +100,12 @@ def make_reference(
         interpreter: Computes constants; kept with the network.
         skipped: Steps of normalising to leave out.
         fixed_inputs: Input of one element → the number it always is, by which branches may be decided.
+        weights: Where large initialisers go that normalising makes; None keeps them in the model.
 
     Raises:
         ModelError: If it cannot be normalised, has no input or no output, or is too large for one file.
     """
-    found = normalise(model, source, interpreter, skipped=skipped, fixed_inputs=fixed_inputs or {})
+    found = normalise(model, source, interpreter, skipped=skipped, fixed_inputs=fixed_inputs or {}, weights=weights)
     made = replace(
         read_reference(found.proto, source, interpreter),
         sources=found.sources,
@@ -97,13 +115,12 @@ def make_reference(
         module_paths=found.module_paths,
         # The given graph's: sizes that inference fills in may be those of other axes.
         batching=infer_batching(model.graph, inferred=found.proto.graph),
+        weights=weights,
     )
     if not found.sources:
         return made
     # What is written depends on what constants are computed from as well.
-    written = [
-        part.SerializeToString(deterministic=True) for name in sorted(found.sources) for part in found.sources[name]
-    ]
+    written = [message_of(part) for name in sorted(found.sources) for part in found.sources[name]]
     return replace(made, fingerprint=digest(made.fingerprint, written))
 
 
@@ -119,9 +136,10 @@ def read_reference(proto: onnx.ModelProto, source: str, interpreter: Interpreter
             f"{len(proto.graph.output)} outputs; at least one of each is needed",
             "export the network with its input and its output; 'search inspect' shows what a file holds",
         )
-    if proto.ByteSize() > _PROTO_LIMIT:
+    size = inline_bytes(proto.graph.initializer)
+    if size > LIMIT and not has_detached(proto):
         raise ModelError(
-            f"'{source}': {proto.ByteSize():,} bytes do not fit one ONNX file (at most {_PROTO_LIMIT:,})",
+            f"'{source}': {size:,} bytes do not fit one ONNX file (at most {LIMIT:,})",
             "search a part of the network, or a smaller one",
         )
     inputs = {value.name: value.type.tensor_type for value in proto.graph.input}
@@ -134,7 +152,7 @@ def read_reference(proto: onnx.ModelProto, source: str, interpreter: Interpreter
     return ReferenceModel(
         source=source,
         proto=proto,
-        fingerprint=digest(proto.SerializeToString(deterministic=True)),
+        fingerprint=digest(file_of(proto)),
         architecture=digest(_without_values(proto)),
         input_shapes={name: _shape(kind) or () for name, kind in inputs.items()},
         input_types={name: _numpy_type(kind.elem_type) for name, kind in inputs.items()},
@@ -153,7 +171,7 @@ def with_batch_axes(reference: ReferenceModel, told: Mapping[str, int | None]) -
     """
     if not told:
         return reference
-    graph = reference.proto.graph if reference.given is None else onnx.load_model_from_string(reference.given).graph
+    graph = reference.runnable.graph
     return replace(reference, batching=infer_batching(graph, told, inferred=reference.proto.graph))
 
 
@@ -186,11 +204,14 @@ def _shape(kind: onnx.TypeProto.Tensor) -> tuple[int | None, ...] | None:
     return tuple(axis.dim_value if axis.dim_value > 0 else None for axis in kind.shape.dim)
 
 
+def _is_no_value(field: FieldDescriptor) -> bool:
+    return field.name not in _VALUES
+
+
 def _without_values(proto: onnx.ModelProto) -> bytes:
-    bare = onnx.ModelProto()
-    bare.CopyFrom(proto)
-    for tensor in bare.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            for field in ("raw_data", "float_data"):
-                tensor.ClearField(field)
+    bare = copy_fields(proto, lambda field: field.name != "graph")
+    bare.graph.CopyFrom(copy_fields(proto.graph, lambda field: field.name != "initializer"))
+    for tensor in proto.graph.initializer:
+        is_weight = tensor.data_type == onnx.TensorProto.FLOAT
+        bare.graph.initializer.append(copy_fields(tensor, _is_no_value) if is_weight else tensor)
     return bytes(bare.SerializeToString(deterministic=True))

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from bitfront.core import digest
 from bitfront.lowering.graph import captured_names, free_name
+from bitfront.lowering.weight_files import tensor_array
 
 
 class GraphWriter:
@@ -49,7 +50,7 @@ class GraphWriter:
 
     def value(self, name: str) -> NDArray[Any]:
         """The value of an initialiser written or kept before."""
-        return numpy_helper.to_array(self._initializers[name])
+        return tensor_array(self._initializers[name])
 
     def int4_constant(self, integers: NDArray[np.int8], name: str) -> str:
         """An INT4 initialiser of ``integers`` within [−8, 7], two to a byte."""

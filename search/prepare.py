@@ -134,9 +134,9 @@ def prepare(
 def _identity(workload: Workload, lowerer: Lowerer, device: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
     """Parts of a run's identity, to which its folder belongs."""
     identity = identify(workload, lowerer.reference.fingerprint, device, options)
-    if lowerer.reference.given is not None:
+    if (given := lowerer.reference.given_artifact) is not None:
         # Files of other bytes may have one normalised form; ratios are to the file.
-        identity |= {GIVEN_FILE: digest(lowerer.reference.given)}
+        identity |= {GIVEN_FILE: digest(given.content)}
     if options.policy != DEFAULTS:
         identity |= {"the search policy": digest(repr(options.policy))}
     return identity
@@ -246,7 +246,7 @@ def _given(runner: ModelRunner, listener: Listener) -> Given:
     quantisable, reference = runner.lowerer.quantisable, runner.lowerer.reference
     try:
         fp32 = runner.lower(quantisable.spread({group.name: FP32 for group in quantisable.groups}))
-        given = open_given(reference.given, fp32, runner.compile, runner.inputs)
+        given = open_given(reference.given_artifact, fp32, runner.compile, runner.inputs)
     except (LoweringError, BackendError) as error:
         raise BackendError(f"the FP32 network failed: {error.message}", error.hint) from error
     if given.refused:

@@ -16,7 +16,7 @@ softmax over pixels says nothing, while the noise of logits still ranks layers: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -81,25 +81,60 @@ def output_readings(model: onnx.ModelProto, declared: OutputsRead) -> tuple[Outp
     return tuple(found)
 
 
-def choose_divergence_metric(read: Sequence[OutputReading], outputs: Sequence[Array], samples: int) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputForm:
+    """Shape, type and variation of an output over all samples, or over some of them.
+
+    Attributes:
+        shape: (n, …).
+        floating: Whether it holds floating-point numbers.
+        constant: Whether every sample's row is the first one's.
+        first: Row of the first sample; None without samples.
+    """
+
+    shape: tuple[int, ...]
+    floating: bool
+    constant: bool
+    first: Array | None = None
+
+    @classmethod
+    def of(cls, output: Array) -> OutputForm:
+        """The form of an output, (n, …)."""
+        rows = output if output.ndim else output[None][:0]
+        return cls(
+            shape=output.shape,
+            floating=bool(np.issubdtype(output.dtype, np.floating)),
+            constant=bool((rows == rows[:1]).all()),
+            first=rows[0] if len(rows) else None,
+        )
+
+    def followed_by(self, more: OutputForm) -> OutputForm:
+        """The form of the output together with that of further samples."""
+        if self.first is None or more.first is None:
+            return self if more.first is None else more
+        same = self.constant and more.constant and bool(np.all(self.first == more.first))
+        return replace(self, shape=(self.shape[0] + more.shape[0], *self.shape[1:]), constant=same)
+
+
+def choose_divergence_metric(read: Sequence[OutputReading], outputs: Sequence[OutputForm], samples: int) -> str:
     """Choose the divergence metric for outputs that are read so.
 
     Outputs without one row a sample, and those that are the same for every sample, do not count unless all are such.
 
     Args:
         read: One an output.
-        outputs: The FP32 network's, (n, …) each.
+        outputs: Forms of the FP32 network's.
         samples: n.
     """
     rules = [_rule(reading, output) for reading, output in zip(read, outputs, strict=True)]
-    rows = [output.ndim > 0 and len(output) == samples for output in outputs]
-    varying = [row and not _is_constant(output) for row, output in zip(rows, outputs, strict=True)]
+    rows = [output.shape[:1] == (samples,) for output in outputs]
+    varying = [row and not (output.constant and samples > 1) for row, output in zip(rows, outputs, strict=True)]
     for counted in (varying, rows):
         kept = [rule if counts else UNREAD for rule, counts in zip(rules, counted, strict=True)]
         if any(rule != UNREAD for rule in kept):
             return ",".join(kept)
     # Nothing that the metric reads can be measured: whatever can be.
-    return ",".join(NSR if row and _is_float(output) else UNREAD for row, output in zip(rows, outputs, strict=True))
+    return ",".join(NSR if row and output.floating else UNREAD for row, output in zip(rows, outputs, strict=True))
 
 
 def metric_in_words(divergence_metric: str) -> str:
@@ -108,12 +143,12 @@ def metric_in_words(divergence_metric: str) -> str:
     return " plus ".join(words for rule, words in _WORDS.items() if rule in rules)
 
 
-def _rule(reading: OutputReading, output: Array) -> str:
+def _rule(reading: OutputReading, output: OutputForm) -> str:
     if reading.kind == "unread":
         return UNREAD
-    if not _is_float(output):
+    if not output.floating:
         return CHANGED
-    if reading.kind == VALUES or output.ndim < 2:
+    if reading.kind == VALUES or len(output.shape) < 2:
         return NSR
     axis = _class_axis(reading.axis, output.shape)
     return f"{KL}:{axis}" if output.shape[axis] > 1 else NSR
@@ -126,14 +161,6 @@ def _class_axis(known: int | None, shape: tuple[int, ...]) -> int:
         if axis > 0 and shape[axis] > 1:
             return axis
     return 2 if len(shape) == 3 and shape[2] > 1 else 1
-
-
-def _is_float(output: Array) -> bool:
-    return bool(np.issubdtype(output.dtype, np.floating))
-
-
-def _is_constant(output: Array) -> bool:
-    return len(output) > 1 and bool((output == output[:1]).all())
 
 
 def _ending(view: GraphView, tensor: str) -> tuple[bool, int | None]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.backends.base import Backend
-from bitfront.backends.batches import rows_of, run_outputs, sample_count
+from bitfront.backends.batches import sample_count
 from bitfront.core import (
     FP32,
     Artifact,
@@ -23,8 +24,9 @@ from bitfront.core import (
     Scheme,
     digest,
 )
-from bitfront.sensitivity.divergence import Outputs, divergence
+from bitfront.sensitivity.divergence import DivergenceFrom
 from bitfront.sensitivity.divergence_metric import OutputReading, choose_divergence_metric
+from bitfront.sensitivity.reference_outputs import ReferenceOutputs
 from bitfront.sensitivity.scheme_lowerer import SchemeLowerer
 
 _SCHEMA = 2
@@ -89,8 +91,6 @@ class WholeNetworkScorer:
         )
         self._by_schemes: dict[tuple[Scheme, ...], Scores] = {}
         self._by_artifact: dict[str, Scores] = {self._fp32.digest: np.zeros(self.samples)}
-        self._reference: Outputs | None = None
-        self._axes: tuple[int | None, ...] = ()
         kept = store.get_json(_KIND, self.context)
         self._divergence_metric: str | None = kept["measure"] if kept else None
 
@@ -98,12 +98,12 @@ class WholeNetworkScorer:
     def divergence_metric(self) -> str:
         """The metric that divergences are taken in."""
         if self._divergence_metric is None:
-            outputs = self._fp32_outputs()
+            forms = self._reference.forms
             read = [
-                replace(reading, axis=_behind_samples(reading.axis, samples, output.ndim))
-                for reading, samples, output in zip(self._read, self._axes, outputs, strict=True)
+                replace(reading, axis=_behind_samples(reading.axis, samples, len(form.shape)))
+                for reading, samples, form in zip(self._read, self._reference.axes, forms, strict=True)
             ]
-            self._divergence_metric = choose_divergence_metric(read, outputs, self.samples)
+            self._divergence_metric = choose_divergence_metric(read, forms, self.samples)
             self._store.put_json(_KIND, self.context, {"measure": self._divergence_metric})
         return self._divergence_metric
 
@@ -123,7 +123,7 @@ class WholeNetworkScorer:
             name = artifact.digest
             if name not in self._by_artifact:
                 self._by_artifact[name] = self._kept_or_run(
-                    artifact, digest(self.context, self.divergence_metric, artifact.content)
+                    artifact, digest(self.context, self.divergence_metric, artifact.digest)
                 )
             self._by_schemes[candidate] = self._by_artifact[name]
         return self._by_schemes[candidate]
@@ -132,28 +132,26 @@ class WholeNetworkScorer:
         kept = self._store.get_arrays(_KIND, key)
         if kept is not None:
             return kept["divergence"]
-        divergence_metric, reference = self.divergence_metric, self._fp32_outputs()
+        reference, divergence = self._reference, self._divergence
         try:
-            outputs = self._run(artifact)
+            compiled = self._backend.compile(artifact, threads=self._threads)
+            parts = [divergence.of(wanted, outputs) for wanted, outputs in reference.beside(compiled)]
         except BackendUnavailableError:
             raise  # a runtime that is gone is no property of the scheme
         except BackendError as error:
             raise RefusedError(error.message) from error
-        found = divergence(divergence_metric, reference, outputs)
+        found = np.concatenate(parts)
         self._store.put_arrays(_KIND, key, {"divergence": found})
         return found
 
-    def _fp32_outputs(self) -> Outputs:
-        if self._reference is None:
-            self._reference = self._run(self._fp32)
-        return self._reference
+    @cached_property
+    def _reference(self) -> ReferenceOutputs:
+        compiled = self._backend.compile(self._fp32, threads=self._threads)
+        return ReferenceOutputs(compiled, self._inputs, self._batching)
 
-    def _run(self, artifact: Artifact) -> Outputs:
-        """Each output with the samples first; an empty array for one without a row a sample."""
-        compiled = self._backend.compile(artifact, threads=self._threads)
-        outputs = run_outputs(compiled, self._inputs, batching=self._batching)
-        self._axes = tuple(output.axis for output in outputs.each)
-        return tuple(np.zeros(0) if array is None else array for array in rows_of(outputs))
+    @cached_property
+    def _divergence(self) -> DivergenceFrom:
+        return DivergenceFrom(self.divergence_metric, self._reference.parts)
 
 
 def _behind_samples(axis: int | None, samples: int | None, rank: int) -> int | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from bitfront.backends.affinity import pinned
-from bitfront.backends.artifacts import single_onnx_file
-from bitfront.backends.base import Capabilities, CompiledModel, DeviceFingerprint
+from bitfront.backends.artifacts import onnx_with_data
+from bitfront.backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint
 from bitfront.backends.device import DOT_PRODUCT_INSTRUCTIONS, cpu_fingerprint
 from bitfront.backends.host import HostBackend
 from bitfront.backends.ort.package import load_onnxruntime
@@ -26,13 +27,20 @@ class OrtCpuBackend(HostBackend):
 
     Args:
         left_out: Graph optimisations that are not made; part of the fingerprint.
+        in_place: Whether weights beside a model are computed on where they are mapped, instead of copies that are laid
+            out for the kernels: a session then takes no time to make and little memory, and runs slower.
     """
 
     name = "ort-cpu"
     dialect = "ort-cpu"
 
-    def __init__(self, left_out: tuple[str, ...] = ()) -> None:
+    def __init__(self, left_out: tuple[str, ...] = (), *, in_place: bool = False) -> None:
         self._left_out = left_out
+        self._in_place = in_place
+
+    def proxy_backend(self) -> Backend:
+        """The same runtime, computing on weights beside a model where they are mapped."""
+        return OrtCpuBackend(self._left_out, in_place=True)
 
     def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
         """Make a session from the file; a dynamic batch stays so, since it costs this runtime nothing.
@@ -44,13 +52,20 @@ class OrtCpuBackend(HostBackend):
         """
         if threads < 1:
             raise UsageError(f"threads: expected a positive whole number, got {threads}", "as in --threads 1")
-        model = single_onnx_file(artifact, self.name, settings=True)
-        setup = cpu_setup(threads=threads, left_out=self._left_out, settings=artifact.settings)
+        kept = ExitStack()
+        model, folder = onnx_with_data(artifact, self.name, kept)
+        in_place = {"session.disable_prepacking": "1"} if self._in_place and folder is not None else {}
+        setup = cpu_setup(threads=threads, left_out=self._left_out, settings={**artifact.settings, **in_place})
+        setup = replace(setup, folder=folder)
         # The session starts its worker threads here, and they keep the cores it is on.
-        with pinned(threads):
-            session = start_session(model, setup)
+        try:
+            with pinned(threads):
+                session = start_session(model, setup)
+        except BaseException:
+            kept.close()
+            raise
         # What tells of operators and profiles does so on one thread.
-        return SessionModel(session, model, self.name, replace(setup, threads=1))
+        return SessionModel(session, model, self.name, replace(setup, threads=1), kept)
 
     def fingerprint(self) -> DeviceFingerprint:
         """Return this processor and ONNX Runtime's version.

@@ -11,11 +11,13 @@ from bitfront.backends.ort.bfloat16 import BFloat16Feeds, has_bfloat16
 from bitfront.backends.ort.package import load_onnxruntime, ort_errors
 from bitfront.core import Array
 from bitfront.lowering.interpreter import InterpretedGraph, InterpreterError
+from bitfront.lowering.weight_files import LIMIT, ROOT, detached_bytes, has_detached
 
 if TYPE_CHECKING:
     import onnx
 
 _EXTRA = "cpu"
+_FOLDER = "session.model_external_initializers_file_folder_path"
 _SILENT = 4  # what fails is raised, and said by the caller
 
 
@@ -81,6 +83,11 @@ class OrtInterpreter:
             options.inter_op_num_threads = 1
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         data = model if isinstance(model, bytes) else model.SerializeToString()
+        if not isinstance(model, bytes) and has_detached(model):
+            options.add_session_config_entry(_FOLDER, str(ROOT))
+            if not optimised or detached_bytes(model) > LIMIT:
+                # The runtime then computes on the mapped weights instead of on copies that it rearranged.
+                options.add_session_config_entry("session.disable_prepacking", "1")
         with _interpreter_errors():
             return OrtGraph(onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]))
 

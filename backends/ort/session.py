@@ -14,7 +14,9 @@ at, to say which one was wrong.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,9 +30,9 @@ from bitfront.backends.inputs import InputSpec, wrong_input
 from bitfront.backends.ort.bfloat16 import BFloat16Feeds, as_float32, has_bfloat16
 from bitfront.backends.ort.package import load_onnxruntime, ort_errors
 from bitfront.backends.ort.profile import parse_profile
-from bitfront.backends.temporary import temporary_folder
 from bitfront.core import Array, BackendError, Inputs
 from bitfront.core.formatting import first_line
+from bitfront.core.temporary import temporary_folder
 
 CPU_PROVIDER = "CPUExecutionProvider"
 _SILENT = 4  # what fails is raised, and said by the caller
@@ -55,6 +57,7 @@ class SessionSetup:
         threads: Intra-operator threads on the processor.
         left_out: Graph optimisations that are not made.
         settings: Session config entries, key → value, that the model is run with.
+        folder: Where the model's external data lies; None where it has none.
     """
 
     extra: str
@@ -62,6 +65,7 @@ class SessionSetup:
     threads: int = 1
     left_out: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     @property
     def preferred(self) -> str:
@@ -106,7 +110,13 @@ def start_session(
     options.log_severity_level = _SILENT
     for key, value in setup.settings.items():
         options.add_session_config_entry(key, value)
+    if setup.folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(setup.folder))
     if files is not None and files.optimised is not None:
+        if setup.folder is not None:  # what is too large for one file stays so
+            options.add_session_config_entry(
+                "session.optimized_model_external_initializers_file_name", f"{files.optimised.name}.data"
+            )
         options.optimized_model_filepath = str(files.optimised)
     if files is not None and files.profile is not None:
         options.enable_profiling = True
@@ -142,15 +152,20 @@ class SessionModel(HostModel):
         model: The bytes it was made from, for ``operators`` and ``profile``.
         name: The backend's name, for messages.
         setup: What the session runs on.
+        kept: Closed with the model: what its external data needs.
     """
 
-    def __init__(self, session: Any, model: bytes, name: str, setup: SessionSetup) -> None:
+    def __init__(
+        self, session: Any, model: bytes, name: str, setup: SessionSetup, kept: ExitStack | None = None
+    ) -> None:
         self._session = session
         self._model = model
         self._name = name
         self._setup = setup
         self._errors = ort_errors()
         self._bfloat16 = has_bfloat16(session)
+        if kept is not None:
+            weakref.finalize(self, kept.close)
 
     @cached_property
     def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:

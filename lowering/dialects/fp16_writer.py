@@ -25,6 +25,7 @@ from bitfront.lowering.fp16 import (
     stays_fp32,
 )
 from bitfront.lowering.graph import GraphView
+from bitfront.lowering.shapes import infer_shapes
 from bitfront.lowering.writer import GraphWriter
 
 
@@ -113,4 +114,4 @@ def _typed(model: onnx.ModelProto, types: Iterable[onnx.ValueInfoProto]) -> onnx
     copy.CopyFrom(model)
     written = {name for node in model.graph.node for name in node.output} - {value.name for value in model.graph.output}
     copy.graph.value_info.extend(value for value in types if value.name in written)
-    return onnx.shape_inference.infer_shapes(copy)
+    return infer_shapes(copy)

@@ -21,6 +21,7 @@ from onnx import TensorProto
 from bitfront.lowering.fp16 import stays_fp32
 from bitfront.lowering.graph import FLOATS, GraphView, attribute
 from bitfront.lowering.layers import WEIGHTED
+from bitfront.lowering.shapes import infer_shapes
 
 _SINGLE_TYPED_EXCEPT = frozenset(("Cast", "QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan"))
 _BLOCK_SIZES = (64, 128)
@@ -49,7 +50,7 @@ class _Graph:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        inferred = onnx.shape_inference.infer_shapes(model)
+        inferred = infer_shapes(model)
         self.view = GraphView(inferred.graph)
         self._types = {
             value.name: value.type.tensor_type.elem_type

@@ -26,8 +26,11 @@ from bitfront.lowering.batching import infer_batching
 from bitfront.lowering.graph import GraphView, captured_names
 from bitfront.lowering.interpreter import InterpretedGraph, Interpreter
 from bitfront.lowering.layers import Layer
+from bitfront.lowering.weight_files import inline_bytes
 
 LIVE_BYTES = 1_000_000_000
+# Of the weights of pieces that are kept compiled from the trial run on until the walk comes to them.
+KEPT_BYTES = 256 * 2**20
 MAX_SAMPLES = 512
 CHUNK_SAMPLES = 32
 _THREADS = 2
@@ -77,6 +80,7 @@ class LayerwiseEngine:
         self._steps = _plan(self._view, layers)
         self.layers = tuple(step.layer for step in self._steps)
         self._pieces: dict[tuple[int, ...], _Piece] = {}
+        self._kept_bytes = 0
         chunks = _chunks(self._view, calibration, batching or infer_batching(reference.graph))
         fitting = self._fitting_chunks(chunks[0], len(chunks))
         self._float: list[Tensors] = [dict(chunk) for chunk in chunks[:fitting]]
@@ -141,13 +145,20 @@ class LayerwiseEngine:
             rounded[output] = rounded[output] + correction.reshape(shape)
             _keep(exact, step.live_after)
             _keep(rounded, step.live_after)
+        for nodes in (step.before, (step.node,)):
+            if (done := self._pieces.pop(nodes, None)) is not None:
+                self._kept_bytes -= done.weight_bytes
         self._next += 1
         return correction
 
     def _piece(self, nodes: tuple[int, ...], outputs: frozenset[str]) -> _Piece:
-        if nodes not in self._pieces:
-            self._pieces[nodes] = self._new_piece(nodes, outputs)
-        return self._pieces[nodes]
+        if nodes in self._pieces:
+            return self._pieces[nodes]
+        made = self._new_piece(nodes, outputs)
+        if self._kept_bytes + made.weight_bytes <= KEPT_BYTES:
+            self._pieces[nodes] = made
+            self._kept_bytes += made.weight_bytes
+        return made
 
     def _new_piece(
         self,
@@ -197,6 +208,7 @@ class _Piece:
         ]
         self._outputs = [name for name in dict.fromkeys(n for node in own for n in node.output) if name in outputs]
         self._interpreter = interpreter
+        self.weight_bytes = inline_bytes(self._constants)
         self._graph: InterpretedGraph | None = None
 
     def run(self, tensors: Tensors) -> None:

@@ -21,7 +21,7 @@ from bitfront.core import (
     ModelError,
     UsageError,
 )
-from bitfront.core.artifact import load_artifact
+from bitfront.core.artifact import file_blob, load_artifact
 from bitfront.core.files import check_readable
 from bitfront.core.formatting import first_line
 from bitfront.search.arguments import arguments, values
@@ -164,7 +164,7 @@ def profile_rows(layers: Sequence[ExecutedLayer]) -> list[tuple[str, ...]]:
 
 
 def read_model(path: Path) -> Artifact:
-    """A model file, with the settings that lie beside it; external data is put into it.
+    """A model file, with the settings that lie beside it; external data is put into it, unless that is beyond 2 GB.
 
     Raises:
         ModelError: If it cannot be read.
@@ -172,13 +172,23 @@ def read_model(path: Path) -> Artifact:
     import onnx
     from google.protobuf.message import DecodeError
 
-    from bitfront.lowering.external import external_tensors
+    from bitfront.lowering.external import external_tensors, network_bytes
+    from bitfront.lowering.weight_files import LIMIT
 
     check_readable(path, ModelError, "an ONNX file")
     try:
         artifact = load_artifact(path)
         if not external_tensors(onnx.load_model_from_string(artifact.data)):
             return artifact
+        if len(artifact.files) > 1:
+            return artifact
+        model = onnx.load(str(path), load_external_data=False)
+        if network_bytes(path, model) > LIMIT:
+            entries = (entry for tensor in external_tensors(model) for entry in tensor.external_data)
+            names = {entry.value for entry in entries if entry.key == "location"}
+            main = {path.name: artifact.files[artifact.main]}
+            files = main | {name: file_blob(path.parent / name) for name in sorted(names)}
+            return Artifact(files=files, main=path.name, settings=artifact.settings)
         return Artifact.onnx(onnx.load(str(path)).SerializeToString(deterministic=True), artifact.settings)
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
         raise ModelError(f"'{path}' cannot be read as ONNX: {first_line(error)}", "copy or export it again") from error

@@ -13,10 +13,11 @@ import numpy as np
 from bitfront.backends.base import Backend
 from bitfront.backends.batches import Outputs, run_outputs
 from bitfront.backends.sequences import run_sequences
-from bitfront.core import Array, Artifact, DataError, Labelled, Metric, ModelError, WorkloadError
+from bitfront.core import Array, DataError, Labelled, Metric, ModelError, WorkloadError
 from bitfront.core.metric import ComparedWith
 from bitfront.core.ragged import is_ragged
 from bitfront.lowering.reference import ReferenceModel
+from bitfront.lowering.serialise import artifact_of
 from bitfront.search.inputs.arrays import check_classes
 from bitfront.search.inputs.loading import LoadedWorkload, check_classifier
 from bitfront.search.measuring.metrics import score, scored_outputs
@@ -40,7 +41,7 @@ def check_reference(
         WorkloadError: If the metric fails, or gives other scores when it is called again.
         BackendError: If the runtime refuses the network, or this batch.
     """
-    model = Artifact.onnx(reference.proto.SerializeToString(deterministic=True))
+    model = artifact_of(reference.proto)
     compiled = backend.compile(model, threads=threads, batch_size=batch_size)
     # A whole number of batches: a network that takes one batch only, though its axis is dynamic, shows here.
     wanted = max(SAMPLES // batch_size, 1) * batch_size

@@ -326,7 +326,8 @@ class _Build:
         return self._compiled
 
     def scored(self) -> CompiledModel:
-        """Compiled artifact as it is scored."""
+        """Compiled artifact as it is scored; it has been timed, so that what was compiled for that is let go."""
+        self._compiled = None
         if self._to_score is None:
             artifact = self._written()
             with self._noting():

@@ -42,12 +42,12 @@ class GivenMeasurement:
 
 
 def open_given(
-    file: bytes | None, fp32: Artifact, compile_: Callable[[Artifact], CompiledModel], inputs: Inputs
+    file: Artifact | None, fp32: Artifact, compile_: Callable[[Artifact], CompiledModel], inputs: Inputs
 ) -> Given:
     """Compile the file and run it once; where the backend refuses either, take what FP32 is written as.
 
     Args:
-        file: The given ONNX file; None where the network was exported for this search.
+        file: The given network's file; None where the network was exported for this search.
         fp32: What FP32 is written as.
         compile_: Compiles a model as it is timed.
         inputs: What every timed run gets.
@@ -56,12 +56,12 @@ def open_given(
         BackendError: If what FP32 is written as does not compile either.
     """
     refused = ""
-    if file is not None and (given := Artifact.onnx(file)).digest != fp32.digest:
+    if file is not None and file.digest != fp32.digest:
         try:
-            compiled = compile_(given)
+            compiled = compile_(file)
             compiled.run(inputs)
         except BackendError as error:
             refused = error.message
         else:
-            return Given(model=given, is_fp32=False, compiled=compiled)
+            return Given(model=file, is_fp32=False, compiled=compiled)
     return Given(model=fp32, is_fp32=True, compiled=compile_(fp32), refused=refused)

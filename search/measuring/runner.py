@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from bitfront.backends.base import Backend, CompiledModel
 from bitfront.backends.timing import TimingSettings, time_paired
@@ -42,6 +43,7 @@ class ModelRunner:
         watch: Clocks.
         variants: Model variants that passes made of the given network, by id.
         undisturbed_ms: Latest latencies of the given network; the fastest is that of an undisturbed machine.
+        scoring: Models compiled for scoring that are in use, by their artifacts' digests.
     """
 
     lowerer: Lowerer
@@ -54,6 +56,7 @@ class ModelRunner:
     watch: Stopwatch
     variants: Mapping[str, Variant] = field(default_factory=dict)
     undisturbed_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    scoring: WeakValueDictionary[str, CompiledModel] = field(default_factory=WeakValueDictionary)
 
     def writer(self, variant: str) -> Lowerer:
         """Lowerer of a variant by its id; of the given network for an empty one."""
@@ -106,9 +109,14 @@ class ModelRunner:
             return self.backend.compile(artifact, threads=self.threads, batch_size=self.batch_size)
 
     def compile_to_score(self, artifact: Artifact) -> CompiledModel:
-        """Compile for scoring, with every core this process may use."""
+        """Compile for scoring, with every core this process may use; what is compiled so already is shared."""
+        shared = self.scoring.get(artifact.digest)
+        if shared is not None:
+            return shared
         with self.watch.timed(Kind.COMPILATION):
-            return TimedModel(self.backend.compile(artifact, threads=self.cores), self.watch)
+            compiled = TimedModel(self.backend.compile(artifact, threads=self.cores), self.watch)
+        self.scoring[artifact.digest] = compiled
+        return compiled
 
     def time(
         self, models: Mapping[str, CompiledModel], settings: TimingSettings, reference: str = GIVEN_ID

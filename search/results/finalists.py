@@ -4,7 +4,8 @@
     reproduced, or that met a slow machine, are timed there once more → memory → scored on the held-out samples
 
 A latency is *reproduced* where its ratio to the given network in the fresh process is within 5 % of that in the
-search's own process, both timed thoroughly with all finalists interleaved. A point without that is kept in the results,
+search's own process, both timed thoroughly with all finalists interleaved, or, where they would not fit into memory
+together, as many as do, always with the given network among them. A point without that is kept in the results,
 marked, and never on the front. The reported latency is the absolute median in the fresh process. A point met a *slow
 machine* where the given network, in the rounds that count for the point, took 10 % more than over all: its ratio is
 sound then, its milliseconds are not.
@@ -13,7 +14,7 @@ sound then, its milliseconds are not.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from bitfront.search.trial import Trial, summarise
 TOLERANCE = 0.05
 SLOWNESS = 0.1
 CLOSE = TimingSettings(slot_ms=10.0, min_rounds=12, max_rounds=60, max_seconds_per_model=0.6, target=0.01)
+TOGETHER_BYTES = 4 * 10**9  # of finalists that are timed together, besides the given network
 HELD_OUT_PART = "held back"  # its name in the cache
 
 
@@ -113,7 +115,9 @@ class Timings:
 
 
 class Built:
-    """Saved models, each compiled as it is timed when first needed and at most once.
+    """Saved models, each compiled as it is timed when first needed.
+
+    Compiled models are kept, but for large ones, of which only those that are asked for together are.
 
     Args:
         runner: What they run on.
@@ -124,12 +128,28 @@ class Built:
         self._runner = runner
         self.files = files
         self.reference = next(iter(files))
+        # A runtime may hold what is stored in few bits as FP32, so each takes as much as the largest.
+        largest = max(load_artifact(file).size_bytes for file in files.values())
+        self._beside_reference = max(1, TOGETHER_BYTES // max(1, largest))
         self._compiled: dict[str, CompiledModel] = {}
 
     def __getitem__(self, name: str) -> CompiledModel:
-        if name not in self._compiled:
-            self._compiled[name] = self._runner.compile(load_artifact(self.files[name]))
-        return self._compiled[name]
+        return self.together((name,))[name]
+
+    def together(self, names: Sequence[str]) -> dict[str, CompiledModel]:
+        """Compiled models of one group, or of some of its names."""
+        if len(self.groups(self.files)) > 1:
+            self._compiled = {name: self._compiled[name] for name in names if name in self._compiled}
+        for name in names:
+            if name not in self._compiled:
+                self._compiled[name] = self._runner.compile(load_artifact(self.files[name]))
+        return {name: self._compiled[name] for name in names}
+
+    def groups(self, names: Iterable[str]) -> list[tuple[str, ...]]:
+        """Names divided into those that may be in memory together, the reference first in each."""
+        others = [name for name in names if name != self.reference]
+        starts = range(0, max(1, len(others)), self._beside_reference)
+        return [(self.reference, *others[start : start + self._beside_reference]) for start in starts]
 
 
 def memory_usage(runner: ModelRunner, artifact: str, name: str, built: Built) -> MemoryUsage | None:
@@ -143,7 +163,13 @@ def memory_usage(runner: ModelRunner, artifact: str, name: str, built: Built) ->
 
 def compressed_bytes(file: Path) -> int:
     """Size of a model's files in a zip archive, where weights of few values or many zeros take little."""
-    return sum(len(zlib.compress(data, 9)) for data in load_artifact(file).files.values())
+    total = 0
+    for data in load_artifact(file).files.values():
+        packer = zlib.compressobj(9)
+        for block in (data,) if isinstance(data, bytes) else data.blocks():
+            total += len(packer.compress(block))
+        total += len(packer.flush())
+    return total
 
 
 def write_engine(folder: Path, name: str, model: CompiledModel) -> str | None:
@@ -169,12 +195,11 @@ def time_twice(runner: ModelRunner, built: Built, artifacts: Mapping[str, str], 
         rerun: How they are timed.
     """
     files = built.files
-    here = _remembered(
-        runner,
-        "here",
-        artifacts,
-        lambda: runner.time({id_: built[id_] for id_ in files}, rerun.timing, built.reference),
-    )
+
+    def time_here() -> dict[str, LatencyStats]:
+        return _in_groups(built, files, lambda names: runner.time(built.together(names), rerun.timing, built.reference))
+
+    here = _remembered(runner, "here", artifacts, time_here)
     there = _remembered(runner, "elsewhere", artifacts, lambda: _time_elsewhere(runner, built, here, rerun))
     confirmed = frozenset(name for name in files if reproduced(here[name], there[name]))
     return Timings(here=here, there=there, reproduced=confirmed)
@@ -185,7 +210,8 @@ def _time_elsewhere(
 ) -> dict[str, LatencyStats]:
     files, reference = built.files, built.reference
 
-    def once(names: Iterable[str]) -> dict[str, LatencyStats]:
+    def once(names: Sequence[str]) -> dict[str, LatencyStats]:
+        built.together(())
         with runner.watch.timed(Kind.INFERENCE):
             return time_in_subprocess(
                 rerun.backend,
@@ -197,14 +223,24 @@ def _time_elsewhere(
                 batch_size=runner.batch_size,
             )
 
-    there = once(files)
+    there = _in_groups(built, files, once)
     shaky = {name for name in files if not reproduced(here[name], there[name])}
     slow = {name for name in files if disturbed(there[name], there[reference])}
     if shaky | slow:
-        again = once(dict.fromkeys((reference, *(name for name in files if name in shaky | slow))))
+        again = _in_groups(built, [name for name in files if name in shaky | slow], once)
         quieter = {name for name in slow if _beside_ms(again[name]) < _beside_ms(there[name])}
         there |= {name: again[name] for name in shaky | quieter}
     return there
+
+
+def _in_groups(
+    built: Built, names: Iterable[str], measure: Callable[[Sequence[str]], dict[str, LatencyStats]]
+) -> dict[str, LatencyStats]:
+    """Latencies by name; the reference's is that in the first group."""
+    found: dict[str, LatencyStats] = {}
+    for group in built.groups(names):
+        found = measure(group) | found
+    return {name: found[name] for name in dict.fromkeys((built.reference, *names))}
 
 
 def _remembered(

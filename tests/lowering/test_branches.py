@@ -74,7 +74,7 @@ def by_rate() -> onnx.ModelProto:
 
 
 def _given(model: onnx.ModelProto) -> ReferenceModel:
-    return replace(make_reference(model, "net"), given=model.SerializeToString())
+    return replace(make_reference(model, "net"), given=model)
 
 
 def _operators(reference: ReferenceModel) -> list[str]:

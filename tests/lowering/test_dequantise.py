@@ -164,7 +164,7 @@ NETWORKS: dict[str, tuple[Callable[[Path], onnx.ModelProto], tuple[int, ...], in
 
 
 def _given(model: onnx.ModelProto) -> ReferenceModel:
-    return replace(make_reference(model, "net"), given=model.SerializeToString())
+    return replace(make_reference(model, "net"), given=model)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -29,7 +29,7 @@ HALF, FLOAT, DOUBLE, BF16 = TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.
 
 
 def _given(model: onnx.ModelProto, skipped: tuple[str, ...] = ()) -> ReferenceModel:
-    return replace(make_reference(model, "net", skipped=skipped), given=model.SerializeToString())
+    return replace(make_reference(model, "net", skipped=skipped), given=model)
 
 
 def _model(

@@ -55,7 +55,7 @@ def _brain(value: NDArray[np.float32]) -> TensorProto:
 
 def _lowerer(model: onnx.ModelProto, inputs: int) -> Lowerer:
     feeds = {"x": _normal(16, inputs, seed=9)}
-    reference = equivalent_to_given(replace(make_reference(model, "net"), given=model.SerializeToString()), feeds)
+    reference = equivalent_to_given(replace(make_reference(model, "net"), given=model), feeds)
     assert (reference.skipped_steps, reference.notices) == ((), ())
     return Lowerer(reference, get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None))
 
@@ -309,7 +309,7 @@ def test_an_embedding_given_in_half() -> None:
     """A table given in FP16 is found, and written in FP16 where it is to be as it was."""
     model = _language_model(HALF)
     feeds = {"ids": np.random.default_rng(0).integers(0, 400, (32, 6))}
-    reference = equivalent_to_given(replace(make_reference(model, "net"), given=model.SerializeToString()), feeds)
+    reference = equivalent_to_given(replace(make_reference(model, "net"), given=model), feeds)
     lowerer = Lowerer(reference, get_dialect("ort-cpu"), feeds, CalibrationSettings(), ContentStore(None))
     assert [layer.op for layer in lowerer.quantisable.layers] == ["Gather", "MatMul"]
     assert len(lowerer.lower(uniform(lowerer, "fp32")).data) < 1.02 * model.ByteSize()

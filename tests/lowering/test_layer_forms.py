@@ -43,7 +43,7 @@ def _model(nodes: list[onnx.NodeProto], shapes: dict[str, Shape], constants: Map
 
 def _searched(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> ReferenceModel:
     """The normalised network, after it was compared with the given one on other inputs."""
-    found = equivalent_to_given(replace(make_reference(model, "net"), given=model.SerializeToString()), feeds)
+    found = equivalent_to_given(replace(make_reference(model, "net"), given=model), feeds)
     assert (found.skipped_steps, found.notices) == ((), ())
     wanted = INTERPRETER.load(model, optimised=False).run(feeds)[0]
     assert sqnr_db(wanted, INTERPRETER.load(found.proto).run(feeds)[0]) > 100

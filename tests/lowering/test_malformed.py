@@ -70,29 +70,6 @@ def test_external_data_that_does_not_fit(tmp_path: Path, entries: dict[str, str]
     assert "'w'" in caught.value.message
 
 
-@pytest.mark.parametrize("entries", [{}, {"length": str(4 * 23_300**2)}], ids=["no-length", "length"])
-def test_external_data_beyond_two_gigabytes(
-    tmp_path: Path, entries: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Refused from the sizes alone: nothing of the data is read."""
-    monkeypatch.setattr("bitfront.lowering.load.load_external_data", lambda *_: pytest.fail("the data was read"))
-    with pytest.raises(ModelError, match=r"the network has 2\.17 GB, more than one ONNX file can hold \(2\.15 GB\)"):
-        load_reference(_external(tmp_path, entries, size=23_300))
-
-
-def test_external_data_is_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two tensors of 1.21 GB each are more than one file can hold."""
-    monkeypatch.setattr("bitfront.lowering.load.load_external_data", lambda *_: pytest.fail("the data was read"))
-    path = _external(tmp_path, {}, size=17_400)
-    model = onnx.load(path, load_external_data=False)
-    other = model.graph.initializer.add()
-    other.CopyFrom(model.graph.initializer[0])
-    other.name = "v"
-    model.graph.node.append(helper.make_node("MatMul", ["x", "v"], ["z"]))
-    with pytest.raises(ModelError, match=r"the network has 2\.42 GB, more than one ONNX file can hold"):
-        load_reference(_save(model, tmp_path))
-
-
 def test_one_file_beyond_two_gigabytes(tmp_path: Path) -> None:
     """Refused before it is opened."""
     path = tmp_path / "net.onnx"

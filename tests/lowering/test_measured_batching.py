@@ -44,7 +44,7 @@ def reference(
         [numpy_helper.from_array(value, name) for name, value in held.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    return replace(make_reference(model, "net"), given=model.SerializeToString())
+    return replace(make_reference(model, "net"), given=model)
 
 
 def samples(count: int = 5, *shape: int) -> Array:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from weakref import ReferenceType, ref
 
 import optuna
 import pytest
 
+from bitfront.backends.base import CompiledModel
 from bitfront.core import (
+    Artifact,
     BackendError,
     Constraints,
     ContentStore,
@@ -23,6 +27,7 @@ from bitfront.core import (
     WorkloadError,
 )
 from bitfront.report.results import RunResults
+from bitfront.search.results import finalists
 from bitfront.search.run_folder import study
 from tests.search import toy
 from tests.search.toy_runs import Elsewhen, Heard, elsewhere, options, real_storage, search, states
@@ -264,3 +269,39 @@ def test_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pyte
     store = ContentStore(asked.out / "cache")
     assert all(store.get_json(*path.stem.split("-", 1)) for path in (asked.out / "cache").glob("lowered-*.json"))
     assert search(replace(asked, resume=True)).exit_code == 0
+
+
+@pytest.mark.parametrize("room", [10**12, 1])
+def test_finalists_are_timed_with_as_many_as_fit_into_memory(
+    tmp_path: Path, elsewhere: Elsewhen, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Large ones apart, each beside the given network, and no more of them are compiled at a time; ratios are alike."""
+    made_so_far: list[ReferenceType[CompiledModel]] = []
+    timed: list[int] = []
+
+    class Backend(toy.ToyBackend):
+        def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+            made = super().compile(artifact, threads=threads, batch_size=batch_size)
+            made_so_far.append(ref(made))
+            return made
+
+    def noted(built: finalists.Built, names: Sequence[str]) -> dict[str, CompiledModel]:
+        found = together(built, names)
+        gc.collect()
+        timed.append(sum(made() is not None for made in made_so_far))
+        return found
+
+    together = finalists.Built.together
+    monkeypatch.setattr(finalists, "TOGETHER_BYTES", room)
+    monkeypatch.setattr(finalists.Built, "together", noted)
+    outcome = search(options(tmp_path / "run"), backend=Backend())
+    points = RunResults.load(outcome.folder).points
+    assert all(point.latency_reproduced for point in points.values())
+    reference = elsewhere.calls[0][0]
+    if room == 1:
+        assert max(timed) <= 3  # the given network as the search has it, as it is timed here, and a finalist
+        assert {len(names) for names in elsewhere.calls} == {2}
+        assert {names[0] for names in elsewhere.calls} == {reference}
+        assert {names[1] for names in elsewhere.calls} | {reference} == set(points)
+    else:
+        assert len(elsewhere.calls[0]) == len(points) > 3

@@ -116,6 +116,18 @@ class Fp16Dialect(ToyDialect):
 ORT_CPU = ToyDialect()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ToyReference(ReferenceModel):
+    """A reference model whose given file is no ONNX."""
+
+    file: bytes | None
+
+    @property
+    def given_artifact(self) -> Artifact | None:
+        """The file as it was given."""
+        return None if self.file is None else Artifact.onnx(self.file)
+
+
 class ToyLowerer(Lowerer):
     """Writes schemes as JSON.
 
@@ -131,7 +143,7 @@ class ToyLowerer(Lowerer):
         dialect: Dialect = ORT_CPU,
         given: bytes | None = None,
     ) -> None:
-        reference = ReferenceModel(
+        reference = _ToyReference(
             source="toy.onnx",
             proto=onnx.ModelProto(graph=onnx.GraphProto(output=[onnx.ValueInfoProto(name="y")])),
             fingerprint="f" * 8,
@@ -141,7 +153,7 @@ class ToyLowerer(Lowerer):
             output_names=("y",),
             output_shapes={"y": (None, 2)},
             interpreter=INTERPRETER,
-            given=given,
+            file=given,
         )
         super().__init__(reference, dialect, None, CalibrationSettings(), ContentStore(None))
         self._refuse = refuse

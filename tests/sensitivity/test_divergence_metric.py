@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfront.core import Array, OutputsRead, WorkloadError, as_metric, top1
 from bitfront.sensitivity.divergence_metric import (
+    OutputForm,
     OutputReading,
     choose_divergence_metric,
     metric_in_words,
@@ -39,8 +40,12 @@ def _network(*operators: tuple[str, dict[str, object]]) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
 
 
+def _chosen(read: Sequence[OutputReading], outputs: Sequence[Array], samples: int) -> str:
+    return choose_divergence_metric(read, [OutputForm.of(output) for output in outputs], samples)
+
+
 def _metric_of(model: onnx.ModelProto, declared: OutputsRead, *outputs: Array) -> str:
-    return choose_divergence_metric(output_readings(model, declared), outputs, len(outputs[0]))
+    return _chosen(output_readings(model, declared), outputs, len(outputs[0]))
 
 
 def _rows(*shape: int, dtype: type[np.generic] = np.float32) -> Array:
@@ -97,11 +102,11 @@ def test_several_outputs() -> None:
     """Each has its rule; constants and outputs without a row a sample do not count, unless there are no others."""
     scores, boxes, other = _rows(5, 4), _rows(5, 4), _rows(5, 9)
     fixed, scalar = np.ones((5, 4), np.float32), np.float32(3)
-    assert choose_divergence_metric(READ, (scores, boxes, other), 5) == "kl:1,nsr,-"
-    assert choose_divergence_metric(READ, (scores, fixed, other), 5) == "kl:1,-,-"
-    assert choose_divergence_metric(READ, (scores, np.asarray(scalar), other), 5) == "kl:1,-,-"
-    assert choose_divergence_metric(READ, (fixed, fixed, other), 5) == "kl:1,nsr,-"
-    assert choose_divergence_metric(READ, (np.asarray(scalar), boxes[:3], other), 5) == "-,-,nsr"
+    assert _chosen(READ, (scores, boxes, other), 5) == "kl:1,nsr,-"
+    assert _chosen(READ, (scores, fixed, other), 5) == "kl:1,-,-"
+    assert _chosen(READ, (scores, np.asarray(scalar), other), 5) == "kl:1,-,-"
+    assert _chosen(READ, (fixed, fixed, other), 5) == "kl:1,nsr,-"
+    assert _chosen(READ, (np.asarray(scalar), boxes[:3], other), 5) == "-,-,nsr"
 
 
 def test_top1_reads_the_first_output() -> None:

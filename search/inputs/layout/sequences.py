@@ -127,7 +127,7 @@ def steps_of(inputs: Inputs, reference: ReferenceModel, recurrence: Recurrence) 
     size = reference.fixed_batch or _CHUNK
     parts: dict[str, list[Array]] = {name: [] for name, array in inputs.items() if array.strides[0] != 0}
     try:
-        graph = reference.interpreter.load(reference.given or reference.proto)
+        graph = reference.interpreter.load(reference.runnable)
         for start, stop in equal_shapes(inputs, count, size):
             rows = np.resize(np.arange(start, stop), reference.fixed_batch or stop - start)
             chunk = {name: stacked(take_rows(array, rows)) for name, array in inputs.items()}

@@ -185,3 +185,15 @@ def test_fp32_is_the_yardstick_of_the_whole_run() -> None:
     assert trials.fp32.accuracy is not None
     assert trials.evaluator.reference_accuracy == trials.fp32.accuracy.value
     assert replace(trials.fp32, number=9).id == "fp32"
+
+
+def test_a_network_is_compiled_for_scoring_once() -> None:
+    """What is in use is shared, and what is not is let go."""
+    trials = Trials(Constraints())
+    runner = trials.evaluator._runner
+    model = trials.lowerer.lower(ALL_FP32)
+    first = runner.compile_to_score(model)
+    assert runner.compile_to_score(trials.lowerer.lower(ALL_FP32)) is first
+    assert runner.compile_to_score(trials.lowerer.lower(ALL_INT8)) is not first
+    del first
+    assert dict(runner.scoring) == {}

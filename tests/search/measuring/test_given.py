@@ -154,9 +154,9 @@ def test_file_that_compiles_and_does_not_run_is_refused_too() -> None:
         return kind(schemes=json.loads(artifact.data), backend=toy.ToyBackend())
 
     fp32 = Artifact.onnx(FP32)
-    found = open_given(FILE, fp32, compile_, {"x": toy.workload().calibration["x"][:1]})
+    found = open_given(Artifact.onnx(FILE), fp32, compile_, {"x": toy.workload().calibration["x"][:1]})
     assert (found.refused, found.is_fp32, found.model) == ("unexpected input type", True, fp32)
-    assert not open_given(FP32, fp32, compile_, {}).refused
+    assert not open_given(fp32, fp32, compile_, {}).refused
 
 
 def test_fp32_that_does_not_hold_leaves_the_file_as_given(tmp_path: Path, elsewhere: Elsewhen) -> None:

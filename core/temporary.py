@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bitfront.core import unwritable
+from bitfront.core.files import unwritable
 
 PREFIX = "bitfront-"
 _LOCK_FILE = ".in-use"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bitfront.backends.temporary import sweep, temporary_folder
 from bitfront.core import OutputError
+from bitfront.core.temporary import sweep, temporary_folder
 
 MAKE = """\
 import sys
-from bitfront.backends.temporary import temporary_folder
+from bitfront.core.temporary import temporary_folder
 with temporary_folder() as folder:
     (folder / "large").write_text("x")
     print(folder, flush=True)
