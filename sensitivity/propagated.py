@@ -315,7 +315,8 @@ def _channel_mean(runs: Sequence[Array], axis: int) -> Array:
         for run in runs
     )
     count = sum(run.size // run.shape[axis] for run in runs)
-    mean: Array = np.asarray(total / max(count, 1), np.float32)
+    # Of few values a part of the mean is their own.
+    mean: Array = np.asarray(total / max(count, 1) * (1 - 1 / max(count, 1)), np.float32)
     return mean
 
 
