@@ -6,28 +6,24 @@ and cast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfront.backends.registry import default_interpreter
 from bitfront.backends.sequences import Recurrence
-from bitfront.core import Array, DataError, Inputs, Labelled, Metric, ModelError, PrecisionConfig, UsageError, Workload
-from bitfront.core.files import check_readable
+from bitfront.core import DataError, Inputs, Labelled, Metric, PrecisionConfig, UsageError, Workload
 from bitfront.core.metric import ComparedWith
 from bitfront.lowering.fixed_inputs import fix_shared_inputs
-from bitfront.lowering.load import load_reference
 from bitfront.lowering.measured_batching import measured_batching, single_batching
-from bitfront.lowering.normalise import steps_to_skip
-from bitfront.lowering.reference import ReferenceModel, with_batch_axes
+from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels, shown_shape
 from bitfront.search.inputs.data.base import CALIB, LoadedData
 from bitfront.search.inputs.data.registry import load_data
 from bitfront.search.inputs.evaluation import Evaluation, fitted, read_evaluation_data, usual_metric
-from bitfront.search.inputs.exporting import exported
 from bitfront.search.inputs.layout.network import compared, laid_out, stepped
 from bitfront.search.inputs.layout.sequences import check_sequences, read_sequences, recurrence_of
+from bitfront.search.inputs.networks.reading import read_model_network, read_source
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import (
@@ -107,7 +103,7 @@ def open_source(source: Source) -> Opened:
         WorkloadError: If the workload or the metric cannot be found.
         UsageError: If a model comes without its data.
     """
-    if source.model is None:
+    if source.beside is None:
         label = source.workload or DEFAULT_WORKLOAD
         workload = load_workload(label, source.data)
         label = f"workload '{label}'"
@@ -126,7 +122,10 @@ def open_source(source: Source) -> Opened:
         )
     source.check_files()
     metric = usual_metric(source, load_metric(source.metric) if source.metric is not None else None)
-    return Opened(source=source, label=str(source.model), name=source.model.stem, metric=metric, workload=None)
+    label, name = (str(source.model), source.beside.stem)
+    if source.folder is not None:
+        label, name = str(source.workload), source.folder.resolve().name
+    return Opened(source=source, label=label, name=name, metric=metric, workload=None)
 
 
 def load(
@@ -149,10 +148,10 @@ def load(
     evaluation: Evaluation
     model: torch.nn.Module | Path
     if opened.workload is None:
-        assert source.model is not None
+        assert source.beside is not None
         assert source.calibration is not None
-        reference = laid_out(load_reference(source.model, default_interpreter()), source)
-        where, model, wish, state = source.evaluation or source.calibration, source.model, None, dict(source.state)
+        reference = laid_out(read_source(source, asked_batch), source)
+        where, model, wish, state = source.evaluation or source.calibration, source.beside, None, dict(source.state)
         if state:
             brought = read_sequences(source.calibration, reference, state)
             reference, calibration = stepped(reference, brought, state, source.calibration)
@@ -170,7 +169,7 @@ def load(
         if passes is not None:
             check_module(model, opened.label)
         wish = read_batch_size(workload, opened.label)
-        reference = _reference(model, given, opened.name, asked_batch, batch_axes=source.batch_axes)
+        reference = read_model_network(model, given, opened.name, asked_batch, batch_axes=source.batch_axes)
         where, told = f"{opened.label}: evaluation", {}
         state = dict(source.state) or read_state(workload, opened.label)
         named, labels = read_evaluation(workload, opened.label)
@@ -231,9 +230,9 @@ def load_to_score(
     Raises:
         EngineError: A model, data or workload error.
     """
-    if source.model is not None:
+    if source.beside is not None:
         source.check_files()
-        reference = laid_out(_read_network(source.model, config), source)
+        reference = laid_out(read_source(source, None, config), source)
         inputs, metric = None, None
         if source.calibration is not None and source.state:
             brought = read_sequences(source.calibration, reference, dict(source.state))
@@ -245,7 +244,7 @@ def load_to_score(
         workload, label = load_workload(name, source.data), f"workload '{name}'"
         calibration, model = read_calibration(workload, label), read_model(workload, label)
         network = read_name(workload, label)
-        reference = _reference(model, calibration, network, None, config, batch_axes=source.batch_axes)
+        reference = read_model_network(model, calibration, network, None, config, batch_axes=source.batch_axes)
         state, where = dict(source.state) or read_state(workload, label), f"{label}: calibration"
         if state:
             reference, inputs = stepped(reference, calibration, state, where)
@@ -332,9 +331,9 @@ def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...], u
 
 
 def _read(source: Source, spec: str | None, option: str, reference: ReferenceModel) -> LoadedData:
-    assert source.model is not None
+    assert source.beside is not None
     assert spec is not None
-    return load_data(spec, option, source.data_options, source.model, reference)
+    return load_data(spec, option, source.data_options, source.beside, reference)
 
 
 def _with_passes(
@@ -362,27 +361,6 @@ def _with_passes(
     )
     check_trainable(passes, opened.label, students=bool(brought.students))
     return replace(loaded, training=brought.training, students=brought.students, augment=brought.augment)
-
-
-def _reference(
-    model: torch.nn.Module | Path,
-    inputs: Mapping[str, Array | list[Array]],
-    name: str,
-    asked_batch: int | None,
-    config: PrecisionConfig | None = None,
-    batch_axes: Sequence[tuple[str, int | None]] = (),
-) -> ReferenceModel:
-    if not isinstance(model, Path):
-        return with_batch_axes(exported(model, inputs, name, asked_batch), dict(batch_axes))
-    check_readable(model, ModelError, "an ONNX file")
-    return with_batch_axes(_read_network(model, config), dict(batch_axes))
-
-
-def _read_network(model: Path, config: PrecisionConfig | None) -> ReferenceModel:
-    if config is None:
-        return load_reference(model, default_interpreter())
-    skipped = steps_to_skip(config.skipped_steps, config.applied_steps)
-    return load_reference(model, default_interpreter(), skipped=skipped, fixed_inputs=config.fixed_inputs)
 
 
 def _scorable(evaluation: Labelled, reference: ReferenceModel, metric: Metric, source: str) -> Labelled:
