@@ -56,7 +56,7 @@ def arguments(module: torch.nn.Module, inputs: Mapping[str, T]) -> tuple[tuple[T
 
 
 def call(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
-    """What a module returns for inputs by name, without the caches of past tokens that it would keep.
+    """Outputs of a module for inputs by name; caches of past tokens that it would keep are off.
 
     Raises:
         ModelError: As ``arguments``.

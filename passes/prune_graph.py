@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bitfront.core import ModelError, WorkloadError
-from bitfront.lowering.module_calls import call
+from bitfront.lowering.module_calls import call, named_tensors
 from bitfront.passes.device import modes_kept
 
 Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d | nn.Linear
@@ -207,5 +207,5 @@ def _own(graph: DependencyGraph, root: str, channel: int) -> set[int]:
     }
 
 
-def _forward(module: nn.Module, examples: Mapping[str, Tensor]) -> Any:
-    return call(module, examples)
+def _forward(module: nn.Module, examples: Mapping[str, Tensor]) -> list[Tensor]:
+    return list(named_tensors(call(module, examples)).values())
