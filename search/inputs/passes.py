@@ -19,7 +19,7 @@ from bitfront.core import DataError, EngineError, Inputs, Labelled, UsageError, 
 from bitfront.core.ragged import is_ragged
 from bitfront.lowering.module_calls import call, named_tensors
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels
+from bitfront.search.inputs.arrays import check_classes, check_inputs, check_labels
 from bitfront.search.inputs.workloads import call_user_code, named_arrays
 from bitfront.search.passes.base import StructuralPass
 from bitfront.search.passes.options import PassOptions, libraries
@@ -147,7 +147,7 @@ def _training(workload: Workload, label: str, reference: ReferenceModel, classes
         raise DataError(f"'{where}': holds {samples} sample, expected 2 or more", "give at least a few hundred")
     if not isinstance(found, Labelled):
         return inputs
-    labels = check_labels({LABELS: found.labels}, samples, where)
+    labels = check_labels(found.labels, samples, where)
     try:
         check_classes(labels, classes, where, use="training")
     except DataError as error:

@@ -94,4 +94,5 @@ class Source:
             check_readable(self.model, ModelError, "an ONNX file", option="--model")
         if self.folder is not None:
             check_folder(self.folder, self.task)
-        check_data({"--calib": self.calibration, "--eval": self.evaluation}, self.data_options)
+        specs = {"--calib": self.calibration, "--eval": self.evaluation}
+        check_data(specs, self.data_options, sequences=bool(self.state))

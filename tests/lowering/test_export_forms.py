@@ -18,7 +18,7 @@ from bitfront.lowering.export import Exporter
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.module_calls import call, named_tensors
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.search.inputs.exporting import exported
+from bitfront.search.inputs.networks.exporting import exported
 from tests.references import INTERPRETER
 
 WIDTH = 6

@@ -9,6 +9,7 @@ import numpy as np
 
 from bitfront.backends.registry import default_interpreter
 from bitfront.core import Array, DataError, Inputs, ModelError
+from bitfront.core.ragged import is_ragged
 from bitfront.lowering.export import export_reference
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import cast
@@ -24,7 +25,8 @@ def exported(
 
     Args:
         module: The network.
-        brought: Input name → array (n, …), or samples one by one; axes in which these differ are exported as dynamic.
+        brought: Input name → array (n, …), or samples one by one, in a list or as ``core.ragged`` has
+            them; axes in which these differ are exported as dynamic.
         name: The workload's name.
         asked_batch: The batch it is exported with where a dynamic one is impossible; None for none.
 
@@ -32,6 +34,7 @@ def exported(
         DataError: If samples of one input differ in their number of axes.
         ModelError: If the exporter fails, or inputs are not what ``forward`` takes.
     """
+    brought = {name: list(value) if _is_uneven(value) else value for name, value in brought.items()}
     dynamic = _varying_axes(brought)
     largest, others = _example_samples(brought, dynamic)
     inputs = _in_parameters_type(module, largest)
@@ -42,6 +45,10 @@ def exported(
         if asked_batch is None:
             raise
     return export_reference(module, inputs, default_interpreter(), name=name, batch=asked_batch, dynamic=dynamic)
+
+
+def _is_uneven(value: Array | list[Array]) -> bool:
+    return not isinstance(value, list) and is_ragged(value)
 
 
 def _varying_axes(brought: Mapping[str, Array | list[Array]]) -> dict[str, tuple[int, ...]]:
