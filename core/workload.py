@@ -61,7 +61,8 @@ class Workload(Protocol):
         model: A ``torch.nn.Module`` in any mode, or the path of an ONNX file.
         calibration: Inputs without labels, one array per network input, shape (n, …), or with the samples on the
             batch axis that an ONNX file declares; an input without one is a value all samples share. For a torch module
-            the keys name the exported network's inputs, in the order of ``forward``'s arguments.
+            the keys are parameters of ``forward`` and name the exported network's inputs (where no key is one, they are
+            in the order of ``forward``'s arguments); samples that differ in shape are a list of arrays.
         evaluation: Labelled inputs, or ``Labelled.without_labels(inputs)`` for a metric that reads none; part of them
             is held out from the search.
         metric: How outputs are scored: a built-in metric such as ``top1`` or its name, a ``Metric``, or a function as

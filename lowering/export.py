@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -26,6 +26,7 @@ from bitfront.core import Array, Inputs, ModelError, digest
 from bitfront.lowering.calibration import run_network
 from bitfront.lowering.equivalence import equivalent_to_given
 from bitfront.lowering.interpreter import Interpreter
+from bitfront.lowering.module_calls import arguments, bound, caches_off, call, has_names, named_tensors
 from bitfront.lowering.reference import ReferenceModel, make_reference, read_reference
 from bitfront.lowering.shapes import infer_shapes
 
@@ -35,26 +36,41 @@ if TYPE_CHECKING:
 _FAILURES = (RuntimeError, TypeError, ValueError, KeyError, AttributeError, NotImplementedError)
 _SAMPLES = 4  # that a module and its graph must agree on
 _TOLERANCE = 1e-3  # of the largest output
+Dynamic = Mapping[str, Collection[int]]
 
 
 def export_reference(
-    module: torch.nn.Module, inputs: Inputs, interpreter: Interpreter, *, name: str, batch: int | None = None
+    module: torch.nn.Module,
+    inputs: Inputs,
+    interpreter: Interpreter,
+    *,
+    name: str,
+    batch: int | None = None,
+    dynamic: Dynamic | None = None,
+    others: Inputs | None = None,
 ) -> ReferenceModel:
     """Export a module in evaluation mode as a reference model; its own mode is restored.
 
     Args:
         module: The trained network.
-        inputs: One array per argument of ``forward``, in order, shape (n, …); the keys name the ONNX inputs.
+        inputs: One array per input, shape (n, …), passed to ``forward`` as ``module_calls`` says; the keys name the
+            ONNX inputs.
         interpreter: Computes constants; kept with the network.
         name: Workload's name, for messages.
         batch: A fixed batch size, or None for a dynamic one.
+        dynamic: Input → its axes that vary beside the first.
+        others: Inputs of other sizes in those axes, on which the export is compared with the module; None for none.
 
     Raises:
-        ModelError: If the exporter fails; its own reason is in the message.
+        ModelError: If the exporter fails; its own reason is in the message. Or if the export does not answer as the
+            module on ``others``.
     """
-    program = _optimised(_program(module, inputs, name, batch))
+    program = _optimised(_program(module, inputs, name, batch, dynamic or {}))
     exported = replace(make_reference(program, name, interpreter), given=program)
-    return replace(equivalent_to_given(exported, inputs), given=None, module_paths={})
+    reference = replace(equivalent_to_given(exported, inputs), given=None)
+    if others is not None:
+        _check_others(module, reference, others)
+    return reference
 
 
 class Exporter:
@@ -69,14 +85,24 @@ class Exporter:
         interpreter: As for ``export_reference``; runs the graphs that are compared.
         name: Workload's name, for messages.
         batch: A fixed batch size, or None for a dynamic one.
+        dynamic: As for ``export_reference``.
     """
 
-    def __init__(self, inputs: Inputs, interpreter: Interpreter, name: str, *, batch: int | None = None) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        interpreter: Interpreter,
+        name: str,
+        *,
+        batch: int | None = None,
+        dynamic: Dynamic | None = None,
+    ) -> None:
         count = batch or _SAMPLES
         self._inputs = {key: np.resize(array, (count, *array.shape[1:])) for key, array in inputs.items()}
         self._interpreter = interpreter
         self._name = name
         self._batch = batch
+        self._dynamic = dynamic or {}
         self._graphs: dict[str, onnx.ModelProto] = {}
 
     def reference(self, module: torch.nn.Module) -> ReferenceModel:
@@ -89,14 +115,18 @@ class Exporter:
         kept = self._graphs.get(structure)
         reference = None if kept is None else self._filled(kept, module)
         if reference is None:
-            program = _program(module, self._inputs, self._name, self._batch)
+            program = _program(module, self._inputs, self._name, self._batch, self._dynamic)
             self._graphs[structure] = program.model_proto
             reference = self._filled(self._graphs[structure], module)
         reference = reference or self._exported_anew(module)
-        return read_reference(reference.proto, self._name, self._interpreter)
+        # A model variant is kept as its graph alone, and is known by that.
+        bare = read_reference(reference.proto, self._name, self._interpreter)
+        return replace(bare, module_paths=reference.module_paths)
 
     def _exported_anew(self, module: torch.nn.Module) -> ReferenceModel:
-        return export_reference(module, self._inputs, self._interpreter, name=self._name, batch=self._batch)
+        return export_reference(
+            module, self._inputs, self._interpreter, name=self._name, batch=self._batch, dynamic=self._dynamic
+        )
 
     def _filled(self, graph: onnx.ModelProto, module: torch.nn.Module) -> ReferenceModel | None:
         """The graph with the module's weights; None where that is not the module."""
@@ -114,42 +144,137 @@ class Exporter:
         return reference if _agree(found, _outputs(module, self._inputs)) else None
 
 
-def _program(module: torch.nn.Module, inputs: Inputs, name: str, batch: int | None) -> torch.onnx.ONNXProgram:
+def _program(
+    module: torch.nn.Module, inputs: Inputs, name: str, batch: int | None, dynamic: Dynamic
+) -> torch.onnx.ONNXProgram:
     """The exporter's graph as it comes, before anything is folded."""
     import torch
 
-    # Two samples at least: an axis of size 1 would be specialised by the exporter.
     # A value without axes is the same for all samples.
-    count = batch or 2
+    count = batch or _example_batch(inputs, dynamic)
     example = _tensors(
         {key: np.resize(array, (count, *array.shape[1:])) if array.ndim else array for key, array in inputs.items()}
     )
-    # A named dimension makes the exporter refuse a network that fixes its batch; an automatic one would not.
-    size = torch.export.Dim("batch")
-    shapes = tuple({0: size} if tensor.ndim else {} for tensor in example) if batch is None else None
+    placed, keyed = arguments(module, example)
+    # A named dimension makes the exporter refuse a network that fixes its batch; an automatic one would not. Of other
+    # axes it finds out itself which are equal.
+    first = {} if batch is not None else {0: torch.export.Dim("batch")}
+    shapes = None
+    if batch is None or dynamic:
+        sizes = {
+            key: {**first, **dict.fromkeys(dynamic.get(key, ()), torch.export.Dim.DYNAMIC)} if tensor.ndim else {}
+            for key, tensor in example.items()
+        }
+        shapes = bound(module, *arguments(module, sizes))
+    names: list[str] = []
     training = module.training
     module.eval()
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), caches_off(module), _flat_outputs(module, names):
             program = torch.onnx.export(
                 module,
-                example,
+                placed,
+                kwargs=keyed or None,
                 dynamo=True,
-                input_names=list(inputs),
+                input_names=_listed(arguments(module, {key: key for key in inputs})),
                 dynamic_shapes=shapes,
                 verbose=False,
                 optimize=False,
             )
     except (SystemExit, *_FAILURES) as error:  # a module may leave Python while it is traced
         kind = "a dynamic batch" if batch is None else f"batch {batch}"
+        varying = [f"axis {axis} of '{key}'" for key, axes in dynamic.items() for axis in axes]
+        also = f" and any size of {', '.join(varying)}" if varying else ""
+        pad = "pad samples to one length, " if varying else ""
         raise ModelError(
-            f"workload '{name}': PyTorch could not export the module with {kind} ({_reason(error)})",
-            "try --batch-size with a fixed size, or export to ONNX yourself and use --model",
+            f"workload '{name}': PyTorch could not export the module with {kind}{also} ({_reason(error)})",
+            f"{pad}try --batch-size with a fixed size, or export to ONNX yourself and use --model",
         ) from error
     finally:
         module.train(training)
     assert program is not None
+    if not program.model.graph.outputs:
+        raise ModelError(
+            f"workload '{name}': forward of {type(module).__name__} returns no tensor",
+            "return tensors, or dictionaries, dataclasses or tuples of them",
+        )
+    _name_outputs(program.model.graph, names)
     return program
+
+
+def _example_batch(inputs: Inputs, dynamic: Dynamic) -> int:
+    """Samples of an example: an axis of size 1 would be fixed, and one as long as another might be taken for it."""
+    taken = {inputs[key].shape[axis] for key, axes in dynamic.items() for axis in axes}
+    return next(count for count in range(2, len(taken) + 3) if count not in taken)
+
+
+def _listed(passed: tuple[tuple[str, ...], Mapping[str, str]]) -> list[str]:
+    return [name for name in (*passed[0], *passed[1].values()) if isinstance(name, str)]
+
+
+@contextmanager
+def _flat_outputs(module: torch.nn.Module, names: list[str]) -> Iterator[None]:
+    """Named outputs come out as a tuple of their tensors, which is what can be exported, and ``names`` has the names.
+
+    A hook keeps the module itself, and with it the paths of its parts, as they are.
+    """
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        yield
+        return
+
+    def flatten(_: object, __: object, outputs: object) -> object:
+        if not has_names(outputs):
+            return None
+        found = named_tensors(outputs)
+        names[:] = found
+        return tuple(found.values())
+
+    handle = module.register_forward_hook(flatten)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
+    """Name outputs, in place, those alone that have a name: by copies, since one tensor may be several outputs."""
+    taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
+    taken |= {value.name for value in graph.inputs}
+    seen = set()
+    for place, value in enumerate(graph.outputs):
+        if not names and id(value) not in seen:
+            seen.add(id(value))
+            continue
+        name, suffix = names[place] if names else f"{value.name}_copy", 2
+        while name in taken:
+            name, suffix = f"{names[place] if names else value.name}_{suffix}", suffix + 1
+        taken.add(name)
+        copy = ir.node("Identity", [value])
+        copy.outputs[0].name = name
+        copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+        graph.append(copy)
+        graph.outputs[place] = copy.outputs[0]
+
+
+def _check_others(module: torch.nn.Module, reference: ReferenceModel, others: Inputs) -> None:
+    try:
+        found = run_network(reference.proto, others, reference.interpreter)
+    except ModelError as error:
+        raise _length_in_graph(reference.source, others, error.message) from error
+    if not _agree(found, _outputs(module, others)):
+        raise _length_in_graph(reference.source, others, "its answers are others than the module's")
+
+
+def _length_in_graph(source: str, others: Inputs, why: str) -> ModelError:
+    shapes = ", ".join(f"'{key}' {array.shape}" for key, array in others.items())
+    return ModelError(
+        f"workload '{source}': exported from the longest of the calibration samples, the module fails for {shapes}: "
+        f"{why}",
+        "sizes of that sample were written into the graph: pad samples to one length, or compute them from tensors' "
+        "shapes in forward",
+    )
 
 
 def _reason(error: BaseException) -> str:
@@ -222,17 +347,16 @@ def _constant(node: onnx.NodeProto | None) -> Sequence[int] | None:
 
 def _outputs(module: torch.nn.Module, inputs: Inputs) -> list[Array]:
     import torch
-    from torch.utils import _pytree
 
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         with torch.no_grad():
-            leaves = _pytree.tree_leaves(module(*_tensors(inputs)))
+            found = named_tensors(call(module, _tensors(inputs)))
     finally:
         for part, mode in modes:
             part.training = mode
-    return [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return [tensor.numpy() for tensor in found.values()]
 
 
 def _agree(found: Sequence[Array], wanted: Sequence[Array]) -> bool:
@@ -244,10 +368,10 @@ def _agree(found: Sequence[Array], wanted: Sequence[Array]) -> bool:
     )
 
 
-def _tensors(inputs: Inputs) -> tuple[torch.Tensor, ...]:
+def _tensors(inputs: Inputs) -> dict[str, torch.Tensor]:
     import torch
 
-    return tuple(torch.from_numpy(np.array(array, order="C")) for array in inputs.values())
+    return {key: torch.from_numpy(np.array(array, order="C")) for key, array in inputs.items()}
 
 
 @contextmanager

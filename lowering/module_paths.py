@@ -29,6 +29,26 @@ def module_paths(graph: onnx.GraphProto) -> dict[str, str]:
     return found
 
 
+def with_module_paths(proto: onnx.ModelProto, paths: Mapping[str, str]) -> onnx.ModelProto:
+    """A copy whose nodes note their modules as the exporter does, so that a file keeps what layers are called by."""
+    noted = without_module_paths(proto)
+    for node in noted.graph.node:
+        if node.name in paths:
+            node.metadata_props.add(key=_SCOPES, value=repr(["", paths[node.name], node.op_type]))
+    return noted
+
+
+def without_module_paths(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose nodes note no modules."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for node in bare.graph.node:
+        kept = [entry for entry in node.metadata_props if entry.key != _SCOPES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+    return bare
+
+
 def named_by_module(layers: Sequence[Layer], paths: Mapping[str, str]) -> list[Layer]:
     """Layers, those that bear their nodes' names under their modules' instead, different from all others.
 

@@ -41,7 +41,7 @@ class ReferenceModel:
             where it is smaller.
         skipped_steps: Steps of normalising that were left out, since they would have changed what the network answers.
         module_paths: Node → path of the PyTorch module that it was exported from, by which layers of a file are called
-            whose weights do not tell it; empty for a network that was exported for the search.
+            whose weights do not tell it.
         applied_steps: Steps of normalising that changed the network, of ``normalise.RECORDED_STEPS``.
         fixed_inputs: Input → the one number it always is, for inputs that decided which branch of an If is searched.
         notices: What a person should know of how the network was read.

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bitfront.core import Inputs
+from bitfront.lowering.module_calls import call
 from bitfront.passes.data import TrainingData
 from bitfront.passes.device import device_of, modes_kept
 
@@ -37,7 +38,7 @@ def reestimate_batch_norm(module: nn.Module, inputs: Inputs, *, batch_size: int 
 
     Args:
         module: The network.
-        inputs: One array per argument of ``forward``, shape (n, …).
+        inputs: One array per input, shape (n, …).
         batch_size: Samples per forward pass.
         samples: So many at most, the first ones.
 
@@ -57,7 +58,7 @@ def reestimate_batch_norm(module: nn.Module, inputs: Inputs, *, batch_size: int 
             norm.reset_running_stats()
             norm.train()
         for batch in data.batches(batch_size, device_of(module), count):
-            module(*batch.inputs)
+            call(module, batch.inputs)
     return len(norms)
 
 

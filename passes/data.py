@@ -6,7 +6,7 @@ the device: a training that is resumed in the middle sees what it would have see
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ class TrainingData:
     """Inputs, with labels if there are any.
 
     Attributes:
-        inputs: One array per argument of ``forward``, in order, shape (n, …).
+        inputs: One array per input, shape (n, …), passed to ``forward`` as ``lowering.module_calls`` says.
         labels: Class indices (n,), or None.
     """
 
@@ -45,8 +45,9 @@ class TrainingData:
 
     def batch(self, rows: NDArray[np.int64], device: torch.device) -> Batch:
         """The samples of those rows, on ``device``."""
-        arrays = (array[rows] for array in self.inputs.values())
-        inputs = tuple(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
+        inputs = {
+            name: torch.from_numpy(np.ascontiguousarray(array[rows])).to(device) for name, array in self.inputs.items()
+        }
         labels = None
         if self.labels is not None:
             labels = torch.from_numpy(np.ascontiguousarray(self.labels[rows])).to(device)
@@ -64,15 +65,15 @@ class Batch:
     """Tensors of some samples.
 
     Attributes:
-        inputs: One tensor per argument of ``forward``, shape (n, …).
+        inputs: Input name → tensor, shape (n, …).
         labels: Shape (n,), or None.
     """
 
-    inputs: tuple[Tensor, ...]
+    inputs: Mapping[str, Tensor]
     labels: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.inputs[0])
+        return len(next(iter(self.inputs.values())))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,7 @@ class Augmentation:
         """Augmented version of each image; inputs that are no images (n, c, h, w) stay as they are."""
         if not self.mirror and not self.shift:
             return batch
-        return Batch(inputs=tuple(self._image(x, generator) for x in batch.inputs), labels=batch.labels)
+        return Batch(inputs={name: self._image(x, generator) for name, x in batch.inputs.items()}, labels=batch.labels)
 
     def _image(self, images: Tensor, generator: np.random.Generator) -> Tensor:
         if images.dim() != 4:

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bitfront.core import ConfigError, ModelError, digest
+from bitfront.lowering.module_calls import call
 from bitfront.passes.batch_norm import batch_norms
 from bitfront.passes.data import Augmentation, Batch, TrainingData
 from bitfront.passes.device import device_of, lay, modes_kept, seeded
+from bitfront.passes.equivalence import tensors_in
 from bitfront.passes.feature_distillation import SHARED, FeatureMatch, feature_match, layer_inputs
 from bitfront.passes.options import options_from_json, options_to_json
 from bitfront.passes.prune_counts import example_tensors
@@ -135,7 +137,7 @@ class Distillation:
         examples = example_tensors(student, data.inputs)
         with modes_kept(student), torch.no_grad():
             student.eval()
-            answer, wanted = _logits(student(*examples)), _logits(frozen(*examples))
+            answer, wanted = _logits(call(student, examples)), _logits(call(frozen, examples))
         if answer.shape != wanted.shape:
             raise ModelError(
                 f"distillation: the student answers {tuple(answer.shape)}, the teacher {tuple(wanted.shape)}",
@@ -193,9 +195,9 @@ class TeacherCache:
 
     def logits(self, batch: Batch, compute: Callable[[], Tensor]) -> Tensor:
         """The logits of a batch, (n, classes); ``compute`` gives those that are not cached."""
-        if batch.inputs[0].device.type != "cpu":
+        if next(iter(batch.inputs.values())).device.type != "cpu":
             return compute()  # quicker there than to find out whether the batch is known
-        key = digest(*(tensor.numpy() for tensor in batch.inputs))
+        key = digest(*(tensor.numpy() for tensor in batch.inputs.values()))
         if key not in self._kept:
             self._kept[key] = logits = compute()
             self._bytes += logits.nbytes
@@ -233,14 +235,14 @@ class DistillationLoss:
         options = self._options
 
         def compute() -> Tensor:
-            return _logits(self._teacher(*batch.inputs))
+            return _logits(call(self._teacher, batch.inputs))
 
         layers = self._matching.paths
         with torch.no_grad(), layer_inputs(self._teacher, layers) as theirs:
             cache = None if layers else self._teacher_cache  # with features the teacher runs anyway
             wanted = compute() if cache is None else cache.logits(batch, compute)
         with layer_inputs(student, layers) as ours:
-            answer = _logits(student(*batch.inputs))
+            answer = _logits(call(student, batch.inputs))
         loss = (1 - options.label_weight) * divergence(answer, wanted, options.temperature)
         if options.label_weight > 0:
             assert batch.labels is not None
@@ -265,5 +267,5 @@ def divergence(answer: Tensor, wanted: Tensor, temperature: float) -> Tensor:
 
 def _logits(outputs: Any) -> Tensor:
     """The first output, (n, classes)."""
-    first: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
+    first = tensors_in(outputs)[0]
     return first.reshape(len(first), -1)

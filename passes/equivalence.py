@@ -6,31 +6,28 @@ so that a bug shows in a network that hardly reacts to what is removed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
+from bitfront.lowering.module_calls import call, named_tensors
 from bitfront.passes.device import modes_kept
 
 TOLERANCE = 1e-4  # of the largest output: float32 sums in another order stay below 1e-5
 EFFECT = 1e-2  # of what masking changes
 
 
-def outputs_of(module: nn.Module, examples: tuple[Tensor, ...]) -> list[Tensor]:
+def outputs_of(module: nn.Module, examples: Mapping[str, Tensor]) -> list[Tensor]:
     """All tensors that the module returns in evaluation mode."""
     with modes_kept(module), torch.no_grad():
         module.eval()
-        return tensors_in(module(*examples))
+        return tensors_in(call(module, examples))
 
 
 def tensors_in(outputs: object) -> list[Tensor]:
     """The tensors of whatever a module returns, in order."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if isinstance(outputs, dict):
-        outputs = tuple(outputs.values())
-    if isinstance(outputs, tuple | list):
-        return [tensor for item in outputs for tensor in tensors_in(item)]
-    return []
+    return list(named_tensors(outputs).values())
 
 
 def difference(what: str, outputs: list[Tensor], wanted: list[Tensor], whole: list[Tensor]) -> str:

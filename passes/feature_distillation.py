@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfront.core import ConfigError, Inputs
+from bitfront.lowering.module_calls import call
 from bitfront.passes.device import modes_kept
 from bitfront.passes.prune_counts import example_tensors
 from bitfront.passes.prune_graph import LAYERS
@@ -89,7 +90,7 @@ def feature_match(paths: Sequence[str], student: nn.Module, teacher: nn.Module, 
                 "name modules that both networks have, or leave features out",
             )
         with modes_kept(module), torch.no_grad(), layer_inputs(module, wanted) as read:
-            module.eval()(*example_tensors(module, inputs))
+            call(module.eval(), example_tensors(module, inputs))
         unread = [path for path in wanted if path not in read]
         if unread and not every:
             raise ConfigError(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bitfront.core import ModelError
+from bitfront.lowering.module_calls import call, in_order
 from bitfront.passes.device import modes_kept
 from bitfront.passes.equivalence import difference, outputs_of, tensors_in
 from bitfront.passes.prune_graph import LAYERS
@@ -62,23 +63,23 @@ class Branch:
     reason: str = ""
 
 
-def find_branches(module: nn.Module, examples: tuple[Tensor, ...]) -> tuple[Branch, ...]:
+def find_branches(module: nn.Module, examples: Mapping[str, Tensor]) -> tuple[Branch, ...]:
     """Every residual branch in the order of computation, not yet checked.
 
     Args:
         module: The trained network; left as it is.
-        examples: One tensor per argument of ``forward``.
+        examples: Input name → tensor.
 
     Raises:
         ModelError: If fx cannot trace the module, or traces something else than it computes.
     """
     traced = copy.deepcopy(module).eval()
     graph = _trace(traced)
-    run = _Measured(traced, graph, len(examples[0]))
+    run = _Measured(traced, graph, len(next(iter(examples.values()))))
     whole = outputs_of(module, examples)
     try:
         with torch.no_grad():
-            same = tensors_in(run.run(*examples))
+            same = tensors_in(run.run(*in_order(module, examples)))
     except _FAILURES as error:
         raise _untraced(error) from error
     if len(same) != len(whole) or difference("nothing", same, whole, whole):
@@ -93,7 +94,7 @@ def find_branches(module: nn.Module, examples: tuple[Tensor, ...]) -> tuple[Bran
     return tuple(found)
 
 
-def checked(module: nn.Module, branches: Iterable[Branch], examples: tuple[Tensor, ...]) -> tuple[Branch, ...]:
+def checked(module: nn.Module, branches: Iterable[Branch], examples: Mapping[str, Tensor]) -> tuple[Branch, ...]:
     """The branches of ``find_branches`` after the equivalence check: those that fail have the reason.
 
     Args:
@@ -281,15 +282,15 @@ def _is_relu(module: nn.Module, node: fx.Node) -> bool:
 
 
 def _differs(
-    module: nn.Module, graph: fx.Graph, branch: Branch, examples: tuple[Tensor, ...], whole: list[Tensor]
+    module: nn.Module, graph: fx.Graph, branch: Branch, examples: Mapping[str, Tensor], whole: list[Tensor]
 ) -> str:
     """Reason why the network without the branch is not equivalent to the one in which it is masked; empty if it is."""
     masked = next(_operands(node)[1 - branch.stays] for node in graph.nodes if node.name == branch.total)
     try:
         with torch.no_grad():
-            wanted = tensors_in(_Masked(module, graph, masked.name).run(*examples))
+            wanted = tensors_in(_Masked(module, graph, masked.name).run(*in_order(module, examples)))
         shallower = without(module, copy.deepcopy(graph), (branch,))
-        outputs = tensors_in(shallower(*examples))
+        outputs = tensors_in(call(shallower, examples))
         trained = list(shallower.parameters())
         torch.autograd.grad([output.sum() for output in outputs], trained, allow_unused=True)
     except _FAILURES as error:

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bitfront.core import Inputs
+from bitfront.lowering.module_calls import call
 from bitfront.passes.device import device_of, modes_kept
 
 _SAMPLES = 2  # networks may refuse a single sample
 
 
-def example_tensors(module: nn.Module, inputs: Inputs, samples: int = _SAMPLES) -> tuple[Tensor, ...]:
+def example_tensors(module: nn.Module, inputs: Inputs, samples: int = _SAMPLES) -> dict[str, Tensor]:
     """The first ``samples`` of each input (repeated where there are fewer), on the module's device."""
     device = device_of(module)
-    arrays = (np.resize(array[:samples], (samples, *array.shape[1:])) for array in inputs.values())
-    return tuple(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
+    arrays = {name: np.resize(array[:samples], (samples, *array.shape[1:])) for name, array in inputs.items()}
+    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in arrays.items()}
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -34,7 +35,7 @@ def count_macs(module: nn.Module, inputs: Inputs) -> int:
 
     Args:
         module: In any mode.
-        inputs: One array per argument of ``forward``, shape (n, …).
+        inputs: One array per input, shape (n, …).
     """
     return layer_macs(module, inputs)[""]
 
@@ -45,7 +46,7 @@ def layer_macs(module: nn.Module, inputs: Inputs) -> dict[str, int]:
     examples = example_tensors(module, inputs)
     with modes_kept(module), torch.no_grad(), counter:
         module.eval()
-        module(*examples)
+        call(module, examples)
     totals = {name: sum(counts.values()) // (2 * _SAMPLES) for name, counts in counter.get_flop_counts().items()}
     # Paths start with the class of the whole module; 'Global' counts everything once, and is missing where nothing is.
     macs = {name.partition(".")[2]: count for name, count in totals.items() if "." in name}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bitfront.core import ModelError, WorkloadError
+from bitfront.lowering.module_calls import call, named_tensors
 from bitfront.passes.device import modes_kept
 
 Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d | nn.Linear
@@ -63,14 +64,14 @@ class DependencyGraph:
 
     Args:
         module: The network.
-        examples: One tensor per argument of ``forward``.
+        examples: Input name → tensor.
 
     Raises:
         ModelError: If the module is parametrised or its graph cannot be traced.
         WorkloadError: If Torch-Pruning is not installed.
     """
 
-    def __init__(self, module: nn.Module, examples: tuple[Tensor, ...]) -> None:
+    def __init__(self, module: nn.Module, examples: Mapping[str, Tensor]) -> None:
         for name, part in module.named_modules():
             if parametrize.is_parametrized(part):
                 raise ModelError(
@@ -206,5 +207,5 @@ def _own(graph: DependencyGraph, root: str, channel: int) -> set[int]:
     }
 
 
-def _forward(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
-    return module(*examples)
+def _forward(module: nn.Module, examples: Mapping[str, Tensor]) -> list[Tensor]:
+    return list(named_tensors(call(module, examples)).values())

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -215,7 +216,7 @@ def mask_columns(module: nn.Module, members: tuple[Member, ...], channels: set[i
 
 
 def _checked_units(
-    module: nn.Module, examples: tuple[Tensor, ...], graph: DependencyGraph, root: str, members: tuple[Member, ...]
+    module: nn.Module, examples: Mapping[str, Tensor], graph: DependencyGraph, root: str, members: tuple[Member, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], str, str]:
     """The units of a group by the equivalence check: (units, where heads are counted, why it cannot be pruned)."""
     units = units_of(graph, module, root)
@@ -238,7 +239,7 @@ def _checked_units(
 
 def _differs(
     module: nn.Module,
-    examples: tuple[Tensor, ...],
+    examples: Mapping[str, Tensor],
     group: tuple[str, str],
     members: tuple[Member, ...],
     units: tuple[tuple[int, ...], ...],

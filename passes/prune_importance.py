@@ -31,8 +31,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bitfront.lowering.module_calls import call
 from bitfront.passes.data import Batch, TrainingData
 from bitfront.passes.device import device_of, seeded
+from bitfront.passes.equivalence import tensors_in
 from bitfront.passes.prune_graph import LAYERS, Role, is_depthwise, weight_rows
 from bitfront.passes.prune_groups import PruneGroup
 
@@ -174,8 +176,7 @@ def _signs(like: Tensor) -> Tensor:
 
 
 def _logits(module: nn.Module, batch: Batch) -> Tensor:
-    output = module(*batch.inputs)
-    logits: Tensor = (output if isinstance(output, Tensor) else output[0]).reshape(len(batch), -1)
+    logits: Tensor = tensors_in(call(module, batch.inputs))[0].reshape(len(batch), -1)
     return logits
 
 

@@ -41,6 +41,7 @@ from bitfront.lowering.dialect import LoweringRequest
 from bitfront.lowering.graph import GraphView
 from bitfront.lowering.layers import Layer
 from bitfront.lowering.lowerer import Lowerer
+from bitfront.lowering.module_calls import call
 from bitfront.lowering.rounding.bias_overflow import layer_bias, min_scales_for_bias
 from bitfront.lowering.rounding.weight import RoundedWeight
 from bitfront.passes.data import Batch, TrainingData
@@ -140,8 +141,8 @@ class Qat:
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
             with torch.no_grad():
-                wanted = frozen(*batch.inputs)
-            return self._loss(_outputs(module(*batch.inputs)), _outputs(wanted), batch)
+                wanted = call(frozen, batch.inputs)
+            return self._loss(_outputs(call(module, batch.inputs)), _outputs(wanted), batch)
 
         trained = train(network, loss, data, self.training, supervision=supervision, grouping=self._group)
         return result_of(network.cpu().eval(), lowerer, schemes, trained)

@@ -33,6 +33,7 @@ from bitfront.search.arguments.values import (
     whole,
 )
 from bitfront.search.console.terminal import write_message
+from bitfront.search.inputs.networks.tasks import TASKS
 from bitfront.search.inputs.source import Source
 
 if TYPE_CHECKING:
@@ -145,8 +146,10 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
     group.add_argument(
         "--workload",
         metavar="MODULE:ATTR",
-        help="a workload object, or a function make(data) (default: a demo on handwritten digits)",
+        help="a workload object, or a function make(data); or hf:FOLDER, a folder of a Hugging Face model, which takes "
+        "data as --model does (default: a demo on handwritten digits)",
     )
+    add_task(group)
     group.add_argument("--data", type=path, metavar="FOLDER", help="folder passed to the workload's function")
     add_batch_axis(group)
     _add_list(
@@ -155,6 +158,13 @@ def add_source(parser: argparse.ArgumentParser, *, evaluation: bool) -> None:
         key_value,
         "OUT=IN",
         "outputs that feed inputs of the next step; samples are sequences, time their second axis (default: none)",
+    )
+
+
+def add_task(group: argparse._ArgumentGroup) -> None:
+    """Add the option that says what a Hugging Face model is for."""
+    group.add_argument(
+        "--task", metavar="TASK", help=f"what the network of hf:FOLDER is for: {', '.join(TASKS)} (default: none)"
     )
 
 
@@ -200,6 +210,7 @@ def source_of(args: argparse.Namespace) -> Source:
         data_options=tuple(args.data_options),
         metric=getattr(args, "metric", None),
         workload=args.workload,
+        task=args.task,
         data=args.data,
         batch_axes=tuple(args.batch_axis),
         state=tuple(args.state),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from bitfront.core import UsageError
 from bitfront.search.arguments import values
+from bitfront.search.inputs.networks.tasks import hf_folder
 from bitfront.search.passes.base import Pass
 from bitfront.search.passes.options import DEFAULT_TRAINING_LIMIT_S, PassOptions
 from bitfront.search.passes.registry import get_pass, selectable
@@ -81,6 +82,11 @@ def passes_of(args: argparse.Namespace) -> PassOptions | None:
                 raise _no_effect(argument.flag, f"--passes {kind.name}")
     if not asked:
         return None
+    if hf_folder(args.workload) is not None:
+        raise UsageError(
+            f"--passes needs training inputs, and --workload {args.workload} brings none",
+            "bring the model and training inputs as a workload, --workload module:attribute (docs/torch.md)",
+        )
     if args.model is not None:
         raise UsageError(
             "--passes needs the torch module: an ONNX file cannot be trained",

@@ -12,6 +12,7 @@ from bitfront.search.console.tables import Narrowing, write_table
 from bitfront.search.console.terminal import write_message, write_prose
 from bitfront.search.inputs.arrays import shown_shape
 from bitfront.search.inputs.data.random_data import RANDOM
+from bitfront.search.inputs.networks.tasks import hf_folder
 from bitfront.search.inputs.source import Source
 
 USAGE = "search inspect MODEL [options]\n       search inspect --workload MODULE:ATTR [options]"
@@ -28,7 +29,8 @@ def build_parser() -> arguments.Parser:
     parser = arguments.Parser("search inspect", USAGE, DESCRIPTION)
     parser.add_argument("network", type=values.path, nargs="?", metavar="MODEL", help="ONNX file")
     group = parser.add_argument_group("Options")
-    group.add_argument("--workload", metavar="MODULE:ATTR", help="a workload instead of a file")
+    group.add_argument("--workload", metavar="MODULE:ATTR", help="a workload, or hf:FOLDER, instead of a file")
+    arguments.add_task(group)
     group.add_argument("--data", type=values.path, metavar="FOLDER", help="folder passed to the workload's function")
     arguments.add_runtime(group, batch=False)
     group.add_argument(
@@ -57,10 +59,11 @@ def run(argv: Sequence[str]) -> int:
     if args.calib is not None and not args.profile:
         raise UsageError("--calib has no effect without --profile", "add --profile, or leave it out")
     backend = arguments.backend_of(args)
-    drawn = RANDOM if args.profile and args.workload is None else None
+    drawn = RANDOM if args.profile and (args.workload is None or hf_folder(args.workload) is not None) else None
     source = Source(
         model=args.network,
         workload=args.workload,
+        task=args.task,
         data=args.data,
         calibration=args.calib or drawn,
         data_options=tuple(args.data_options or ()),

@@ -165,13 +165,13 @@ def _kept_from_calibration(metric: Metric, calibration: LoadedData) -> Evaluatio
 
 
 def _load(source: Source, reference: ReferenceModel, *, labelled: bool) -> LoadedData:
-    assert source.model is not None
+    assert source.beside is not None
     assert source.evaluation is not None
     return load_data(
         source.evaluation,
         EVAL,
         source.data_options,
-        source.model,
+        source.beside,
         reference,
         labelled=labelled,
         state=dict(source.state),

@@ -46,7 +46,7 @@ class Opened:
         label: Names the source in messages.
         name: For the run folder and reports.
         metric: How outputs are scored.
-        workload: The Python object; None for an ONNX file.
+        workload: The Python object; None for an ONNX file and the folder of a Hugging Face model.
     """
 
     source: Source
@@ -96,7 +96,7 @@ def open_source(source: Source) -> Opened:
         WorkloadError: If the workload or the metric cannot be found.
         UsageError: If a model comes without its data.
     """
-    if source.model is None:
+    if source.beside is None:
         label = source.workload or DEFAULT_WORKLOAD
         workload = load_workload(label, source.data)
         label = f"workload '{label}'"
@@ -115,7 +115,11 @@ def open_source(source: Source) -> Opened:
         )
     source.check_files()
     metric = usual_metric(source, load_metric(source.metric) if source.metric is not None else None)
-    return Opened(source=source, label=str(source.model), name=source.model.stem, metric=metric, workload=None)
+    if source.folder is None:
+        label, name = str(source.model), source.beside.stem
+    else:
+        label, name = str(source.workload), source.folder.resolve().name
+    return Opened(source=source, label=label, name=name, metric=metric, workload=None)
 
 
 def load(
@@ -137,7 +141,7 @@ def load(
     source = opened.source
     network: NetworkSource
     if opened.workload is None:
-        network = FileSource.opened(source)
+        network = FileSource.opened(source, asked_batch=asked_batch)
     else:
         network = ObjectSource.opened(
             source, opened.workload, opened.label, opened.name, asked_batch=asked_batch, passes=passes is not None
@@ -196,9 +200,9 @@ def load_to_score(source: Source) -> tuple[ReferenceModel, Inputs | None, Metric
 
 
 def _network_of(source: Source, config: PrecisionConfig | None) -> FileSource | ObjectSource:
-    if source.model is not None:
+    if source.beside is not None:
         source.check_files()
-        return FileSource.opened(source, config)
+        return FileSource.opened(source, config=config)
     name = source.workload or DEFAULT_WORKLOAD
     workload, label = load_workload(name, source.data), f"workload '{name}'"
     return ObjectSource.opened(source, workload, label, read_name(workload, label), config=config)

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from bitfront.backends.registry import default_interpreter
 from bitfront.core import Array, Labelled, Metric, ModelError, PrecisionConfig, UsageError, Workload, WorkloadError
 from bitfront.core.files import check_readable
 from bitfront.core.ragged import joined
-from bitfront.lowering.load import load_reference
-from bitfront.lowering.normalise import steps_to_skip
 from bitfront.lowering.reference import ReferenceModel, with_batch_axes
 from bitfront.search.inputs.arrays import check_labels
 from bitfront.search.inputs.data.base import CALIB, LoadedData
 from bitfront.search.inputs.data.registry import load_data
 from bitfront.search.inputs.evaluation import Evaluation, read_evaluation_data
-from bitfront.search.inputs.exporting import exported
 from bitfront.search.inputs.layout.network import declared_layout
 from bitfront.search.inputs.layout.sequences import check_samples
+from bitfront.search.inputs.networks.exporting import exported
+from bitfront.search.inputs.networks.reading import read_onnx, read_source
 from bitfront.search.inputs.passes import check_module
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import read_calibration, read_evaluation, read_model, read_state
@@ -77,7 +75,7 @@ class NetworkSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSource:
-    """A ``NetworkSource`` of an ONNX file and files of data."""
+    """A ``NetworkSource`` of an ONNX file, or the folder of a Hugging Face model, and files of data."""
 
     source: Source
     model: Path
@@ -85,19 +83,22 @@ class FileSource:
     state: Mapping[str, str]
 
     @classmethod
-    def opened(cls, source: Source, config: PrecisionConfig | None = None) -> FileSource:
+    def opened(
+        cls, source: Source, *, asked_batch: int | None = None, config: PrecisionConfig | None = None
+    ) -> FileSource:
         """Read the network.
 
         Args:
             source: Where everything is.
+            asked_batch: The batch a folder's model is exported with where a dynamic one is impossible.
             config: Whose network it is; None reads it as for a search.
 
         Raises:
-            ModelError: If it is no network.
+            EngineError: If it is no network, or a folder's model cannot be exported.
         """
-        assert source.model is not None
-        reference = declared_layout(_read_network(source.model, config), source)
-        return cls(source=source, model=source.model, reference=reference, state=dict(source.state))
+        assert source.beside is not None
+        reference = declared_layout(read_source(source, asked_batch, config), source)
+        return cls(source=source, model=source.beside, reference=reference, state=dict(source.state))
 
     @property
     def scored_on(self) -> str:
@@ -164,7 +165,7 @@ class ObjectSource:
                 )
         if isinstance(model, Path):
             check_readable(model, ModelError, "an ONNX file")
-            reference = _read_network(model, config)
+            reference = read_onnx(model, config)
         else:
             examples = _first_of(brought, state, label) if state else brought
             reference = exported(model, examples, name, asked_batch)
@@ -195,13 +196,6 @@ class ObjectSource:
         found = check_labels(labels, len(next(iter(inputs.values()))), self.scored_on)
         data = Labelled(inputs=inputs, labels=found)
         return Evaluation(calibration=calibration.inputs, data=data, source={}, metric=metric)
-
-
-def _read_network(model: Path, config: PrecisionConfig | None) -> ReferenceModel:
-    if config is None:
-        return load_reference(model, default_interpreter())
-    skipped = steps_to_skip(config.skipped_steps, config.applied_steps)
-    return load_reference(model, default_interpreter(), skipped=skipped, fixed_inputs=config.fixed_inputs)
 
 
 def _first_of(

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitfront.core import DataError, EngineError, Inputs, Labelled, UsageError, Workload, WorkloadError
+from bitfront.core.ragged import is_ragged
+from bitfront.lowering.module_calls import call, named_tensors
 from bitfront.lowering.reference import ReferenceModel
 from bitfront.search.inputs.arrays import check_classes, check_inputs, check_labels
 from bitfront.search.inputs.workloads import call_user_code, named_arrays
@@ -134,6 +136,12 @@ def _training(workload: Workload, label: str, reference: ReferenceModel, classes
     else:
         raise WorkloadError(f"{where} is a {type(found).__name__}, expected a mapping of arrays or Labelled", _WRITE)
     inputs = check_inputs(arrays, reference, where)
+    uneven = next((name for name, array in inputs.items() if is_ragged(array)), None)
+    if uneven is not None:
+        raise DataError(
+            f"'{where}': array '{uneven}' has samples of different shapes, and passes train on batches",
+            "pad all training samples to one length, and have a mask say which tokens are padding",
+        )
     samples = len(next(iter(inputs.values())))
     if samples < 2:
         raise DataError(f"'{where}': holds {samples} sample, expected 2 or more", "give at least a few hundred")
@@ -186,14 +194,14 @@ def _shapes(module: torch.nn.Module, inputs: Inputs, what: str) -> tuple[tuple[i
     from bitfront.passes.prune_counts import example_tensors
 
     with modes_kept(module), torch.no_grad():
-        outputs = call_user_code(what, lambda: module.eval()(*example_tensors(module, inputs)))
-    parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
-    if not all(isinstance(part, torch.Tensor) for part in parts):
+        outputs = call_user_code(what, lambda: call(module.eval(), example_tensors(module, inputs)))
+    tensors = named_tensors(outputs)
+    if not tensors:
         raise WorkloadError(
-            f"{what} gives a {type(outputs).__name__}, expected a tensor or a tuple of tensors",
-            "return the outputs from forward by themselves, without a dictionary or an object around them",
+            f"{what} gives a {type(outputs).__name__}, expected tensors, as they are or in a tuple, dict or dataclass",
+            "return them from forward",
         )
-    return tuple(tuple(part.shape) for part in parts)
+    return tuple(tuple(tensor.shape) for tensor in tensors.values())
 
 
 def _augment(workload: Workload, label: str) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The source of model and data on the command line: files, or a Python object; never both.
 
 Files are ``--model``, ``--calib``, ``--eval``, ``--data-options`` and ``--metric``; an object is ``--workload`` with
-``--data``. Loading them is ``loading``'s work.
+``--data``. A folder of a Hugging Face model, ``--workload hf:FOLDER`` with ``--task``, takes data as a file does.
+Loading them is ``loading``'s work.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from bitfront.core import DataError, ModelError, UsageError
 from bitfront.core.files import check_readable
 from bitfront.search.inputs.data.random_data import RANDOM, RANDOM_WARNING
 from bitfront.search.inputs.data.registry import check_data
+from bitfront.search.inputs.networks.tasks import check_folder, hf_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,8 @@ class Source:
         data_options: (key, value) of how the two are read.
         metric: A built-in metric as ``core.metric_spec`` has it, or ``module:function``; None is ``top1``, and
             ``agreement`` where there are no labels.
-        workload: ``module:attribute``; None without a model is the embedded demo.
+        workload: ``module:attribute``, or ``hf:FOLDER``; None without a model is the embedded demo.
+        task: What the network of ``hf:FOLDER`` is for.
         data: Folder for a callable workload.
         state: (output, input that it feeds at the next step) where samples are sequences.
         batch_axes: (input or output, axis that counts its samples, None for none) where a person says it.
@@ -37,6 +40,7 @@ class Source:
     data_options: tuple[tuple[str, str], ...] = ()
     metric: str | None = None
     workload: str | None = None
+    task: str | None = None
     data: Path | None = None
     batch_axes: tuple[tuple[str, int | None], ...] = ()
     state: tuple[tuple[str, str], ...] = ()
@@ -45,7 +49,11 @@ class Source:
         if self.model is not None and (self.workload is not None or self.data is not None):
             option = "--workload" if self.workload is not None else "--data"
             raise UsageError(f"{option} cannot be combined with --model", "name the network one way only")
-        if self.model is None:
+        if self.task is not None and self.folder is None:
+            raise UsageError("--task needs --workload hf:FOLDER", "leave it out: other networks are for one task")
+        if self.folder is not None and self.data is not None:
+            raise UsageError(f"--data has no effect with --workload {self.workload}", "give --calib and --eval")
+        if self.beside is None:
             for option, value in (
                 ("--calib", self.calibration),
                 ("--eval", self.evaluation),
@@ -53,9 +61,21 @@ class Source:
                 ("--metric", self.metric),
             ):
                 if value is not None:
-                    raise UsageError(f"{option} needs --model", "a workload brings its own data and metric")
+                    raise UsageError(
+                        f"{option} needs --model or --workload hf:FOLDER", "a workload brings its own data and metric"
+                    )
         if self.data is not None and not self.data.is_dir():
             raise DataError(f"--data: '{self.data}' is no folder", "name the folder that the workload reads")
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a Hugging Face model; None for other networks."""
+        return hf_folder(self.workload)
+
+    @property
+    def beside(self) -> Path | None:
+        """The file that tokenisers and the like lie beside; None for a workload that brings its own data."""
+        return self.model if self.folder is None else self.folder / "config.json"
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -68,9 +88,11 @@ class Source:
         Raises:
             ModelError: If there is no readable model file.
             DataError: If there is no readable file of inputs.
-            UsageError: If a data option means nothing to them, or a library that reads them is missing.
+            UsageError: If a data option means nothing to them, a library that reads them is missing, or a task.
         """
         if self.model is not None:
             check_readable(self.model, ModelError, "an ONNX file", option="--model")
+        if self.folder is not None:
+            check_folder(self.folder, self.task)
         specs = {"--calib": self.calibration, "--eval": self.evaluation}
         check_data(specs, self.data_options, sequences=bool(self.state))

@@ -101,8 +101,16 @@ class PassPipeline:
         self.context = context
         self.passes = applicable(passes)
         self._given = given
+        known = given.reference
         self._exporter = Exporter(
-            context.data.inputs, given.reference.interpreter, name, batch=given.reference.fixed_batch
+            context.data.inputs,
+            known.interpreter,
+            name,
+            batch=known.fixed_batch,
+            dynamic={
+                key: [axis for axis, size in enumerate(shape) if axis and size is None]
+                for key, shape in known.input_shapes.items()
+            },
         )
         self._states: OrderedDict[str, _State] = OrderedDict()
         self._variants: OrderedDict[str, Variant] = OrderedDict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -9,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from bitfront.core import ConfigError, Recipe, write_bytes
 from bitfront.lowering.external import external_tensors
+from bitfront.lowering.module_paths import module_paths, with_module_paths, without_module_paths
 from bitfront.lowering.reference import ReferenceModel, read_reference, with_batching_of
 from bitfront.search.variants.pipeline import Variant
 
@@ -19,7 +21,9 @@ def save_variant(folder: Path, variant: Variant) -> Path:
     """Write a variant's FP32 graph into a run folder; returns its path there."""
     assert variant.recipe is not None, "the given network is the person's own"
     path = variant_file(variant.recipe)
-    write_bytes(folder / path, variant.lowerer.reference.proto.SerializeToString(deterministic=True))
+    reference = variant.lowerer.reference
+    proto = with_module_paths(reference.proto, reference.module_paths)
+    write_bytes(folder / path, proto.SerializeToString(deterministic=True))
     return path
 
 
@@ -44,10 +48,11 @@ def load_variant_file(path: Path, recipe: Recipe, given: ReferenceModel) -> Refe
     if outside:
         name = outside[0].name
         raise ConfigError(f"'{path}': tensor '{name}' keeps its data in another file, expected one file", _HINT)
-    reference = with_batching_of(read_reference(proto, str(path), given.interpreter), given)
+    own = read_reference(without_module_paths(proto), str(path), given.interpreter)
+    reference = with_batching_of(own, given)
     if reference.fingerprint != recipe.network:
         raise ConfigError(f"'{path}' is not the network that the config was made for", _HINT)
-    return reference
+    return replace(reference, module_paths=module_paths(proto.graph))
 
 
 _HINT = "give the file from the run's networks/ folder with --network, or add --repeat-training"

@@ -136,9 +136,9 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     found: list[nn.Module] = []
     real = export._program
 
-    def counted(module: nn.Module, inputs: Inputs, name: str, batch: int | None) -> torch.onnx.ONNXProgram:
+    def counted(module: nn.Module, *rest: Any) -> torch.onnx.ONNXProgram:
         found.append(module)
-        return real(module, inputs, name, batch)
+        return real(module, *rest)
 
     monkeypatch.setattr(export, "_program", counted)
     return found

@@ -12,7 +12,7 @@ from bitfront.core import CalibrationSettings, ConfigError, ContentStore, Scheme
 from bitfront.lowering.apply import apply_config
 from bitfront.lowering.dialects.registry import get_dialect
 from bitfront.lowering.lowerer import Lowerer
-from bitfront.lowering.module_paths import module_paths
+from bitfront.lowering.module_paths import module_paths, with_module_paths, without_module_paths
 from bitfront.lowering.reference import ReferenceModel
 from tests.lowering.topologies import Net
 from tests.references import make_reference
@@ -76,6 +76,16 @@ def test_configs_of_other_names_still_apply() -> None:
     odd = replace(config, layers={f"other.{name}": scheme for name, scheme in config.layers.items()})
     with pytest.raises(ConfigError, match="for another network"):
         apply_config(odd, reference, calibration=INPUTS, store=ContentStore(None), allow_new_weights=False)
+
+
+def test_paths_survive_a_file() -> None:
+    """A normalised network notes them again, and is the same network without."""
+    reference = make_reference(exported(), "net")
+    noted = with_module_paths(reference.proto, reference.module_paths)
+    kept = {name: path for name, path in reference.module_paths.items() if name in {n.name for n in noted.graph.node}}
+    assert kept
+    assert module_paths(noted.graph) == kept
+    assert without_module_paths(noted) == reference.proto
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def digits_lowerer() -> Lowerer:
 
     def loss(module: torch.nn.Module, batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
-        return torch.nn.functional.cross_entropy(module(*batch.inputs), batch.labels)
+        return torch.nn.functional.cross_entropy(module(*batch.inputs.values()), batch.labels)
 
     train(
         network,

@@ -36,7 +36,7 @@ def certain() -> Plain:
 
 def _cross_entropy(module: nn.Module, batch: Batch) -> torch.Tensor:
     assert batch.labels is not None
-    return nn.functional.cross_entropy(module(*batch.inputs), batch.labels)
+    return nn.functional.cross_entropy(module(*batch.inputs.values()), batch.labels)
 
 
 def distance(module: nn.Module, teacher: nn.Module, data: TrainingData = UNLABELLED) -> float:
@@ -112,7 +112,7 @@ def test_a_teacher_answers_once_for_all() -> None:
 
 def test_answers_asked_for_longest_ago_go_first() -> None:
     counts: list[int] = []
-    batches = [Batch(inputs=(torch.full((2, 1), float(i)),)) for i in range(3)]
+    batches = [Batch(inputs={"x": torch.full((2, 1), float(i))}) for i in range(3)]
     cache = TeacherCache(limit_bytes=2 * 2 * 4)  # two batches of two floats
 
     def ask() -> torch.Tensor:
@@ -153,7 +153,7 @@ def test_features_are_matched_through_an_adapter() -> None:
     options = replace(OPTIONS, feature_layers=("bn1", "bn2"), feature_weight=1.0)
     loss = options.loss(student, teacher, UNLABELLED)
     assert [type(adapter) for adapter in loss.adapters] == [nn.Identity, LinearAdapter]
-    batch = Batch(inputs=(torch.from_numpy(np.asarray(UNLABELLED.inputs["images"])),))
+    batch = Batch(inputs={"images": torch.from_numpy(np.asarray(UNLABELLED.inputs["images"]))})
     feature = loss(student, batch) - replace(OPTIONS).loss(student, teacher, UNLABELLED)(student, batch)
     ours, theirs = (_read(module, batch) for module in (student, teacher))
     gaps = [
@@ -169,7 +169,7 @@ def test_features_are_matched_through_an_adapter() -> None:
 
 def _read(module: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """By bn1 and bn2."""
-    first: torch.Tensor = module.get_submodule("conv1")(batch.inputs[0])
+    first: torch.Tensor = module.get_submodule("conv1")(batch.inputs["images"])
     second: torch.Tensor = module.get_submodule("conv2")(torch.relu(module.get_submodule("bn1")(first)))
     return first, second
 

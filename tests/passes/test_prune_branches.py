@@ -274,5 +274,5 @@ def test_two_branches_never_share_a_name() -> None:
             x = torch.add(x, self.block[3](self.block[2](x)))
             return x.add(self.block[4](x))
 
-    examples = (torch.randn(2, 3, 8, 8),)
+    examples = {"x": torch.randn(2, 3, 8, 8)}
     assert [branch.name for branch in find_branches(Twice(), examples)] == ["block", "block.branch", "block.4.branch"]

@@ -120,7 +120,7 @@ def test_two_of_four_reaches_the_artifact(texts: tuple[str, ...]) -> None:
     awake = qat.network(lowerer, schemes)
     for name in masks:
         awake.layer(name).weight.kind.stays = None
-    train(awake, lambda net, batch: net(*batch.inputs).square().mean(), data, qat.training)
+    train(awake, lambda net, batch: net(*batch.inputs.values()).square().mean(), data, qat.training)
     assert not all(zeros(awake.layer(name).weight.weight, masks[name]) for name in masks)
     writer = result.lowerer(lowerer.dialect, lowerer.settings, ContentStore(None), lowerer.calibration_digest)
     proto = onnx.load_from_string(writer.lower(schemes).data)

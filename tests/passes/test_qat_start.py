@@ -40,7 +40,7 @@ def test_the_loss_is_the_divergence_at_its_temperature(temperature: float, label
     """(1 − labels) · T² · KL(softmax(wanted / T) ‖ softmax(found / T)) + labels · cross-entropy."""
     rng = np.random.default_rng(0)
     found, wanted = (torch.from_numpy(rng.normal(0, 3, (5, 4))) for _ in range(2))
-    batch = Batch(inputs=(torch.zeros(5, 1),), labels=torch.tensor([0, 1, 2, 3, 0]))
+    batch = Batch(inputs={"x": torch.zeros(5, 1)}, labels=torch.tensor([0, 1, 2, 3, 0]))
     loss = Qat(temperature=temperature, labels=labels)._loss((found,), (wanted,), batch)
     right = torch.softmax(wanted / temperature, 1)
     gaps = torch.log_softmax(wanted / temperature, 1) - torch.log_softmax(found / temperature, 1)

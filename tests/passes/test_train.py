@@ -25,7 +25,7 @@ OPTIONS = Training(steps=12, batch_size=16, learning_rate=0.05, augment=Augmenta
 
 def cross_entropy(module: nn.Module, batch: Batch) -> Tensor:
     assert batch.labels is not None
-    return functional.cross_entropy(module(*batch.inputs), batch.labels)
+    return functional.cross_entropy(module(*batch.inputs.values()), batch.labels)
 
 
 class KilledError(Exception):
@@ -183,7 +183,7 @@ def test_groups_scale_the_rate() -> None:
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         assert batch.labels is not None
-        return functional.cross_entropy(adapter(module(*batch.inputs)), batch.labels)
+        return functional.cross_entropy(adapter(module(*batch.inputs.values())), batch.labels)
 
     def grouping(name: str, parameter: nn.Parameter) -> ParameterGroup:
         del parameter
@@ -217,8 +217,8 @@ def test_every_epoch_is_a_permutation() -> None:
 def test_augmentation_shifts_and_mirrors_whole_images() -> None:
     """Each augmented image is one of the shifted, possibly mirrored versions of its original."""
     images = np.arange(1, 2 * 2 * 3 * 4 + 1, dtype=np.float32).reshape(2, 2, 3, 4)
-    batch = Batch(inputs=(torch.from_numpy(images),))
-    (out,) = Augmentation(mirror=0.5, shift=1).apply(batch, np.random.default_rng(0)).inputs
+    batch = Batch(inputs={"images": torch.from_numpy(images)})
+    out = Augmentation(mirror=0.5, shift=1).apply(batch, np.random.default_rng(0)).inputs["images"]
     assert out.shape == (2, 2, 3, 4)
     for image, augmented in zip(images, out.numpy(), strict=True):
         padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
@@ -265,7 +265,7 @@ def test_weights_decay_and_biases_do_not(optimiser: Optimiser) -> None:
             parameter.fill_(1.0)
 
     def nothing(part: nn.Module, batch: Batch) -> Tensor:
-        loss: Tensor = 0 * part(*batch.inputs).sum()
+        loss: Tensor = 0 * part(*batch.inputs.values()).sum()
         return loss
 
     data = TrainingData(inputs={"x": np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)})

@@ -97,7 +97,7 @@ def test_without_the_run_folder(here: Saved) -> None:
 def test_given_as_onnx(here: Saved, capsys: pytest.CaptureFixture[str]) -> None:
     """The given network as an ONNX file does beside the graph, which may be named; alone it cannot be trained."""
     workload = making.workload
-    program = export._program(workload.model, workload.calibration, "small", None)
+    program = export._program(workload.model, workload.calibration, "small", None, {})
     onnx.save(export._optimised(program), "given.onnx")
     shutil.move(here.network, "moved.onnx")
     assert outcome(here.argv("--model", "given.onnx")) == 2

@@ -1,0 +1,1 @@
+"""Networks as a person names them: files, modules, folders of Hugging Face models."""
