@@ -55,6 +55,7 @@ GIVEN: dict[str, tuple[list[str], dict[str, object]]] = {
     "--state": (["--model", "n", "--state", "out=in"], {"state": (("out", "in"),)}),
     "--metric": (["--model", "n", "--metric", "m:f"], {"metric": "m:f"}),
     "--workload": (["m:w"], {"workload": "m:w"}),
+    "--task": (["--workload", "hf:net", "--task", "fill-mask"], {"task": "fill-mask"}),
     "--data": (["."], {"data": Path()}),
     "--precisions": (["int4,fp32"], {"precisions": (Precision.FP32, Precision.INT4)}),
     "--backend": (["other"], {"backend": "other"}),
@@ -120,7 +121,7 @@ def test_every_option_arrives(option: str) -> None:
     words, expected = GIVEN[option]
     given = words if option in words else [option, *words]
     base = given[: given.index(option)]
-    before, after = parsed(base if len(base) > 1 and base[0] == "--model" else []), parsed(given)
+    before, after = parsed(base if len(base) > 1 and base[0] in ("--model", "--workload") else []), parsed(given)
     changed = {name for name in after if after[name] != before[name]}
     source_fields = {field.name for field in dataclasses.fields(Source)}
     names = {name + "@" if name in source_fields and option in SOURCES else name for name in expected}
@@ -130,7 +131,8 @@ def test_every_option_arrives(option: str) -> None:
 
 
 SOURCES = {
-    *("--model", "--calib", "--eval", "--data-options", "--batch-axis", "--state", "--metric", "--workload", "--data"),
+    *("--model", "--calib", "--eval", "--data-options", "--batch-axis", "--state", "--metric", "--workload", "--task"),
+    "--data",
 }
 
 
