@@ -286,7 +286,7 @@ class _Propagation:
         for tensors in block.tensors:
             found = compiled.run({tensor: tensors[tensor] for tensor in part.inputs})
             answers = dict(zip(compiled.output_names, found, strict=True))
-            made.append({result: np.subtract(answers[result], tensors[result]) for result in part.outputs})
+            made.append({result: _difference(answers[result], tensors[result]) for result in part.outputs})
         axis = _corrected_axis(part, scheme)
         if axis is not None:
             for result in part.outputs:
@@ -299,6 +299,12 @@ class _Propagation:
     def carried(self, errors: Errors, block: _Block) -> Scores:
         """Divergence of each sample of a block, (n,), with errors added to the FP32 network's results."""
         return divergence(self.divergence_metric, block.reference, self.network.answers(block.inputs, errors))
+
+
+def _difference(answer: Array, wanted: Array) -> Array:
+    """Error of an answer, 0 where both are the same infinity."""
+    with np.errstate(invalid="ignore"):
+        return np.where(answer == wanted, np.float32(0), np.subtract(answer, wanted))
 
 
 def _corrected_axis(part: NetworkPart, scheme: Scheme) -> int | None:

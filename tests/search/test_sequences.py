@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 from bitfront.backends import get_backend
 from bitfront.backends.sequences import run_sequences
 from bitfront.core import Array, Artifact, DataError, UsageError
-from bitfront.search.inputs.layout.sequences import check_sequences, recurrence_of, steps_of
+from bitfront.search.inputs.layout.sequences import check_sequences
+from bitfront.search.inputs.layout.steps import recurrence_of, steps_of
 from bitfront.search.inputs.loading import load, open_source
 from bitfront.search.inputs.source import Source
 from tests.references import load_reference
@@ -88,7 +89,7 @@ def test_steps_and_answers(lengths: tuple[int, ...], begun: bool) -> None:
     brought = sequences(*lengths)
     first: Array = np.random.default_rng(3).standard_normal((len(lengths), 8)).astype(np.float32)
     arrays: dict[str, object] = {"x": brought, "gain": GAIN} | ({"state": first[None]} if begun else {})
-    inputs = check_sequences(arrays, reference, recurrence, "mine")
+    inputs = check_sequences(arrays, reference, STATE, "mine")
     wanted = [scores(x, first[index] if begun else None) for index, x in enumerate(brought)]
 
     steps = steps_of(inputs, reference, recurrence)
@@ -133,14 +134,13 @@ def test_what_does_not_fit_is_said() -> None:
     for state in ({"x": "state"}, {"next": "nothing"}):
         with pytest.raises(UsageError, match="expected OUTPUT=INPUT"):
             recurrence_of(reference, state)
-    recurrence = recurrence_of(reference, STATE)
     x = np.stack(sequences(4, 4))
     with pytest.raises(DataError, match="no array for the network's input 'x'"):
-        check_sequences({"gain": GAIN}, reference, recurrence, "mine")
+        check_sequences({"gain": GAIN}, reference, STATE, "mine")
     with pytest.raises(DataError, match="with time second"):
-        check_sequences({"x": x[..., :7], "gain": GAIN}, reference, recurrence, "mine")
+        check_sequences({"x": x[..., :7], "gain": GAIN}, reference, STATE, "mine")
     with pytest.raises(DataError, match="'state'"):
-        check_sequences({"x": x, "gain": GAIN, "state": x}, reference, recurrence, "mine")
+        check_sequences({"x": x, "gain": GAIN, "state": x}, reference, STATE, "mine")
 
 
 def test_a_network_of_one_sample_a_run(folder: Path) -> None:

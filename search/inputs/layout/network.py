@@ -11,7 +11,7 @@ from bitfront.lowering.fixed_inputs import fix_shared_inputs
 from bitfront.lowering.measured_batching import measured_batching, single_batching
 from bitfront.lowering.reference import ReferenceModel, with_batch_axes
 from bitfront.search.inputs.layout.sample_files import one_sample_a_file
-from bitfront.search.inputs.layout.sequences import first_steps, recurrence_of, steps_of
+from bitfront.search.inputs.layout.steps import first_steps, recurrence_of, steps_of
 from bitfront.search.inputs.source import Source
 
 

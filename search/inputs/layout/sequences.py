@@ -1,31 +1,27 @@
-"""Samples that are sequences: a network of one step, some of whose outputs feed its inputs at the next.
+"""Samples that are sequences, as a person brings them: checked against a network of one step.
 
-What a person brings has the samples first and time second, (n, time, …), or is a list of (time, …) where lengths
-differ. States begin at zero unless an array (n, …) is given. Calibration becomes one sample a step, with the state that
-the network had come to, so that whatever calibrates, rounds, scores sensitivities or times sees the steps of real
-sequences; evaluation stays sequences.
+They have the samples first and time second, (n, time, …), or are a list of (time, …) where lengths differ. States begin
+at zero unless an array (n, …) is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitfront.backends.sequences import Recurrence
-from bitfront.core import Array, DataError, Inputs, UsageError
-from bitfront.core.batching import take_rows
-from bitfront.core.ragged import equal_shapes, is_ragged, joined, stacked
-from bitfront.lowering.interpreter import InterpreterError
-from bitfront.lowering.reference import ReferenceModel
+from bitfront.core import Array, DataError, UsageError
+from bitfront.core.ragged import is_ragged, joined
 from bitfront.search.inputs.arrays import cast, check_finite, check_inputs, fits, shown_shape
 from bitfront.search.inputs.values import as_array, as_samples
 
-_CHUNK = 64
+if TYPE_CHECKING:
+    from bitfront.lowering.reference import ReferenceModel
 
 
-def recurrence_of(reference: ReferenceModel, state: Mapping[str, str]) -> Recurrence:
-    """Description of how the network is run over sequences.
+def shared_inputs(reference: ReferenceModel, state: Mapping[str, str]) -> frozenset[str]:
+    """Inputs that are the same at every step: those without a batch axis that no state feeds.
 
     Args:
         reference: The network of one step.
@@ -54,7 +50,7 @@ def recurrence_of(reference: ReferenceModel, state: Mapping[str, str]) -> Recurr
             "at each step",
             f"say which axis of an input does, as in --batch-axis {others[0]}=0",
         )
-    return Recurrence(state=dict(state), shared=shared, batching=reference.batching)
+    return shared
 
 
 def check_samples(
@@ -68,11 +64,11 @@ def check_samples(
     """
     if not state:
         return check_inputs(arrays, reference, source)
-    return check_sequences(arrays, reference, recurrence_of(reference, state), source)
+    return check_sequences(arrays, reference, state, source)
 
 
 def check_sequences(
-    arrays: Mapping[str, object], reference: ReferenceModel, recurrence: Recurrence, source: str
+    arrays: Mapping[str, object], reference: ReferenceModel, state: Mapping[str, str], source: str
 ) -> dict[str, Array]:
     """Sequences as the engine holds them, in the order of the network's inputs.
 
@@ -80,7 +76,7 @@ def check_sequences(
         arrays: Input name → array or list, as the module says; states may be missing. What is shared is given as it is,
             or with one more axis in front where each sequence has a value of its own.
         reference: The network of one step.
-        recurrence: What feeds what.
+        state: Output → the input that it feeds.
         source: Where the arrays come from, for messages.
 
     Returns:
@@ -88,12 +84,13 @@ def check_sequences(
 
     Raises:
         DataError: If an array is missing or does not fit.
+        UsageError: If the states do not.
     """
     found, given = dict[str, Array](), {name for name in arrays if name in reference.input_shapes}
-    states = set(recurrence.state.values())
+    states, shared = set(state.values()), shared_inputs(reference, state)
     if missing := [name for name in reference.input_shapes if name not in given and name not in states]:
         raise DataError(f"'{source}': no array for the network's input '{missing[0]}'", "add it, (samples, time, …)")
-    moving = [name for name in reference.input_shapes if name not in states and name not in recurrence.shared]
+    moving = [name for name in reference.input_shapes if name not in states and name not in shared]
     for name in moving:
         found[name] = _sequence(name, arrays[name], reference, f"'{source}': array '{name}'")
     lengths = {name: [len(sample) for sample in array] for name, array in found.items()}
@@ -105,52 +102,11 @@ def check_sequences(
                 "give each sample as many steps in every input, one at least: (samples, time, …)",
             )
     count = len(first)
-    for name in recurrence.shared:
+    for name in shared:
         found[name] = _shared(name, arrays[name], count, reference, f"'{source}': array '{name}'")
     for name in states:
         found[name] = _first_state(name, arrays.get(name), count, reference, f"'{source}': array '{name}'")
     return {name: found[name] for name in reference.input_shapes}
-
-
-def steps_of(inputs: Inputs, reference: ReferenceModel, recurrence: Recurrence) -> dict[str, Array]:
-    """Sequences as one sample a step, each with the state that the network had come to in FP32.
-
-    Args:
-        inputs: As ``check_sequences`` gives them.
-        reference: The network of one step.
-        recurrence: What feeds what.
-
-    Raises:
-        DataError: If the network does not take them.
-    """
-    count = len(next(iter(inputs.values())))
-    size = reference.fixed_batch or _CHUNK
-    parts: dict[str, list[Array]] = {name: [] for name, array in inputs.items() if array.strides[0] != 0}
-    try:
-        graph = reference.interpreter.load(reference.runnable)
-        for start, stop in equal_shapes(inputs, count, size):
-            rows = np.resize(np.arange(start, stop), reference.fixed_batch or stop - start)
-            chunk = {name: stacked(take_rows(array, rows)) for name, array in inputs.items()}
-            read = [each for each, _ in recurrence.steps(graph, chunk)]
-            for name, found in parts.items():
-                found.extend(np.stack([step[name] for step in read], axis=1)[: stop - start])
-    except InterpreterError as error:
-        raise DataError(
-            f"'{reference.source}': the network refused the steps of calibration sequences: {error.message}",
-            "give arrays (samples, time, …), or the states' first values too",
-        ) from error
-    whole = {name: np.concatenate(found) for name, found in parts.items()}
-    total = len(next(iter(whole.values())))
-    return {
-        name: whole[name] if name in whole else np.broadcast_to(array[0], (total, *array.shape[1:]))
-        for name, array in inputs.items()
-    }
-
-
-def first_steps(inputs: Inputs, recurrence: Recurrence) -> dict[str, Array]:
-    """Inputs of the network at the first step, (n, …) each; arguments as for ``steps_of``."""
-    still = {*recurrence.shared, *recurrence.state.values()}
-    return {n: array if n in still else np.stack([sample[0] for sample in array]) for n, array in inputs.items()}
 
 
 def _sequence(name: str, value: object, reference: ReferenceModel, where: str) -> Array:

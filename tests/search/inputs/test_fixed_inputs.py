@@ -15,7 +15,7 @@ from tests.search.command_line import Files, outcome
 
 @pytest.mark.parametrize("other", [16000, 8000])
 def test_search_and_apply(other: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The rate of all inputs decides; where evaluation inputs have another one, no layer is found."""
+    """The rate of all inputs decides; where evaluation inputs have another one, weights in branches are stored smaller."""
     files = Files(folder=tmp_path)
     onnx.save(by_rate(), files.net)
     x = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
@@ -27,7 +27,10 @@ def test_search_and_apply(other: int, tmp_path: Path, capsys: pytest.CaptureFixt
     said = capsys.readouterr()
     points = set(json.loads((run / "measurement.json").read_text(encoding="utf-8"))["points"])
     if other != 16000:
-        assert "int8" not in points
+        assert "decides a branch" not in said.err
+        layers = json.loads((run / "configs" / "int8.json").read_text(encoding="utf-8"))["layers"]
+        assert layers
+        assert all(scheme["precision"] == "int8" and scheme["weight_only"] for scheme in layers.values()), layers
         return
     assert "input 'rate' is 16000 in all inputs given" in said.err
     assert "int8" in points
