@@ -15,7 +15,7 @@ from tests.search.command_line import Files, outcome
 
 @pytest.mark.parametrize("other", [16000, 8000])
 def test_search_and_apply(other: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The rate of all inputs decides; where evaluation inputs have another one, weights in branches are stored smaller."""
+    """The rate of all inputs decides; other evaluation inputs leave branches, whose weights are stored."""
     files = Files(folder=tmp_path)
     onnx.save(by_rate(), files.net)
     x = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
