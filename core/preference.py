@@ -10,7 +10,7 @@ from bitfront.core.document import JsonValue
 from bitfront.core.errors import UsageError
 from bitfront.core.measurement import AccuracyStats, PairedDifference
 
-SIGNIFICANCE = 0.1
+SIGNIFICANCE = 0.16  # about one standard error, one-sided
 
 
 class Prefer(StrEnum):

@@ -20,6 +20,7 @@ from bitfront.search.measuring.accuracy import Z95, Scored
 from bitfront.search.measuring.metrics import Scores
 
 _INTERVAL = 0.975
+_ROUNDING = 1e-9  # of differences that are all the same
 
 
 def is_hits(scores: Scores) -> bool:
@@ -70,7 +71,7 @@ def chance_of_worse(mine: Scores, theirs: Scores) -> float:
         if not better + worse:
             return 1.0
         return float(stats.binomtest(worse, better + worse, alternative="greater").pvalue)
-    if len(apart) < 2 or not np.ptp(apart):
+    if len(apart) < 2 or np.ptp(apart) <= _ROUNDING * np.abs(apart).max():
         return 0.0 if len(apart) > 1 and apart[0] < 0 else 1.0
     return float(stats.ttest_rel(mine, theirs, alternative="less").pvalue)
 
