@@ -63,8 +63,8 @@ class Choice(JsonValue):
         accuracy: Of the recommended, on held-out samples none of which had a part in choosing what it was scored
             with; None where nothing is recommended or no scores a sample are known.
         change: Its difference to the given network, likewise.
-        rival: Id of the most accurate point within the limits, where another is recommended.
-        rival_change: The rival's accuracy minus that of the recommended on the held-out samples.
+        rival: Id of the most accurate point within the limits, where another is recommended that is not told from it.
+        rival_change: The rival's accuracy minus that of the recommended, on all samples, which the choice goes by.
     """
 
     prefer: Prefer

@@ -11,8 +11,9 @@ recommended, as in a run. What is recommended is then compared by what it truly 
     one standard error   the fastest whose held-out accuracy is within one paired standard error of that
     paired test, α       the product's own rule (``search.results.recommend``) at this ``--significance``
 
-Accuracy, latency and size are differences and ratios to the second rule, budget by budget; luck is what is reported of
-the recommended point minus what is true of it. Each with the standard error over budgets.
+Accuracy, latency and size are differences and ratios to the second rule, budget by budget; regret is to the highest
+true accuracy within the limits; luck is the reported difference to FP32 minus the true one. Each with the standard
+error over budgets.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a rule takes of a draw: the point's index in the front, and the accuracy reported of it."""
+    """What a rule takes of a draw: the point's index in the front, and the difference to FP32 reported of it."""
 
     index: int
     reported: float
@@ -94,7 +95,7 @@ def draw(front: Front, samples: int, rng: np.random.Generator) -> Draw:
         front.ids[i]: Evidence(search=scores[i].search, held_out=Scored(held_out[i], samples), artifact=str(i))
         for i in indices
     }
-    points = tuple(_point(front, i, summary(search[i]).value, held_out[i]) for i in indices)
+    points = tuple(_point(front, i, held_out[i]) for i in indices)
     return Draw(budget, points, known, {front.ids[i]: i for i in indices})
 
 
@@ -128,7 +129,7 @@ def _latency(front: Front, index: int) -> LatencyStats:
     )  # fmt: skip
 
 
-def _point(front: Front, index: int, search: float, held_out: NDArray[np.float64]) -> Point:
+def _point(front: Front, index: int, held_out: NDArray[np.float64]) -> Point:
     stats = summary(held_out)
     return Point(
         id=front.ids[index], origin="", text="", config=None, model=None, size_bytes=int(front.size_bytes[index]),
@@ -143,7 +144,7 @@ def exact_maximum(drawn: Draw) -> Taken | None:
     if not within:
         return None
     best = min(within, key=lambda p: (-_value(p), p.size_bytes, _ms(p)))
-    return Taken(drawn.place[best.id], _value(best))
+    return Taken(drawn.place[best.id], _value(best) - _reference(drawn))
 
 
 def one_standard_error(drawn: Draw) -> Taken | None:
@@ -161,7 +162,7 @@ def one_standard_error(drawn: Draw) -> Taken | None:
         return float(apart.mean()) <= float(apart.std(ddof=1)) / math.sqrt(len(apart))
 
     best = min((p for p in within if ties(p)), key=_ms)
-    return Taken(drawn.place[best.id], _value(best))
+    return Taken(drawn.place[best.id], _value(best) - _reference(drawn))
 
 
 def paired_test(significance: float) -> Taking:
@@ -174,16 +175,14 @@ def paired_test(significance: float) -> Taking:
         given = GivenNetwork(size_bytes=1)
         evidence = {**drawn.evidence, "given": drawn.evidence[FP32_ID]}
         found = select(drawn.points, rule, given=given, evidence=evidence)
-        if found.recommended is None or found.choice.accuracy is None:
+        if found.recommended is None or found.choice.change is None:
             return None
-        return Taken(drawn.place[found.recommended], found.choice.accuracy.value)
+        return Taken(drawn.place[found.recommended], found.choice.change.value)
 
     return take
 
 
 def _within(drawn: Draw) -> list[Point]:
-    reference = drawn.evidence[FP32_ID].held_out
-    assert reference is not None
     return [
         point
         for point in drawn.points
@@ -193,10 +192,17 @@ def _within(drawn: Draw) -> list[Point]:
                 latency_ms=_ms(point),
                 size_bytes=point.size_bytes,
                 accuracy=_value(point),
-                reference_accuracy=reference.stats.value,
+                reference_accuracy=_reference(drawn),
             ).values()
         )
     ]
+
+
+def _reference(drawn: Draw) -> float:
+    """FP32's accuracy on the held-out samples."""
+    held_out = drawn.evidence[FP32_ID].held_out
+    assert held_out is not None
+    return held_out.stats.value
 
 
 def _value(point: Point) -> float:
@@ -224,14 +230,16 @@ def study(front: Front, budgets: int, samples: int, seed: int) -> list[tuple[str
         samples: Of the search, and held out.
         seed: Of every draw.
     """
-    rng, taken = np.random.default_rng(seed), {name: [] for name in rules()}
+    rng = np.random.default_rng(seed)
+    taken: dict[str, list[Taken]] = {name: [] for name in rules()}
     best: list[float] = []
     drops: list[float] = []
     for _ in range(budgets):
         drawn = draw(front, samples, rng)
         found = {name: rule(drawn) for name, rule in rules().items()}
-        if all(one is not None for one in found.values()):
-            for name, one in found.items():
+        known = {name: one for name, one in found.items() if one is not None}
+        if len(known) == len(found):
+            for name, one in known.items():
                 taken[name].append(one)
             best.append(_best(front, drawn.budget))
             drops.append(math.inf if drawn.budget.max_drop is None else drawn.budget.max_drop)
@@ -240,7 +248,8 @@ def study(front: Front, budgets: int, samples: int, seed: int) -> list[tuple[str
 
 def _best(front: Front, budget: Constraints) -> float:
     """The highest true accuracy within the limits of latency and size."""
-    within = (front.latency_ms <= budget.latency_ms) & (front.size_bytes <= budget.size_bytes)
+    latency_ms, size_bytes = budget.latency_ms or math.inf, budget.size_bytes or math.inf
+    within = (front.latency_ms <= latency_ms) & (front.size_bytes <= size_bytes)
     return float(front.truth[within].max())
 
 
@@ -262,7 +271,7 @@ def _row(
         f"{_geometric(front.size_bytes[mine] / front.size_bytes[theirs])} ×",
         _mean(100 * (np.array(best) - truth)),
         f"{100 * kept[limited].mean():.0f} % of {limited.sum()}",
-        _mean(100 * (np.array([one.reported for one in taken]) - truth)),
+        _mean(100 * (np.array([one.reported for one in taken]) - (truth - front.truth[0]))),
     )
 
 

@@ -33,7 +33,7 @@ def chosen_text(results: RunResults) -> str:
 
 
 def change_text(change: PairedDifference, results: RunResults) -> str:
-    """A difference with its interval: ``(+0.22 points [−0.21, +0.65]) with no measurable difference (1 of 450 samples)``."""
+    """A difference, its interval, a verdict: ``(+0.2 points [−0.2, +0.6]) with no measurable difference (…)``."""
     verdict = formatting.verdict(change, results.metric)
     return f"({formatting.paired_change(change, results.metric)})" + (f" with {verdict}" if verdict else "")
 
@@ -81,8 +81,8 @@ def _rival(results: RunResults, point: Point) -> list[str]:
     apart = choice.rival_change
     told = f" ({_lead(apart, results)})" if apart is not None else ""
     return [
-        f"{rival.id} scores best within the limits, but not by more than chance explains{told}: {point.id} is as "
-        f"accurate as far as can be told; {rival.id} takes {slower}{size}. --significance 1 takes the best score."
+        f"{rival.id} scores best of what is within the limits, by no more than chance explains{told}; it takes "
+        f"{slower}{size}. --significance 1 takes the best score."
     ]
 
 

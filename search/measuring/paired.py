@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from bitfront.core import PairedDifference
+from bitfront.core.constraints import ESTIMATE
 from bitfront.search.measuring.accuracy import Z95, Scored
 from bitfront.search.measuring.metrics import Scores
 
@@ -64,21 +65,26 @@ def paired(scored: Scored | None, other: Scored | None) -> PairedDifference | No
 
 
 def chance_of_worse(mine: Scores, theirs: Scores) -> float:
-    """Probability of ``mine`` coming out so much worse than ``theirs`` by chance alone: a one-sided paired p-value."""
+    """Probability of ``mine`` coming out so much worse than ``theirs`` by chance alone: a one-sided paired p-value.
+
+    1 where it does not come out worse.
+    """
     apart = mine - theirs
     better, worse = int((apart > 0).sum()), int((apart < 0).sum())
     if is_hits(mine) and is_hits(theirs):
-        if not better + worse:
-            return 1.0
-        return float(stats.binomtest(worse, better + worse, alternative="greater").pvalue)
+        return float(stats.binom.sf(worse - 1, better + worse, 0.5)) if worse > better else 1.0
     if len(apart) < 2 or np.ptp(apart) <= _ROUNDING * np.abs(apart).max():
         return 0.0 if len(apart) > 1 and apart[0] < 0 else 1.0
+    if apart.mean() >= 0:
+        return 1.0
     return float(stats.ttest_rel(mine, theirs, alternative="less").pvalue)
 
 
 def assured_mean(scores: Scores, confidence: float) -> float:
     """The lowest mean that scores of samples, (n,), speak for with this confidence; their mean at 0.5."""
     mean, count = float(scores.mean()), len(scores)
+    if confidence == ESTIMATE:
+        return mean
     z = float(stats.norm.ppf(confidence))
     if is_hits(scores):
         # Of a metric that is better when lower a hit is −1: the proportion is one of misses, and its upper end counts.
@@ -93,7 +99,7 @@ def assured_mean(scores: Scores, confidence: float) -> float:
 
 def assured_change(mine: Scores, theirs: Scores, confidence: float) -> float:
     """The lowest mean difference that scores of the same samples speak for with this confidence; the mean at 0.5."""
-    found = difference(mine, theirs)
+    found = None if confidence == ESTIMATE else difference(mine, theirs)
     if found is None:
         return float((mine - theirs).mean())
     z = stats.norm.ppf(confidence) if found.hits else stats.t.ppf(confidence, found.samples - 1)

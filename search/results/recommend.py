@@ -26,7 +26,7 @@ from bitfront.core.given_network import FP32_ID, GIVEN_ID, GivenNetwork
 from bitfront.core.pareto import Objectives, pareto_front
 from bitfront.core.point import Point
 from bitfront.core.preference import Choice
-from bitfront.search.measuring.paired import paired
+from bitfront.search.measuring.paired import difference
 from bitfront.search.results.cross_fit import cross_fitted
 from bitfront.search.results.evidence import Evidence, check_accuracy, told_worse
 from bitfront.search.results.ranking import LATENCY_TIE, SIZE_TIE, Ranking, choose_best
@@ -206,10 +206,11 @@ def _choice(
     )
     within = [p for p in points if rule.eligible(p) and _met(rule.checks(p, known[p.id], reference))]
     rival = max(within, key=lambda p: known[p.id].chosen_by).id
-    if rival == taken or known[rival].chosen_by <= known[taken].chosen_by:
+    ahead = known[rival].chosen_by > known[taken].chosen_by
+    if not ahead or not rule.preference.accuracy_first(rule.budget):
         return replace(choice, accuracy=accuracy, change=change)
-    best, own = known[rival], known[taken]
-    apart = paired(best.held_out, own.held_out) if own.held_out else paired(best.search, own.search)
+    both = known[rival].beside(known[taken])
+    apart = difference(*both) if both else None
     turned = apart.negated() if apart and rule.metric.lower_is_better else apart
     return replace(choice, accuracy=accuracy, change=change, rival=rival, rival_change=turned)
 
