@@ -128,6 +128,8 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
         ("Precisions", settings.get("precisions")),
         ("Passes", settings.get("passes")),
         *((f"Not offered: {name}", why) for name, why in (settings.get("withheld") or {}).items()),
+        ("Wanted within the limits", results.choice and results.choice.prefer.value),
+        ("Accuracies told apart at", results.choice and f"a chance below {results.choice.significance:g}"),
         ("Trials asked for", settings.get("trials")),
         ("Seed", settings.get("seed")),
         ("Network", results.source),
