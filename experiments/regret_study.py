@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfront.core import Constraints, EngineError, LatencyStats, Preference, top1
+from bitfront.core import Constraints, EngineError, LatencyStats, Preference, top1, write_text
+from bitfront.core.cells import csv_text
 from bitfront.core.given_network import FP32_ID, GivenNetwork
 from bitfront.core.point import Point
 from bitfront.experiments.recorded_front import Front, recorded, synthetic
@@ -303,8 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     sys.stdout.write(plain_table(COLUMNS, rows))
     if options.csv is not None:
-        lines = (";".join(row) for row in (COLUMNS, *rows))
-        options.csv.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(options.csv, csv_text(COLUMNS, rows))
     return 0
 
 

@@ -76,6 +76,7 @@ def page(results: RunResults) -> str:
         unsure=any(
             row.baseline and not row.on_front and results.points[row.id].latency_reproduced is False for row in rows
         ),
+        paired=any(point.shown_change for point in results.points.values()),
         compared_with="the network as given" if results.versus == GIVEN_ID else "the FP32 network",
     )
 

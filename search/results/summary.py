@@ -65,12 +65,16 @@ def _narrowings(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
     limits = headings.index(LIMITS)
     short = tuple(_SHORT.get(row[limits], "missed") for row in rows)
     plain = tuple(row[_METRIC_CHANGE].partition(" [")[0] for row in rows)
-    dropped = ("layers", ZIP_COLUMN, *FOOTPRINT_COLUMNS, NETWORK_COLUMN, headings[_METRIC_CHANGE], LIMITS)
+    bare = tuple(cell.removesuffix(" points") for cell in plain)
+    dropped = ("layers", ZIP_COLUMN, *FOOTPRINT_COLUMNS, NETWORK_COLUMN)
+    last = (headings[_METRIC_CHANGE], LIMITS)
     return [
         Narrowing(column=_METRIC_CHANGE, cells=plain),
         Narrowing(column=headings.index("p90")),
         Narrowing(column=limits, cells=short),
         *(Narrowing(column=headings.index(name)) for name in dropped if name in headings),
+        Narrowing(column=_METRIC_CHANGE, cells=bare),
+        *(Narrowing(column=headings.index(name)) for name in last),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,10 @@ def test_study_prints_a_row_a_rule(
     assert main(["--budgets", "5", "--samples", "80", "--csv", str(tmp_path / "t.csv")]) == 0
     printed = capsys.readouterr().out
     assert "one standard error  +0.000 ± 0.000    1.000 ×" in printed
-    lines = (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == ";".join(COLUMNS)
-    assert [line.split(";")[0] for line in lines[1:]] == list(regret_study.rules())
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        heading, *rows = csv.reader(file)
+    assert tuple(heading) == COLUMNS
+    assert [row[0] for row in rows] == list(regret_study.rules())
 
 
 def test_run_without_its_workload_is_refused(tmp_path: Path) -> None:
