@@ -244,7 +244,14 @@ def _surely_smaller(point: Point, other: Point) -> bool:
 
 
 def _nearest(checks: Mapping[str, Checks]) -> dict[str, str]:
-    """Limit → id of the point that is nearest to it; the one that misses least of all together first."""
+    """Limit → id of the point that is nearest to it; the one that misses least of all together first.
+
+    A miss of the metric counts by the part of the range that its values have among the points: any other scale would
+    depend on whether accuracies or errors are told.
+    """
+    values = [each[Limit.ACCURACY].value for each in checks.values() if Limit.ACCURACY in each]
+    scale = max(values, default=0.0) - min(values, default=0.0) or 1.0
+    distances = {id_: _distance(each, scale) for id_, each in checks.items()}
     found = {}
     for limit in Limit:
         known = {id_: each for id_, each in checks.items() if limit in each}
@@ -252,10 +259,11 @@ def _nearest(checks: Mapping[str, Checks]) -> dict[str, str]:
         if keeping:
             found[limit.value] = min(keeping, key=lambda id_: max(known[id_][limit].excess, 0.0))
         elif known:
-            found[limit.value] = min(known, key=lambda id_: _distance(known[id_]))
-    return dict(sorted(found.items(), key=lambda entry: _distance(checks[entry[1]])))
+            found[limit.value] = min(known, key=distances.__getitem__)
+    return dict(sorted(found.items(), key=lambda entry: distances[entry[1]]))
 
 
-def _distance(checks: Checks) -> float:
-    """How far a point misses its limits in all, each relative to its bound."""
-    return sum(max(check.excess, 0.0) / (abs(check.bound) or 1.0) for check in checks.values())
+def _distance(checks: Checks, scale: float) -> float:
+    """How far a point misses its limits in all: relative to the bound, of the metric to ``scale``."""
+    units = {Limit.ACCURACY: scale}
+    return sum(max(check.excess, 0.0) / units.get(limit, check.bound) for limit, check in checks.items())
