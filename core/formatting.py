@@ -78,12 +78,12 @@ def paired_change(change: PairedDifference, metric: MetricInfo) -> str:
 
 
 def counted(change: PairedDifference) -> str:
-    """How many samples a difference of hits comes to: ``2 of 450 samples``."""
+    """Number of samples a difference of hits comes to: ``2 of 450 samples``."""
     return f"{abs(change.better - change.worse)} of {change.samples:,} samples"
 
 
 def verdict(change: PairedDifference, metric: MetricInfo) -> str:
-    """That a difference cannot be told from none, and on how many samples; empty where it can."""
+    """Words for a difference that cannot be told from none, with the number of samples; empty where it can."""
     if change.measurable:
         return ""
     if change.better + change.worse == 0:

@@ -1,4 +1,4 @@
-"""What is wanted most of the points that meet every limit, and which differences in accuracy count as none."""
+"""Preferences among the points that meet every limit, and which differences in accuracy count as none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Prefer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preference:
-    """What is wanted most within the limits.
+    """Quantity that is wanted most within the limits, and the level at which accuracies are told apart.
 
     Attributes:
         prefer: The quantity; None leaves it to the limits.
@@ -55,7 +55,7 @@ class Preference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice(JsonValue):
-    """How the recommended point was chosen, and what is known of it that its having been chosen does not flatter.
+    """Grounds on which the recommended point was chosen, and its accuracy free of the luck in that.
 
     Attributes:
         prefer: What was wanted most.

@@ -1,4 +1,4 @@
-"""What a rule of recommendation gains and what it costs: budgets simulated on fronts whose true accuracies are known.
+"""Gains and costs of rules of recommendation, over budgets simulated on fronts whose true accuracies are known.
 
     python -m bitfront.experiments.regret_study
     python -m bitfront.experiments.regret_study --run runs/resnet20-1 --workload bitfront.experiments.workloads:resnet20
@@ -48,7 +48,7 @@ _MARGIN = 0.05  # of a budget: latency and size limits lie within the front's ow
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One simulated run.
+    """Simulated run.
 
     Attributes:
         budget: What is asked for.
@@ -65,7 +65,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a rule takes of a draw: the point's index in the front, and the difference to FP32 reported of it."""
+    """Point that a rule takes: its index in the front, and the difference to FP32 reported of it."""
 
     index: int
     reported: float

@@ -1,4 +1,4 @@
-"""What is told of how the recommended point was chosen: whether it gains anything, luck, and what was passed over."""
+"""Sentences on how the recommended point was chosen: whether it gains anything, luck, and what was passed over."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class RunOptions:
 
     @property
     def ranking(self) -> Ranking:
-        """What decides between points within the limits."""
+        """Order of quantities that decides between points within the limits."""
         return Ranking.of(self.budget, self.preference)
 
     def __post_init__(self) -> None:

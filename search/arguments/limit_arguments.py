@@ -76,7 +76,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
 
 
 def preference_of(args: argparse.Namespace) -> Preference:
-    """What is wanted most within the limits.
+    """Return the preference among points within the limits.
 
     Raises:
         UsageError: If the level is no probability.

@@ -1,4 +1,4 @@
-"""Two networks compared on the same samples, so that the samples' difficulty cancels; greater scores are better.
+"""Comparison of two networks on the same samples, so that the samples' difficulty cancels; greater scores are better.
 
     hits (0 or 1)   difference of two proportions: exact McNemar test (binomial); interval by Bonett and Price
                     (*Adjusted Wald confidence interval for a difference of binomial proportions based on paired data*,

@@ -40,7 +40,7 @@ def choose_finalists(
 
 
 def _preferred(feasible: Sequence[Trial], ranking: Ranking, told_worse: ToldWorse | None) -> Iterable[Trial]:
-    """What would be recommended, then what would be without that, and so on."""
+    """Yield the trial that would be recommended, then the one that would be without it, and so on."""
     left = {trial.number: trial for trial in feasible}
     test = None if told_worse is None else (lambda one, other: told_worse(left[one], left[other]))
     for _ in range(_BEST_FEASIBLE):

@@ -1,4 +1,4 @@
-"""What the recommended point is worth, on samples that had no part in choosing it.
+"""Accuracy of the recommended point on samples that had no part in choosing it.
 
 A point that is taken because it does well on some samples does better there than it does: the winner's luck. Choosing
 uses all samples, so none is left over to report on; instead the held-out samples are split in folds, and each is scored

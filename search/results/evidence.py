@@ -39,7 +39,7 @@ class Evidence:
 
     @classmethod
     def of_values(cls, known: Point | GivenNetwork, metric: MetricInfo) -> Evidence:
-        """What values tell of a network whose scores are not known: a number for each part."""
+        """Return the evidence of a network whose scores are not known: a number for each part."""
         search, held_out = (
             Scored(np.array([metric.oriented(stats.value)]), max(stats.samples, 2)) if stats else None
             for stats in (known.search_accuracy, known.accuracy)
@@ -48,7 +48,7 @@ class Evidence:
 
     @property
     def parts(self) -> tuple[Scored, ...]:
-        """Those that were scored."""
+        """Parts that were scored."""
         return tuple(part for part in (self.search, self.held_out) if part is not None)
 
     @property

@@ -39,7 +39,7 @@ def own_finalists(session: Session) -> list[Trial]:
 
 
 def _evidence(session: Session, artifact: str, *, held_out: bool) -> Evidence:
-    """What is known of an artifact's accuracy."""
+    """Scores that are known of an artifact."""
     scored = session.runner.measurements.scored
     return Evidence(
         search=scored(artifact, SEARCH_PART),

@@ -80,7 +80,7 @@ class Rule:
 
     @property
     def ranking(self) -> Ranking:
-        """What decides between points."""
+        """Order of quantities that decides between points."""
         return Ranking.of(self.budget, self.preference)
 
     def eligible(self, point: Point) -> bool:
@@ -264,6 +264,6 @@ def _nearest(checks: Mapping[str, Checks]) -> dict[str, str]:
 
 
 def _distance(checks: Checks, scale: float) -> float:
-    """How far a point misses its limits in all: relative to the bound, of the metric to ``scale``."""
+    """Distance by which a point misses its limits in all: relative to the bound, of the metric to ``scale``."""
     units = {Limit.ACCURACY: scale}
     return sum(max(check.excess, 0.0) / units.get(limit, check.bound) for limit, check in checks.items())
