@@ -19,8 +19,9 @@ from bitfront.core.errors import (
     WorkloadError,
 )
 from bitfront.core.files import sweep_parts, unwritable, write_bytes, write_text
-from bitfront.core.measurement import AccuracyStats, LatencyStats, MemoryUsage
+from bitfront.core.measurement import AccuracyStats, LatencyStats, MemoryUsage, PairedDifference
 from bitfront.core.metric import Array, Direction, Metric, MetricFunction, MetricInfo, OutputsRead, as_metric
+from bitfront.core.preference import Prefer, Preference
 from bitfront.core.quantisation import ActivationMode, ActivationScheme, Granularity, Precision, WeightScheme
 from bitfront.core.recipe import Recipe, RecipeStep
 from bitfront.core.scheme import FP16, FP32, SCHEMES, Scheme
@@ -63,8 +64,11 @@ __all__ = [
     "ModelError",
     "OutputError",
     "OutputsRead",
+    "PairedDifference",
     "Precision",
     "PrecisionConfig",
+    "Prefer",
+    "Preference",
     "RangeMethod",
     "Recipe",
     "RecipeStep",

@@ -18,6 +18,7 @@ from bitfront.core.metric import MetricInfo
 BYTES_PER_MB = 1_000_000
 # A drop of exactly ``max_drop`` is a difference of two rounded fractions: their last bits are allowed.
 ACCURACY_TOLERANCE = 1e-9
+ESTIMATE = 0.5  # the confidence that the estimate itself has
 
 
 class Limit(StrEnum):
@@ -38,17 +39,19 @@ class LimitCheck:
             greater being better.
         best: The favourable end of its interval; the value itself where there is none.
         bound: The limit in the value's unit: the highest latency or size, the lowest metric.
+        assured: What it is with the confidence that was asked for; None is the value itself.
     """
 
     limit: Limit
     value: float
     best: float
     bound: float
+    assured: float | None = None
 
     @property
     def excess(self) -> float:
-        """Distance of the value beyond the bound, in its unit; ≤ 0 is met."""
-        return self._excess(self.value)
+        """Distance beyond the bound of what is assured, in the value's unit; ≤ 0 is met."""
+        return self._excess(self.value if self.assured is None else self.assured)
 
     @property
     def relative_excess(self) -> float:
@@ -82,9 +85,10 @@ class Constraints(JsonValue):
         max_drop: Upper limit of its absolute loss against the given network; of a fraction 0.01 is one point.
         max_error: Upper limit of a metric that is better when lower.
         max_rise: Upper limit of its absolute increase over the given network's.
+        confidence: Probability with which limits of the metric are to hold; 0.5 takes its estimate.
 
     Raises:
-        UsageError: If a limit is not finite, or not positive where it has to be.
+        UsageError: If a limit is not finite, or not positive where it has to be, or the confidence no probability.
     """
 
     latency_ms: float | None = None
@@ -93,8 +97,14 @@ class Constraints(JsonValue):
     max_drop: float | None = None
     max_error: float | None = None
     max_rise: float | None = None
+    confidence: float = ESTIMATE
 
     def __post_init__(self) -> None:
+        if not ESTIMATE <= self.confidence < 1:
+            raise UsageError(
+                f"--confidence: expected a probability from {ESTIMATE:g} to below 1, got {self.confidence:g}",
+                "0.5 takes the estimate as it is, 0.95 asks for near certainty",
+            )
         for option, value, unit in (
             ("--budget-ms", self.latency_ms, 1),
             ("--budget-mb", self.size_bytes, BYTES_PER_MB),
@@ -116,7 +126,7 @@ class Constraints(JsonValue):
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The limits by name; those of a metric that is better when lower only where they are set."""
+        """The limits by name; those of a metric that is better when lower, and a confidence, only where set."""
         found = {
             "latency_ms": self.latency_ms,
             "size_bytes": self.size_bytes,
@@ -124,12 +134,18 @@ class Constraints(JsonValue):
             "max_drop": self.max_drop,
         }
         lower = {"max_error": self.max_error, "max_rise": self.max_rise}
-        return found | {name: value for name, value in lower.items() if value is not None}
+        sure = {"confidence": self.confidence} if self.confidence != ESTIMATE else {}
+        return found | {name: value for name, value in lower.items() if value is not None} | sure
 
     @property
     def limits_accuracy(self) -> bool:
         """Whether the metric is limited."""
         return any(limit is not None for limit in (self.min_accuracy, self.max_drop, self.max_error, self.max_rise))
+
+    @property
+    def limits_anything(self) -> bool:
+        """Whether there is any limit."""
+        return self.limits_accuracy or self.latency_ms is not None or self.size_bytes is not None
 
     @property
     def accuracy_alone(self) -> bool:
@@ -142,13 +158,9 @@ class Constraints(JsonValue):
         Args:
             reference_accuracy: The given network's, greater being better as well.
         """
-        floors = [-math.inf]
-        if self.min_accuracy is not None:
-            floors.append(self.min_accuracy)
-        if self.max_error is not None:
-            floors.append(-self.max_error)
-        floors += [reference_accuracy - change for change in (self.max_drop, self.max_rise) if change is not None]
-        return max(floors)
+        floor, fall = self._floor, self._fall
+        relative = -math.inf if fall is None else reference_accuracy - fall
+        return max(-math.inf if floor is None else floor, relative)
 
     def absolute(self, reference_accuracy: float) -> Constraints:
         """The same limits once the given network's accuracy is known: one floor, greater being better."""
@@ -166,6 +178,8 @@ class Constraints(JsonValue):
         reference_accuracy: float = math.nan,
         latency_low_ms: float | None = None,
         accuracy_high: float | None = None,
+        accuracy_low: float | None = None,
+        change_low: float | None = None,
     ) -> dict[Limit, LimitCheck]:
         """Each limit that is set, beside the measured value; values that were not measured (None) are left out.
 
@@ -176,6 +190,8 @@ class Constraints(JsonValue):
             reference_accuracy: The given network's, so too; read only where the change from it is limited.
             latency_low_ms: The favourable end of the latency's interval; the latency itself where not given.
             accuracy_high: The favourable end of the accuracy's interval; the accuracy itself where not given.
+            accuracy_low: What the accuracy is with the confidence asked for; the accuracy itself where not given.
+            change_low: What its difference to the given network's is with that confidence; likewise.
         """
         found = {}
         if self.latency_ms is not None and latency_ms is not None:
@@ -183,11 +199,31 @@ class Constraints(JsonValue):
             found[Limit.LATENCY] = LimitCheck(limit=Limit.LATENCY, value=latency_ms, best=best, bound=self.latency_ms)
         if self.size_bytes is not None and size_bytes is not None:
             found[Limit.SIZE] = LimitCheck(limit=Limit.SIZE, value=size_bytes, best=size_bytes, bound=self.size_bytes)
-        floor = self.accuracy_floor(reference_accuracy)
-        if accuracy is not None and math.isfinite(floor):
+        if accuracy is not None:
             best = accuracy if accuracy_high is None else accuracy_high
-            found[Limit.ACCURACY] = LimitCheck(limit=Limit.ACCURACY, value=accuracy, best=best, bound=floor)
+            floor, fall = self._floor, self._fall
+            pairs = [(floor, accuracy_low)] if floor is not None else []
+            if fall is not None and math.isfinite(reference_accuracy):
+                low = None if change_low is None else reference_accuracy + change_low
+                pairs.append((reference_accuracy - fall, low))
+            checks = [
+                LimitCheck(limit=Limit.ACCURACY, value=accuracy, best=best, bound=bound, assured=low)
+                for bound, low in pairs
+            ]
+            if checks:
+                found[Limit.ACCURACY] = max(checks, key=lambda check: check.excess)
         return found
+
+    @property
+    def _floor(self) -> float | None:
+        """The lowest accuracy by limits of the metric itself, greater being better."""
+        floors = [self.min_accuracy, None if self.max_error is None else -self.max_error]
+        return max((floor for floor in floors if floor is not None), default=None)
+
+    @property
+    def _fall(self) -> float | None:
+        """The largest loss against the given network."""
+        return min((fall for fall in (self.max_drop, self.max_rise) if fall is not None), default=None)
 
     def refuse_other_direction(self, metric: MetricInfo) -> None:
         """Refuse limits that are about a metric of the other direction.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bitfront.core.document import Count, JsonValue, NonNegative, Number
 
@@ -52,6 +52,38 @@ class AccuracyStats(JsonValue):
     def negated(self) -> AccuracyStats:
         """The same of the metric's negative: value and interval with the other sign, its ends exchanged."""
         return AccuracyStats(value=-self.value, ci_low=-self.ci_high, ci_high=-self.ci_low, samples=self.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedDifference(JsonValue):
+    """Mean difference of two networks' scores on the same samples, with its 95 % interval.
+
+    Attributes:
+        value: One's mean minus the other's, in the metric's own sign.
+        ci_low, ci_high: 95 % interval of ``value``.
+        error: Standard error of ``value``.
+        better, worse: Samples that the one scores better, and worse, than the other.
+        samples: Samples that both were scored on.
+        hits: Whether scores are 0 or 1, so that differences are counts of samples.
+    """
+
+    value: Number
+    ci_low: Number
+    ci_high: Number
+    error: NonNegative
+    better: Count
+    worse: Count
+    samples: Count
+    hits: bool = False
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.ci_low > 0 or self.ci_high < 0
+
+    def negated(self) -> PairedDifference:
+        """The same of the metric's negative; what is better stays so."""
+        return replace(self, value=-self.value, ci_low=-self.ci_high, ci_high=-self.ci_low)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

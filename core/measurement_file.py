@@ -17,6 +17,7 @@ from bitfront.core.errors import DataError, UsageError
 from bitfront.core.given_network import GivenNetwork
 from bitfront.core.metric import ComparedWith, Direction
 from bitfront.core.point import Point
+from bitfront.core.preference import Choice
 from bitfront.core.training_info import TrainInfo
 
 SCHEMA_VERSION = 1
@@ -26,7 +27,11 @@ TRIAL_COLUMNS = (
     "number", "origin", "state", "size_bytes", "latency_ms", "latency_p90_ms", "ratio", "accuracy", "accuracy_samples",
     "seconds", "reason", "choices",
 )  # fmt: skip
-LATER_TRIAL_COLUMNS = ("network", "pruning")  # which runs of before do not have
+# Which runs of before do not have.
+LATER_TRIAL_COLUMNS = (
+    "network", "pruning", "accuracy_change", "accuracy_change_ci_low", "accuracy_change_ci_high", "samples_better",
+    "samples_worse",
+)  # fmt: skip
 SCORE_COLUMNS = ("group", "choice", "alone", "restored", "loss", "dropped")
 SPARSITY_COLUMNS = ("group", "sparsity", "kept", "channels", "loss", "dropped")
 
@@ -109,6 +114,7 @@ class MeasurementFile(JsonValue):
     train: TrainInfo | None = None
     given: GivenNetwork | None = None
     only_fp32: tuple[str, ...] = ()
+    choice: Choice | None = None
 
 
 MEASUREMENT_FILE = "measurement.json"

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from bitfront.core.document import Count, JsonValue, PathBelow
-from bitfront.core.measurement import AccuracyStats, LatencyStats, MemoryUsage
+from bitfront.core.measurement import AccuracyStats, LatencyStats, MemoryUsage, PairedDifference
 from bitfront.core.scheme import SchemeText
 from bitfront.core.variant_info import VariantInfo
 
@@ -34,6 +34,8 @@ class Point(JsonValue):
         engine: Path of the runtime's own file, relative to the run folder; None where not written.
         network: The network it was made from; None for the given one.
         compressed_bytes: Size of the model file deflated; None where not measured.
+        change, search_change: Difference of ``accuracy``, and of ``search_accuracy``, to the given network on the same
+            samples; None where either has no scores a sample.
     """
 
     id: str
@@ -54,6 +56,8 @@ class Point(JsonValue):
     engine: PathBelow | None = None
     network: VariantInfo | None = None
     compressed_bytes: Count | None = None
+    change: PairedDifference | None = None
+    search_change: PairedDifference | None = None
 
     @property
     def shown_latency(self) -> LatencyStats | None:
@@ -64,3 +68,8 @@ class Point(JsonValue):
     def shown_accuracy(self) -> AccuracyStats | None:
         """The accuracy on held-out data, else the search's."""
         return self.accuracy or self.search_accuracy
+
+    @property
+    def shown_change(self) -> PairedDifference | None:
+        """Difference of ``shown_accuracy`` to the given network's."""
+        return self.change if self.accuracy else self.search_change

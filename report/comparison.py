@@ -29,6 +29,7 @@ from bitfront.core.backends_file import BACKENDS_FILE, BACKENDS_FORM
 from bitfront.core.given_network import GIVEN_ID
 from bitfront.core.measurement_file import MEASUREMENT_FILE
 from bitfront.core.point import Point
+from bitfront.report.choice_text import speed_first
 from bitfront.report.csv_fields import damaged
 from bitfront.report.results import RunResults
 
@@ -273,7 +274,7 @@ def _for_all(runs: Sequence[BackendRun], rows: Sequence[Row]) -> str | None:
     if not found:
         return None
     fastest = {run.name: min(_latency_ms(row.cells[run.name]) for row in found) for run in runs}
-    speed_alone = all(run.results is not None and run.results.budget.accuracy_alone for run in runs)
+    speed_alone = all(run.results is not None and speed_first(run.results) for run in runs)
 
     results = {run.name: run.results for run in runs}
 

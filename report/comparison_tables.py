@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bitfront.core import formatting
+from bitfront.report.choice_text import speed_first
 from bitfront.report.comparison import Cell, Comparison, Row
 from bitfront.report.results import RunResults
 from bitfront.report.summary import limit_texts, point_text
@@ -114,7 +115,7 @@ def _standing(results: RunResults, cell: Cell) -> str:
 
 def rule(comparison: Comparison) -> str:
     """The rule by which ``for_all`` was chosen, in words."""
-    speed = all(results.budget.accuracy_alone for _, results in comparison.measured)
+    speed = all(speed_first(results) for _, results in comparison.measured)
     quantity = comparison.metric.quantity if comparison.measured else "accuracy"
     return RULE_SPEED if speed else RULE_ACCURACY.format(quantity=quantity)
 

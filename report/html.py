@@ -76,6 +76,7 @@ def page(results: RunResults) -> str:
         unsure=any(
             row.baseline and not row.on_front and results.points[row.id].latency_reproduced is False for row in rows
         ),
+        paired=any(point.shown_change for point in results.points.values()),
         compared_with="the network as given" if results.versus == GIVEN_ID else "the FP32 network",
     )
 
@@ -128,6 +129,8 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
         ("Precisions", settings.get("precisions")),
         ("Passes", settings.get("passes")),
         *((f"Not offered: {name}", why) for name, why in (settings.get("withheld") or {}).items()),
+        ("Wanted within the limits", results.choice and results.choice.prefer.value),
+        ("Accuracies told apart at", results.choice and f"a chance below {results.choice.significance:g}"),
         ("Trials asked for", settings.get("trials")),
         ("Seed", settings.get("seed")),
         ("Network", results.source),

@@ -30,6 +30,7 @@ from bitfront.core.measurement_file import (
     ReportedLayer,
 )
 from bitfront.core.point import Point
+from bitfront.core.preference import Choice
 from bitfront.core.training_info import TrainInfo
 from bitfront.report.csv_fields import damaged, read_csv
 from bitfront.report.rows import (
@@ -69,6 +70,7 @@ class RunResults:
         trials, scores: Empty where an interrupted run has not written them.
         sparsities: Empty where nothing was to be pruned.
         only_fp32: Why FP32 as given is the only point, in sentences; empty where there was something to decide.
+        choice: How the recommended point was chosen; None in older runs, which took the highest accuracy.
     """
 
     name: str
@@ -97,6 +99,7 @@ class RunResults:
     scores: tuple[Score, ...] = ()
     sparsities: tuple[SparsityScore, ...] = ()
     only_fp32: tuple[str, ...] = ()
+    choice: Choice | None = None
 
     @property
     def metric(self) -> MetricInfo:
@@ -181,6 +184,7 @@ def _results(file: MeasurementFile) -> RunResults:
         nearest=MappingProxyType(file.nearest),
         points=MappingProxyType(points),
         only_fp32=file.only_fp32,
+        choice=file.choice,
         train=file.train,
         given=file.given,
         time_split_s=MappingProxyType(file.time_split_s),
@@ -200,7 +204,8 @@ def _check(results: RunResults) -> None:
         if point.id != id_:
             raise ValueError(f"{field_name(('points', id_, 'id'))}: expected the same, got {shown(point.id)}")
         _check_intervals(point)
-    named = (*results.front, *results.nearest.values(), *filter(None, (results.recommended,)))
+    rival = results.choice.rival if results.choice else None
+    named = (*results.front, *results.nearest.values(), *filter(None, (results.recommended, rival)))
     unknown = [id_ for id_ in named if id_ not in points]
     if unknown:
         raise ValueError(f"point {shown(unknown[0])} is named but not among the points")

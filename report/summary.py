@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from bitfront.core import Limit, MetricInfo, formatting
+from bitfront.core import Limit, formatting
+from bitfront.core.constraints import ESTIMATE
 from bitfront.core.given_network import GIVEN_ID
 from bitfront.core.point import Point
+from bitfront.report.choice_text import change_text, choice_details, chosen_text, gains, nothing_gained_details
 from bitfront.report.results import RunResults
 from bitfront.report.tables import NOT_REPRODUCED, accuracy_difference, size_ratio
 
@@ -17,14 +19,13 @@ RANDOM_RANGES = (
 )
 _NAMES = {GIVEN_ID: "the given network"}
 _AGAIN = "run again while nothing else computes"
-_TIE = 1.02
-_WORTH = 1.1  # times as slow: a point that is less slower is not told of another
 
 
 class RunStatus(Enum):
     """End of a run for the person who asked."""
 
     MET = "met"
+    NOTHING_GAINED = "unchanged"
     MISSED = "missed"
     UNFINISHED = "unfinished"
 
@@ -36,8 +37,8 @@ class RunSummary:
     Attributes:
         status: For the colour and the exit status.
         headline: One sentence.
-        details: Further sentences: that ranges are random, what stopped the run, why there is but one point, what else
-            may be worth taking, nearest points.
+        details: Further sentences: that ranges are random, what stopped the run, why there is but one point, how the
+            recommended was chosen, nearest points.
     """
 
     status: RunStatus
@@ -45,15 +46,24 @@ class RunSummary:
     details: tuple[str, ...] = ()
 
 
-def point_text(results: RunResults, point: Point) -> str:
-    """Measured values of a point: ``3.10 ms (0.41 × given), 97.20 % (−0.10 points), 62.0 kB (0.19 ×)``."""
+def point_text(results: RunResults, point: Point, accuracy_text: str = "") -> str:
+    """Measured values of a point: ``3.10 ms (0.41 × given), 97.20 % (−0.10 points), 62.0 kB (0.19 ×)``.
+
+    Args:
+        results: Of the run.
+        point: One of its points.
+        accuracy_text: What is told of its accuracy instead of what was measured.
+    """
     latency, accuracy = point.shown_latency, point.shown_accuracy
     parts = []
     if latency:
         parts.append(f"{formatting.latency(latency.median_ms)} ({formatting.ratio(latency.ratio)} {results.versus})")
-    if accuracy:
-        change = accuracy_difference(results, point)
+    if accuracy_text:
+        parts.append(accuracy_text)
+    elif accuracy:
+        change, paired = accuracy_difference(results, point), point.shown_change
         note = f" ({formatting.metric_change(change, results.metric)})" if change is not None else ""
+        note = f" {change_text(paired, results)}" if paired and point.id != results.reference else note
         parts.append(formatting.metric_value(accuracy.value, results.metric) + note)
     share = size_ratio(results, point)
     parts.append(formatting.size(point.size_bytes) + (f" ({formatting.ratio(share)})" if share is not None else ""))
@@ -64,8 +74,6 @@ def limit_texts(results: RunResults) -> tuple[str, ...]:
     """Each limit in words: ``latency ≤ 5.00 ms``, ``error ≤ 0.2``."""
     budget, metric = results.budget, results.metric
     texts = []
-    if budget.latency_ms is not None:
-        texts.append(f"latency ≤ {formatting.latency(budget.latency_ms)}")
     if budget.min_accuracy is not None:
         texts.append(f"{metric.quantity} ≥ {formatting.metric_value(budget.min_accuracy, metric)}")
     if budget.max_drop is not None:
@@ -74,6 +82,10 @@ def limit_texts(results: RunResults) -> tuple[str, ...]:
         texts.append(f"error ≤ {formatting.metric_value(budget.max_error, metric)}")
     if budget.max_rise is not None:
         texts.append(f"error {_within(budget.max_rise, results)}")
+    if budget.confidence != ESTIMATE:
+        texts = [f"{text} at {100 * budget.confidence:g} % confidence" for text in texts]
+    if budget.latency_ms is not None:
+        texts.insert(0, f"latency ≤ {formatting.latency(budget.latency_ms)}")
     if budget.size_bytes is not None:
         texts.append(f"size ≤ {formatting.size(budget.size_bytes)}")
     return tuple(texts)
@@ -89,18 +101,31 @@ def summarise_run(results: RunResults) -> RunSummary:
     random_ranges = [RANDOM_RANGES] if results.random_ranges else []
     details = [*random_ranges, *_ended_early(results), *results.only_fp32]
     if results.recommended is not None:
-        meets = "meets every limit" if limit_texts(results) else "is recommended (no limit was set)"
         point = results.points[results.recommended]
-        network = f" ({point.network.label})" if point.network else ""
-        text = f"{point.id}{network} {meets}: {point_text(results, point)}"
-        details += _also_worth_it(results, point)
-        return RunSummary(status=RunStatus.MET, headline=text, details=tuple(details))
+        headline, status = _recommendation(results, point)
+        more = [] if status is RunStatus.MET else nothing_gained_details(results)
+        details += [*more, *choice_details(results, point)]
+        return RunSummary(status=status, headline=headline, details=tuple(details))
     if not results.complete and not results.nearest:
         text = "Stopped before a point could be recommended"
         return RunSummary(status=RunStatus.UNFINISHED, headline=text, details=tuple(details))
     headline, more = _missed(results)
     details += [*more, *_nearest_texts(results)]
     return RunSummary(status=RunStatus.MISSED, headline=headline, details=tuple(details))
+
+
+def _recommendation(results: RunResults, point: Point) -> tuple[str, RunStatus]:
+    limited = bool(limit_texts(results))
+    network = f" ({point.network.label})" if point.network else ""
+    is_reference = point.id == results.reference
+    values = point_text(results, point, "" if is_reference else chosen_text(results))
+    doubt = f"; {NOT_REPRODUCED}" if point.latency_reproduced is False else ""
+    if gains(results, point):
+        meets = "meets every limit" if limited else "is recommended (no limit was set)"
+        return f"{point.id}{network} {meets}: {values}{doubt}", RunStatus.MET
+    kept = "the network as it was given" if is_reference else f"{point.id}{network}, no better than the one given,"
+    meets = "meets every limit" if limited else "is all that can be recommended"
+    return f"Nothing gained: {kept} {meets}: {point.id}, {values}{doubt}", RunStatus.NOTHING_GAINED
 
 
 def _ended_early(results: RunResults) -> list[str]:
@@ -125,53 +150,14 @@ def _nearest_texts(results: RunResults) -> list[str]:
     return texts
 
 
-def _also_worth_it(results: RunResults, recommended: Point) -> list[str]:
-    """A sentence on the front point that is faster and smaller than the recommended, and may be as accurate.
-
-    A sample or two may have made the scheme; whether they are worth the difference is for the person to say. Of several
-    the most accurate is named, of equals the smallest that is within 2 % of the fastest.
-    """
-    rivals = {
-        id_: (results.metric.oriented(accuracy.value), latency.ratio)
-        for id_ in results.front
-        if (accuracy := results.points[id_].shown_accuracy)
-        and (latency := results.points[id_].shown_latency)
-        and _rivals(results.points[id_], recommended, results.metric)
-    }
-    if not rivals:
-        return []
-    best = max(value for value, _ in rivals.values())
-    fastest = min(ratio for value, ratio in rivals.values() if value == best)
-    named = [results.points[id_] for id_, (value, ratio) in rivals.items() if value == best and ratio <= _TIE * fastest]
-    rival = min(named, key=lambda point: point.size_bytes)
-    return [
-        f"{rival.id} is faster and smaller, and may be as accurate (each {results.metric.quantity} is within the "
-        f"other's 95 % interval): {point_text(results, rival)}."
-    ]
-
-
-def _rivals(point: Point, recommended: Point, metric: MetricInfo) -> bool:
-    """Whether a point within every limit is surely faster and by enough, smaller, and not surely less accurate."""
-    mine, theirs = point.shown_latency, recommended.shown_latency
-    if mine is None or theirs is None or point.shown_accuracy is None or recommended.shown_accuracy is None:
-        return False
-    scored, aimed = (metric.oriented_stats(stats) for stats in (point.shown_accuracy, recommended.shown_accuracy))
-    return (
-        point.feasible
-        and mine.ratio_high < theirs.ratio_low
-        and mine.ratio * _WORTH <= theirs.ratio
-        and point.size_bytes < recommended.size_bytes
-        and scored.ci_high >= aimed.value
-        and aimed.ci_low <= scored.value
-    )
-
-
 def _missed(results: RunResults) -> tuple[str, list[str]]:
     """Reason why nothing is recommended, in one sentence, and the sentences that go with it.
 
     A point that is within every limit by numbers that were not reproduced is told apart from one that misses a limit.
     """
     so_far = "" if results.complete else " so far"
+    if results.budget.latency_ms is None:
+        return f"No point meets every limit{so_far}", []
     judged = [point for point in results.points.values() if point.latency_reproduced is not None]
     doubtful = [point.id for point in judged if not point.latency_reproduced and point.feasible]
     if judged and not any(point.latency_reproduced for point in judged):

@@ -33,6 +33,8 @@ _BESIDE = COLUMNS.index(LIMITS)
 MET = "met"
 """The cell in ``LIMITS`` of a point that misses none."""
 _SHRUNK = 0.9
+UNTOLD = "≈"
+"""Before a difference that cannot be told from none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +105,18 @@ def accuracy_difference(results: RunResults, point: Point) -> float | None:
     return None
 
 
+def change_cell(results: RunResults, point: Point, *, interval: bool) -> str:
+    """Difference to what points are compared with, ``≈`` before it where it cannot be told from none."""
+    change, metric = point.shown_change, results.metric
+    if change is None or point.id == results.reference:
+        return formatting.metric_change(accuracy_difference(results, point), metric)
+    text = formatting.paired_change(change, metric) if interval else formatting.metric_change(change.value, metric)
+    return text if change.measurable else f"{UNTOLD} {text}"
+
+
 def table(results: RunResults) -> tuple[TableRow, ...]:
-    """The front and the baselines, fastest first; points that were not timed come last."""
-    shown = dict.fromkeys((*results.front, *results.baselines))
+    """The front, the baselines and the recommended, fastest first; points that were not timed come last."""
+    shown = dict.fromkeys((*results.front, *results.baselines, *filter(None, (results.recommended,))))
     points = [results.points[id_] for id_ in shown]
     points.sort(key=lambda point: point.shown_latency.median_ms if point.shown_latency else float("inf"))
     return tuple(_row(results, point) for point in points)
@@ -119,7 +130,7 @@ def front_rows(results: RunResults) -> tuple[tuple[str, ...], ...]:
 def _row(results: RunResults, point: Point) -> TableRow:
     recommended = point.id == results.recommended
     latency, accuracy = point.shown_latency, point.shown_accuracy
-    limited = any(limit is not None for limit in results.budget.to_json().values())
+    limited = results.budget.limits_anything
     footprint = (point.footprint or MemoryUsage()).to_json().values() if _tells_memory(results) else ()
     made = _has_variants(results)
     return TableRow(
@@ -132,7 +143,7 @@ def _row(results: RunResults, point: Point) -> TableRow:
             "★" if recommended else "",
             point.id,
             formatting.metric_value(accuracy.value if accuracy else None, results.metric),
-            formatting.metric_change(accuracy_difference(results, point), results.metric),
+            change_cell(results, point, interval=True),
             formatting.latency(latency.median_ms if latency else None),
             formatting.latency(latency.p90_ms if latency else None),
             formatting.ratio(latency.ratio if latency else None),
@@ -166,12 +177,12 @@ def _variant_cells(network: VariantInfo | None, metric: MetricInfo) -> tuple[str
 
 
 def pareto_frame(results: RunResults) -> pd.DataFrame:
-    """Contents of ``pareto.csv``, a row a point of the front, fastest first, with what only some runs have."""
+    """Contents of ``pareto.csv``, a row a point of the front and the recommended, with what only some runs have."""
     told, made = _tells_memory(results), _has_variants(results)
     extra = (*(MemoryUsage().to_json() if told else ()), *(NETWORK_CSV_COLUMNS if made else ()))
     rows = []
     for entry in table(results):
-        if not entry.on_front:
+        if not entry.on_front and not entry.recommended:
             continue
         point = results.points[entry.id]
         latency, accuracy = point.shown_latency, point.shown_accuracy
@@ -183,6 +194,7 @@ def pareto_frame(results: RunResults) -> pd.DataFrame:
                 "accuracy": accuracy.value if accuracy else None,
                 "accuracy_ci_low": accuracy.ci_low if accuracy else None,
                 "accuracy_ci_high": accuracy.ci_high if accuracy else None,
+                **_change_values(point),
                 "latency_ms": latency.median_ms if latency else None,
                 "latency_p90_ms": latency.p90_ms if latency else None,
                 "ratio": latency.ratio if latency else None,
@@ -197,7 +209,19 @@ def pareto_frame(results: RunResults) -> pd.DataFrame:
             }
         )
     frame = pd.DataFrame(rows, columns=[*PARETO_COLUMNS, *extra])
-    return frame.astype({name: "Int64" for name in _WHOLE_COLUMNS if name in extra})
+    return frame.astype({name: "Int64" for name in _WHOLE_COLUMNS if name in frame})
+
+
+def _change_values(point: Point) -> dict[str, Any]:
+    change = point.shown_change
+    return {
+        "accuracy_change": change and change.value,
+        "accuracy_change_ci_low": change and change.ci_low,
+        "accuracy_change_ci_high": change and change.ci_high,
+        "samples_better": change and change.better,
+        "samples_worse": change and change.worse,
+        "samples": change and change.samples,
+    }
 
 
 def _variant_values(network: VariantInfo | None) -> dict[str, Any]:
@@ -234,6 +258,12 @@ PARETO_COLUMNS = (
     "feasible",
     "config",
     "model",
+    "accuracy_change",
+    "accuracy_change_ci_low",
+    "accuracy_change_ci_high",
+    "samples_better",
+    "samples_worse",
+    "samples",
 )
 NETWORK_CSV_COLUMNS = (
     "compressed_bytes",
@@ -250,4 +280,13 @@ NETWORK_CSV_COLUMNS = (
     "fp32_accuracy",
     "network_file",
 )
-_WHOLE_COLUMNS = ("compressed_bytes", "macs", "parameters", "train_steps")  # else pandas makes them float for gaps
+# Else pandas makes them float for gaps.
+_WHOLE_COLUMNS = (
+    "samples_better",
+    "samples_worse",
+    "samples",
+    "compressed_bytes",
+    "macs",
+    "parameters",
+    "train_steps",
+)

@@ -69,6 +69,7 @@ def point_tooltip(results: RunResults, point: Point) -> str:
     return _lines(
         f"<b>{escape(point.id)}</b> ({escape(origin_text(point.origin))})",
         _accuracy_words(point.shown_accuracy, results.metric),
+        _change_words(results, point),
         _latency_words(point.shown_latency, results.versus),
         "size "
         + formatting.size(point.size_bytes)
@@ -92,6 +93,14 @@ def _accuracy_words(stats: AccuracyStats | None, metric: MetricInfo) -> str:
         return ""
     value, low, high = (formatting.metric_value(v, metric) for v in (stats.value, stats.ci_low, stats.ci_high))
     return f"{metric.quantity} {value} [{low}, {high}], {stats.samples:,} samples"
+
+
+def _change_words(results: RunResults, point: Point) -> str:
+    change = point.shown_change
+    if change is None or point.id == results.reference:
+        return ""
+    told = formatting.verdict(change, results.metric) or f"{change.better:,} better, {change.worse:,} worse"
+    return f"{formatting.paired_change(change, results.metric)} {results.versus}, {told}"
 
 
 def _latency_words(stats: LatencyStats | None, versus: str) -> str:

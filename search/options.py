@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bitfront.core import CalibrationSettings, Constraints, Precision, UsageError
+from bitfront.core import CalibrationSettings, Constraints, Precision, Preference, UsageError
 from bitfront.search.passes.options import PassOptions
 from bitfront.search.policy.config import DEFAULTS, PolicyConfig
+from bitfront.search.results.ranking import Ranking
 
 MOST_SEED = 2**32 - 1  # numpy's RandomState, which Optuna draws with, takes no more
 
@@ -35,6 +36,7 @@ class RunOptions:
         resume: Continue the run in ``out`` instead of starting afresh.
         passes: Passes that take part in the search; None is none.
         policy: What steers the search; studies vary it.
+        preference: What is wanted most of points within the limits.
     """
 
     budget: Constraints
@@ -54,6 +56,12 @@ class RunOptions:
     resume: bool = False
     passes: PassOptions | None = None
     policy: PolicyConfig = DEFAULTS
+    preference: Preference = field(default_factory=Preference)
+
+    @property
+    def ranking(self) -> Ranking:
+        """Order of quantities that decides between points within the limits."""
+        return Ranking.of(self.budget, self.preference)
 
     def __post_init__(self) -> None:
         for option, value in (

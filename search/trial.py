@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from bitfront.core import AccuracyStats, LatencyStats, RecipeStep, Scheme
+from bitfront.core import AccuracyStats, LatencyStats, PairedDifference, RecipeStep, Scheme
 from bitfront.core.pareto import Objectives
 
 
@@ -115,7 +115,9 @@ class Trial:
         latency: Paired with the given network in the search's process; None where it was not timed.
         latency_ms: ``latency.ratio`` × the given network's median over the whole run so far: the search's estimate,
             free of the machine's drift; None where it was not timed.
-        accuracy: On the search's part of the evaluation data, or on the first of its samples; None where not scored.
+        accuracy: On the search's part of the evaluation data; of a trial stopped on the first of its samples the given
+            network's on all of them and the difference on those; None where not scored.
+        change: Difference to the given network on the samples it was scored on; None where those have no scores each.
         misses: How far each limit is missed, relative to the limit (accuracy: as a difference); limit → miss, ≤ 0
             is met. Holds what was measured alone.
         seconds: Wall clock the trial took.
@@ -130,6 +132,7 @@ class Trial:
     latency: LatencyStats | None = None
     latency_ms: float | None = None
     accuracy: AccuracyStats | None = None
+    change: PairedDifference | None = None
     misses: Mapping[str, float]
     seconds: float
     reason: str = ""

@@ -6,12 +6,14 @@ import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 
-from bitfront.core import BYTES_PER_MB, Constraints, UsageError
-from bitfront.search.arguments.values import Limit, limit
+from bitfront.core import BYTES_PER_MB, Constraints, Prefer, Preference, UsageError
+from bitfront.core.constraints import ESTIMATE
+from bitfront.core.preference import SIGNIFICANCE
+from bitfront.search.arguments.values import Limit, limit, number
 
 BUDGET = (
-    "limits the result must meet, any combination; recommended is the most accurate point within them, or the\n"
-    "fastest where accuracy alone is limited; each for every backend, or by name: ort-cpu=5,openvino=4"
+    "limits the result must meet, any combination, each for every backend or by name: ort-cpu=5,openvino=4;\n"
+    "of what is within them the point is recommended that --prefer names, of equals the faster, then the smaller"
 )
 
 
@@ -49,6 +51,38 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         help="its largest increase over the given network's, absolute, in place of --max-drop (default: none)",
     )
 
+    group.add_argument(
+        "--confidence",
+        type=number,
+        default=ESTIMATE,
+        metavar="PROBABILITY",
+        help="how surely limits of accuracy are to hold: 0.5 is the estimate itself, 0.95 nearly sure (default: "
+        "%(default)s)",
+    )
+    group.add_argument(
+        "--prefer",
+        choices=[prefer.value for prefer in Prefer],
+        help="what is wanted most within the limits: accuracy as high as can be told apart, or the lowest latency or "
+        "size that keeps the limits of accuracy (default: latency where accuracy alone is limited, else accuracy)",
+    )
+    group.add_argument(
+        "--significance",
+        type=number,
+        default=SIGNIFICANCE,
+        metavar="LEVEL",
+        help="level of the paired test by which a point is less accurate than the best; below it they are equal, and "
+        "the faster is recommended; 1 takes every difference as real (default: %(default)s)",
+    )
+
+
+def preference_of(args: argparse.Namespace) -> Preference:
+    """Return the preference among points within the limits.
+
+    Raises:
+        UsageError: If the level is no probability.
+    """
+    return Preference(prefer=Prefer(args.prefer) if args.prefer else None, significance=args.significance)
+
 
 def budgets_of(args: argparse.Namespace, backends: Sequence[str]) -> dict[str, Constraints]:
     """The constraints of each backend; a limit given by name holds for the backends it names.
@@ -72,10 +106,10 @@ def budgets_of(args: argparse.Namespace, backends: Sequence[str]) -> dict[str, C
                     f"{option}: backend '{name}' is not in this run; its backends: {', '.join(backends)}",
                     f"did you mean '{close[0]}'?" if close else "name it in --backend too",
                 )
-    return {backend: _budget(limits, backend) for backend in backends}
+    return {backend: _budget(limits, backend, args.confidence) for backend in backends}
 
 
-def _budget(limits: Mapping[str, Limit | None], backend: str) -> Constraints:
+def _budget(limits: Mapping[str, Limit | None], backend: str, confidence: float) -> Constraints:
     values = {o: given.get(backend) if isinstance(given, Mapping) else given for o, given in limits.items()}
     megabytes = values["--budget-mb"]
     try:
@@ -86,6 +120,7 @@ def _budget(limits: Mapping[str, Limit | None], backend: str) -> Constraints:
             max_drop=values["--max-drop"],
             max_error=values["--max-error"],
             max_rise=values["--max-rise"],
+            confidence=confidence,
         )
     except UsageError as error:
         named = any(error.message.startswith(o) and isinstance(given, Mapping) for o, given in limits.items())

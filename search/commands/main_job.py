@@ -119,7 +119,7 @@ def all_options(
         UsageError: If one makes no sense.
     """
     budgets = limit_arguments.budgets_of(args, backends)
-    passes = pass_arguments.passes_of(args)
+    passes, preference = pass_arguments.passes_of(args), limit_arguments.preference_of(args)
     return tuple(
         RunOptions(
             budget=budgets[backend],
@@ -138,6 +138,7 @@ def all_options(
             save_engine=args.save_engine,
             resume=args.resume,
             passes=passes,
+            preference=preference,
         )
         for backend in backends
     )

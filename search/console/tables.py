@@ -15,6 +15,7 @@ from bitfront.search.console.terminal import write_prose
 
 MIN_WORDS = 21  # columns that words are left: int4:gptq:weight-only is one
 MIN_NAME = 12  # and a name
+MARKED = "bold green"
 _GAP = 2
 
 Row = tuple[str, ...]
@@ -54,6 +55,7 @@ def write_table(
     names: Sequence[int] = (),
     narrowings: Sequence[Narrowing] = (),
     marked: frozenset[int] = frozenset(),
+    style: str = MARKED,
 ) -> None:
     """Write a table.
 
@@ -65,9 +67,10 @@ def write_table(
         names: Indices of columns of names, which may be folded on a narrow terminal.
         narrowings: What is done to columns on a narrow terminal, one after another until the table fits.
         marked: Indices of rows to stand out on a terminal.
+        style: How they do, in rich's words.
     """
     if stream.isatty():
-        _write_rich(stream, _columns(columns, rows, wrapping, names), narrowings, marked)
+        _write_rich(stream, _columns(columns, rows, wrapping, names), narrowings, marked, style)
     else:
         stream.write(plain_table(columns, rows))
 
@@ -94,7 +97,11 @@ def _columns(columns: Sequence[str], rows: Sequence[Row], wrapping: int, names: 
 
 
 def _write_rich(
-    stream: TextIO, columns: Sequence[_Column], narrowings: Sequence[Narrowing], marked: frozenset[int]
+    stream: TextIO,
+    columns: Sequence[_Column],
+    narrowings: Sequence[Narrowing],
+    marked: frozenset[int],
+    style: str,
 ) -> None:
     from rich import box
     from rich.cells import cell_len
@@ -122,7 +129,7 @@ def _write_rich(
         least = column.least if fits else column.folded
         table.add_column(Text(column.name), no_wrap=least == natural, min_width=least, overflow="fold")
     for index, row in enumerate(zip(*(column.cells for column in shown.values()), strict=True)):
-        table.add_row(*(Text(cell) for cell in row), style="bold green" if index in marked else None)
+        table.add_row(*(Text(cell) for cell in row), style=style if index in marked else None)
     needed = _width([column.folded for column in shown.values()])
     wide = console if needed <= console.width else Console(file=stream, width=needed)
     wide.print(table)

@@ -58,6 +58,7 @@ def trial_context(session: Session) -> TrialContext:
         constraints=options.budget,
         seed=options.seed,
         policy=options.policy,
+        preference=options.preference,
     )
 
 

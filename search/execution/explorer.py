@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from bitfront.core import Constraints, MetricInfo, formatting
+from bitfront.core import Constraints, MetricInfo, Preference, formatting
 from bitfront.search.events import Listener
 from bitfront.search.measuring.evaluate import Evaluator
 from bitfront.search.measuring.stopwatch import Kind, Stopwatch
@@ -36,6 +36,7 @@ class TrialContext:
         constraints: What is searched for.
         seed: Of every random draw.
         policy: What to do next.
+        preference: What is wanted most within them.
     """
 
     evaluator: Evaluator
@@ -48,6 +49,12 @@ class TrialContext:
     constraints: Constraints
     seed: int
     policy: PolicyConfig
+    preference: Preference = field(default_factory=Preference)
+
+    @property
+    def accuracy_first(self) -> bool:
+        """Whether the most accurate of what is within the limits comes first."""
+        return self.preference.accuracy_first(self.constraints)
 
     @property
     def max_ratio(self) -> float | None:

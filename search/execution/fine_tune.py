@@ -32,7 +32,7 @@ def _fine_tune_variants(executor: VariantExecutor) -> None:
     resources, qat = executor.resources, executor.builder.options.artifact is not None
     best = executor.trials.evaluator.best
     split = fine_tuning.split_time(resources, qat=qat)
-    first = fine_tuning.preferred_variant(executor.variants, best, executor.trials.constraints)
+    first = fine_tuning.preferred_variant(executor.variants, best, accuracy_first=executor.trials.accuracy_first)
     several = _chosen(executor, executor.variants, split, first=first)
     if len(several) == 1:
         split = TimeSplit(split.shared_s + split.final_s, 0.0, split.qat_s)

@@ -35,16 +35,20 @@ from bitfront.core import (
     Limit,
     LimitCheck,
     LoweringError,
+    PairedDifference,
+    Preference,
     Scheme,
     formatting,
 )
 from bitfront.core.given_network import FP32_ID, GIVEN_ID
-from bitfront.search.measuring.accuracy import Scored, Scorer, no_better, surely_worse
+from bitfront.search.measuring.accuracy import Z_PAIR, Scored, Scorer, no_better, surely_worse
 from bitfront.search.measuring.given import Given, GivenMeasurement
 from bitfront.search.measuring.measurement_cache import Lowered
+from bitfront.search.measuring.paired import paired
 from bitfront.search.measuring.runner import QUICK, ModelRunner
 from bitfront.search.policy.config import DEFAULTS, ScoringConfig
-from bitfront.search.results.ranking import ranking_key
+from bitfront.search.results.evidence import Evidence, accuracy_of, check_accuracy
+from bitfront.search.results.ranking import Ranking
 from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
 SEARCH_PART = "search"
@@ -66,6 +70,7 @@ class Evaluator:
         budget: Limits.
         given: The network that all are compared with.
         scoring: How many samples candidates are scored on at least.
+        preference: What is wanted most within the limits.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Evaluator:
         budget: Constraints,
         given: Given,
         scoring: ScoringConfig = DEFAULTS.scoring,
+        preference: Preference | None = None,
     ) -> None:
         self._runner = runner
         self._scorer = scorer
@@ -82,6 +88,7 @@ class Evaluator:
         self._given = given
         self._measured: GivenMeasurement | None = None
         self._scoring = scoring
+        self._ranking = Ranking.of(budget, preference or Preference())
         self.trials: list[Trial] = []
 
     @property
@@ -110,8 +117,8 @@ class Evaluator:
     @property
     def best(self) -> Trial | None:
         """The preferred trial within every limit."""
-        rank = ranking_key(self._budget)
-        return min((t for t in self.trials if t.feasible), key=lambda trial: rank(trial.objectives), default=None)
+        feasible = (trial for trial in self.trials if trial.feasible)
+        return min(feasible, key=lambda trial: self._ranking.key(trial.objectives), default=None)
 
     def measure_given(self) -> AccuracyStats:
         """Time the given network and score it in full, once; returns its accuracy.
@@ -156,7 +163,8 @@ class Evaluator:
             size_bytes=attempt.size_bytes,
             latency=attempt.latency,
             latency_ms=attempt.latency_ms,
-            accuracy=attempt.scored.stats if attempt.scored else None,
+            accuracy=self._accuracy(attempt.scored) if attempt.scored else None,
+            change=self._change(attempt.scored) if attempt.scored else None,
             misses={limit.value: check.relative_excess for limit, check in self._checks(attempt).items()},
             seconds=time.perf_counter() - started,
             reason=attempt.reason,
@@ -222,10 +230,10 @@ class Evaluator:
 
     def _hopeless(self, attempt: _Attempt, scored: Scored) -> str:
         """Reason why scoring on cannot matter; empty while it can."""
+        change, reference = self._change(scored), self.reference_accuracy
+        highest = reference + change.value + Z_PAIR * change.error if change else scored.stats.ci_high
         checks = self._budget.check(
-            accuracy=scored.stats.value,
-            accuracy_high=scored.stats.ci_high,
-            reference_accuracy=self.reference_accuracy,
+            accuracy=self._accuracy(scored).value, accuracy_high=highest, reference_accuracy=reference
         )
         floor = checks.get(Limit.ACCURACY)
         if floor is not None and scored.per_sample and floor.surely_missed:
@@ -278,12 +286,34 @@ class Evaluator:
         return bool(misses) and min(misses) > own
 
     def _checks(self, attempt: _Attempt) -> dict[Limit, LimitCheck]:
-        return self._budget.check(
-            latency_ms=attempt.latency_ms,
-            size_bytes=attempt.size_bytes,
-            accuracy=attempt.scored.stats.value if attempt.scored else None,
-            reference_accuracy=self.reference_accuracy,
-        )
+        checks = self._budget.check(latency_ms=attempt.latency_ms, size_bytes=attempt.size_bytes)
+        if attempt.scored is None:
+            return checks
+        own = Evidence(search=attempt.scored, artifact=attempt.artifact or "")
+        beside = Evidence(search=self._given_scored, artifact=self._given.artifact)
+        accuracy = check_accuracy(own, beside, self._budget)
+        return checks if accuracy is None else {**checks, Limit.ACCURACY: accuracy}
+
+    @property
+    def _given_scored(self) -> Scored | None:
+        """The given network's scores on the search's part."""
+        return self._runner.measurements.scored(self._given.artifact, SEARCH_PART)
+
+    def _change(self, scored: Scored) -> PairedDifference | None:
+        """Difference to the given network on the samples scored so far."""
+        return paired(scored, self._given_scored)
+
+    def _accuracy(self, scored: Scored) -> AccuracyStats:
+        """Accuracy on the search's part; where not all of it was scored, the given network's with the difference to it.
+
+        The first samples may be easier or harder than all: accuracies of different subsets do not compare.
+        """
+        change = self._change(scored)
+        if change is None or scored.samples >= len(self._scorer):
+            return scored.stats
+        value = accuracy_of(Evidence(search=scored), Evidence(search=self._given_scored))
+        low, high = (value + end - change.value for end in (change.ci_low, change.ci_high))
+        return AccuracyStats(value=value, ci_low=low, ci_high=high, samples=scored.samples)
 
 
 @dataclass(slots=True, kw_only=True)

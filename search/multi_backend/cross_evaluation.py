@@ -15,7 +15,7 @@ from bitfront.core import Scheme
 from bitfront.core.backends_file import CrossEvaluation
 from bitfront.search.events import Listener
 from bitfront.search.multi_backend.translate import translate_config
-from bitfront.search.results.choice import choose_finalists
+from bitfront.search.results.finalize import own_finalists
 from bitfront.search.session import Session
 from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
@@ -40,8 +40,7 @@ class BackendRun:
 
     def finalists(self) -> list[Trial]:
         """The finalists of its own search."""
-        own = [trial for trial in self.session.evaluator.trials if trial.candidate.origin is not Origin.IMPORTED]
-        return choose_finalists(own, self.session.options.budget)
+        return own_finalists(self.session)
 
     def layers(self, trial: Trial) -> dict[str, Scheme]:
         """Layer name → scheme of one of its trials."""

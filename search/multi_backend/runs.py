@@ -27,7 +27,6 @@ from bitfront.search.multi_backend.cross_evaluation import BackendRun, cross_eva
 from bitfront.search.options import RunOptions
 from bitfront.search.prepare import prepare
 from bitfront.search.results.finalize import INTERRUPTED
-from bitfront.search.results.ranking import ranking_key
 from bitfront.search.run import EXIT_MET, EXIT_MISSED, RunResult, conclude
 from bitfront.search.trial import TrialStatus
 
@@ -167,7 +166,7 @@ def _explore(runs: Sequence[BackendRun], time_limit_s: float | None) -> dict[str
 
 def _starts(run: BackendRun) -> list[dict[str, Scheme]]:
     """Layer name → scheme of each config a search found besides its baselines, the preferred first."""
-    rank = ranking_key(run.session.options.budget)
+    rank = run.session.options.ranking.key
     found = [trial for trial in run.finalists() if trial.status is TrialStatus.COMPLETE and not trial.candidate.name]
     found.sort(key=lambda trial: (not trial.feasible, rank(trial.objectives)))
     return [run.layers(trial) for trial in found]

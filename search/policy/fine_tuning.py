@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bitfront.core import Constraints
 from bitfront.search.policy.config import DEFAULTS, FineTuningConfig
 from bitfront.search.policy.improvement import Evidence, Priority, Projected
 from bitfront.search.policy.variant import VariantState
@@ -179,10 +178,10 @@ def _leading(priority: Priority, *, feasible: bool) -> tuple[float, ...]:
 
 
 def preferred_variant(
-    variants: Sequence[VariantState], best: Trial | None, constraints: Constraints
+    variants: Sequence[VariantState], best: Trial | None, *, accuracy_first: bool
 ) -> VariantState | None:
     """Return the variant of the point that would be recommended now, if more accuracy is what would be preferred."""
-    if best is None or constraints.accuracy_alone:
+    if best is None or not accuracy_first:
         return None
     wanted = best.candidate.architecture, dict(best.candidate.pruning)
     return next((one for one in variants if (one.architecture, dict(one.pruning)) == wanted), None)

@@ -2,8 +2,8 @@
 
 Because nothing else is remembered, a resumed study continues exactly where it stood. A recorded trial has the
 space's params (those of prune variables may be missing: not pruned) and the user attributes ``ratio``, ``latency_ms``,
-``size_bytes``, ``accuracy`` (may be missing) and ``state`` (``complete``, ``over budget``, ``stopped``, ``timed``,
-``failed``; a ``timed`` one was built for its cost alone).
+``size_bytes``, ``accuracy`` and ``accuracy_error`` (may be missing) and ``state`` (``complete``, ``over budget``,
+``stopped``, ``timed``, ``failed``; a ``timed`` one was built for its cost alone).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Observation:
         size_bytes: The artifact's size; NaN where it was not built.
         accuracy: Its accuracy; NaN where it was not scored.
         complete: Whether the accuracy is final, not that of a trial stopped early.
+        error: Standard error of the accuracy's difference to the given network's; NaN where it is not known.
     """
 
     encoding: Encoding
@@ -42,6 +43,7 @@ class Observation:
     size_bytes: float
     accuracy: float
     complete: bool
+    error: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,7 @@ def _observation(encoding: Encoding, trial: FrozenTrial) -> Observation:
         size_bytes=_number(trial, "size_bytes"),
         accuracy=_number(trial, "accuracy"),
         complete=trial.user_attrs.get("state") == "complete",
+        error=_number(trial, "accuracy_error"),
     )
 
 

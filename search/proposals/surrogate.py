@@ -2,7 +2,8 @@
 
 Latency comes from the latency model, size from the groups' bytes and what files hold besides them, and accuracy from
 a falling step function of the logarithm of the summed loss, fitted to all scored trials (isotonic regression, Barlow
-et al., *Statistical Inference under Order Restrictions*, 1972): losses order candidates well and scale badly. The loss
+et al., *Statistical Inference under Order Restrictions*, 1972): losses order candidates well and scale badly. A trial
+counts by the error of its difference to the given network, so that one stopped on a few samples says little. The loss
 of a pruning was measured before any training, which takes most of it back: it counts with the weight ρ, of a short
 grid, under which the steps err least. Of several trials of one encoding (its network was trained on in between) the
 best accuracy counts.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,25 +162,39 @@ def _fit_accuracy(
     problem: IlpInstance, history: History, prune_weights: Sequence[float]
 ) -> tuple[IlpInstance, NDArray[np.float64], NDArray[np.float64]]:
     """The problem with the prune weight that orders the scores best; decades of loss and the accuracy at each."""
-    best: dict[Encoding, float] = {}
+    best: dict[Encoding, Observation] = {}
     for seen in history.observations:
-        if math.isfinite(seen.accuracy):
-            best[seen.encoding] = max(seen.accuracy, best.get(seen.encoding, -math.inf))
+        known = best.get(seen.encoding)
+        if math.isfinite(seen.accuracy) and (known is None or seen.accuracy > known.accuracy):
+            best[seen.encoding] = seen
     if not best:
         return problem, np.array([-9.0, 1.0]), np.array([1.0, 0.0])
     pruned = any(any(encoding[len(problem.losses) :]) for encoding in best)
-    fits = []
+    fits, weights = [], _weights(list(best.values()))
     for weight in prune_weights if pruned else prune_weights[:1]:
         weighted = replace(problem, prune_weight=weight)
-        scored = sorted(zip(_decades(weighted, list(best)).tolist(), best.values(), strict=True), key=_falling)
-        decades, accuracies = (np.array(column) for column in zip(*scored, strict=True))
-        steps = np.asarray(isotonic_regression(accuracies, increasing=False).x)
-        fits.append((float(np.sum((steps - accuracies) ** 2)), weighted, decades, steps))
+        found = _decades(weighted, list(best)).tolist()
+        rows = zip(found, (seen.accuracy for seen in best.values()), weights, strict=True)
+        decades, accuracies, trust = (np.array(column) for column in zip(*sorted(rows, key=_falling), strict=True))
+        steps = np.asarray(isotonic_regression(accuracies, weights=trust, increasing=False).x)
+        fits.append((float(np.sum(trust * (steps - accuracies) ** 2)), weighted, decades, steps))
     return min(fits, key=lambda fit: fit[0])[1:]
 
 
-def _falling(pair: tuple[float, float]) -> tuple[float, float]:
-    return pair[0], -pair[1]
+def _weights(observations: Sequence[Observation]) -> list[float]:
+    """Inverse variances; alike where an error is not known.
+
+    Losses do not order accuracies perfectly: that misfit, taken to be as large as the median error, is in all of them.
+    """
+    errors = [seen.error for seen in observations]
+    typical = median(errors)
+    if not all(map(math.isfinite, errors)) or typical == 0:
+        return [1.0] * len(errors)
+    return [2 / (1 + (error / typical) ** 2) for error in errors]
+
+
+def _falling(row: tuple[float, float, float]) -> tuple[float, float]:
+    return row[0], -row[1]
 
 
 def _decades(problem: IlpInstance, encodings: Sequence[Encoding]) -> NDArray[np.float64]:

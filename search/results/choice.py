@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from bitfront.core import Constraints, Limit
+from bitfront.core import Limit
 from bitfront.core.pareto import pareto_front
-from bitfront.search.results.ranking import ranking_key
+from bitfront.search.results.ranking import Ranking, choose_best
 from bitfront.search.trial import Trial, TrialStatus
 
 MOST = 12
 _BEST_FEASIBLE = 3
 
+ToldWorse = Callable[[Trial, Trial], bool]
+"""Whether the first is less accurate than the second as far as can be told."""
 
-def choose_finalists(trials: Sequence[Trial], budget: Constraints, most: int = MOST) -> list[Trial]:
+
+def choose_finalists(
+    trials: Sequence[Trial], ranking: Ranking, told_worse: ToldWorse | None = None, most: int = MOST
+) -> list[Trial]:
     """The trials worth reporting, in order of their numbers.
 
-    Baselines first; then the preferred feasible ones; where none is feasible, the nearest by each limit; then the
+    Baselines first; then the feasible ones that would be recommended, one after the other, and the first in order by
+    their values; where none is feasible, the nearest by each limit; then the
     front, spread as widely as the remaining places allow, without what is hopelessly inaccurate; where none is feasible
     also of what was not scored to its end.
     """
     timed = [t for t in trials if t.measured]
     complete = [t for t in timed if t.status is TrialStatus.COMPLETE]
-    feasible = sorted((t for t in complete if t.feasible), key=lambda t: ranking_key(budget)(t.objectives))
-    chosen = _distinct(
-        [*(t for t in timed if t.candidate.name), *feasible[:_BEST_FEASIBLE], *_nearest(timed, feasible)]
-    )
+    feasible = sorted((t for t in complete if t.feasible), key=lambda t: ranking.key(t.objectives))
+    preferred = [*_preferred(feasible, ranking, told_worse), *feasible[:1]]
+    chosen = _distinct([*(t for t in timed if t.candidate.name), *preferred, *_nearest(timed, feasible)])
     useful = _near_the_floor(complete) if feasible else [t for t in timed if t.accuracy is not None]
     front = [useful[i] for i in pareto_front([t.objectives for t in useful])]
     rest = _spread([t for t in front if t not in chosen], [t for t in chosen if t in useful], most - len(chosen))
     return sorted([*chosen[:most], *rest], key=lambda trial: trial.number)
+
+
+def _preferred(feasible: Sequence[Trial], ranking: Ranking, told_worse: ToldWorse | None) -> Iterable[Trial]:
+    """Yield the trial that would be recommended, then the one that would be without it, and so on."""
+    left = {trial.number: trial for trial in feasible}
+    test = None if told_worse is None else (lambda one, other: told_worse(left[one], left[other]))
+    for _ in range(_BEST_FEASIBLE):
+        best = choose_best({number: trial.objectives for number, trial in left.items()}, ranking, told_worse=test)
+        if best is None:
+            return
+        yield left.pop(best)
 
 
 def _nearest(timed: Sequence[Trial], feasible: Sequence[Trial]) -> Iterable[Trial]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bitfront.core import MetricInfo
@@ -11,9 +11,12 @@ from bitfront.core.given_network import AS_GIVEN, FP32_ID, GIVEN_ID, GivenNetwor
 from bitfront.core.point import Point
 from bitfront.core.training_info import TrainInfo
 from bitfront.core.variant_info import VariantInfo
+from bitfront.search.measuring.evaluate import SEARCH_PART
+from bitfront.search.measuring.paired import paired
 from bitfront.search.results import finalists
 from bitfront.search.results.choice import choose_finalists
-from bitfront.search.results.recommend import Selection, select
+from bitfront.search.results.evidence import Evidence, told_worse
+from bitfront.search.results.recommend import Rule, Selection, select
 from bitfront.search.session import Session
 from bitfront.search.trial import Origin, Trial
 from bitfront.search.variants.info import train_info, variant_info
@@ -23,6 +26,28 @@ INTERRUPTED = "interrupted"
 TIME_LIMIT = "time limit"
 
 
+def own_finalists(session: Session) -> list[Trial]:
+    """Trials of the session's own search that are worth reporting."""
+    own = [trial for trial in session.evaluator.trials if trial.candidate.origin is not Origin.IMPORTED]
+    options = session.options
+
+    def worse(trial: Trial, other: Trial) -> bool:
+        mine, theirs = (_evidence(session, str(one.artifact), held_out=False) for one in (trial, other))
+        return told_worse(mine, theirs, options.preference.significance)
+
+    return choose_finalists(own, options.ranking, worse)
+
+
+def _evidence(session: Session, artifact: str, *, held_out: bool) -> Evidence:
+    """Scores that are known of an artifact."""
+    scored = session.runner.measurements.scored
+    return Evidence(
+        search=scored(artifact, SEARCH_PART),
+        held_out=scored(artifact, finalists.HELD_OUT_PART) if held_out else None,
+        artifact=artifact,
+    )
+
+
 def described(session: Session, also: Sequence[Trial] = ()) -> list[tuple[Trial, Point]]:
     """The trials worth reporting, each with its point, as the search saw it.
 
@@ -30,10 +55,9 @@ def described(session: Session, also: Sequence[Trial] = ()) -> list[tuple[Trial,
         session: What was explored.
         also: Trials to be reported besides those that are chosen.
     """
-    own = [trial for trial in session.evaluator.trials if trial.candidate.origin is not Origin.IMPORTED]
     given = {trial.artifact for trial in also}
     # An own trial that was stopped may have been measured in full as another backend's.
-    chosen = [trial for trial in choose_finalists(own, session.options.budget) if trial.artifact not in given]
+    chosen = [trial for trial in own_finalists(session) if trial.artifact not in given]
     chosen = sorted([*chosen, *also], key=lambda trial: trial.number)
     points = [finalists.point_of(trial, session.runner.layers(trial.candidate), session.metric) for trial in chosen]
     made = [_variant_of(session, trial) for trial in chosen]
@@ -67,14 +91,19 @@ def _with_files(session: Session, trial: Trial, point: Point) -> Point:
     return replace(point, config=config, model=model, network=made)
 
 
-def judged(session: Session, points: Sequence[Point], given: Point) -> Selection:
+def judged(session: Session, points: Sequence[Point], given: Point, artifacts: Mapping[str, str]) -> Selection:
     """Front and recommendation of these points, and of the given network where FP32 does not stand for it.
 
     Args:
         session: What was explored.
         points: Made from trials.
         given: The given network.
+        artifacts: Id of each → its digest.
     """
+    again = any(point.accuracy is not None for point in points)
+    known = {point.id: _evidence(session, artifacts[point.id], held_out=again) for point in points}
+    known[GIVEN_ID] = _evidence(session, session.given.artifact, held_out=again)
+    points = [_with_changes(point, known[point.id], known[GIVEN_ID], session.metric) for point in points]
     trials = session.evaluator.trials
     baselines = [trial.id for trial in trials if trial.candidate.origin is Origin.BASELINE and trial.measured]
     fp32 = next((point for point in points if point.id == FP32_ID), None)
@@ -82,15 +111,23 @@ def judged(session: Session, points: Sequence[Point], given: Point) -> Selection
     if session.given.is_fp32:
         # The same file: what the finalists' measurement found of it stands with the point.
         measured = measured if fp32 is None else _network_of(fp32)
-    elif fp32 is not None and differs(measured, _network_of(fp32), latency_reproduced=fp32.latency_reproduced):
-        points, baselines = [given, *points], [given.id, *baselines]
-    return select(
-        points,
-        session.options.budget,
-        given=replace(measured, refused=session.given.refused),
-        baselines=baselines,
-        metric=session.metric,
+    elif fp32 is not None and differs(
+        measured, _network_of(fp32), latency_reproduced=fp32.latency_reproduced, change=fp32.shown_change
+    ):
+        own = _with_changes(given, known[GIVEN_ID], known[GIVEN_ID], session.metric)
+        points, baselines = [own, *points], [given.id, *baselines]
+    options = session.options
+    rule = Rule(budget=options.budget, preference=options.preference, baselines=baselines, metric=session.metric)
+    return select(points, rule, given=replace(measured, refused=session.given.refused), evidence=known)
+
+
+def _with_changes(point: Point, evidence: Evidence, reference: Evidence, metric: MetricInfo) -> Point:
+    """The point with its differences to the given network."""
+    held_out, search = (
+        change.negated() if change and metric.lower_is_better else change
+        for change in (paired(evidence.held_out, reference.held_out), paired(evidence.search, reference.search))
     )
+    return replace(point, change=held_out, search_change=search)
 
 
 def _network_of(point: Point) -> GivenNetwork:
@@ -134,8 +171,13 @@ def _with_given_file(session: Session, given: Point) -> Point:
 def checkpoint(session: Session) -> None:
     """Write what is known so far, so that a kill leaves a readable folder."""
     session.record.write_trials(session.evaluator.trials)
-    points = [point for _, point in described(session)]
-    write(session, judged(session, points, _given_point(session)), complete=False, stopped=None)
+    found = described(session)
+    selection = judged(session, [point for _, point in found], _given_point(session), _artifacts(found))
+    write(session, selection, complete=False, stopped=None)
+
+
+def _artifacts(found: Sequence[tuple[Trial, Point]]) -> dict[str, str]:
+    return {point.id: str(trial.artifact) for trial, point in found}
 
 
 def measured_again(session: Session, also: Sequence[Trial]) -> Selection:
@@ -156,7 +198,7 @@ def measured_again(session: Session, also: Sequence[Trial]) -> Selection:
     lost = [id_ for id_ in order if not final[id_].latency_reproduced]
     if lost:
         session.listener.warn(f"latency not reproduced in a fresh process, so not on the front: {', '.join(lost)}")
-    selection = judged(session, [final[id_] for id_ in order], final.get(GIVEN_ID, given))
+    selection = judged(session, [final[id_] for id_ in order], final.get(GIVEN_ID, given), _artifacts(chosen))
     _tidy(session, selection)
     return selection
 
@@ -190,8 +232,9 @@ def _remeasured(
 
 def as_searched(session: Session, also: Sequence[Trial]) -> Selection:
     """Points with files, but with the search's own measurements alone."""
-    points = [_with_files(session, trial, point) for trial, point in described(session, also)]
-    selection = judged(session, points, _given_point(session))
+    found = described(session, also)
+    points = [_with_files(session, trial, point) for trial, point in found]
+    selection = judged(session, points, _given_point(session), _artifacts(found))
     if GIVEN_ID not in selection.points:
         _tidy(session, selection)
         return selection

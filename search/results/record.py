@@ -101,6 +101,7 @@ class Record:
             "points": {id_: _point_json(point) for id_, point in selection.points.items()},
             "time_split_s": dict(time_split_s),
             "train": train.to_json() if train else None,
+            "choice": selection.choice.to_json(),
         }
         write_text(self.folder / MEASUREMENT_FILE, json.dumps(data, indent=1, allow_nan=False) + "\n")
         self._written = time.monotonic()
@@ -125,7 +126,9 @@ def earlier_split_s(folder: Path) -> Mapping[str, float]:
 
 
 def _trial_row(trial: Trial, metric: MetricInfo) -> Sequence[object]:
-    latency, accuracy = trial.latency, trial.accuracy
+    latency, accuracy, change = trial.latency, trial.accuracy, trial.change
+    if change is not None and metric.lower_is_better:
+        change = change.negated()
     return (
         trial.number,
         trial.candidate.origin,
@@ -141,6 +144,11 @@ def _trial_row(trial: Trial, metric: MetricInfo) -> Sequence[object]:
         json.dumps(trial.candidate.texts),
         trial.candidate.variant,
         json.dumps(dict(trial.candidate.pruning)),
+        change and change.value,
+        change and change.ci_low,
+        change and change.ci_high,
+        change and change.better,
+        change and change.worse,
     )
 
 
@@ -163,5 +171,7 @@ def _point_json(point: Point) -> dict[str, Any]:
         "footprint": point.footprint.to_json() if point.footprint else None,
         "network": point.network.to_json() if point.network else None,
         "compressed_bytes": point.compressed_bytes,
+        "change": point.change.to_json() if point.change else None,
+        "search_change": point.search_change.to_json() if point.search_change else None,
         "layers": {layer: scheme.text for layer, scheme in point.layers.items()},
     }

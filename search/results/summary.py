@@ -9,22 +9,24 @@ from typing import TextIO
 from bitfront.core.formatting import MISSING, duration
 from bitfront.core.given_network import AS_GIVEN, GIVEN_ID
 from bitfront.report.results import RunResults
-from bitfront.report.summary import summarise_run
+from bitfront.report.summary import RunStatus, summarise_run
 from bitfront.report.tables import (
     FOOTPRINT_COLUMNS,
     LIMITS,
     MET,
     NETWORK_COLUMN,
     NOT_REPRODUCED,
+    UNTOLD,
     ZIP_COLUMN,
     columns,
     front_rows,
 )
 from bitfront.report.variant_details import training_text
-from bitfront.search.console.tables import Narrowing, write_table
+from bitfront.search.console.tables import MARKED, Narrowing, write_table
 from bitfront.search.console.terminal import write_lines, write_prose
 
 _METRIC_CHANGE = 3  # index of its column
+STYLES = {RunStatus.NOTHING_GAINED: "bold yellow"}
 _SHORT = {MET: MET, MISSING: MISSING, NOT_REPRODUCED: "unstable"}
 
 
@@ -38,7 +40,7 @@ def print_summary(folder: Path, stream: TextIO, *, quiet: bool) -> None:
     found = summarise_run(results)
     if not quiet:
         write_lines(stream, "")
-        _print_table(results, stream)
+        _print_table(results, stream, STYLES.get(found.status, MARKED))
         write_prose(stream, "", conditions(results), time_split(results))
         if results.train is not None:
             write_prose(stream, training_text(results.train))
@@ -48,25 +50,31 @@ def print_summary(folder: Path, stream: TextIO, *, quiet: bool) -> None:
     stream.flush()
 
 
-def _print_table(results: RunResults, stream: TextIO) -> None:
+def _print_table(results: RunResults, stream: TextIO, style: str) -> None:
     rows = front_rows(results)
     if not rows:
         write_lines(stream, "no point was measured")
         return
     marked = frozenset(index for index, row in enumerate(rows) if row[0])
     headings = columns(results)
-    write_table(stream, headings, rows, wrapping=1, narrowings=_narrowings(headings, rows), marked=marked)
+    write_table(stream, headings, rows, wrapping=1, narrowings=_narrowings(headings, rows), marked=marked, style=style)
 
 
 def _narrowings(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Narrowing]:
     """Columns left out on a narrow terminal, in this order: first what the report and the lines below say too."""
     limits = headings.index(LIMITS)
     short = tuple(_SHORT.get(row[limits], "missed") for row in rows)
-    dropped = ("layers", ZIP_COLUMN, *FOOTPRINT_COLUMNS, NETWORK_COLUMN, headings[_METRIC_CHANGE], LIMITS)
+    plain = tuple(row[_METRIC_CHANGE].partition(" [")[0] for row in rows)
+    bare = tuple(cell.removesuffix(" points") for cell in plain)
+    dropped = ("layers", ZIP_COLUMN, *FOOTPRINT_COLUMNS, NETWORK_COLUMN)
+    last = (headings[_METRIC_CHANGE], LIMITS)
     return [
+        Narrowing(column=_METRIC_CHANGE, cells=plain),
         Narrowing(column=headings.index("p90")),
         Narrowing(column=limits, cells=short),
         *(Narrowing(column=headings.index(name)) for name in dropped if name in headings),
+        Narrowing(column=_METRIC_CHANGE, cells=bare),
+        *(Narrowing(column=headings.index(name)) for name in last),
     ]
 
 
@@ -79,11 +87,12 @@ def conditions(results: RunResults) -> str:
     samples = f"{settings['holdout_samples']} held-out" if final else f"{settings['search_samples']} of the search's"
     metric, quantity = results.metric, results.metric.quantity
     paired = "the network as given" if results.versus == GIVEN_ID else results.versus
+    untold = f" ({UNTOLD} cannot be told from none)" * any(point.shown_change for point in results.points.values())
     ranges = "; ranges from RANDOM data" * results.random_ranges
     return (
         f"{results.backend} on {results.device['device']}, {threads} thread{'s' * (threads != 1)}, batch {batch}; "
-        f"latency: median, paired with {paired}; Δ and × are to it; {quantity}: {metric.text} on {samples} samples"
-        f"{', lower is better' * metric.lower_is_better}{ranges}"
+        f"latency: median, paired with {paired}; Δ and × are to it{untold}; {quantity}: {metric.text} on {samples} "
+        f"samples{', lower is better' * metric.lower_is_better}{ranges}"
     )
 
 

@@ -1,8 +1,9 @@
 """The identity of a run: it is resumed only with the network, data, machine and options it began with.
 
-Budgets, that of training among them, the number of trials and the time limit may change: they decide where a search
-goes and when it ends, not what was measured. A person's own code (metric, students, a backend) is known by what it
-computes, not by its name (``search.run_folder.object_digest``); where that cannot be told, a run cannot be resumed.
+Budgets, that of training among them, preferences, the number of trials and the time limit may change: they decide
+where a search goes and when it ends, not what was measured. A person's own code (metric, students, a backend) is known
+by what it computes, not by its name (``search.run_folder.object_digest``); where that cannot be told, a run cannot be
+resumed.
 """
 
 from __future__ import annotations

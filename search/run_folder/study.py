@@ -6,6 +6,7 @@ A trial's params are the groups' schemes (text). Its user attributes:
     network        key of the network that was quantised; empty for the given one
     state          how it ended (``search.trial.TrialStatus``)
     ratio, latency_ms, size_bytes, accuracy   what was measured, as far as it was
+    accuracy_error standard error of the difference to the given network, on the same samples; where known
     record         the rest, for ``--resume`` to read back
 
 Constraints are relative misses, ≤ 0 where the limit is met. Optuna's own state is COMPLETE where accuracy is known on
@@ -34,7 +35,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
-from bitfront.core import AccuracyStats, ConfigError, LatencyStats, UsageError, digest
+from bitfront.core import AccuracyStats, ConfigError, LatencyStats, PairedDifference, UsageError, digest
 from bitfront.core.document import Count, JsonValue, NonNegative, Number, decode_json
 from bitfront.search.run_folder.storage import damaged_study, explain_errors, open_storage
 from bitfront.search.space.space import Space
@@ -191,11 +192,14 @@ def _attributes(trial: Trial) -> dict[str, Any]:
         attributes |= {"ratio": trial.latency.ratio, "latency_ms": trial.latency_ms}
     if trial.accuracy is not None:
         attributes["accuracy"] = trial.accuracy.value
+    if trial.change is not None:
+        attributes["accuracy_error"] = trial.change.error
     attributes["record"] = json.dumps(
         {
             "artifact": trial.artifact,
             "latency": trial.latency.to_json() if trial.latency else None,
             "accuracy": trial.accuracy.to_json() if trial.accuracy else None,
+            "change": trial.change.to_json() if trial.change else None,
             "misses": dict(trial.misses),
             "seconds": trial.seconds,
             "reason": trial.reason,
@@ -220,6 +224,7 @@ class _Attributes(JsonValue):
     ratio: NonNegative | None = None
     latency_ms: NonNegative | None = None
     accuracy: Number | None = None
+    accuracy_error: NonNegative | None = None
     record: str
     checksum: str
 
@@ -234,6 +239,7 @@ class _Record(JsonValue):
     misses: dict[str, float]
     seconds: NonNegative
     reason: str
+    change: PairedDifference | None = None
 
 
 def _read(space: Space, frozen: FrozenTrial, architecture: str = "") -> Trial:
@@ -262,6 +268,7 @@ def _read(space: Space, frozen: FrozenTrial, architecture: str = "") -> Trial:
         latency=record.latency,
         latency_ms=attributes.latency_ms,
         accuracy=record.accuracy,
+        change=record.change,
         misses=record.misses,
         seconds=record.seconds,
         reason=record.reason,

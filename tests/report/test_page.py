@@ -305,7 +305,10 @@ def test_pareto_csv_without_a_front_has_its_columns(tmp_path: Path) -> None:
     """Scripts that read it find the header."""
     render(synthetic.early_run(tmp_path))
     header = "id,recommended,origin,accuracy,accuracy_ci_low,accuracy_ci_high,latency_ms,latency_p90_ms,ratio,"
-    assert (tmp_path / "pareto.csv").read_text() == header + "size_bytes,size_ratio,feasible,config,model\n"
+    assert (tmp_path / "pareto.csv").read_text() == header + (
+        "size_bytes,size_ratio,feasible,config,model,accuracy_change,accuracy_change_ci_low,accuracy_change_ci_high,"
+        "samples_better,samples_worse,samples\n"
+    )
 
 
 def test_an_unwritable_folder_is_an_output_error(tmp_path: Path) -> None:

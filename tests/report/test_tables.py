@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bitfront.core import Constraints
+from bitfront.core import Constraints, PairedDifference, Prefer, formatting, top1
+from bitfront.core.preference import Choice
 from bitfront.report.results import RunResults
 from bitfront.report.summary import RunStatus, limit_texts, point_text, summarise_run
-from bitfront.report.tables import COLUMNS, front_rows, table
+from bitfront.report.tables import COLUMNS, front_rows, pareto_frame, table
 from tests.report import synthetic
 
 
@@ -54,35 +56,101 @@ def test_summary_of_a_met_budget(results: RunResults) -> None:
     assert found.headline == f"{results.recommended} meets every limit: " + point_text(
         results, results.points[results.recommended]
     )
-    assert [detail.split()[0] for detail in found.details] == ["int8"]  # 0.14 points less, on 898 samples
+    assert found.details == ()
     assert point_text(results, results.points["fp32"]).endswith("(±0.00 points), 372 kB (1.00 ×)")
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "ratio", "named"),
-    [(0.955, 0.2, True), (0.930, 0.2, False), (0.955, 0.9, False)],
-    ids=["not told apart", "less accurate", "slower"],
+CHANGE = PairedDifference(
+    value=0.002, ci_low=-0.001, ci_high=0.005, error=0.0015, better=3, worse=1, samples=898, hits=True
 )
-def test_summary_names_what_a_few_samples_may_have_kept_out(
-    results: RunResults, accuracy: float, ratio: float, named: bool
-) -> None:
-    """A faster and smaller point of the front whose accuracy's interval overlaps; no other."""
+
+
+def with_change(results: RunResults, change: PairedDifference, **changes: Any) -> RunResults:
+    """The results with this difference of the recommended point, and other changes to it."""
     assert results.recommended is not None
-    best = results.points[results.recommended]
-    assert best.accuracy is not None
-    assert best.latency is not None
-    scored = dataclasses.replace(best.accuracy, value=0.957, ci_low=0.945, ci_high=0.970)
-    timed = dataclasses.replace(best.latency, ratio=0.3, ratio_low=0.29, ratio_high=0.31)
-    rival = dataclasses.replace(
-        best,
-        id="p99",
-        size_bytes=best.size_bytes - 1,
-        accuracy=dataclasses.replace(scored, value=accuracy, ci_low=accuracy - 0.013, ci_high=accuracy + 0.013),
-        latency=dataclasses.replace(timed, ratio=ratio, ratio_low=ratio - 0.01, ratio_high=ratio + 0.01),
+    point = dataclasses.replace(results.points[results.recommended], change=change, **changes)
+    return dataclasses.replace(results, points={**results.points, point.id: point})
+
+
+def test_a_difference_has_its_interval_and_what_it_comes_to(results: RunResults) -> None:
+    """No measurable difference in the headline and by a sign in the table; a measurable one by its interval alone."""
+    text = "(+0.20 points [−0.10, +0.50]) with no measurable difference (2 of 898 samples), "
+    close = with_change(results, CHANGE)
+    assert text in summarise_run(close).headline
+    (row,) = (row for row in front_rows(close) if row[0])
+    assert row[3] == "≈ +0.20 points [−0.10, +0.50]"
+    clear = with_change(results, dataclasses.replace(CHANGE, ci_low=0.001))
+    assert "(+0.20 points [+0.10, +0.50]), " in summarise_run(clear).headline
+    (row,) = (row for row in front_rows(clear) if row[0])
+    assert row[3] == "+0.20 points [+0.10, +0.50]"
+    frame = pareto_frame(close).set_index("id").loc[str(results.recommended)]
+    assert (frame["accuracy_change_ci_low"], frame["samples_better"], frame["samples"]) == (-0.001, 3, 898)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"better": 0, "worse": 0}, "the same accuracy on each of 898 samples"),
+        ({"better": 4, "worse": 4}, "no measurable difference (4 better, 4 worse of 898 samples)"),
+        ({"hits": False}, "no measurable difference (898 samples)"),
+        ({"ci_high": -0.0001, "ci_low": -0.01}, ""),
+    ],
+)
+def test_a_verdict_counts_what_can_be_counted(changes: dict[str, Any], verdict: str) -> None:
+    assert formatting.verdict(dataclasses.replace(CHANGE, **changes), top1) == verdict
+
+
+def test_summary_reports_what_the_choice_does_not_flatter(results: RunResults) -> None:
+    """The figure free of luck is in the headline, the point's own beside it; what leads by chance is named."""
+    stats = results.points[str(results.recommended)].accuracy
+    assert stats is not None
+    fair = dataclasses.replace(stats, value=stats.value - 0.001)
+    choice = Choice(prefer=Prefer.ACCURACY, significance=0.1, accuracy=fair, change=CHANGE)
+    found = summarise_run(dataclasses.replace(results, choice=choice))
+    assert f"{100 * fair.value:.2f} % (+0.20 points" in found.headline
+    assert f"whose accuracy on them is {100 * stats.value:.2f} %" in " ".join(found.details)
+    same = dataclasses.replace(choice, accuracy=stats, rival="fp32", rival_change=CHANGE)
+    (detail,) = summarise_run(dataclasses.replace(results, choice=same)).details
+    assert detail.startswith(
+        "fp32 scores best of what is within the limits, by no more than chance explains (+0.20 poi"
     )
-    best = dataclasses.replace(best, accuracy=scored, latency=timed)
-    two = dataclasses.replace(results, points={best.id: best, "p99": rival}, front=(best.id, "p99"))
-    assert [detail.split()[0] for detail in summarise_run(two).details] == ["p99"] * named
+    assert "2 of 898 samples" in detail
+
+
+def test_nothing_gained_does_not_look_like_success(results: RunResults) -> None:
+    """The reference, or a point that is neither faster, smaller nor measurably better: another status and sentence."""
+    own = dataclasses.replace(results, recommended="fp32")
+    found = summarise_run(own)
+    assert found.status is RunStatus.NOTHING_GAINED
+    assert found.headline.startswith("Nothing gained: the network as it was given meets every limit: fp32, ")
+    assert "takes such a point" in found.details[0]
+    alone = dataclasses.replace(own, front=("fp32",), points={"fp32": own.points["fp32"]}, baselines=("fp32",))
+    assert summarise_run(alone).details[0].startswith("Nothing that was tried is faster, smaller or more accurate")
+    fp32 = results.points["fp32"]
+    idle = with_change(results, CHANGE, latency=fp32.latency, size_bytes=fp32.size_bytes)
+    assert summarise_run(idle).status is RunStatus.NOTHING_GAINED
+    better = with_change(
+        results, dataclasses.replace(CHANGE, ci_low=0.001), latency=fp32.latency, size_bytes=fp32.size_bytes
+    )
+    assert summarise_run(better).status is RunStatus.MET
+
+
+def test_recommended_point_off_the_front_is_in_the_table(results: RunResults) -> None:
+    """Its latency may be in doubt where nobody limited it; the headline says so."""
+    doubtful = with_change(results, CHANGE, latency_reproduced=False)
+    doubtful = dataclasses.replace(doubtful, front=tuple(i for i in results.front if i != results.recommended))
+    assert [row[1] for row in front_rows(doubtful) if row[0]] == [results.recommended]
+    assert summarise_run(doubtful).headline.endswith("latency not reproduced")
+    assert results.recommended in set(pareto_frame(doubtful)["id"])
+
+
+def test_limits_of_accuracy_name_their_confidence_and_what_has_none(results: RunResults) -> None:
+    """Not those of size and latency; without an interval it is said that the number itself was taken."""
+    budget = Constraints(latency_ms=5.0, size_bytes=1e6, min_accuracy=0.9, confidence=0.95)
+    sure = dataclasses.replace(results, budget=budget)
+    assert limit_texts(sure) == ("latency ≤ 5.00 ms", "accuracy ≥ 90.00 % at 95 % confidence", "size ≤ 1.00 MB")
+    assert "of which no interval is known" in " ".join(summarise_run(sure).details)
+    assert "no interval" not in " ".join(summarise_run(with_change(sure, CHANGE)).details)
 
 
 def test_summary_of_a_missed_budget(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfront.core import CalibrationSettings, Constraints, Precision, RangeMethod
+from bitfront.core import CalibrationSettings, Constraints, Precision, Prefer, Preference, RangeMethod
 from bitfront.search import cli
 from bitfront.search.arguments import arguments, values
 from bitfront.search.commands import apply, inspect, main_job, measure, report, sensitivity
@@ -41,6 +41,9 @@ GIVEN: dict[str, tuple[list[str], dict[str, object]]] = {
     "--max-drop": (["0.01"], {"budget": Constraints(max_drop=0.01)}),
     "--max-error": (["0.2"], {"budget": Constraints(max_error=0.2)}),
     "--max-rise": (["0.05"], {"budget": Constraints(max_rise=0.05)}),
+    "--confidence": (["0.95"], {"budget": Constraints(confidence=0.95)}),
+    "--prefer": (["size"], {"preference": Preference(prefer=Prefer.SIZE)}),
+    "--significance": (["0.05"], {"preference": Preference(significance=0.05)}),
     "--model": (["net.onnx"], {"model": Path("net.onnx")}),
     "--calib": (["--model", "n", "--calib", "c.npz"], {"calibration": "c.npz"}),
     "--eval": (["--model", "n", "--eval", "e.npz"], {"evaluation": "e.npz"}),

@@ -11,9 +11,10 @@ from typing import Any
 import optuna
 import pytest
 
-from bitfront.core import AccuracyStats, LatencyStats, top1
+from bitfront.core import AccuracyStats, LatencyStats, PairedDifference, Prefer, top1
 from bitfront.core.given_network import GivenNetwork
 from bitfront.core.point import Point
+from bitfront.core.preference import Choice
 from bitfront.search.results.recommend import Selection
 from bitfront.search.results.record import Record
 from bitfront.search.run_folder import study as study_module
@@ -31,6 +32,9 @@ LATENCY = LatencyStats(
 )  # fmt: skip
 SEARCHED = replace(LATENCY, median_ms=4.5, p90_ms=5.75, ratio=0.875)
 ACCURACY = AccuracyStats(value=0.75, ci_low=0.6875, ci_high=0.8125, samples=480)
+CHANGE = PairedDifference(
+    value=-0.25, ci_low=-0.5, ci_high=0.125, error=0.0625, better=3, worse=5, samples=320, hits=True
+)
 FIRST = AccuracyStats(value=0.25, ci_low=0.125, ci_high=0.375, samples=64)
 
 
@@ -38,7 +42,8 @@ def trial(candidate: Candidate) -> Trial:
     return Trial(
         number=0, candidate=candidate, status=TrialStatus.COMPLETE, artifact="artifact", size_bytes=1234,
         latency=LATENCY,
-        latency_ms=2.625, accuracy=ACCURACY, misses={"latency": -0.25, "size": 0.125}, seconds=1.5, reason="a reason",
+        latency_ms=2.625, accuracy=ACCURACY, change=CHANGE, misses={"latency": -0.25, "size": 0.125}, seconds=1.5,
+        reason="a reason",
     )  # fmt: skip
 
 
@@ -52,6 +57,8 @@ def test_trials_csv_has_each_number_in_its_column(tmp_path: Path) -> None:
         "number": "0", "origin": "solver", "state": "complete", "size_bytes": "1234", "latency_ms": "2.5",
         "latency_p90_ms": "3.75", "ratio": "0.5", "accuracy": "0.75", "accuracy_samples": "480", "seconds": "1.5",
         "reason": "a reason", "choices": '{"fc": "int8:nearest"}', "network": "key", "pruning": '{"conv": 0.5}',
+        "accuracy_change": "-0.25", "accuracy_change_ci_low": "-0.5", "accuracy_change_ci_high": "0.125",
+        "samples_better": "3", "samples_worse": "5",
     }  # fmt: skip
 
 
@@ -60,12 +67,12 @@ def test_measurement_json_keeps_both_measurements_apart(tmp_path: Path) -> None:
     shown = replace(
         point("p01", 0.5, 1.0, 77), latency=LATENCY, search_latency=SEARCHED, accuracy=ACCURACY, search_accuracy=FIRST,
         latency_reproduced=False, feasible=True, violations=("one",), config="c", model="m",
-        engine="e", compressed_bytes=55, origin="solver", text="words",
+        engine="e", compressed_bytes=55, origin="solver", text="words", change=CHANGE,
     )  # fmt: skip
     given = GivenNetwork(size_bytes=99, latency=SEARCHED, search_latency=LATENCY, accuracy=FIRST)
     selection = Selection(
         points={"p01": shown}, given=given, baselines=("fp32",), front=("p01",), recommended="p01",
-        nearest={"size": "p01"},
+        nearest={"size": "p01"}, choice=Choice(prefer=Prefer.SIZE, significance=0.25, change=CHANGE),
     )  # fmt: skip
     record = Record(tmp_path, {"name": "net"}, top1)
     record.write_results(selection, complete=True, stopped="why", time_split_s={"total": 3.0})
@@ -80,7 +87,7 @@ def test_measurement_json_keeps_both_measurements_apart(tmp_path: Path) -> None:
         "id": "p01", "origin": "solver", "text": "words", "config": "c", "model": "m", "engine": "e", "size_bytes": 77,
         "latency": LATENCY.to_json(), "search_latency": SEARCHED.to_json(), "accuracy": ACCURACY.to_json(),
         "search_accuracy": FIRST.to_json(), "feasible": True, "violations": ["one"], "held": False, "footprint": None,
-        "network": None, "compressed_bytes": 55,
+        "network": None, "compressed_bytes": 55, "change": CHANGE.to_json(), "search_change": None,
     }  # fmt: skip
     names = {"held" if field.name == "latency_reproduced" else field.name for field in fields(Point)}
     assert names == {*written, "layers"}, "a field of a point is not written"
@@ -101,7 +108,7 @@ def test_a_trial_comes_back_from_the_study_as_it_was_told(tmp_path: Path, outcom
     number, asked = study.ask(Candidate(origin=Origin.SOLVER, schemes=schemes))
     told = replace(trial(asked), number=number, status=outcome)
     if outcome is TrialStatus.OVER_BUDGET:
-        told = replace(told, accuracy=None)
+        told = replace(told, accuracy=None, change=None)
     study.tell(told)
     study.close()
     again = Study(url, "s", space, optuna.samplers.RandomSampler(seed=0))

@@ -13,6 +13,8 @@ import pytest
 from bitfront.core import (
     Constraints,
     LatencyStats,
+    Prefer,
+    Preference,
     UsageError,
 )
 from bitfront.report.results import RunResults
@@ -152,3 +154,30 @@ def test_another_version_of_the_engine_does_again_what_it_may_do_otherwise(
     search(replace(asked, resume=True, budget=Constraints(latency_ms=4.0)))
     grown = {kind for kind, number in count().items() if number >= 2 * before[kind]}
     assert grown == ({"lowered"} if room == "lowering" else {"timed", "scored", "elsewhere"})
+
+
+def test_preference_and_confidence_may_change_on_resume(tmp_path: Path) -> None:
+    """Nothing is measured again for a preference; what was chosen by is written down each time."""
+    asked = options(tmp_path / "run", Constraints(max_drop=0.5))
+    search(asked)
+    first = RunResults.load(asked.out)
+    assert first.choice is not None
+    assert (first.choice.prefer, first.budget.confidence) == (Prefer.LATENCY, 0.5)
+    backend = toy.ToyBackend()
+    search(replace(asked, resume=True, preference=Preference(prefer=Prefer.ACCURACY, significance=1.0)), backend)
+    second = RunResults.load(asked.out)
+    assert second.choice is not None
+    assert (second.choice.prefer, second.choice.significance) == (Prefer.ACCURACY, 1.0)
+    assert second.trials == first.trials
+    assert first.recommended is not None
+    assert second.recommended is not None
+    fast, accurate = (results.points[str(results.recommended)] for results in (first, second))
+    assert fast.shown_latency is not None
+    assert accurate.shown_latency is not None
+    assert fast.shown_accuracy is not None
+    assert accurate.shown_accuracy is not None
+    assert fast.shown_latency.median_ms < accurate.shown_latency.median_ms
+    assert fast.shown_accuracy.value < accurate.shown_accuracy.value
+    sure = replace(asked, resume=True, budget=Constraints(max_drop=0.5, confidence=0.95))
+    search(sure)
+    assert RunResults.load(asked.out).budget.confidence == 0.95

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitfront.core import FP32, AccuracyStats, Constraints, ContentStore, LatencyStats
+from bitfront.core import FP32, AccuracyStats, Constraints, ContentStore, LatencyStats, Preference
 from bitfront.search.measuring.accuracy import Scored
 from bitfront.search.measuring.measurement_cache import Lowered, MeasurementCache
 from bitfront.search.measuring.stopwatch import Kind, Stopwatch
 from bitfront.search.results.choice import MOST, choose_finalists
 from bitfront.search.results.finalists import reproduced
+from bitfront.search.results.ranking import Ranking
 from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus, summarise
 from tests.search.toy import INT4, INT8
 
@@ -113,6 +114,9 @@ def test_the_cache_gives_back_what_was_put(tmp_path: Path) -> None:
     assert again.joint_latencies("here", ["a"]) is None
 
 
+ORDER = Ranking.of(Constraints(), Preference())
+
+
 def test_finalists_hold_baselines_the_best_and_a_spread_front() -> None:
     """Of many, at most a dozen: all baselines, the best within budget, and the front's far end."""
     front = [
@@ -124,7 +128,7 @@ def test_finalists_hold_baselines_the_best_and_a_spread_front() -> None:
     ]
     dominated = trial(50, 0.3, 1.5, 9000, misses={"latency": 1.0})
     repeated = trial(51, 0.99, 0.1, 10, status=TrialStatus.REPEATED, misses={"latency": -1.0})
-    chosen = choose_finalists([*baselines, *front, dominated, repeated], Constraints())
+    chosen = choose_finalists([*baselines, *front, dominated, repeated], ORDER)
     numbers = [t.number for t in chosen]
     assert len(chosen) == MOST
     assert numbers == sorted(numbers)
@@ -138,7 +142,7 @@ def test_finalists_of_a_hopeless_run_are_the_nearest() -> None:
     reference = trial(0, 0.9, 1.0, 4000, name="fp32", misses={"latency": 9.0, "accuracy": -0.1})
     nearest = trial(1, None, 0.2, 1000, status=TrialStatus.OVER_BUDGET, misses={"latency": 1.0})
     middling = trial(2, None, 0.4, 2000, status=TrialStatus.OVER_BUDGET, misses={"latency": 3.0})
-    assert [t.number for t in choose_finalists([reference, nearest, middling], Constraints())] == [0, 1]
+    assert [t.number for t in choose_finalists([reference, nearest, middling], ORDER)] == [0, 1]
 
 
 def test_finalists_are_not_hopelessly_inaccurate() -> None:
@@ -146,8 +150,8 @@ def test_finalists_are_not_hopelessly_inaccurate() -> None:
     best = trial(0, 0.9, 1.0, 4000, misses={"accuracy": -0.2})
     near = trial(1, 0.55, 0.5, 2000, misses={"accuracy": 0.15})
     useless = trial(2, 0.1, 0.1, 100, misses={"accuracy": 0.6})
-    assert [t.number for t in choose_finalists([best, near, useless], Constraints())] == [0, 1]
-    assert [t.number for t in choose_finalists([near, useless], Constraints())] == [1, 2]
+    assert [t.number for t in choose_finalists([best, near, useless], ORDER)] == [0, 1]
+    assert [t.number for t in choose_finalists([near, useless], ORDER)] == [1, 2]
 
 
 def test_finalists_of_a_hopeless_run_may_have_been_stopped() -> None:
@@ -156,8 +160,8 @@ def test_finalists_of_a_hopeless_run_may_have_been_stopped() -> None:
     slower = trial(1, 0.75, 0.5, 2000, misses={"accuracy": 0.05, "latency": -0.1})
     stopped = trial(2, 0.74, 0.2, 1500, status=TrialStatus.STOPPED, misses={"accuracy": 0.06, "latency": -0.4})
     feasible = trial(3, 0.85, 0.45, 3000, misses={"accuracy": -0.05, "latency": -0.1})
-    assert [t.number for t in choose_finalists([reference, slower, stopped], Constraints())] == [0, 1, 2]
-    assert 2 not in [t.number for t in choose_finalists([reference, slower, stopped, feasible], Constraints())]
+    assert [t.number for t in choose_finalists([reference, slower, stopped], ORDER)] == [0, 1, 2]
+    assert 2 not in [t.number for t in choose_finalists([reference, slower, stopped, feasible], ORDER)]
 
 
 @given(st.floats(0.05, 5), st.floats(0.8, 1.25))

@@ -197,3 +197,51 @@ def test_a_network_is_compiled_for_scoring_once() -> None:
     assert runner.compile_to_score(trials.lowerer.lower(ALL_INT8)) is not first
     del first
     assert dict(runner.scoring) == {}
+
+
+def test_accuracy_of_a_stopped_trial_is_fp32_s_with_the_difference_on_the_same_samples() -> None:
+    """FP32 may do worse on the first samples than on all: what a candidate loses beside it there is what it loses."""
+    trials = Trials(Constraints(min_accuracy=0.95))
+    fp32, given = trials.fp32, trials.evaluator.given
+    assert given is not None
+    hits = np.ones(SAMPLES)
+    hits[:32] = 0.0  # half of the first 64, 8 % of all
+    trials.measurements.put_scored(trials.artifact(ALL_FP32), SEARCH_PART, Scored(hits, SAMPLES))
+    trials.knows(ALL_INT8, latency(0.4))
+    early = hits[:64].copy()
+    early[32:52] = 0.0
+    trials.measurements.put_scored(trials.artifact(ALL_INT8), SEARCH_PART, Scored(early, 64))
+    found = trials.evaluator.run(1, Candidate(origin=Origin.SAMPLER, schemes=ALL_INT8))
+    assert found.status is TrialStatus.STOPPED
+    assert found.accuracy is not None
+    assert found.change is not None
+    assert (found.change.worse, found.change.better, found.change.samples) == (20, 0, 64)
+    assert found.accuracy.value == pytest.approx(hits.mean() - 20 / 64)
+    assert found.accuracy.ci_low < found.accuracy.value < found.accuracy.ci_high
+    assert found.misses["accuracy"] == pytest.approx(0.95 - found.accuracy.value, abs=1e-6)
+    assert fp32.change is not None
+    assert fp32.change.value == 0
+
+
+def test_a_hard_start_stops_nobody_who_does_as_well_as_fp32() -> None:
+    """Half of the first 64 samples wrong is 50 % there, and FP32 has that too, of whose accuracy a drop counts."""
+    trials = Trials(Constraints(max_drop=0.01))
+    hits = np.ones(SAMPLES)
+    hits[:32] = 0.0
+    trials.measurements.put_scored(trials.artifact(ALL_FP32), SEARCH_PART, Scored(hits, SAMPLES))
+    trials.knows(ALL_INT8, latency(0.4))
+    trials.measurements.put_scored(trials.artifact(ALL_INT8), SEARCH_PART, Scored(hits[:64].copy(), 64))
+    found = trials.evaluator.run(1, Candidate(origin=Origin.SAMPLER, schemes=ALL_INT8))
+    assert found.status is TrialStatus.COMPLETE
+
+
+def test_limits_hold_in_the_search_as_surely_as_asked() -> None:
+    """INT8 loses some: within the drop by its estimate, not with near certainty; FP32 loses nothing to itself."""
+    for confidence, feasible in ((0.5, True), (0.999, False)):
+        trials = Trials(Constraints(max_drop=0.02, confidence=confidence))
+        trials.knows(ALL_INT8, latency(0.4))
+        found = trials.evaluator.run(1, Candidate(origin=Origin.BASELINE, schemes=ALL_INT8, name="int8"))
+        assert found.accuracy is not None
+        assert trials.evaluator.reference_accuracy - found.accuracy.value <= 0.02
+        assert found.feasible is feasible
+        assert trials.fp32.feasible

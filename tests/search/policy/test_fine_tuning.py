@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bitfront.core import Constraints
+from bitfront.core import Constraints, Preference
 from bitfront.search.policy import fine_tuning
 from bitfront.search.policy.fine_tuning import TimeSplit, TrainingResources
 from bitfront.search.policy.variant import VariantState
@@ -90,7 +90,7 @@ def test_whose_point_would_be_recommended(
     if pruning is not None:
         best = replace(FAST, candidate=replace(FAST.candidate, pruning=pruning, variant="before more training"))
     variants = [replace(variant(ALIKE), pruning={"g": 0.25}), replace(variant(FAST), pruning={"g": 0.5})]
-    found = fine_tuning.preferred_variant(variants, best, constraints)
+    found = fine_tuning.preferred_variant(variants, best, accuracy_first=Preference().accuracy_first(constraints))
     assert (found and found.label) == label
 
 
