@@ -9,8 +9,8 @@ from typing import Any
 
 from bitfront.backends.affinity import pinned
 from bitfront.backends.artifacts import single_onnx_file
-from bitfront.backends.base import Capabilities, CompiledModel, DeviceFingerprint
-from bitfront.backends.device import DOT_PRODUCT_INSTRUCTIONS, cpu_fingerprint
+from bitfront.backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint
+from bitfront.backends.device import DOT_PRODUCT_INSTRUCTIONS, cpu_clock, cpu_fingerprint
 from bitfront.backends.host import HostBackend
 from bitfront.backends.ort.package import load_onnxruntime
 from bitfront.backends.ort.session import CPU_PROVIDER, SessionModel, SessionSetup, start_session
@@ -33,6 +33,11 @@ class OrtCpuBackend(HostBackend):
 
     def __init__(self, left_out: tuple[str, ...] = ()) -> None:
         self._left_out = left_out
+
+    @property
+    def processor_clock(self) -> Clock | None:
+        """This process's processor time: it does all of the work."""
+        return cpu_clock()
 
     def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
         """Make a session from the file; a dynamic batch stays so, since it costs this runtime nothing.

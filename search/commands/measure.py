@@ -97,7 +97,14 @@ def run(argv: Sequence[str]) -> int:
         inputs = _given(args.inputs, wanted, layout, batch)
     compiled = {label: _compile(backend, label, artifact, args.threads, batch) for label, artifact in artifacts.items()}
     stats = time_paired(
-        compiled, reference, inputs, THOROUGH, threads=args.threads, batch_size=batch, clock=backend.clock
+        compiled,
+        reference,
+        inputs,
+        THOROUGH,
+        threads=args.threads,
+        batch_size=batch,
+        clock=backend.clock,
+        processor_clock=backend.processor_clock,
     )
 
     footprints = {label: model.memory_usage() for label, model in compiled.items()}
