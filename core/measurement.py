@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from bitfront.core.document import Count, JsonValue, NonNegative, Number
 
+INTERVAL_DEVIATIONS = 1.96  # standard deviations in half of a 95 % interval
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyStats(JsonValue):
@@ -21,6 +23,7 @@ class LatencyStats(JsonValue):
         rounds: Interleaved rounds that count, each of which ran every model of the comparison.
         threads, batch_size: What it ran with.
         rounds_left_out: Rounds that do not count, because threads waited for a core.
+        timings: How many timings, at different moments, were pooled.
     """
 
     median_ms: NonNegative
@@ -34,11 +37,17 @@ class LatencyStats(JsonValue):
     threads: Count
     batch_size: Count
     rounds_left_out: Count = 0
+    timings: Count = 1
 
     @property
     def ratio_error(self) -> float:
         """Half the interval of the ratio, relative to the ratio."""
         return (self.ratio_high - self.ratio_low) / 2 / self.ratio if self.ratio else 0.0
+
+    @property
+    def ratio_deviation(self) -> float:
+        """Standard deviation of the ratio."""
+        return self.ratio_error * self.ratio / INTERVAL_DEVIATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,7 +117,7 @@ def prepare(
         listener=listener,
         runner=runner,
         given=given,
-        evaluator=Evaluator(runner, search_scorer, options.budget, given, scoring=options.policy.scoring),
+        evaluator=Evaluator(runner, search_scorer, options.budget, given, options.policy),
         rerun=Rerun(scorer=held_out_scorer, backend=options.backend),
         record=Record(options.out, header, metric),
         store=store,
