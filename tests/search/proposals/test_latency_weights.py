@@ -76,7 +76,7 @@ def test_spread_is_small_where_something_alike_was_timed() -> None:
 
 
 def test_history_has_latencies_as_they_were_timed_last() -> None:
-    """A trial that timed an earlier one again replaces its ratio, interval and milliseconds; old studies have neither."""
+    """A trial that timed an earlier one again replaces its ratio, interval and milliseconds; old ones know none."""
     space, study = chain(3), optuna.create_study(directions=["maximize", "minimize", "minimize"])
     for ratio, more in ((0.2, {"ratio_low": 0.19, "ratio_high": 0.21}), (0.5, {})):
         trial = study.ask(space.distributions())
@@ -86,7 +86,7 @@ def test_history_has_latencies_as_they_were_timed_last() -> None:
             trial.set_user_attr("retimed", {"0": {"ratio": 0.4, "ratio_low": 0.38, "ratio_high": 0.42}})
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     first, second = History.of(space, study).observations
-    assert (first.ratio, first.latency_ms) == (0.4, pytest.approx(4.0))
+    assert (first.ratio, first.latency_ms) == pytest.approx((0.4, 4.0))
     assert first.ratio_deviation == pytest.approx(0.02 / 1.96)
     assert (second.ratio, second.latency_ms) == (0.5, 5.0)
     assert math.isnan(second.ratio_deviation)

@@ -22,7 +22,7 @@ def _trial(number: int, candidate: Candidate, timed: LatencyStats, retimed: dict
 
 
 def test_a_later_timing_is_read_back(tmp_path: Path) -> None:
-    """The first of two trials has the latency that the second found, with its miss of the limit, in a new process too."""
+    """The first of two trials has the latency that the second found, with its miss of the limit, when read back."""
     space, url = chain(3), f"sqlite:///{tmp_path / 'study.db'}"
     renewed = latency(0.6, 0.59, 0.61)
     study = Study(url, "s", space, RandomSampler(seed=0))
