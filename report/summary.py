@@ -10,6 +10,7 @@ from bitfront.core.given_network import GIVEN_ID
 from bitfront.core.point import Point
 from bitfront.report.results import RunResults
 from bitfront.report.tables import NOT_REPRODUCED, accuracy_difference, size_ratio
+from bitfront.report.timing_notes import busy_machine
 
 RANDOM_RANGES = (
     "Activation ranges come from random numbers (--calib random), not from data: every quantised point is a guess, "
@@ -87,7 +88,7 @@ def _within(change: float, results: RunResults) -> str:
 def summarise_run(results: RunResults) -> RunSummary:
     """The summary that the report and the command line begin with."""
     random_ranges = [RANDOM_RANGES] if results.random_ranges else []
-    details = [*random_ranges, *_ended_early(results), *results.only_fp32]
+    details = [*random_ranges, *busy_machine(results), *_ended_early(results), *results.only_fp32]
     if results.recommended is not None:
         meets = "meets every limit" if limit_texts(results) else "is recommended (no limit was set)"
         point = results.points[results.recommended]
