@@ -142,7 +142,7 @@ class PairedRounds:
         return cls(mine[mask], theirs[mask], backwards[mask])
 
     def __len__(self) -> int:
-        """How many rounds count."""
+        """Number of rounds that count."""
         return len(self.model)
 
     @property

@@ -66,7 +66,7 @@ class HostBackend:
 
     @property
     def processor_clock(self) -> Clock | None:
-        """None: what computes, and whether the processor waits for it meanwhile, is not told."""
+        """Clock of the processor time that runs take; None, as another device may do the work."""
         return None
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:

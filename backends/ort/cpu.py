@@ -36,7 +36,7 @@ class OrtCpuBackend(HostBackend):
 
     @property
     def processor_clock(self) -> Clock | None:
-        """This process's processor time: it does all of the work."""
+        """Clock of the processor time of this process, which does all of the work."""
         return cpu_clock()
 
     def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002

@@ -181,21 +181,20 @@ class Evaluator:
             attempt.latency, attempt.latency_ms = earlier.latency, earlier.latency_ms
             attempt.scored = self._runner.measurements.scored(lowered.artifact, SEARCH_PART)
             return attempt
-        attempt.latency = self._latencies.of(lowered.artifact, build.compiled)
-        attempt.latency_ms = attempt.latency.ratio * self.reference_ms
+        latency = self._note(attempt, self._latencies.of(lowered.artifact, build.compiled))
         if candidate.origin is Origin.COST_PROBE:
             attempt.status = TrialStatus.TIMED
             return attempt
         excess = self._over(attempt)
-        if excess and self._wide(attempt.latency):
-            self._time_again(attempt, build)
+        if excess and self._wide(latency):
+            latency = self._time_again(attempt, build)
             excess = self._over(attempt)
         if excess and not candidate.in_full and not self._nearest(attempt):
             attempt.status, attempt.reason = TrialStatus.OVER_BUDGET, excess
             return attempt
         least = len(self._scorer) if candidate.in_full else least_samples(candidate, self._scoring)
         self._score(attempt, build, least)
-        if attempt.status is TrialStatus.COMPLETE and attempt.latency.timings == 1 and self._wide(attempt.latency):
+        if attempt.status is TrialStatus.COMPLETE and latency.timings == 1 and self._wide(latency):
             self._time_again(attempt, build)
         return attempt
 
@@ -208,11 +207,15 @@ class Evaluator:
         """Whether a latency is too uncertain to decide by."""
         return latency.ratio_error > self._decisions.widest
 
-    def _time_again(self, attempt: _Attempt, build: CandidateBuild) -> None:
-        """Time a candidate once more."""
-        assert attempt.artifact is not None
-        attempt.latency = self._latencies.again({attempt.artifact: build.compiled})[attempt.artifact]
-        attempt.latency_ms = attempt.latency.ratio * self.reference_ms
+    def _note(self, attempt: _Attempt, latency: LatencyStats) -> LatencyStats:
+        """Give a candidate its latency, and the milliseconds that stands for; returns it."""
+        attempt.latency, attempt.latency_ms = latency, latency.ratio * self.reference_ms
+        return latency
+
+    def _time_again(self, attempt: _Attempt, build: CandidateBuild) -> LatencyStats:
+        """Time a candidate once more; returns its latency as it is now known."""
+        artifact = str(attempt.artifact)
+        return self._note(attempt, self._latencies.again({artifact: build.compiled})[artifact])
 
     def _time_both(self, attempt: _Attempt, build: CandidateBuild, rival: Trial) -> Trial:
         """Time a candidate once more, together with an incumbent that may stop it; the incumbent as it is now known."""
@@ -220,8 +223,7 @@ class Evaluator:
         found = self._latencies.again(
             {artifact: build.compiled, other: CandidateBuild(self._runner, rival.candidate).compiled}
         )
-        attempt.latency = found[artifact]
-        attempt.latency_ms = attempt.latency.ratio * self.reference_ms
+        self._note(attempt, found[artifact])
         latency_ms = found[other].ratio * self.reference_ms
         checks = self._budget.check(latency_ms=latency_ms)
         misses = {**rival.misses, **{limit.value: check.relative_excess for limit, check in checks.items()}}

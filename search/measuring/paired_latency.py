@@ -58,7 +58,7 @@ class PairedLatencies:
 
 
 def pooled(earlier: LatencyStats, later: LatencyStats) -> LatencyStats:
-    """One latency of two timings of an artifact, by the module's first lines."""
+    """Pool two timings of an artifact into one latency, by the module's first lines."""
     narrower = min(earlier, later, key=_width)
     low, high, ratio = narrower.ratio_low, narrower.ratio_high, narrower.ratio
     if max(earlier.ratio_low, later.ratio_low) > min(earlier.ratio_high, later.ratio_high):

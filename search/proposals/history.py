@@ -115,7 +115,7 @@ class _Texts:
 
 
 def _observation(encoding: Encoding, trial: FrozenTrial, timed: Mapping[str, Any]) -> Observation:
-    """What a trial found; ``timed`` has its ratio and the ratio's interval as they were found last."""
+    """Read what a trial found; ``timed`` has its ratio and the ratio's interval as they were found last."""
     ratio, first = _number(timed, "ratio"), _number(trial.user_attrs, "ratio")
     return Observation(
         encoding=encoding,
