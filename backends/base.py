@@ -15,8 +15,14 @@ from bitfront.core.document import JsonValue
 
 Clock = Callable[[], int]
 """Nanoseconds since some fixed moment; never goes back."""
-Timer = Callable[[int], NDArray[np.int64]]
-"""A function of a count: runs a model so many times, one after the other; returns the nanoseconds of each run."""
+
+
+class Timer(Protocol):
+    """Runs a model again and again."""
+
+    def __call__(self, count: int, loop: int = 1) -> NDArray[np.int64]:
+        """Nanoseconds of a run, (count,): each the mean of ``loop`` runs, one after the other, timed as one."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +152,14 @@ class Backend(Protocol):
     @property
     def clock(self) -> Clock:
         """The clock that runs are timed by: ``time.perf_counter_ns``, unless time is simulated."""
+        ...
+
+    @property
+    def processor_clock(self) -> Clock | None:
+        """Processor time of whatever computes, which stands still while a run waits for a core; None: not told.
+
+        ``time.process_time_ns`` where the processor does all of the work. Where a device does it, the processor waits.
+        """
         ...
 
     def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+import sys
+import time
 from pathlib import Path
 
 from bitfront.backends.affinity import available_cores
-from bitfront.backends.base import DeviceFingerprint
+from bitfront.backends.base import Clock, DeviceFingerprint
 
 # The kernel's flag → our name. Only what runtimes choose kernels by: clock speeds and microcode don't belong here.
 _INSTRUCTIONS = {
@@ -26,6 +28,11 @@ _INSTRUCTIONS = {
 }
 # Instructions that multiply unsigned by signed 8-bit numbers into 32 bits, without 16-bit sums in between.
 DOT_PRODUCT_INSTRUCTIONS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "neon_dotprod"})
+
+
+def cpu_clock() -> Clock | None:
+    """The processor time of this process; None on Windows, whose clock of it ticks every 16 ms."""
+    return None if sys.platform == "win32" else time.process_time_ns
 
 
 def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:

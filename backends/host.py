@@ -17,20 +17,6 @@ if TYPE_CHECKING:
     from bitfront.backends.base import Backend
 
 
-def timed_by(run: Callable[[], object], clock: Clock) -> Timer:
-    """A timer that reads the clock after every call of ``run``."""
-
-    def timed(count: int) -> NDArray[np.int64]:
-        stamps = np.empty(count + 1, dtype=np.int64)
-        stamps[0] = clock()
-        for index in range(1, count + 1):
-            run()
-            stamps[index] = clock()
-        return np.diff(stamps)
-
-    return timed
-
-
 class HostModel(ABC):
     """A base for compiled models; what a runtime can tell or time better, its model overrides."""
 
@@ -39,9 +25,8 @@ class HostModel(ABC):
         """Run the model once; see ``CompiledModel.run``."""
 
     def timer(self, inputs: Inputs, clock: Clock) -> Timer:
-        """A timer that reads the clock after every run, one run at a time."""
-        run = self.run
-        return timed_by(lambda: run(inputs), clock)
+        """A timer of runs by the clock."""
+        return host_timer(lambda: self.run(inputs), clock)
 
     def profile(self, inputs: Inputs) -> tuple[ExecutedLayer, ...]:  # noqa: ARG002 (the protocol's signature)
         """Empty: the runtime does not tell its layers."""
@@ -56,6 +41,21 @@ class HostModel(ABC):
         return None
 
 
+def host_timer(run: Callable[[], object], clock: Clock) -> Timer:
+    """A timer that reads the clock after every loop of runs; ``run`` returns when the run is over."""
+
+    def timed(count: int, loop: int = 1) -> NDArray[np.int64]:
+        stamps = np.empty(count + 1, dtype=np.int64)
+        stamps[0] = clock()
+        for index in range(1, count + 1):
+            for _ in range(loop):
+                run()
+            stamps[index] = clock()
+        return np.asarray(np.diff(stamps) // loop)
+
+    return timed
+
+
 class HostBackend:
     """A base for backends that compile quickly, are timed by the clock and gain by every precision they write."""
 
@@ -63,6 +63,11 @@ class HostBackend:
     def clock(self) -> Clock:
         """The host's monotonic clock, in nanoseconds."""
         return time.perf_counter_ns
+
+    @property
+    def processor_clock(self) -> Clock | None:
+        """Clock of the processor time that runs take; None, as another device may do the work."""
+        return None
 
     def unprofitable_precisions(self) -> Mapping[Precision, str]:
         """Precisions that do not pay on the runtime: none."""

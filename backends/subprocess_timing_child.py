@@ -49,6 +49,7 @@ def answer(request_file: Path) -> None:
         threads=threads,
         batch_size=request["batch_size"],
         clock=backend.clock,
+        processor_clock=backend.processor_clock,
     )
     result = {name: entry.to_json() for name, entry in stats.items()}
     (request_file.parent / RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")

@@ -5,15 +5,16 @@
         one untimed run (it finds the caches as the previous model left them), then a slot of timed runs
     until every ratio to the reference is known well enough, or the rounds or the seconds are used up
 
-Rounds in which the machine was disturbed do not count (``backends.estimates.undisturbed_rounds``). While too few count,
-it goes on for up to ``_PATIENCE`` times the seconds: disturbances come in spells of a second or so.
+While an interval is much wider than wanted, or the reference slower than it is known to be, it goes on for up to
+``_PATIENCE`` times the seconds: disturbances come in spells of a second or so.
 
-A run is timed as its runtime times best (``CompiledModel.timer``): by the clock, or by events of its device. What is
-read off the times is in ``backends.estimates``. While timing, garbage collection is off and the calling
+A run is timed as its runtime times best (``CompiledModel.timer``): by the clock, or by events of its device; short ones
+in loops. Beside each slot stands the processor time it took, which tells a run that waited for a core from one that
+ran. What is read off the times is in ``backends.estimates``. While timing, garbage collection is off and the calling
 thread is kept on as many cores as the models have threads. Stopping looks at the interval's width alone, never at
-the ratio itself, so it favours no outcome; the interval is a little narrower than its 95 % for it.
+the ratio itself, so it favours no outcome.
 
-The clock is an argument: a backend with simulated time, and tests, bring their own. This file doesn't check
+The clocks are arguments: a backend with simulated time, and tests, bring their own. This file doesn't check
 outputs, nor that ``inputs`` hold ``batch_size`` samples; both are the caller's.
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,12 +33,13 @@ from bitfront.backends.affinity import pinned
 from bitfront.backends.base import Clock, CompiledModel, Timer
 from bitfront.backends.estimates import (
     FEWEST_ROUNDS,
+    Slots,
     Times,
-    relative_half_width,
+    precision_of,
     round_order,
     runs_per_slot,
+    slowdown,
     summarise,
-    undisturbed_rounds,
 )
 from bitfront.core import Inputs, LatencyStats, UsageError
 from bitfront.core.document import JsonValue
@@ -44,6 +47,7 @@ from bitfront.core.document import JsonValue
 _PILOT_RUNS = 3
 _PATIENCE = 2
 _ROUNDS_BETWEEN_CHECKS = 4
+_MUCH_WIDER = 2
 _NS_PER_S = 1e9
 _NS_PER_MS = 1e6
 
@@ -54,10 +58,10 @@ class TimingSettings(JsonValue):
 
     Attributes:
         slot_ms: A model's timed runs in one round take about this long, at least one run.
-        max_runs: Timed runs of one slot at most.
+        max_runs: Measurements of one slot at most; of a run each, or of a loop of short ones.
         warmup_runs: Untimed runs of each model before anything else.
-        min_rounds: Rounds that count, before the target may end the timing.
-        max_rounds: Rounds at most.
+        min_rounds: Rounds before the target may end the timing.
+        max_rounds: Rounds at most, unless the machine is disturbed.
         max_seconds_per_model: Time-out, times the number of models; three rounds are always finished.
         target: Wanted half width of the 95 % interval of every ratio, relative to the ratio.
         undisturbed_ms: The reference model's latency on an undisturbed machine as known from earlier timings; None
@@ -103,6 +107,7 @@ def time_paired(
     threads: int,
     batch_size: int,
     clock: Clock = time.perf_counter_ns,
+    processor_clock: Clock | None = None,
 ) -> dict[str, LatencyStats]:
     """Time models against each other, interleaved, on the same inputs.
 
@@ -114,6 +119,7 @@ def time_paired(
         threads: Cores to use; noted in the result.
         batch_size: Samples in ``inputs``; noted in the result.
         clock: The backend's ``clock``.
+        processor_clock: The backend's ``processor_clock``.
 
     Returns:
         Name → statistics, in the order of ``models``.
@@ -128,60 +134,86 @@ def time_paired(
             "name one of them as the reference",
         )
     with pinned(threads), _no_garbage_collection():
-        times = _collect(models, reference, inputs, settings, clock)
-    return summarise(times, reference, threads=threads, batch_size=batch_size, known_ms=settings.undisturbed_ms)
+        slots = _collect(models, reference, inputs, settings, threads, _Clocks(clock, processor_clock))
+    return summarise(slots, reference, threads=threads, batch_size=batch_size, known_ms=settings.undisturbed_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Clocks:
+    wall: Clock
+    processor: Clock | None
+
+    def busy_ns(self) -> float:
+        """Processor time so far; NaN where it is not told."""
+        return math.nan if self.processor is None else self.processor()
 
 
 def _collect(
-    models: Mapping[str, CompiledModel], reference: str, inputs: Inputs, settings: TimingSettings, clock: Clock
-) -> dict[str, Times]:
+    models: Mapping[str, CompiledModel],
+    reference: str,
+    inputs: Inputs,
+    settings: TimingSettings,
+    threads: int,
+    clocks: _Clocks,
+) -> dict[str, Slots]:
     names = tuple(models)
-    timers = {name: model.timer(inputs, clock) for name, model in models.items()}
+    timers = {name: model.timer(inputs, clocks.wall) for name, model in models.items()}
     runs = {name: _runs(timer, settings) for name, timer in timers.items()}
-    rows: dict[str, list[Times]] = {name: [] for name in names}
+    rows: dict[str, list[tuple[Times, float]]] = {name: [] for name in names}
     seconds = settings.max_seconds_per_model * len(names)
-    start = clock()
+    start = clocks.wall()
     for number in range(_PATIENCE * settings.max_rounds):
         for index in round_order(len(names), number):
             name = names[index]
+            count, loop = runs[name]
             timers[name](1)
-            rows[name].append(timers[name](runs[name]))
-        if _enough(rows, reference, settings, (clock() - start) / _NS_PER_S / seconds):
+            before = clocks.busy_ns()
+            times = timers[name](count, loop)
+            rows[name].append((times, (clocks.busy_ns() - before) / (count * loop)))
+        if _enough(rows, reference, settings, threads, (clocks.wall() - start) / _NS_PER_S / seconds):
             break
     return _stack(rows)
 
 
-def _enough(rows: Mapping[str, list[Times]], reference: str, settings: TimingSettings, share: float) -> bool:
+def _enough(
+    rows: Mapping[str, list[tuple[Times, float]]],
+    reference: str,
+    settings: TimingSettings,
+    threads: int,
+    share: float,
+) -> bool:
     """Whether to stop after the rounds so far; ``share`` is the seconds used over those allowed."""
     done = len(rows[reference])
     if done < FEWEST_ROUNDS:
         return False
-    times = _stack(rows)
-    others = {name: matrix for name, matrix in times.items() if name != reference} or times
-    masks = {
-        name: undisturbed_rounds(matrix, times[reference], settings.undisturbed_ms) for name, matrix in others.items()
-    }
-    counting = min(int(mask.sum()) for mask in masks.values())
-    if share >= 1 or done >= settings.max_rounds:
-        wanted = min(settings.min_rounds // 2, done // 2 * 2)
-        return counting >= wanted or share >= _PATIENCE
-    if counting < settings.min_rounds or done % _ROUNDS_BETWEEN_CHECKS:
+    ended = share >= 1 or done >= settings.max_rounds
+    if share >= _PATIENCE:
+        return True
+    if not ended and (done < settings.min_rounds or done % _ROUNDS_BETWEEN_CHECKS):
         return False
-    widths = (
-        relative_half_width(matrix[masks[name]], times[reference][masks[name]]) for name, matrix in others.items()
-    )
-    return max(widths) <= settings.target
+    slots = _stack(rows)
+    if slowdown(slots[reference], threads, settings.undisturbed_ms) > 1:
+        return False
+    others = [own for name, own in slots.items() if name != reference] or [slots[reference]]
+    width = max(precision_of(own, slots[reference], threads) for own in others)
+    return width <= settings.target * (_MUCH_WIDER if ended else 1)
 
 
-def _runs(timer: Timer, settings: TimingSettings) -> int:
+def _runs(timer: Timer, settings: TimingSettings) -> tuple[int, int]:
     if settings.warmup_runs:
         timer(settings.warmup_runs)
     pilot = float(np.median(timer(_PILOT_RUNS)))
     return runs_per_slot(pilot, settings.slot_ms * _NS_PER_MS, settings.max_runs)
 
 
-def _stack(rows: Mapping[str, list[Times]]) -> dict[str, Times]:
-    return {name: np.stack(slots) for name, slots in rows.items()}
+def _stack(rows: Mapping[str, list[tuple[Times, float]]]) -> dict[str, Slots]:
+    return {name: _slots(slots) for name, slots in rows.items()}
+
+
+def _slots(rows: list[tuple[Times, float]]) -> Slots:
+    processor = np.array([busy for _, busy in rows])
+    told = None if np.isnan(processor).any() else processor
+    return Slots(times=np.stack([times for times, _ in rows]), processor=told)
 
 
 @contextlib.contextmanager

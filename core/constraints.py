@@ -79,7 +79,7 @@ class Constraints(JsonValue):
     """Limits a deployable model must meet.
 
     Attributes:
-        latency_ms: Upper limit of the median latency, in milliseconds.
+        latency_ms: Upper limit of the latency on an undisturbed machine, in milliseconds.
         size_bytes: Upper limit of the file's size.
         min_accuracy: Lower limit of a metric that is better when higher; of a fraction 0.75 is 75 %.
         max_drop: Upper limit of its absolute loss against the given network; of a fraction 0.01 is one point.

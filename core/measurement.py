@@ -6,19 +6,24 @@ from dataclasses import dataclass, replace
 
 from bitfront.core.document import Count, JsonValue, NonNegative, Number
 
+INTERVAL_DEVIATIONS = 1.96  # standard deviations in half of a 95 % interval
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyStats(JsonValue):
     """Latency of one model timed interleaved with a reference in one process.
 
     Attributes:
-        median_ms, p90_ms: Over all timed runs of this model, in milliseconds.
-        ci_low_ms, ci_high_ms: 95 % bootstrap interval of the median.
-        ratio: Median over rounds of this model's time over the reference's in the same round.
-        ratio_low, ratio_high: 95 % bootstrap interval of ``ratio``.
+        median_ms: Latency in milliseconds where nobody is in the way: over the fastest fifth of the rounds, the median
+            of each round's shortest run (``backends.estimates``). Of earlier versions, the median over all runs.
+        p90_ms: 90 % of all timed runs were faster, disturbed ones included.
+        ci_low_ms, ci_high_ms: 95 % interval of ``median_ms``.
+        ratio: ``median_ms`` over the reference's.
+        ratio_low, ratio_high: 95 % interval of ``ratio``.
         rounds: Interleaved rounds that count, each of which ran every model of the comparison.
         threads, batch_size: What it ran with.
-        rounds_left_out: Rounds that do not count, because the machine was disturbed.
+        rounds_left_out: Rounds that do not count, because threads waited for a core.
+        timings: How many timings, at different moments, were pooled.
     """
 
     median_ms: NonNegative
@@ -32,6 +37,17 @@ class LatencyStats(JsonValue):
     threads: Count
     batch_size: Count
     rounds_left_out: Count = 0
+    timings: Count = 1
+
+    @property
+    def ratio_error(self) -> float:
+        """Half the interval of the ratio, relative to the ratio."""
+        return (self.ratio_high - self.ratio_low) / 2 / self.ratio if self.ratio else 0.0
+
+    @property
+    def ratio_deviation(self) -> float:
+        """Standard deviation of the ratio."""
+        return self.ratio_error * self.ratio / INTERVAL_DEVIATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,9 @@ it.
     lowered            our code that writes networks, versions of onnx and NumPy, network, calibration inputs and
                        settings, device, backend, threads; then the network made by passes, schemes
     timed, footprint,  our code that compiles and times, network, device, backend, threads, batch, calibration inputs,
-    here, elsewhere    timing settings; then the artifact, or all that were timed together
+    here, elsewhere,   timing settings; then the artifact, or all that were timed together
+    here-third,
+    elsewhere-third
     scored             our code that compiles and runs, device, backend, threads, evaluation data, metric's code and
                        state, seed, share held out; then the artifact and the part of the data
     given-outputs      the same as scored, the given network; then its artifact, the part of the data, batch, places of

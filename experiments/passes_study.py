@@ -159,7 +159,16 @@ def _report(states: Sequence[State], calibration: Inputs, evaluation: Labelled) 
     backend = OrtCpuBackend()
     compiled: dict[str, CompiledModel] = {state.name: backend.compile(state.model, threads=1) for state in states}
     batch = {name: array[:1] for name, array in calibration.items()}
-    stats = time_paired(compiled, states[0].name, batch, THOROUGH, threads=1, batch_size=1, clock=backend.clock)
+    stats = time_paired(
+        compiled,
+        states[0].name,
+        batch,
+        THOROUGH,
+        threads=1,
+        batch_size=1,
+        clock=backend.clock,
+        processor_clock=backend.processor_clock,
+    )
     first, rows = states[0], []
     for state in states:
         scorer = backend.compile(state.model, threads=available_cores())

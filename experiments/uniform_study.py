@@ -89,7 +89,9 @@ def _study(options: argparse.Namespace) -> None:
     compiled[peer.name] = peer.compiled
 
     batch = {name: array[: options.batch_size] for name, array in workload.calibration.items()}
-    stats = time_paired(compiled, "fp32", batch, THOROUGH, clock=backend.clock, **setup)
+    stats = time_paired(
+        compiled, "fp32", batch, THOROUGH, clock=backend.clock, processor_clock=backend.processor_clock, **setup
+    )
     evaluation = workload.evaluation
     outputs = {name: run_batches(made, evaluation.inputs) for name, made in compiled.items()}
     scores = {

@@ -28,6 +28,7 @@ from bitfront.report.pruning import kept_info, sparsity_info
 from bitfront.report.results import RunResults
 from bitfront.report.summary import limit_texts, summarise_run
 from bitfront.report.tables import NETWORK_COLUMN, NETWORK_COLUMNS, TableRow, columns, table
+from bitfront.report.timing_notes import LATENCY_MEANS, REPRODUCED
 from bitfront.report.variant_details import halving_rows, training_text, variant_details
 from bitfront.report.view_models import Cost, front_info, heatmap_info, sensitivity_info, time_info, trial_states
 
@@ -125,6 +126,8 @@ def facts(results: RunResults) -> tuple[tuple[str, str], ...]:
         ("Calibration data", settings.get("data", {}).get("calibration", {}).get("text")),
         ("Evaluation data", settings.get("data", {}).get("evaluation", {}).get("text")),
         ("Latency measured on", settings.get("data", {}).get("timing", {}).get("text")),
+        ("Latency", LATENCY_MEANS),
+        ("Latency reproduced", REPRODUCED),
         ("Calibration", settings.get("calibration")),
         ("Precisions", settings.get("precisions")),
         ("Passes", settings.get("passes")),

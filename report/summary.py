@@ -12,6 +12,7 @@ from bitfront.core.point import Point
 from bitfront.report.choice_text import change_text, choice_details, chosen_text, gains, nothing_gained_details
 from bitfront.report.results import RunResults
 from bitfront.report.tables import NOT_REPRODUCED, accuracy_difference, size_ratio
+from bitfront.report.timing_notes import busy_machine
 
 RANDOM_RANGES = (
     "Activation ranges come from random numbers (--calib random), not from data: every quantised point is a guess, "
@@ -99,7 +100,7 @@ def _within(change: float, results: RunResults) -> str:
 def summarise_run(results: RunResults) -> RunSummary:
     """The summary that the report and the command line begin with."""
     random_ranges = [RANDOM_RANGES] if results.random_ranges else []
-    details = [*random_ranges, *_ended_early(results), *results.only_fp32]
+    details = [*random_ranges, *busy_machine(results), *_ended_early(results), *results.only_fp32]
     if results.recommended is not None:
         point = results.points[results.recommended]
         headline, status = _recommendation(results, point)

@@ -118,12 +118,7 @@ def prepare(
         runner=runner,
         given=given,
         evaluator=Evaluator(
-            runner,
-            search_scorer,
-            options.budget,
-            given,
-            scoring=options.policy.scoring,
-            preference=options.preference,
+            runner, search_scorer, options.budget, given, options.policy, preference=options.preference
         ),
         rerun=Rerun(scorer=held_out_scorer, backend=options.backend),
         record=Record(options.out, header, metric),

@@ -122,6 +122,7 @@ class Trial:
             is met. Holds what was measured alone.
         seconds: Wall clock the trial took.
         reason: Why it failed, was stopped or is a repetition; empty otherwise.
+        retimed: Earlier trial of the same study → its latency, timed again in the course of this one.
     """
 
     number: int
@@ -136,6 +137,7 @@ class Trial:
     misses: Mapping[str, float]
     seconds: float
     reason: str = ""
+    retimed: Mapping[int, LatencyStats] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

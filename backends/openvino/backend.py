@@ -21,9 +21,9 @@ from google.protobuf.message import DecodeError
 
 from bitfront.backends.affinity import pinned
 from bitfront.backends.artifacts import single_onnx_file
-from bitfront.backends.base import Capabilities, CompiledModel, DeviceFingerprint
+from bitfront.backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint
 from bitfront.backends.batches import FIRST_AXIS
-from bitfront.backends.device import cpu_fingerprint
+from bitfront.backends.device import cpu_clock, cpu_fingerprint
 from bitfront.backends.host import HostBackend
 from bitfront.backends.openvino.model import OpenVinoModel
 from bitfront.backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
@@ -43,6 +43,11 @@ class OpenVinoBackend(HostBackend):
 
     name = "openvino"
     dialect = "openvino"
+
+    @property
+    def processor_clock(self) -> Clock | None:
+        """Clock of the processor time of this process, which does all of the work."""
+        return cpu_clock()
 
     def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
         """Compile the file; a dynamic batch is fixed to ``batch_size``, since static shapes are faster.

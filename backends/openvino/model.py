@@ -9,10 +9,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitfront.backends.base import Clock, ExecutedLayer, MemoryUsage, Timer
-from bitfront.backends.host import HostModel
+from bitfront.backends.host import HostModel, host_timer
 from bitfront.backends.inputs import InputSpec, wrong_input
 from bitfront.backends.openvino.package import OPENVINO_ERRORS, load_openvino, reason
 from bitfront.core import Array, BackendError, Inputs
@@ -99,17 +98,11 @@ class OpenVinoModel(HostModel):
         for name, array in arrays.items():
             request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
 
-        def timed(count: int) -> NDArray[np.int64]:
+        def run() -> None:
             assert arrays
-            infer = request.infer
-            stamps = np.empty(count + 1, dtype=np.int64)
-            stamps[0] = clock()
-            for index in range(1, count + 1):
-                infer(share_outputs=True)
-                stamps[index] = clock()
-            return np.diff(stamps)
+            request.infer(share_outputs=True)
 
-        return timed
+        return host_timer(run, clock)
 
     def operators(self) -> tuple[str, ...]:
         """Operator and precision, ``Convolution(u8)`` for example, in execution order."""

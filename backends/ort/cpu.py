@@ -10,8 +10,8 @@ from typing import Any
 
 from bitfront.backends.affinity import pinned
 from bitfront.backends.artifacts import onnx_with_data
-from bitfront.backends.base import Backend, Capabilities, CompiledModel, DeviceFingerprint
-from bitfront.backends.device import DOT_PRODUCT_INSTRUCTIONS, cpu_fingerprint
+from bitfront.backends.base import Backend, Capabilities, Clock, CompiledModel, DeviceFingerprint
+from bitfront.backends.device import DOT_PRODUCT_INSTRUCTIONS, cpu_clock, cpu_fingerprint
 from bitfront.backends.host import HostBackend
 from bitfront.backends.ort.package import load_onnxruntime
 from bitfront.backends.ort.session import CPU_PROVIDER, SessionModel, SessionSetup, start_session
@@ -41,6 +41,11 @@ class OrtCpuBackend(HostBackend):
     def proxy_backend(self) -> Backend:
         """The same runtime, computing on weights beside a model where they are mapped."""
         return OrtCpuBackend(self._left_out, in_place=True)
+
+    @property
+    def processor_clock(self) -> Clock | None:
+        """Clock of the processor time of this process, which does all of the work."""
+        return cpu_clock()
 
     def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:  # noqa: ARG002
         """Make a session from the file; a dynamic batch stays so, since it costs this runtime nothing.

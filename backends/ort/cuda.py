@@ -21,11 +21,10 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitfront.backends.artifacts import single_onnx_file
 from bitfront.backends.base import Capabilities, Clock, CompiledModel, DeviceFingerprint, Timer
-from bitfront.backends.host import HostBackend
+from bitfront.backends.host import HostBackend, host_timer
 from bitfront.backends.inputs import wrong_input
 from bitfront.backends.ort.cuda_probe import integer_shortcoming
 from bitfront.backends.ort.gpu import gpu_fingerprint
@@ -73,20 +72,14 @@ class OrtGpuModel(SessionModel):
         except self._errors as error:
             raise self._explained(error, inputs) from error
 
-        def timed(count: int) -> NDArray[np.int64]:
-            run = self._session.run_with_iobinding
-            stamps = np.empty(count + 1, dtype=np.int64)
+        def run() -> None:
             try:
-                stamps[0] = clock()
-                for index in range(1, count + 1):
-                    run(binding)
-                    binding.synchronize_outputs()
-                    stamps[index] = clock()
+                self._session.run_with_iobinding(binding)
+                binding.synchronize_outputs()
             except self._errors as error:
                 raise self._explained(error, inputs) from error
-            return np.diff(stamps)
 
-        return timed
+        return host_timer(run, clock)
 
     def _bound(self, inputs: Inputs) -> Any:
         """A binding of inputs on the GPU, and of outputs in buffers that the first run has made there."""

@@ -25,7 +25,7 @@ from typing import Any
 import onnx
 
 from bitfront.backends.base import Clock, ExecutedLayer, Timer
-from bitfront.backends.host import HostModel, timed_by
+from bitfront.backends.host import HostModel, host_timer
 from bitfront.backends.inputs import InputSpec, wrong_input
 from bitfront.backends.ort.bfloat16 import BFloat16Feeds, as_float32, has_bfloat16
 from bitfront.backends.ort.package import load_onnxruntime, ort_errors
@@ -198,7 +198,7 @@ class SessionModel(HostModel):
         if not self._bfloat16:
             return super().timer(inputs, clock)
         self.run(inputs)  # says what is wrong with them
-        return timed_by(BFloat16Feeds(self._session, inputs, self._setup.extra).bound(), clock)
+        return host_timer(BFloat16Feeds(self._session, inputs, self._setup.extra).bound(), clock)
 
     def operators(self) -> tuple[str, ...]:
         """Operator types left after the runtime's own optimisation, in execution order; bodies follow their owner."""

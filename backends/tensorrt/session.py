@@ -187,7 +187,7 @@ def captured(session: Session, cuda: Cuda) -> tuple[Callable[[], None], str]:
 
 
 def event_timer(session: Session, launch: Callable[[], None], cuda: Cuda, name: str) -> Timer:
-    """Times runs by events around each, with a queue of two.
+    """Times runs by events around each loop of them, with a queue of two.
 
     Args:
         session: Bound to its inputs.
@@ -196,7 +196,7 @@ def event_timer(session: Session, launch: Callable[[], None], cuda: Cuda, name: 
         name: The backend's name, for messages.
     """
 
-    def timed(count: int) -> NDArray[np.int64]:
+    def timed(count: int, loop: int = 1) -> NDArray[np.int64]:
         times: list[int] = []
         waiting: deque[tuple[Any, Any]] = deque()
 
@@ -204,13 +204,14 @@ def event_timer(session: Session, launch: Callable[[], None], cuda: Cuda, name: 
             start, end = waiting.popleft()
             cuda.wait(end)
             # Events resolve half a microsecond: a run that falls below has not taken no time.
-            times.append(max(1, round(cuda.elapsed_ms(start, end) * _NS_PER_MS)))
+            times.append(max(1, round(cuda.elapsed_ms(start, end) * _NS_PER_MS / loop)))
 
         with device_errors(name), cuda.on(session.stream):
             launch()  # not counted: the first one counted should find the device as busy as the others do
             for _ in range(count):
                 start = cuda.record()
-                launch()
+                for _ in range(loop):
+                    launch()
                 waiting.append((start, cuda.record()))
                 if len(waiting) == QUEUE:
                     take()

@@ -211,4 +211,13 @@ def _tried(problems: list[str], what: str, attempt: Callable[[], T]) -> T | None
 def _latencies(models: Mapping[str, bytes], feed: Feed, settings: TimingSettings) -> dict[str, LatencyStats]:
     backend = get_backend("ort-cpu")
     compiled = {name: backend.compile(Artifact.onnx(model), threads=1, batch_size=1) for name, model in models.items()}
-    return time_paired(compiled, GIVEN, feed, settings, threads=1, batch_size=1, clock=backend.clock)
+    return time_paired(
+        compiled,
+        GIVEN,
+        feed,
+        settings,
+        threads=1,
+        batch_size=1,
+        clock=backend.clock,
+        processor_clock=backend.processor_clock,
+    )

@@ -24,7 +24,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         "--budget-ms",
         type=limit,
         metavar="MS",
-        help="median latency of one inference, in milliseconds (default: none)",
+        help="latency of one inference on an undisturbed machine, in milliseconds (default: none)",
     )
     group.add_argument(
         "--budget-mb", type=limit, metavar="MB", help="size of the model file, in MB of 10^6 bytes (default: none)"

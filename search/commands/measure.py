@@ -92,12 +92,19 @@ def run(argv: Sequence[str]) -> int:
     wanted, layout = declared[reference], layouts[reference]
     _check_memory(wanted, layout, batch)
     if args.inputs is None:
-        inputs = _random(wanted, layout, batch, reference)
+        inputs = random_inputs(wanted, layout, batch, reference)
     else:
         inputs = _given(args.inputs, wanted, layout, batch)
     compiled = {label: _compile(backend, label, artifact, args.threads, batch) for label, artifact in artifacts.items()}
     stats = time_paired(
-        compiled, reference, inputs, THOROUGH, threads=args.threads, batch_size=batch, clock=backend.clock
+        compiled,
+        reference,
+        inputs,
+        THOROUGH,
+        threads=args.threads,
+        batch_size=batch,
+        clock=backend.clock,
+        processor_clock=backend.processor_clock,
     )
 
     footprints = {label: model.memory_usage() for label, model in compiled.items()}
@@ -278,7 +285,12 @@ def _check_memory(declared: Declared, layout: Batching, batch: int) -> None:
         )
 
 
-def _random(declared: Declared, layout: Batching, batch: int, label: str) -> dict[str, Array]:
+def random_inputs(declared: Declared, layout: Batching, batch: int, label: str) -> dict[str, Array]:
+    """Random normal values for every input, zeros for whole numbers.
+
+    Raises:
+        UsageError: If a shape is not known.
+    """
     generator = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
     for name, (shape, dtype) in declared.items():

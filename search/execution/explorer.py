@@ -181,9 +181,14 @@ class Explorer:
     def model(self) -> LatencyModel:
         """Fit the latency model to all that was timed."""
         with self.context.watch.timed(Kind.SOLVER):
-            timed = [(self.encoding(trial), trial.latency.ratio) for trial in self.trials if trial.latency]
-            prior = self.context.policy.sampler.surrogate.latency
-            return fit_encodings(self.space, [encoding for encoding, _ in timed], [ratio for _, ratio in timed], prior)
+            timed = [(self.encoding(trial), trial.latency) for trial in self.trials if trial.latency]
+            return fit_encodings(
+                self.space,
+                [encoding for encoding, _ in timed],
+                [latency.ratio for _, latency in timed],
+                self.context.policy.sampler.surrogate.latency,
+                deviations=[latency.ratio_deviation for _, latency in timed],
+            )
 
     @property
     def overhead(self) -> FileOverhead:

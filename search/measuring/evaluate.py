@@ -3,15 +3,21 @@
     schemes → layers → artifact → size → compiled → paired latency → limits → accuracy on growing subsets
 
 Machines drift: the same model is some per cent slower an hour later, or while somebody else computes. The ratio to the
-given network in interleaved runs hardly moves. So the search decides by ``ratio × the given network's median over the
+given network in interleaved runs hardly moves. So the search decides by ``ratio × the given network's latency over the
 whole run``; the final verdict is about the absolute latency in a fresh process (``search.results.finalists``).
 
 Scoring stops as soon as the accuracy cannot reach the floor (upper end of its 95 % interval), or is worse than that of
 a point that is no slower and no larger (paired by sample, 99 %; after a thousand samples, no better than it): such a
 candidate cannot enter the front by more than noise. Scoring uses every core, timing as many as asked. What is over the
-latency or size limit is not scored at all, but for the nearest while nothing keeps the limits. Baselines, and what
-others are compared with, the given network first, are always measured in full; what a network is judged by is scored on
-a thousand samples, on five thousand after further training.
+latency or size limit is not scored at all, but for the nearest while nothing keeps the limits.
+
+Latencies decide by the ends of their intervals. A point is *no slower* where the upper end of its ratio is below the
+candidate's lower end, or above it by no more than anybody would pay for (``LATENCY_TIE``). Before an incumbent stops
+anything it is timed once more, together with the candidate (``search.measuring.paired_latency``): a lucky timing would
+stop everything that comes after it. What stays known to no better than ``DecisionConfig.widest`` stops nothing else.
+
+Baselines, and what others are compared with, the given network first, are always measured in full; what a network is
+judged by is scored on a thousand samples, on five thousand after further training.
 
 A candidate that cannot be written or compiled is an outcome with its reason; only FP32 failing is an error.
 """
@@ -20,15 +26,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import median
 
-from bitfront.backends.base import CompiledModel
 from bitfront.core import (
     AccuracyStats,
-    Artifact,
     BackendError,
     Constraints,
     LatencyStats,
@@ -37,18 +39,18 @@ from bitfront.core import (
     LoweringError,
     PairedDifference,
     Preference,
-    Scheme,
     formatting,
 )
 from bitfront.core.given_network import FP32_ID, GIVEN_ID
 from bitfront.search.measuring.accuracy import Z_PAIR, Scored, Scorer, no_better, surely_worse
+from bitfront.search.measuring.candidate_build import CandidateBuild
 from bitfront.search.measuring.given import Given, GivenMeasurement
-from bitfront.search.measuring.measurement_cache import Lowered
 from bitfront.search.measuring.paired import paired
-from bitfront.search.measuring.runner import QUICK, ModelRunner
-from bitfront.search.policy.config import DEFAULTS, ScoringConfig
+from bitfront.search.measuring.paired_latency import PairedLatencies
+from bitfront.search.measuring.runner import ModelRunner
+from bitfront.search.policy.config import DEFAULTS, PolicyConfig, ScoringConfig
 from bitfront.search.results.evidence import Evidence, accuracy_of, check_accuracy
-from bitfront.search.results.ranking import Ranking
+from bitfront.search.results.ranking import LATENCY_TIE, Ranking
 from bitfront.search.trial import Candidate, Origin, Trial, TrialStatus
 
 SEARCH_PART = "search"
@@ -69,7 +71,7 @@ class Evaluator:
         scorer: The search's part of the evaluation data.
         budget: Limits.
         given: The network that all are compared with.
-        scoring: How many samples candidates are scored on at least.
+        policy: How many samples candidates are scored on at least, and how well a latency is known that decides.
         preference: What is wanted most within the limits.
     """
 
@@ -79,7 +81,7 @@ class Evaluator:
         scorer: Scorer,
         budget: Constraints,
         given: Given,
-        scoring: ScoringConfig = DEFAULTS.scoring,
+        policy: PolicyConfig = DEFAULTS,
         preference: Preference | None = None,
     ) -> None:
         self._runner = runner
@@ -87,7 +89,9 @@ class Evaluator:
         self._budget = budget
         self._given = given
         self._measured: GivenMeasurement | None = None
-        self._scoring = scoring
+        self._scoring = policy.scoring
+        self._decisions = policy.decisions
+        self._latencies = PairedLatencies(runner, given)
         self._ranking = Ranking.of(budget, preference or Preference())
         self.trials: list[Trial] = []
 
@@ -130,7 +134,7 @@ class Evaluator:
             runner, given = self._runner, self._given
             scored = runner.measurements.scored(given.artifact, SEARCH_PART)
             try:
-                latency = self._latency(given.artifact, lambda: given.compiled)
+                latency = self._latencies.of(given.artifact, lambda: given.compiled)
                 if scored is None or scored.samples < len(self._scorer):
                     compiled = runner.compile_to_score(given.model)
                     scored = self._scorer.complete(compiled, scored)
@@ -168,12 +172,13 @@ class Evaluator:
             misses={limit.value: check.relative_excess for limit, check in self._checks(attempt).items()},
             seconds=time.perf_counter() - started,
             reason=attempt.reason,
+            retimed=attempt.retimed,
         )
         self.trials.append(trial)
         return trial
 
     def _attempt(self, candidate: Candidate) -> _Attempt:
-        build = _Build(self._runner, self._runner.layers(candidate), candidate.variant)
+        build = CandidateBuild(self._runner, candidate)
         lowered = build.lowered()
         if lowered.failure:
             return _Attempt(status=TrialStatus.FAILED, reason=lowered.failure)
@@ -184,17 +189,21 @@ class Evaluator:
             attempt.latency, attempt.latency_ms = earlier.latency, earlier.latency_ms
             attempt.scored = self._runner.measurements.scored(lowered.artifact, SEARCH_PART)
             return attempt
-        attempt.latency = self._latency(lowered.artifact, build.compiled)
-        attempt.latency_ms = attempt.latency.ratio * self.reference_ms
+        latency = self._note(attempt, self._latencies.of(lowered.artifact, build.compiled))
         if candidate.origin is Origin.COST_PROBE:
             attempt.status = TrialStatus.TIMED
             return attempt
         excess = self._over(attempt)
+        if excess and self._wide(latency):
+            latency = self._time_again(attempt, build)
+            excess = self._over(attempt)
         if excess and not candidate.in_full and not self._nearest(attempt):
             attempt.status, attempt.reason = TrialStatus.OVER_BUDGET, excess
             return attempt
         least = len(self._scorer) if candidate.in_full else least_samples(candidate, self._scoring)
         self._score(attempt, build, least)
+        if attempt.status is TrialStatus.COMPLETE and latency.timings == 1 and self._wide(latency):
+            self._time_again(attempt, build)
         return attempt
 
     def _duplicate_of(self, artifact: str, candidate: Candidate) -> Trial | None:
@@ -202,23 +211,44 @@ class Evaluator:
         same = (trial for trial in self.trials if trial.artifact == artifact)
         return next((trial for trial in same if not candidate.in_full or trial.status is TrialStatus.COMPLETE), None)
 
-    def _latency(self, artifact: str, compiled: Callable[[], CompiledModel]) -> LatencyStats:
-        latency = self._runner.measurements.latency(artifact)
-        if latency is None:
-            name = GIVEN_ID if artifact == self._given.artifact else artifact
-            models = {GIVEN_ID: self._given.compiled} | ({} if name == GIVEN_ID else {name: compiled()})
-            latency = self._runner.time(models, QUICK)[name]
-            self._runner.measurements.put_latency(artifact, latency)
+    def _wide(self, latency: LatencyStats) -> bool:
+        """Whether a latency is too uncertain to decide by."""
+        return latency.ratio_error > self._decisions.widest
+
+    def _note(self, attempt: _Attempt, latency: LatencyStats) -> LatencyStats:
+        """Give a candidate its latency, and the milliseconds that stands for; returns it."""
+        attempt.latency, attempt.latency_ms = latency, latency.ratio * self.reference_ms
         return latency
 
-    def _score(self, attempt: _Attempt, build: _Build, least: int) -> None:
+    def _time_again(self, attempt: _Attempt, build: CandidateBuild) -> LatencyStats:
+        """Time a candidate once more; returns its latency as it is now known."""
+        artifact = str(attempt.artifact)
+        return self._note(attempt, self._latencies.again({artifact: build.compiled})[artifact])
+
+    def _time_both(self, attempt: _Attempt, build: CandidateBuild, rival: Trial) -> Trial:
+        """Time a candidate once more, together with an incumbent that may stop it; the incumbent as it is now known."""
+        artifact, other = str(attempt.artifact), str(rival.artifact)
+        found = self._latencies.again(
+            {artifact: build.compiled, other: CandidateBuild(self._runner, rival.candidate).compiled}
+        )
+        self._note(attempt, found[artifact])
+        latency_ms = found[other].ratio * self.reference_ms
+        checks = self._budget.check(latency_ms=latency_ms)
+        misses = {**rival.misses, **{limit.value: check.relative_excess for limit, check in checks.items()}}
+        renewed = replace(rival, latency=found[other], latency_ms=latency_ms, misses=misses)
+        self.trials[self.trials.index(rival)] = renewed
+        if rival.candidate.architecture == build.candidate.architecture:
+            attempt.retimed[rival.number] = found[other]
+        return renewed
+
+    def _score(self, attempt: _Attempt, build: CandidateBuild, least: int) -> None:
         """Score on growing subsets; on so many samples whether it can still matter or not."""
         measurements, artifact = self._runner.measurements, attempt.artifact
         assert artifact is not None
         attempt.scored = known = measurements.scored(artifact, SEARCH_PART)
         while attempt.scored is None or attempt.scored.samples < len(self._scorer):
             scored = attempt.scored
-            reason = self._hopeless(attempt, scored) if scored and scored.samples >= least else ""
+            reason = self._hopeless(attempt, scored, build) if scored and scored.samples >= least else ""
             if reason:
                 attempt.status, attempt.reason = TrialStatus.STOPPED, reason
                 break
@@ -228,7 +258,7 @@ class Evaluator:
         if attempt.scored is not None and attempt.scored is not known:
             measurements.put_scored(artifact, SEARCH_PART, attempt.scored)
 
-    def _hopeless(self, attempt: _Attempt, scored: Scored) -> str:
+    def _hopeless(self, attempt: _Attempt, scored: Scored, build: CandidateBuild) -> str:
         """Reason why scoring on cannot matter; empty while it can."""
         change, reference = self._change(scored), self.reference_accuracy
         highest = reference + change.value + Z_PAIR * change.error if change else scored.stats.ci_high
@@ -245,25 +275,40 @@ class Evaluator:
             )
         assert attempt.latency is not None
         assert attempt.size_bytes is not None
-        for name, artifact, latency, size_bytes in self._rivals():
-            if latency.ratio <= attempt.latency.ratio and size_bytes <= attempt.size_bytes:
-                rival = self._runner.measurements.scored(artifact, SEARCH_PART)
-                if rival is not None and (surely_worse(scored, rival) or no_better(scored, rival)):
-                    return f"no more accurate than {name} on {scored.samples} samples, nor faster or smaller"
+        given = self._measured
+        if (
+            given is not None
+            and not self._given.is_fp32
+            and given.size_bytes <= attempt.size_bytes
+            and _no_slower(given.latency, attempt.latency)
+            and self._worse(scored, self._given.artifact)
+        ):
+            return _surpassed(GIVEN_ID, scored)
+        for rival in tuple(self.trials):
+            if self._may_surpass(rival, attempt) and self._worse(scored, str(rival.artifact)):
+                assert rival.latency is not None
+                if rival.latency.timings < self._decisions.timings or self._wide(rival.latency):
+                    rival = self._time_both(attempt, build, rival)
+                if self._may_surpass(rival, attempt) and rival.latency and not self._wide(rival.latency):
+                    return _surpassed(rival.id, scored)
         return ""
 
-    def _rivals(self) -> Iterator[tuple[str, str, LatencyStats, int]]:
-        """(id, artifact, latency, size) of what was measured in full: the given network, and complete trials."""
-        if self._measured is not None and self._measured.latency is not None and not self._given.is_fp32:
-            yield GIVEN_ID, self._given.artifact, self._measured.latency, self._measured.size_bytes
-        for trial in self.trials:
-            if (
-                trial.status is TrialStatus.COMPLETE
-                and trial.latency
-                and trial.artifact
-                and trial.size_bytes is not None
-            ):
-                yield trial.id, trial.artifact, trial.latency, trial.size_bytes
+    def _worse(self, scored: Scored, artifact: str) -> bool:
+        """Whether what was scored is surely worse than another artifact, or no better on many samples."""
+        rival = self._runner.measurements.scored(artifact, SEARCH_PART)
+        return rival is not None and (surely_worse(scored, rival) or no_better(scored, rival))
+
+    def _may_surpass(self, rival: Trial, attempt: _Attempt) -> bool:
+        """Whether a trial was measured in full and is no larger, and no slower."""
+        return (
+            rival.status is TrialStatus.COMPLETE
+            and rival.latency is not None
+            and attempt.latency is not None
+            and rival.size_bytes is not None
+            and attempt.size_bytes is not None
+            and rival.size_bytes <= attempt.size_bytes
+            and _no_slower(rival.latency, attempt.latency)
+        )
 
     def _over(self, attempt: _Attempt) -> str:
         """Limits known before accuracy that are surely missed, in words; empty for none."""
@@ -325,56 +370,13 @@ class _Attempt:
     latency_ms: float | None = None
     scored: Scored | None = None
     reason: str = ""
+    retimed: dict[int, LatencyStats] = field(default_factory=dict)
 
 
-class _Build:
-    """Artifact of a candidate, written and compiled when first needed and at most once."""
+def _no_slower(rival: LatencyStats, latency: LatencyStats) -> bool:
+    """Whether the intervals leave no difference in favour of ``latency`` that anybody would pay for."""
+    return rival.ratio_high <= latency.ratio_low * LATENCY_TIE
 
-    def __init__(self, runner: ModelRunner, layers: Mapping[str, Scheme], variant: str) -> None:
-        self._runner = runner
-        self._layers = layers
-        self._variant = variant
-        self._artifact: Artifact | None = None
-        self._compiled: CompiledModel | None = None
-        self._to_score: CompiledModel | None = None
 
-    def lowered(self) -> Lowered:
-        """Digest and size of the artifact, from the measurements if there, else of the one written now and kept."""
-        lowered = self._runner.measurements.lowered(self._layers, self._variant)
-        if lowered is None:
-            artifact = self._written()
-            lowered = Lowered(artifact=artifact.digest, size_bytes=artifact.size_bytes)
-            self._runner.measurements.put_lowered(self._layers, lowered, self._variant)
-        return lowered
-
-    def compiled(self) -> CompiledModel:
-        """Compiled artifact as it is timed."""
-        if self._compiled is None:
-            artifact = self._written()
-            with self._noting():
-                self._compiled = self._runner.compile(artifact)
-        return self._compiled
-
-    def scored(self) -> CompiledModel:
-        """Compiled artifact as it is scored; it has been timed, so that what was compiled for that is let go."""
-        self._compiled = None
-        if self._to_score is None:
-            artifact = self._written()
-            with self._noting():
-                self._to_score = self._runner.compile_to_score(artifact)
-        return self._to_score
-
-    def _written(self) -> Artifact:
-        if self._artifact is None:
-            with self._noting():
-                self._artifact = self._runner.lower(self._layers, self._variant)
-        return self._artifact
-
-    @contextmanager
-    def _noting(self) -> Iterator[None]:
-        try:
-            yield
-        except (LoweringError, BackendError) as error:
-            failed = Lowered(artifact="", size_bytes=0, failure=error.message)
-            self._runner.measurements.put_lowered(self._layers, failed, self._variant)
-            raise
+def _surpassed(rival: str, scored: Scored) -> str:
+    return f"no more accurate than {rival} on {scored.samples} samples, nor faster or smaller"

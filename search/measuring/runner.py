@@ -131,6 +131,7 @@ class ModelRunner:
                 threads=self.threads,
                 batch_size=self.batch_size,
                 clock=self.backend.clock,
+                processor_clock=self.backend.processor_clock,
             )
         self.undisturbed_ms.append(stats[reference].median_ms)
         return stats

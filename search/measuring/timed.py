@@ -69,6 +69,11 @@ class TimedBackend:
         """The inner backend's clock."""
         return self._inner.clock
 
+    @property
+    def processor_clock(self) -> Clock | None:
+        """The inner backend's clock of processor time."""
+        return self._inner.processor_clock
+
     def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
         """Compile on the inner backend."""
         with self._watch.timed(Kind.COMPILATION):

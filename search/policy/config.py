@@ -127,6 +127,8 @@ class SurrogateConfig:
             Not ablated.
         margin: Of the worst measured latency and size, where the whole hypervolume ends. Not ablated.
         accuracy_margin: Fraction of the accuracies' span below the worst, likewise. Not ablated.
+        certainty: Predictive standard deviations by which a candidate is over the latency limit before it is left
+            unbuilt: 95 % one-sided. Not ablated.
         prune_weights: What training may leave of a pruning's loss; of equally good ones the first. Not ablated.
         file_overhead_pull: Pull of the fitted bytes a layer towards 0, in observations. Not ablated.
         latency: The latency model's prior.
@@ -136,6 +138,7 @@ class SurrogateConfig:
     tie_slope: float = 0.01
     margin: float = 1.05
     accuracy_margin: float = 0.05
+    certainty: float = 1.64
     prune_weights: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)
     file_overhead_pull: float = 0.03
     latency: LatencyPriorConfig = field(default_factory=LatencyPriorConfig)
@@ -205,6 +208,20 @@ class ScoringConfig:
 
     variant_samples: int = 1000
     trained_samples: int = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionConfig:
+    """Latencies that a search decides by. Neither was ablated.
+
+    Attributes:
+        widest: Half of a ratio's interval, relative to the ratio, up to which a latency may stop a candidate; a wider
+            one is timed again first, and if it stays so it stops no other candidate.
+        timings: Of an incumbent, at different moments, before it stops another candidate.
+    """
+
+    widest: float = 0.03
+    timings: int = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,6 +360,7 @@ class PolicyConfig:
     seeding: SeedingConfig = field(default_factory=SeedingConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    decisions: DecisionConfig = field(default_factory=DecisionConfig)
     pruning: PruningConfig = field(default_factory=PruningConfig)
     targets: TargetConfig = field(default_factory=TargetConfig)
     halving: HalvingConfig = field(default_factory=HalvingConfig)

@@ -1,7 +1,8 @@
 """History of a study, read back from its trials: the only memory the sampler has.
 
 Because nothing else is remembered, a resumed study continues exactly where it stood. A recorded trial has the
-space's params (those of prune variables may be missing: not pruned) and the user attributes ``ratio``, ``latency_ms``,
+space's params (those of prune variables may be missing: not pruned) and the user attributes ``ratio``, ``ratio_low``,
+``ratio_high`` (these may be missing), ``retimed`` (earlier trials' later latencies; may be missing), ``latency_ms``,
 ``size_bytes``, ``accuracy`` and ``accuracy_error`` (may be missing) and ``state`` (``complete``, ``over budget``,
 ``stopped``, ``timed``, ``failed``; a ``timed`` one was built for its cost alone).
 """
@@ -17,6 +18,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from bitfront.core.measurement import INTERVAL_DEVIATIONS
 from bitfront.search.policy.config import DEFAULTS
 from bitfront.search.proposals.file_overhead import FileOverhead, fit_file_overhead
 from bitfront.search.space.pruning import PREFIX
@@ -29,12 +31,13 @@ class Observation:
 
     Attributes:
         encoding: What was tried; an encoding is tried again where its network was trained on.
-        ratio: Measured latency over the given network's; NaN where it was not timed.
+        ratio: Measured latency over the given network's, as it was timed last; NaN where it was not timed.
         latency_ms: Measured latency; NaN where it was not timed.
         size_bytes: The artifact's size; NaN where it was not built.
         accuracy: Its accuracy; NaN where it was not scored.
         complete: Whether the accuracy is final, not that of a trial stopped early.
         error: Standard error of the accuracy's difference to the given network's; NaN where it is not known.
+        ratio_deviation: Standard deviation of ``ratio`` by its interval; NaN where that is not known.
     """
 
     encoding: Encoding
@@ -44,6 +47,7 @@ class Observation:
     accuracy: float
     complete: bool
     error: float = math.nan
+    ratio_deviation: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +66,15 @@ class History:
     def of(cls, space: Space, study: Study) -> History:
         """Read a study; trials of another space are passed over."""
         observations, tried = [], set()
-        texts = _Texts.of(space)
-        for trial in study.get_trials(deepcopy=False):
+        texts, trials = _Texts.of(space), study.get_trials(deepcopy=False)
+        later = {number: latency for trial in trials for number, latency in trial.user_attrs.get("retimed", {}).items()}
+        for trial in trials:
             encoding = texts.encoding({**trial.system_attrs.get("fixed_params", {}), **trial.params})
             if encoding is None:
                 continue
             tried.add(encoding)
             if trial.state.is_finished():
-                observations.append(_observation(encoding, trial))
+                observations.append(_observation(encoding, trial, later.get(str(trial.number), trial.user_attrs)))
         return cls(observations=tuple(observations), tried=frozenset(tried))
 
     @property
@@ -111,18 +116,21 @@ class _Texts:
         return self.space.canonical(tuple(encoding)) if len(encoding) == len(schemes) + len(levels) else None
 
 
-def _observation(encoding: Encoding, trial: FrozenTrial) -> Observation:
+def _observation(encoding: Encoding, trial: FrozenTrial, timed: Mapping[str, Any]) -> Observation:
+    """Read what a trial found; ``timed`` has its ratio and the ratio's interval as they were found last."""
+    ratio, first = _number(timed, "ratio"), _number(trial.user_attrs, "ratio")
     return Observation(
         encoding=encoding,
-        ratio=_number(trial, "ratio"),
-        latency_ms=_number(trial, "latency_ms"),
-        size_bytes=_number(trial, "size_bytes"),
-        accuracy=_number(trial, "accuracy"),
+        ratio=ratio,
+        latency_ms=_number(trial.user_attrs, "latency_ms") * (1.0 if ratio == first else ratio / first),
+        size_bytes=_number(trial.user_attrs, "size_bytes"),
+        accuracy=_number(trial.user_attrs, "accuracy"),
         complete=trial.user_attrs.get("state") == "complete",
-        error=_number(trial, "accuracy_error"),
+        error=_number(trial.user_attrs, "accuracy_error"),
+        ratio_deviation=(_number(timed, "ratio_high") - _number(timed, "ratio_low")) / (2 * INTERVAL_DEVIATIONS),
     )
 
 
-def _number(trial: FrozenTrial, key: str) -> float:
-    value = trial.user_attrs.get(key)
+def _number(attributes: Mapping[str, Any], key: str) -> float:
+    value = attributes.get(key)
     return float(value) if isinstance(value, int | float) else math.nan

@@ -15,7 +15,9 @@ X       features of the observed candidates                       (n, p)
 b       measured ratio of FP32, 1 before it was measured          scalar
 y       their measured ratios over b, minus 1                     (n,)
 μ, τ    prior mean and standard deviation of the parameters       (p,)
-σ       noise of a ratio; the grid value with least LOO error      scalar
+v       variance of each ratio by its timing's own interval       (n,)
+σ       what the model itself errs; the grid value with least      scalar
+        LOO error
 ======  ========================================================  =======
 
 Where networks may be pruned, what stays of a group scales what it costs, and a removed branch saves its layers' share
@@ -29,9 +31,10 @@ FP32 is b by definition, hence no intercept: what is searched is a normalised fo
 as fast as that but not exactly, and for a student architecture something else altogether. The parameters get a Gaussian
 prior, with a shared part and one part for each group and edge (c_gk = s_g·C_k + γ_gk, w_g = s_g·W + ω_g, e_uv =
 B/|edges| + δ_uv), so that a uniform baseline alone spreads over the groups by their weight s_g and one boundary seen
-teaches about the others. The posterior mean is the ridge estimate μ + (XᵀX/σ² + diag τ⁻²)⁻¹ Xᵀ(y − Xμ)/σ²;
-leave-one-out residuals come from the hat matrix in closed form (Rasmussen & Williams, *Gaussian Processes for Machine
-Learning*, §5.4.2, for the dual form used here).
+teaches about the others. The posterior mean is the generalised ridge estimate, each observation weighed by
+1/(σ² + v): what was timed on a busy machine says little. Leave-one-out residuals come from the hat matrix in closed
+form (Rasmussen & Williams, *Gaussian Processes for Machine Learning*, §5.4.2, for the dual form used here; weighed
+alike). The predictive spread is the posterior's and σ, times what the residuals exceed their own predicted spread by.
 
 Predictions only decide what to try next. No number from here is ever reported as a latency.
 """
@@ -40,7 +43,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import numpy as np
@@ -56,6 +59,36 @@ Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Posterior:
+    """Parameters after the measurements.
+
+    Attributes:
+        mean: Of the parameters, (p,).
+        loo_error: Root mean square leave-one-out error; NaN below two observations.
+        deviation: τ, (p,).
+        scaled: X · diag(τ), (n, p).
+        precision: (scaled · scaledᵀ + diag(σ² + v))⁻¹, (n, n).
+        noise: σ.
+        inflation: What leave-one-out residuals exceed their predicted spread by, at least 1.
+    """
+
+    mean: Vector
+    loo_error: float
+    deviation: Vector
+    scaled: Vector
+    precision: Vector
+    noise: float
+    inflation: float
+
+    def spread(self, features: Vector) -> float:
+        """Standard deviation of a further observation with these features, (p,), well timed."""
+        own = features * self.deviation
+        seen = self.scaled @ own
+        variance = float(own @ own - seen @ self.precision @ seen) + self.noise**2
+        return self.inflation * math.sqrt(max(variance, 0.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyModel:
     """A fitted model.
 
@@ -68,6 +101,7 @@ class LatencyModel:
             nothing may be pruned.
         branches: What removing the whole of a prune variable adds besides; shape (variables,), 0 where it cannot be.
         base: Ratio of FP32 without pruning, everything in FP32's arithmetic.
+        posterior: The parameters' uncertainty; None where they were set by hand.
         observations: Measurements it was fitted to.
         loo_error: Root mean square leave-one-out error of the ratio; NaN below two observations.
     """
@@ -80,6 +114,15 @@ class LatencyModel:
     scaling: tuple[float, ...] = ()
     branches: tuple[float, ...] = ()
     base: float = 1.0
+    posterior: Posterior | None = field(default=None, compare=False)
+
+    def spread(self, encoding: Encoding) -> float:
+        """Standard deviation of what would be measured about ``predict_encoding``; NaN below two observations."""
+        if self.posterior is None or self.observations < 2:
+            return math.nan
+        kinds = tuple(self.gains)
+        features = _features(self.space, kinds, encoding, group_weights(self.space))
+        return self.base * self.posterior.spread(features)
 
     def predict(self, assignment: Assignment, pruning: Pruning = UNPRUNED) -> float:
         """Predicted latency over the given network's; ``base`` where everything is there and in FP32's arithmetic."""
@@ -135,8 +178,18 @@ def fit_encodings(
     encodings: Sequence[Encoding],
     measured: Sequence[float],
     config: LatencyPriorConfig = DEFAULTS.sampler.surrogate.latency,
+    deviations: Sequence[float] | None = None,
 ) -> LatencyModel:
-    """Fit to encodings, which may be pruned, and their measured ratios, as ``fit_latency_model``."""
+    """Fit to encodings, which may be pruned, and their measured ratios, as ``fit_latency_model``.
+
+    Args:
+        space: The space.
+        encodings: What was timed.
+        measured: Their latencies over the given network's.
+        config: The prior.
+        deviations: Standard deviation of each ratio by its timing; None, or NaN, is not known.
+    """
+    known = np.nan_to_num(np.zeros(len(measured)) if deviations is None else np.array(deviations, dtype=np.float64))
     ratios = np.array(measured, dtype=np.float64)
     if not (np.isfinite(ratios).all() and (ratios > 0).all()):
         raise ValueError(f"latency ratios must be positive and finite, got {ratios.tolist()}")
@@ -146,9 +199,9 @@ def fit_encodings(
     mean, deviation = _prior(space, kinds, weights, config)
     rows = [_features(space, kinds, encoding, weights) for encoding in encodings]
     x = np.array(rows, dtype=np.float64).reshape(len(rows), len(mean))
-    base = _base(space, encodings, ratios)
-    theta, error = _posterior(x, ratios / base - 1.0, mean, deviation, config.noise_grid)
-    theta, error = base * theta, base * error
+    base = _base(space, encodings, ratios, known)
+    posterior = _posterior(x, ratios / base - 1.0, (known / base) ** 2, mean, deviation, config.noise_grid)
+    theta, error = base * posterior.mean, base * posterior.loo_error
     groups, edges = len(space.groups), len(space.edges)
     shared, own, pruned = np.split(theta, np.cumsum([len(kinds) + 1, len(kinds) * groups + edges]))
     return LatencyModel(
@@ -163,14 +216,20 @@ def fit_encodings(
         scaling=tuple((weights * pruned[0] + pruned[1 : groups + 1]).tolist()) if space.prunes else (),
         branches=tuple(pruned[groups + 1 :].tolist()),
         base=base,
+        posterior=posterior,
     )
 
 
-def _base(space: Space, encodings: Sequence[Encoding], ratios: Vector) -> float:
-    """b: the median of FP32's measured ratios, without pruning; 1 where it was not measured."""
+def _base(space: Space, encodings: Sequence[Encoding], ratios: Vector, deviations: Vector) -> float:
+    """b: the median of the best known of FP32's ratios, without pruning; 1 where it was not measured."""
     fp32 = space.encode(space.uniform(Precision.FP32))
-    own = [ratio for encoding, ratio in zip(encodings, ratios.tolist(), strict=True) if encoding == fp32]
-    return median(own) if own else 1.0
+    own = [
+        (ratio, deviation)
+        for encoding, ratio, deviation in zip(encodings, ratios.tolist(), deviations.tolist(), strict=True)
+        if encoding == fp32
+    ]
+    least = min((deviation for _, deviation in own), default=0.0)
+    return median(ratio for ratio, deviation in own if deviation <= 2 * least) if own else 1.0
 
 
 def group_weights(space: Space) -> Vector:
@@ -224,23 +283,41 @@ def _features(space: Space, kinds: Sequence[ComputeType], encoding: Encoding, we
 
 
 def _posterior(
-    x: Vector, y: Vector, mean: Vector, deviation: Vector, noise_grid: Sequence[float]
-) -> tuple[Vector, float]:
-    """Posterior mean and leave-one-out error, at the grid's noise with the least such error."""
+    x: Vector, y: Vector, variances: Vector, mean: Vector, deviation: Vector, noise_grid: Sequence[float]
+) -> Posterior:
+    """The posterior at the grid's noise with the least leave-one-out error."""
+    scaled = x * deviation
     if not len(y):
-        return mean, math.nan
-    spread = x * deviation
-    gram = spread @ spread.T
+        return Posterior(
+            mean=mean,
+            loo_error=math.nan,
+            deviation=deviation,
+            scaled=scaled,
+            precision=np.zeros((0, 0)),
+            noise=noise_grid[-1],
+            inflation=1.0,
+        )
+    gram = scaled @ scaled.T
     residual = y - x @ mean
-    best: tuple[float, Vector] | None = None
+    weights = 1 / (variances + min(noise_grid) ** 2)
+    best: Posterior | None = None
     for noise in noise_grid:
-        precision = np.linalg.inv(gram + noise**2 * np.eye(len(y)))
+        precision = np.asarray(np.linalg.inv(gram + np.diag(noise**2 + variances)), dtype=np.float64)
         alpha = precision @ residual
-        error = float(np.sqrt(np.mean((alpha / np.diag(precision)) ** 2)))
-        if best is None or error < best[0]:
-            best = (error, mean + deviation * (spread.T @ alpha))
+        left_out = alpha / np.diag(precision)
+        error = float(np.sqrt(np.average(left_out**2, weights=weights)))
+        if best is None or error < best.loo_error:
+            best = Posterior(
+                mean=mean + deviation * (scaled.T @ alpha),
+                loo_error=error,
+                deviation=deviation,
+                scaled=scaled,
+                precision=precision,
+                noise=noise,
+                inflation=max(1.0, float(np.sqrt(np.mean(left_out**2 * np.diag(precision))))),
+            )
     assert best is not None
-    return best[1], best[0] if len(y) > 1 else math.nan
+    return best if len(y) > 1 else replace(best, loo_error=math.nan)
 
 
 def _kinds(space: Space, encoding: Encoding) -> list[ComputeType]:

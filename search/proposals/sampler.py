@@ -2,10 +2,10 @@
 
 A proposal is the candidate with the best score (``surrogate``) in a pool of mutations (``mutations``) of the front's
 members, those within the limits first; now and then it is any of the pool, because scores come from models. What the
-latency model, refitted after every measurement, sees over the limit by more than it errs is not built, unless all of
-the pool is: some runtimes take minutes for a build. All knowledge is read back from the study's trials, and the draws
-of a trial depend on the seed and the trial's number alone, so a resumed study proposes what the uninterrupted one would
-have.
+latency model, refitted after every measurement, sees over the limit even at the fast end of its spread is not built,
+unless all of the pool is: some runtimes take minutes for a build. All knowledge is read back from the study's trials,
+and the draws of a trial depend on the seed and the trial's number alone, so a resumed study proposes what the
+uninterrupted one would have.
 
 Where networks may be pruned, proposals are for the variants that the executor says were made (``VariantOffer``); only
 where it says that a new one may be made now are there proposals for others too.

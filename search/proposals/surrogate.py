@@ -81,7 +81,6 @@ class Surrogate:
 
     Attributes:
         problem: Losses, predicted latency and bytes, as the solver takes them.
-        error: Root mean square error of the predicted ratio, left-one-out; NaN before it is known.
         limits: The budget.
         front: Completed trials that no other beats, by number.
     """
@@ -95,9 +94,14 @@ class Surrogate:
     ) -> None:
         self._config = config
         timed = [r for r in history.observations if math.isfinite(r.ratio) and r.ratio > 0]
-        model = fit_encodings(space, [r.encoding for r in timed], [r.ratio for r in timed], config.latency)
-        self.error = model.loo_error
-        self.problem = IlpInstance.of(space, model, history.overhead(space, config.file_overhead_pull))
+        self._latency = fit_encodings(
+            space,
+            [seen.encoding for seen in timed],
+            [seen.ratio for seen in timed],
+            config.latency,
+            deviations=[seen.ratio_deviation for seen in timed],
+        )
+        self.problem = IlpInstance.of(space, self._latency, history.overhead(space, config.file_overhead_pull))
         self.limits = RelativeLimits.of(budget, history)
         points = [r for r in history.observations if r.complete and math.isfinite(r.accuracy + r.ratio + r.size_bytes)]
         self._bytes = self.problem.size(space.encode(space.uniform(Precision.FP32))) or 1.0
@@ -122,8 +126,12 @@ class Surrogate:
         return np.asarray(steps - self._config.tie_slope * span * (decades - self._losses[0]))
 
     def too_slow(self, encoding: Encoding) -> bool:
-        """Whether a candidate is predicted over the latency limit by more than the model errs."""
-        return self.limits.ratio is not None and self.problem.ratio(encoding) > self.limits.ratio + self.error
+        """Whether even the fast end of a candidate's predicted latency is over the limit."""
+        return self.limits.ratio is not None and self.fast_end(encoding) > self.limits.ratio
+
+    def fast_end(self, encoding: Encoding) -> float:
+        """The ratio that a candidate is surely not below; NaN before anything was timed twice."""
+        return self.problem.ratio(encoding) - self._config.certainty * self._latency.spread(encoding)
 
     def scores(self, encodings: Sequence[Encoding]) -> NDArray[np.float64]:
         """Expected worth of trying each candidate, shape (n,)."""

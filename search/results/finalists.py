@@ -1,12 +1,14 @@
 """Finalists measured again: timed here and in a fresh process, scored on samples that the search never saw.
 
     model and config files → timed together here → timed together in a fresh process → those whose latency was not
-    reproduced, or that met a slow machine, are timed there once more → memory → scored on the held-out samples
+    reproduced, or that met a slow machine, are timed there once more → those still not reproduced, a third time here
+    and there where the given network's own latency has moved → memory → scored on the held-out samples
 
 A latency is *reproduced* where its ratio to the given network in the fresh process is within 5 % of that in the
 search's own process, both timed thoroughly with all finalists interleaved, or, where they would not fit into memory
-together, as many as do, always with the given network among them. A point without that is kept in the results,
-marked, and never on the front. The reported latency is the absolute median in the fresh process. A point met a *slow
+together, as many as do, always with the given network among them. A point without that is kept in the results, marked,
+and never on the front. The reported latency is that of the fresh process. Where the given network itself took over 5 %
+more or less there than here, the ratios may differ for its sake: hence the third time. A point met a *slow
 machine* where the given network, in the rounds that count for the point, took 10 % more than over all: its ratio is
 sound then, its milliseconds are not.
 """
@@ -196,13 +198,44 @@ def time_twice(runner: ModelRunner, built: Built, artifacts: Mapping[str, str], 
     """
     files = built.files
 
-    def time_here() -> dict[str, LatencyStats]:
-        return _in_groups(built, files, lambda names: runner.time(built.together(names), rerun.timing, built.reference))
+    def time_here(names: Iterable[str]) -> dict[str, LatencyStats]:
+        return _in_groups(built, names, lambda those: runner.time(built.together(those), rerun.timing, built.reference))
 
-    here = _remembered(runner, "here", artifacts, time_here)
+    def time_there(names: Iterable[str]) -> dict[str, LatencyStats]:
+        return _in_groups(built, names, lambda those: _once_elsewhere(runner, built, those, rerun))
+
+    here = _remembered(runner, "here", artifacts, lambda: time_here(files))
     there = _remembered(runner, "elsewhere", artifacts, lambda: _time_elsewhere(runner, built, here, rerun))
+    shaky = [name for name in files if not reproduced(here[name], there[name])]
+    if any(_moved(here[built.reference], there[name]) for name in shaky):
+        third = {name: artifacts[name] for name in dict.fromkeys((built.reference, *shaky))}
+        here_again = _remembered(runner, "here-third", third, lambda: time_here(third))
+        there_again = _remembered(runner, "elsewhere-third", third, lambda: time_there(third))
+        # The reference's own stay those beside which most others were timed.
+        here |= {name: here_again[name] for name in shaky}
+        there |= {name: there_again[name] for name in shaky}
     confirmed = frozenset(name for name in files if reproduced(here[name], there[name]))
     return Timings(here=here, there=there, reproduced=confirmed)
+
+
+def _moved(reference: LatencyStats, beside: LatencyStats) -> bool:
+    """Whether the reference took another time beside a model there than it did here."""
+    return abs(_beside_ms(beside) / reference.median_ms - 1) > TOLERANCE
+
+
+def _once_elsewhere(runner: ModelRunner, built: Built, names: Iterable[str], rerun: Rerun) -> dict[str, LatencyStats]:
+    """Time saved models together in a fresh process; those that are compiled here are let go."""
+    built.together(())
+    with runner.watch.timed(Kind.INFERENCE):
+        return time_in_subprocess(
+            rerun.backend,
+            {name: built.files[name] for name in names},
+            built.reference,
+            runner.inputs,
+            runner.with_known_speed(rerun.timing),
+            threads=runner.threads,
+            batch_size=runner.batch_size,
+        )
 
 
 def _time_elsewhere(
@@ -211,17 +244,7 @@ def _time_elsewhere(
     files, reference = built.files, built.reference
 
     def once(names: Sequence[str]) -> dict[str, LatencyStats]:
-        built.together(())
-        with runner.watch.timed(Kind.INFERENCE):
-            return time_in_subprocess(
-                rerun.backend,
-                {name: files[name] for name in names},
-                reference,
-                runner.inputs,
-                runner.with_known_speed(rerun.timing),
-                threads=runner.threads,
-                batch_size=runner.batch_size,
-            )
+        return _once_elsewhere(runner, built, names, rerun)
 
     there = _in_groups(built, files, once)
     shaky = {name for name in files if not reproduced(here[name], there[name])}

@@ -5,8 +5,9 @@ A trial's params are the groups' schemes (text). Its user attributes:
     origin, name   where the candidate came from; a baseline's id
     network        key of the network that was quantised; empty for the given one
     state          how it ended (``search.trial.TrialStatus``)
-    ratio, latency_ms, size_bytes, accuracy   what was measured, as far as it was
+    ratio, ratio_low, ratio_high, latency_ms, size_bytes, accuracy   what was measured, as far as it was
     accuracy_error standard error of the difference to the given network, on the same samples; where known
+    retimed        number of an earlier trial → its latency, timed again in the course of this one
     record         the rest, for ``--resume`` to read back
 
 Constraints are relative misses, ≤ 0 where the limit is met. Optuna's own state is COMPLETE where accuracy is known on
@@ -24,7 +25,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import optuna
@@ -35,7 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
-from bitfront.core import AccuracyStats, ConfigError, LatencyStats, PairedDifference, UsageError, digest
+from bitfront.core import AccuracyStats, ConfigError, LatencyStats, Limit, PairedDifference, UsageError, digest
 from bitfront.core.document import Count, JsonValue, NonNegative, Number, decode_json
 from bitfront.search.run_folder.storage import damaged_study, explain_errors, open_storage
 from bitfront.search.space.space import Space
@@ -98,7 +99,8 @@ class Study:
         """
         found = self._live.get_trials(deepcopy=False)
         with explain_errors(self._url):
-            return [_read(self._space, frozen, self._architecture) for frozen in found if _finished(frozen)]
+            told = [_read(self._space, frozen, self._architecture) for frozen in found if _finished(frozen)]
+            return _as_timed_last(told)
 
     def ask(self, candidate: Candidate | None = None) -> tuple[int, Candidate]:
         """Begin a trial of ``candidate``, or of what the sampler proposes; its number and the candidate to try."""
@@ -189,7 +191,11 @@ def _attributes(trial: Trial) -> dict[str, Any]:
     if trial.size_bytes is not None:
         attributes["size_bytes"] = trial.size_bytes
     if trial.latency is not None:
-        attributes |= {"ratio": trial.latency.ratio, "latency_ms": trial.latency_ms}
+        latency = trial.latency
+        attributes |= {"ratio": latency.ratio, "latency_ms": trial.latency_ms}
+        attributes |= {"ratio_low": latency.ratio_low, "ratio_high": latency.ratio_high}
+    if trial.retimed:
+        attributes["retimed"] = {str(number): latency.to_json() for number, latency in trial.retimed.items()}
     if trial.accuracy is not None:
         attributes["accuracy"] = trial.accuracy.value
     if trial.change is not None:
@@ -222,6 +228,9 @@ class _Attributes(JsonValue):
     state: TrialStatus
     size_bytes: Count | None = None
     ratio: NonNegative | None = None
+    ratio_low: NonNegative | None = None
+    ratio_high: NonNegative | None = None
+    retimed: dict[int, LatencyStats] = field(default_factory=dict)
     latency_ms: NonNegative | None = None
     accuracy: Number | None = None
     accuracy_error: NonNegative | None = None
@@ -272,6 +281,7 @@ def _read(space: Space, frozen: FrozenTrial, architecture: str = "") -> Trial:
         misses=record.misses,
         seconds=record.seconds,
         reason=record.reason,
+        retimed=attributes.retimed,
     )
 
 
@@ -288,4 +298,20 @@ def past_trials(url: str, name: str, space: Space) -> list[Trial]:
             return []
         found = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
         check_trials(url, found)
-        return [_read(space, frozen) for frozen in found if _finished(frozen)]
+        return _as_timed_last([_read(space, frozen) for frozen in found if _finished(frozen)])
+
+
+def _as_timed_last(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials of a study, each with the latency that it was last found to have."""
+    latest = {number: latency for trial in trials for number, latency in trial.retimed.items()}
+    return [_with_latency(trial, latest[trial.number]) if trial.number in latest else trial for trial in trials]
+
+
+def _with_latency(trial: Trial, latency: LatencyStats) -> Trial:
+    if trial.latency is None or trial.latency_ms is None:
+        return trial
+    scale = latency.ratio / trial.latency.ratio
+    misses = dict(trial.misses)
+    if Limit.LATENCY in misses:
+        misses[Limit.LATENCY.value] = (1 + misses[Limit.LATENCY.value]) * scale - 1
+    return replace(trial, latency=latency, latency_ms=trial.latency_ms * scale, misses=misses)

@@ -222,6 +222,7 @@ def _ratios(
         threads=threads,
         batch_size=batch_size,
         clock=backend.clock,
+        processor_clock=backend.processor_clock,
     )
     return {int(channels): entry.ratio for channels, entry in stats.items()}
 

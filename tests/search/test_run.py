@@ -133,6 +133,18 @@ def test_finalist_that_holds_stays(tmp_path: Path, elsewhere: Elsewhen, factor: 
     assert "int8" in outcome.front
 
 
+@pytest.mark.parametrize(("moved", "third"), [(1.2, True), (1.0, False)], ids=["FP32 moved", "FP32 did not"])
+def test_finalist_is_timed_a_third_time_where_fp32_moved(
+    tmp_path: Path, elsewhere: Elsewhen, moved: float, third: bool
+) -> None:
+    """Off twice while the given network was slow too, it is timed again here and there, with FP32, and holds."""
+    elsewhere.slower, elsewhere.times, elsewhere.moved = {"int8": 1.5}, 2, moved
+    outcome = search(options(tmp_path / "run", trials=4))
+    assert elsewhere.calls[1:] == [("fp32", "int8")] * (2 if third else 1)
+    assert outcome.points["int8"].latency_reproduced is third
+    assert ("int8" in outcome.front) is third
+
+
 def test_finalist_timed_on_a_slow_machine_is_timed_again(tmp_path: Path, elsewhere: Elsewhen) -> None:
     """Where FP32 was slow too the ratio holds but the milliseconds mislead: the second timing is reported."""
     sound = search(options(tmp_path / "sound", trials=4)).points["int8"].latency

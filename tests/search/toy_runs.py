@@ -31,6 +31,7 @@ class Elsewhen:
     Attributes:
         slower: Id → by what factor its ratio is off, the first ``times`` times.
         spells: Id → by what factor the whole machine is slow while it is timed, the first time.
+        moved: What everything there takes longer by, the given network too, the first ``times`` times.
         calls: Ids timed, one entry a call.
         runtime: Makes the backend there.
     """
@@ -40,6 +41,7 @@ class Elsewhen:
         self.slower: dict[str, float] = {}
         self.spells: dict[str, float] = {}
         self.times = 99
+        self.moved = 1.0
         self.calls: list[tuple[str, ...]] = []
 
     def __call__(
@@ -65,6 +67,7 @@ class Elsewhen:
             for name, factor in self.spells.items():
                 stats[name] = replace(stats[name], median_ms=stats[name].median_ms * factor)
         if len(self.calls) <= self.times:
+            stats = {name: replace(found, median_ms=found.median_ms * self.moved) for name, found in stats.items()}
             for name, factor in self.slower.items():
                 if name in stats:
                     stats[name] = replace(

@@ -89,7 +89,7 @@ def test_a_candidate_near_the_limit_has_its_own_uncertainty(low: float, outcome:
     trials.evaluator.run(
         1, Candidate(origin=Origin.PRUNED, schemes=ALL_INT4)
     )  # keeps the limit, so that nothing is nearest
-    trials.knows(ALL_INT8, latency(0.51, low=low, high=0.9))
+    trials.knows(ALL_INT8, latency(0.51, low=low, high=0.518))
     found = trials.evaluator.run(2, Candidate(origin=Origin.PRUNED, schemes=ALL_INT8))
     assert found.latency_ms == pytest.approx(5.1)
     assert found.status is outcome
