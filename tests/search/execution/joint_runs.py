@@ -147,7 +147,7 @@ def quick() -> Iterator[list[str]]:
         done.append(slot)
         return real(self, slot, steps, values, trained)
 
-    def scored(trials: Sequence[Trial], _: Constraints) -> list[Trial]:
+    def scored(trials: Sequence[Trial], *_: object) -> list[Trial]:
         return [trial for trial in trials if trial.status is TrialStatus.COMPLETE]
 
     torch.set_num_threads(1)
