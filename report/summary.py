@@ -88,20 +88,20 @@ def _within(change: float, results: RunResults) -> str:
 def summarise_run(results: RunResults) -> RunSummary:
     """The summary that the report and the command line begin with."""
     random_ranges = [RANDOM_RANGES] if results.random_ranges else []
-    details = [*random_ranges, *busy_machine(results), *_ended_early(results), *results.only_fp32]
+    details = [*random_ranges, *_ended_early(results), *results.only_fp32]
     if results.recommended is not None:
         meets = "meets every limit" if limit_texts(results) else "is recommended (no limit was set)"
         point = results.points[results.recommended]
         network = f" ({point.network.label})" if point.network else ""
         text = f"{point.id}{network} {meets}: {point_text(results, point)}"
         details += _also_worth_it(results, point)
-        return RunSummary(status=RunStatus.MET, headline=text, details=tuple(details))
+        return RunSummary(status=RunStatus.MET, headline=text, details=(*details, *busy_machine(results)))
     if not results.complete and not results.nearest:
         text = "Stopped before a point could be recommended"
-        return RunSummary(status=RunStatus.UNFINISHED, headline=text, details=tuple(details))
+        return RunSummary(status=RunStatus.UNFINISHED, headline=text, details=(*details, *busy_machine(results)))
     headline, more = _missed(results)
     details += [*more, *_nearest_texts(results)]
-    return RunSummary(status=RunStatus.MISSED, headline=headline, details=tuple(details))
+    return RunSummary(status=RunStatus.MISSED, headline=headline, details=(*details, *busy_machine(results)))
 
 
 def _ended_early(results: RunResults) -> list[str]:

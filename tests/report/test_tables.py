@@ -72,13 +72,13 @@ def test_summary_names_what_a_few_samples_may_have_kept_out(
     assert best.accuracy is not None
     assert best.latency is not None
     scored = dataclasses.replace(best.accuracy, value=0.957, ci_low=0.945, ci_high=0.970)
-    timed = dataclasses.replace(best.latency, ratio=0.3, ratio_low=0.29, ratio_high=0.31)
+    timed = dataclasses.replace(best.latency, ratio=0.3, ratio_low=0.295, ratio_high=0.305)
     rival = dataclasses.replace(
         best,
         id="p99",
         size_bytes=best.size_bytes - 1,
         accuracy=dataclasses.replace(scored, value=accuracy, ci_low=accuracy - 0.013, ci_high=accuracy + 0.013),
-        latency=dataclasses.replace(timed, ratio=ratio, ratio_low=ratio - 0.01, ratio_high=ratio + 0.01),
+        latency=dataclasses.replace(timed, ratio=ratio, ratio_low=ratio - 0.005, ratio_high=ratio + 0.005),
     )
     best = dataclasses.replace(best, accuracy=scored, latency=timed)
     two = dataclasses.replace(results, points={best.id: best, "p99": rival}, front=(best.id, "p99"))
