@@ -100,19 +100,19 @@ def _within(change: float, results: RunResults) -> str:
 def summarise_run(results: RunResults) -> RunSummary:
     """The summary that the report and the command line begin with."""
     random_ranges = [RANDOM_RANGES] if results.random_ranges else []
-    details = [*random_ranges, *busy_machine(results), *_ended_early(results), *results.only_fp32]
+    details = [*random_ranges, *_ended_early(results), *results.only_fp32]
     if results.recommended is not None:
         point = results.points[results.recommended]
         headline, status = _recommendation(results, point)
         more = [] if status is RunStatus.MET else nothing_gained_details(results)
         details += [*more, *choice_details(results, point)]
-        return RunSummary(status=status, headline=headline, details=tuple(details))
+        return RunSummary(status=status, headline=headline, details=(*details, *busy_machine(results)))
     if not results.complete and not results.nearest:
         text = "Stopped before a point could be recommended"
-        return RunSummary(status=RunStatus.UNFINISHED, headline=text, details=tuple(details))
+        return RunSummary(status=RunStatus.UNFINISHED, headline=text, details=(*details, *busy_machine(results)))
     headline, more = _missed(results)
     details += [*more, *_nearest_texts(results)]
-    return RunSummary(status=RunStatus.MISSED, headline=headline, details=tuple(details))
+    return RunSummary(status=RunStatus.MISSED, headline=headline, details=(*details, *busy_machine(results)))
 
 
 def _recommendation(results: RunResults, point: Point) -> tuple[str, RunStatus]:

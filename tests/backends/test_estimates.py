@@ -94,14 +94,14 @@ def test_what_slowed_every_round_stretches_the_interval() -> None:
     assert slowdown(steady["r"], 1, 1.0) == pytest.approx(1.5)
     assert slowdown(steady["r"], 1, 1.4) == slowdown(steady["r"], 1, None) == 1
     found = summarise(steady, "r", threads=1, batch_size=1, known_ms=1.0)["m"]
-    assert (found.ratio_low, found.ratio, found.ratio_high) == pytest.approx((0.4 / 1.5, 0.4, 0.4 * 1.5), rel=0.01)
-    assert found.ratio_error == pytest.approx((1.5 - 1 / 1.5) / 2, rel=0.02)
+    assert (found.ratio_low, found.ratio, found.ratio_high) == pytest.approx((0.4 / 1.5, 0.4, 0.4 * 1.5), rel=0.02)
+    assert found.ratio_error == pytest.approx((1.5 - 1 / 1.5) / 2, rel=0.04)
 
 
 def test_no_number_of_rounds_tells_placement_from_speed() -> None:
-    """Two compilations of one model differ by 0.3 %, of a short one by 70 ns: no interval is narrower."""
-    assert placement(1e6) == pytest.approx(1.96 * 0.003, rel=0.01)
-    assert placement(7_000.0) == pytest.approx(1.96 * np.hypot(0.003, 0.01))
+    """Two compilations of one model differ by 0.5 %, of a short one by 70 ns: no interval is narrower."""
+    assert placement(1e6) == pytest.approx(1.96 * 0.005, rel=0.01)
+    assert placement(7_000.0) == pytest.approx(1.96 * np.hypot(0.005, 0.01))
     steady = {"r": Slots(times=np.full((200, 1), 1_000_000)), "m": Slots(times=np.full((200, 1), 500_000))}
     found = summarise(steady, "r", threads=1, batch_size=1)["m"]
     assert found.ratio_error == pytest.approx(placement(500_000), rel=1e-3)

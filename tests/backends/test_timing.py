@@ -99,7 +99,7 @@ def test_disturbed_rounds_do_not_count() -> None:
     stats = _paired(Machine(_spells), THOROUGH)
     assert stats["fp32"].median_ms == pytest.approx(1.0, rel=0.01)
     assert stats["int8"].median_ms == pytest.approx(_TRUE_RATIO, rel=0.01)
-    assert stats["fp32"].p90_ms == pytest.approx(1.6, rel=0.01)
+    assert stats["fp32"].p90_ms == pytest.approx(1.6, rel=0.02)
 
 
 def test_a_known_undisturbed_time_is_waited_for() -> None:
@@ -113,8 +113,8 @@ def test_a_known_undisturbed_time_is_waited_for() -> None:
     stats = _paired(slow_for_good, replace(settings, undisturbed_ms=1.0))
     assert stats["fp32"].median_ms == pytest.approx(1.6)
     # What slowed the reference by 1.6 may have left the other alone, or slowed it by more.
-    assert stats["int8"].ratio_low == pytest.approx(_TRUE_RATIO / 1.6, rel=0.01)
-    assert stats["int8"].ratio_high == pytest.approx(_TRUE_RATIO * 1.6, rel=0.01)
+    assert stats["int8"].ratio_low == pytest.approx(_TRUE_RATIO / 1.6, rel=0.02)
+    assert stats["int8"].ratio_high == pytest.approx(_TRUE_RATIO * 1.6, rel=0.02)
 
 
 @pytest.mark.parametrize("settings", [QUICK, THOROUGH], ids=["quick", "thorough"])
