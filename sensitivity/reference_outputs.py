@@ -31,7 +31,7 @@ from bitfront.sensitivity.divergence import Outputs
 from bitfront.sensitivity.divergence_metric import OutputForm
 
 _IN_MEMORY = 64 * 2**20
-_RUN_BYTES = 64 * 2**20
+_RUN_BYTES = 16 * 2**20
 _BATCH = 64
 
 
