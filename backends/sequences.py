@@ -52,16 +52,11 @@ class Recurrence:
             inputs: Input name → array (n, time, …), (n, …) for states and what is shared.
 
         Raises:
-            DataError: If an output that feeds an input has no row a sample or grows, or no input has steps.
+            DataError: If an output that feeds an input has no row a sample, or grows.
         """
         constant = {name: inputs[name] for name in self.shared}
         current = {name: inputs[name] for name in self.state.values()}
         moving = {name: array for name, array in inputs.items() if name not in constant and name not in current}
-        if not moving:
-            raise DataError(
-                f"none of the inputs {', '.join(inputs)} changes from step to step",
-                "say which axis of an input counts the samples with --batch-axis NAME=AXIS",
-            )
         count = min(array.shape[1] for array in moving.values())
         for step in range(count):
             read = {**constant, **current, **{name: array[:, step] for name, array in moving.items()}}

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitfront.core import Array, DataError, Labelled, ModelError
+from bitfront.core import Array, DataError, ModelError
 from bitfront.core.ragged import joined
-from bitfront.search.inputs.data.archive import array_names, read_npz
 from bitfront.search.inputs.values import LABEL_KINDS, as_array, as_samples, is_sample_list
 
 if TYPE_CHECKING:
@@ -32,43 +31,20 @@ class MissingLabelsError(DataError):
     """Evaluation data is sound but for its labels: there are none at all."""
 
 
-def read_inputs(path: Path, reference: ReferenceModel) -> dict[str, Array]:
-    """The inputs in an ``.npz`` file, as ``check_inputs`` checks them; nothing else of it is unpacked.
-
-    Raises:
-        DataError: If the file is damaged, or an array does not fit.
-    """
-    check_names(array_names(path), reference, str(path))
-    return check_inputs(read_npz(path, tuple(reference.input_shapes)), reference, str(path))
-
-
-def read_labelled(path: Path, reference: ReferenceModel) -> Labelled:
-    """Inputs and labels in an ``.npz`` file, checked like ``read_inputs`` and ``check_labels`` do.
-
-    Raises:
-        DataError: If the file is damaged, an array does not fit, or there are no labels.
-    """
-    names = array_names(path)
-    others = [name for name in names if name not in reference.input_shapes]
-    if LABELS not in names and others and set(reference.input_shapes) <= set(names):
-        raise DataError(
-            f"'{path}': expected an array named '{LABELS}' beside the inputs, got {_listed(names)}",
-            f"name '{others[0]}' so if it holds them",
-        )
-    check_names(names, reference, str(path))
-    arrays = read_npz(path, tuple(reference.input_shapes), labels=LABELS)
-    inputs = check_inputs(arrays, reference, str(path))
-    return Labelled(inputs=inputs, labels=check_labels(arrays, len(next(iter(inputs.values()))), str(path)))
-
-
-def check_names(names: Collection[str], reference: ReferenceModel, source: str) -> None:
+def check_names(names: Collection[str], reference: ReferenceModel, source: str, optional: Collection[str] = ()) -> None:
     """Check that arrays are named as the network's inputs are; one named ``labels`` is not looked at.
+
+    Args:
+        names: Those of the arrays.
+        reference: The network.
+        source: Where the arrays come from, for messages.
+        optional: Inputs that may be missing.
 
     Raises:
         ModelError: If the network reads text.
         DataError: If they are not.
     """
-    expected = list(reference.input_shapes)
+    expected = [name for name in reference.input_shapes if name not in optional or name in names]
     text = [name for name, kind in reference.input_types.items() if kind == "object"]
     if text:
         raise ModelError(
@@ -85,9 +61,9 @@ def check_names(names: Collection[str], reference: ReferenceModel, source: str) 
     elif missing and Path(source).suffix == ".npz":
         hint = f"rename them, for example numpy.savez('{Path(source).name}', {missing[0]}=...)"
     else:
-        hint = f"leave out {_listed(extra)}" if extra else f"add {_listed(missing)}"
+        hint = f"leave out {listed(extra)}" if extra else f"add {listed(missing)}"
     raise DataError(
-        f"'{source}': expected arrays named {_listed(expected)} like the network's inputs, got {_listed(got)}", hint
+        f"'{source}': expected arrays named {listed(expected)} like the network's inputs, got {listed(got)}", hint
     )
 
 
@@ -177,19 +153,22 @@ def cast(array: Array, expected: str, where: str) -> Array:
     raise refusal
 
 
-def check_labels(arrays: Mapping[str, object], samples: int, source: str) -> Array:
-    """The labels of an evaluation file, as many as there are inputs.
+def check_labels(value: object, samples: int, source: str) -> Array:
+    """Labels as an array, as many as there are samples; one (n,) of arrays where they have different shapes.
+
+    Args:
+        value: As a person brings them.
+        samples: How many are expected.
+        source: Where they are from, for messages.
 
     Raises:
-        MissingLabelsError: If there is no array ``labels``.
-        DataError: If their number differs.
+        DataError: If they are no labels, or their number differs.
     """
-    if LABELS not in arrays:
-        raise MissingLabelsError(
-            f"'{source}': expected an array named '{LABELS}' beside the inputs, got {_listed(list(arrays))}",
-            f"add it, for example numpy.savez('{Path(source).name}', ..., {LABELS}=y)",
-        )
-    labels = _labels(arrays[LABELS], f"'{source}': array '{LABELS}'")
+    where = f"'{source}': array '{LABELS}'"
+    if is_sample_list(value):
+        labels = joined([as_array(sample, f"{where}: {index}", LABEL_KINDS) for index, sample in enumerate(value)])
+    else:
+        labels = as_array(value, where, LABEL_KINDS)
     count = len(labels) if labels.ndim else 0
     if count != samples:
         word = "fewer" if count < samples else "more"
@@ -197,13 +176,6 @@ def check_labels(arrays: Mapping[str, object], samples: int, source: str) -> Arr
             f"'{source}': {word} labels than inputs: expected {samples}, got {count}", "give one label a sample"
         )
     return labels
-
-
-def _labels(value: object, where: str) -> Array:
-    """Labels as an array; one (n,) of arrays where samples have labels of different shapes."""
-    if is_sample_list(value):
-        return joined([as_array(sample, f"{where}: {index}", LABEL_KINDS) for index, sample in enumerate(value)])
-    return as_array(value, where, LABEL_KINDS)
 
 
 def check_classes(labels: Array, classes: int | None, source: str, use: str) -> None:
@@ -306,5 +278,6 @@ def check_finite(array: Array, where: str) -> Array:
     return array
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names in quotes with commas between."""
     return ", ".join(f"'{name}'" for name in names) or "none"

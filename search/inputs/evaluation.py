@@ -65,11 +65,6 @@ def usual_metric(source: Source, named: Metric | None) -> Metric:
             "give --eval eval.npz, with arrays named like the network's inputs and 'labels', or data of another form "
             "(docs/data.md)",
         )
-    if source.state:
-        raise UsageError(
-            "--eval is missing: a search needs sequences to score candidates with",
-            "give --eval eval.npz, with arrays named like the network's inputs, (samples, time, …)",
-        )
     if source.calibration == RANDOM:
         raise UsageError(
             "--eval is missing: a search needs inputs to score candidates with, and random ones tell nothing",
@@ -127,9 +122,7 @@ def fitted(evaluation: Evaluation, reference: ReferenceModel, *, stepwise: bool 
     Raises:
         DataError: If the metric reads labels and there are none, or an output that the network does not have.
     """
-    outputs = output_infos(reference)
-    if stepwise:
-        outputs = tuple(_with_time(output) for output in outputs)
+    outputs = fitted_outputs(reference, stepwise=stepwise)
     metric = fit_metric(evaluation.metric, outputs, labelled=evaluation.data.has_labels)
     notices = evaluation.notices
     if metric.compared_with is ComparedWith.GIVEN:
@@ -138,6 +131,12 @@ def fitted(evaluation: Evaluation, reference: ReferenceModel, *, stepwise: bool 
             told += "; --metric fidelity compares outputs as numbers"
         notices = (*notices, told)
     return replace(evaluation, metric=metric, notices=notices)
+
+
+def fitted_outputs(reference: ReferenceModel, *, stepwise: bool) -> tuple[OutputInfo, ...]:
+    """Descriptions of the network's outputs for a metric; arguments as for ``fitted``."""
+    outputs = output_infos(reference)
+    return tuple(_with_time(output) for output in outputs) if stepwise else outputs
 
 
 def _with_time(output: OutputInfo) -> OutputInfo:
@@ -168,4 +167,12 @@ def _kept_from_calibration(metric: Metric, calibration: LoadedData) -> Evaluatio
 def _load(source: Source, reference: ReferenceModel, *, labelled: bool) -> LoadedData:
     assert source.model is not None
     assert source.evaluation is not None
-    return load_data(source.evaluation, EVAL, source.data_options, source.model, reference, labelled=labelled)
+    return load_data(
+        source.evaluation,
+        EVAL,
+        source.data_options,
+        source.model,
+        reference,
+        labelled=labelled,
+        state=dict(source.state),
+    )

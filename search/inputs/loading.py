@@ -6,28 +6,21 @@ and cast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfront.backends.registry import default_interpreter
 from bitfront.backends.sequences import Recurrence
-from bitfront.core import Array, DataError, Inputs, Labelled, Metric, ModelError, PrecisionConfig, UsageError, Workload
-from bitfront.core.files import check_readable
-from bitfront.core.metric import ComparedWith
-from bitfront.lowering.fixed_inputs import fix_shared_inputs
-from bitfront.lowering.load import load_reference
-from bitfront.lowering.measured_batching import measured_batching, single_batching
-from bitfront.lowering.normalise import steps_to_skip
-from bitfront.lowering.reference import ReferenceModel, with_batch_axes
-from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels, shown_shape
-from bitfront.search.inputs.data.base import CALIB, LoadedData
-from bitfront.search.inputs.data.registry import load_data
-from bitfront.search.inputs.evaluation import Evaluation, fitted, read_evaluation_data, usual_metric
-from bitfront.search.inputs.exporting import exported
-from bitfront.search.inputs.layout.network import compared, laid_out, stepped
-from bitfront.search.inputs.layout.sequences import check_sequences, read_sequences, recurrence_of
+from bitfront.core import DataError, Inputs, Labelled, Metric, PrecisionConfig, UsageError, Workload
+from bitfront.core.metric_spec import fit_metric
+from bitfront.lowering.equivalence import equivalent_to_given
+from bitfront.lowering.fixed_inputs import check_fixed_inputs
+from bitfront.lowering.reference import ReferenceModel
+from bitfront.search.inputs.arrays import check_classes, shown_shape
+from bitfront.search.inputs.evaluation import fitted, fitted_outputs, usual_metric
+from bitfront.search.inputs.layout.network import decided_network, measured_layout, single_steps
+from bitfront.search.inputs.network_sources import FileSource, NetworkSource, ObjectSource
 from bitfront.search.inputs.passes import check_module, check_trainable, read_pass_inputs
 from bitfront.search.inputs.source import Source
 from bitfront.search.inputs.workloads import (
@@ -35,12 +28,8 @@ from bitfront.search.inputs.workloads import (
     load_metric,
     load_workload,
     read_batch_size,
-    read_calibration,
-    read_evaluation,
     read_metric,
-    read_model,
     read_name,
-    read_state,
 )
 from bitfront.search.passes.options import PassOptions
 
@@ -145,63 +134,30 @@ def load(
     Raises:
         EngineError: A model, data or workload error.
     """
-    source, metric = opened.source, opened.metric
-    evaluation: Evaluation
-    model: torch.nn.Module | Path
+    source = opened.source
+    network: NetworkSource
     if opened.workload is None:
-        assert source.model is not None
-        assert source.calibration is not None
-        reference = laid_out(load_reference(source.model, default_interpreter()), source)
-        where, model, wish, state = source.evaluation or source.calibration, source.model, None, dict(source.state)
-        if state:
-            brought = read_sequences(source.calibration, reference, state)
-            reference, calibration = stepped(reference, brought, state, source.calibration)
-            labelled = metric.compared_with is not ComparedWith.GIVEN
-            arrays = read_sequences(where, reference, state, labelled=labelled)
-            told = {}
-        else:
-            found = _read(source, source.calibration, CALIB, reference)
-            reference = compared(reference, found.inputs)
-            evaluation = read_evaluation_data(source, metric, found, reference)
-            told = {"calibration": found.to_json(), "evaluation": evaluation.source}
+        network = FileSource.opened(source)
     else:
-        workload = opened.workload
-        given, model = read_calibration(workload, opened.label), read_model(workload, opened.label)
-        if passes is not None:
-            check_module(model, opened.label)
-        wish = read_batch_size(workload, opened.label)
-        reference = _reference(model, given, opened.name, asked_batch, batch_axes=source.batch_axes)
-        where, told = f"{opened.label}: evaluation", {}
-        state = dict(source.state) or read_state(workload, opened.label)
-        named, labels = read_evaluation(workload, opened.label)
-        arrays = {**named, LABELS: labels}
-        if state:
-            reference, calibration = stepped(reference, given, state, f"{opened.label}: calibration")
-        else:
-            calibration = check_inputs(given, reference, f"{opened.label}: calibration")
-            reference = compared(reference, calibration)
-            data = _labelled(check_inputs(named, reference, where), arrays, where)
-            evaluation = Evaluation(calibration=calibration, data=data, source={}, metric=metric)
-    recurrence = recurrence_of(reference, state) if state else None
-    if recurrence is not None:
-        sequences = check_sequences(arrays, reference, recurrence, where)
-        unlabelled = LABELS not in arrays
-        data = Labelled.without_labels(sequences) if unlabelled else _labelled(sequences, arrays, where)
-        evaluation = Evaluation(calibration=calibration, data=data, source={}, metric=metric)
-    else:
-        fixed = fix_shared_inputs(reference, evaluation.calibration, evaluation.data.inputs)
-        if fixed is not reference:
-            reference = compared(fixed, evaluation.calibration)
-        reference = single_batching(reference, evaluation.data.inputs)
+        network = ObjectSource.opened(
+            source, opened.workload, opened.label, opened.name, asked_batch=asked_batch, passes=passes is not None
+        )
+    brought = network.calibration()
+    assert brought is not None  # ``open_source`` refuses a model without
+    reference = measured_layout(network.reference, brought.inputs, network.state)
+    evaluation = network.evaluation(opened.metric, brought, reference)
+    reference = decided_network(reference, network.state, evaluation.calibration, evaluation.data.inputs)
+    calibration, recurrence = single_steps(reference, network.state, evaluation.calibration)
     evaluation = fitted(evaluation, reference, stepwise=recurrence is not None)
+    told = {"calibration": brought.to_json(), "evaluation": evaluation.source}
     loaded = LoadedWorkload(
         name=opened.name,
-        model=model,
-        calibration=evaluation.calibration,
-        evaluation=_scorable(evaluation.data, reference, evaluation.metric, where),
+        model=network.model,
+        calibration=calibration,
+        evaluation=_scorable(evaluation.data, reference, evaluation.metric, network.scored_on),
         metric=evaluation.metric,
-        batch_size=wish,
-        data_sources=told,
+        batch_size=None if opened.workload is None else read_batch_size(opened.workload, opened.label),
+        data_sources=told if opened.workload is None else {},
         batch_axes=source.batch_axes,
         recurrence=recurrence,
         notices=evaluation.notices,
@@ -219,46 +175,45 @@ def load_network(source: Source, config: PrecisionConfig | None = None) -> tuple
 
     Raises:
         EngineError: A model, data or workload error.
+        ConfigError: If the data needs another branch than the network of the config has.
     """
-    return load_to_score(source, config)[:2]
+    return _calibrated(_network_of(source, config), config)
 
 
-def load_to_score(
-    source: Source, config: PrecisionConfig | None = None
-) -> tuple[ReferenceModel, Inputs | None, Metric | None]:
+def load_to_score(source: Source) -> tuple[ReferenceModel, Inputs | None, Metric | None]:
     """The network, and the calibration inputs and the metric where the source has them; no evaluation data needed.
 
     Raises:
         EngineError: A model, data or workload error.
     """
+    network = _network_of(source, None)
+    reference, inputs = _calibrated(network, None)
+    if not isinstance(network, ObjectSource):
+        return reference, inputs, None
+    metric = read_metric(network.workload, network.label)
+    outputs = fitted_outputs(reference, stepwise=bool(network.state))
+    return reference, inputs, fit_metric(metric, outputs, labelled=True)
+
+
+def _network_of(source: Source, config: PrecisionConfig | None) -> FileSource | ObjectSource:
     if source.model is not None:
         source.check_files()
-        reference = laid_out(_read_network(source.model, config), source)
-        inputs, metric = None, None
-        if source.calibration is not None and source.state:
-            brought = read_sequences(source.calibration, reference, dict(source.state))
-            reference, inputs = stepped(reference, brought, dict(source.state), source.calibration)
-        elif source.calibration is not None:
-            inputs = _read(source, source.calibration, CALIB, reference).inputs
-    else:
-        name = source.workload or DEFAULT_WORKLOAD
-        workload, label = load_workload(name, source.data), f"workload '{name}'"
-        calibration, model = read_calibration(workload, label), read_model(workload, label)
-        network = read_name(workload, label)
-        reference = _reference(model, calibration, network, None, config, batch_axes=source.batch_axes)
-        state, where = dict(source.state) or read_state(workload, label), f"{label}: calibration"
-        if state:
-            reference, inputs = stepped(reference, calibration, state, where)
-        else:
-            inputs = check_inputs(calibration, reference, where)
-        metric = read_metric(workload, label)
+        return FileSource.opened(source, config)
+    name = source.workload or DEFAULT_WORKLOAD
+    workload, label = load_workload(name, source.data), f"workload '{name}'"
+    return ObjectSource.opened(source, workload, label, read_name(workload, label), config=config)
+
+
+def _calibrated(network: NetworkSource, config: PrecisionConfig | None) -> tuple[ReferenceModel, Inputs | None]:
+    brought = network.calibration()
+    if brought is None:
+        return network.reference if config is not None else equivalent_to_given(network.reference, None), None
+    reference = measured_layout(network.reference, brought.inputs, network.state)
     if config is None:
-        return compared(fix_shared_inputs(reference, inputs), inputs), inputs, metric
-    return reference if inputs is None else measured_batching(reference, inputs), inputs, metric
-
-
-def _labelled(inputs: Inputs, arrays: Mapping[str, object], where: str) -> Labelled:
-    return Labelled(inputs=inputs, labels=check_labels(arrays, len(next(iter(inputs.values()))), where))
+        reference = decided_network(reference, network.state, brought.inputs)
+    else:
+        check_fixed_inputs(reference, brought.inputs)
+    return reference, single_steps(reference, network.state, brought.inputs)[0]
 
 
 def batch_size(asked: int | None, workload: LoadedWorkload, reference: ReferenceModel) -> int:
@@ -331,12 +286,6 @@ def check_classifier(reference: ReferenceModel, shape: tuple[int | None, ...], u
         raise DataError(f"{first}, which is no classifier's: {use} expects (n, classes)", hint)
 
 
-def _read(source: Source, spec: str | None, option: str, reference: ReferenceModel) -> LoadedData:
-    assert source.model is not None
-    assert spec is not None
-    return load_data(spec, option, source.data_options, source.model, reference)
-
-
 def _with_passes(
     loaded: LoadedWorkload, opened: Opened, reference: ReferenceModel, passes: PassOptions
 ) -> LoadedWorkload:
@@ -362,27 +311,6 @@ def _with_passes(
     )
     check_trainable(passes, opened.label, students=bool(brought.students))
     return replace(loaded, training=brought.training, students=brought.students, augment=brought.augment)
-
-
-def _reference(
-    model: torch.nn.Module | Path,
-    inputs: Mapping[str, Array | list[Array]],
-    name: str,
-    asked_batch: int | None,
-    config: PrecisionConfig | None = None,
-    batch_axes: Sequence[tuple[str, int | None]] = (),
-) -> ReferenceModel:
-    if not isinstance(model, Path):
-        return with_batch_axes(exported(model, inputs, name, asked_batch), dict(batch_axes))
-    check_readable(model, ModelError, "an ONNX file")
-    return with_batch_axes(_read_network(model, config), dict(batch_axes))
-
-
-def _read_network(model: Path, config: PrecisionConfig | None) -> ReferenceModel:
-    if config is None:
-        return load_reference(model, default_interpreter())
-    skipped = steps_to_skip(config.skipped_steps, config.applied_steps)
-    return load_reference(model, default_interpreter(), skipped=skipped, fixed_inputs=config.fixed_inputs)
 
 
 def _scorable(evaluation: Labelled, reference: ReferenceModel, metric: Metric, source: str) -> Labelled:

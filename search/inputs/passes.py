@@ -17,7 +17,7 @@ import numpy as np
 
 from bitfront.core import DataError, EngineError, Inputs, Labelled, UsageError, Workload, WorkloadError
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.search.inputs.arrays import LABELS, check_classes, check_inputs, check_labels
+from bitfront.search.inputs.arrays import check_classes, check_inputs, check_labels
 from bitfront.search.inputs.workloads import call_user_code, named_arrays
 from bitfront.search.passes.base import StructuralPass
 from bitfront.search.passes.options import PassOptions, libraries
@@ -139,7 +139,7 @@ def _training(workload: Workload, label: str, reference: ReferenceModel, classes
         raise DataError(f"'{where}': holds {samples} sample, expected 2 or more", "give at least a few hundred")
     if not isinstance(found, Labelled):
         return inputs
-    labels = check_labels({LABELS: found.labels}, samples, where)
+    labels = check_labels(found.labels, samples, where)
     try:
         check_classes(labels, classes, where, use="training")
     except DataError as error:

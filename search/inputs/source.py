@@ -72,4 +72,5 @@ class Source:
         """
         if self.model is not None:
             check_readable(self.model, ModelError, "an ONNX file", option="--model")
-        check_data({"--calib": self.calibration, "--eval": self.evaluation}, self.data_options)
+        specs = {"--calib": self.calibration, "--eval": self.evaluation}
+        check_data(specs, self.data_options, sequences=bool(self.state))

@@ -30,8 +30,8 @@ RECURRENCE = Recurrence(state={"present": "past"}, shared=frozenset(), batching=
 INPUTS = {"x": np.arange(12.0).reshape(3, 4, 1), "past": np.zeros((3, 2))}
 
 
-def steps(model: StepModel, recurrence: Recurrence = RECURRENCE) -> None:
-    for _ in recurrence.steps(model, INPUTS):
+def steps(model: StepModel) -> None:
+    for _ in RECURRENCE.steps(model, INPUTS):
         pass
 
 
@@ -55,10 +55,3 @@ def test_answers_of_other_shapes_are_refused() -> None:
         run_sequences(Growing(2), INPUTS, RECURRENCE)  # type: ignore[arg-type]
     assert caught.value.hint
     run_sequences(Cache(2), INPUTS, RECURRENCE)  # type: ignore[arg-type]
-
-
-def test_inputs_without_steps_are_refused() -> None:
-    """Where everything is state or shared, nothing says how many steps there are."""
-    with pytest.raises(DataError, match="none of the inputs x, past changes") as caught:
-        steps(Cache(2), Recurrence(state={"present": "past"}, shared=frozenset({"x"}), batching=Batching()))
-    assert "--batch-axis" in caught.value.hint

@@ -123,7 +123,8 @@ def test_on_openvino(source: list[str], capsys: pytest.CaptureFixture[str]) -> N
     ("name", "shape", "message"),
     [
         pytest.param("state", (40, TIMES, WIDTH), r"'state': expected shape (3, n, 16), got (40, 3, 16)", id="first"),
-        pytest.param("rate", (40,), "'rate': expected shape (), got (40,)", id="one a sample"),
+        pytest.param("rate", (40, 2), "'rate': expected shape (), got (40, 2)", id="two a sample"),
+        pytest.param("rate", (39,), "'rate' 39, 'x' 40", id="fewer rates"),
         pytest.param("state", (TIMES, 39, WIDTH), "'state' 39, 'x' 40", id="fewer"),
         pytest.param("state", (TIMES, 0, WIDTH), "'state': holds zero samples", id="none"),
     ],
@@ -136,3 +137,18 @@ def test_arrays_of_another_layout(
     write_npz(Path("eval.npz"), arrays)
     assert outcome([*source, "--eval", "eval.npz", "--metric", "mine:last"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_value_a_sample_for_what_is_shared(source: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Samples are run one by one then, which a fixed batch of several does not allow."""
+    arrays = inputs(COUNT, seed=2)
+    rates: Array = np.linspace(0.1, 0.9, COUNT).astype(np.float32)
+    write_npz(Path("eval.npz"), {**arrays, "rate": rates})
+    argv = [*source, "--eval", "eval.npz", "--metric", "agreement", "--max-drop", "0.9", "--out", "run", *SHORT[:-1]]
+    if recurrent(4).SerializeToString() == Path("net.onnx").read_bytes():
+        assert outcome(argv) == 2
+        assert "takes 4 samples" in capsys.readouterr().err
+        return
+    assert outcome(argv) == 0, capsys.readouterr().err
+    assert "one by one" in capsys.readouterr().err
+    assert json.loads(Path("run/measurement.json").read_text())["points"]["fp32"]["accuracy"]["value"] == 1.0

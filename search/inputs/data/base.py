@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
@@ -13,8 +13,9 @@ import numpy as np
 import psutil
 
 from bitfront.core import Array, DataError, Inputs, Labelled, UsageError
-from bitfront.search.inputs.arrays import LABELS, MissingLabelsError, check_inputs, check_labels
+from bitfront.search.inputs.arrays import MissingLabelsError, check_labels, check_names
 from bitfront.search.inputs.data.options import LoaderOptions
+from bitfront.search.inputs.layout.sequences import check_samples
 
 if TYPE_CHECKING:
     from bitfront.lowering.reference import ReferenceModel
@@ -36,6 +37,7 @@ class DataRequest:
         model: The ONNX file, beside which preprocessing files are looked for.
         reference: The network.
         labelled: Whether labels are needed.
+        state: Output → the input that it feeds at the next step, where samples are sequences; empty where they are not.
     """
 
     spec: str
@@ -44,6 +46,7 @@ class DataRequest:
     model: Path
     reference: ReferenceModel
     labelled: bool = False
+    state: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -56,12 +59,12 @@ class DataRequest:
         return self.options.positive("samples") or (None if self.option == EVAL else CALIBRATION_SAMPLES)
 
     def only_input(self) -> str:
-        """The network's one input, which has the samples on its first axis.
+        """The network's one input, states apart, which has the samples on its first axis.
 
         Raises:
             DataError: If there are several, or the samples are on another axis.
         """
-        names = list(self.reference.input_shapes)
+        names = [name for name in self.reference.input_shapes if name not in self.state.values()]
         if len(names) != 1:
             raise DataError(
                 f"{self.where}: fills one input, and '{self.reference.source}' has {len(names)}: {', '.join(names)}",
@@ -75,6 +78,14 @@ class DataRequest:
             )
         return names[0]
 
+    def check_names(self, names: Collection[str], source: str) -> None:
+        """Check that arrays are named as the network's inputs are, of which states may be missing.
+
+        Raises:
+            DataError: If they are not.
+        """
+        check_names(names, self.reference, source, optional=self.state.values())
+
     def beside_model(self, file: str) -> Path | None:
         """A file in the model's folder, or above a folder ``onnx`` that holds it; None where there is none."""
         folder = self.model.parent
@@ -85,7 +96,7 @@ class DataRequest:
         """Data whose arrays and labels are checked against the network.
 
         Args:
-            arrays: As for ``check_inputs``.
+            arrays: As for ``check_inputs``, or ``check_sequences`` where samples are sequences.
             labels: One a sample; None for none.
             form: The loader's.
             detail: How samples became arrays, in words.
@@ -93,9 +104,9 @@ class DataRequest:
         Raises:
             DataError: If an array does not fit, or labels are needed and missing.
         """
-        inputs = check_inputs(arrays, self.reference, self.spec)
+        inputs = check_samples(arrays, self.reference, self.state, self.spec)
         count = len(next(iter(inputs.values())))
-        found = check_labels({LABELS: labels}, count, self.spec) if self.labelled and labels is not None else None
+        found = check_labels(labels, count, self.spec) if self.labelled and labels is not None else None
         return LoadedData(inputs=inputs, labels=found, form=form, text=_described(self.spec, count, detail))
 
 
@@ -134,6 +145,7 @@ class Loader(Protocol):
         form: Its name, in messages and reports.
         described: What is given, for help texts and errors: ``a folder of images``.
         options: Key of ``--data-options`` → what its value is.
+        sequences: Whether a sample may be a sequence, (time, …) an input.
     """
 
     @property
@@ -144,6 +156,9 @@ class Loader(Protocol):
 
     @property
     def options(self) -> Mapping[str, str]: ...  # noqa: D102 - see the class
+
+    @property
+    def sequences(self) -> bool: ...  # noqa: D102 - see the class
 
     def recognises(self, spec: str) -> bool:
         """Whether what an option was given is of this form; looks at names alone."""

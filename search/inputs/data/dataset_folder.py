@@ -38,6 +38,7 @@ class DatasetFolder:
     form: str = "dataset"
     described: str = "a folder of datasets.Dataset.save_to_disk"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
+    sequences: bool = False
 
     def recognises(self, spec: str) -> bool:
         """Whether it is a folder with the files that describe a data set."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from bitfront.core import Array, DataError, UsageError
 from bitfront.core.files import check_readable
-from bitfront.search.inputs.arrays import LABELS, check_names
+from bitfront.search.inputs.arrays import LABELS
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room, missing_labels
 from bitfront.search.inputs.values import LABEL_KINDS, NUMBERS, check_dtype
 
@@ -25,6 +25,7 @@ class NpyFiles:
     form: str = "npy"
     described: str = "an .npy file, or NAME=FILE.npy for each input"
     options: Mapping[str, str] = field(default_factory=dict)
+    sequences: bool = True
 
     def recognises(self, spec: str) -> bool:
         """Whether the name ends so, and is no folder's."""
@@ -49,7 +50,7 @@ class NpyFiles:
         paths = _paths(request.spec, request.option)
         if "" in paths:
             paths = {request.only_input(): paths[""]}
-        check_names(paths, request.reference, request.spec)
+        request.check_names(paths, request.spec)
         if request.labelled and LABELS not in paths:
             listed = ",".join(f"{name}={path}" for name, path in paths.items())
             raise missing_labels(request, f"name a file of them too: --eval {listed},{LABELS}=labels.npy")

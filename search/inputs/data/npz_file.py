@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitfront.core import DataError
 from bitfront.core.files import check_readable
-from bitfront.search.inputs.arrays import read_inputs, read_labelled
+from bitfront.search.inputs.arrays import LABELS, MissingLabelsError, listed
+from bitfront.search.inputs.data.archive import array_names, read_npz
 from bitfront.search.inputs.data.base import DataRequest, LoadedData
 
 
@@ -20,6 +21,7 @@ class NpzFile:
     form: str = "npz"
     described: str = "an .npz file"
     options: Mapping[str, str] = field(default_factory=dict)
+    sequences: bool = True
 
     def recognises(self, spec: str) -> bool:
         """Whether it is no folder."""
@@ -39,8 +41,23 @@ class NpzFile:
         Raises:
             DataError: If the file is damaged, an array does not fit, or labels are missing.
         """
-        path, text = Path(request.spec), f"{request.spec}"
-        if not request.labelled:
-            return LoadedData(inputs=read_inputs(path, request.reference), labels=None, form=self.form, text=text)
-        found = read_labelled(path, request.reference)
-        return LoadedData(inputs=found.inputs, labels=found.labels, form=self.form, text=text)
+        path = Path(request.spec)
+        names = array_names(path)
+        if request.labelled and LABELS not in names:
+            raise _without_labels(names, request)
+        request.check_names(names, request.spec)
+        wanted = tuple(request.reference.input_shapes)
+        arrays = read_npz(path, wanted, labels=LABELS if request.labelled else None)
+        return request.loaded(arrays, arrays.get(LABELS), self.form)
+
+
+def _without_labels(names: Sequence[str], request: DataRequest) -> DataError:
+    inputs = request.reference.input_shapes
+    others = [name for name in names if name not in inputs]
+    expected = f"{request.where}: expected an array named '{LABELS}' beside the inputs, got {listed(names)}"
+    if others and set(inputs) - set(request.state.values()) <= set(names):
+        return DataError(expected, f"name '{others[0]}' so if it holds them")
+    request.check_names(names, request.spec)
+    return MissingLabelsError(
+        expected, f"add it, for example numpy.savez('{Path(request.spec).name}', ..., {LABELS}=y)"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import numpy as np
 
 from bitfront.core import Array, DataError
 from bitfront.core.ragged import joined
-from bitfront.search.inputs.arrays import LABELS, check_names, fits, shown_shape
+from bitfront.search.inputs.arrays import LABELS, fits, shown_shape
 from bitfront.search.inputs.data.archive import array_names, read_npz
 from bitfront.search.inputs.data.base import DataRequest, LoadedData, check_room, missing_labels
 
@@ -34,6 +34,7 @@ class NpzFolder:
     form: str = "npz folder"
     described: str = "a folder of .npz files, one a sample"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
+    sequences: bool = True
 
     def recognises(self, spec: str) -> bool:
         """Whether it is a folder with an ``.npz`` file in it."""
@@ -50,40 +51,66 @@ class NpzFolder:
         """
         paths = npz_files(request.spec)[: request.most]
         check_room(sum(path.stat().st_size for path in paths), request.where)
-        wanted = tuple(request.reference.input_shapes)
-        parts: dict[str, list[tuple[Path, Array]]] = {name: [] for name in wanted}
-        labels: list[Array] = []
-        for path in paths:
-            check_names(array_names(path), request.reference, str(path))
-            arrays = read_npz(path, wanted, labels=LABELS if request.labelled else None)
-            for name in wanted:
-                parts[name].append((path, self._with_batch_axis(arrays[name], name, request, path)))
-            if request.labelled:
-                if LABELS not in arrays:
-                    hint = f"'{path.name}' has none: add the array '{LABELS}' to every file"
-                    raise (
-                        DataError(f"{request.where}: labels are missing", hint)
-                        if labels
-                        else missing_labels(request, hint)
-                    )
-                labels.append(arrays[LABELS])
+        files = [_arrays(path, request) for path in paths]
+        labels = _labels(paths, files, request) if request.labelled else []
+        detail = f"{len(paths)} files in the order of their names"
+        if request.state:
+            sequences = _sequences(files, request)
+            return request.loaded(sequences, joined(labels) if labels else None, self.form, detail)
+        parts = {
+            name: [
+                (path, _with_batch_axis(arrays[name], name, request, path))
+                for path, arrays in zip(paths, files, strict=True)
+            ]
+            for name in request.reference.input_shapes
+        }
         counts = [_samples_in(index, parts, request.reference) for index in range(len(paths))]
         one_each = _has_no_batch(request.reference)
         inputs = {name: _joined(name, found, counts, request) for name, found in parts.items()}
-        detail = f"{len(paths)} files in the order of their names"
         return request.loaded(inputs, _joined_labels(labels, one_each=one_each) if labels else None, self.form, detail)
 
-    def _with_batch_axis(self, array: Array, name: str, request: DataRequest, path: Path) -> Array:
-        shape, axis = request.reference.input_shapes[name], request.reference.batching.input_axis(name)
-        if axis is None or array.ndim == len(shape):
-            return array
-        if array.ndim == len(shape) - 1:
-            return np.expand_dims(array, axis)
-        raise DataError(
-            f"'{path}': array '{name}': expected shape {shown_shape(shape, axis)}, or that of one sample without n, "
-            f"got {array.shape}",
-            f"write each sample as the network reads it; if n is another axis, say so with --batch-axis {name}=AXIS",
-        )
+
+def _arrays(path: Path, request: DataRequest) -> dict[str, Array]:
+    request.check_names(array_names(path), str(path))
+    return read_npz(path, tuple(request.reference.input_shapes), labels=LABELS if request.labelled else None)
+
+
+def _labels(paths: Sequence[Path], files: Sequence[Mapping[str, Array]], request: DataRequest) -> list[Array]:
+    without = next((path for path, arrays in zip(paths, files, strict=True) if LABELS not in arrays), None)
+    if without is None:
+        return [arrays[LABELS] for arrays in files]
+    hint = f"'{without.name}' has none: add the array '{LABELS}' to every file"
+    if any(LABELS in arrays for arrays in files):
+        raise DataError(f"{request.where}: labels are missing", hint)
+    raise missing_labels(request, hint)
+
+
+def _sequences(files: Sequence[Mapping[str, Array]], request: DataRequest) -> dict[str, object]:
+    """A sequence a file, as ``check_sequences`` reads them."""
+    found: dict[str, object] = {}
+    for name in request.reference.input_shapes:
+        values = [arrays[name] for arrays in files if name in arrays]
+        if values and len(values) < len(files):
+            raise DataError(
+                f"{request.where}: {len(values)} of {len(files)} files have an array '{name}'",
+                "give a state's first value in every file or in none",
+            )
+        if values:
+            found[name] = values
+    return found
+
+
+def _with_batch_axis(array: Array, name: str, request: DataRequest, path: Path) -> Array:
+    shape, axis = request.reference.input_shapes[name], request.reference.batching.input_axis(name)
+    if axis is None or array.ndim == len(shape):
+        return array
+    if array.ndim == len(shape) - 1:
+        return np.expand_dims(array, axis)
+    raise DataError(
+        f"'{path}': array '{name}': expected shape {shown_shape(shape, axis)}, or that of one sample without n, "
+        f"got {array.shape}",
+        f"write each sample as the network reads it; if n is another axis, say so with --batch-axis {name}=AXIS",
+    )
 
 
 def npz_files(spec: str) -> list[Path]:

@@ -40,6 +40,7 @@ class RandomData:
     form: str = RANDOM
     described: str = "the word random (calibration alone)"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
+    sequences: bool = False
 
     def recognises(self, spec: str) -> bool:
         """Whether it is the word; ``./random`` is a file of that name."""

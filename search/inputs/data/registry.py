@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfront.core import DataError
+from bitfront.core import DataError, UsageError
 from bitfront.search.inputs.data.base import CALIB, EVAL, DataRequest, LoadedData, Loader
 from bitfront.search.inputs.data.dataset_folder import DatasetFolder
 from bitfront.search.inputs.data.npy_files import NpyFiles
 from bitfront.search.inputs.data.npz_file import NpzFile
 from bitfront.search.inputs.data.npz_folder import NpzFolder
-from bitfront.search.inputs.data.options import LoaderOptions, split_scopes, unknown_key
+from bitfront.search.inputs.data.options import OPTION, LoaderOptions, split_scopes, unknown_key
 from bitfront.search.inputs.data.random_data import RandomData
 from bitfront.search.inputs.data.text_file import TextFile
 from bitfront.search.inputs.images.images import ImageFolder
@@ -45,15 +45,16 @@ def find_loader(spec: str, option: str) -> Loader:
     raise DataError(f"{option}: '{spec}' is a folder with no data in it: expected {forms}", "see docs/data.md")
 
 
-def check_data(specs: Mapping[str, str | None], options: Sequence[tuple[str, str]]) -> None:
+def check_data(specs: Mapping[str, str | None], options: Sequence[tuple[str, str]], *, sequences: bool = False) -> None:
     """Refuse data and options that can be refused before a network is loaded.
 
     Args:
         specs: ``--calib`` and ``--eval`` → what they were given; None where they were not.
         options: (key, value) as typed behind ``--data-options``.
+        sequences: Whether samples are sequences.
 
     Raises:
-        DataError: If there is no such data.
+        DataError: If there is no such data, or samples of its form are no sequences.
         UsageError: If a key means nothing to it, or a library is missing.
     """
     found = {option: find_loader(spec, option) for option, spec in specs.items() if spec is not None}
@@ -62,11 +63,23 @@ def check_data(specs: Mapping[str, str | None], options: Sequence[tuple[str, str
     for option in (CALIB, EVAL):
         scoped = split_scopes(options, option)
         taken = found[option].options if option in found else known
+        own = next((key for key, _ in options if key.startswith(f"{option[2:]}:")), None)
+        if own is not None and option not in found:
+            raise UsageError(
+                f"{OPTION}: '{own}' is for {option}, which is not given", f"leave it out, or give {option}"
+            )
         for key in scoped:
             # A general key may be for the other of the two.
             if key not in known or (key not in taken and (key, scoped[key]) not in options):
                 raise unknown_key(key, known, forms)
     for option, loader in found.items():
+        if sequences and not loader.sequences:
+            taken_forms = ", ".join(each.described for each in LOADERS if each.sequences)
+            raise DataError(
+                f"{option}: '{specs[option]}': {loader.described} holds samples of a single step, and with --state "
+                "each sample is a sequence",
+                f"give {taken_forms}, with arrays (samples, time, …) or (time, …) a file",
+            )
         loader.check(str(specs[option]), option)
 
 
@@ -78,6 +91,7 @@ def load_data(
     reference: ReferenceModel,
     *,
     labelled: bool | None = None,
+    state: Mapping[str, str] | None = None,
 ) -> LoadedData:
     """Calibration or evaluation data for a network, checked; arguments as in ``DataRequest``.
 
@@ -97,5 +111,6 @@ def load_data(
         model=model,
         reference=reference,
         labelled=option == EVAL if labelled is None else labelled,
+        state=state or {},
     )
     return loader.load(request)

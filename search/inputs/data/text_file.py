@@ -30,6 +30,7 @@ class TextFile:
     form: str = "text"
     described: str = "a text file, .txt"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
+    sequences: bool = False
 
     def recognises(self, spec: str) -> bool:
         """Whether the name ends so, and is no folder's."""

@@ -37,6 +37,7 @@ class ImageFolder:
     form: str = "images"
     described: str = "a folder of images"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
+    sequences: bool = False
 
     def recognises(self, spec: str) -> bool:
         """Whether it is a folder with an image in it or below it."""

@@ -9,19 +9,16 @@ sequences; evaluation stays sequences.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
 from bitfront.backends.sequences import Recurrence
 from bitfront.core import Array, DataError, Inputs, UsageError
 from bitfront.core.batching import take_rows
-from bitfront.core.ragged import equal_shapes, joined, stacked
+from bitfront.core.ragged import equal_shapes, is_ragged, joined, stacked
 from bitfront.lowering.interpreter import InterpreterError
 from bitfront.lowering.reference import ReferenceModel
-from bitfront.search.inputs.arrays import LABELS, cast, check_finite, fits, shown_shape
-from bitfront.search.inputs.data.archive import array_names, read_npz
-from bitfront.search.inputs.data.npz_folder import npz_files
+from bitfront.search.inputs.arrays import cast, check_finite, check_inputs, fits, shown_shape
 from bitfront.search.inputs.values import as_array, as_samples
 
 _CHUNK = 64
@@ -35,8 +32,9 @@ def recurrence_of(reference: ReferenceModel, state: Mapping[str, str]) -> Recurr
         state: Output → the input that it feeds.
 
     Raises:
-        UsageError: If one is no output or input, an input is fed twice, or types differ.
+        UsageError: If one is no output or input, an input is fed twice, or no input is left for the sequence.
     """
+    told = ", ".join(f"{output}={name}" for output, name in state.items())
     for output, name in state.items():
         if output not in reference.output_names or name not in reference.input_shapes:
             raise UsageError(
@@ -44,18 +42,33 @@ def recurrence_of(reference: ReferenceModel, state: Mapping[str, str]) -> Recurr
                 f"inputs: {', '.join(reference.input_shapes)}",
                 "name both as the network does",
             )
-    if len(set(state.values())) < len(state) or set(state.values()) == set(reference.input_shapes):
+    if len(set(state.values())) < len(state):
+        raise UsageError(f"--state: {told} feeds an input twice", "name each input once")
+    others = [name for name in reference.input_shapes if name not in state.values()]
+    shared = frozenset(name for name in others if reference.batching.input_axis(name) is None)
+    if not others:
+        raise UsageError(f"--state: {told} leaves no input for the sequence", "take out what is given anew")
+    if len(shared) == len(others):
         raise UsageError(
-            f"--state: {', '.join(f'{output}={name}' for output, name in state.items())} leaves no input for the "
-            "sequence, or feeds one twice",
-            "name each state once",
+            f"--state: none of the inputs {', '.join(others)} has an axis that counts samples, so none is given anew "
+            "at each step",
+            f"say which axis of an input does, as in --batch-axis {others[0]}=0",
         )
-    shared = frozenset(
-        name
-        for name in reference.input_shapes
-        if reference.batching.input_axis(name) is None and name not in state.values()
-    )
     return Recurrence(state=dict(state), shared=shared, batching=reference.batching)
+
+
+def check_samples(
+    arrays: Mapping[str, object], reference: ReferenceModel, state: Mapping[str, str], source: str
+) -> dict[str, Array]:
+    """Samples as the engine holds them: as ``check_inputs`` does, or ``check_sequences`` where there are states.
+
+    Raises:
+        DataError: If an array does not fit.
+        UsageError: If the states do not.
+    """
+    if not state:
+        return check_inputs(arrays, reference, source)
+    return check_sequences(arrays, reference, recurrence_of(reference, state), source)
 
 
 def check_sequences(
@@ -64,7 +77,8 @@ def check_sequences(
     """Sequences as the engine holds them, in the order of the network's inputs.
 
     Args:
-        arrays: Input name → array or list, as the module says; states may be missing.
+        arrays: Input name → array or list, as the module says; states may be missing. What is shared is given as it is,
+            or with one more axis in front where each sequence has a value of its own.
         reference: The network of one step.
         recurrence: What feeds what.
         source: Where the arrays come from, for messages.
@@ -92,12 +106,7 @@ def check_sequences(
             )
     count = len(first)
     for name in recurrence.shared:
-        where = f"'{source}': array '{name}'"
-        value = cast(as_array(arrays[name], where), reference.input_types[name], where)
-        if not fits(value.shape, reference.input_shapes[name], None):
-            expected = shown_shape(reference.input_shapes[name], None)
-            raise DataError(f"{where}: expected shape {expected}, got {value.shape}", "it is the same at every step")
-        found[name] = np.broadcast_to(check_finite(value, where), (count, *value.shape))
+        found[name] = _shared(name, arrays[name], count, reference, f"'{source}': array '{name}'")
     for name in states:
         found[name] = _first_state(name, arrays.get(name), count, reference, f"'{source}': array '{name}'")
     return {name: found[name] for name in reference.input_shapes}
@@ -116,7 +125,7 @@ def steps_of(inputs: Inputs, reference: ReferenceModel, recurrence: Recurrence) 
     """
     count = len(next(iter(inputs.values())))
     size = reference.fixed_batch or _CHUNK
-    parts: dict[str, list[Array]] = {name: [] for name in inputs}
+    parts: dict[str, list[Array]] = {name: [] for name, array in inputs.items() if array.strides[0] != 0}
     try:
         graph = reference.interpreter.load(reference.runnable)
         for start, stop in equal_shapes(inputs, count, size):
@@ -124,18 +133,17 @@ def steps_of(inputs: Inputs, reference: ReferenceModel, recurrence: Recurrence) 
             chunk = {name: stacked(take_rows(array, rows)) for name, array in inputs.items()}
             read = [each for each, _ in recurrence.steps(graph, chunk)]
             for name, found in parts.items():
-                if name not in recurrence.shared:
-                    found.extend(np.stack([step[name] for step in read], axis=1)[: stop - start])
+                found.extend(np.stack([step[name] for step in read], axis=1)[: stop - start])
     except InterpreterError as error:
         raise DataError(
             f"'{reference.source}': the network refused the steps of calibration sequences: {error.message}",
             "give arrays (samples, time, …), or the states' first values too",
         ) from error
-    joined = {name: np.concatenate(found) for name, found in parts.items() if found}
-    total = len(next(iter(joined.values())))
+    whole = {name: np.concatenate(found) for name, found in parts.items()}
+    total = len(next(iter(whole.values())))
     return {
-        name: joined[name] if name in joined else np.broadcast_to(inputs[name][0], (total, *inputs[name].shape[1:]))
-        for name in inputs
+        name: whole[name] if name in whole else np.broadcast_to(array[0], (total, *array.shape[1:]))
+        for name, array in inputs.items()
     }
 
 
@@ -143,43 +151,6 @@ def first_steps(inputs: Inputs, recurrence: Recurrence) -> dict[str, Array]:
     """Inputs of the network at the first step, (n, …) each; arguments as for ``steps_of``."""
     still = {*recurrence.shared, *recurrence.state.values()}
     return {n: array if n in still else np.stack([sample[0] for sample in array]) for n, array in inputs.items()}
-
-
-def read_sequences(
-    spec: str, reference: ReferenceModel, state: Mapping[str, str], *, labelled: bool = False
-) -> dict[str, object]:
-    """Arrays of an ``.npz`` file, or of a folder with a file for each sequence, not yet compared with the network.
-
-    Args:
-        spec: What ``--calib`` or ``--eval`` was given.
-        reference: The network of one step.
-        state: Output → the input that it feeds; states may be missing.
-        labelled: Whether ``labels`` are read too.
-
-    Raises:
-        DataError: If a file is damaged.
-    """
-    files = npz_files(spec)
-    parts = [_arrays(path, reference, state, labelled=labelled) for path in files or [Path(spec)]]
-    if not files:
-        return dict(parts[0])
-    shared = {name for name in parts[0] if reference.batching.input_axis(name) is None and name not in state.values()}
-    joined: dict[str, object] = {}
-    for name in parts[0]:
-        values = [part[name] for part in parts if name in part]
-        if len(values) < len(parts):
-            raise DataError(f"'{spec}': some files have no array '{name}'", "give the same arrays in each")
-        alike = name in state.values() or (name == LABELS and len({value.shape for value in values}) == 1)
-        joined[name] = values[0] if name in shared and name != LABELS else np.stack(values) if alike else values
-    return joined
-
-
-def _arrays(path: Path, reference: ReferenceModel, state: Mapping[str, str], *, labelled: bool) -> dict[str, Array]:
-    there = array_names(path)
-    wanted = [name for name in reference.input_shapes if name in there or name not in state.values()]
-    if missing := [name for name in (*wanted, *([LABELS] if labelled else [])) if name not in there]:
-        raise DataError(f"'{path}': no array '{missing[0]}'; got {', '.join(there) or 'none'}", "add it")
-    return dict(read_npz(path, tuple(wanted), labels=LABELS if labelled else None))
 
 
 def _sequence(name: str, value: object, reference: ReferenceModel, where: str) -> Array:
@@ -190,12 +161,34 @@ def _sequence(name: str, value: object, reference: ReferenceModel, where: str) -
     for array in arrays:
         if not fits(array.shape, (None, *step), None):
             expected = shown_shape((None, None, *step), 0)
-            raise DataError(f"{where}: expected shape {expected} with time second, got {(len(arrays), *array.shape)}")
+            raise DataError(
+                f"{where}: expected shape {expected} with time second, got {(len(arrays), *array.shape)}",
+                "give (samples, time, …), or a list of (time, …), each step as the network reads it without the batch",
+            )
     checked = [check_finite(cast(array, reference.input_types[name], where), where) for array in arrays]
     return joined(checked)
 
 
+def _shared(name: str, value: object, count: int, reference: ReferenceModel, where: str) -> Array:
+    """Values that are the same at every step, (n, …)."""
+    shape, kind = reference.input_shapes[name], reference.input_types[name]
+    samples = as_samples(value, where, len(shape))
+    array = as_array(value, where) if samples is None else joined(samples)
+    if is_ragged(array):
+        raise DataError(f"{where}: sequences have it in different shapes", "give it one shape in all")
+    array = check_finite(cast(array, kind, where), where)
+    if fits(array.shape, shape, None):
+        return np.broadcast_to(array, (count, *array.shape))
+    if not fits(array.shape, (count, *shape), None):
+        raise DataError(
+            f"{where}: expected shape {shown_shape(shape, None)}, got {array.shape}",
+            f"it is the same at every step; give one value, or with one more axis in front one for each of {count}",
+        )
+    return array
+
+
 def _first_state(name: str, value: object, count: int, reference: ReferenceModel, where: str) -> Array:
+    """A state's first value, (n, …)."""
     shape, axis = reference.input_shapes[name], reference.batching.input_axis(name)
     step = [size for place, size in enumerate(shape) if place != axis]
     kind = np.dtype(reference.input_types[name])
@@ -206,9 +199,17 @@ def _first_state(name: str, value: object, count: int, reference: ReferenceModel
                 "give it for each sample",
             )
         return np.zeros((count, *(size or 0 for size in step)), kind)
-    array = cast(as_array(value, where), kind.name, where)
-    if axis is not None and array.ndim == len(shape):
+    samples = as_samples(value, where, len(step))
+    if samples is None and axis is not None:
+        # As the network reads it, with a batch of one.
+        rows = as_samples(value, where, len(shape))
+        samples = None if rows is None else [row.squeeze(axis) if row.shape[axis] == 1 else row for row in rows]
+    array = cast(as_array(value, where) if samples is None else joined(samples), kind.name, where)
+    if samples is None and axis is not None and array.ndim == len(shape) and array.shape[axis] == count:
         array = np.moveaxis(array, axis, 0)
-    if not fits(array.shape, (count, *step), None):
-        raise DataError(f"{where}: expected shape {shown_shape(shape, axis)} for {count} samples, got {array.shape}")
+    if is_ragged(array) or not fits(array.shape, (count, *step), None):
+        raise DataError(
+            f"{where}: expected shape {shown_shape(shape, axis)} for {count} samples, got {array.shape}",
+            "give the state that each sequence begins with, or leave the array out to begin with zeros",
+        )
     return check_finite(array, where)

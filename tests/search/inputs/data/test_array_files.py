@@ -118,6 +118,7 @@ def test_files_that_do_not_fit() -> None:
     write_npz(Path("parts/1.npz"), {"input_ids": IDS})
     with pytest.raises(DataError, match=r"'parts/1\.npz': expected arrays named 'input_ids', 'attention_mask'"):
         read(text_network(), "parts")
+    Path("parts/1.npz").unlink()
     write_npz(Path("parts/0.npz"), {"input_ids": np.ones((1, 1, 3), np.int64), "attention_mask": MASK})
     with pytest.raises(DataError, match=r"'parts/0\.npz': array 'input_ids': expected shape \(n, \?\), or that of one"):
         read(text_network(), "parts")

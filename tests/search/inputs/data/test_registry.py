@@ -73,6 +73,27 @@ def test_keys_that_mean_nothing(files: Files, options: list[tuple[str, str]], sa
     assert caught.value.hint
 
 
+def test_a_key_for_what_is_not_given(files: Files) -> None:
+    """A key of ``--eval`` without ``--eval`` would be ignored."""
+    (files.folder / "images").mkdir()
+    (files.folder / "images" / "a.png").touch()
+    with pytest.raises(UsageError, match="--data-options: 'eval:size' is for --eval, which is not given"):
+        check_data({CALIB: "images", EVAL: None}, [("eval:size", "8")])
+    check_data({CALIB: "images", EVAL: None}, [("calib:size", "8")])
+
+
+@pytest.mark.parametrize("spec", ["random", "images", "x.txt"])
+def test_forms_that_hold_no_sequences(files: Files, spec: str) -> None:
+    """They are refused before the network is loaded."""
+    (files.folder / "images").mkdir()
+    (files.folder / "images" / "a.png").touch()
+    (files.folder / "x.txt").write_text("one", encoding="utf-8")
+    with pytest.raises(DataError, match="holds samples of a single step") as caught:
+        check_data({CALIB: spec, EVAL: None}, [], sequences=True)
+    assert "an .npz file" in caught.value.hint
+    check_data({CALIB: str(files.eval), EVAL: None}, [], sequences=True)
+
+
 def test_scopes() -> None:
     """A key of one option goes before that of both."""
     pairs = [("eval:samples", "9"), ("samples", "4"), ("calib:seed", "1")]
