@@ -2,14 +2,15 @@
 
     python -m bitfront.experiments.memory_study --megabytes 100 437 1000
     python -m bitfront.experiments.memory_study --megabytes 437 3000 --external
+    python -m bitfront.experiments.memory_study --network head --megabytes 17 --command sensitivity --samples 128
     python -m bitfront.experiments.memory_study --network decoder --megabytes 3000 --external --command search
 
 An encoder has a table of 30,522 × 768 and feed-forward blocks of 768 → 3,072 → 768; a decoder has a table of 16,000 ×
-4,096, blocks of causal attention and of 4,096 → 16,384 → 4,096, and a head of 16,000 classes; blocks are as many as
-the size asks for. Each command runs in a process of its own, which is looked at ten times a second, with those that it
-starts. Resident memory is told apart: *mapped* pages are those of files, which the system can drop at any time; *own*
-is the rest. ``search`` ends with ``search apply`` of its INT8 point, whose bytes are compared with those it was saved
-as.
+4,096, blocks of causal attention and of 4,096 → 16,384 → 4,096, and a head of 16,000 classes; ``head`` is a decoder of
+width 64 with 32,000 classes. Blocks are as many as the size asks for. Each command runs in a process of its own, which
+is looked at ten times a second, with those that it starts. Resident memory is told apart: *mapped* pages are those of
+files, which the system can drop at any time; *own* is the rest. ``search`` ends with ``search apply`` of its INT8
+point, whose bytes are compared with those it was saved as.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +35,12 @@ from bitfront.experiments.networks import large
 from bitfront.search.console.tables import plain_table
 
 COLUMNS = ("network", "command", "file", "peak memory", "× file", "own", "mapped", "disk", "time", "processor time")
-NETWORKS = {"encoder": large.encoder, "decoder": large.decoder}
-_VOCABULARY = {"encoder": large.ENCODER_VOCABULARY, "decoder": large.DECODER_VOCABULARY}
+NETWORKS: dict[str, Callable[[float], large.Graph]] = {
+    "encoder": large.encoder,
+    "decoder": large.decoder,
+    "head": partial(large.decoder, width=64, inner=256, heads=4, vocabulary=32_000),
+}
+_SMALLEST_VOCABULARY = 16_000
 _LENGTH = 16
 _POINT = "int8"
 _INTERVAL_S = 0.1
@@ -82,11 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         with temporary_folder() as folder:
             path = folder / "net.onnx"
             graph = NETWORKS[options.network](megabytes)
-            large.save(graph, path, external=options.external, length=_LENGTH if options.network == "decoder" else None)
+            large.save(graph, path, external=options.external, length=None if options.network == "encoder" else _LENGTH)
             size = sum(file.stat().st_size for file in folder.glob("net.*"))
-            for name, count in (("calib", 8), ("eval", 16)):
+            for name, count in (("calib", max(8, options.samples)), ("eval", 16)):
                 generator = np.random.default_rng(count)
-                ids = generator.integers(0, _VOCABULARY[options.network], (count, _LENGTH))
+                ids = generator.integers(0, _SMALLEST_VOCABULARY, (count, _LENGTH))
                 np.savez(folder / f"{name}.npz", ids=ids)
             name = f"{options.network}, {len(graph.weights)} weights"
             for command, arguments in _commands(options, folder):

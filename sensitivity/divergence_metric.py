@@ -105,7 +105,7 @@ class OutputForm:
             shape=output.shape,
             floating=bool(np.issubdtype(output.dtype, np.floating)),
             constant=bool((rows == rows[:1]).all()),
-            first=rows[0] if len(rows) else None,
+            first=np.array(rows[0]) if len(rows) else None,
         )
 
     def followed_by(self, more: OutputForm) -> OutputForm:

@@ -31,7 +31,7 @@ from bitfront.sensitivity.divergence import Outputs
 from bitfront.sensitivity.divergence_metric import OutputForm
 
 _IN_MEMORY = 64 * 2**20
-_RUN_BYTES = 64 * 2**20
+_RUN_BYTES = 16 * 2**20
 _BATCH = 64
 
 
@@ -73,8 +73,8 @@ class ReferenceOutputs:
     @property
     def forms(self) -> tuple[OutputForm, ...]:
         """Shape, type and variation of each output, its samples first; empty where it has no row a sample."""
-        runs = ([OutputForm.of(output) for output in part] for part in self.parts())
-        return tuple(reduce(OutputForm.followed_by, forms) for forms in zip(*runs, strict=True))
+        runs = (tuple(map(OutputForm.of, part)) for part in self.parts())
+        return reduce(lambda one, other: tuple(map(OutputForm.followed_by, one, other)), runs)
 
     def parts(self) -> Iterator[Outputs]:
         """Each run's outputs, the samples first; an empty array for one without a row a sample."""
