@@ -10,7 +10,8 @@
                   is that group's, and that of its schemes with smaller errors in proportion to their divergence
 
 The work is a run of each part for each scheme, and four runs of the network a group, whatever number of schemes there
-is; nothing but parts is written and compiled.
+is; nothing but parts is written and compiled. Of a network for which that is much, fewer samples are taken: so many
+that all runs come to ``MOST_MACS`` multiplications, but ``FEWEST_SAMPLES`` at least.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bitfront.backends.base import Backend
+from bitfront.backends.batches import sample_count
 from bitfront.core import (
     FP32,
     Array,
@@ -35,64 +37,24 @@ from bitfront.core import (
     digest,
 )
 from bitfront.core.batching import take_rows
+from bitfront.lowering.layers import WEIGHTED
 from bitfront.lowering.parts import NetworkPart
 from bitfront.lowering.rounding.methods import uses_calibration
 from bitfront.sensitivity.divergence import Outputs, divergence
+from bitfront.sensitivity.group_scores import GroupScores, choose_probes
 from bitfront.sensitivity.injection import InjectedNetwork, Tensors
 from bitfront.sensitivity.precision_order import best_of_each_rank, lowest
 from bitfront.sensitivity.scheme_lowerer import PartLowerer
 from bitfront.sensitivity.whole_network import Scores, mean_and_error
 
 LIVE_BYTES = 1_000_000_000
-_FAR = 8.0  # a second probe's energy is that much below the first's
-_SLOPES = (0.5, 1.5)
+MOST_MACS = 5e12  # a minute or two on two cores
+FEWEST_SAMPLES = 8
+_RUNS = 4  # of the network for each group
 _KIND = "sensitivity"
 _VERSION = 1
 
 Errors = list[dict[str, Array]]  # result of a part → error, run by run
-
-
-@dataclass(slots=True, kw_only=True)
-class GroupScores:
-    """Scores of one group.
-
-    Attributes:
-        energies: Scheme → sum of its squared errors; FP32's is 0.
-        probes: Scheme whose error was carried to the outputs → divergence of each sample, (n,).
-        corrected: Schemes whose mean error a corrected bias takes away.
-        refused: Scheme → why it leaves the space.
-        leave_one_out: Scheme → leave-one-out score and its standard error.
-    """
-
-    energies: dict[Scheme, float] = field(default_factory=dict)
-    probes: dict[Scheme, Scores] = field(default_factory=dict)
-    corrected: frozenset[Scheme] = frozenset()
-    refused: dict[Scheme, str] = field(default_factory=dict)
-    leave_one_out: dict[Scheme, tuple[float, float]] = field(default_factory=dict)
-
-    def add(self, kept: Mapping[str, Array]) -> None:
-        """Add what ``_Propagation.measure`` found on a block of samples."""
-        schemes = [Scheme.parse(str(text)) for text in kept["schemes"]]
-        for scheme, energy, reason in zip(schemes, kept["energies"], kept["refused"], strict=True):
-            if reason:
-                self.refused[scheme] = str(reason)
-            else:
-                self.energies[scheme] = self.energies.get(scheme, 0.0) + float(energy)
-        for text, values in zip(kept["probes"], kept["divergences"], strict=True):
-            scheme = Scheme.parse(str(text))
-            before = self.probes.get(scheme)
-            self.probes[scheme] = values if before is None else np.concatenate([before, values])
-
-    def single_layer(self) -> dict[Scheme, float]:
-        """Scheme → mean divergence with everything else in FP32; not a number where an error is none."""
-        known = {scheme: (self.energies[scheme], float(values.mean())) for scheme, values in self.probes.items()}
-        found = {}
-        for scheme, energy in self.energies.items():
-            alike = {
-                each: pair for each, pair in known.items() if (each in self.corrected) == (scheme in self.corrected)
-            }
-            found[scheme] = known[scheme][1] if scheme in known else _carried(energy, list((alike or known).values()))
-        return found
 
 
 def propagated_scores(
@@ -106,7 +68,7 @@ def propagated_scores(
     threads: int,
     store: ContentStore,
     on_step: Callable[[str], None],
-) -> dict[str, GroupScores]:
+) -> tuple[dict[str, GroupScores], int]:
     """Group → its scores, for every group that is a part of the network which runs on the backend alone.
 
     Args:
@@ -120,12 +82,15 @@ def propagated_scores(
         store: Where scores are kept.
         on_step: Told of each scheme and each group left out.
 
+    Returns:
+        The scores, and on how many samples they were taken.
+
     Raises:
         EngineError: If the FP32 network does not run.
     """
     parts = {name: part for name, part in lowerer.parts.items() if len(offered[name]) > 1}
     if not parts:
-        return {}
+        return {}, 0
     run = _Propagation(
         lowerer=lowerer,
         backend=backend,
@@ -135,7 +100,7 @@ def propagated_scores(
         threads=threads,
     )
     key = digest(context, "propagated", _VERSION, divergence_metric)
-    blocks = list(_blocks(run.network, inputs, lowerer.reference.fixed_batch or 1))
+    blocks = list(_blocks(run.network, parts.values(), inputs, lowerer.reference.fixed_batch or 1))
     found = {
         name: GroupScores(
             energies={FP32: 0.0},
@@ -167,7 +132,7 @@ def propagated_scores(
     _leave_one_out(run, blocks, found, key, store)
     for name in found:
         on_step(f"{name} restored")
-    return found
+    return found, sum(sample_count(block.inputs) for block in blocks)
 
 
 class _Block:
@@ -198,14 +163,23 @@ class _Block:
         return self._read
 
 
-def _blocks(network: InjectedNetwork, inputs: Inputs, batch: int) -> Iterator[_Block]:
+def _blocks(network: InjectedNetwork, parts: Collection[NetworkPart], inputs: Inputs, batch: int) -> Iterator[_Block]:
     """Blocks of samples of which everything that parts read and write, and as much of errors, fits ``LIVE_BYTES``."""
-    count = len(next(iter(inputs.values())))
     _, tensors = network.read(_rows(inputs, 0, batch))
+    work = _RUNS * len(parts) * sum(_macs(part, run) for part in parts for run in tensors) / batch
+    affordable = max(FEWEST_SAMPLES, int(MOST_MACS / max(work, 1.0)))
+    count = min(sample_count(inputs), -(-affordable // batch) * batch)
     each = 2 * sum(array.nbytes for run in tensors for array in run.values()) / batch
     size = max(1, int(LIVE_BYTES / max(each, 1.0) / batch)) * batch
     for start in range(0, count, size):
         yield _Block(network, _rows(inputs, start, min(start + size, count)))
+
+
+def _macs(part: NetworkPart, run: Mapping[str, Array]) -> int:
+    """Multiplications of a part: those of its weights, at each position of its results."""
+    layers = [layer for layer in part.layers if layer.op in WEIGHTED]
+    positions = max(run[result].size for result in part.outputs)
+    return sum(layer.parameters * max(1, positions // layer.weight_shape[layer.channel_axis]) for layer in layers)
 
 
 def _rows(inputs: Inputs, start: int, stop: int) -> dict[str, Array]:
@@ -264,7 +238,7 @@ class _Propagation:
         if schemes and not errors:
             return None
         usable = {scheme: energy for scheme, energy in zip(schemes, energies, strict=True) if scheme in errors}
-        probes = known.probes or _probes(usable, known.corrected)
+        probes = known.probes or choose_probes(usable, known.corrected)
         carried = {scheme.text: self.carried(errors[scheme], block) for scheme in probes}
         return {
             "schemes": np.array(texts),
@@ -328,30 +302,6 @@ def _channel_mean(runs: Sequence[Array], axis: int) -> Array:
 
 def _energy(errors: Errors) -> float:
     return float(sum(np.square(array, dtype=np.float64).sum() for run in errors for array in run.values()))
-
-
-def _probes(energies: Mapping[Scheme, float], corrected: Collection[Scheme]) -> list[Scheme]:
-    """The scheme of the largest finite error, one far below it, the largest corrected one; all that are not finite."""
-    finite = sorted((s for s, e in energies.items() if 0 < e < math.inf), key=lambda s: (-energies[s], s.text))
-    plain = [scheme for scheme in finite if scheme not in corrected]
-    far = [scheme for scheme in plain if energies[scheme] * _FAR <= energies[plain[0]]]
-    others = [scheme for scheme in finite if scheme in corrected]
-    infinite = [scheme for scheme, energy in energies.items() if not math.isfinite(energy)]
-    return [*plain[:1], *far[:1], *others[:1], *infinite]
-
-
-def _carried(energy: float, known: Sequence[tuple[float, float]]) -> float:
-    """Divergence that an energy comes to, by the (energy, divergence) that are known."""
-    usable = sorted(pair for pair in known if 0 < pair[0] < math.inf and 0 < pair[1] < math.inf)
-    if energy == 0 or not usable:
-        return 0.0
-    slope = 1.0
-    if len(usable) > 1:
-        (low, less), (high, more) = usable[0], usable[-1]
-        slope = min(max(math.log(more / less) / math.log(high / low), _SLOPES[0]), _SLOPES[1])
-    base, value = min(usable, key=lambda pair: abs(math.log(pair[0] / energy)))
-    # Below what was probed errors are small, and divergence is their square.
-    return float(value * (energy / base) ** (slope if energy >= usable[0][0] else 1.0))
 
 
 def _leave_one_out(

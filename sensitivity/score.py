@@ -28,9 +28,10 @@ from bitfront.core import FP32, Batching, ContentStore, Inputs, Precision, Schem
 from bitfront.core.batching import take_rows
 from bitfront.lowering.layers import PrecisionGroup, QuantisableLayers
 from bitfront.sensitivity.divergence_metric import OutputReading
+from bitfront.sensitivity.group_scores import GroupScores
 from bitfront.sensitivity.losses import with_losses
 from bitfront.sensitivity.precision_order import best_of_each_rank, lowest
-from bitfront.sensitivity.propagated import GroupScores, propagated_scores
+from bitfront.sensitivity.propagated import propagated_scores
 from bitfront.sensitivity.scheme_lowerer import PartLowerer, SchemeLowerer
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
 from bitfront.sensitivity.whole_network import RefusedError, Schemes, WholeNetworkScorer, mean_and_error
@@ -70,7 +71,7 @@ def score_sensitivities(
         lowerer: Writes the candidates; a ``PartLowerer`` where schemes are scored in their own layers.
         backend: Runs them.
         inputs: Unlabelled inputs, (n, …) each.
-        samples: How many of them each score is taken on, from the first on.
+        samples: How many of them each score is taken on at most, from the first on.
         read: How each output is read, which decides on the divergence metric.
         precisions: Allowed besides FP32.
         threads: Intra-operator threads of the backend.
@@ -92,8 +93,9 @@ def score_sensitivities(
     scorer = WholeNetworkScorer(lowerer, backend, scored, read, threads, store, batching)
     offered = {group.name: _schemes(group, precisions) for group in quantisable.groups}
     propagated: dict[str, GroupScores] = {}
+    taken = 0
     if scoring is Scoring.PROPAGATED:
-        propagated = propagated_scores(
+        propagated, taken = propagated_scores(
             cast("PartLowerer", lowerer),
             backend,
             scored,
@@ -144,7 +146,9 @@ def score_sensitivities(
         for group, schemes in offered.items()
         for scheme in schemes
     ]
-    return SensitivityTable(divergence_metric=scorer.divergence_metric, samples=scorer.samples, rows=with_losses(rows))
+    return SensitivityTable(
+        divergence_metric=scorer.divergence_metric, samples=taken or scorer.samples, rows=with_losses(rows)
+    )
 
 
 def _schemes(group: PrecisionGroup, precisions: Sequence[Precision]) -> tuple[Scheme, ...]:

@@ -305,3 +305,13 @@ def test_layers_that_share_a_weight_far_apart_have_no_part() -> None:
     assert tied not in made.parts
     found = {row.group: row.single_layer for row in score(made).rows if row.scheme.text == "int8:nearest"}
     assert found[tied] > 0
+
+
+def test_large_networks_are_scored_on_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many as the work allows, whole batches, and no fewer than there must be."""
+    macs = 16 * 27 * 144 + 16 * 9 * 144 + 256 * 144 + 32 * 16 * 9 * 25 + 32 * 32 + 32 * 8
+    work = 4 * 6 * macs
+    assert score().samples == SAMPLES
+    for most, expected in ((12 * work, 12), (2 * work, 8)):
+        monkeypatch.setattr(bitfront.sensitivity.propagated, "MOST_MACS", most + 1)
+        assert score().samples == expected
