@@ -61,7 +61,7 @@ def test_main_job(ran: Ran) -> None:
         assert f" {point} " in ran.out
     assert f"★  {chosen['id']} " in ran.out
     assert f"{chosen['id']} meets every limit: " in ran.out
-    for words in ("× given", "points)", "1 thread, batch 1", "held-out samples", "inference", str(ran.folder)):
+    for words in ("× given", " points", "1 thread, batch 1", "held-out samples", "inference", str(ran.folder)):
         assert words in ran.out
     for name in (chosen["model"], chosen["config"], "report.html"):
         assert str(ran.folder / name) in ran.out

@@ -78,13 +78,13 @@ def _weightless() -> onnx.ModelProto:
 
 
 def _branches() -> onnx.ModelProto:
-    """Both branches of an If multiply by a weight of their own."""
+    """Both branches of an If multiply element by element by a weight of their own, which is no layer."""
     bodies = {}
     for name in ("then_branch", "else_branch"):
         result = helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, None)
-        node = helper.make_node("MatMul", ["x", f"{name}_w"], [f"{name}_y"], f"{name}_product")
+        node = helper.make_node("Mul", ["x", f"{name}_w"], [f"{name}_y"], f"{name}_product")
         bodies[name] = helper.make_graph(
-            [node], name, [], [result], [numpy_helper.from_array(_normal(16, 4), f"{name}_w")]
+            [node], name, [], [result], [numpy_helper.from_array(_normal(1, 16), f"{name}_w")]
         )
     nodes = [
         helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
@@ -189,7 +189,7 @@ def test_weights_of_branches_are_told_with_their_share(tmp_path: Path, capsys: p
     assert outcome(["inspect", str(files.net)]) == 0
     said = capsys.readouterr().out
     assert told in " ".join(said.split())
-    assert "Weights that stay as they are: 100.0% of 128." in said
+    assert "Weights that stay as they are: 100.0% of 32." in said
     assert outcome(files.argv(*SMALL, "--backend", "fake", "--out", str(tmp_path / "run"))) == 0
     assert told in _results(tmp_path / "run")["only_fp32"]
 
