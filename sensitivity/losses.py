@@ -21,7 +21,8 @@ roundings take its second term, so that they differ by their own single-layer sc
 loss is the single-layer score.
 
 **Monotone.** The loss of a scheme is raised to that of every rank at least as precise: to the least among the
-rank's roundings, and to that of its own rounding there. Raised and not averaged, because sampling noise that makes
+rank's roundings, and to that of its own rounding there; a rounding that makes up for its errors on data is not raised
+to a rank of as many bits that has none such. Raised and not averaged, because sampling noise that makes
 INT4 look better than INT8 must not buy bits.
 """
 
@@ -33,6 +34,7 @@ from dataclasses import replace
 
 from bitfront.core import Scheme
 from bitfront.core.scheme_text import method_word
+from bitfront.lowering.rounding.methods import uses_calibration
 from bitfront.sensitivity.precision_order import at_least_as_precise, from_most_precise, rank
 from bitfront.sensitivity.table import SensitivityRow
 
@@ -84,9 +86,19 @@ def _losses(rows: Sequence[SensitivityRow]) -> dict[Scheme, float]:
             if rank(other) != rank(scheme) and at_least_as_precise(other, scheme):
                 above.setdefault(rank(other), []).append(other)
         for members in above.values():
+            if not _comparable(scheme, members):
+                continue
             same = [losses[other] for other in members if method_word(other.weights) == method_word(scheme.weights)]
             losses[scheme] = max(losses[scheme], min(losses[other] for other in members), *same)
     return losses
+
+
+def _comparable(scheme: Scheme, others: Sequence[Scheme]) -> bool:
+    """Whether a rank bounds a scheme: not one of as many bits of which no rounding makes up for its errors."""
+    compensates = uses_calibration(scheme.weights)
+    return not compensates or any(
+        other.precision.bits != scheme.precision.bits or uses_calibration(other.weights) for other in others
+    )
 
 
 def _shift(row: SensitivityRow) -> float:

@@ -7,7 +7,7 @@
                   their energy: divergence ∝ energy^b, with b between two probes, 1 without a second. Errors whose
                   mean a corrected bias takes away reach less far than others, and have a probe of their own
     leave one out the errors of all groups' lowest schemes are added at once, and all but one group's; the difference
-                  is that group's, and that of its schemes with smaller errors in proportion to their divergence
+                  is that group's lowest scheme's
 
 The work is a run of each part for each scheme, and four runs of the network a group, whatever number of schemes there
 is; nothing but parts is written and compiled. Of a network for which that is much, fewer samples are taken: so many
@@ -43,7 +43,7 @@ from bitfront.lowering.rounding.methods import uses_calibration
 from bitfront.sensitivity.divergence import Outputs, divergence
 from bitfront.sensitivity.group_scores import GroupScores, choose_probes
 from bitfront.sensitivity.injection import InjectedNetwork, Tensors
-from bitfront.sensitivity.precision_order import best_of_each_rank, lowest
+from bitfront.sensitivity.precision_order import lowest
 from bitfront.sensitivity.scheme_lowerer import PartLowerer
 from bitfront.sensitivity.whole_network import Scores, mean_and_error
 
@@ -330,11 +330,7 @@ def _leave_one_out(
         found[name].leave_one_out[FP32] = (0.0, 0.0)
         if not np.isfinite(values).all():
             continue
-        mean, error = mean_and_error(values)
-        for each in best_of_each_rank(scores[name]).values():
-            share = scores[name][each] / scores[name][scheme] if scores[name][scheme] > 0 else 0.0
-            if each != FP32 and share <= 1:
-                found[name].leave_one_out[each] = (mean * share, error * share)
+        found[name].leave_one_out[scheme] = mean_and_error(values)
 
 
 def _added(errors: Iterable[Errors]) -> Errors:

@@ -59,7 +59,7 @@ def build_parser() -> arguments.Parser:
         type=values.whole,
         default=48,
         metavar="N",
-        help="candidates tried at most, baselines included (default: %(default)s)",
+        help="candidates tried at most; baselines are always tried, and count (default: %(default)s)",
     )
     group.add_argument(
         "--time-limit",

@@ -18,7 +18,7 @@ from bitfront.search.inputs.data.base import CALIB, LoadedData
 from bitfront.search.inputs.data.registry import load_data
 from bitfront.search.inputs.evaluation import Evaluation, read_evaluation_data
 from bitfront.search.inputs.layout.network import declared_layout
-from bitfront.search.inputs.layout.sequences import check_samples
+from bitfront.search.inputs.layout.sequences import check_samples, shared_inputs
 from bitfront.search.inputs.networks.exporting import exported
 from bitfront.search.inputs.networks.reading import read_onnx, read_source
 from bitfront.search.inputs.passes import check_module
@@ -98,6 +98,8 @@ class FileSource:
         """
         assert source.beside is not None
         reference = declared_layout(read_source(source, asked_batch, config), source)
+        if source.state:
+            shared_inputs(reference, dict(source.state))  # refuses names that are none
         return cls(source=source, model=source.beside, reference=reference, state=dict(source.state))
 
     @property

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bitfront.backends.batches import Output, Outputs
 from bitfront.core import Array, BackendError, DataError, Metric, WorkloadError
-from bitfront.core.ragged import ragged
+from bitfront.core.ragged import is_ragged, ragged, stacked
 from bitfront.search.inputs.values import as_array
 from bitfront.search.inputs.workloads import call_user_code
 
@@ -58,7 +58,7 @@ def score(metric: Metric, outputs: Outputs, target: Array | tuple[Array, ...], w
     parts, start = [], 0
     for index, count in enumerate(outputs.counts):
         given = tuple(output.parts[index] for output in outputs.each)
-        scores = call(metric, given, labels[start : start + count], where)
+        scores = call(metric, given, _of_one_run(labels[start : start + count]), where)
         if scores.ndim == 0:
             loose = next(output.name for output in outputs.each if output.whole is None)
             raise WorkloadError(
@@ -69,6 +69,12 @@ def score(metric: Metric, outputs: Outputs, target: Array | tuple[Array, ...], w
         parts.append(scores)
         start += count
     return np.concatenate(parts)
+
+
+def _of_one_run(labels: Array) -> Array:
+    """Labels of samples that were run together, an array (n, …) where they have one shape."""
+    alike = is_ragged(labels) and len({np.shape(label) for label in labels}) == 1
+    return stacked(labels) if alike else labels
 
 
 def scored_outputs(metric: Metric, outputs: Outputs) -> tuple[Array, ...]:

@@ -19,7 +19,7 @@ from bitfront.search.passes.options import PassOptions
 from bitfront.search.passes.prune import PrunePass
 from tests.search.command_line import enter, outcome, write_npz
 from tests.search.inputs.data.reading import Shape, model
-from tests.search.test_sequences import GAIN, SAMPLES, STEPS, cell, sequences
+from tests.search.test_sequences import GAIN, SAMPLES, STEPS, cell, scores, sequences
 
 SHORT = ["--state", "next=state", "--max-drop", "0.9", "--trials", "3", "--sensitivity-samples", "8"]
 STATE = (("next", "state"),)
@@ -204,3 +204,22 @@ def test_a_torch_module() -> None:
         load(open_source(Source(workload="mine:bare")), None)
     with pytest.raises(EngineError, match="sequences with a state"):
         load(open_source(source), None, PassOptions(passes=(PrunePass(),)))
+
+
+def test_labels_of_every_step(capsys: pytest.CaptureFixture[str]) -> None:
+    """A metric gets them as it gets the outputs of a run, whatever the lengths; a state that is none is said first."""
+    brought = sequences(*(2 + index % 3 for index in range(SAMPLES)))
+    files = [{"x": x, "gain": GAIN, "labels": scores(x)[0].argmax(axis=1)} for x in brought]
+    write_folder("each", files)
+    Path("steps.py").write_text(
+        "def right(outputs, labels):\n    return (outputs[0].argmax(-1) == labels).mean(-1)\n", encoding="utf-8"
+    )
+    argv = ["--model", "net.onnx", "--calib", "each", "--eval", "each", "--metric", "steps:right", *SHORT]
+    assert outcome([*argv, "--out", "run"]) == 0, capsys.readouterr().err
+    found = json.loads(Path("run/measurement.json").read_text())
+    assert found["points"]["fp32"]["accuracy"]["value"] == 1.0
+    opened = open_source(
+        Source(model=Path("net.onnx"), calibration="each", evaluation="each", state=(("next", "nothing"),))
+    )
+    with pytest.raises(UsageError, match="--state next=nothing: expected OUTPUT=INPUT"):
+        load(opened, None)

@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitfront.core import FP32, Scheme
+from bitfront.lowering.rounding.methods import uses_calibration
 from bitfront.sensitivity.losses import contexts_disagree, with_losses
 from bitfront.sensitivity.precision_order import (
     at_least_as_precise,
     best_of_each_rank,
     from_most_precise,
     lowest,
+    rank,
     ranking,
 )
 from bitfront.sensitivity.table import SensitivityRow, SensitivityTable
@@ -142,14 +144,19 @@ def test_noise_never_makes_a_lower_precision_better() -> None:
     )
 )
 def test_cleaned_losses_are_monotone(scores: dict[str, tuple[float, float]]) -> None:
-    """Whatever was measured, no cleaned loss is negative or below a more precise rank's."""
+    """Whatever was measured, no cleaned loss is negative or below a more precise rank's, if that rounds as well."""
     rows = with_losses([_row("fp32", 0, 0), *(_row(text, *found) for text, found in scores.items())])
     best = best_of_each_rank({row.scheme: row.loss for row in rows})
     losses = {row.scheme: row.loss for row in rows}
     for row in rows:
         assert row.loss >= 0
         for upper in best.values():
-            if at_least_as_precise(upper, row.scheme):
+            on_data = uses_calibration(row.scheme.weights) and not any(
+                uses_calibration(scheme.weights) for scheme in losses if rank(scheme) == rank(upper)
+            )
+            if at_least_as_precise(upper, row.scheme) and not (
+                on_data and upper.precision.bits == row.scheme.precision.bits
+            ):
                 assert row.loss >= losses[upper]
 
 
@@ -220,3 +227,20 @@ def test_contexts_that_disagree_are_shown() -> None:
     assert not contexts_disagree(_row("int8:mse", 0.1, 0.2))
     assert not contexts_disagree(_row("fp16", 1e-9, 1e-3, error=1e-3))
     assert not contexts_disagree(_row("int8:mse", 0.1))
+
+
+def test_a_rounding_on_data_is_not_raised_to_one_that_is_not() -> None:
+    """GPTQ at four bits is no worse for nearest rounding in groups; at eight bits nearest is a bound for it still."""
+    scores = {"int8:nearest": 0.01, "int4:mse": 0.5, "int4:gptq:weight-only": 0.001, "int4:mse:block32": 0.3}
+    rows = [
+        SensitivityRow(group="a", scheme=Scheme.parse(text), single_layer=value, leave_one_out=math.nan, loss=math.nan)
+        for text, value in scores.items()
+    ]
+    losses = {row.scheme.text: row.loss for row in with_losses(rows)}
+    assert losses["int4:gptq:weight-only"] == 0.001
+    assert losses["int4:mse"] == 0.5
+    weight_only = SensitivityRow(
+        group="a", scheme=Scheme.parse("int8:mse:weight-only"), single_layer=0.02, leave_one_out=math.nan, loss=math.nan
+    )
+    losses = {row.scheme.text: row.loss for row in with_losses([*rows, weight_only])}
+    assert losses["int4:gptq:weight-only"] == 0.02
