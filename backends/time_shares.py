@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from bitfront.backends.base import ExecutedLayer
 
@@ -31,12 +32,15 @@ class TimeShares:
     others: Mapping[str, float]
 
 
-def time_shares(executed: Sequence[ExecutedLayer], names: Collection[str]) -> TimeShares | None:
+def time_shares(
+    executed: Sequence[ExecutedLayer], names: Collection[str], results: Mapping[str, str] = MappingProxyType({})
+) -> TimeShares | None:
     """Divide a model's time among the named nodes and the types of the others; None where no times are told.
 
     Args:
         executed: What ran.
         names: Nodes, or layers by the names that their nodes bear.
+        results: Tensor → the one of ``names`` that it is a result of: some runtimes name what they fused after it.
     """
     timed = [layer for layer in executed if layer.latency_us is not None and layer.kind not in _WITH_BODIES]
     total = sum(layer.latency_us or 0.0 for layer in timed)
@@ -46,7 +50,9 @@ def time_shares(executed: Sequence[ExecutedLayer], names: Collection[str]) -> Ti
     longest = sorted(named, key=len, reverse=True)
     for layer in timed:
         share = (layer.latency_us or 0.0) / total
-        found = list(dict.fromkeys(name for node in layer.nodes or (layer.name,) for name in _named(node, longest)))
+        found = list(
+            dict.fromkeys(name for node in layer.nodes or (layer.name,) for name in _named(node, longest, results))
+        )
         for name in found:
             named[name] += share / len(found)
         if not found:
@@ -54,11 +60,13 @@ def time_shares(executed: Sequence[ExecutedLayer], names: Collection[str]) -> Ti
     return TimeShares(named=named, others=dict(sorted(others.items(), key=lambda item: -item[1])))
 
 
-def _named(node: str, longest: Sequence[str]) -> list[str]:
+def _named(node: str, longest: Sequence[str], results: Mapping[str, str]) -> list[str]:
     """Names that stand in a node's, the node's own alone where it is one of them; a longer one hides those in it."""
     node = node.removesuffix(_BLOCKED)
     if node in longest:
         return [node]
+    if node in results:
+        return [results[node]]
     found = []
     for name in longest:
         pattern = rf"(?<![\w./]){re.escape(name)}(?![\w.])"

@@ -51,6 +51,8 @@ class GroupScores:
         known = {scheme: (self.energies[scheme], float(values.mean())) for scheme, values in self.probes.items()}
         found = {}
         for scheme, energy in self.energies.items():
+            if scheme in self.refused:
+                continue  # some samples ran
             alike = {
                 each: pair for each, pair in known.items() if (each in self.corrected) == (scheme in self.corrected)
             }

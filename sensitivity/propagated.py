@@ -37,6 +37,7 @@ from bitfront.core import (
     digest,
 )
 from bitfront.core.batching import take_rows
+from bitfront.lowering.interpreter import InterpreterError
 from bitfront.lowering.layers import WEIGHTED
 from bitfront.lowering.parts import NetworkPart
 from bitfront.lowering.rounding.methods import uses_calibration
@@ -83,24 +84,28 @@ def propagated_scores(
         on_step: Told of each scheme and each group left out.
 
     Returns:
-        The scores, and on how many samples they were taken.
+        The scores, and on how many samples they were taken; none where the interpreter does not run the network.
 
     Raises:
-        EngineError: If the FP32 network does not run.
+        BackendError: If the backend is gone.
     """
     parts = {name: part for name, part in lowerer.parts.items() if len(offered[name]) > 1}
     if not parts:
         return {}, 0
+    try:
+        network = InjectedNetwork(lowerer.reference, parts.values())
+        blocks = list(_blocks(network, parts.values(), inputs, lowerer.reference.fixed_batch or 1))
+    except InterpreterError:
+        return {}, 0  # the backend's own runtime may run what the interpreter does not
     run = _Propagation(
         lowerer=lowerer,
         backend=backend,
-        network=InjectedNetwork(lowerer.reference, parts.values()),
+        network=network,
         parts=parts,
         divergence_metric=divergence_metric,
         threads=threads,
     )
     key = digest(context, "propagated", _VERSION, divergence_metric)
-    blocks = list(_blocks(run.network, parts.values(), inputs, lowerer.reference.fixed_batch or 1))
     found = {
         name: GroupScores(
             energies={FP32: 0.0},
@@ -238,7 +243,7 @@ class _Propagation:
         if schemes and not errors:
             return None
         usable = {scheme: energy for scheme, energy in zip(schemes, energies, strict=True) if scheme in errors}
-        probes = known.probes or choose_probes(usable, known.corrected)
+        probes = [scheme for scheme in known.probes if scheme in errors] or choose_probes(usable, known.corrected)
         carried = {scheme.text: self.carried(errors[scheme], block) for scheme in probes}
         return {
             "schemes": np.array(texts),

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 USAGE = "search sensitivity [options]"
 DESCRIPTION = """\
-Score every scheme of every group of layers by running the lowered network on calibration inputs, and print what each
-costs: single-layer, in the FP32 network, and leave-one-out, restored in the network at its lowest precision.
+Score every scheme of every group of layers on calibration inputs, and print what each costs the network's outputs:
+single-layer, by the error that it makes in its own layer on the runtime, carried through the FP32 network, and
+leave-one-out, of a group's lowest precision where all others are at theirs.
 
   search sensitivity --model net.onnx --calib calib.npz --out scores"""
 MEASURES = {"auto": None, "kl": "classes", "nsr": "values"}  # option → what is taken to be declared of the outputs

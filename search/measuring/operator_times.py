@@ -10,7 +10,10 @@ from bitfront.backends.time_shares import TimeShares, time_shares
 from bitfront.core import FP32, Inputs, UsageError
 from bitfront.core.batching import median_batch
 from bitfront.lowering.coverage import WeightHolder
+from bitfront.lowering.graph import GraphView
 from bitfront.lowering.lowerer import Lowerer
+
+_FUSED = frozenset(("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Add"))
 
 
 def operator_times(
@@ -37,7 +40,7 @@ def operator_times(
     artifact = lowerer.lower({layer.name: FP32 for layer in lowerer.quantisable.layers})
     executed = backend.compile(artifact, threads=threads, batch_size=batch).profile(feeds)
     names = (*(name for holder in holders for name in (holder.name, holder.node)), *lowerer.quantisable.left_alone)
-    shares = time_shares(executed, names)
+    shares = time_shares(executed, names, _results(GraphView(reference.proto.graph), holders))
     if shares is None:
         return None
     named = dict(shares.named)
@@ -45,3 +48,21 @@ def operator_times(
         if holder.node != holder.name:
             named[holder.name] += named.pop(holder.node, 0.0)
     return replace(shares, named=named)
+
+
+def _results(view: GraphView, holders: Sequence[WeightHolder]) -> dict[str, str]:
+    """Tensor → the operator that it is a result of, those behind activations and sums that a runtime fuses included."""
+    nodes, found = {holder.node for holder in holders}, dict[str, str]()
+    for index, node in enumerate(view.nodes):
+        if node.name not in nodes:
+            continue
+        tensor = node.output[0]
+        found[tensor] = node.name
+        while len(readers := view.consumers(tensor)) == 1 and readers[0] > index:
+            reader = view.nodes[readers[0]]
+            if reader.op_type not in _FUSED:
+                break
+            # Of a sum's two operators the later one is fused with it.
+            tensor = reader.output[0]
+            found[tensor] = node.name
+    return found

@@ -58,3 +58,12 @@ def test_shares() -> None:
     assert list(shares.others.items()) == [("Softmax", 0.5), ("Relu", 0.125)]
     assert time_shares([ran("a", None)], ["a"]) is None
     assert time_shares([], ["a"]) is None
+
+
+def test_operators_named_after_what_they_give() -> None:
+    """ONNX Runtime calls a convolution fused with the Relu behind it by the Relu's result."""
+    executed = [ran("/Relu_output_0_nchwc", 3.0), ran("sum", 1.0), ran("other", 1.0, "Softmax")]
+    shares = time_shares(executed, ["conv", "last"], {"/Relu_output_0": "conv", "sum": "last"})
+    assert shares is not None
+    assert shares.named == {"conv": 0.6, "last": 0.2}
+    assert shares.others == {"Softmax": 0.2}

@@ -29,6 +29,7 @@ from bitfront.core import (
     Scheme,
 )
 from bitfront.lowering.dialects.registry import get_dialect
+from bitfront.lowering.interpreter import InterpreterError
 from bitfront.lowering.lowerer import Lowerer
 from bitfront.lowering.parts import NetworkPart
 from bitfront.sensitivity.divergence_metric import OutputReading
@@ -315,3 +316,37 @@ def test_large_networks_are_scored_on_fewer_samples(monkeypatch: pytest.MonkeyPa
     for most, expected in ((12 * work, 12), (2 * work, 8)):
         monkeypatch.setattr(bitfront.sensitivity.propagated, "MOST_MACS", most + 1)
         assert score().samples == expected
+
+
+def test_a_scheme_refused_for_later_samples_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it ran on earlier ones, and was one of those whose errors were carried to the outputs."""
+    monkeypatch.setattr(bitfront.sensitivity.propagated, "LIVE_BYTES", 1)  # a sample a block
+    seen: dict[str, int] = {}
+
+    class Tiring(OrtCpuBackend):
+        def compile(self, artifact: Artifact, *, threads: int, batch_size: int | None = None) -> CompiledModel:
+            model = onnx.load_model_from_string(artifact.data)
+            names = {node.name for node in model.graph.node} & LAYERS
+            int4 = any(tensor.data_type == TensorProto.INT4 for tensor in model.graph.initializer)
+            if names == {"stem"} and int4:
+                seen[artifact.digest] = seen.get(artifact.digest, 0) + 1
+                if seen[artifact.digest] > 2:
+                    raise BackendError("no more of it", "none")
+            return super().compile(artifact, threads=threads, batch_size=batch_size)
+
+    rows = {(row.group, row.scheme.text): row for row in score(backend=Tiring()).rows}
+    assert rows["stem", "int4:mse"].dropped == "no more of it"
+    assert math.isnan(rows["stem", "int4:mse"].single_layer)
+    assert rows["stem", "int8:nearest"].single_layer > 0
+
+
+def test_what_the_interpreter_does_not_run_is_scored_in_the_whole_network(
+    monkeypatch: pytest.MonkeyPatch, tables: tuple[SensitivityTable, SensitivityTable]
+) -> None:
+    """The backend's own runtime may run more than it."""
+
+    def refused(*_: object) -> InjectedNetwork:
+        raise InterpreterError("no such operator", "none")
+
+    monkeypatch.setattr(bitfront.sensitivity.propagated, "InjectedNetwork", refused)
+    assert score().frame().equals(tables[1].frame())
